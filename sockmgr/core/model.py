@@ -1,0 +1,386 @@
+"""The words of sockmgr as frozen values: addresses, specs, states, facts, commands, outcomes.
+
+Durations are seconds, instants are seconds of one monotonic clock, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# --- Listeners ---------------------------------------------------------------------------------
+
+
+class Scheme(StrEnum):
+    """The kinds of address a listener can have; the value is the scheme of its URL."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    UNIX = "unix"
+    ABSTRACT = "unix-abstract"
+    FD = "fd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One address: host and port (tcp, udp), a path or abstract name (unix), or a number (fd)."""
+
+    scheme: Scheme
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    fd: int = -1
+
+    def __str__(self) -> str:
+        match self.scheme:
+            case Scheme.TCP | Scheme.UDP:
+                host = f"[{self.host}]" if ":" in self.host else self.host
+                return f"{self.scheme}://{host}:{self.port}"
+            case Scheme.UNIX:
+                return f"unix://{self.path}"
+            case Scheme.ABSTRACT:
+                return f"unix-abstract:{self.path}"
+            case Scheme.FD:
+                return f"fd://{self.fd}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """What the config says of one listener. `mode`, `user` and `group` are for unix paths only."""
+
+    name: str
+    address: Address
+    backlog: int = 4096
+    mode: int | None = None
+    user: str = ""
+    group: str = ""
+
+
+# --- What to run -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surge:
+    """How many workers more than wanted a rollout may run: a number, or a share of the wanted."""
+
+    amount: int
+    percent: bool = False
+
+    def extra(self, wanted: int) -> int:
+        """Return the number of additional workers for `wanted` ones, at least 1."""
+        return max(1, math.ceil(wanted * self.amount / 100) if self.percent else self.amount)
+
+    def __str__(self) -> str:
+        if self == SURGE_ALL:
+            return "all"
+        return f"{self.amount}%" if self.percent else str(self.amount)
+
+
+SURGE_ALL = Surge(amount=100, percent=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """How one generation replaces another."""
+
+    surge: Surge = SURGE_ALL
+    probation: float = 1.0
+    max_failed_starts: int = 3
+    start_concurrency: int = 2
+    max_draining: int = 2
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepting:
+    """Ready when the kernel shows the worker waiting on each of its listeners."""
+
+    def __str__(self) -> str:
+        return "accepting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Ready when the worker itself says READY=1 (sd_notify(3))."""
+
+    def __str__(self) -> str:
+        return "notify"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """Said to be ready `seconds` after its start: a guess, for programs that show nothing."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"delay of {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exec:
+    """Ready when this command, given the worker's pid and listeners, exits with 0."""
+
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"command {self.argv[0]}"
+
+
+Ready = Accepting | Notify | Delay | Exec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """Everything that one generation runs: resolved, so that nothing can change under it.
+
+    `argv` still holds its `{name}` placeholders. `executable` is the file to run and `cwd` the
+    real path of the working directory. `env` is the whole environment but for what differs from
+    worker to worker (LISTEN_PID and the like). `limits` are resource names without RLIMIT_, with
+    soft and hard limit (-1: unlimited). Exit statuses are as Popen.returncode: -15 is signal 15.
+    """
+
+    service: str
+    argv: tuple[str, ...]
+    executable: str
+    cwd: str
+    env: tuple[tuple[str, str], ...] = ()
+    listen: tuple[Listen, ...] = ()
+    workers: int = 1
+    umask: int | None = None
+    user: str = ""
+    group: str = ""
+    limits: tuple[tuple[str, int, int], ...] = ()
+    set_listen_pid: bool = True
+    ready: Ready = field(default_factory=Accepting)
+    ready_timeout: float = 60.0
+    stop_signal: int = 15
+    drain_timeout: float = 30.0
+    max_age: float | None = None
+    clean_exits: frozenset[int] = frozenset({0})
+    broken_exits: frozenset[int] = frozenset()
+    rollout: Rollout = field(default_factory=Rollout)
+
+
+# --- Workers -----------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """Where a worker is in its life. The legal steps are fleet.WORKER_STEPS."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    KILLED = "killed"
+    GONE = "gone"
+
+
+class Phase(StrEnum):
+    """Where a generation is in its life. The legal steps are fleet.GENERATION_STEPS."""
+
+    BOOTING = "booting"
+    PROBATION = "probation"
+    CURRENT = "current"
+    RETIRING = "retiring"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkerId:
+    """`7.2`: the worker in slot 2 of generation 7. Unique among the living of one service."""
+
+    generation: int
+    slot: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.slot}"
+
+
+# --- Facts: what happened ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The service is to run `spec` as its first generation."""
+
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """Somebody, known by the number `request`, wants `spec` to replace what runs."""
+
+    spec: Spec
+    request: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReady:
+    """There is evidence that this worker serves."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerExited:
+    """This worker's process is gone and reaped; `status` is as Popen.returncode."""
+
+    worker: WorkerId
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnFailed:
+    """This worker could not be started at all."""
+
+    worker: WorkerId
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """Lease `lease`, not fed, holds no connection any more and will get none."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """`workers` are wanted from now on, in this generation and in one on trial."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recycle:
+    """This worker is to be replaced by one of the same spec, successor first."""
+
+    worker: WorkerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Drain everything and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopNow:
+    """Kill everything and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Nothing happened but time."""
+
+
+Fact = (
+    Start | Reload | WorkerReady | WorkerExited | SpawnFailed | Quiet | Scale | Recycle | Stop
+    | StopNow | Tick
+)  # fmt: skip
+
+
+# --- Commands: what the shell must do now -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Start this worker on queue `lease` of each of its listeners.
+
+    `background`: others are serving, so it should boot at a lower CPU priority until it is ready.
+    """
+
+    worker: WorkerId
+    spec: Spec
+    lease: int
+    background: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Give new connections to these leases only: (lease, weight), the first the fallback.
+
+    For each lease that was fed before and is not now, the shell owes one Quiet.
+    """
+
+    leases: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Send this worker its stop signal."""
+
+    worker: WorkerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """Kill this worker's process group."""
+
+    worker: WorkerId
+    why: str
+
+
+# --- Outcomes: what the shell must tell ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """All wanted workers of the first generation are ready for the first time."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOver:
+    """From this Feed on, new connections go to `generation`, which is on probation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The rollout that these requests asked for is done: `generation` is the current one."""
+
+    requests: tuple[int, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """The rollout that these requests asked for failed; `kept` (0: none) goes on serving.
+
+    `worker` is the one whose last output tells most, if there is one.
+    """
+
+    requests: tuple[int, ...]
+    generation: int
+    kept: int
+    reason: str
+    worker: WorkerId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """No worker is left, and none will be started."""
+
+
+Command = Spawn | Feed | Drain | Kill
+Outcome = Serving | CutOver | Committed | Aborted | Stopped
+Action = Command | Outcome
+
+
+SIGNAL_NAMES = {
+    1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 10: "USR1",
+    11: "SEGV", 12: "USR2", 13: "PIPE", 14: "ALRM", 15: "TERM", 24: "XCPU", 25: "XFSZ", 31: "SYS",
+}  # fmt: skip
+
+
+def describe_exit(status: int) -> str:
+    """Say what an exit status (as Popen.returncode) means."""
+    if status >= 0:
+        return f"exited with status {status}"
+    name = SIGNAL_NAMES.get(-status)
+    return f"was killed by signal {-status}" + (f" ({name})" if name else "")

@@ -1,0 +1,1 @@
+"""Thin shells around the kernel, one file a facility: no decisions, no imports of each other."""
