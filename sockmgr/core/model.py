@@ -67,7 +67,7 @@ class Surge:
     amount: int
     percent: bool = False
 
-    def extra(self, wanted: int) -> int:
+    def above(self, wanted: int) -> int:
         """Return the number of additional workers for `wanted` ones, at least 1."""
         return max(1, math.ceil(wanted * self.amount / 100) if self.percent else self.amount)
 

@@ -1,0 +1,518 @@
+"""The state machine of one service: which worker starts, drains, is killed; which rollout commits.
+
+`Fleet.handle(fact, now)` is told what happened and returns what to do. It reads no clock and does
+no I/O, so any interleaving of exits, readiness, reloads, signals and time can be replayed.
+
+The policy is level-triggered. Facts only change records; `_settle` then compares what there is
+with what is wanted, again and again, until nothing is left to do:
+
+1. deadlines that have passed are acted on,
+2. the rollout under way is judged: cut over, commit, abort or wait,
+3. a reload that waits becomes the next rollout,
+4. the leases to feed are worked out,
+5. each generation is filled or drained to its target.
+
+A *lease* is the number of a queue in the pool of each listener. A generation's workers share one.
+The caller must perform the actions in order, before it waits for anything, and must come back with
+a Tick at `deadline`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import assert_never
+
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import (
+    Aborted,
+    Action,
+    Committed,
+    CutOver,
+    Drain,
+    Fact,
+    Feed,
+    Kill,
+    Phase,
+    Quiet,
+    Recycle,
+    Reload,
+    Scale,
+    Serving,
+    Spawn,
+    SpawnFailed,
+    Spec,
+    Start,
+    State,
+    Stop,
+    StopNow,
+    Stopped,
+    Tick,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+    describe_exit,
+)
+
+STEADY = 10.0  # a worker that was ready this long did not fail to start
+BACKOFF_MAX = 30.0
+KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so
+RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
+SPAWN_BATCH = 8  # spawns in one go; the shell's loop breathes in between
+
+
+class Fleet:
+    """All workers of all generations of one service, and the rollout under way."""
+
+    def __init__(self) -> None:
+        self.generations: dict[int, Generation] = {}
+        self.current: Generation | None = None
+        self.trial: Generation | None = None
+        self.pending: Reload | None = None
+        self.pending_requests: tuple[int, ...] = ()
+        self.fed: tuple[tuple[int, int], ...] = ()
+        self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
+        self.stopping = False
+        self.stopped = False
+        self._served = False
+        self._last = 0
+        self._now = 0.0
+        self._out: list[Action] = []
+        self._breathe = False
+
+    def handle(self, fact: Fact, now: float) -> list[Action]:
+        """Take one fact and return what to do, in order. Call again at `deadline` with a Tick."""
+        self._now, self._out, self._breathe = now, [], False
+        self._apply(fact)
+        self._settle()
+        return self._out
+
+    @property
+    def deadline(self) -> float:
+        """The instant at which a Tick is due; inf when only a fact can change anything."""
+        if self._breathe:
+            return self._now
+        return min(self._deadlines(), default=math.inf)
+
+    def workers(self) -> Iterator[Worker]:
+        """Every living worker, oldest generation first."""
+        for generation in self.generations.values():
+            yield from generation.workers.values()
+
+    # --- Facts ---------------------------------------------------------------------------------
+
+    def _apply(self, fact: Fact) -> None:
+        match fact:
+            case WorkerReady():
+                self._ready(fact.worker)
+            case WorkerExited():
+                self._exited(fact.worker, describe_exit(fact.status), fact.status)
+            case SpawnFailed():
+                self._exited(fact.worker, f"could not be started: {fact.error}", None)
+            case Quiet():
+                self.unquiet.pop(fact.lease, None)
+            case Tick():
+                pass
+            case _:
+                self._ask(fact)
+
+    def _ask(self, fact: Start | Reload | Scale | Recycle | Stop | StopNow) -> None:
+        match fact:
+            case Start():
+                self._start(fact.spec)
+            case Reload():
+                self._request(fact)
+            case Scale():
+                for generation in filter(None, (self.current, self.trial)):
+                    generation.wanted = fact.workers
+            case Recycle():
+                self._recycle(fact)
+            case Stop():
+                self._stop()
+            case StopNow():
+                self._stop()
+                for worker in self.workers():
+                    self._kill(worker, "stop now")
+            case _:
+                assert_never(fact)
+
+    def _start(self, spec: Spec) -> None:
+        self._last += 1
+        self.current = Generation(
+            self._last, spec, self._free_lease(), spec.workers, self._now, math.inf
+        )
+        self.current.become(Phase.CURRENT, self._now)
+        self.generations[self._last] = self.current
+
+    def _request(self, fact: Reload) -> None:
+        if self.stopping:
+            kept = self.current.number if self.current else 0
+            reason = "the manager is stopping"
+            self._out.append(
+                Aborted(requests=(fact.request,), generation=0, kept=kept, reason=reason)
+            )
+            return
+        # The latest spec holds the change of everybody who asked before it.
+        self.pending = fact
+        self.pending_requests += (fact.request,)
+
+    def _recycle(self, fact: Recycle) -> None:
+        worker = self._find(fact.worker)
+        if worker and worker.active:
+            worker.recycle = fact.why
+
+    def _ready(self, id: WorkerId) -> None:
+        worker = self._find(id)
+        if worker is None or worker.state is not State.STARTING:
+            return
+        spec, deadline = self.generations[id.generation].spec, math.inf
+        if spec.max_age is not None:
+            # Spread over a tenth, so that workers of one age do not all leave at once.
+            deadline = self._now + spec.max_age * (1 - 0.1 * (id.slot % 8) / 8)
+        worker.become(State.READY, self._now, deadline)
+
+    def _exited(self, id: WorkerId, how: str, status: int | None) -> None:
+        worker = self._find(id)
+        if worker is None:
+            return
+        generation = self.generations[id.generation]
+        was, steady = worker.state, self._now - worker.ready_at >= STEADY
+        worker.become(State.GONE, self._now)
+        del generation.workers[id.slot]
+        if was in (State.DRAINING, State.KILLED):
+            return
+        if generation is self.trial:
+            self._failed_on_trial(generation, worker, how, status)
+        self._back_off(generation, steady=steady)
+
+    def _failed_on_trial(
+        self, trial: Generation, worker: Worker, how: str, status: int | None
+    ) -> None:
+        trial.culprit = worker.id
+        if worker.ready_at <= self._now:
+            took = self._now - worker.ready_at
+            trial.fault = f"worker {worker.id} {how}, {took:.1f} s after it was ready"
+            return
+        trial.failed_starts += 1
+        limit = trial.spec.rollout.max_failed_starts
+        told = f"worker {worker.id} {how}" + ("" if status is None else " before it was ready")
+        if status in trial.spec.broken_exits:
+            trial.fault = told
+        elif trial.failed_starts >= limit:
+            trial.fault = f"{told} ({trial.failed_starts} failed starts, {limit} allowed)"
+
+    def _back_off(self, generation: Generation, *, steady: bool) -> None:
+        generation.failures = 0 if steady else generation.failures + 1
+        if generation.failures:
+            delay = min(BACKOFF_MAX, 0.1 * 2.0 ** min(generation.failures, 12))
+            generation.not_before = self._now + delay
+
+    def _stop(self) -> None:
+        self.stopping = True
+        if self.trial:
+            self.trial.fault = "the manager is stopping"
+            self.trial.culprit = None
+        if self.pending:
+            self.pending = None
+            self._verdict_aborted(self.pending_requests, 0, "the manager is stopping", None)
+            self.pending_requests = ()
+
+    # --- Settling ------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        told = -1
+        while told != len(self._out):
+            told = len(self._out)
+            self._expire()
+            self._judge()
+            self._begin()
+            self._feed()
+            self._drain()
+            self._fill()
+        for number in [n for n, g in self.generations.items() if self._finished(g)]:
+            self.generations.pop(number).become(Phase.GONE, self._now)
+        self._tell()
+
+    def _finished(self, generation: Generation) -> bool:
+        return generation.phase is Phase.RETIRING and not generation.workers
+
+    def _tell(self) -> None:
+        if self.stopping and not self.stopped and not any(self.workers()):
+            self.stopped = True
+            self._out.append(Stopped())
+        if self.current and not self._served and not self.stopping and self.current.full:
+            self._served = True
+            self._out.append(Serving(generation=self.current.number))
+
+    def _expire(self) -> None:
+        for worker in list(self.workers()):
+            if self._now >= worker.deadline:
+                self._overdue(worker)
+        for lease, since in list(self.unquiet.items()):
+            if self._now >= since + self._quiet_timeout(lease):
+                del self.unquiet[lease]
+        draining = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
+        allowed = self.current.spec.rollout.max_draining if self.current else 0
+        for generation in draining[: max(0, len(draining) - allowed)]:
+            for worker in generation.workers.values():
+                self._kill(worker, f"more than {allowed} generations are draining")
+
+    def _overdue(self, worker: Worker) -> None:
+        generation = self.generations[worker.id.generation]
+        spec = generation.spec
+        match worker.state:
+            case State.STARTING:
+                why = f"not ready within {spec.ready_timeout:g} s"
+                self._kill(worker, why)
+                if generation is self.trial:
+                    generation.fault = f"worker {worker.id} was {why}"
+                    generation.culprit = worker.id
+                self._back_off(generation, steady=False)
+            case State.READY:
+                worker.deadline, worker.recycle = math.inf, "max_age reached"
+            case State.DRAINING:
+                self._kill(worker, f"not drained within {spec.drain_timeout:g} s")
+            case State.KILLED | State.GONE:
+                worker.deadline = self._now + KILL_AGAIN
+                self._out.append(Kill(worker=worker.id, why="still there after SIGKILL"))
+
+    def _judge(self) -> None:
+        trial = self.trial
+        if trial is None:
+            return
+        if trial.fault:
+            self._abort(trial)
+        elif trial.phase is Phase.PROBATION and self._now >= trial.deadline:
+            self._commit(trial)
+        elif trial.phase is Phase.BOOTING and trial.full:
+            trial.become(Phase.PROBATION, self._now, self._now + trial.spec.rollout.probation)
+            self._out.append(CutOver(generation=trial.number))
+        elif trial.phase is Phase.BOOTING and self._now >= trial.deadline:
+            trial.fault = f"not all of {trial.wanted} workers were ready in time"
+            self._abort(trial)
+
+    def _commit(self, trial: Generation) -> None:
+        old, self.current, self.trial = self.current, trial, None
+        trial.become(Phase.CURRENT, self._now)
+        self._served = True
+        if old:
+            self._retire(old)
+        self._out.append(Committed(requests=trial.requests, generation=trial.number))
+
+    def _abort(self, trial: Generation) -> None:
+        self.trial = None
+        self._retire(trial)
+        self._verdict_aborted(trial.requests, trial.number, trial.fault, trial.culprit)
+
+    def _verdict_aborted(
+        self, requests: tuple[int, ...], generation: int, reason: str, worker: WorkerId | None
+    ) -> None:
+        kept = self.current.number if self.current else 0
+        self._out.append(
+            Aborted(
+                requests=requests, generation=generation, kept=kept, reason=reason, worker=worker
+            )
+        )
+
+    def _retire(self, generation: Generation) -> None:
+        generation.become(Phase.RETIRING, self._now, self._now + generation.spec.drain_timeout)
+
+    def _begin(self) -> None:
+        if self.pending is None or self.trial or self.current is None:
+            return
+        spec, current = self.pending.spec, self.current
+        # A number that `scale` set stands until the config's own number changes.
+        wanted = current.wanted if spec.workers == current.spec.workers else spec.workers
+        # What waits in the queue of a generation that cannot answer is left to its successor.
+        inherits = spec.rollout.exclusive or not current.ready
+        self._last += 1
+        self.trial = Generation(
+            self._last,
+            spec,
+            current.lease if inherits else self._free_lease(),
+            wanted,
+            self._now,
+            self._now + self._rollout_timeout(spec, wanted),
+            self.pending_requests,
+        )
+        self.generations[self._last] = self.trial
+        self.pending, self.pending_requests = None, ()
+
+    def _rollout_timeout(self, spec: Spec, wanted: int) -> float:
+        rollout = spec.rollout
+        at_once = min(rollout.start_concurrency, rollout.surge.above(wanted))
+        boots = math.ceil(wanted / at_once) + rollout.max_failed_starts
+        timeout = spec.ready_timeout * boots
+        if rollout.exclusive and self.current:
+            timeout += 2 * self.current.spec.drain_timeout
+        return timeout
+
+    # --- Who is fed ----------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        if self.current is None:
+            return
+        leases = self._leases(self.current)
+        if leases == self.fed:
+            return
+        before, after = {lease for lease, _ in self.fed}, {lease for lease, _ in leases}
+        self.fed = leases
+        self.unquiet |= dict.fromkeys(before - after, self._now)
+        for lease in after:
+            self.unquiet.pop(lease, None)
+        self._out.append(Feed(leases=leases))
+
+    def _leases(self, current: Generation) -> tuple[tuple[int, int], ...]:
+        weights: dict[int, int] = {}
+        for generation in self._candidates(current):
+            if generation.ready:
+                weights[generation.lease] = weights.get(generation.lease, 0) + generation.ready
+        if len(weights) == 1:
+            weights = dict.fromkeys(weights, 1)
+        return tuple(weights.items()) or ((current.lease, 1),)
+
+    def _candidates(self, current: Generation) -> list[Generation]:
+        trial = self.trial
+        if trial and trial.phase is Phase.PROBATION and trial.ready:
+            return [trial]
+        if trial and not trial.instant:
+            return [current, trial]
+        if current.ready and (trial or current.full):
+            return [current]
+        helpers = [g for g in self.generations.values() if g is not current and g.ready]
+        return [current, *helpers]
+
+    def _quiet_timeout(self, lease: int) -> float:
+        timeouts = [g.spec.drain_timeout for g in self.generations.values() if g.lease == lease]
+        return max(timeouts, default=0.0)
+
+    # --- Filling and draining ------------------------------------------------------------------
+
+    def _target(self, generation: Generation) -> int:
+        current, trial = self.current, self.trial
+        if self.stopping or current is None:
+            return 0
+        if generation.phase is Phase.RETIRING:
+            # It helps out until the current generation is whole, but not for ever.
+            late = self._now >= generation.deadline and current.ready
+            return 0 if late or self._exclusive else max(0, current.wanted - current.ready)
+        if trial is None or (trial.instant and not self._exclusive):
+            return generation.wanted
+        if generation is trial:
+            room = max(current.wanted, trial.wanted) + trial.spec.rollout.surge.above(trial.wanted)
+            return min(trial.wanted, room - len(current.members))
+        if trial.phase is Phase.PROBATION or self._exclusive:
+            return 0
+        return max(0, current.wanted - trial.ready)
+
+    @property
+    def _exclusive(self) -> bool:
+        newest = self.trial or self.current
+        return newest is not None and newest.spec.rollout.exclusive
+
+    def _drain(self) -> None:
+        for generation in list(self.generations.values()):
+            for worker, why in list(self._surplus(generation)):
+                # A queue that holds connections keeps its worker.
+                if self.stopping or worker.lease not in self.unquiet:
+                    deadline = self._now + generation.spec.drain_timeout
+                    worker.become(State.DRAINING, self._now, deadline)
+                    self._out.append(Drain(worker=worker.id, why=why))
+
+    def _surplus(self, generation: Generation) -> Iterator[tuple[Worker, str]]:
+        target = self._target(generation)
+        why = self._why(generation)
+        members = sorted(generation.members, key=lambda w: (w.state is State.STARTING, w.id.slot))
+        for worker in members[target:]:
+            yield worker, why
+        served = sum(w.state is State.READY for w in members)
+        for worker in generation.workers.values():
+            if not worker.active:
+                continue
+            if worker.lease != generation.lease:
+                if self.stopping or worker.lease not in self.unquiet:
+                    yield worker, "the queue it was started for is empty"
+            elif worker.recycle and (served >= target or self._exclusive):
+                yield worker, worker.recycle
+
+    def _why(self, generation: Generation) -> str:
+        if self.stopping:
+            return "stop"
+        successor = self.trial or self.current
+        if generation.fault:
+            return "aborted"
+        if successor and successor is not generation:
+            return f"generation {successor.number} takes over"
+        return "scaled down"
+
+    def _fill(self) -> None:
+        if self.stopping or self.current is None:
+            return
+        budget = SPAWN_BATCH
+        for generation in filter(None, (self.current, self.trial)):
+            starting = sum(w.state is State.STARTING for w in generation.workers.values())
+            room = max(0, generation.spec.rollout.start_concurrency - starting)
+            missing = self._missing(generation)[:room]
+            for lease in missing[:budget]:
+                self._spawn(generation, lease)
+            self._breathe = self._breathe or len(missing) > budget
+            budget -= min(budget, len(missing))
+
+    def _missing(self, generation: Generation) -> list[int]:
+        if self._now < generation.not_before:
+            return []
+        others = any(w.id.generation != generation.number for w in self.workers())
+        busy = others or any(w.recycle for w in generation.workers.values())
+        if generation.spec.rollout.exclusive and busy:
+            return []
+        count = max(0, self._target(generation) - len(generation.members))
+        return [generation.lease] * count + self._abandoned(generation)
+
+    def _abandoned(self, generation: Generation) -> list[int]:
+        """Leases with connections that nobody is left to take: the current generation must."""
+        if generation is not self.current or not generation.ready:
+            return []
+        manned = {w.lease for w in self.workers() if w.active}
+        return [
+            lease
+            for lease, since in self.unquiet.items()
+            if lease not in manned and self._now >= since + RESCUE_DELAY
+        ]
+
+    def _spawn(self, generation: Generation, lease: int) -> None:
+        slot = next(n for n in range(1, len(generation.workers) + 2) if n not in generation.workers)
+        id = WorkerId(generation.number, slot)
+        background = any(w.state is State.READY for w in self.workers())
+        generation.workers[slot] = Worker(
+            id, lease, self._now, self._now + generation.spec.ready_timeout
+        )
+        self._out.append(Spawn(worker=id, spec=generation.spec, lease=lease, background=background))
+
+    # --- Small things --------------------------------------------------------------------------
+
+    def _find(self, id: WorkerId) -> Worker | None:
+        generation = self.generations.get(id.generation)
+        return generation.workers.get(id.slot) if generation else None
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        if worker.state is not State.KILLED:
+            worker.become(State.KILLED, self._now, self._now + KILL_AGAIN)
+            self._out.append(Kill(worker=worker.id, why=why))
+
+    def _free_lease(self) -> int:
+        taken = {g.lease for g in self.generations.values()}
+        taken |= {w.lease for w in self.workers()} | set(self.unquiet)
+        return next(n for n in range(len(taken) + 1) if n not in taken)
+
+    def _deadlines(self) -> Iterator[float]:
+        for worker in self.workers():
+            yield worker.deadline
+        if self.stopping:
+            return
+        if self.trial:
+            yield self.trial.deadline
+        soft = [since + RESCUE_DELAY for since in self.unquiet.values()]
+        soft += [since + self._quiet_timeout(lease) for lease, since in self.unquiet.items()]
+        soft += [g.deadline for g in self.generations.values() if g.phase is Phase.RETIRING]
+        soft += [g.not_before for g in (self.current, self.trial) if g]
+        yield from (instant for instant in soft if instant > self._now)

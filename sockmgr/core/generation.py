@@ -1,0 +1,120 @@
+"""The records of a fleet, generations and their workers, and the steps each may take.
+
+Only the fleet changes them, and their place in life only through `become`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from sockmgr.core.model import Phase, Spec, State, WorkerId
+
+WORKER_STEPS: dict[State, dict[State, str]] = {
+    State.STARTING: {
+        State.READY: "there is evidence that it serves",
+        State.DRAINING: "it is not wanted any more",
+        State.KILLED: "it was not ready in time, or all must end now",
+        State.GONE: "it exited, or could not be started",
+    },
+    State.READY: {
+        State.DRAINING: "its generation retires, it is surplus, or its successor is ready",
+        State.KILLED: "all must end now",
+        State.GONE: "it died",
+    },
+    State.DRAINING: {
+        State.KILLED: "drain_timeout or max_draining is exceeded, or all must end now",
+        State.GONE: "it finished its work and exited",
+    },
+    State.KILLED: {State.GONE: "the kernel ended it"},
+    State.GONE: {},
+}
+
+GENERATION_STEPS: dict[Phase, dict[Phase, str]] = {
+    Phase.BOOTING: {
+        Phase.PROBATION: "all its workers are ready: cut-over",
+        Phase.CURRENT: "it is the first: there is nothing to fall back to",
+        Phase.RETIRING: "aborted: too many failed starts, broken code, not ready in time, stop",
+    },
+    Phase.PROBATION: {
+        Phase.CURRENT: "no worker died in probation: commit",
+        Phase.RETIRING: "aborted: a worker died in probation, stop",
+    },
+    Phase.CURRENT: {Phase.RETIRING: "its successor committed"},
+    Phase.RETIRING: {Phase.GONE: "its last worker is gone"},
+    Phase.GONE: {},
+}
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process of a generation, as the fleet knows it."""
+
+    id: WorkerId
+    lease: int
+    since: float
+    deadline: float
+    state: State = State.STARTING
+    ready_at: float = math.inf
+    recycle: str = ""
+
+    def become(self, state: State, now: float, deadline: float = math.inf) -> None:
+        """Step to `state`; an illegal step raises and changes nothing."""
+        if state not in WORKER_STEPS[self.state]:
+            raise ValueError(f"worker {self.id} cannot go from {self.state} to {state}")
+        self.state, self.since, self.deadline = state, now, deadline
+        if state is State.READY:
+            self.ready_at = now
+
+    @property
+    def active(self) -> bool:
+        """Whether it serves or will."""
+        return self.state in (State.STARTING, State.READY)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One spec, numbered, and its workers."""
+
+    number: int
+    spec: Spec
+    lease: int
+    wanted: int
+    since: float
+    deadline: float
+    requests: tuple[int, ...] = ()
+    phase: Phase = Phase.BOOTING
+    workers: dict[int, Worker] = field(default_factory=dict)
+    failed_starts: int = 0
+    failures: int = 0
+    not_before: float = -math.inf
+    fault: str = ""
+    culprit: WorkerId | None = None
+
+    def become(self, phase: Phase, now: float, deadline: float = math.inf) -> None:
+        """Step to `phase`; an illegal step raises and changes nothing."""
+        if phase not in GENERATION_STEPS[self.phase]:
+            raise ValueError(f"generation {self.number} cannot go from {self.phase} to {phase}")
+        self.phase, self.since, self.deadline = phase, now, deadline
+
+    @property
+    def members(self) -> list[Worker]:
+        """The workers that count: active, on the generation's own lease, not being replaced."""
+        return [
+            w for w in self.workers.values() if w.active and w.lease == self.lease and not w.recycle
+        ]
+
+    @property
+    def ready(self) -> int:
+        """The number of workers that can take a connection."""
+        return sum(w.state is State.READY and w.lease == self.lease for w in self.workers.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether all wanted workers are ready."""
+        return sum(w.state is State.READY for w in self.members) >= self.wanted
+
+    @property
+    def instant(self) -> bool:
+        """Whether all its workers may start beside the old ones: one instant of cut-over."""
+        return self.spec.rollout.surge.above(self.wanted) >= self.wanted
