@@ -318,18 +318,21 @@ class Fleet:
         generation.become(Phase.RETIRING, self._now, self._now + generation.spec.drain_timeout)
 
     def _begin(self) -> None:
-        if self.pending is None or self.trial or self.current is None:
+        if self.pending is None or self.trial:
             return
         spec, current = self.pending.spec, self.current
-        # A number that `scale` set stands until the config's own number changes.
-        wanted = current.wanted if spec.workers == current.spec.workers else spec.workers
-        # What waits in the queue of a generation that cannot answer is left to its successor.
-        inherits = spec.rollout.exclusive or not current.ready
+        wanted, lease = spec.workers, self._free_lease()
+        if current and spec.workers == current.spec.workers:
+            # A number that `scale` set stands until the config's own number changes.
+            wanted = current.wanted
+        if current and (spec.rollout.exclusive or not current.ready):
+            # What waits in the queue of a generation that cannot answer is left to its successor.
+            lease = current.lease
         self._last += 1
         self.trial = Generation(
             self._last,
             spec,
-            current.lease if inherits else self._free_lease(),
+            lease,
             wanted,
             self._now,
             self._now + self._rollout_timeout(spec, wanted),
@@ -350,9 +353,10 @@ class Fleet:
     # --- Who is fed ----------------------------------------------------------------------------
 
     def _feed(self) -> None:
-        if self.current is None:
+        serving = self.current or self.trial
+        if serving is None:
             return
-        leases = self._leases(self.current)
+        leases = self._leases(serving)
         if leases == self.fed:
             return
         before, after = {lease for lease, _ in self.fed}, {lease for lease, _ in leases}
@@ -390,8 +394,10 @@ class Fleet:
 
     def _target(self, generation: Generation) -> int:
         current, trial = self.current, self.trial
-        if self.stopping or current is None:
+        if self.stopping:
             return 0
+        if current is None:
+            return generation.wanted if generation is trial else 0
         if generation.phase is Phase.RETIRING:
             # It helps out until the current generation is whole, but not for ever.
             late = self._now >= generation.deadline and current.ready
@@ -446,7 +452,7 @@ class Fleet:
         return "scaled down"
 
     def _fill(self) -> None:
-        if self.stopping or self.current is None:
+        if self.stopping:
             return
         budget = SPAWN_BATCH
         for generation in filter(None, (self.current, self.trial)):
