@@ -1,0 +1,322 @@
+"""The configuration as frozen values: TOML or arguments in, Config or one ConfigError out.
+
+Says what is wrong and where; looks at nothing outside the text, so that users, paths and programs
+are left to resolve.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomli
+
+from sockmgr.core import address, placeholder, settings, toml_position
+from sockmgr.core.document import Source, Value
+from sockmgr.core.errors import ConfigError
+from sockmgr.core.model import Accepting, Delay, Listen, Ready, Rollout, Scheme
+
+PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """What the config says of one service; None and "" leave the choice to preset and default.
+
+    `rollout.start_concurrency` 0 means as many as there are cores.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    listen: tuple[str, ...] = ()
+    workers: int = 1
+    cwd: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    inherit_env: bool = True
+    umask: int | None = None
+    user: str = ""
+    group: str = ""
+    limits: tuple[tuple[str, int, int], ...] = ()
+    listen_pid: bool = True
+    ready: Ready = field(default_factory=Accepting)
+    ready_timeout: float = 60.0
+    stop_signal: int | None = None
+    drain_timeout: float = 30.0
+    max_age: float | None = None
+    preset: str = "auto"
+    rollout: Rollout = field(default_factory=lambda: Rollout(start_concurrency=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dev:
+    """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add."""
+
+    watch: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that one manager runs, in the order of the file."""
+
+    name: str
+    listen: tuple[Listen, ...]
+    services: tuple[ServiceConfig, ...]
+    dev: Dev = field(default_factory=Dev)
+
+    def listens(self) -> dict[str, Listen]:
+        """Return the listeners by name."""
+        return {listen.name: listen for listen in self.listen}
+
+
+def parse(data: bytes, *, file: str) -> Config:
+    """Return the config in `data`; `file` is its path, for errors and relative directories."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        at = toml_position.position(before, len(before))
+        raise ConfigError(
+            f"{file}:{at}: byte {data[error.start]:#04x} is not UTF-8",
+            do="TOML is always UTF-8: save the file in that encoding",
+        ) from None
+    try:
+        document = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        where = f"{file}:{error.lineno}:{error.colno}"
+        raise ConfigError(f"{where}: this is not TOML: {error.msg}", do=_hint(text)) from None
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all measure
+        raise ConfigError(f"{file}: this is not usable TOML: {error}") from None
+    return _config(Value(Source(file, text), (), document))
+
+
+def from_arguments(
+    listen: Sequence[str],
+    command: Sequence[str],
+    *,
+    service: str = "web",
+    keys: Mapping[str, object] | None = None,
+) -> Config:
+    """Return the config of one service from the command line.
+
+    `listen` are texts like `http=tcp://127.0.0.1:8000`; `keys` are more keys of the service, and
+    of its rollout, by their names in the file. Errors name the argument instead of a line.
+    """
+    arguments: dict[toml_position.Path, str] = {("service", service, "command"): "COMMAND"}
+    addresses: dict[str, object] = {}
+    for text in listen:
+        name, equals, where = text.partition("=")
+        if not equals or not re.fullmatch(placeholder.NAME, name):
+            raise ConfigError(
+                f"--listen {text}: it has no name",
+                do=f"write NAME=ADDRESS, for example --listen http={text}",
+            )
+        if name in addresses:
+            raise ConfigError(f"--listen {text}: the name {name} is given twice")
+        addresses[name] = where
+        arguments["listen", name] = f"--listen {text}"
+    rollout: dict[str, object] = {}
+    table: dict[str, object] = {"command": list(command), "rollout": rollout}
+    for key, raw in (keys or {}).items():
+        path = ("rollout", key) if key in settings.ROLLOUT else (key,)
+        arguments["service", service, *path] = "--" + key.replace("_", "-")
+        (rollout if key in settings.ROLLOUT else table)[key] = raw
+    document = {"listen": addresses, "service": {service: table}}
+    return _config(Value(Source("command line", arguments=arguments), (), document))
+
+
+def _hint(text: str) -> str:
+    if text.startswith("\ufeff"):
+        return "the file begins with a byte order mark: save it without"
+    return "texts need quotes, arrays commas; tables begin with [name]"
+
+
+def _config(document: Value) -> Config:
+    top = document.table(("name", "listen", "service", "dev"))
+    listens = _listens(top["listen"]) if "listen" in top else ()
+    if "service" not in top or not top["service"].entries():
+        raise ConfigError(
+            f"{document.source.file}: it has no service",
+            do='add a table [service.NAME] with a command, for example command = ["uvicorn", ...]',
+        )
+    tables = top["service"].entries()
+    names = tuple(listen.name for listen in listens)
+    services = tuple(_service(name, value, names, len(tables)) for name, value in tables.items())
+    _one_service_a_listener(top, services, names)
+    dev = top["dev"].table(("watch", "ignore", "include")) if "dev" in top else {}
+    return Config(
+        name=settings.name(top["name"]) if "name" in top else "sockmgr",
+        listen=listens,
+        services=services,
+        dev=Dev(**{key: value.texts() for key, value in dev.items()}),
+    )
+
+
+def _one_service_a_listener(
+    top: Mapping[str, Value], services: Sequence[ServiceConfig], names: Sequence[str]
+) -> None:
+    users: dict[str, str] = {}
+    for service in services:
+        for name in service.listen:
+            if name in users:
+                value = top["service"].entries()[service.name]
+                value = value.entries().get("listen", value)
+                raise value.refused(
+                    f"takes the listener {name}, which service.{users[name]} has",
+                    do="one listener serves one service: give this one a listener of its own",
+                )
+            users[name] = service.name
+    for name in names:
+        if name not in users:
+            raise (
+                top["listen"]
+                .entries()[name]
+                .refused(
+                    "is used by no service, so clients would wait there for ever",
+                    do=f'add "{name}" to the `listen` of a service, or remove it',
+                )
+            )
+
+
+# --- Listeners ---------------------------------------------------------------------------------
+
+
+def _listens(value: Value) -> tuple[Listen, ...]:
+    listens: list[Listen] = []
+    for name, entry in value.entries().items():
+        if not re.fullmatch(placeholder.NAME, name) or len(name) > 64:
+            raise entry.refused(
+                "is not a name for a listener",
+                do="allowed: letters, digits, _, - and ., beginning with a letter or _",
+            )
+        listen = _listen(name, entry)
+        for other in listens:
+            if other.address == listen.address and not _chosen_by_kernel(listen):
+                raise entry.refused(
+                    f"has the address {listen.address}, which listen.{other.name} has",
+                    do="give it an address of its own",
+                )
+        listens.append(listen)
+    return tuple(listens)
+
+
+def _chosen_by_kernel(listen: Listen) -> bool:
+    return listen.address.scheme in (Scheme.TCP, Scheme.UDP) and listen.address.port == 0
+
+
+def _listen(name: str, value: Value) -> Listen:
+    if not isinstance(value.raw, dict):
+        keys = {"address": value}
+    else:
+        keys = value.table(("address", "backlog", "mode", "user", "group"))
+    if "address" not in keys:
+        raise value.refused("has no address", do=f"add address = ...; allowed: {address.FORMS}")
+    at = keys["address"]
+    try:
+        where, options = address.parse(at.text())
+    except ValueError as error:
+        raise at.unusable(str(error)) from None
+    for option, text in options.items():
+        if option in keys or option not in ("mode", "user", "group"):
+            raise at.wrong("mode=0660, user=NAME and group=NAME after the ?, each given once")
+        keys[option] = Value(at.source, at.path, text)
+    for option in ("mode", "user", "group"):
+        if option in keys and where.scheme is not Scheme.UNIX:
+            raise keys[option].refused("has no meaning here", do="only unix:// paths have it")
+    return Listen(
+        name=name,
+        address=where,
+        backlog=keys["backlog"].integer(1, 2**31 - 1) if "backlog" in keys else 4096,
+        mode=settings.octal(keys["mode"]) if "mode" in keys else None,
+        user=settings.account(keys["user"]) if "user" in keys else "",
+        group=settings.account(keys["group"]) if "group" in keys else "",
+    )
+
+
+# --- Services ----------------------------------------------------------------------------------
+
+
+def _service(name: str, value: Value, listeners: Sequence[str], services: int) -> ServiceConfig:
+    if not isinstance(value.raw, dict):
+        raise value.refused(
+            "is not a table", do=f"write the keys of a service under [service.NAME], not {name} = "
+        )
+    settings.name(Value(value.source, value.path, name))
+    keys = value.table(
+        (*settings.SERVICE, "listen", "ready", "accept", "rollout"), settings.PLANNED
+    )
+    if "command" not in keys:
+        raise value.refused("has no command", do='add command = ["PROGRAM", "ARGUMENT", ...]')
+    if "accept" in keys and keys["accept"].raw != "shared":
+        raise keys["accept"].wrong('"shared"; this version does not have other ways')
+    fields: dict[str, Any] = {
+        key: read(keys[key]) for key, read in settings.SERVICE.items() if key in keys
+    }
+    fields["listen"] = _service_listen(value, keys, listeners, services)
+    _check_placeholders(keys["command"], fields["listen"])
+    fields["ready"] = _ready_or_default(keys, fields["listen"])
+    if "cwd" in fields:
+        fields["cwd"] = _beside(value.source.file, fields["cwd"])
+    if "rollout" in keys:
+        fields["rollout"] = _rollout(keys["rollout"])
+    return ServiceConfig(name=name, **fields)
+
+
+def _service_listen(
+    value: Value, keys: Mapping[str, Value], listeners: Sequence[str], services: int
+) -> tuple[str, ...]:
+    if "listen" not in keys:
+        if services > 1 and listeners:
+            raise value.refused(
+                "does not say which listeners it has",
+                do=f'add listen = ["{listeners[0]}"], or listen = [] if it has none',
+            )
+        return tuple(listeners)
+    known = ", ".join(listeners) or "none: the table [listen] is empty"
+    names: list[str] = []
+    for item in keys["listen"].items("an array of names from [listen]"):
+        if item.text() not in listeners:
+            raise item.wrong(f"the name of a listener ({known})")
+        if item.text() in names:
+            raise item.wrong("each listener once")
+        names.append(item.text())
+    return tuple(names)
+
+
+def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
+    for index, raw in enumerate(command.texts()):
+        for name in placeholder.names([raw]):
+            if name not in listen:
+                raise command.child(index, raw).wrong(
+                    f"{{NAME}} with a listener of this service ({', '.join(listen) or 'none'}); "
+                    f"if the text itself is meant, write {{{{{name}}}}}"
+                )
+
+
+def _ready_or_default(keys: Mapping[str, Value], listen: Sequence[str]) -> Ready:
+    if "ready" not in keys:
+        return Accepting() if listen else Delay(seconds=PLAIN_DELAY)
+    ready = settings.ready(keys["ready"])
+    if isinstance(ready, Accepting) and not listen:
+        raise keys["ready"].wrong(
+            '"notify", { delay = "2s" } or { exec = ["COMMAND"] }: a service without listeners '
+            "has none to accept on"
+        )
+    return ready
+
+
+def _rollout(value: Value) -> Rollout:
+    planned = {"canary": "remove it; surge, probation and max_failed_starts are what there is"}
+    keys = value.table(settings.ROLLOUT, planned)
+    fields: dict[str, Any] = {"start_concurrency": 0}
+    fields |= {key: settings.ROLLOUT[key](entry) for key, entry in keys.items()}
+    return Rollout(**fields)
+
+
+def _beside(file: str, directory: str) -> str:
+    """Return `directory` as seen from the directory of `file`, so that `check` may run anywhere."""
+    folder, slash, _ = file.rpartition("/")
+    return f"{folder}{slash}{directory}" if slash and directory[:1] != "/" else directory

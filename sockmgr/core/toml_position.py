@@ -1,0 +1,174 @@
+"""Where a key stands in a TOML text. Owns a scanner for valid TOML; judges no value.
+
+tomli tells positions only of syntax errors, so this walks a text that tomli has accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import tomli
+
+Path = tuple[str | int, ...]
+
+_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}(?!")'
+    r"|'''.*?'{3,5}(?!')"
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|'[^']*'",
+    re.DOTALL,
+)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SCALAR = re.compile(r"[^,\]}#\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A line and a column, both counted from 1."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    key: int
+    value: int
+
+
+def find(text: str, path: Path, *, key: bool = False) -> Position:
+    """Return where the value (or the key) of `path` begins; if it has none, its table's place."""
+    text = text.replace("\r\n", "\n")  # as tomli does before it counts
+    scanner = _Scanner(text)
+    scanner.document()
+    for length in range(len(path), 0, -1):
+        if place := scanner.places.get(path[:length]):
+            inexact = length < len(path)
+            return position(text, place.key if key or inexact else place.value)
+    return Position(1, 1)
+
+
+def position(text: str, offset: int) -> Position:
+    """Turn an offset in `text` into line and column."""
+    return Position(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+class _Scanner:
+    """One walk over a valid text; `places` are the offsets found on the way."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.offset = 0
+        self.places: dict[Path, _Place] = {}
+        self._lengths: dict[Path, int] = {}  # arrays of tables: how many so far
+
+    def document(self) -> None:
+        table: Path = ()
+        while self._next() != "":
+            if self._next() == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _next(self) -> str:
+        """Skip blanks and comments; return the character that follows, "" at the end."""
+        if match := _BLANK.match(self.text, self.offset):
+            self.offset = match.end()
+        return self.text[self.offset : self.offset + 1]
+
+    def _header(self) -> Path:
+        start = self.offset
+        brackets = 2 if self.text.startswith("[[", start) else 1
+        self.offset += brackets
+        names = self._key()
+        self._next()
+        self.offset += brackets
+        table: Path = ()
+        for name in names[:-1]:
+            table = self._latest((*table, name))
+        table = (*table, names[-1])
+        self._note(table, start, start)
+        if brackets == 2:
+            self._lengths[table] = self._lengths.get(table, 0) + 1
+            table = self._latest(table)
+            self._note(table, start, start)
+        return table
+
+    def _latest(self, table: Path) -> Path:
+        """Descend into the newest element where `table` is an array of tables."""
+        count = self._lengths.get(table, 0)
+        return (*table, count - 1) if count else table
+
+    def _pair(self, table: Path) -> None:
+        start = self.offset
+        path = table
+        for name in self._key():
+            path = (*path, name)
+            self._note(path, start, start)
+        self._next()
+        self.offset += 1  # the "="
+        self._next()
+        self.places[path] = _Place(start, self.offset)
+        self._value(path)
+
+    def _key(self) -> tuple[str, ...]:
+        names = []
+        while True:
+            self._next()
+            if bare := _BARE_KEY.match(self.text, self.offset):
+                names.append(bare.group())
+                self.offset = bare.end()
+            else:
+                names.append(self._quoted())
+            if self._next() != ".":
+                return tuple(names)
+            self.offset += 1
+
+    def _quoted(self) -> str:
+        start = self.offset
+        self._skip(_STRING)
+        return str(tomli.loads(f"key = {self.text[start : self.offset]}")["key"])
+
+    def _value(self, path: Path) -> None:
+        match self.text[self.offset]:
+            case "[":
+                self._elements(path)
+            case "{":
+                self._inline_table(path)
+            case '"' | "'":
+                self._skip(_STRING)
+            case _:
+                self._skip(_SCALAR)
+
+    def _elements(self, path: Path) -> None:
+        self.offset += 1
+        index = 0
+        while self._next() != "]":
+            element = (*path, index)
+            self._note(element, self.offset, self.offset)
+            self._value(element)
+            index += 1
+            if self._next() == ",":
+                self.offset += 1
+        self.offset += 1
+
+    def _inline_table(self, path: Path) -> None:
+        self.offset += 1
+        while self._next() != "}":
+            self._pair(path)
+            if self._next() == ",":
+                self.offset += 1
+        self.offset += 1
+
+    def _skip(self, what: re.Pattern[str]) -> None:
+        match = what.match(self.text, self.offset)
+        # A text that tomli took but this cannot read must still end: one step at least.
+        self.offset = match.end() if match and match.end() > self.offset else self.offset + 1
+
+    def _note(self, path: Path, key: int, value: int) -> None:
+        self.places.setdefault(path, _Place(key, value))
