@@ -1,0 +1,3 @@
+"""The version that the application answers with: edit it, then reload."""
+
+VERSION = "1"

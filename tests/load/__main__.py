@@ -1,0 +1,60 @@
+"""`python -m tests.load`: load a server on this machine and say what became of every request."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+from tests.load.judge import Judge
+from tests.load.mode import Mode, Target, parse_mode
+
+
+def _mode(text: str) -> Mode:
+    try:
+        return parse_mode(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="http://HOST:PORT, loopback")
+    parser.add_argument(
+        "--unix", metavar="PATH", help="the path of a unix socket, instead of --url"
+    )
+    parser.add_argument(
+        "--mode",
+        type=_mode,
+        action="append",
+        metavar="KIND[:KEY=VALUE,…]",
+        help="short ka kat slow stream; keys: rate conns think s path timeout connect_timeout",
+    )
+    parser.add_argument("--duration", type=float, default=10.0, metavar="SECONDS")
+    parser.add_argument("--drain", type=float, default=10.0, metavar="SECONDS")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run; return 0 only if every request was answered as it should."""
+    arguments = _arguments()
+    try:
+        target = Target.at_path(arguments.unix) if arguments.unix else Target.at_url(arguments.url)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    async def run() -> int:
+        modes = arguments.mode or [parse_mode("short")]
+        judge = Judge(target, modes, duration=arguments.duration, drain=arguments.drain)
+        result = await judge.run()
+        print(json.dumps(result.as_dict()) if arguments.json else result)
+        return 1 if result.failed else 0
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""Drive several modes of load against one server and judge every request.
+
+`Judge` runs in an event loop; `Load` runs one in a thread of its own, beside a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from tests.load.connection import Connection, Request
+from tests.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
+from tests.load.result import Outcome, Result, Row
+
+FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
+
+
+class Group:
+    """All connections of one mode. Sends while it is told to, and then finishes what is open."""
+
+    def __init__(self, mode: Mode, target: Target, result: Result) -> None:
+        self._mode = mode
+        self._target = target
+        self._result = result
+        self._loop = asyncio.get_running_loop()
+        self._random = random.Random(7)
+        self._busy: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._kept: list[Connection] = []
+        self._waiting: deque[Row] = deque()  # due, and every connection of the pool is busy
+        self._sending = False
+        self.drained = asyncio.Event()  # told to stop, and every request has its outcome
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._sending = True
+        if self._mode.open_loop:
+            self._due(self._loop.time())
+            return
+        for _ in range(self._mode.conns):
+            self._begin(self._connection(), self._row(self._loop.time()))
+
+    def stop(self) -> None:
+        """Send no more than what is due already."""
+        self._sending = False
+        self._check_drained()
+
+    def close(self) -> None:
+        """End everything now; what is open is unfinished."""
+        self._sending = False
+        self._waiting.clear()
+        for connection in {*self._busy, *self._kept}:
+            connection.close()
+
+    def _due(self, at: float) -> None:
+        """Issue the request that was due `at`, and arrange for the next."""
+        if not self._sending:
+            return
+        row = self._row(at)
+        if self._mode.kind is Kind.KA:
+            self._waiting.append(row)
+            self._serve_waiting()
+        elif len(self._busy) < MAX_CONNECTIONS:
+            self._begin(self._connection(), row)
+        else:
+            row.outcome, row.ended = Outcome.LOCAL_LIMIT, time.monotonic()
+        following = at + 1 / self._mode.rate
+        self._loop.call_at(following, self._due, following)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            if self._idle:
+                connection = self._idle.pop()
+            elif len(self._kept) < self._mode.conns:
+                connection = self._connection()
+            else:
+                return
+            self._begin(connection, self._waiting.popleft())
+
+    def _row(self, scheduled: float) -> Row:
+        row = Row(mode=str(self._mode.kind), scheduled=scheduled)
+        self._result.rows.append(row)
+        return row
+
+    def _connection(self) -> Connection:
+        connection = Connection(self._target, self._finished, self._happened)
+        if not self._mode.open_loop or self._mode.keeps:
+            self._kept.append(connection)
+        return connection
+
+    def _happened(self, event: str) -> None:
+        self._result.events[event] += 1
+
+    def _begin(self, connection: Connection, row: Row) -> None:
+        self._busy.add(connection)
+        connection.start(self._request(row))
+
+    def _request(self, row: Row) -> Request:
+        mode = self._mode
+        path = mode.path
+        if mode.kind in {Kind.SLOW, Kind.STREAM}:
+            path += f"?s={mode.s or self._random.uniform(1.0, 3.0):.2f}"
+        close = "" if mode.keeps else "Connection: close\r\n"
+        return Request(
+            row=row,
+            data=f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n".encode(),
+            timeout=mode.timeout,
+            connect_timeout=mode.connect_timeout,
+            keeps=mode.keeps,
+            must_end_with=b"END" if mode.kind is Kind.STREAM else b"}",
+        )
+
+    def _check_drained(self) -> None:
+        if not (self._sending or self._busy or self._waiting):
+            self.drained.set()
+
+    def _finished(self, connection: Connection, outcome: Outcome) -> None:
+        self._busy.discard(connection)
+        self._check_drained()
+        if self._mode.open_loop:
+            if self._mode.keeps:
+                self._idle.append(connection)
+                self._loop.call_soon(self._serve_waiting)  # not nested: all may be refused
+        elif self._sending:
+            pause = self._mode.think if outcome is Outcome.OK else FAILURE_DELAY
+            self._loop.call_later(pause, self._again, connection)
+
+    def _again(self, connection: Connection) -> None:
+        if self._sending:
+            self._begin(connection, self._row(self._loop.time()))
+
+
+class Judge:
+    """Sends for `duration` seconds or until `stop()`, then lets what is open end within `drain`."""
+
+    def __init__(
+        self, target: Target, modes: Iterable[Mode], *, duration: float, drain: float = 10.0
+    ) -> None:
+        if not 0 < duration <= MAX_SECONDS:
+            raise ValueError(f"a run lasts at most {MAX_SECONDS:g} s")
+        self._target = target
+        self._modes = list(modes)
+        self._duration = duration
+        self._drain = drain
+        self._stop = asyncio.Event()
+        self.result = Result(started=time.monotonic())
+
+    def stop(self) -> None:
+        """Send no more (call it in the judge's own loop)."""
+        self._stop.set()
+
+    async def run(self) -> Result:
+        """Load the server; return when every request has its outcome."""
+        self.result.started = time.monotonic()
+        groups = [Group(mode, self._target, self.result) for mode in self._modes]
+        for group in groups:
+            group.start()
+        await self._wait(self._duration)
+        for group in groups:
+            group.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain):
+                for group in groups:
+                    await group.drained.wait()
+        for group in groups:
+            group.close()
+        return self.result
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+
+class Load:
+    """Load from a thread of its own, for as long as the `with` block lasts.
+
+        with Load(Target.at_url(url), ["short:rate=150", "slow"]) as load:
+            …
+        assert not load.result.lost
+
+    `result.rows` grows while it runs; a row counts once its outcome is there.
+    """
+
+    def __init__(self, target: Target, modes: Iterable[str], *, drain: float = 10.0) -> None:
+        self._target = target
+        self._modes = [parse_mode(mode) for mode in modes]
+        self._drain = drain
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="load", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._judge: Judge
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def result(self) -> Result:
+        """What has been found so far."""
+        return self._judge.result
+
+    def stop(self) -> Result:
+        """Send no more, wait for what is open, and return what was found."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._judge.stop)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self.result
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as failure:  # handed to the thread that asks
+            self._failure = failure
+        finally:
+            self._started.set()
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._judge = Judge(self._target, self._modes, duration=MAX_SECONDS, drain=self._drain)
+        self._started.set()
+        await self._judge.run()

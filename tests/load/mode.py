@@ -1,0 +1,111 @@
+"""The kinds of load, and where it may go: this machine only, bounded in number and time."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+MAX_RATE = 5_000.0
+MAX_CONNECTIONS = 1_000
+MAX_SECONDS = 600.0
+
+
+class Kind(StrEnum):
+    """How a mode sends its requests."""
+
+    SHORT = "short"  # open loop, a new connection each
+    KA = "ka"  # open loop over a pool of kept connections
+    KAT = "kat"  # closed loop, kept connections
+    SLOW = "slow"  # closed loop, a new connection each, answers after 1 to 3 s
+    STREAM = "stream"  # closed loop, a new connection each, chunks that must finish with END
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """One kind of load: `rate` is requests a second (open loop), `conns` connections at a time."""
+
+    kind: Kind
+    path: str = "/"
+    rate: float = 100.0
+    conns: int = 2
+    think: float = 0.0  # closed loop: the pause between an answer and the next request
+    s: float = 0.0  # slow, stream: how long the answer takes; 0 for slow: 1 to 3 s at random
+    timeout: float = 10.0
+    connect_timeout: float = 3.0
+
+    @property
+    def open_loop(self) -> bool:
+        return self.kind in {Kind.SHORT, Kind.KA}
+
+    @property
+    def keeps(self) -> bool:
+        return self.kind in {Kind.KA, Kind.KAT}
+
+
+DEFAULTS = {
+    Kind.SHORT: Mode(kind=Kind.SHORT),
+    Kind.KA: Mode(kind=Kind.KA, conns=16),
+    Kind.KAT: Mode(kind=Kind.KAT, conns=16, think=0.01),
+    Kind.SLOW: Mode(kind=Kind.SLOW, path="/slow", timeout=15.0),
+    Kind.STREAM: Mode(kind=Kind.STREAM, path="/stream", s=4.0, timeout=20.0),
+}
+
+OPTIONS: dict[str, type[str] | type[int] | type[float]] = {
+    "path": str,
+    "conns": int,
+    "rate": float,
+    "think": float,
+    "s": float,
+    "timeout": float,
+    "connect_timeout": float,
+}
+
+
+def parse_mode(text: str) -> Mode:
+    """Read `short:rate=100,timeout=5`."""
+    name, _, options = text.partition(":")
+    if name not in set(Kind):
+        raise ValueError(f"no mode {name!r}; there are {', '.join(Kind)}")
+    mode = DEFAULTS[Kind(name)]
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key not in OPTIONS:
+            raise ValueError(f"mode {name} has no option {key!r}; there are {', '.join(OPTIONS)}")
+        changes: dict[str, Any] = {key: OPTIONS[key](value)}
+        mode = replace(mode, **changes)
+    if not (0 < mode.rate <= MAX_RATE and 0 < mode.conns <= MAX_CONNECTIONS):
+        raise ValueError(f"{text}: at most {MAX_RATE:g} requests/s and {MAX_CONNECTIONS} conns")
+    return mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server on this machine."""
+
+    family: socket.AddressFamily
+    address: tuple[str, int] | str
+
+    @classmethod
+    def at_url(cls, url: str) -> Target:
+        """Take `http://127.0.0.1:8000`; refuse whatever is not loopback."""
+        parts = urlsplit(url)
+        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+        if parts.scheme != "http" or parts.port is None:
+            raise ValueError(f"{url}: want http://HOST:PORT")
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError as error:
+            raise ValueError(f"{url}: want an address, not a name") from error
+        if not address.is_loopback:
+            raise ValueError(f"{url}: this judge only ever loads 127.0.0.0/8 and ::1")
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        return cls(family=family, address=(host, parts.port))
+
+    @classmethod
+    def at_path(cls, path: str) -> Target:
+        """Take the path of a unix socket."""
+        return cls(family=socket.AF_UNIX, address=path)
