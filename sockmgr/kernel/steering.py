@@ -1,0 +1,368 @@
+"""Pools of SO_REUSEPORT queues on one address, and the program that chooses among them.
+
+A Pool owns its sockets and closes none before close(): closing one resets what it has queued and
+renumbers the others. The program is classic BPF and needs no privilege; it is replaced whole, so
+a connection sees the old choice or the new one, never a mixture. It decides nothing: whom to feed
+is what it is told.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import platform
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from sockmgr.core.errors import ListenError
+
+Instruction = tuple[int, int, int, int]  # sock_filter: code, jt, jf, k
+
+_ATTACH_FILTER, _DETACH_FILTER, _MEMINFO, _ATTACH_CBPF = 26, 27, 55, 51  # asm-generic/socket.h
+_LDW, _LDH, _LDB, _AND, _MOD = 0x20, 0x28, 0x30, 0x54, 0x94  # linux/bpf_common.h
+_JEQ, _JGE, _RET = 0x15, 0x35, 0x06
+_AD_IFINDEX, _AD_RANDOM = 0xFFFFF008, 0xFFFFF038  # SKF_AD_OFF + 8, + 56
+_NET = 0xFFF00000  # SKF_NET_OFF: loads from the IP header
+_LOOPBACK = 1  # the interface lo has this index in every network namespace
+_DROP: Sequence[Instruction] = ((_RET, 0, 0, 0),)
+# What a new member takes over from the first one, so that workers see no difference.
+_COMMON = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+)
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+
+
+class Pool:
+    """The queues of one address. Number n is a place in this pool, not the kernel's index."""
+
+    def __init__(self, queues: Sequence[socket.socket], *, fed: Mapping[int, int]) -> None:
+        """Own `queues`, which are one group already, in the kernel's order, and feed `fed`.
+
+        Raises OSError when the kernel does not let us steer; the queues stay the caller's then.
+        """
+        self._queues = list(queues)
+        self._order = list(range(len(queues)))  # the kernel's index -> our number
+        self._fed: dict[int, int] = {}
+        self.feed(fed)
+
+    @classmethod
+    def join(cls, sock: socket.socket, *, backlog: int) -> Pool:
+        """Make a pool of `sock`, which serves already, and of one new queue beside it.
+
+        Owns `sock` from then on. Raises ListenError, with `sock` as it was, if that cannot be.
+        """
+        before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        twin: socket.socket | None = None
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            twin = _bind_twin(sock, quiet=True)
+            if twin.type == socket.SOCK_STREAM:
+                twin.listen(backlog)
+            # A socket without SO_REUSEPORT at its bind can carry a program only once it has
+            # company; until the program is there, the twin drops what the kernel gives to it.
+            pool = cls([sock, twin], fed={0: 1})
+            twin.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        except OSError as error:
+            if twin is not None:
+                twin.close()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, before)
+            raise _cannot_join(sock, error) from error
+        return pool
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    @property
+    def queues(self) -> tuple[socket.socket, ...]:
+        """All queues, borrowed, by number."""
+        return tuple(self._queues)
+
+    @property
+    def fed(self) -> Mapping[int, int]:
+        """The weights of the queues that get connections now."""
+        return dict(self._fed)
+
+    def grow(self, *, backlog: int) -> None:
+        """Add one queue that gets no connection until it is fed."""
+        # The program in effect never returns an index that did not exist when it was attached,
+        # so the new member may listen at once.
+        twin = _bind_twin(self._queues[0])
+        try:
+            if twin.type == socket.SOCK_STREAM:
+                twin.listen(backlog)
+        except BaseException:
+            twin.close()
+            raise
+        self._order.append(len(self._queues))
+        self._queues.append(twin)
+
+    def feed(self, weights: Mapping[int, int]) -> None:
+        """Give new connections to these queues only, in one step, in proportion to the weights."""
+        fed = {number: weight for number, weight in weights.items() if weight > 0}
+        if not fed or not fed.keys() <= set(range(len(self._queues))):
+            raise ValueError(f"cannot feed {dict(weights)} of {len(self._queues)} queues")
+        before, self._fed = self._fed, fed
+        try:
+            self._attach()
+        except BaseException:
+            self._fed = before
+            raise
+
+    def down(self) -> list[int]:
+        """Return the numbers of the TCP queues that somebody shut down.
+
+        grow() and feed() count on there being none.
+        """
+        return [
+            number
+            for number, queue in enumerate(self._queues)
+            if queue.type == socket.SOCK_STREAM
+            and not queue.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ]
+
+    def revive(self, down: Sequence[int], *, backlog: int) -> None:
+        """Make the queues `down` listen again and steer as before.
+
+        Raises OSError if one cannot listen, because another socket took the address; the others
+        do then, and it may be tried again.
+        """
+        for number in down:
+            self._leave(number)
+        self._attach()
+        failure: OSError | None = None
+        for number in down:
+            try:
+                self._queues[number].listen(backlog)
+            except OSError as error:
+                failure = error
+                continue
+            self._order.append(number)
+            self._attach()
+        # Several may have gone in another order, or one while another joined.
+        self.locate()
+        if failure is not None:
+            raise failure
+
+    def _leave(self, number: int) -> None:
+        """Do as shutdown(2) does: the last member moves into the place that became free."""
+        if number not in self._order:
+            return
+        place = self._order.index(number)
+        last = self._order.pop()
+        if place < len(self._order):
+            self._order[place] = last
+
+    def locate(self) -> bool:
+        """Learn the kernel's order by asking; say whether every place was found.
+
+        For each place one packet of ours is steered there, and every queue drops it: no worker
+        sees a connection, and the queue whose drop counter rises is the one in that place. All
+        else is steered as before.
+        """
+        if not self._fed.keys() & set(self._order):
+            return False
+        members = [self._queues[number] for number in self._order]
+        found: list[int] = []
+        for place in range(len(members)):
+            hit = _find(members, place, self._choice())
+            if hit is None:
+                break
+            found.append(self._order[hit])
+        exact = sorted(found) == sorted(self._order)
+        if exact:
+            self._order = found
+        self._attach()
+        return exact
+
+    def close(self) -> None:
+        """Close every queue: this address is no longer wanted."""
+        for queue in self._queues:
+            queue.close()
+
+    def _attach(self) -> None:
+        if not self._fed.keys() & set(self._order):
+            return  # none that is fed can get anything: the old program does as well as any
+        _attach(self._queues[self._order[0]], _ATTACH_CBPF, self._choice())
+
+    def _choice(self) -> list[Instruction]:
+        """Return the program: one `ret`, or a random number against cumulated weights.
+
+        Queues that are out of the group have no part. No way through it leads past the end, for
+        then the kernel would hash over all members, the idle ones too.
+        """
+        place = {number: index for index, number in enumerate(self._order)}
+        fed = [(place[number], weight) for number, weight in self._fed.items() if number in place]
+        if len(fed) == 1:
+            return [(_RET, 0, 0, fed[0][0])]
+        program = [(_LDW, 0, 0, _AD_RANDOM), (_MOD, 0, 0, sum(weight for _, weight in fed))]
+        bound = 0
+        for index, weight in fed[1:]:
+            bound += weight
+            program += [(_JGE, 1, 0, bound), (_RET, 0, 0, index)]
+        return [*program, (_RET, 0, 0, fed[0][0])]
+
+
+def settle() -> None:
+    """Return when no processor runs a program any more that was replaced before. Blocks ~10 ms.
+
+    membarrier(2), MEMBARRIER_CMD_GLOBAL, is a wait for an RCU grace period; where there is none,
+    50 ms are far longer than one.
+    """
+    import ctypes  # noqa: PLC0415 - 1 MB that a manager without steered listeners does not need
+
+    number = _MEMBARRIER.get(platform.machine())
+    if number is None or ctypes.CDLL(None).syscall(number, 1, 0, 0) != 0:
+        time.sleep(0.05)
+
+
+def shorten_handshakes(queue: socket.socket) -> None:
+    """Give up half-open handshakes of this TCP queue after 3 s instead of 63 s."""
+    # TCP_SYNCNT acts on entries that exist, too: inet_csk_listen's max_syn_ack_retries
+    queue.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+
+
+def restore_handshakes(queue: socket.socket) -> None:
+    """Undo shorten_handshakes(). The option cannot be unset, so the default is written."""
+    try:
+        with open("/proc/sys/net/ipv4/tcp_synack_retries", encoding="ascii") as file:  # noqa: PTH123
+            retries = int(file.read())
+    except FileNotFoundError:  # an unprivileged network namespace may hide it
+        retries = 5
+    queue.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, max(1, retries))
+
+
+# --- Members --------------------------------------------------------------------------------------
+
+
+def _bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
+    """Return a socket bound to the address of `first` with its options, not listening yet."""
+    twin = socket.socket(first.family, first.type)
+    try:
+        for level, option in _COMMON:
+            twin.setsockopt(level, option, first.getsockopt(level, option))
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if first.type == socket.SOCK_STREAM:
+            # Without it, connections accepted before SO_REUSEPORT was set are in the way.
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            nodelay = first.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
+        if first.family == socket.AF_INET6:
+            v6only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            twin.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        owner = os.fstat(first.fileno()).st_uid
+        if owner != os.fstat(twin.fileno()).st_uid:
+            # A group has one uid. The socket's uid follows fchown(2), which root may do.
+            os.fchown(twin.fileno(), owner, -1)
+        if quiet:
+            _attach(twin, _ATTACH_FILTER, _DROP)
+        twin.setblocking(first.getblocking())
+        twin.bind(first.getsockname())
+    except BaseException:
+        twin.close()
+        raise
+    return twin
+
+
+def _cannot_join(sock: socket.socket, error: OSError) -> ListenError:
+    owner = os.fstat(sock.fileno()).st_uid
+    if error.errno == errno.EPERM or owner != os.geteuid():
+        what = f"the socket belongs to uid {owner} and this process is uid {os.geteuid()}"
+    elif error.errno == errno.EADDRINUSE:
+        what = "no second socket can be bound to its address"
+    else:
+        what = f"the kernel does not let us steer ({error.strerror})"
+    return ListenError(
+        what, do="ReusePort=yes and the same ListenStream= twice in the .socket unit mends it"
+    )
+
+
+# --- Programs -------------------------------------------------------------------------------------
+
+
+def _attach(sock: socket.socket, option: int, program: Iterable[Instruction]) -> None:
+    code = array.array("B", b"".join(struct.pack("=HBBI", *each) for each in program))
+    address, size = code.buffer_info()
+    # struct sock_fprog; the kernel copies the instructions before setsockopt(2) returns
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("HL", size // 8, address))
+
+
+def _find(members: Sequence[socket.socket], place: int, choice: list[Instruction]) -> int | None:
+    """Return which of `members` the kernel has at `place`; None if no packet arrived."""
+    first = members[0]
+    host, port = first.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
+    for _ in range(5):
+        # Bound alone, so that its port belongs to this probe and nobody else.
+        with socket.socket(first.family, first.type) as probe:
+            probe.setblocking(False)
+            probe.bind((host, 0, *first.getsockname()[2:]))
+            source = probe.getsockname()[1]
+            for member in members:
+                _attach(member, _ATTACH_FILTER, _dropping(source))
+            _attach(first, _ATTACH_CBPF, _exception(first.family, source, place, choice))
+            before = [_drops(member) for member in members]
+            try:
+                _call(probe, (host, port))
+                hits = _risen(members, before)
+            finally:
+                _attach(first, _ATTACH_CBPF, choice)
+                for member in members:
+                    member.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        if len(hits) == 1:
+            return hits[0]
+    return None
+
+
+def _call(probe: socket.socket, target: tuple[str, int]) -> None:
+    try:
+        probe.connect(target)
+    except BlockingIOError:
+        return
+    probe.send(b"\0")  # UDP
+
+
+def _risen(members: Sequence[socket.socket], before: Sequence[int]) -> list[int]:
+    """Wait for a drop: loopback delivers within connect(2), unless ksoftirqd has to."""
+    deadline = time.monotonic() + 0.02
+    while True:
+        hits = [i for i, member in enumerate(members) if _drops(member) != before[i]]
+        if hits or time.monotonic() > deadline:
+            return hits
+        os.sched_yield()
+
+
+def _drops(sock: socket.socket) -> int:
+    meminfo = sock.getsockopt(socket.SOL_SOCKET, _MEMINFO, 36)
+    return int(struct.unpack_from("=I", meminfo, 32)[0])  # SK_MEMINFO_DROPS
+
+
+def _dropping(port: int) -> Sequence[Instruction]:
+    """Return the socket filter that drops what comes from `port` of this host."""
+    return (
+        (_LDW, 0, 0, _AD_IFINDEX),
+        (_JEQ, 0, 3, _LOOPBACK),
+        (_LDH, 0, 0, 0),  # a socket filter sees the transport header: the source port
+        (_JEQ, 0, 1, port),
+        (_RET, 0, 0, 0),
+        (_RET, 0, 0, 0xFFFFFFFF),
+    )
+
+
+def _exception(family: int, port: int, place: int, choice: list[Instruction]) -> list[Instruction]:
+    """Return `choice` with an exception: what comes from `port` of this host goes to `place`."""
+    version, offset = (0x40, 20) if family == socket.AF_INET else (0x60, 40)
+    return [
+        (_LDW, 0, 0, _AD_IFINDEX),
+        (_JEQ, 0, 6, _LOOPBACK),
+        (_LDB, 0, 0, _NET),
+        (_AND, 0, 0, 0xF0),
+        (_JEQ, 0, 3, version),
+        (_LDH, 0, 0, _NET + offset),
+        (_JEQ, 0, 1, port),
+        (_RET, 0, 0, place),
+        *choice,
+    ]

@@ -1,0 +1,378 @@
+"""One configured listener: its queues, their health and their repair.
+
+Owns every socket of the listener and, for a unix path that it created, the path. Closes, shuts
+down or rebinds nothing while the listener is configured, but for a unix socket that a worker made
+useless. Knows nothing of workers: `lease` n is a number that the core uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sockmgr.core.errors import ListenError
+from sockmgr.core.model import Listen, Scheme
+from sockmgr.kernel import handshakes, queues, sockets, steering
+from sockmgr.log import Log
+
+_log = Log("sockmgr.listener")
+
+_STEERED, _OVERLAP = "steered", "overlap"
+_UNIX = (
+    "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
+    "while they are told to stop"
+)
+_GIVEN_UP = 4.0  # seconds after which a handshake that was shortened is over, if it is not seen
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+
+
+class Listener:
+    """The sockets of one name in the config. Open or adopt one; close() when it is removed."""
+
+    def __init__(
+        self, listen: Listen, only: socket.socket | None, pool: steering.Pool | None, why: str
+    ) -> None:
+        """Own `pool`, or the one socket `only`; use open() and adopt()."""
+        self.listen = listen
+        self.why_overlap = why
+        self._only = only
+        self._pool = pool
+        self._retired: list[socket.socket] = []  # unix sockets that were replaced
+        self._node = self._look()
+        self._created_path = False
+        self._peak = 0
+        self._complained = ""
+        self._told: list[str] = []  # what was mended since the last inspect()
+        self._epoll = select.epoll()
+        for queue in self.queues:
+            self._watch(queue)
+
+    @classmethod
+    def open(cls, listen: Listen) -> Listener:
+        """Bind what `listen` says. Raises ListenError."""
+        if listen.address.scheme is Scheme.FD:
+            return cls.adopt(listen, [sockets.bind(listen, reuse_port=False)])
+        inet = listen.address.scheme in (Scheme.TCP, Scheme.UDP)
+        sock = sockets.bind(listen, reuse_port=inet)
+        if not inet:
+            listener = cls(listen, sock, None, _UNIX)
+            listener._created_path = listen.address.scheme is Scheme.UNIX
+            listener._keep_name()
+            return listener
+        return cls._group(listen, [sock], {0: 1})
+
+    @classmethod
+    def adopt(
+        cls, listen: Listen, socks: Sequence[socket.socket], *, fed: Mapping[int, int] | None = None
+    ) -> Listener:
+        """Own sockets that somebody else bound to the one address of `listen`; lease n is the nth.
+
+        `fed` is what a predecessor fed (by default the first only). Raises ListenError; the
+        sockets stay the caller's then.
+        """
+        if not socks:
+            raise ListenError(f"there is no socket to adopt for listener {listen.name}")
+        first = socks[0]
+        if len(socks) > 1:
+            _check_group(listen, socks)
+            return cls._group(listen, socks, fed or {0: 1})
+        if first.type == socket.SOCK_STREAM and queues.backlog(first) < _reachable(listen):
+            first.listen(listen.backlog)
+        if first.family == socket.AF_UNIX:
+            listener = cls(listen, first, None, _UNIX)
+            listener._keep_name()
+            return listener
+        try:
+            return cls(listen, None, steering.Pool.join(first, backlog=listen.backlog), "")
+        except ListenError as error:
+            return cls(listen, first, None, f"{error.what}; {error.do}")
+
+    @classmethod
+    def _group(
+        cls, listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int]
+    ) -> Listener:
+        try:
+            pool = steering.Pool(socks, fed=fed)
+        except OSError as error:
+            if len(socks) > 1:
+                raise ListenError(
+                    f"cannot steer the {len(socks)} sockets of listener {listen.name}: "
+                    f"{error.strerror}",
+                    do="pass one socket, or set ReusePort=yes in the .socket unit",
+                ) from error
+            return cls(listen, socks[0], None, f"the kernel does not steer: {error.strerror}")
+        if len(socks) > 1 and not pool.locate():
+            _log.warning("order of adopted queues not confirmed", listener=listen.name)
+        return cls(listen, None, pool, "")
+
+    # --- Names and numbers ---------------------------------------------------------------------
+
+    @property
+    def cutover(self) -> str:
+        """How new connections change over: "steered", or "overlap" (see why_overlap)."""
+        return _OVERLAP if self._pool is None else _STEERED
+
+    @property
+    def queues(self) -> tuple[socket.socket, ...]:
+        """All queues, borrowed, by lease."""
+        if self._pool is not None:
+            return self._pool.queues
+        assert self._only is not None  # noqa: S101 - __init__ has one or the other
+        return (self._only,)
+
+    @property
+    def address(self) -> str:
+        """The real address, with the port that was chosen for port 0."""
+        if self.listen.address.scheme is Scheme.UNIX:
+            return str(self.listen.address)  # the socket may have been bound beside it
+        return sockets.describe(self.queues[0])
+
+    @property
+    def fed(self) -> Mapping[int, int]:
+        """What is fed now: lease -> weight."""
+        return {0: 1} if self._pool is None else self._pool.fed
+
+    def inode(self, n: int) -> int:
+        """Return the inode of lease `n`'s queue, by which a process's fds are compared."""
+        return queues.inode(self.queues[0 if self._pool is None else n])
+
+    def queued(self) -> int:
+        """Return how many connections wait now, in all queues (UDP: bytes)."""
+        return sum(queues.queued(queue) for queue in (*self.queues, *self._retired))
+
+    def sample(self) -> int:
+        """Return queued(), and remember it for take_peak() if it is a peak."""
+        now = self.queued()
+        self._peak = max(self._peak, now)
+        return now
+
+    def take_peak(self) -> int:
+        """Return the highest sample since the last call, and forget it."""
+        peak, self._peak = self._peak, 0
+        return peak
+
+    # --- Leases --------------------------------------------------------------------------------
+
+    def lease(self, n: int) -> int:
+        """Return the fd of queue `n`, borrowed, after making as many queues as that needs."""
+        if self._pool is None:
+            return self.queues[0].fileno()
+        self._told += self._mend_shutdown()  # or the new queue would get a wrong number
+        while len(self._pool) <= n:
+            self._pool.grow(backlog=self.listen.backlog)
+            self._watch(self.queues[-1])
+        return self.queues[n].fileno()
+
+    def feed(self, weights: Mapping[int, int]) -> None:
+        """Give new connections to these leases only, in one step; the first is the fallback."""
+        if self._pool is not None:
+            self._told += self._mend_shutdown()
+            self._pool.feed(weights)
+
+    async def quiet(self, n: int) -> None:
+        """Return when queue `n`, which must not be fed, is empty and stays so.
+
+        With an overlap there is nothing to wait for. A queue that nobody accepts from is never
+        quiet while something is in it: the caller has the deadline.
+        """
+        if self._pool is None:
+            return
+        queue = self.queues[n]
+        await asyncio.to_thread(steering.settle)
+        if queue.type == socket.SOCK_STREAM:
+            await self._outlast_handshakes(queue)
+        while queues.queued(queue):  # noqa: ASYNC110 - the kernel has no event for it
+            await asyncio.sleep(0.005)
+
+    async def _outlast_handshakes(self, queue: socket.socket) -> None:
+        families = {queue.family}
+        if queue.family == socket.AF_INET6:
+            families.add(socket.AF_INET)  # a dual-stack listener's
+        port = queue.getsockname()[1]
+        steering.shorten_handshakes(queue)
+        try:
+            waiting = await asyncio.to_thread(handshakes.half_open, families, port)
+            while waiting:
+                await asyncio.sleep(0.01)
+                waiting = await asyncio.to_thread(handshakes.still_open, waiting)
+        except OSError as error:
+            _log.debug("no sock_diag", listener=self.listen.name, error=error, wait=_GIVEN_UP)
+            await asyncio.sleep(_GIVEN_UP)
+        finally:
+            steering.restore_handshakes(queue)
+
+    # --- Health --------------------------------------------------------------------------------
+
+    def watch_fd(self) -> int:
+        """Return an fd, borrowed, that is readable when a queue was shut down, until inspect()."""
+        return self._epoll.fileno()
+
+    def inspect(self) -> list[str]:
+        """Look at everything that workers can do to a listener, mend it, and tell in sentences."""
+        self._epoll.poll(0)
+        told = [*self._told, *self._mend_shutdown(), *self._mend_path(), *self._mend_backlog()]
+        self._told.clear()
+        self._drop_retired()
+        return [f"listener {self.listen.name}: {each}" for each in told]
+
+    def close(self) -> None:
+        """Close every socket and remove the path: the listener is no longer configured."""
+        if self._created_path and self._node and self._look() == self._node:
+            Path(self.listen.address.path).unlink(missing_ok=True)
+        self._drop_spare()
+        self._epoll.close()
+        for queue in (*self.queues, *self._retired):
+            queue.close()
+
+    def _watch(self, queue: socket.socket) -> None:
+        if queue.type == socket.SOCK_STREAM:
+            # RDHUP alone: silent however many connections come. Edge-triggered, so that what
+            # cannot be mended does not keep the manager awake.
+            self._epoll.register(queue, select.EPOLLRDHUP | select.EPOLLET)
+
+    def _mend_shutdown(self) -> list[str]:
+        down = [
+            n
+            for n, queue in enumerate(self.queues)
+            if queue.type == socket.SOCK_STREAM and not queues.is_listening(queue)
+        ]
+        if not down:
+            return []
+        try:
+            if self._pool is not None:
+                self._pool.revive(down, backlog=self.listen.backlog)
+            elif self.queues[0].family == socket.AF_UNIX:
+                return self._replace("a worker shut the socket down")
+            else:
+                self.queues[0].listen(self.listen.backlog)
+        except OSError as error:
+            return self._complain(
+                "a worker shut the socket down, and it cannot listen again: "
+                f"{(error.strerror or '').lower()}"
+            )
+        if len(down) > 1:
+            return [f"a worker shut {len(down)} sockets down; they listen again"]
+        return ["a worker shut the socket down; it listens again"]
+
+    def _mend_backlog(self) -> list[str]:
+        wanted = _reachable(self.listen)
+        told = []
+        for queue in self.queues:
+            if queue.type != socket.SOCK_STREAM or not queues.is_listening(queue):
+                continue
+            found = queues.backlog(queue)
+            if found < wanted:
+                queue.listen(self.listen.backlog)
+                told.append(f"a worker shrank the backlog to {found}; it is {wanted} again")
+        return told[:1]
+
+    # --- The name of a unix socket -------------------------------------------------------------
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.listen.address.path)
+
+    @property
+    def _spare(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.sockmgr")
+
+    def _look(self) -> tuple[int, int] | None:
+        """Return what is at the path: its device and inode."""
+        if self.listen.address.scheme is not Scheme.UNIX:
+            return None
+        return _identity(self._path)
+
+    def _keep_name(self) -> None:
+        """Give the socket's node a second, hidden name, from which the first can be restored."""
+        if self._node is None:
+            return
+        try:
+            self._spare.unlink(missing_ok=True)
+            os.link(self._path, self._spare, follow_symlinks=False)
+        except OSError as error:
+            _log.debug("no spare name", listener=self.listen.name, error=error)
+
+    def _drop_spare(self) -> None:
+        if self._node is not None and _identity(self._spare) == self._node:
+            self._spare.unlink(missing_ok=True)
+
+    def _mend_path(self) -> list[str]:
+        found = self._look()
+        if self._node is None or found == self._node:
+            return []
+        if found is not None and not (self._path.is_socket() and sockets.is_stale(self._path)):
+            return self._complain(
+                f"{self._path} is now something else, and new connections do not reach us; "
+                "remove it and reload"
+            )
+        did = "removed" if found is None else "replaced"
+        if _identity(self._spare) == self._node:
+            beside = self._path.with_name(f".{self._path.name}.new")
+            os.link(self._spare, beside)
+            beside.rename(self._path)
+            return [f"a worker {did} {self._path}; it is there again"]
+        return self._replace(f"a worker {did} {self._path}")
+
+    def _replace(self, because: str) -> list[str]:
+        """Bind a new unix socket over the path; the old one lives until its queue is empty."""
+        try:
+            fresh = sockets.bind_over(self.listen) if self._node else self._bind_abstract()
+        except ListenError as error:
+            return self._complain(f"{because}, and {error.what}")
+        old = self.queues[0]
+        self._epoll.unregister(old)
+        self._retired.append(old)
+        self._only = fresh
+        self._watch(fresh)
+        self._drop_spare()
+        self._node = self._look()
+        self._keep_name()
+        return [f"{because}; it is bound anew, and only workers started from now on accept there"]
+
+    def _bind_abstract(self) -> socket.socket:
+        """Abstract names free themselves only with the last holder, so this may well fail."""
+        return sockets.bind(self.listen, reuse_port=False)
+
+    def _drop_retired(self) -> None:
+        for sock in [each for each in self._retired if not queues.queued(each)]:
+            self._retired.remove(sock)
+            sock.close()
+
+    def _complain(self, sentence: str) -> list[str]:
+        """Tell what a human must mend, once."""
+        if sentence == self._complained:
+            return []
+        self._complained = sentence
+        return [sentence]
+
+
+def _check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:
+    for sock in socks:
+        same = sock.family == socks[0].family and sock.getsockname() == socks[0].getsockname()
+        grouped = sock.family != socket.AF_UNIX and sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEPORT
+        )
+        if not same or not grouped:
+            raise ListenError(
+                f"listener {listen.name} was given {len(socks)} sockets that are not one group: "
+                + ", ".join(sockets.describe(each) for each in socks),
+                do="give each its own name (FileDescriptorName=), or set ReusePort=yes and "
+                "repeat the same ListenStream=",
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _reachable(listen: Listen) -> int:
+    """Return the backlog that listen(2) will really give."""
+    return min(listen.backlog, int(_SOMAXCONN.read_text()))
