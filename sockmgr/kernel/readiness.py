@@ -1,0 +1,300 @@
+"""See in /proc whether a process waits for connections on a socket. Looks only, remembers nothing.
+
+The system call comes first: for each thread of the tree, the call it sleeps in, and only if that
+is a waiting one, the descriptors it waits on. A descriptor that is merely open, or registered with
+an epoll that nobody waits on yet, proves nothing: the program may still be loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+# Numbers of system calls: asm/unistd_64.h of x86, asm-generic/unistd.h.
+_NUMBERS = {
+    "x86_64": {
+        43: "accept", 288: "accept4", 45: "recvfrom", 47: "recvmsg", 299: "recvmmsg",
+        7: "poll", 271: "ppoll", 23: "select", 270: "pselect6",
+        232: "epoll_wait", 281: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter",
+        # After SIGSTOP and SIGCONT a poll(2) goes on under this name, its arguments unchanged.
+        219: "restart_syscall",
+        # These only to say what a process does instead.
+        0: "read", 35: "nanosleep", 61: "wait4", 202: "futex", 230: "clock_nanosleep",
+        247: "waitid", 34: "pause", 128: "rt_sigtimedwait", 42: "connect",
+    },
+    "aarch64": {
+        202: "accept", 242: "accept4", 207: "recvfrom", 212: "recvmsg", 243: "recvmmsg",
+        73: "ppoll", 72: "pselect6",
+        22: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter",
+        63: "read", 101: "nanosleep", 260: "wait4", 98: "futex", 115: "clock_nanosleep",
+        95: "waitid", 137: "rt_sigtimedwait", 203: "connect",
+    },
+}  # fmt: skip
+_CALLS = _NUMBERS.get(platform.machine(), {})
+
+_POLLFD = struct.Struct("@ihh")
+_POLLIN = 0x0001 | 0x0040  # POLLIN or POLLRDNORM; EPOLLIN and EPOLLRDNORM are the same bits
+_MAX_DESCRIPTORS = 1 << 16
+_MAX_NESTED = 5  # EP_MAX_NESTS is 4, epoll_ctl(2)
+_TFD = re.compile(rb"^tfd:\s*(\d+) events:\s*([0-9a-f]+) .*?\bino:\s*([0-9a-f]+)", re.MULTILINE)
+_ACCEPT_PENDING = re.compile(rb"^\s*op=13,", re.MULTILINE)  # IORING_OP_ACCEPT
+
+
+def accepting(pid: int, inodes: frozenset[int]) -> frozenset[int]:
+    """Return those of the sockets that the process or a descendant waits on at this moment."""
+    look = _Look(inodes)
+    for member in _tree(pid):
+        look.at(member)
+        if look.found >= inodes:
+            break
+    return frozenset(look.found & inodes)
+
+
+def describe(pid: int, inodes: frozenset[int]) -> str:
+    """Say in a sentence or two what a look shows, for a worker that did not become ready."""
+    look = _Look(inodes)
+    members = list(_tree(pid))
+    for member in members:
+        look.at(member)
+    if look.hidden == len(members):
+        return f"process {pid} cannot be seen in /proc: it has ended, or /proc is mounted hidepid="
+    seen = len(members) - look.hidden
+    text = [
+        f"looked at {_count(seen, 'process', 'processes')} with {_count(look.threads, 'thread')}: "
+        f"{_activity(look)}"
+    ]
+    missing = len(inodes - look.found)
+    of_them = f"{missing} of {_count(len(inodes), 'listener')}"
+    if look.denied:
+        text.append(
+            "not permitted to see what it waits on (needs the same user or CAP_SYS_PTRACE, and "
+            "kernel.yama.ptrace_scope below 2), so only epoll registrations count"
+        )
+    elif not _CALLS:
+        text.append(f"system calls of {platform.machine()} are not known, only epoll counts")
+    text.append(f"{of_them} not waited on" + _who_holds(members, inodes - look.found))
+    return "; ".join(text)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids of all living descendants of `pid`, parents first."""
+    return list(_tree(pid))[1:]
+
+
+# --- The tree ------------------------------------------------------------------------------------
+
+
+def _tree(pid: int) -> Iterator[int]:
+    waiting = [pid]
+    for member in waiting:
+        yield member
+        for thread in _threads(member):
+            with contextlib.suppress(OSError):
+                waiting += map(int, _read(f"/proc/{member}/task/{thread}/children").split())
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a look is made every few ms
+    except OSError:  # gone, or hidden
+        return []
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, 1 << 16)
+        if len(data) < 1024:  # a file of /proc that is longer comes in pages
+            return data
+        chunks = [data]
+        while chunks[-1]:
+            chunks.append(os.read(fd, 1 << 16))
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def _link(pid: int, fd: int | str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
+    except OSError:  # closed, or not permitted
+        return ""
+
+
+def _inode(pid: int, fd: int) -> int:
+    link = _link(pid, fd)
+    return int(link[8:-1]) if link.startswith("socket:[") else 0
+
+
+# --- One look ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Look:
+    """What was seen so far of one worker's tree."""
+
+    inodes: frozenset[int]
+    found: set[int] = field(default_factory=set)
+    activity: Counter[str] = field(default_factory=Counter)
+    threads: int = 0
+    hidden: int = 0
+    denied: bool = False
+
+    def at(self, pid: int) -> None:
+        """Look at every thread of one process."""
+        threads = _threads(pid)
+        self.threads += len(threads)
+        self.hidden += not threads
+        for thread in threads:
+            try:
+                words = _read(f"/proc/{pid}/task/{thread}/syscall").split()
+            except PermissionError:  # Yama scope 2 and 3, or another user
+                self.denied = True
+            except OSError:  # gone
+                continue
+            else:
+                if _CALLS:
+                    self._at_call(pid, words)
+                    continue
+            self.found.update(_registered(pid, self.inodes))
+            return
+
+    def _at_call(self, pid: int, words: list[bytes]) -> None:
+        # "running", "-1 SP PC" or "NUMBER ARGUMENT{6} SP PC": proc_pid_syscall(5)
+        if len(words) < 9:
+            self.activity["running"] += 1
+            return
+        name = _CALLS.get(int(words[0]), f"system call {int(words[0])}")
+        self.activity[name] += 1
+        with contextlib.suppress(OSError):  # it went on meanwhile
+            arguments = [int(word, 16) for word in words[1:7]]
+            self.found.update(_waited_on(pid, name, arguments, self.inodes))
+
+
+def _waited_on(pid: int, name: str, args: list[int], inodes: frozenset[int]) -> Iterable[int]:
+    match name:
+        case "accept" | "accept4" | "recvfrom" | "recvmsg" | "recvmmsg":
+            return [_inode(pid, args[0])]
+        case "poll" | "ppoll" | "restart_syscall":
+            return (_inode(pid, fd) for fd in _poll_set(pid, args[0], args[1]))
+        case "select" | "pselect6":
+            return (_inode(pid, fd) for fd in _select_set(pid, args[0], args[1]))
+        case "epoll_wait" | "epoll_pwait" | "epoll_pwait2":
+            return _epoll(pid, args[0], inodes)
+        case "io_uring_enter":
+            return _any_io_uring(pid, inodes)
+        case _:
+            return ()
+
+
+def _memory(pid: int, address: int, size: int) -> bytes:
+    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def _poll_set(pid: int, address: int, count: int) -> Iterator[int]:
+    if 0 < count <= _MAX_DESCRIPTORS:
+        data = _memory(pid, address, count * _POLLFD.size)
+        whole = data[: len(data) - len(data) % _POLLFD.size]
+        for fd, events, _ in _POLLFD.iter_unpack(whole):
+            if fd >= 0 and events & _POLLIN:
+                yield fd
+
+
+def _select_set(pid: int, count: int, address: int) -> Iterator[int]:
+    if 0 < count <= _MAX_DESCRIPTORS and address:
+        # A set is an array of long; on little-endian machines bit n is bit n%8 of byte n//8.
+        bits = int.from_bytes(_memory(pid, address, (count + 63) // 64 * 8), "little")
+        yield from (fd for fd in range(count) if bits >> fd & 1)
+
+
+def _epoll(pid: int, epoll: int, inodes: frozenset[int], depth: int = 0) -> Iterator[int]:
+    text = _read(f"/proc/{pid}/fdinfo/{epoll}")
+    entries = [
+        (int(tfd), int(inode, 16))
+        for tfd, events, inode in _TFD.findall(text)
+        if int(events, 16) & _POLLIN
+    ]
+    yield from (inode for _, inode in entries if inode in inodes)
+    for tfd, inode in entries:
+        if inode in inodes or depth == _MAX_NESTED:
+            continue
+        match _link(pid, tfd):
+            case "anon_inode:[eventpoll]":
+                yield from _epoll(pid, tfd, inodes, depth + 1)
+            case "anon_inode:[io_uring]":
+                yield from _io_uring(pid, [tfd], inodes)
+
+
+def _io_uring(pid: int, rings: Iterable[int | str], inodes: frozenset[int]) -> set[int]:
+    """Return the sockets that it holds, if as many accepts are pending on these rings.
+
+    The kernel does not tell which socket an accept is for.
+    """
+    pending = sum(len(_ACCEPT_PENDING.findall(_read(f"/proc/{pid}/fdinfo/{r}"))) for r in rings)
+    if not pending:
+        return set()
+    held = {inode for _, inode in _sockets(pid, inodes)}
+    return held if pending >= len(held) else set()
+
+
+def _any_io_uring(pid: int, inodes: frozenset[int]) -> set[int]:
+    # Not just the ring of the call: that may be an index (IORING_ENTER_REGISTERED_RING).
+    rings = [fd for fd in _descriptors(pid) if _link(pid, fd) == "anon_inode:[io_uring]"]
+    return _io_uring(pid, rings, inodes)
+
+
+# --- All descriptors of a process: slow, and only where the system call cannot be seen -----------
+
+
+def _descriptors(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _sockets(pid: int, inodes: frozenset[int]) -> Iterator[tuple[str, int]]:
+    for fd in _descriptors(pid):
+        inode = _inode(pid, int(fd))
+        if inode in inodes:
+            yield fd, inode
+
+
+def _registered(pid: int, inodes: frozenset[int]) -> set[int]:
+    found: set[int] = set()
+    for fd in _descriptors(pid):
+        if _link(pid, fd) == "anon_inode:[eventpoll]":
+            with contextlib.suppress(OSError):
+                found.update(_epoll(pid, int(fd), inodes))
+    return found
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _activity(look: _Look) -> str:
+    parts = [f"{count} in {name}" for name, count in look.activity.most_common() if name]
+    return ", ".join(parts).replace("in running", "running") or "nothing is known of them"
+
+
+def _who_holds(members: list[int], inodes: frozenset[int]) -> str:
+    held = {inode for pid in members for _, inode in _sockets(pid, inodes)}
+    if not held:
+        return ", and no process holds them: is the command told the right descriptor?"
+    if held == inodes:
+        return ", though held open: still loading, or waiting on something else"
+    return f", of which {len(inodes - held)} held by no process"
