@@ -1,0 +1,1 @@
+"""Real managers with real servers under load."""
