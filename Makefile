@@ -1,0 +1,61 @@
+# `make run` and `make test` set up all they need; the second time they start at once.
+
+BIN = .venv/bin
+EXAMPLE ?= asgi
+
+.PHONY: help run test lint demo bench clean
+
+help:
+	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
+	@echo 'make test   check style, types and layers, then run every test'
+	@echo 'make demo   reload a service under load and count what was lost'
+	@echo 'make bench  measure reloads beside other tools'
+	@echo 'make lint   style, types and layers only'
+	@echo 'make clean  remove .venv and all caches'
+
+run: .venv/.run
+	@echo
+	@echo 'serving http://127.0.0.1:8000 (end it with Ctrl-C). In a second terminal, type:'
+	@echo
+	@echo '    curl http://127.0.0.1:8000/'
+	@echo '    .venv/bin/sockmgr reload'
+	@echo '    curl http://127.0.0.1:8000/'
+	@echo
+	@cd examples/$(EXAMPLE) && PATH="$(CURDIR)/$(BIN):$$PATH" exec sockmgr run -c sockmgr.toml
+
+# The tests run even if lint finds something: a missing blank must not hide a failure.
+test: .venv/.test
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(BIN)/pytest || status=1; \
+	[ $$status -eq 0 ] || echo 'make test: failed; see lint or pytest above'; \
+	exit $$status
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: .venv/.test
+	$(BIN)/python -m tests.demo
+
+bench: .venv/.bench
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: set up again only when the dependencies change.
+.venv/.run: pyproject.toml .ci/setup
+	.ci/setup examples
+	@touch $@
+
+.venv/.test: pyproject.toml .ci/setup
+	.ci/setup examples,test
+	@touch .venv/.run $@
+
+.venv/.bench: .venv/.test
+	.ci/setup examples,test,bench
+	@touch $@

@@ -1,0 +1,129 @@
+"""The docs say what is true of the code: keys, defaults, examples, links."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from sockmgr import presets
+from sockmgr.core import config, settings
+from sockmgr.core.model import Listen
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "examples").glob("*.md"))
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_ROW = re.compile(r"^\| `(\w+)` \| ([^|]*) \|", re.MULTILINE)
+
+SERVICE_TABLE = '[service.web]\ncommand = ["server"]\n'
+LISTEN_KEYS = ("address", "backlog", "mode", "user", "group")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the names that headings get: lower case, no punctuation, dashes for blanks."""
+    headings = _HEADING.findall(_FENCE.sub("", page.read_text()))
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def _section(heading: str) -> str:
+    """Return the text under `heading` of the page on configuration."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    _, _, rest = text.partition(f"\n## {heading}\n")
+    assert rest, f"docs/configuration.md has no section {heading}"
+    return rest.partition("\n## ")[0]
+
+
+def _keys(heading: str) -> dict[str, str]:
+    """Return the first two columns of the tables of keys in a section: key -> default."""
+    return dict(_ROW.findall(_section(heading)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_FENCE.sub("", page.read_text())):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{_name(page)}: {link} leads nowhere"
+        if anchor and target.suffix == ".md":
+            assert anchor in _anchors(target), f"{_name(page)}: {link} names no heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_whole_config_in_the_docs_is_accepted(page: Path) -> None:
+    for text in _TOML.findall(page.read_text()):
+        if "[service." in text and "command" in text:
+            config.parse(text.encode(), file=_name(page))
+
+
+def test_the_page_on_configuration_holds_a_whole_config() -> None:
+    page = ROOT / "docs" / "configuration.md"
+    assert any("[service." in text for text in _TOML.findall(page.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("Top level", {"name", "listen", "service", "dev"}),
+        ("[listen]", set(LISTEN_KEYS)),
+        ("[service.NAME]", {*settings.SERVICE, "listen", "ready", "accept", "rollout"}),
+        ("[service.NAME.rollout]", set(settings.ROLLOUT)),
+        ("[dev]", {field.name for field in fields(config.Dev)}),
+    ],
+)
+def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[str]) -> None:
+    assert set(_keys(heading)) == keys
+
+
+def test_the_listener_keys_tested_here_are_the_fields_of_a_listener() -> None:
+    assert {*LISTEN_KEYS, "name"} == {field.name for field in fields(Listen)}
+
+
+@pytest.mark.parametrize(
+    ("heading", "before"),
+    [
+        ("Top level", ""),
+        ("[listen]", '[listen.http]\naddress = "tcp://127.0.0.1:0"\n'),
+        ("[service.NAME]", SERVICE_TABLE),
+        ("[service.NAME.rollout]", f"{SERVICE_TABLE}[service.web.rollout]\n"),
+        ("[dev]", f"{SERVICE_TABLE}[dev]\n"),
+    ],
+)
+def test_a_default_in_the_docs_changes_nothing_when_it_is_written(
+    heading: str, before: str
+) -> None:
+    after = "" if SERVICE_TABLE in before else SERVICE_TABLE
+    without = config.parse((before + after).encode(), file="without")
+    for key, cell in _keys(heading).items():
+        if literal := re.fullmatch(r"`([^`]+)`", cell.strip()):
+            text = f"{before}{key} = {literal[1]}\n{after}"
+            assert config.parse(text.encode(), file=key) == without, f"{key} = {literal[1]}"
+
+
+def test_every_known_word_of_the_config_is_in_the_docs() -> None:
+    text = _section("[service.NAME]")
+    for word in (*settings.PRESETS, *settings.RESOURCES, *settings.SIGNALS, *settings.RESERVED_ENV):
+        assert re.search(rf"\b{word}\b", text), f"{word} is not in the docs"
+
+
+def test_every_key_that_is_refused_as_planned_is_in_the_docs() -> None:
+    text = _section("What is planned and refused")
+    assert all(f"`{key}`" in text for key in settings.PLANNED)
+
+
+def test_every_preset_is_in_the_table_of_presets() -> None:
+    text = (ROOT / "docs" / "servers.md").read_text().lower()
+    table = text.partition("\n## presets\n")[2].partition("\n## ")[0]
+    assert all(f"\n| {preset} |" in table for preset in presets._PRESETS)
