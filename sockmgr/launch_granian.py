@@ -1,0 +1,62 @@
+"""Run granian on an inherited listening socket: `launch_granian.py --fd N` and granian's arguments.
+
+granian has no option for it (emmett-framework/granian#786). Owns nothing but this one override.
+It runs by path in granian's own interpreter, where sockmgr need not be installed, so it imports
+nothing of sockmgr.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from importlib import import_module
+from typing import Any
+
+
+def take_fd(arguments: list[str]) -> int:
+    """Take `--fd N` or `--fd=N` out of `arguments` and return N."""
+    for index, text in enumerate(arguments):
+        option, equals, number = text.partition("=")
+        if option == "--fd":
+            end = index + (1 if equals else 2)
+            number = number if equals else "".join(arguments[index + 1 : end])
+            if number.isascii() and number.isdecimal():
+                del arguments[index:end]
+                return int(number)
+            break
+    sys.exit("launch_granian: it needs --fd and the number of an inherited listening socket")
+
+
+def serve(fd: int) -> None:
+    """Run granian's command line with the socket `fd` in the place of one it would bind."""
+    try:  # here, so that a child that multiprocessing spawns does not do it again
+        holder = import_module("granian._granian").SocketHolder
+        server_class = import_module("granian.server.common").AbstractServer
+        entrypoint = import_module("granian.cli").entrypoint
+        known = hasattr(server_class, "_init_shared_socket")
+    except (ImportError, AttributeError) as error:
+        sys.exit(f"launch_granian: {sys.executable} has no granian 2.8 or later: {error}")
+    if not known:
+        sys.exit("launch_granian: this granian opens its sockets in another way than 2.8 does")
+    with socket.socket(fileno=fd) as listener:
+        unix = listener.family == socket.AF_UNIX
+        where = listener.getsockname()
+        listener.detach()
+
+    def inherit(server: Any) -> None:
+        server.bind_uds = None  # granian deletes that path when it ends, and it is not its own
+        # It calls listen() with its own --backlog on every start; the manager puts ours back.
+        server._ssp, server._shd, server._sfd = None, holder(fd, unix, server.backlog), fd
+
+    name = f"unix:{where}" if unix else "{}:{}".format(*where[:2])
+    server_class._bind_addr_fmt = property(lambda _: name)
+    server_class._init_shared_socket = inherit
+    entrypoint()
+
+
+if __name__ == "__main__":
+    # Python put the directory of this file there; an application must not import from it.
+    del sys.path[0]
+    inherited = take_fd(sys.argv)
+    sys.argv[0] = "granian"
+    serve(inherited)
