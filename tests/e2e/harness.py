@@ -183,9 +183,13 @@ class Manager:
 
     def run(self, verb: str, *arguments: str, timeout: float = 60.0) -> Done:
         """Run one verb of the command line against this manager, with --json."""
+        return self.say(verb, "--json", *arguments, timeout=timeout)
+
+    def say(self, verb: str, *arguments: str, timeout: float = 60.0) -> Done:
+        """Run one verb of the command line against this manager, as a person does."""
         began_at = time.monotonic()
         done = subprocess.run(
-            [*self._command(verb), "--json", *arguments],
+            [*self._command(verb), *arguments],
             cwd=ROOT, env=self._env, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         return Done(
