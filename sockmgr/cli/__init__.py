@@ -1,0 +1,73 @@
+"""The command `sockmgr`: parse, call, print, exit code. No policy.
+
+Answers go to stdout, narration to stderr. Exit codes: 0 done, 1 it failed, 2 usage or config
+error, 3 no manager there, 4 timed out waiting (the operation goes on).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from sockmgr import __version__
+from sockmgr.cli import host
+from sockmgr.core.errors import ConfigError, SockmgrError
+
+FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class _Verbs(click.Group):
+    """The verbs, each in a module of its name that is imported when it is called."""
+
+    names = ("run", "reload", "status", "scale", "stop", "check")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in self.names:
+            return None
+        command: click.Command = importlib.import_module(f"sockmgr.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            host.check()
+            return super().invoke(ctx)
+        except SockmgrError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("interrupted: what the manager was asked to do goes on", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def exit_code(error: SockmgrError) -> int:
+    """Return the exit code for this kind of error."""
+    # Not at the top: a usage error needs no client.
+    from sockmgr.client import NoManagerError, StillWaitingError
+
+    match error:
+        case ConfigError():
+            return USAGE
+        case NoManagerError():
+            return NO_MANAGER
+        case StillWaitingError():
+            return STILL_WAITING
+        case _:
+            return FAILED
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sockmgr")
+def cli() -> None:
+    """Run servers behind sockets that never close, and replace them without losing a request."""
+
+
+def main() -> None:
+    """Run the command line."""
+    cli.main(prog_name="sockmgr")

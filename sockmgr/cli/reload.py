@@ -1,0 +1,121 @@
+"""`sockmgr reload`: replace the workers and wait for the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import click
+import msgspec
+
+from sockmgr.cli import target
+from sockmgr.cli.table import is_lively
+from sockmgr.client import Client
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.report import Progress, Verdict
+
+
+@click.command("reload")
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@target.options
+def command(where: target.Target, services: tuple[str, ...]) -> None:
+    """Replace the workers of each SERVICE (default: all) without losing a request.
+
+    Waits for the outcome. Exit code 1: it was aborted, and what served before goes on serving.
+    """
+    client = where.client()
+    last: dict[str, Progress] = {}
+    with _narrator(as_json=where.as_json) as narrate:
+
+        def on_progress(progress: Progress) -> None:
+            last[progress.service] = progress
+            narrate(progress)
+
+        verdicts = client.reload(services, on_progress)
+    if where.as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(verdicts)))
+    else:
+        for verdict in verdicts:
+            prefix = f"{verdict.service}: " if len(verdicts) > 1 else ""
+            for line in _tell(verdict, last.get(verdict.service), client):
+                click.echo(prefix + line)
+        if not verdicts:
+            click.echo("there was nothing to reload")
+    sys.exit(any(verdict.verdict == "aborted" for verdict in verdicts))
+
+
+# --- While it goes on ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _narrator(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
+    if as_json or not is_lively(sys.stderr):
+        yield _plain_narrator()
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text("asking the manager")) as line:
+        yield lambda progress: line.update(Text(_describe(progress)))
+
+
+def _plain_narrator() -> Callable[[Progress], None]:
+    """Return a narrator that says one line a phase, not one a worker."""
+    said: set[tuple[str, int, str]] = set()
+
+    def narrate(progress: Progress) -> None:
+        phase = (progress.service, progress.generation, progress.phase)
+        if phase not in said:
+            said.add(phase)
+            target.narrate(_describe(progress))
+
+    return narrate
+
+
+def _describe(progress: Progress) -> str:
+    text = (
+        f"{progress.service}: generation {progress.generation} {progress.phase}, "
+        f"{progress.ready}/{progress.wanted} ready, {progress.seconds:.1f} s"
+    )
+    return f"{text}: {progress.message}" if progress.message else text
+
+
+# --- When it has ended ---------------------------------------------------------------------------
+
+
+def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[str]:
+    if verdict.verdict == "aborted":
+        yield (
+            f"generation {verdict.generation} aborted after {verdict.seconds:.1f} s: "
+            f"{verdict.reason}"
+        )
+        kept = verdict.kept
+        yield f"generation {kept} keeps serving" if kept else "no generation is serving"
+        yield from (f"  {line}" for line in verdict.output)
+        return
+    text = f"generation {verdict.generation} is serving: "
+    if last is not None and last.generation == verdict.generation:
+        text += f"{last.ready}/{last.wanted} workers "
+    text += f"in {verdict.seconds:.1f} s"
+    yield "; ".join([text, *_draining(verdict, client)])
+    receipt = verdict.receipt
+    line = f"queue peak {receipt.queue_peak}, {receipt.overflows} overflows"
+    killed = f", {receipt.killed} killed" if receipt.killed else ""
+    yield f"{line}, cut-over {receipt.cutover}{killed}"
+
+
+def _draining(verdict: Verdict, client: Client) -> Iterator[str]:
+    """Say which older generations are still there: the receipt only has their number."""
+    if not verdict.receipt.draining:
+        return
+    try:
+        services = client.status().services
+    except SockmgrError:  # the verdict stands without it
+        return
+    if service := services.get(verdict.service):
+        old = Counter(one.generation for one in service.workers if one.state != "ready")
+        for generation, left in sorted(old.items()):
+            if generation < verdict.generation:
+                yield f"generation {generation} draining, {left} left"

@@ -1,0 +1,26 @@
+"""`sockmgr scale`: want more workers, or fewer."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+
+from sockmgr.cli import target
+
+
+# Without ignore_unknown_options, -1 would be taken for an option.
+@click.command("scale", context_settings={"ignore_unknown_options": True})
+@click.argument("service")
+@click.argument("workers", metavar="N|+N|-N")
+@target.options
+def command(where: target.Target, service: str, workers: str) -> None:
+    """Run N workers of SERVICE, or N more, or N fewer."""
+    if not re.fullmatch(r"[+-]?\d{1,6}", workers, re.ASCII):
+        raise click.UsageError(f"{workers} is no number of workers: write 4, +1 or -1")
+    wanted = where.client().scale(service, int(workers), relative=workers[0] in "+-")
+    if where.as_json:
+        click.echo(json.dumps({"service": service, "workers": wanted}))
+    else:
+        click.echo(f"{service}: {wanted} {'worker' if wanted == 1 else 'workers'} wanted")

@@ -1,0 +1,18 @@
+"""`sockmgr stop`: end the manager and wait until it has."""
+
+from __future__ import annotations
+
+import click
+
+from sockmgr.cli import target
+
+
+@click.command("stop")
+@click.option("--now", is_flag=True, help="Kill the workers instead of draining them.")
+@target.options
+def command(where: target.Target, now: bool) -> None:
+    """Drain all workers and stop the manager."""
+    client = where.client()
+    target.narrate(f"stopping the manager at {client.path}")
+    client.stop(now=now)
+    click.echo('{"stopped": true}' if where.as_json else "stopped: no worker is left")

@@ -1,0 +1,101 @@
+"""Which manager a verb talks to, and how: the options that all verbs of a client share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sockmgr.client import Client, find_control
+from sockmgr.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sockmgr.core.config import Config
+
+DEFAULT_CONFIG = "sockmgr.toml"
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a text like 1m30s."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds that `value` says."""
+        number = r"(\d+(?:\.\d+)?)"
+        found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", str(value), re.ASCII)
+        seconds = sum(
+            float(part) * unit
+            for part, unit in zip(found.groups() if found else (), (3600, 60, 1), strict=False)
+            if part
+        )
+        if seconds <= 0:
+            self.fail(
+                f'"{value}" is no time: allowed are seconds, or a text like 1m30s', param, ctx
+            )
+        return seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the shared options say."""
+
+    config: Path | None
+    control: str | None
+    as_json: bool
+    timeout: float | None
+
+    def client(self) -> Client:
+        """Return a client of the manager that is meant; raise NoManagerError if there is none."""
+        name = None
+        if self.config is not None and self.control is None:
+            name = read_config(self.config).name
+        return Client(find_control(self.control, name), timeout=self.timeout)
+
+
+def read_config(path: Path) -> Config:
+    """Return what the file says; raise ConfigError if it cannot be used."""
+    from sockmgr.core import config
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}",
+            do="name the file with -c, or describe one service with --listen and a command",
+        ) from error
+    return config.parse(data, file=str(path))
+
+
+def options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give `verb` the shared options; it is called with a Target first."""
+
+    @click.option("-c", "--config", type=click.Path(path_type=Path), help="Its config file.")
+    @click.option("--control", metavar="PATH", help="Its control socket.")
+    @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+    @click.option("--timeout", type=Duration(), help="Wait no longer than this.")
+    @functools.wraps(verb)
+    def with_target(
+        *arguments: Any,
+        config: Path | None,
+        control: str | None,
+        as_json: bool,
+        timeout: float | None,
+        **others: Any,
+    ) -> None:
+        target = Target(config=config, control=control, as_json=as_json, timeout=timeout)
+        verb(target, *arguments, **others)
+
+    return with_target
+
+
+def narrate(text: str) -> None:
+    """Say on stderr what is going on."""
+    click.echo(text, err=True)

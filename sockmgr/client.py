@@ -1,0 +1,290 @@
+"""The caller's side of the control socket: find a manager, ask it, wait for its answer.
+
+One plain blocking socket a question, so that commands start fast. Never waits without an end
+unless it is told to, never reads more than a bound, and starts nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sockmgr.core import varlink
+from sockmgr.core.errors import ControlError, SockmgrError
+from sockmgr.core.report import Progress, Status, Verdict
+
+SOCKET_VARIABLE = "SOCKMGR_CONTROL"
+LONGEST_REPLY = 16 * 1024 * 1024
+LIVENESS_TIMEOUT = 10.0
+
+_Answer = TypeVar("_Answer", bound=varlink.Answer)
+
+
+class NoManagerError(ControlError):
+    """Nobody answers there."""
+
+
+class StillWaitingError(ControlError):
+    """The answer did not come in time; what was asked goes on."""
+
+
+class Client:
+    """Asks the manager at one control socket."""
+
+    def __init__(self, path: Path, *, timeout: float | None = None) -> None:
+        """`timeout` is for each question as a whole; without one, operations may take for ever."""
+        self.path = path
+        self._timeout = timeout
+
+    def status(self) -> Status:
+        """Return what runs."""
+        return self._ask(varlink.AskStatus(), Status)
+
+    def plan(self) -> list[str]:
+        """Return what a reload would change, a sentence each."""
+        return list(self._ask(varlink.AskPlan(), varlink.Planned).changes)
+
+    def scale(self, service: str, workers: int, *, relative: bool) -> int:
+        """Want this many workers, or so many more; return how many are wanted now."""
+        ask = varlink.AskScale(service=service, workers=workers, relative=relative)
+        return self._ask(ask, varlink.Scaled).workers
+
+    def stop(self, *, now: bool) -> None:
+        """Stop the manager; return when no worker is left."""
+        with self._connect() as line:
+            line.converse(varlink.GetInfo(), varlink.Info)
+            line.extend(self._timeout)
+            line.converse(varlink.AskStop(now=now), varlink.Stopped)
+
+    def reload(
+        self, services: tuple[str, ...], on_progress: Callable[[Progress], None] | None = None
+    ) -> list[Verdict]:
+        """Replace the workers of these services (none: of all); return how each rollout ended."""
+        with self._connect() as line:
+            # A manager that hangs is found out here, before a wait that may have no end.
+            line.converse(varlink.GetInfo(), varlink.Info)
+            line.extend(self._timeout)
+            line.send(varlink.AskReload(services=services), more=True)
+            while True:
+                reply = line.receive(varlink.Reloaded)
+                if reply.verdicts is not None:
+                    return list(reply.verdicts)
+                if reply.progress is not None and on_progress is not None:
+                    on_progress(reply.progress)
+
+    def _ask(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
+        with self._connect() as line:
+            return line.converse(ask, kind)
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[_Line]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            line = _Line(sock, self.path)
+            line.extend(LIVENESS_TIMEOUT if self._timeout is None else self._timeout)
+            line.connect()
+            yield line
+
+
+class _Line:
+    """One connection: whole messages out and in, until a deadline."""
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        self._socket = sock
+        self._path = path
+        self._received = bytearray()
+        self._deadline: float | None = None
+
+    def extend(self, timeout: float | None) -> None:
+        """Wait for `timeout` seconds from now, or without an end."""
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def connect(self) -> None:
+        try:
+            # unix(7): connect(2) waits for room in the backlog as long as SO_SNDTIMEO says, but
+            # only on a blocking socket, so settimeout() would give up at once.
+            if (left := self._left()) is not None:
+                limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._socket.connect(os.fspath(self._path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            raise no_manager(f"at {self._path}") from None
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def converse(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
+        self.send(ask)
+        return self.receive(kind)
+
+    def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
+        try:
+            self._socket.settimeout(self._left())
+            self._socket.sendall(varlink.write_call(ask, more=more))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has hung up, but may have said why: receive() finds out
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def receive(self, kind: type[_Answer]) -> _Answer:
+        message = self._message()
+        try:
+            reply = msgspec.json.decode(message, type=varlink.Reply)
+            if reply.error is not None:
+                raise self._refused(reply)
+            return msgspec.json.decode(reply.parameters, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise ControlError(
+                f"the answer from {self._path} cannot be understood: {error}",
+                do="is it a sockmgr of another version? see its pid in `ss -xlp`",
+            ) from error
+
+    def _message(self) -> bytes:
+        while (end := self._received.find(b"\0")) < 0:
+            try:
+                self._socket.settimeout(self._left())
+                data = self._socket.recv(65536)
+            except OSError as error:
+                raise self._lost(error) from error
+            if not data:
+                raise self._lost(ConnectionResetError("it hung up"))
+            self._received += data
+            if len(self._received) > LONGEST_REPLY:
+                raise self._lost(ConnectionAbortedError("its answer has no end"))
+        message = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return message
+
+    def _left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _lost(self, error: OSError) -> ControlError:
+        # Of connect(2), EAGAIN means that SO_SNDTIMEO has passed.
+        if isinstance(error, TimeoutError | BlockingIOError):
+            return StillWaitingError(
+                f"the manager at {self._path} did not answer in time",
+                means="what it was asked to do goes on",
+                do='see "sockmgr status", or wait longer with --timeout',
+            )
+        return ControlError(
+            f"no answer from the manager at {self._path}: {error.strerror or error}",
+            means="what it was asked to do may have happened",
+            do='see "sockmgr status" and the log of the manager',
+        )
+
+    def _refused(self, reply: varlink.Reply) -> SockmgrError:
+        name = reply.error or ""
+        if kind := varlink.ERRORS.get(name):
+            failure = msgspec.json.decode(reply.parameters, type=varlink.Failure)
+            return kind(failure.what, means=failure.means, do=failure.do)
+        if name == f"{varlink.SERVICE}.PermissionDenied":
+            return ControlError(
+                f"the manager at {self._path} does not talk to user {os.geteuid()}",
+                do="run this as the user it runs as, or as root",
+            )
+        return ControlError(
+            f"the manager at {self._path} refused: {name} {bytes(reply.parameters).decode()}",
+            do="is it a sockmgr of another version?",
+        )
+
+
+# --- Where managers are found --------------------------------------------------------------------
+
+
+def find_control(explicit: str | None, name: str | None) -> Path:
+    """Return the control socket that is meant: the given one, that of `name`, or the only one."""
+    if given := explicit or os.environ.get(SOCKET_VARIABLE):
+        return Path(given)
+    places = _places()
+    pattern = "*.sock" if name is None else f"{name}.sock"
+    found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
+    if not found:
+        wanted = f'named "{name}" in ' if name else "in "
+        raise no_manager(wanted + ", ".join(str(place) for place in places))
+    if len(found) > 1 and name is None:
+        raise ControlError(
+            "several managers run here: " + ", ".join(str(path) for path in found),
+            means="none was asked anything",
+            do=f"name one with --control or {SOCKET_VARIABLE}, or give its config with -c",
+        )
+    return found[0]
+
+
+def default_control(name: str) -> Path:
+    """Return where the manager called `name` is to listen; make the directory if need be."""
+    reasons = []
+    for place in _places():
+        try:
+            _prepare(place)
+        except OSError as error:
+            reasons.append(f"{place}: {error.strerror or error}")
+        else:
+            return place / f"{name}.sock"
+    raise ControlError(
+        "there is no directory for the control socket: " + "; ".join(reasons),
+        means="nothing was started",
+        do=f"name a path with --control or {SOCKET_VARIABLE}",
+    )
+
+
+def no_manager(where: str) -> NoManagerError:
+    """Return the error for a place where nobody answers."""
+    return NoManagerError(
+        f"no manager answers {where}",
+        do='start one with "sockmgr run", or say where it is with --control',
+    )
+
+
+def _places() -> list[Path]:
+    # systemd.exec(5): RUNTIME_DIRECTORY may hold several paths, separated by colons.
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")
+    places = [Path(place) for place in given if place]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        places.append(Path(runtime, "sockmgr"))
+    places.append(Path("/run/sockmgr"))
+    # In /tmp the name is anybody's to take, so what is not ours alone there does not count.
+    fallback = Path(f"/tmp/sockmgr-{os.geteuid()}")  # noqa: S108
+    with contextlib.suppress(FileNotFoundError):
+        if not _is_private(fallback):
+            return places
+    return [*places, fallback]
+
+
+def _is_live(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except BlockingIOError:  # its backlog is full: somebody is there
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def _prepare(place: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    if not _is_private(place):
+        raise PermissionError("it belongs to another user, or others may write there")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError("it cannot be written")
+
+
+def _is_private(place: Path) -> bool:
+    """Tell whether nobody but us and root can have put something there."""
+    found = place.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid())
+    return ours and not found.st_mode & stat.S_IWOTH

@@ -1,0 +1,359 @@
+"""The manager's side of the control socket: a bounded Varlink server on one unix socket.
+
+Owns the socket, its clients and the tasks that perform what they ask; decides nothing. No client
+can hold the event loop, make a buffer grow or end the manager, and none that hangs up ends what
+it has begun. https://varlink.org has the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from sockmgr import __version__
+from sockmgr.core import varlink
+from sockmgr.core.errors import ControlError, SockmgrError
+from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.kernel.claim import Claim, credentials
+from sockmgr.log import Log
+
+log = Log("sockmgr.control")
+
+_INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
+
+
+class Handler(Protocol):
+    """What the manager does for its clients. Each may raise SockmgrError."""
+
+    def status(self) -> Status:
+        """Tell what runs."""
+
+    async def reload(
+        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+    ) -> list[Verdict]:
+        """Replace the workers of these services (none named: of all); return when it has ended."""
+
+    async def scale(self, service: str, workers: int, relative: bool) -> int:
+        """Want this many workers, or so many more; return how many are wanted now."""
+
+    async def stop(self, now: bool) -> None:
+        """Drain everything, or kill it `now`; return when no worker is left."""
+
+    def plan(self) -> list[str]:
+        """Tell what a reload would change, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the clients together may cost the manager: bytes, numbers and seconds."""
+
+    message: int = 64 * 1024
+    clients: int = 64
+    operations: int = 256
+    message_timeout: float = 30.0
+    write_timeout: float = 10.0
+    close_timeout: float = 5.0
+
+
+class ControlServer:
+    """Answers the clients of one control socket, from `open()` to `close()`."""
+
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        *,
+        uids: frozenset[int] = frozenset(),
+        limits: Limits | None = None,
+    ) -> None:
+        self._path = path
+        self._handler = handler
+        self._uids = uids | {0, os.geteuid()}
+        self._limits = limits or Limits()
+        self._claim: Claim | None = None
+        self._server: asyncio.Server | None = None
+        self._clients: dict[asyncio.Task[None], _Peer] = {}
+        self._operations: set[asyncio.Task[varlink.Answer]] = set()
+        self._crowded = False
+        self._closing = False
+
+    async def open(self) -> None:
+        """Take the path and listen there; raise ControlError if another manager has it."""
+        self._claim = Claim(self._path)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            self._line, sock=self._claim.socket, backlog=128
+        )
+
+    async def close(self) -> None:
+        """Let what is under way be answered (for `close_timeout`), then hang up and leave."""
+        if self._server is None or self._claim is None:
+            return
+        self._closing = True
+        self._server.close()
+        for client, peer in self._clients.items():
+            if peer.idle:
+                client.cancel()
+        if under_way := {*self._clients, *self._operations}:
+            await asyncio.wait(under_way, timeout=self._limits.close_timeout)
+        rest = [*self._clients, *self._operations]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._server.wait_closed()
+        self._claim.close()
+        self._server = self._claim = None
+
+    # --- Connections ---
+
+    def _line(self) -> _Line:
+        return _Line(asyncio.StreamReader(limit=self._limits.message), self._connected)
+
+    def _connected(self, line: _Line, writer: asyncio.StreamWriter) -> None:
+        peer = _Peer(line, writer, self._limits)
+        full = len(self._clients) >= self._limits.clients
+        if peer.uid not in self._uids:
+            log.warning("control client refused", uid=peer.uid, pid=peer.pid)
+            peer.dismiss(varlink.Unanswerable("PermissionDenied"))
+        elif full:
+            if not self._crowded:
+                log.warning("control socket crowded", clients=len(self._clients), pid=peer.pid)
+            peer.dismiss(_too_many("clients", self._limits.clients))
+        else:
+            task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
+            self._clients[task] = peer
+            task.add_done_callback(self._clients.pop)
+        self._crowded = full
+
+    async def _attend(self, peer: _Peer) -> None:
+        """Answer one client until it leaves; nothing that it does may end more than that."""
+        try:
+            while not self._closing and (message := await peer.receive()) is not None:
+                await self._answer(peer, message)
+        except _Dropped as why:
+            log.debug("control client dropped", pid=peer.pid, why=str(why))
+        except Exception as error:  # the one place: no client ends the manager
+            _log_failure(error, pid=peer.pid)
+            peer.dismiss(_unexpected(error))
+        finally:
+            peer.hang_up()
+
+    async def _answer(self, peer: _Peer, message: bytes) -> None:
+        call = varlink.read_call(message)
+        if call is None:
+            raise _Dropped("what it sent is no Varlink call")
+        try:
+            operation = self._begin(call, peer)
+            if call.oneway:
+                operation.add_done_callback(_record)
+                return
+            if not await peer.outlasts(operation):
+                operation.add_done_callback(_record)
+                raise _Dropped("it left before its answer")
+            reply = varlink.write_reply(operation.result())
+        except (SockmgrError, varlink.Unanswerable) as error:
+            reply = varlink.write_error(error)
+        if not call.oneway:
+            await peer.send(reply)
+
+    # --- Operations: they outlive the client that asked for them ---
+
+    def _begin(self, call: varlink.Call, peer: _Peer) -> asyncio.Task[varlink.Answer]:
+        ask = varlink.read_ask(call)
+        # What is asked by clients that hung up goes on, so the number of clients is no limit.
+        # Half of the room is kept for the rest: a stop is not refused because reloads wait.
+        waits = isinstance(ask, varlink.AskReload | varlink.AskScale)
+        room = self._limits.operations // (2 if waits else 1)
+        if len(self._operations) >= room:
+            raise _too_many("requests", room)
+        news = peer.post if call.more and not call.oneway else _keep_quiet
+        operation = asyncio.get_running_loop().create_task(
+            self._perform(ask, news), name=call.method
+        )
+        self._operations.add(operation)
+        operation.add_done_callback(self._operations.discard)
+        return operation
+
+    async def _perform(self, ask: varlink.Ask, news: Callable[[Progress], None]) -> varlink.Answer:
+        match ask:
+            case varlink.AskStatus():
+                return self._handler.status()
+            case varlink.AskReload(services=services):
+                verdicts = await self._handler.reload(services or (), news)
+                return varlink.Reloaded(verdicts=tuple(verdicts))
+            case varlink.AskScale(service=service, workers=workers, relative=relative):
+                wanted = await self._handler.scale(service, workers, bool(relative))
+                return varlink.Scaled(workers=wanted)
+            case varlink.AskStop(now=now):
+                await self._handler.stop(bool(now))
+                return varlink.Stopped()
+            case varlink.AskPlan():
+                return varlink.Planned(changes=tuple(self._handler.plan()))
+            case varlink.GetInfo():
+                return _info()
+            case varlink.GetInterfaceDescription(interface=interface):
+                return varlink.Description(description=_description(interface))
+            case _:
+                assert_never(ask)
+
+
+class _Line(asyncio.StreamReaderProtocol):
+    """The protocol of one connection, which also tells when the other end hangs up."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        connected: Callable[[_Line, asyncio.StreamWriter], None],
+    ) -> None:
+        super().__init__(reader, lambda _, writer: connected(self, writer))
+        self.reader = reader
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def eof_received(self) -> bool:
+        self._end()
+        return bool(super().eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class _Dropped(Exception):
+    """This client has left, or is not to be waited for any longer."""
+
+
+class _Peer:
+    """One client: whole messages in, whole replies out, both bounded in size and time."""
+
+    def __init__(self, line: _Line, writer: asyncio.StreamWriter, limits: Limits) -> None:
+        self._line = line
+        self._writer = writer
+        self._limits = limits
+        self._socket = writer.get_extra_info("socket")
+        self.pid, self.uid = credentials(self._socket)
+        self.idle = True
+        # drain() then waits until the kernel has everything: one reply a client is buffered.
+        writer.transport.set_write_buffer_limits(high=0)
+
+    async def receive(self) -> bytes | None:
+        """Return the next message without its NUL, None when the client has left."""
+        self.idle = True
+        try:
+            async with asyncio.timeout(self._limits.message_timeout):
+                data = await self._line.reader.readuntil(b"\0")
+        except asyncio.IncompleteReadError:
+            return None
+        except asyncio.LimitOverrunError:
+            raise _Dropped("its message is too long") from None
+        except TimeoutError:
+            raise _Dropped("it sent no whole message in time") from None
+        except ConnectionError as error:
+            raise _Dropped(str(error)) from None
+        self.idle = False
+        return data[:-1]
+
+    async def send(self, reply: bytes) -> None:
+        """Give the client its reply, or raise if it does not take it in time."""
+        self._writer.write(reply)
+        try:
+            async with asyncio.timeout(self._limits.write_timeout):
+                await self._writer.drain()
+        except TimeoutError:
+            raise _Dropped("it did not take its answer in time") from None
+        except ConnectionError as error:
+            raise _Dropped(str(error)) from None
+
+    def post(self, progress: Progress) -> None:
+        """Send news to a client that keeps up; one that does not gets the outcome only."""
+        transport = self._writer.transport
+        if not transport.is_closing() and transport.get_write_buffer_size() == 0:
+            news = varlink.Reloaded(progress=progress)
+            self._writer.write(varlink.write_reply(news, continues=True))
+
+    async def outlasts(self, operation: asyncio.Task[varlink.Answer]) -> bool:
+        """Wait for the end of `operation`; return False if the client leaves before it."""
+        either: set[asyncio.Future[varlink.Answer] | asyncio.Future[None]]
+        either = {operation, self._line.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not operation.done() and self._is_gone():
+            return False
+        await asyncio.wait({operation})
+        return True
+
+    def _is_gone(self) -> bool:
+        # The end of its messages may be the shutdown(SHUT_WR) of one that still reads; POLLHUP
+        # means that both directions are closed (unix_poll() in net/unix/af_unix.c).
+        if self._writer.transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), 0)
+        return bool(poll.poll(0))
+
+    def dismiss(self, why: SockmgrError | varlink.Unanswerable) -> None:
+        """Say one last thing, if the client can take it at once, and hang up."""
+        self._writer.write(varlink.write_error(why))
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connection; what the kernel has taken is still delivered."""
+        self._writer.transport.abort()
+
+
+def _record(operation: asyncio.Task[varlink.Answer]) -> None:
+    """Log how an operation failed of which nobody waits for the answer."""
+    if not operation.cancelled() and (error := operation.exception()):
+        _log_failure(error, method=operation.get_name())
+
+
+def _log_failure(error: BaseException, **fields: object) -> None:
+    if isinstance(error, SockmgrError):
+        log.warning("control request failed", error=error.what, **fields)
+    else:
+        trace = "".join(traceback.format_exception(error))
+        log.error("control request failed", error=repr(error), trace=trace, **fields)
+
+
+def _keep_quiet(_: Progress) -> None:
+    """Take the news for a caller that did not ask for them."""
+
+
+def _too_many(what: str, limit: int) -> ControlError:
+    return ControlError(
+        f"the manager already has {limit} {what}",
+        means="this one was turned away; what runs is not touched",
+        do="try again when others are done",
+    )
+
+
+def _unexpected(error: Exception) -> SockmgrError:
+    return SockmgrError(
+        f"the manager could not answer: {error!r}",
+        means="it goes on serving",
+        do="this is a bug in sockmgr; the manager's log has the details",
+    )
+
+
+def _info() -> varlink.Info:
+    return varlink.Info(
+        vendor="sockmgr",
+        product="sockmgr",
+        version=__version__,
+        url="https://pypi.org/project/sockmgr/",
+        interfaces=_INTERFACES,
+    )
+
+
+def _description(interface: str) -> str:
+    if interface not in _INTERFACES:
+        raise varlink.Unanswerable("InterfaceNotFound", interface=interface)
+    return Path(__file__).with_name(f"{interface}.varlink").read_text(encoding="utf-8")

@@ -1,0 +1,108 @@
+"""What a manager tells of itself: the status, the news of a rollout and its verdict.
+
+These key names are the public format of `--json` and of the Varlink interface. Seconds are
+durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that answers."""
+
+    pid: int
+    version: str
+
+
+class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One listener: `queue` connections wait of the `backlog` that may.
+
+    `cutover` is how new connections leave an old generation: "steered" or "overlap".
+    """
+
+    address: str
+    queue: int
+    backlog: int
+    cutover: str
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker process and its descendants."""
+
+    slot: int
+    generation: int
+    pid: int
+    state: str
+    rss: int
+    age: float
+
+
+class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout under way: `ready` of the `wanted` workers of `generation`."""
+
+    generation: int
+    phase: str
+    ready: int
+    wanted: int
+    deadline: float
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One service: the generation that serves, all workers, and the rollout if there is one."""
+
+    generation: int
+    state: str
+    workers: tuple[WorkerStatus, ...]
+    rollout: RolloutStatus | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a manager runs, by name."""
+
+    manager: ManagerStatus
+    listeners: dict[str, ListenerStatus]
+    services: dict[str, ServiceStatus]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a rollout, as it happens."""
+
+    service: str
+    generation: int
+    phase: str
+    ready: int
+    wanted: int
+    seconds: float
+    message: str = ""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollout cost: the longest queue, connections the kernel refused, workers ended."""
+
+    queue_peak: int
+    overflows: int
+    drained: int
+    killed: int
+    draining: int
+    cutover: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rollout ended.
+
+    `kept` is the generation that goes on serving, 0 if none does; `output` is what the worker
+    that tells most printed last, a line each.
+    """
+
+    service: str
+    verdict: Literal["committed", "aborted"]
+    generation: int
+    seconds: float
+    reason: str
+    receipt: Receipt
+    kept: int
+    output: tuple[str, ...] = ()

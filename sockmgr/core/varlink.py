@@ -1,0 +1,224 @@
+"""The interface io.sockmgr.Manager as types: its messages, calls, replies and errors.
+
+Both ends share it; `io.sockmgr.Manager.varlink` says the same to everyone else
+(https://varlink.org/Method-Call). Bytes to values and back; no sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from sockmgr.core.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
+from sockmgr.core.report import Progress, Status, Verdict
+
+INTERFACE = "io.sockmgr.Manager"
+SERVICE = "org.varlink.service"
+
+# --- Messages: what stands between two NUL bytes ------------------------------------------------
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call, as it travels."""
+
+    method: str
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    more: bool | None = None
+    oneway: bool | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One reply, as it travels."""
+
+    parameters: msgspec.Raw = msgspec.Raw()
+    continues: bool | None = None
+    error: str | None = None
+
+
+# --- Calls. What Varlink calls nullable may be left out or null ----------------------------------
+
+
+class GetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is this, and what does it speak."""
+
+
+class GetInterfaceDescription(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """The text of one interface."""
+
+    interface: str
+
+
+class AskStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs."""
+
+
+class AskReload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace the workers of these services (none named: of all)."""
+
+    services: tuple[str, ...] | None = None
+
+
+class AskScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run this many workers, or so many more or fewer."""
+
+    service: str
+    workers: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+    relative: bool | None = None
+
+
+class AskStop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Drain everything (`now`: kill it) and leave."""
+
+    now: bool | None = None
+
+
+class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a reload would change."""
+
+
+Ask = GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
+
+METHODS: dict[str, type[Ask]] = {
+    f"{SERVICE}.GetInfo": GetInfo,
+    f"{SERVICE}.GetInterfaceDescription": GetInterfaceDescription,
+    f"{INTERFACE}.Status": AskStatus,
+    f"{INTERFACE}.Reload": AskReload,
+    f"{INTERFACE}.Scale": AskScale,
+    f"{INTERFACE}.Stop": AskStop,
+    f"{INTERFACE}.Plan": AskPlan,
+}
+METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
+
+# --- Replies -------------------------------------------------------------------------------------
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to GetInfo."""
+
+    vendor: str
+    product: str
+    version: str
+    url: str
+    interfaces: tuple[str, ...]
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to GetInterfaceDescription."""
+
+    description: str
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reply to Reload: with `more` any number of `progress`, then the `verdicts`."""
+
+    progress: Progress | None = None
+    verdicts: tuple[Verdict, ...] | None = None
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Scale: how many workers are wanted now."""
+
+    workers: int
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Stop, when no worker is left."""
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Plan, a sentence a change."""
+
+    changes: tuple[str, ...]
+
+
+Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Planned
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """What every error of our interface carries, as SockmgrError does."""
+
+    what: str
+    means: str = ""
+    do: str = ""
+
+
+class Unanswerable(Exception):
+    """A call that the protocol itself turns down, with this error."""
+
+    def __init__(self, name: str, **parameters: str) -> None:
+        super().__init__(name)
+        self.name = f"{SERVICE}.{name}"
+        self.parameters = parameters
+
+
+# From the most special kind to the most general: the first that fits names the error.
+ERRORS: dict[str, type[SockmgrError]] = {
+    f"{INTERFACE}.InvalidConfig": ConfigError,
+    f"{INTERFACE}.ListenFailed": ListenError,
+    f"{INTERFACE}.SpawnFailed": SpawnError,
+    f"{INTERFACE}.Refused": ControlError,
+    f"{INTERFACE}.Failed": SockmgrError,
+}
+
+# --- Reading and writing -------------------------------------------------------------------------
+
+encode = msgspec.json.Encoder().encode
+_decode_call = msgspec.json.Decoder(Call).decode
+
+
+def read_call(data: bytes) -> Call | None:
+    """Return the call that `data` is, or None if it is no call at all."""
+    try:
+        return _decode_call(data)
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        return None
+
+
+def read_ask(call: Call) -> Ask:
+    """Return what `call` asks for, or raise Unanswerable."""
+    kind = METHODS.get(call.method)
+    if kind is None:
+        interface = call.method.rpartition(".")[0]
+        if interface in (SERVICE, INTERFACE):
+            raise Unanswerable("MethodNotFound", method=call.method)
+        raise Unanswerable("InterfaceNotFound", interface=interface)
+    data = bytes(call.parameters)
+    try:
+        return msgspec.json.decode(b"{}" if data == b"null" else data, type=kind)
+    except msgspec.ValidationError as error:
+        # "Expected `int`, got `str` - at `$.workers`", "Object missing required field `service`"
+        found = re.search(r"at `\$\.(\w+)|field `(\w+)`", str(error))
+        name = (found[1] or found[2]) if found else "parameters"
+    except (ValueError, RecursionError):
+        name = "parameters"
+    raise Unanswerable("InvalidParameter", parameter=name)
+
+
+def write_call(ask: Ask, *, more: bool | None = None) -> bytes:
+    """Return the message that asks this."""
+    return encode(Call(method=METHOD_NAMES[type(ask)], parameters=_raw(ask), more=more)) + b"\0"
+
+
+def write_reply(answer: Answer, *, continues: bool | None = None) -> bytes:
+    """Return the message that gives this answer."""
+    reply = Reply(parameters=_raw(answer), continues=continues)
+    return encode(reply) + b"\0"
+
+
+def write_error(error: SockmgrError | Unanswerable) -> bytes:
+    """Return the message that gives this error."""
+    if isinstance(error, Unanswerable):
+        return encode(Reply(error=error.name, parameters=_raw(error.parameters))) + b"\0"
+    name = next(name for name, kind in ERRORS.items() if isinstance(error, kind))
+    failure = Failure(what=error.what, means=error.means, do=error.do)
+    return encode(Reply(error=name, parameters=_raw(failure))) + b"\0"
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(encode(value))
