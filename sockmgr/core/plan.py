@@ -1,0 +1,219 @@
+"""What changes from one Config, or Spec, to the next, and what that takes. Changes nothing.
+
+Marks: + added, - removed, ~ changed without a restart, ! changed, and workers are replaced for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+
+from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.core.document import shown
+from sockmgr.core.model import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
+from sockmgr.core.settings import SIGNALS
+
+
+class Kind(StrEnum):
+    """What happened to a path of the config."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    CHANGE = "change"
+
+
+class Effect(StrEnum):
+    """What a change takes: nothing, a number, a new rule, new workers, a socket."""
+
+    NONE = "none"
+    SCALE = "scale"
+    POLICY = "policy"
+    RELOAD = "reload"
+    LISTENER = "listener"
+    START = "start"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference; `text` is its line for a person."""
+
+    kind: Kind
+    path: str
+    text: str
+    effect: Effect
+
+
+# Keys of a service that workers need not be replaced for. All others go into what is spawned.
+_EFFECTS = {
+    "workers": Effect.SCALE,
+    "ready": Effect.POLICY,
+    "ready_timeout": Effect.POLICY,
+    "stop_signal": Effect.POLICY,
+    "drain_timeout": Effect.POLICY,
+    "max_age": Effect.POLICY,
+    "rollout": Effect.POLICY,
+}
+# What presets and resolve.py make of those keys, in a Spec.
+_POLICIES = (
+    "workers", "ready", "ready_timeout", "stop_signal", "drain_timeout", "max_age", "clean_exits",
+    "broken_exits", "rollout",
+)  # fmt: skip
+_SECRET = ("env",)  # values are not for the terminal or the journal
+
+
+def diff(old: Config, new: Config) -> tuple[Change, ...]:
+    """Return every change from `old` to `new`: listeners first, then services, then the rest."""
+    return (*_listeners(old, new), *_services(old, new), *_rest(old, new))
+
+
+def replaced(old: Config, new: Config) -> dict[str, bool]:
+    """Tell for each service of `new` whether its change alone needs a new generation.
+
+    By the text of the config only: new code, or a `current` that points elsewhere, is not seen.
+    """
+    before = {service.name: service for service in old.services}
+    moved = {
+        name
+        for name, listen in new.listens().items()
+        if name not in old.listens() or old.listens()[name].address != listen.address
+    }
+    return {
+        service.name: service.name not in before
+        or bool(moved.intersection(service.listen))
+        or any(effect is Effect.RELOAD for _, effect in _keys(before[service.name], service))
+        for service in new.services
+    }
+
+
+def effect(old: Spec, new: Spec) -> Effect:
+    """Return what it takes to run `new` instead of `old`, with everything resolved."""
+    if old == new:
+        return Effect.NONE
+    policies = {name: getattr(old, name) for name in _POLICIES}
+    sockets = [[(listen.name, listen.address) for listen in spec.listen] for spec in (old, new)]
+    if sockets[0] != sockets[1] or replace(new, listen=old.listen, **policies) != old:
+        return Effect.RELOAD
+    if replace(new, workers=old.workers) == old:
+        return Effect.SCALE
+    return Effect.POLICY
+
+
+# --- Listeners ---------------------------------------------------------------------------------
+
+
+def _listeners(old: Config, new: Config) -> Iterator[Change]:
+    before, after = old.listens(), new.listens()
+    for name, listen in before.items():
+        if name not in after:
+            text = f"- listen.{name} {listen.address}: closed when nothing waits there any more"
+            yield _change(Kind.REMOVE, f"listen.{name}", text, Effect.LISTENER)
+    for name, listen in after.items():
+        if name not in before:
+            text = f"+ listen.{name} {listen.address}: opened before any worker starts"
+            yield _change(Kind.ADD, f"listen.{name}", text, Effect.LISTENER)
+        else:
+            yield from _listener(before[name], listen)
+
+
+def _listener(old: Listen, new: Listen) -> Iterator[Change]:
+    path = f"listen.{new.name}"
+    if old.address != new.address:
+        text = (
+            f"! {path} {old.address} → {new.address}: the new address is opened first, the old "
+            "one closed after a rolling reload"
+        )
+        yield _change(Kind.CHANGE, path, text, Effect.LISTENER)
+    for key in ("backlog", "mode", "user", "group"):
+        before, after = getattr(old, key), getattr(new, key)
+        if before != after:
+            write = _mode if key == "mode" else _written
+            text = f"~ {path}.{key} {write(before)} → {write(after)}: set on the open socket"
+            yield _change(Kind.CHANGE, f"{path}.{key}", text, Effect.LISTENER)
+
+
+# --- Services ----------------------------------------------------------------------------------
+
+
+def _services(old: Config, new: Config) -> Iterator[Change]:
+    before = {service.name: service for service in old.services}
+    after = {service.name: service for service in new.services}
+    for name in before:
+        if name not in after:
+            text = f"- service.{name}: drained and stopped"
+            yield _change(Kind.REMOVE, f"service.{name}", text, Effect.STOP)
+    for name, service in after.items():
+        if name not in before:
+            workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
+            text = f"+ service.{name}: {workers} started"
+            yield _change(Kind.ADD, f"service.{name}", text, Effect.START)
+            continue
+        for key, what in _keys(before[name], service):
+            yield from _service_key(before[name], service, key, what)
+
+
+def _keys(old: ServiceConfig, new: ServiceConfig) -> Iterator[tuple[str, Effect]]:
+    """Return the keys that differ, each with what that takes."""
+    for key in (field.name for field in fields(ServiceConfig)):
+        if getattr(old, key) != getattr(new, key):
+            yield key, _EFFECTS.get(key, Effect.RELOAD)
+
+
+def _service_key(
+    old: ServiceConfig, new: ServiceConfig, key: str, what: Effect
+) -> Iterator[Change]:
+    path = f"service.{new.name}.{key}"
+    before, after = getattr(old, key), getattr(new, key)
+    if isinstance(before, Rollout):
+        for part in (field.name for field in fields(Rollout)):
+            was, will = getattr(before, part), getattr(after, part)
+            if was != will:
+                text = f"~ {path}.{part} {_written(was)} → {_written(will)}: no restart"
+                yield _change(Kind.CHANGE, f"{path}.{part}", text, what)
+        return
+    if what is not Effect.RELOAD:
+        text = f"~ {path} {_written(before, key)} → {_written(after, key)}: no restart"
+    elif key in _SECRET:
+        names = sorted({name for name, _ in set(before) ^ set(after)})
+        text = f"! {path} ({', '.join(names)}): rolling reload"
+    else:
+        text = f"! {path} {_written(before, key)} → {_written(after, key)}: rolling reload"
+    yield _change(Kind.CHANGE, path, text, what)
+
+
+def _rest(old: Config, new: Config) -> Iterator[Change]:
+    if old.name != new.name:
+        text = f"~ name {old.name} → {new.name}: from the next start of the manager"
+        yield _change(Kind.CHANGE, "name", text, Effect.NONE)
+    if old.dev != new.dev:
+        yield _change(Kind.CHANGE, "dev", "~ dev: for `sockmgr dev` only", Effect.NONE)
+
+
+def _change(kind: Kind, path: str, text: str, effect: Effect) -> Change:
+    return Change(kind=kind, path=path, text=text, effect=effect)
+
+
+def _mode(mode: int | None) -> str:
+    return "default" if mode is None else f"{mode:04o}"
+
+
+def _written(value: object, key: str = "") -> str:
+    """Return a value as a person would write it in the config."""
+    match value:
+        case None | "":
+            return "default"
+        case bool():
+            return shown(value)
+        case int() if key == "umask":
+            return f"{value:03o}"
+        case int() if key == "stop_signal":
+            return next((name for name, number in SIGNALS.items() if number == value), str(value))
+        case float():
+            return f"{value:g} s"
+        case Accepting() | Notify() | Delay() | Exec() | Surge():
+            return str(value)
+        case tuple():
+            return shown(list(value))
+        case _:
+            return str(value)
