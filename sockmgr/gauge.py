@@ -1,0 +1,38 @@
+"""What a rollout costs, measured while it runs. Reads counters; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sockmgr.core.model import State
+from sockmgr.core.report import Receipt
+from sockmgr.kernel.sockets import listen_overflows
+from sockmgr.listener import Listener
+
+
+class Gauge:
+    """Counts from its creation, at the start of a rollout, until `receipt`."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self._overflows = listen_overflows()
+        self._ended = {State.DRAINING: 0, State.KILLED: 0}
+        for listener in listeners:
+            listener.take_peak()
+
+    def count_exit(self, state: State) -> None:
+        """Note that a worker ended which had been told to."""
+        if state in self._ended:
+            self._ended[state] += 1
+
+    def receipt(self, draining: int) -> Receipt:
+        """Sum up; `draining` workers have not ended yet."""
+        cutovers = {listener.cutover for listener in self._listeners}
+        return Receipt(
+            queue_peak=max((listener.take_peak() for listener in self._listeners), default=0),
+            overflows=listen_overflows() - self._overflows,
+            drained=self._ended[State.DRAINING],
+            killed=self._ended[State.KILLED],
+            draining=draining,
+            cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
+        )

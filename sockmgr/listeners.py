@@ -1,0 +1,88 @@
+"""The listeners that are open, by address. Opens all that are missing or none; owns them.
+
+A listener is known by its address, so that a renamed one stays open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection, Iterable, Set
+
+from sockmgr.core.errors import ListenError, SockmgrError
+from sockmgr.core.model import Address, Listen
+from sockmgr.kernel.sockets import describe, same_address
+from sockmgr.listener import Listener
+from sockmgr.log import Log
+
+log = Log("sockmgr")
+
+
+class Listeners:
+    """All listeners of one manager; `on_shutdown` is told when a worker shut one down."""
+
+    def __init__(self, on_shutdown: Callable[[Listener], None]) -> None:
+        self._open: dict[Address, Listener] = {}
+        self._on_shutdown = on_shutdown
+
+    def at(self, address: Address) -> Listener:
+        """Return the open listener of this address."""
+        return self._open[address]
+
+    def all_in(self, addresses: Set[Address]) -> bool:
+        """Tell whether no other than these is open."""
+        return self._open.keys() <= addresses
+
+    def open(
+        self, listens: Iterable[Listen], passed: dict[str, list[socket.socket]] | None = None
+    ) -> None:
+        """Open what is not open yet, all or nothing; adopt what systemd passed by its name.
+
+        Raises ListenError; what was open before stays open.
+        """
+        opened: list[Address] = []
+        passed = passed or {}
+        named = ", ".join(listen.name for listen in listens)
+        try:
+            for listen in listens:
+                if listen.address not in self._open:
+                    self._open[listen.address] = self._open_one(listen, passed.pop(listen.name, []))
+                    opened.append(listen.address)
+            if passed:
+                raise _nobody_named(passed, named)
+        except SockmgrError:
+            for address in opened:
+                self._close(address)
+            raise
+
+    def close_unused(self, used: Collection[Address]) -> None:
+        """Close every listener that is not `used`."""
+        for address in self._open.keys() - set(used):
+            self._close(address)
+
+    def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
+        listener = Listener.adopt(listen, socks) if socks else Listener.open(listen)
+        asyncio.get_running_loop().add_reader(listener.watch_fd(), self._on_shutdown, listener)
+        log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
+        if listener.why_overlap:
+            log.info("cut-overs overlap", name=listen.name, because=listener.why_overlap)
+        if socks and not same_address(socks[0], listen.address):
+            log.warning("systemd's socket has another address", config=str(listen.address))
+        return listener
+
+    def _close(self, address: Address) -> None:
+        listener = self._open.pop(address)
+        asyncio.get_running_loop().remove_reader(listener.watch_fd())
+        log.info("listener closed", name=listener.listen.name, waiting=listener.queued())
+        listener.close()
+
+
+def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:
+    unknown = ", ".join(f"{name} ({describe(socks[0])})" for name, socks in passed.items())
+    for sock in (sock for socks in passed.values() for sock in socks):
+        sock.close()
+    return ListenError(
+        f"systemd passed a socket that no listener is named after: {unknown}",
+        means=f"nothing was started; the config names {named or 'no listener'}",
+        do="make FileDescriptorName= in the .socket unit and the name under [listen] the same",
+    )

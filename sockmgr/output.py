@@ -1,0 +1,181 @@
+"""Where lines go: the manager's stderr, never blocking, and the pipe that each worker writes to.
+
+The pipe keeps the last lines for the verdict. When nobody takes what we write to stderr, the
+pipes are not read, so a worker waits exactly as it would with that stderr of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import select
+from collections import deque
+
+CHUNK = 65536
+LINE_MAX = 4096
+PENDING_MAX = 65536  # bytes not yet taken from us before workers have to wait
+RECORDS_MAX = 4 * PENDING_MAX  # our own records may go this far, then they are counted only
+TAIL_LINES = 20
+
+
+class Sink:
+    """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains."""
+
+    def __init__(self, fd: int = 2) -> None:
+        self._fd = fd
+        self._pending = bytearray()
+        self._dropped = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[Output, None] = {}
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use `loop` to hear when stderr takes more."""
+        self._loop = loop
+
+    @property
+    def full(self) -> bool:
+        """Whether workers have to wait."""
+        return len(self._pending) > PENDING_MAX
+
+    def write(self, text: str) -> None:
+        """Write whole lines, now or when stderr takes them."""
+        if len(self._pending) > RECORDS_MAX:
+            self._dropped += 1
+            return
+        self._pending += text.encode(errors="replace")
+        self.flush()
+
+    def resume(self, output: Output) -> None:
+        """Let `output` read on once there is room."""
+        self._waiting[output] = None
+
+    def flush(self) -> None:
+        """Write what stderr takes without blocking."""
+        while self._pending and self._writable():
+            # A pipe that polls writable takes PIPE_BUF bytes at once (pipe(7)).
+            try:
+                written = os.write(self._fd, self._pending[: select.PIPE_BUF])
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EIO, errno.ENOSPC):
+                    raise
+                self._pending.clear()  # nobody is there to read it
+                break
+            del self._pending[:written]
+        self._settle()
+
+    def close(self, patience: float = 1.0) -> None:
+        """Give stderr a last chance of `patience` seconds to take what is left."""
+        while self._pending and self._poll.poll(patience * 1000):
+            before = len(self._pending)
+            self.flush()
+            if len(self._pending) == before:
+                break
+        self._pending.clear()
+        self._settle()
+
+    def _writable(self) -> bool:
+        return bool(self._poll.poll(0))
+
+    def _settle(self) -> None:
+        if self._loop is None:
+            return
+        if self._pending:
+            # Regular files are always ready and unknown to epoll (EPERM); they never get here.
+            self._loop.add_writer(self._fd, self.flush)
+            return
+        self._loop.remove_writer(self._fd)
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self.write(f"{dropped} records were dropped: nobody took what was written to stderr\n")
+        waiting, self._waiting = self._waiting, {}
+        for output in waiting:
+            output.read_on()
+
+
+class RecordHandler(logging.Handler):
+    """Sends the manager's own records into the sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+        self.setFormatter(logging.Formatter("%(levelname).1s %(asctime)s %(message)s", "%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._sink.write(self.format(record) + "\n")
+
+
+class Output:
+    """The pipe one worker's stdout and stderr go to. Owns both ends until `spawned` and `close`."""
+
+    def __init__(self, name: str, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+        self._name, self._sink, self._loop = name, sink, loop
+        self._read, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read, False)
+        self._partial = b""
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        loop.add_reader(self._read, self._on_readable)
+
+    def spawned(self) -> None:
+        """Close our copy of the worker's end: the worker has its own, or failed to start."""
+        os.close(self.writer)
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines the worker wrote."""
+        return tuple(self._tail)
+
+    def read_on(self) -> None:
+        """Read again after the sink was full."""
+        if self._read >= 0:
+            self._loop.add_reader(self._read, self._on_readable)
+
+    def close(self) -> None:
+        """Take what is in the pipe, then close it."""
+        if self._read < 0:
+            return
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(16):  # a whole pipe; whoever still writes must not hold us
+                if not self._take():
+                    break
+        if self._partial:
+            self._line(self._partial)
+        self._shut()
+
+    def _on_readable(self) -> None:
+        if self._sink.full:
+            self._loop.remove_reader(self._read)
+            self._sink.resume(self)
+            return
+        with contextlib.suppress(BlockingIOError):
+            if not self._take():
+                self._shut()
+
+    def _take(self) -> bool:
+        data = os.read(self._read, CHUNK)
+        if not data:
+            return False
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > LINE_MAX:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            self._line(line)
+        return True
+
+    def _line(self, line: bytes) -> None:
+        text = line[:LINE_MAX].decode(errors="replace").rstrip("\r")
+        self._tail.append(text)
+        self._sink.write(f"{self._name} | {text}\n")
+
+    def _shut(self) -> None:
+        self._loop.remove_reader(self._read)
+        os.close(self._read)
+        self._read = -1

@@ -1,0 +1,81 @@
+"""A readiness command: run beside its worker, again until it exits with 0. Owns its process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sockmgr.core.errors import SpawnError
+from sockmgr.kernel.process import Process
+from sockmgr.output import Output, Sink
+
+AGAIN_DELAY = 0.25
+KILL_SIGNAL = 9
+
+
+class Probe:
+    """Starts the command by `start` (given the pipe to write to) and calls `done` at its yes."""
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        loop: asyncio.AbstractEventLoop,
+        start: Callable[[Output], Process],
+        done: Callable[[], None],
+    ) -> None:
+        self._name, self._sink, self._loop = name, sink, loop
+        self._start, self._done = start, done
+        self._process: Process | None = None
+        self._output: Output | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._run()
+
+    @property
+    def pid(self) -> int:
+        """The pid of the command that runs now, 0 between two runs."""
+        return self._process.pid if self._process else 0
+
+    def close(self) -> None:
+        """End it, whatever it is doing; what is left of it is reaped as a stray."""
+        if self._timer:
+            self._timer.cancel()
+        if self._process:
+            self._process.signal_group(KILL_SIGNAL)
+            self._release()
+
+    def _run(self) -> None:
+        self._output = Output(self._name, self._sink, self._loop)
+        try:
+            self._process = self._start(self._output)
+        except SpawnError as error:
+            self._sink.write(f"{self._name} | {error.what}\n")
+        finally:
+            self._output.spawned()
+        if self._process:
+            self._loop.add_reader(self._process.pidfd, self._on_exit)
+        else:
+            self._say_no()
+
+    def _on_exit(self) -> None:
+        status = self._process.poll() if self._process else None
+        if status is None:
+            return
+        self._release()
+        if status == 0:
+            self._done()
+        else:
+            self._say_no()
+
+    def _say_no(self) -> None:
+        self._release()
+        self._timer = self._loop.call_later(AGAIN_DELAY, self._run)
+
+    def _release(self) -> None:
+        if self._process:
+            self._loop.remove_reader(self._process.pidfd)
+            self._process.close()
+            self._process = None
+        if self._output:
+            self._output.close()
+            self._output = None

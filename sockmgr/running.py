@@ -1,0 +1,216 @@
+"""A worker that runs: its process, its output, and the watch for its readiness and its exit.
+
+Owns the pidfd and the pipe. Decides nothing: it puts facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from sockmgr.core.model import (
+    Accepting,
+    Delay,
+    Exec,
+    Fact,
+    Notify,
+    Spawn,
+    WorkerExited,
+    WorkerReady,
+)
+from sockmgr.kernel import process, readiness
+from sockmgr.kernel.process import Process
+from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.listener import Listener
+from sockmgr.output import Output, Sink
+from sockmgr.probe import Probe
+from sockmgr.resolve import worker_argv, worker_environment
+
+LOOK_DELAY = 0.005  # between two looks at a starting worker ...
+LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
+KILL_SIGNAL = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a running worker needs from the manager."""
+
+    loop: asyncio.AbstractEventLoop
+    sink: Sink
+    notify_path: str
+    can_restore_priority: bool
+
+
+class Running:
+    """One started worker. `close` when its exit has been told."""
+
+    def __init__(
+        self,
+        command: Spawn,
+        listeners: Sequence[Listener],
+        around: Surroundings,
+        put: Callable[[Fact], None],
+    ) -> None:
+        """Start the worker; raises SpawnError or ListenError."""
+        self.id, self.spec, self.lease = command.worker, command.spec, command.lease
+        self._listeners, self._around, self._put = listeners, around, put
+        self._fds = [listener.lease(command.lease) for listener in listeners]
+        self._addresses = {
+            listen.name: listener.address
+            for listen, listener in zip(self.spec.listen, listeners, strict=True)
+        }
+        self.inodes = frozenset(os.fstat(fd).st_ino for fd in self._fds)
+        self.started_at = around.loop.time()
+        self.ready = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: Probe | None = None
+        self.output = Output(self.name, around.sink, around.loop)
+        try:
+            self.process = self._spawn(self.output, worker_argv(self.spec), self.spec.executable)
+        except BaseException:
+            self.output.spawned()
+            self.output.close()
+            raise
+        self.output.spawned()
+        around.loop.add_reader(self.process.pidfd, self._on_exit)
+        self._lowered = command.background and around.can_restore_priority
+        if self._lowered:
+            process.lower_priority(self.pid)
+        self._watch()
+
+    @property
+    def name(self) -> str:
+        """`web@7.2`."""
+        return f"{self.spec.service}@{self.id}"
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process we started."""
+        return self.process.pid
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes whose exit is told here."""
+        return {self.pid, self._probe.pid} if self._probe else {self.pid}
+
+    def notified(self, fields: Mapping[str, str]) -> None:
+        """Take a message that this worker's processes sent to NOTIFY_SOCKET."""
+        if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":
+            self._say_ready()
+
+    def drain(self) -> None:
+        """Send the stop signal to the process we started; it stops its own."""
+        self._boot_is_over()
+        self.process.signal(self.spec.stop_signal)
+
+    def kill(self) -> None:
+        """Kill the whole process group."""
+        self.process.signal_group(KILL_SIGNAL)
+
+    def what_was_seen(self) -> str:
+        """Say, for a worker that did not get ready, what was looked for and what was seen."""
+        match self.spec.ready:
+            case Accepting():
+                return readiness.describe(self.pid, self.inodes)
+            case Notify():
+                return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
+            case Exec():
+                return f"{self.spec.ready} did not exit with 0"
+            case Delay():
+                return f"its {self.spec.ready} is longer than ready_timeout"
+        assert_never(self.spec.ready)
+
+    def close(self) -> None:
+        """Let go of the process and the pipe; nothing more is put."""
+        self._around.loop.remove_reader(self.process.pidfd)
+        self._stop_watching()
+        self.output.close()
+        self.process.close()
+
+    # Private
+
+    def _spawn(self, output: Output, argv: Sequence[str], executable: str, **more: str) -> Process:
+        spec = self.spec
+        env = dict(spec.env) | worker_environment(spec, self._addresses) | more
+        if isinstance(spec.ready, Notify):
+            env["NOTIFY_SOCKET"] = self._around.notify_path
+        launch = Launch(
+            argv=tuple(argv),
+            executable=executable,
+            env=env,
+            cwd=spec.cwd,
+            fds=self._fds,
+            umask=spec.umask,
+            user=spec.user,
+            group=spec.group,
+            limits=spec.limits,
+            set_listen_pid=spec.set_listen_pid,
+            stdout=output.writer,
+            stderr=output.writer,
+        )
+        return Process(spawn(launch))
+
+    def _watch(self) -> None:
+        ready, loop = self.spec.ready, self._around.loop
+        match ready:
+            case Accepting():
+                self._look()
+            case Delay():
+                self._timer = loop.call_later(ready.seconds, self._say_ready)
+            case Exec():
+                self._start_probe(ready)
+            case Notify():
+                pass
+            case _:
+                assert_never(ready)
+
+    def _look(self) -> None:
+        began = self._around.loop.time()
+        for listener in self._listeners:
+            listener.sample()
+        if readiness.accepting(self.pid, self.inodes) >= self.inodes:
+            self._say_ready()
+            return
+        cost = self._around.loop.time() - began
+        self._timer = self._around.loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
+
+    def _start_probe(self, ready: Exec) -> None:
+        def start(output: Output) -> Process:
+            return self._spawn(output, ready.argv, ready.argv[0], SOCKMGR_WORKER_PID=str(self.pid))
+
+        loop, sink = self._around.loop, self._around.sink
+        self._probe = Probe(f"{self.name} ready?", sink, loop, start, self._say_ready)
+
+    def _say_ready(self) -> None:
+        if not self.ready:
+            self.ready = True
+            self._boot_is_over()
+            self._put(WorkerReady(worker=self.id))
+
+    def _boot_is_over(self) -> None:
+        self._stop_watching()
+        if self._lowered:
+            self._lowered = False
+            process.restore_priority(self.pid)
+
+    def _stop_watching(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._probe:
+            self._probe.close()
+            self._probe = None
+
+    def _on_exit(self) -> None:
+        # Before the reap the pid, and so the group, cannot belong to anybody else.
+        self.process.signal_group(KILL_SIGNAL)
+        status = self.process.poll()
+        if status is None:
+            return
+        self._around.loop.remove_reader(self.process.pidfd)
+        self._stop_watching()
+        self.output.close()
+        self._put(WorkerExited(worker=self.id, status=status))

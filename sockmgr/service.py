@@ -1,0 +1,339 @@
+"""One service: feeds its fleet with facts and performs, at once, the commands it returns.
+
+Nothing else decides anything about its workers. Between `handle` and the last action performed
+nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections.abc import Callable, Collection
+from typing import assert_never
+
+from sockmgr.core.errors import ControlError, ListenError, SpawnError
+from sockmgr.core.fleet import Fleet
+from sockmgr.core.model import (
+    Aborted,
+    Action,
+    Address,
+    Committed,
+    CutOver,
+    Drain,
+    Fact,
+    Feed,
+    Kill,
+    Phase,
+    Quiet,
+    Reload,
+    Scale,
+    Serving,
+    Spawn,
+    SpawnFailed,
+    Spec,
+    Start,
+    State,
+    Stop,
+    StopNow,
+    Stopped,
+    Tick,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+    describe_exit,
+)
+from sockmgr.core.report import Progress, Verdict
+from sockmgr.kernel.process import holders
+from sockmgr.kernel.readiness import descendants
+from sockmgr.listener import Listener
+from sockmgr.log import Log
+from sockmgr.running import KILL_SIGNAL, Running, Surroundings
+from sockmgr.verdicts import Verdicts
+
+log = Log("sockmgr")
+
+
+class Service:
+    """The shell around one fleet. `run` is its task; everything else only puts facts."""
+
+    def __init__(
+        self,
+        name: str,
+        around: Surroundings,
+        tasks: asyncio.TaskGroup,
+        listener: Callable[[Address], Listener],
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.fleet = Fleet()
+        self.running: dict[WorkerId, Running] = {}
+        self._facts: asyncio.Queue[Fact] = asyncio.Queue()
+        self._around, self._tasks, self._listener, self._changed = around, tasks, listener, changed
+        self._verdicts = Verdicts(name, around.loop)
+        self._quieting: dict[int, asyncio.Task[None]] = {}
+        self._fed: frozenset[int] = frozenset()
+        self._last_words: dict[WorkerId, tuple[str, ...]] = {}
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    # --- What others ask -----------------------------------------------------------------------
+
+    def start(self, spec: Spec) -> None:
+        """Run `spec`, whatever it takes: there is nothing to fall back to."""
+        self._facts.put_nowait(Start(spec=spec))
+
+    def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
+        """Replace what runs by `spec`; the future holds the verdict about it."""
+        number, verdict = self._verdicts.ask(progress)
+        self._facts.put_nowait(Reload(spec=spec, request=number))
+        return verdict
+
+    def scale(self, workers: int) -> asyncio.Future[None]:
+        """Want `workers` from now on; the future is done when just as many are ready."""
+        self._facts.put_nowait(Scale(workers=workers))
+        return self._until(lambda: self._serves_with(workers))
+
+    def stop(self) -> asyncio.Future[None]:
+        """Drain everything; the future is done when no worker is left."""
+        self._facts.put_nowait(Stop())
+        return self._until(lambda: self.fleet.stopped)
+
+    def stop_now(self) -> asyncio.Future[None]:
+        """Kill everything; the future is done when no worker is left."""
+        self._facts.put_nowait(StopNow())
+        return self._until(lambda: self.fleet.stopped)
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are wanted now."""
+        serving = self.fleet.current or self.fleet.trial
+        return serving.wanted if serving else 0
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes whose exit we hear of by ourselves."""
+        return {pid for running in self.running.values() for pid in running.pids}
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses that some living generation uses, or the next one will."""
+        specs = [g.spec for g in self.fleet.generations.values()]
+        if self.fleet.pending:
+            specs.append(self.fleet.pending.spec)
+        return frozenset(listen.address for spec in specs for listen in spec.listen)
+
+    # --- The task ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take fact after fact until no worker is left and none is wanted."""
+        while not self.fleet.stopped:
+            self._take(await self._next_fact())
+        for task in self._quieting.values():
+            task.cancel()
+        for _, future in self._waiters:
+            if not future.done():
+                future.set_exception(ControlError(f"{self.name} was stopped meanwhile"))
+
+    async def _next_fact(self) -> Fact:
+        deadline = self.fleet.deadline
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                return await self._facts.get()
+        except TimeoutError:
+            return Tick()
+
+    def _take(self, fact: Fact) -> None:
+        self._note(fact)
+        trial = self.fleet.trial
+        actions = self.fleet.handle(fact, self._around.loop.time())
+        if self.fleet.trial and self.fleet.trial is not trial:
+            self._verdicts.measure(self._listeners_of(self.fleet.trial.spec))
+        for action in actions:
+            self._perform(action)
+        self._after(fact)
+
+    def _note(self, fact: Fact) -> None:
+        match fact:
+            case WorkerReady():
+                if running := self.running.get(fact.worker):
+                    took = self._around.loop.time() - running.started_at
+                    log.info("worker ready", worker=running.name, pid=running.pid, took=took)
+            case WorkerExited():
+                self._bury(fact.worker, fact.status)
+            case _:
+                pass
+
+    def _bury(self, id: WorkerId, status: int) -> None:
+        running, state = self.running.pop(id), self._state(id)
+        self._last_words.setdefault(id, running.output.tail)
+        running.close()
+        self._verdicts.count_exit(state)
+        expected = state in (State.DRAINING, State.KILLED)
+        tell = log.info if expected else log.error
+        how = describe_exit(status)
+        tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how)
+        self._sweep(running)
+
+    def _sweep(self, gone: Running) -> None:
+        """End what a worker left behind: a process that outlived it and still holds its queue.
+
+        Such a process would go on taking connections meant for the next holder of the queue.
+        """
+        if any(r.inodes & gone.inodes for r in self.running.values()):
+            return  # it may be theirs; the last holder's end tells
+        for pid in set(descendants(os.getpid())) & set(holders(gone.inodes)):
+            log.warning("stray process killed", pid=pid, left_by=gone.name)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, KILL_SIGNAL)
+
+    def _after(self, fact: Fact) -> None:
+        match fact:
+            case WorkerReady():
+                self._inspect(f"after {self.name}@{fact.worker} became ready")
+                self._report(f"{self.name}@{fact.worker} is ready")
+            case WorkerExited():
+                self._inspect(f"after {self.name}@{fact.worker} ended")
+                self._report(f"{self.name}@{fact.worker} {describe_exit(fact.status)}")
+            case _:
+                pass
+        for met, future in self._waiters:
+            if not future.done() and met():
+                future.set_result(None)
+        self._waiters = [(met, future) for met, future in self._waiters if not future.done()]
+        self._changed()
+
+    # --- Commands ------------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn(action)
+            case Feed():
+                self._feed(action)
+            case Drain():
+                self._drain(action)
+            case Kill():
+                self._kill(action)
+            case CutOver():
+                log.info("cut-over", service=self.name, generation=action.generation)
+                self._report("cut-over: new connections go to the new generation")
+            case Serving():
+                log.info("serving", service=self.name, generation=action.generation)
+            case Committed() | Aborted():
+                self._tell_verdict(action)
+            case Stopped():
+                log.info("stopped", service=self.name)
+            case _:
+                assert_never(action)
+
+    def _spawn(self, command: Spawn) -> None:
+        try:
+            running = Running(
+                command, self._listeners_of(command.spec), self._around, self._facts.put_nowait
+            )
+        except (SpawnError, ListenError) as error:
+            log.error("cannot start worker", worker=self._name(command.worker), error=error.what)
+            self._facts.put_nowait(SpawnFailed(worker=command.worker, error=error.what))
+            return
+        self.running[command.worker] = running
+        log.info("worker started", worker=running.name, pid=running.pid)
+
+    def _feed(self, command: Feed) -> None:
+        weights: dict[Address, dict[int, int]] = {}
+        for lease, weight in command.leases:
+            for address in self._addresses_on(lease):
+                weights.setdefault(address, {})[lease] = weight
+        for address, leases in weights.items():
+            self._listener(address).feed(leases)
+        fed = frozenset(lease for lease, _ in command.leases)
+        for lease in fed & self._quieting.keys():
+            self._quieting.pop(lease).cancel()
+        for lease in self._fed - fed:
+            quiet = self._await_quiet(lease, self._addresses_on(lease))
+            self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
+        self._fed = fed
+
+    async def _await_quiet(self, lease: int, addresses: Collection[Address]) -> None:
+        for address in addresses:
+            await self._listener(address).quiet(lease)
+        del self._quieting[lease]
+        self._facts.put_nowait(Quiet(lease=lease))
+
+    def _drain(self, command: Drain) -> None:
+        # A worker that could not be started has its SpawnFailed on the way.
+        if running := self.running.get(command.worker):
+            log.info("worker draining", worker=running.name, why=command.why)
+            running.drain()
+
+    def _kill(self, command: Kill) -> None:
+        running = self.running.get(command.worker)
+        if running is None:
+            return
+        if not running.ready:
+            self._last_words[running.id] = (*running.output.tail, running.what_was_seen())
+        log.warning("worker killed", worker=running.name, why=command.why)
+        running.kill()
+
+    def _tell_verdict(self, outcome: Committed | Aborted) -> None:
+        draining = sum(w.state is State.DRAINING for w in self.fleet.workers())
+        number = outcome.generation
+        if isinstance(outcome, Committed):
+            log.info("committed", service=self.name, generation=number, draining=draining)
+            self._verdicts.committed(outcome, draining)
+        else:
+            log.error("aborted", service=self.name, generation=number, reason=outcome.reason)
+            words = self._words_of(outcome.worker) if outcome.worker else ()
+            self._verdicts.aborted(outcome, draining, words)
+        self._last_words.clear()
+
+    # --- Small things --------------------------------------------------------------------------
+
+    def _report(self, message: str) -> None:
+        trial = self.fleet.trial
+        if trial:
+            news = Progress(
+                service=self.name,
+                generation=trial.number,
+                phase=trial.phase,
+                ready=trial.ready,
+                wanted=trial.wanted,
+                seconds=0.0,
+                message=message,
+            )
+            self._verdicts.tell(trial.requests, news)
+
+    def _inspect(self, occasion: str) -> None:
+        for address in self.addresses:
+            for finding in self._listener(address).inspect():
+                log.warning("listener repaired", found=finding, occasion=occasion)
+
+    def _until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._around.loop.create_future()
+        self._waiters.append((met, future))
+        return future
+
+    def _serves_with(self, workers: int) -> bool:
+        current = self.fleet.current
+        return bool(current and len(current.members) == current.ready == workers)
+
+    def _state(self, id: WorkerId) -> State:
+        return self.fleet.generations[id.generation].workers[id.slot].state
+
+    def _name(self, id: WorkerId) -> str:
+        return f"{self.name}@{id}"
+
+    def _words_of(self, id: WorkerId) -> tuple[str, ...]:
+        running = self.running.get(id)
+        return self._last_words.get(id) or (running.output.tail if running else ())
+
+    def _listeners_of(self, spec: Spec) -> list[Listener]:
+        return [self._listener(listen.address) for listen in spec.listen]
+
+    def _addresses_on(self, lease: int) -> frozenset[Address]:
+        return frozenset(
+            listen.address
+            for generation in self.fleet.generations.values()
+            if generation.lease == lease and generation.phase is not Phase.GONE
+            for listen in generation.spec.listen
+        )

@@ -1,0 +1,103 @@
+"""The status of a manager, put together from what its rooms know. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+
+from sockmgr import __version__
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import Listen
+from sockmgr.core.report import (
+    ListenerStatus,
+    ManagerStatus,
+    RolloutStatus,
+    ServiceStatus,
+    Status,
+    WorkerStatus,
+)
+from sockmgr.kernel.queues import backlog
+from sockmgr.kernel.readiness import descendants
+from sockmgr.listener import Listener
+from sockmgr.listeners import Listeners
+from sockmgr.running import Running
+from sockmgr.service import Service
+
+
+def status_of(
+    listens: Iterable[Listen], listeners: Listeners, services: Mapping[str, Service]
+) -> Status:
+    """Tell what runs now."""
+    now = asyncio.get_running_loop().time()
+    return Status(
+        manager=ManagerStatus(pid=os.getpid(), version=__version__),
+        listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
+        services={name: _service(service, now) for name, service in services.items()},
+    )
+
+
+def _listener(listener: Listener) -> ListenerStatus:
+    return ListenerStatus(
+        address=listener.address,
+        queue=listener.queued(),
+        backlog=backlog(listener.queues[0]),
+        cutover=listener.cutover,
+    )
+
+
+def _service(service: Service, now: float) -> ServiceStatus:
+    fleet = service.fleet
+    return ServiceStatus(
+        generation=fleet.current.number if fleet.current else 0,
+        state=_state(service),
+        workers=tuple(
+            _worker(worker, service.running.get(worker.id), now) for worker in fleet.workers()
+        ),
+        rollout=_rollout(fleet.trial, now) if fleet.trial else None,
+    )
+
+
+def _state(service: Service) -> str:
+    fleet = service.fleet
+    serving = fleet.current or fleet.trial
+    if fleet.stopping or serving is None:
+        return "stopping"
+    if serving.full:
+        return "serving"
+    if serving.ready:
+        return "degraded"
+    return "down" if serving.failures else "starting"
+
+
+def _worker(worker: Worker, running: Running | None, now: float) -> WorkerStatus:
+    return WorkerStatus(
+        slot=worker.id.slot,
+        generation=worker.id.generation,
+        pid=running.pid if running else 0,
+        state=worker.state,
+        rss=_rss(running.pid) if running else 0,
+        age=round(now - running.started_at, 3) if running else 0.0,
+    )
+
+
+def _rss(pid: int) -> int:
+    import psutil  # noqa: PLC0415 - a megabyte, for whoever asks only
+
+    total = 0
+    for member in {pid, *descendants(pid)}:
+        try:
+            total += psutil.Process(member).memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def _rollout(trial: Generation, now: float) -> RolloutStatus:
+    return RolloutStatus(
+        generation=trial.number,
+        phase=trial.phase,
+        ready=trial.ready,
+        wanted=trial.wanted,
+        deadline=round(max(0.0, trial.deadline - now), 3),
+    )

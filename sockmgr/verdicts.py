@@ -1,0 +1,98 @@
+"""Who waits for the verdict on a reload: their requests, the news they hear, the receipt they get.
+
+Owns the futures. Decides nothing: the fleet says committed or aborted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sockmgr.core.model import Aborted, Committed, State
+from sockmgr.core.report import Progress, Receipt, Verdict
+from sockmgr.gauge import Gauge
+from sockmgr.listener import Listener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    began: float
+    verdict: asyncio.Future[Verdict]
+    progress: Callable[[Progress], None]
+
+
+class Verdicts:
+    """The requests to reload one service that have no verdict yet."""
+
+    def __init__(self, service: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._service, self._loop = service, loop
+        self._requests: dict[int, _Request] = {}
+        self._last = 0
+        self._gauge: Gauge | None = None
+
+    def ask(self, progress: Callable[[Progress], None]) -> tuple[int, asyncio.Future[Verdict]]:
+        """Take a request; return its number and what will hold its verdict."""
+        self._last += 1
+        verdict: asyncio.Future[Verdict] = self._loop.create_future()
+        began = self._loop.time()
+        self._requests[self._last] = _Request(began=began, verdict=verdict, progress=progress)
+        return self._last, verdict
+
+    def measure(self, listeners: Sequence[Listener]) -> None:
+        """A rollout begins: measure what it costs these listeners."""
+        self._gauge = Gauge(listeners)
+
+    def count_exit(self, state: State) -> None:
+        """Note for the receipt that a worker ended in this state."""
+        if self._gauge:
+            self._gauge.count_exit(state)
+
+    def tell(self, requests: Sequence[int], news: Progress) -> None:
+        """Let those who asked hear how far their rollout is."""
+        now = self._loop.time()
+        for request in (self._requests[number] for number in requests):
+            seconds = round(now - request.began, 3)
+            request.progress(msgspec.structs.replace(news, seconds=seconds))
+
+    def committed(self, outcome: Committed, draining: int) -> None:
+        """Answer those who asked for this generation: it serves."""
+        verdict = Verdict(
+            service=self._service,
+            verdict="committed",
+            generation=outcome.generation,
+            seconds=0.0,
+            reason="",
+            receipt=self._receipt(draining),
+            kept=outcome.generation,
+        )
+        self._answer(outcome.requests, verdict)
+
+    def aborted(self, outcome: Aborted, draining: int, output: tuple[str, ...]) -> None:
+        """Answer those who asked for this generation: it failed, and why."""
+        verdict = Verdict(
+            service=self._service,
+            verdict="aborted",
+            generation=outcome.generation,
+            seconds=0.0,
+            reason=outcome.reason,
+            receipt=self._receipt(draining),
+            kept=outcome.kept,
+            output=output,
+        )
+        self._answer(outcome.requests, verdict)
+
+    def _receipt(self, draining: int) -> Receipt:
+        gauge, self._gauge = self._gauge or Gauge(()), None
+        return gauge.receipt(draining)
+
+    def _answer(self, requests: tuple[int, ...], verdict: Verdict) -> None:
+        now = self._loop.time()
+        for number in requests:
+            request = self._requests.pop(number)
+            # Whoever hung up has cancelled the future; the rollout went on all the same.
+            if not request.verdict.done():
+                seconds = round(now - request.began, 3)
+                request.verdict.set_result(msgspec.structs.replace(verdict, seconds=seconds))
