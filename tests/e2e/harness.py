@@ -97,9 +97,8 @@ class Manager:
         self.config = directory / "sockmgr.toml"
         self.control = directory / "control.sock"
         self._log = directory / "stderr.log"
-        self._mark = uuid.uuid4().hex
         # Without bytecode: two versions of a file within a second have one time stamp and size.
-        self._env = {**os.environ, MARK: self._mark, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        self._env = marked_environment({"PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
         self._serving_timeout = serving_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self.config.write_text(config)
@@ -165,19 +164,12 @@ class Manager:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._end_leftovers()
+        end_marked(self._env)
 
     def leftovers(self) -> list[int]:
         """Return the pids, but for the manager's, of all that descends from this run."""
-        mark = f"{MARK}={self._mark}".encode()
         own = self._process.pid if self._process is not None and self.alive else 0
-        return [pid for pid in _processes() if pid != own and mark in _environment(pid)]
-
-    def _end_leftovers(self) -> None:
-        for pid in self.leftovers():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not self.leftovers(), "the last processes of a test to end")
+        return [pid for pid in marked(self._env) if pid != own]
 
     # --- the command line ------------------------------------------------------------------
 
@@ -247,6 +239,25 @@ class Manager:
     def log(self) -> str:
         """Everything that the manager and its workers wrote to standard error so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+def marked_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return our environment with `more` and a mark, by which all that inherits it is found."""
+    return {**os.environ, **more, MARK: uuid.uuid4().hex}
+
+
+def marked(env: Mapping[str, str]) -> list[int]:
+    """Return the pids of all processes that inherited this marked environment."""
+    mark = f"{MARK}={env[MARK]}".encode()
+    return [pid for pid in _processes() if mark in _environment(pid)]
+
+
+def end_marked(env: Mapping[str, str]) -> None:
+    """Kill every process that inherited this marked environment; return when all are gone."""
+    for pid in marked(env):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not marked(env), "the last processes of a test to end")
 
 
 def _processes() -> Iterator[int]:

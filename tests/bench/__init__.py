@@ -1,0 +1,1 @@
+"""Reloads, idling and starting, measured beside other tools in one run."""
