@@ -168,9 +168,12 @@ class Listener:
         return self.queues[n].fileno()
 
     def feed(self, weights: Mapping[int, int]) -> None:
-        """Give new connections to these leases only, in one step; the first is the fallback."""
-        if self._pool is not None:
-            self._told += self._mend_shutdown()
+        """Give new connections to these leases only, in one step; the first is the fallback.
+
+        Without any lease nothing changes: connections wait where they went before.
+        """
+        if self._pool is not None and weights:
+            self.lease(max(weights))
             self._pool.feed(weights)
 
     async def quiet(self, n: int) -> None:
@@ -375,4 +378,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _reachable(listen: Listen) -> int:
     """Return the backlog that listen(2) will really give."""
-    return min(listen.backlog, int(_SOMAXCONN.read_text()))
+    try:
+        return min(listen.backlog, int(_SOMAXCONN.read_text()))
+    except FileNotFoundError:  # no /proc/sys in this container
+        return min(listen.backlog, 128)

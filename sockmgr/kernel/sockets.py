@@ -319,8 +319,9 @@ def same_address(sock: socket.socket, address: Address) -> bool:
         return False
     if address.scheme is Scheme.ABSTRACT:
         return bool(name == b"\0" + os.fsencode(address.path))
-    # bind_over() leaves the name of the first bind; the directory still tells.
-    return bool(name == address.path) or Path(os.fsdecode(name)).parent == Path(address.path).parent
+    bound, path = Path(os.fsdecode(name)), Path(address.path)
+    # A socket of bind_over() goes on telling the hidden name beside the path.
+    return bound == path or (bound.parent == path.parent and bound.name.startswith("."))
 
 
 def _same_host(host: str, address: Address) -> bool:

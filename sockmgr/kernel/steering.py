@@ -259,7 +259,7 @@ def _bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
             os.fchown(twin.fileno(), owner, -1)
         if quiet:
             _attach(twin, _ATTACH_FILTER, _DROP)
-        twin.setblocking(first.getblocking())
+        os.set_blocking(twin.fileno(), os.get_blocking(first.fileno()))
         twin.bind(first.getsockname())
     except BaseException:
         twin.close()
@@ -293,20 +293,20 @@ def _attach(sock: socket.socket, option: int, program: Iterable[Instruction]) ->
 def _find(members: Sequence[socket.socket], place: int, choice: list[Instruction]) -> int | None:
     """Return which of `members` the kernel has at `place`; None if no packet arrived."""
     first = members[0]
-    host, port = first.getsockname()[:2]
+    host, port, *scope = first.getsockname()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     for _ in range(5):
         # Bound alone, so that its port belongs to this probe and nobody else.
         with socket.socket(first.family, first.type) as probe:
             probe.setblocking(False)
-            probe.bind((host, 0, *first.getsockname()[2:]))
+            probe.bind((host, 0, *scope))
             source = probe.getsockname()[1]
             for member in members:
                 _attach(member, _ATTACH_FILTER, _dropping(source))
             _attach(first, _ATTACH_CBPF, _exception(first.family, source, place, choice))
             before = [_drops(member) for member in members]
             try:
-                _call(probe, (host, port))
+                _call(probe, (host, port, *scope))
                 hits = _risen(members, before)
             finally:
                 _attach(first, _ATTACH_CBPF, choice)
@@ -317,7 +317,7 @@ def _find(members: Sequence[socket.socket], place: int, choice: list[Instruction
     return None
 
 
-def _call(probe: socket.socket, target: tuple[str, int]) -> None:
+def _call(probe: socket.socket, target: tuple[object, ...]) -> None:
     try:
         probe.connect(target)
     except BlockingIOError:

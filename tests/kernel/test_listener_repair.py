@@ -1,0 +1,201 @@
+"""What workers do to a listener that they share, and that it is mended and told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.kernel import queues
+from tests.kernel.hammer import Hammer, Server
+from tests.kernel.listeners import connect, opened, readable, take, tcp, unix
+
+
+def test_the_watch_is_silent_under_traffic_and_wakes_at_a_shutdown() -> None:
+    with opened(tcp()) as listener, Server() as server:
+        listener.lease(1)
+        server.add(listener.queues[0], 0)
+        with Hammer(socket.AF_INET, listener.queues[0].getsockname()) as hammer:
+            hammer.wait_for(300)
+            assert not readable(listener.watch_fd())
+        with socket.socket(fileno=os.dup(listener.lease(1))) as worker:
+            worker.shutdown(socket.SHUT_RDWR)
+        for _ in range(2):
+            assert readable(listener.watch_fd(), 5)
+            assert listener.inspect() == [
+                "listener http: a worker shut the socket down; it listens again"
+            ]
+            assert not readable(listener.watch_fd())
+            assert listener.inspect() == []
+            listener.queues[0].shutdown(socket.SHUT_RDWR)
+        assert len(listener.inspect()) == 1
+
+
+@pytest.mark.parametrize("down", [(0,), (1,), (2,), (2, 0), (0, 1, 2)])
+def test_after_a_shutdown_the_fed_lease_is_fed_again(down: tuple[int, ...]) -> None:
+    with opened(tcp()) as listener:
+        listener.lease(2)
+        listener.feed({1: 1})
+        for number in down:
+            listener.queues[number].shutdown(socket.SHUT_RDWR)
+        told = listener.inspect()
+        assert len(told) == 1
+        assert "again" in told[0]
+        for lease in (1, 0, 2):
+            if lease != 1:
+                listener.feed({lease: 1})
+            with connect(listener):
+                take(listener, lease)
+
+
+def test_a_queue_that_is_down_when_another_joins_does_not_mix_up_the_leases() -> None:
+    with opened(tcp()) as listener:
+        listener.lease(1)
+        listener.queues[0].shutdown(socket.SHUT_RDWR)
+        for lease in (2, 0, 1):
+            listener.feed({lease: 1})
+            with connect(listener):
+                take(listener, lease)
+        assert listener.inspect() == [
+            "listener http: a worker shut the socket down; it listens again"
+        ]
+
+
+def test_a_socket_whose_port_was_taken_is_told_once_and_mended_when_free() -> None:
+    with opened(tcp()) as listener, socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.queues[0].shutdown(socket.SHUT_RDWR)
+        thief.bind(listener.queues[0].getsockname())
+        thief.listen()
+        assert "cannot listen again: address already in use" in listener.inspect()[0]
+        assert listener.inspect() == []
+        thief.close()
+        assert "listens again" in listener.inspect()[0]
+
+
+def test_a_backlog_that_a_worker_shrank_is_mended_and_one_that_it_raised_is_left() -> None:
+    with opened(tcp()) as listener:
+        listener.lease(1)
+        listener.queues[1].listen(5)
+        assert listener.inspect() == [
+            "listener http: a worker shrank the backlog to 5; it is 64 again"
+        ]
+        listener.queues[1].listen(100)
+        assert listener.inspect() == []
+        assert [queues.backlog(queue) for queue in listener.queues] == [64, 100]
+
+
+def test_a_backlog_above_somaxconn_is_not_mended_for_ever() -> None:
+    with opened(tcp(backlog=1_000_000)) as listener:
+        assert listener.inspect() == []
+
+
+def test_a_unix_path_that_a_worker_removed_is_back_with_the_same_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with opened(unix(path)) as listener:
+        lease, node = listener.lease(0), path.stat()
+        for _ in range(2):
+            path.unlink()
+            assert listener.inspect() == [
+                f"listener http: a worker removed {path}; it is there again"
+            ]
+            assert (path.stat().st_ino, path.stat().st_mode) == (node.st_ino, node.st_mode)
+            with connect(listener):
+                take(listener, 0)
+        assert listener.lease(0) == lease
+        assert listener.inspect() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_unix_path_is_bound_anew_if_no_name_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with opened(unix(path)) as listener:
+        with connect(listener):
+            for name in tmp_path.iterdir():
+                name.unlink()
+            [told] = listener.inspect()
+            assert "bound anew" in told
+            assert listener.inspect() == []
+            # What waited in the old socket can still be accepted, and is counted.
+            assert listener.queued() == 1
+        assert path.stat().st_mode & 0o777 == 0o600
+        with connect(listener):
+            take(listener, 0)
+        path.unlink()
+        assert "there again" in listener.inspect()[0]
+
+
+def test_a_unix_path_with_a_dead_socket_of_another_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with opened(unix(path)) as listener:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+        assert listener.inspect() == [f"listener http: a worker replaced {path}; it is there again"]
+        with connect(listener):
+            take(listener, 0)
+
+
+def test_a_unix_path_that_another_serves_or_keeps_a_file_at_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with opened(unix(path)) as listener:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            assert "something else" in listener.inspect()[0]
+            assert listener.inspect() == []
+        path.unlink()
+        path.write_text("precious")
+        assert listener.inspect() == []
+    assert path.read_text() == "precious"
+
+
+def test_a_unix_socket_that_was_shut_down_is_bound_anew_over_its_path(tmp_path: Path) -> None:
+    with opened(unix(tmp_path / "s")) as listener:
+        with socket.socket(fileno=os.dup(listener.lease(0))) as worker:
+            worker.shutdown(socket.SHUT_RDWR)
+        assert readable(listener.watch_fd(), 5)
+        [told] = listener.inspect()
+        assert "a worker shut the socket down; it is bound anew" in told
+        with connect(listener):
+            take(listener, 0)
+        assert listener.inspect() == []
+        assert not readable(listener.watch_fd())
+        listener.queues[0].shutdown(socket.SHUT_RDWR)
+        assert readable(listener.watch_fd(), 5)
+        assert len(listener.inspect()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_abstract_socket_that_was_shut_down_is_told_once() -> None:
+    name = f"sockmgr-listener-{os.getpid()}"
+    listen = Listen(name="http", address=Address(scheme=Scheme.ABSTRACT, path=name))
+    with opened(listen) as listener:
+        listener.queues[0].shutdown(socket.SHUT_RDWR)
+        assert "in use" in listener.inspect()[0]
+        assert listener.inspect() == []
+        assert not readable(listener.watch_fd())
+
+
+def test_a_reload_under_load_loses_nothing_whatever_a_worker_does_to_idle_queues() -> None:
+    async def scenario() -> None:
+        with opened(tcp()) as listener, Server() as server:
+            listener.lease(1)
+            for number in (0, 1):
+                server.add(listener.queues[number], number)
+            with Hammer(socket.AF_INET, listener.queues[0].getsockname()) as hammer:
+                for turn in range(30):
+                    old, new = turn % 2, 1 - turn % 2
+                    listener.feed({new: 1})
+                    await listener.quiet(old)
+                    listener.queues[old].listen(5)
+                    assert len(listener.inspect()) == 1
+                    hammer.wait_for(10)
+            assert hammer.failures == {}
+
+    asyncio.run(scenario())

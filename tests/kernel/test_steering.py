@@ -1,0 +1,288 @@
+"""Pools of queues: what is fed, what is not, and that no connection is lost meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from sockmgr.core.errors import ListenError
+from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.kernel import queues, sockets, steering
+from sockmgr.kernel.steering import Pool
+from tests.kernel.hammer import Hammer, Server, ask
+
+FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6, "::": socket.AF_INET6}
+
+
+def listen(host: str = "127.0.0.1", scheme: Scheme = Scheme.TCP) -> Listen:
+    return Listen(name="http", address=Address(scheme=scheme, host=host), backlog=256)
+
+
+@contextlib.contextmanager
+def pool_of(size: int, host: str = "127.0.0.1", scheme: Scheme = Scheme.TCP) -> Iterator[Pool]:
+    pool = Pool([sockets.bind(listen(host, scheme), reuse_port=True)], fed={0: 1})
+    try:
+        while len(pool) < size:
+            pool.grow(backlog=256)
+        yield pool
+    finally:
+        pool.close()
+
+
+def target(pool: Pool) -> tuple[str, int]:
+    host, port = pool.queues[0].getsockname()[:2]
+    return {"::": "::1"}.get(host, host), port
+
+
+def fill(pool: Pool, number: int) -> list[socket.socket]:
+    """Connect `number` times, and leave the connections in the queues."""
+    family = pool.queues[0].family
+    clients = []
+    for _ in range(number):
+        client = socket.socket(family, socket.SOCK_STREAM)
+        client.settimeout(5)
+        client.connect(target(pool))
+        clients.append(client)
+    return clients
+
+
+def lengths(pool: Pool) -> list[int]:
+    return [queues.queued(queue) for queue in pool.queues]
+
+
+@contextlib.contextmanager
+def filled(pool: Pool, number: int) -> Iterator[list[int]]:
+    """Tell where `number` connections went, then take them out again."""
+    clients = fill(pool, number)
+    try:
+        yield lengths(pool)
+    finally:
+        for queue in pool.queues:
+            for _ in range(queues.queued(queue)):
+                queue.accept()[0].close()
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
+def test_only_the_fed_queue_gets_connections(host: str) -> None:
+    with pool_of(3, host) as pool:
+        for number in (2, 0, 1):
+            pool.feed({number: 1})
+            with filled(pool, 12) as found:
+                assert found == [12 * (number == n) for n in range(3)]
+
+
+def test_weights_share_connections_among_the_fed_queues_only() -> None:
+    with pool_of(4) as pool:
+        pool.feed({0: 3, 3: 1})
+        with filled(pool, 200) as found:
+            assert found[1:3] == [0, 0]
+            assert found[0] + found[3] == 200
+            assert 20 <= found[3] <= 85  # 50 expected; five standard deviations are 31
+
+
+@pytest.mark.parametrize("weights", [{}, {0: 0}, {7: 1}, {0: 1, 7: 1}, {-1: 1}])
+def test_what_cannot_be_fed_is_refused_and_changes_nothing(weights: dict[int, int]) -> None:
+    with pool_of(2) as pool:
+        pool.feed({1: 1})
+        with pytest.raises(ValueError, match="cannot feed"):
+            pool.feed(weights)
+        assert pool.fed == {1: 1}
+        with filled(pool, 5) as found:
+            assert found == [0, 5]
+
+
+def test_a_new_queue_gets_nothing_before_it_is_fed() -> None:
+    with pool_of(1) as pool, Server(pool.queues) as server:
+        with Hammer(socket.AF_INET, target(pool)) as hammer:
+            for number in range(1, 9):
+                pool.grow(backlog=256)
+                server.add(pool.queues[number], number)
+                hammer.wait_for(100)
+        assert hammer.failures == {}
+        assert Counter(answer.queue for answer in hammer.answers).keys() == {0}
+
+
+def test_no_connection_is_lost_or_misled_over_200_switches_and_5_joins() -> None:
+    switches: list[tuple[float, float, int]] = []
+    with pool_of(2) as pool, Server(pool.queues) as server:
+        held = {queues.inode(queue) for queue in pool.queues}
+        with Hammer(socket.AF_INET, target(pool)) as hammer:
+            for turn in range(200):
+                if turn % 40 == 20:
+                    pool.grow(backlog=256)
+                    server.add(pool.queues[-1], len(pool) - 1)
+                fed = turn % len(pool)
+                began = time.monotonic()
+                pool.feed({fed: 1})
+                switches.append((began, time.monotonic(), fed))
+                hammer.wait_for(10)
+        assert held < {queues.inode(queue) for queue in pool.queues}
+    assert hammer.failures == {}
+    checked = 0
+    for (_, after, fed), (until, _, _) in itertools.pairwise(switches):
+        wholly = [a for a in hammer.answers if after < a.began and a.ended < until]
+        assert {answer.queue for answer in wholly} <= {fed}
+        checked += len(wholly)
+    assert checked > 500
+
+
+def test_datagrams_go_to_the_fed_queue_only() -> None:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with client, pool_of(3, scheme=Scheme.UDP) as pool:
+        for number in (2, 1, 0):
+            pool.feed({number: 1})
+            client.sendto(b"hello", target(pool))
+            client.sendto(b"", target(pool))
+            assert [length > 0 for length in lengths(pool)] == [n == number for n in range(3)]
+            assert [pool.queues[number].recv(9) for _ in range(2)] == [b"hello", b""]
+            assert lengths(pool) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
+@pytest.mark.parametrize("order", [(0,), (1,), (2, 0), (0, 2, 1), (3, 1, 0, 2)])
+def test_queues_that_were_shut_down_in_any_order_come_back_as_the_same(
+    host: str, order: tuple[int, ...]
+) -> None:
+    with pool_of(4, host) as pool:
+        pool.feed({2: 1})
+        for number in order:
+            pool.queues[number].shutdown(socket.SHUT_RDWR)
+        assert pool.down() == sorted(order)
+        pool.revive(pool.down(), backlog=256)
+        assert pool.down() == []
+        for number in (2, 0, 3, 1):
+            if number != 2:
+                pool.feed({number: 1})
+            with filled(pool, 4) as found:
+                assert found == [4 * (number == n) for n in range(4)]
+
+
+def test_a_queue_whose_port_was_taken_meanwhile_stays_down_and_the_others_serve() -> None:
+    with pool_of(2) as pool:
+        address = pool.queues[0].getsockname()
+        for queue in pool.queues:
+            queue.shutdown(socket.SHUT_RDWR)
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            thief.bind(address)
+            thief.listen()
+            with pytest.raises(OSError, match="in use"):
+                pool.revive(pool.down(), backlog=256)
+            assert pool.down() == [0, 1]
+        pool.revive(pool.down(), backlog=256)
+        pool.feed({1: 1})
+        with filled(pool, 4) as found:
+            assert found == [0, 4]
+
+
+@pytest.mark.parametrize("scheme", [Scheme.TCP, Scheme.UDP])
+def test_the_order_of_adopted_queues_is_found_without_disturbing_workers(scheme: Scheme) -> None:
+    with pool_of(4, scheme=scheme) as pool:
+        shuffled = [pool.queues[n].dup() for n in (2, 0, 3, 1)]
+        adopted = Pool(shuffled, fed={0: 1})
+        try:
+            assert adopted.locate()
+            assert lengths(pool) == [0, 0, 0, 0]
+            adopted.feed({1: 1})
+            if scheme is Scheme.TCP:
+                with filled(adopted, 5) as found:
+                    assert found == [0, 5, 0, 0]
+                return
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(b"x", target(pool))
+            assert [length > 0 for length in lengths(adopted)] == [False, True, False, False]
+        finally:
+            adopted.close()
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_socket_that_serves_alone_gets_company_without_a_stray(*, reuse_port: bool) -> None:
+    strays = 0
+    for _ in range(10):
+        alone = sockets.bind(listen(), reuse_port=reuse_port)
+        with Server([alone]) as server:
+            with Hammer(socket.AF_INET, alone.getsockname()) as hammer:
+                hammer.wait_for(50)
+                pool = Pool.join(alone, backlog=256)
+                hammer.wait_for(50)
+                strays += queues.queued(pool.queues[1])
+                server.add(pool.queues[1], 1)
+                pool.feed({1: 1})
+                hammer.wait_for(50)
+                assert hammer.answers[-1].queue == 1
+            pool.close()
+        assert hammer.failures == {}
+    assert strays == 0
+
+
+def test_a_udp_socket_that_serves_alone_gets_company() -> None:
+    alone = sockets.bind(listen(scheme=Scheme.UDP), reuse_port=False)
+    pool = Pool.join(alone, backlog=0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for fed in (0, 1):
+            pool.feed({fed: 1})
+            client.sendto(b"x", target(pool))
+            assert [length > 0 for length in lengths(pool)] == [fed == 0, fed == 1]
+            assert pool.queues[fed].recv(9) == b"x"
+    pool.close()
+
+
+def test_what_cannot_join_says_why_and_is_left_as_it_was() -> None:
+    # A listener without SO_REUSEADDR that has accepted: no second socket can be bound beside it.
+    with socket.socket() as alone, socket.socket() as client:
+        alone.bind(("127.0.0.1", 0))
+        alone.listen()
+        client.connect(alone.getsockname())
+        with alone.accept()[0]:
+            with pytest.raises(ListenError, match="no second socket"):
+                Pool.join(alone, backlog=256)
+            assert not alone.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            with socket.create_connection(alone.getsockname()):
+                alone.accept()[0].close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_root_can_join_a_socket_of_another_user() -> None:
+    alone = sockets.bind(listen(), reuse_port=False)
+    os.fchown(alone.fileno(), 65534, 65534)  # the socket's uid follows
+    pool = Pool.join(alone, backlog=256)
+    try:
+        pool.grow(backlog=256)
+        pool.feed({2: 1})
+        with filled(pool, 3) as found:
+            assert found == [0, 0, 3]
+    finally:
+        pool.close()
+
+
+def test_new_queues_are_twins_of_the_first() -> None:
+    with pool_of(2, "::1") as pool:
+        for level, option in (
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+        ):
+            assert pool.queues[1].getsockopt(level, option)
+        assert not pool.queues[1].get_inheritable()
+
+
+def test_settle_returns_and_needs_no_privilege() -> None:
+    began = time.monotonic()
+    steering.settle()
+    assert time.monotonic() - began < 1
+
+
+def test_a_closed_pool_frees_the_port() -> None:
+    with pool_of(3) as pool:
+        where = target(pool)
+    with pytest.raises(ConnectionRefusedError):
+        ask(socket.AF_INET, where)
