@@ -219,7 +219,8 @@ def _uwsgi(call: Call, situation: Situation) -> Fit:
     if not call.has("--master", "-M"):
         extra.append("--master")
     if not any("gracefully_kill_them_all" in text for text in call.args):
-        # Its TERM is a brutal reload, and with --die-on-term a brutal end (unbit/uwsgi#2240).
+        # Its TERM is a brutal reload, and with --die-on-term a brutal end (unbit/uwsgi#2240). The
+        # hook wins over both.
         extra += ["--hook-master-start", f"unix_signal:{signal.SIGTERM:d} gracefully_kill_them_all"]
     if not call.has("--need-app"):
         extra.append("--need-app")  # or broken code starts, and answers every request with 500
@@ -230,7 +231,6 @@ def _uwsgi(call: Call, situation: Situation) -> Fit:
         broken_exits=frozenset({1, 22}),
         warnings=_warnings(
             call,
-            (call.has("--die-on-term"), "--die-on-term: it cuts off requests; leave it out"),
             (
                 call.has("--shutdown-sockets"),
                 "--shutdown-sockets: it shuts the listener down for every worker; leave it out",

@@ -97,6 +97,7 @@ def from_arguments(
     listen: Sequence[str],
     command: Sequence[str],
     *,
+    name: str = "",
     service: str = "web",
     keys: Mapping[str, object] | None = None,
 ) -> Config:
@@ -105,26 +106,30 @@ def from_arguments(
     `listen` are texts like `http=tcp://127.0.0.1:8000`; `keys` are more keys of the service, and
     of its rollout, by their names in the file. Errors name the argument instead of a line.
     """
-    arguments: dict[toml_position.Path, str] = {("service", service, "command"): "COMMAND"}
+    arguments: dict[toml_position.Path, str] = {
+        ("name",): "--name",
+        ("service", service, "command"): "COMMAND",
+    }
     addresses: dict[str, object] = {}
     for text in listen:
-        name, equals, where = text.partition("=")
-        if not equals or not re.fullmatch(placeholder.NAME, name):
+        listener, equals, where = text.partition("=")
+        if not equals or not re.fullmatch(placeholder.NAME, listener):
             raise ConfigError(
                 f"--listen {text}: it has no name",
                 do=f"write NAME=ADDRESS, for example --listen http={text}",
             )
-        if name in addresses:
-            raise ConfigError(f"--listen {text}: the name {name} is given twice")
-        addresses[name] = where
-        arguments["listen", name] = f"--listen {text}"
+        if listener in addresses:
+            raise ConfigError(f"--listen {text}: the name {listener} is given twice")
+        addresses[listener] = where
+        arguments["listen", listener] = f"--listen {text}"
     rollout: dict[str, object] = {}
     table: dict[str, object] = {"command": list(command), "rollout": rollout}
     for key, raw in (keys or {}).items():
         path = ("rollout", key) if key in settings.ROLLOUT else (key,)
         arguments["service", service, *path] = "--" + key.replace("_", "-")
         (rollout if key in settings.ROLLOUT else table)[key] = raw
-    document = {"listen": addresses, "service": {service: table}}
+    document: dict[str, object] = {"listen": addresses, "service": {service: table}}
+    document |= {"name": name} if name else {}
     return _config(Value(Source("command line", arguments=arguments), (), document))
 
 
