@@ -12,6 +12,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr.control import ControlServer
@@ -74,6 +75,8 @@ class Manager:
         """Open, start, and return when the last worker is gone."""
         loop = asyncio.get_running_loop()
         self._sink.attach(loop)
+        # One thread, for calls that wait for other processors (membarrier(2)): never more.
+        loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
         self._config = self._source()
         specs = [self._resolve(self._config, service) for service in self._config.services]
         await self._server.open()

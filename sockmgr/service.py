@@ -75,6 +75,7 @@ class Service:
         self._quieting: dict[int, asyncio.Task[None]] = {}
         self._fed: frozenset[int] = frozenset()
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
+        self._told: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     # --- What others ask -----------------------------------------------------------------------
@@ -171,7 +172,8 @@ class Service:
         self._verdicts.count_exit(state)
         expected = state in (State.DRAINING, State.KILLED)
         tell = log.info if expected else log.error
-        how = describe_exit(status)
+        clean = expected and status in running.spec.clean_exits
+        how = "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how)
         self._sweep(running)
 
@@ -306,7 +308,10 @@ class Service:
     def _inspect(self, occasion: str) -> None:
         for address in self.addresses:
             for finding in self._listener(address).inspect():
-                log.warning("listener repaired", found=finding, occasion=occasion)
+                # Servers that call listen() with a backlog of their own do so at every start.
+                tell = log.debug if finding in self._told else log.warning
+                tell("listener repaired", found=finding, occasion=occasion)
+                self._told.add(finding)
 
     def _until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._around.loop.create_future()

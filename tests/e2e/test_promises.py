@@ -1,0 +1,273 @@
+"""The promises, each on a real manager with real workers (P4 to P7 also in tests/core)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import App
+from tests.e2e.harness import BIN, Manager, varlink, wait_for
+from tests.load.judge import Load
+from tests.load.result import Result
+
+LOAD = ("short:rate=150",)
+UVICORN = (str(BIN / "uvicorn"), "--fd", "{http}", "--no-access-log", "app:app")
+PLAIN = (str(BIN / "python"), "-S", "accept_loop.py")
+
+
+def config(
+    app: App, command: tuple[str, ...], *, workers: int = 2, more: str = "", rollout: str = ""
+) -> str:
+    words = ", ".join(f'"{word}"' for word in command)
+    return f"""
+[listen]
+http = "tcp://127.0.0.1:0"
+
+[service.web]
+command = [{words}]
+workers = {workers}
+cwd = "{app.directory}"
+{more}
+
+[service.web.rollout]
+{rollout or "probation = 0.2"}
+"""
+
+
+def versions(result: Result) -> set[str]:
+    return {row.version for row in result.rows if row.version}
+
+
+def descriptors(pid: int) -> list[str]:
+    """Name what each descriptor of a process is, without what differs from one to the next."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(str(entry.readlink()).split(":", maxsplit=1)[0])
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
+def sockets(pid: int) -> set[str]:
+    links = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return {link for link in links if link.startswith("socket:")}
+
+
+def field(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise KeyError(name)
+
+
+def zombies(parent: int) -> int:
+    states = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                rest = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            states.append((rest[0], int(rest[1])))
+    return states.count(("Z", parent))
+
+
+def test_p1_the_managers_own_listeners_stay_the_same_over_reloads(tmp_path: Path) -> None:
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN)) as manager:
+        assert manager.reload().code == 0  # the second queue is made now
+        before = sockets(manager.pid)
+        for _ in range(5):
+            assert manager.reload().code == 0
+        assert before <= sockets(manager.pid)
+
+
+def test_p2_connections_wait_and_are_answered_when_every_worker_crashes(tmp_path: Path) -> None:
+    """Done when 4: a crash loop; nobody is refused; the fix is reloaded and answers the waiting."""
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN)) as manager:
+        app.deploy_broken()
+        with Load(manager.target(), ["short:rate=30,timeout=20"]) as load:
+            for worker in manager.workers():
+                os.kill(worker["pid"], signal.SIGKILL)
+            wait_for(
+                lambda: manager.status()["services"]["web"]["state"] == "down", "the crash loop"
+            )
+            wait_for(lambda: manager.log.count("was=starting") >= 4, "some more crashes")
+            queue = wait_for(lambda: manager.status()["listeners"]["http"]["queue"], "a queue")
+            app.deploy("2")
+            done = manager.reload()
+        assert done.code == 0, done.stdout + done.stderr
+        assert queue > 0
+        refused = [row for row in load.result.lost if row.outcome != "reset0"]
+        assert not refused, load.result.failures()  # what the killed workers held is theirs
+        assert "2" in versions(load.result)
+        assert manager.alive
+
+
+def test_p2_a_first_deploy_that_crashes_is_mended_by_a_reload(tmp_path: Path) -> None:
+    app = App("plain", tmp_path)
+    app.deploy_broken()
+    manager = Manager(tmp_path, config(app, PLAIN))
+    try:
+        manager.start()
+        wait_for(lambda: manager.log.count("was=starting") >= 3, "some crashes")
+        with Load(manager.target(), ["short:rate=30,timeout=20"]) as load:
+            wait_for(lambda: manager.status()["listeners"]["http"]["queue"] >= 5, "a queue")
+            app.deploy("1")
+            assert manager.reload().code == 0
+            wait_for(lambda: "1" in versions(load.result), "an answer")
+        assert not load.result.lost, load.result.failures()
+    finally:
+        manager.close()
+
+
+def test_p3_a_worker_is_ready_only_when_it_accepts_itself(tmp_path: Path) -> None:
+    """The old generation answers all the time; the new one only loads: it must not pass."""
+    app = App("asgi", tmp_path)
+    more = 'env = { IMPORT_SECONDS = "1.0" }'
+    with Manager(tmp_path, config(app, UVICORN, more=more)) as manager:
+        app.deploy("2")
+        with Load(manager.target(), LOAD) as load:
+            done = manager.reload()
+            wait_for(lambda: "2" in versions(load.result), "the new version")
+        assert done.code == 0
+        assert done.seconds > 1.0
+        assert not load.result.lost, load.result.failures()
+
+
+def test_p4_a_worker_killed_during_a_rollout_is_replaced_from_the_committed_release(
+    tmp_path: Path,
+) -> None:
+    """Releases as directories: `current` points at the new one while the old one is restarted."""
+    first, second = App("plain", tmp_path / "1"), App("plain", tmp_path / "2")
+    first.deploy("1")
+    second.deploy("2")
+    current = tmp_path / "current"
+    current.symlink_to(first.directory)
+    app = App("plain", tmp_path / "unused")
+    app.directory = current
+    hang = "import time, os\nVERSION = '2'\ntime.sleep(float(os.environ.get('HANG', '3')))\n"
+    (second.directory / "version.py").write_text(hang)
+    with Manager(tmp_path, config(app, PLAIN, more='ready_timeout = "20s"')) as manager:
+        old = {worker["pid"] for worker in manager.workers()}
+        current.unlink()
+        current.symlink_to(second.directory)
+        os.kill(manager.pid, signal.SIGHUP)
+        wait_for(lambda: manager.status()["services"]["web"]["rollout"], "the rollout")
+        os.kill(min(old), signal.SIGKILL)
+
+        def successor() -> set[int]:
+            workers = manager.workers()
+            ready = {w["pid"] for w in workers if w["generation"] == 1 and w["state"] == "ready"}
+            return ready - old
+
+        pid = wait_for(successor, "a successor of generation 1").pop()
+        assert Path(f"/proc/{pid}/cwd").readlink() == first.directory
+        wait_for(lambda: manager.status()["services"]["web"]["generation"] == 2, "the commit")
+
+
+def test_p7_a_broken_deploy_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        before = {worker["pid"] for worker in manager.workers()}
+        app.deploy_broken()
+        with Load(manager.target(), LOAD) as load:
+            done = manager.reload()
+        assert done.code == 1
+        (verdict,) = done.answer
+        assert verdict["verdict"] == "aborted"
+        assert verdict["kept"] == 1
+        assert "exited with status 1" in verdict["reason"]
+        assert any("a_module_that_nobody_installed" in line for line in verdict["output"])
+        assert not load.result.lost, load.result.failures()
+        assert {worker["pid"] for worker in manager.workers()} == before
+
+
+def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
+    """Done when 5: after 200 reloads the manager is what it was after the tenth."""
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN, rollout="probation = 0")) as manager:
+
+        def reload() -> None:
+            answer = varlink(manager.control, "Reload", {"services": []})
+            assert answer["verdicts"][0]["verdict"] == "committed", answer
+
+        def at_rest() -> tuple[list[str], int, int]:
+            wait_for(lambda: len(manager.workers()) == 2, "the old generation to leave")
+            return descriptors(manager.pid), zombies(manager.pid), field(manager.pid, "Threads")
+
+        for _ in range(10):
+            reload()
+        before, memory = at_rest(), field(manager.pid, "VmRSS")
+        for _ in range(190):
+            reload()
+        assert at_rest() == before
+        assert field(manager.pid, "VmRSS") < memory + 1024  # kB
+        assert before[1] == 0
+        assert manager.status()["services"]["web"]["generation"] == 201
+
+
+def test_p10_a_worker_gets_our_environment_and_nothing_meant_for_the_manager(
+    tmp_path: Path,
+) -> None:
+    app = App("plain", tmp_path)
+    outer = {"KEPT": "yes", "NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1", "FDSTORE": "9",
+             "JOURNAL_STREAM": "8:1", "LISTEN_FDNAMES": "mine", "LISTEN_PIDFDID": "7"}  # fmt: skip
+    with Manager(tmp_path, config(app, PLAIN, more='env = { ADDED = "1" }'), env=outer) as manager:
+        pid = manager.workers()[0]["pid"]
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        env = dict(word.split("=", 1) for word in words if word)
+    assert (env["KEPT"], env["ADDED"]) == ("yes", "1")
+    assert (env["LISTEN_FDS"], env["LISTEN_PID"]) == ("1", str(pid))
+    assert env["LISTEN_FDNAMES"] == "http"
+    foreign = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE", "JOURNAL_STREAM", "LISTEN_PIDFDID"}
+    assert not foreign & env.keys()
+
+
+def test_p11_the_manager_sleeps_when_nothing_happens(tmp_path: Path) -> None:
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN)) as manager:
+        wait_for(lambda: sleeps(manager.pid), "the manager to come to rest")
+        before = field(manager.pid, "voluntary_ctxt_switches")
+        with Load(manager.target(), LOAD) as load:
+            wait_for(lambda: len(load.result.rows) > 300, "some hundred answers")
+        assert field(manager.pid, "voluntary_ctxt_switches") - before <= 2
+
+
+def sleeps(pid: int) -> bool:
+    """Whether the process has not run for a tenth of a second."""
+    before = field(pid, "voluntary_ctxt_switches")
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        if field(pid, "voluntary_ctxt_switches") != before:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("command", [UVICORN, PLAIN], ids=["uvicorn", "accept loop"])
+def test_a_killed_worker_is_replaced_and_only_its_own_requests_are_lost(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Done when 4."""
+    app = App("asgi" if command is UVICORN else "plain", tmp_path)
+    with Manager(tmp_path, config(app, command, workers=3)) as manager:
+        with Load(manager.target(), ["short:rate=100", "slow:conns=1"]) as load:
+            victim = manager.workers()[0]["pid"]
+            os.kill(victim, signal.SIGKILL)
+
+            def replaced() -> bool:
+                workers = manager.workers()
+                ready = [w for w in workers if w["state"] == "ready" and w["pid"] != victim]
+                return len(ready) == 3
+
+            wait_for(replaced, "the successor")
+        # What is lost was in the hands of the victim: accepted, so reset, never refused.
+        lost = load.result.lost
+        assert len(lost) <= 2, load.result.failures()
+        assert all(row.outcome in {"reset0", "reset_mid", "empty"} for row in lost)
