@@ -11,7 +11,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
@@ -26,7 +26,9 @@ _UNIX = (
     "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
     "while they are told to stop"
 )
-_GIVEN_UP = 4.0  # seconds after which a handshake that was shortened is over, if it is not seen
+# Seconds after which no handshake that was shortened goes on: 7 if its client repeats the SYN.
+# What is still half-open then belongs to another queue or to another listener on this port.
+_GIVEN_UP = 10.0
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
@@ -107,6 +109,9 @@ class Listener:
             return cls(listen, socks[0], None, f"the kernel does not steer: {error.strerror}")
         if len(socks) > 1 and not pool.locate():
             _log.warning("order of adopted queues not confirmed", listener=listen.name)
+        aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)
+        if aside:  # they came before there was a program to steer them
+            _log.warning("connections in queues not fed", listener=listen.name, waiting=aside)
         return cls(listen, None, pool, "")
 
     # --- Names and numbers ---------------------------------------------------------------------
@@ -182,13 +187,13 @@ class Listener:
         With an overlap there is nothing to wait for. A queue that nobody accepts from is never
         quiet while something is in it: the caller has the deadline.
         """
-        if self._pool is None:
+        if self._pool is None or n >= len(self._pool):
             return
         queue = self.queues[n]
         await asyncio.to_thread(steering.settle)
         if queue.type == socket.SOCK_STREAM:
             await self._outlast_handshakes(queue)
-        while queues.queued(queue):  # noqa: ASYNC110 - the kernel has no event for it
+        while queue.fileno() >= 0 and queues.queued(queue):  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.005)
 
     async def _outlast_handshakes(self, queue: socket.socket) -> None:
@@ -198,15 +203,23 @@ class Listener:
         port = queue.getsockname()[1]
         steering.shorten_handshakes(queue)
         try:
+            async with asyncio.timeout(_GIVEN_UP):
+                await self._see_handshakes_end(families, port)
+        except TimeoutError:
+            _log.debug("handshakes outwaited", listener=self.listen.name, seconds=_GIVEN_UP)
+        finally:
+            if queue.fileno() >= 0:  # not closed meanwhile
+                steering.restore_handshakes(queue)
+
+    async def _see_handshakes_end(self, families: Collection[int], port: int) -> None:
+        try:
             waiting = await asyncio.to_thread(handshakes.half_open, families, port)
             while waiting:
                 await asyncio.sleep(0.01)
                 waiting = await asyncio.to_thread(handshakes.still_open, waiting)
         except OSError as error:
-            _log.debug("no sock_diag", listener=self.listen.name, error=error, wait=_GIVEN_UP)
+            _log.debug("no sock_diag", listener=self.listen.name, error=error)
             await asyncio.sleep(_GIVEN_UP)
-        finally:
-            steering.restore_handshakes(queue)
 
     # --- Health --------------------------------------------------------------------------------
 

@@ -66,11 +66,10 @@ def _bind_inet(listen: Listen, *, reuse_port: bool) -> socket.socket:
 def _resolve(listen: Listen) -> Iterable[tuple[socket.AddressFamily, tuple[object, ...]]]:
     address = listen.address
     if address.host in ("", "*"):
-        everywhere = [
+        return [
             (socket.AF_INET6, ("::", address.port)),
             (socket.AF_INET, ("0.0.0.0", address.port)),  # noqa: S104 - what "*" asks for
         ]
-        return everywhere if socket.has_ipv6 else everywhere[1:]
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=_TYPES[address.scheme], flags=socket.AI_PASSIVE
@@ -81,6 +80,8 @@ def _resolve(listen: Listen) -> Iterable[tuple[socket.AddressFamily, tuple[objec
             means=_NOTHING_CHANGED,
             do=f"write an address of this host in listen.{listen.name}",
         ) from error
+    # IPv4 first: whoever calls "localhost" tries ::1 and then 127.0.0.1, some only the latter.
+    found.sort(key=lambda each: each[0] != socket.AF_INET)
     return [(family, target) for family, _, _, _, target in found if family in _INET]
 
 
@@ -137,11 +138,10 @@ def _bind_abstract(listen: Listen) -> socket.socket:
 
 
 def _duplicate(listen: Listen) -> socket.socket:
-    fd = listen.address.fd
     try:
-        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        copy = fcntl.fcntl(listen.address.fd, fcntl.F_DUPFD_CLOEXEC, 3)
     except OSError as error:
-        raise _unfit(listen, f"file descriptor {fd} is not open") from error
+        raise _unfit(listen, "it is not open") from error
     try:
         return adopt(copy, listen)
     except BaseException:
@@ -271,10 +271,11 @@ def adopt(fd: int, listen: Listen) -> socket.socket:
     Raises ListenError otherwise; then `fd` stays open and the caller's.
     """
     try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            raise _unfit(listen, f"file descriptor {fd} is not a socket")
+        found = os.fstat(fd)
     except OSError as error:
         raise _unfit(listen, f"file descriptor {fd} is not open") from error
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _unfit(listen, f"file descriptor {fd} is not a socket")
     sock = socket.socket(fileno=fd)
     flaw = _flaw(sock, listen.address)
     if flaw:
@@ -354,9 +355,8 @@ def listen_overflows() -> int:
     """Return how many connections this network namespace has turned away for a full queue."""
     lines = Path("/proc/net/netstat").read_text().splitlines()
     names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
-    counters = dict(zip(names[1:], map(int, values[1:]), strict=True))
     # ListenDrops counts every ListenOverflows too, tcp_listendrop() in net/tcp.h
-    return counters.get("ListenDrops", 0)
+    return int(dict(zip(names, values, strict=True)).get("ListenDrops", 0))
 
 
 # --- Errors --------------------------------------------------------------------------------------

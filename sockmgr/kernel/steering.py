@@ -28,7 +28,8 @@ _AD_IFINDEX, _AD_RANDOM = 0xFFFFF008, 0xFFFFF038  # SKF_AD_OFF + 8, + 56
 _NET = 0xFFF00000  # SKF_NET_OFF: loads from the IP header
 _LOOPBACK = 1  # the interface lo has this index in every network namespace
 _DROP: Sequence[Instruction] = ((_RET, 0, 0, 0),)
-# What a new member takes over from the first one, so that workers see no difference.
+# What a new member takes over from the first one, so that workers see no difference. Without
+# SO_REUSEADDR, connections accepted before SO_REUSEPORT was set would be in its way.
 _COMMON = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
     (socket.SOL_SOCKET, socket.SO_REUSEADDR),
@@ -246,8 +247,6 @@ def _bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
             twin.setsockopt(level, option, first.getsockopt(level, option))
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if first.type == socket.SOCK_STREAM:
-            # Without it, connections accepted before SO_REUSEPORT was set are in the way.
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             nodelay = first.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
         if first.family == socket.AF_INET6:
