@@ -11,7 +11,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
@@ -197,23 +197,20 @@ class Listener:
             await asyncio.sleep(0.005)
 
     async def _outlast_handshakes(self, queue: socket.socket) -> None:
-        families = {queue.family}
-        if queue.family == socket.AF_INET6:
-            families.add(socket.AF_INET)  # a dual-stack listener's
         port = queue.getsockname()[1]
         steering.shorten_handshakes(queue)
         try:
             async with asyncio.timeout(_GIVEN_UP):
-                await self._see_handshakes_end(families, port)
+                await self._see_handshakes_end(queue.family, port)
         except TimeoutError:
             _log.debug("handshakes outwaited", listener=self.listen.name, seconds=_GIVEN_UP)
         finally:
             if queue.fileno() >= 0:  # not closed meanwhile
                 steering.restore_handshakes(queue)
 
-    async def _see_handshakes_end(self, families: Collection[int], port: int) -> None:
+    async def _see_handshakes_end(self, family: int, port: int) -> None:
         try:
-            waiting = await asyncio.to_thread(handshakes.half_open, families, port)
+            waiting = await asyncio.to_thread(handshakes.half_open, family, port)
             while waiting:
                 await asyncio.sleep(0.01)
                 waiting = await asyncio.to_thread(handshakes.still_open, waiting)

@@ -29,17 +29,18 @@ class Handshake:
     sockid: bytes
 
 
-def half_open(families: Collection[int], port: int) -> frozenset[Handshake]:
-    """List the handshakes that some listener on `port` has not finished. Takes 20 ms and more."""
-    found: set[Handshake] = set()
+def half_open(family: int, port: int) -> frozenset[Handshake]:
+    """List the handshakes that a listener of `family` on `port` has not finished.
+
+    A handshake has the family of its listener, IPv4 with a dual-stack one too. Takes 20 ms and
+    more, for the kernel walks all connections.
+    """
     sockid = struct.pack("!HH", port, 0) + bytes(36) + _ANY_COOKIE
     with _connect() as netlink:
-        for family in families:
-            _ask(netlink, family, sockid, flags=_REQUEST | _DUMP)
-            found.update(
-                Handshake(family, body[4:52]) for body in _replies(netlink) if body[1] == _SYN_RECV
-            )
-    return frozenset(found)
+        _ask(netlink, family, sockid, flags=_REQUEST | _DUMP)
+        return frozenset(
+            Handshake(family, body[4:52]) for body in _replies(netlink) if body[1] == _SYN_RECV
+        )
 
 
 def still_open(handshakes: Collection[Handshake]) -> frozenset[Handshake]:
