@@ -45,6 +45,7 @@ from sockmgr.core.model import (
     describe_exit,
 )
 from sockmgr.core.report import Progress, Verdict
+from sockmgr.kernel import memory
 from sockmgr.kernel.process import holders
 from sockmgr.kernel.readiness import descendants
 from sockmgr.listener import Listener
@@ -53,6 +54,8 @@ from sockmgr.running import KILL_SIGNAL, Running, Surroundings
 from sockmgr.verdicts import Verdicts
 
 log = Log("sockmgr")
+
+MEASURED = 4  # workers whose memory is measured to tell what one more would need
 
 
 class Service:
@@ -87,7 +90,7 @@ class Service:
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
-        self._facts.put_nowait(Reload(spec=spec, request=number))
+        self._facts.put_nowait(Reload(spec=self._that_fits(spec), request=number))
         return verdict
 
     def scale(self, workers: int) -> asyncio.Future[None]:
@@ -312,6 +315,19 @@ class Service:
                 tell = log.debug if finding in self._told else log.warning
                 tell("listener repaired", found=finding, occasion=occasion)
                 self._told.add(finding)
+
+    def _that_fits(self, spec: Spec) -> Spec:
+        """Surge by as many as memory allows rather than have the kernel kill half-way."""
+        some = list(self.running.values())[-MEASURED:]
+        each = max((memory.used({r.pid, *descendants(r.pid)}) for r in some), default=0)
+        free = memory.available()
+        if not each or free is None:
+            return spec
+        fitting = spec.within(free, each)
+        if fitting is not spec:
+            surge = str(fitting.rollout.surge)
+            log.warning("surge reduced", service=self.name, to=surge, free=free, each=each)
+        return fitting
 
     def _until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._around.loop.create_future()

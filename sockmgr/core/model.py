@@ -6,7 +6,7 @@ Durations are seconds, instants are seconds of one monotonic clock, sizes are by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 # --- Listeners ---------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Rollout:
     """How one generation replaces another."""
 
     surge: Surge = SURGE_ALL
-    probation: float = 1.0
+    probation: float = 0.5
     max_failed_starts: int = 3
     start_concurrency: int = 2
     max_draining: int = 2
@@ -161,6 +161,16 @@ class Spec:
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = field(default_factory=Rollout)
+
+    def within(self, free: int, each: int) -> Spec:
+        """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.
+
+        A tenth is left alone, and one more worker is always tried: a rollout must be possible.
+        """
+        fitting = max(1, int(free * 0.9) // max(1, each))
+        if fitting >= self.rollout.surge.above(self.workers):
+            return self
+        return replace(self, rollout=replace(self.rollout, surge=Surge(amount=fitting)))
 
 
 # --- Workers -----------------------------------------------------------------------------------
