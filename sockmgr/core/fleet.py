@@ -4,7 +4,7 @@
 no I/O, so any interleaving of exits, readiness, reloads, signals and time can be replayed.
 
 The policy is level-triggered. Facts only change records; `_settle` then compares what there is
-with what is wanted, again and again, until nothing is left to do:
+with what is wanted (targets.py), again and again, until nothing is left to do:
 
 1. deadlines that have passed are acted on,
 2. the rollout under way is judged: cut over, commit, abort or wait,
@@ -53,6 +53,7 @@ from sockmgr.core.model import (
     WorkerReady,
     describe_exit,
 )
+from sockmgr.core.targets import Targets
 
 STEADY = 10.0  # a worker that was ready this long did not fail to start
 BACKOFF_MAX = 30.0
@@ -79,10 +80,11 @@ class Fleet:
         self._now = 0.0
         self._out: list[Action] = []
         self._breathe = False
+        self._budget = 0
 
     def handle(self, fact: Fact, now: float) -> list[Action]:
         """Take one fact and return what to do, in order. Call again at `deadline` with a Tick."""
-        self._now, self._out, self._breathe = now, [], False
+        self._now, self._out, self._budget = now, [], SPAWN_BATCH
         self._apply(fact)
         self._settle()
         return self._out
@@ -123,8 +125,7 @@ class Fleet:
             case Reload():
                 self._request(fact)
             case Scale():
-                for generation in filter(None, (self.current, self.trial)):
-                    generation.wanted = fact.workers
+                self._scale(fact.workers)
             case Recycle():
                 self._recycle(fact)
             case Stop():
@@ -156,6 +157,14 @@ class Fleet:
         self.pending = fact
         self.pending_requests += (fact.request,)
 
+    def _scale(self, workers: int) -> None:
+        for generation in filter(None, (self.current, self.trial)):
+            generation.wanted = workers
+        trial = self.trial
+        if trial and trial.phase is Phase.BOOTING:
+            needed = trial.since + self._rollout_timeout(trial.spec, workers)
+            trial.deadline = max(trial.deadline, needed)
+
     def _recycle(self, fact: Recycle) -> None:
         worker = self._find(fact.worker)
         if worker and worker.active:
@@ -170,6 +179,8 @@ class Fleet:
             # Spread over a tenth, so that workers of one age do not all leave at once.
             deadline = self._now + spec.max_age * (1 - 0.1 * (id.slot % 8) / 8)
         worker.become(State.READY, self._now, deadline)
+        if worker.lease in self.unquiet:
+            self.unquiet[worker.lease] = self._now  # only now somebody empties it
 
     def _exited(self, id: WorkerId, how: str, status: int | None) -> None:
         worker = self._find(id)
@@ -226,12 +237,27 @@ class Fleet:
             self._expire()
             self._judge()
             self._begin()
-            self._feed()
-            self._drain()
-            self._fill()
+            self._meet(self._targets())
         for number in [n for n, g in self.generations.items() if self._finished(g)]:
             self.generations.pop(number).become(Phase.GONE, self._now)
         self._tell()
+
+    def _targets(self) -> Targets:
+        return Targets(
+            generations=self.generations,
+            current=self.current,
+            trial=self.trial,
+            unquiet=self.unquiet,
+            stopping=self.stopping,
+            now=self._now,
+        )
+
+    def _meet(self, targets: Targets) -> None:
+        self._give_up(targets)
+        self._feed(targets)
+        self._limit(targets)
+        self._drain(targets)
+        self._fill(targets)
 
     def _finished(self, generation: Generation) -> bool:
         return generation.phase is Phase.RETIRING and not generation.workers
@@ -248,14 +274,6 @@ class Fleet:
         for worker in list(self.workers()):
             if self._now >= worker.deadline:
                 self._overdue(worker)
-        for lease, since in list(self.unquiet.items()):
-            if self._now >= since + self._quiet_timeout(lease):
-                del self.unquiet[lease]
-        draining = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
-        allowed = self.current.spec.rollout.max_draining if self.current else 0
-        for generation in draining[: max(0, len(draining) - allowed)]:
-            for worker in generation.workers.values():
-                self._kill(worker, f"more than {allowed} generations are draining")
 
     def _overdue(self, worker: Worker) -> None:
         generation = self.generations[worker.id.generation]
@@ -296,12 +314,15 @@ class Fleet:
         trial.become(Phase.CURRENT, self._now)
         self._served = True
         if old:
-            self._retire(old)
+            old.become(Phase.RETIRING, self._now, self._now + old.spec.drain_timeout)
         self._out.append(Committed(requests=trial.requests, generation=trial.number))
 
     def _abort(self, trial: Generation) -> None:
-        self.trial = None
-        self._retire(trial)
+        self.trial, patience = None, trial.spec.drain_timeout
+        if self.current:
+            # It may have to serve until the current generation is whole again.
+            patience += self._rollout_timeout(self.current.spec, self.current.wanted)
+        trial.become(Phase.RETIRING, self._now, self._now + patience)
         self._verdict_aborted(trial.requests, trial.number, trial.fault, trial.culprit)
 
     def _verdict_aborted(
@@ -313,9 +334,6 @@ class Fleet:
                 requests=requests, generation=generation, kept=kept, reason=reason, worker=worker
             )
         )
-
-    def _retire(self, generation: Generation) -> None:
-        generation.become(Phase.RETIRING, self._now, self._now + generation.spec.drain_timeout)
 
     def _begin(self) -> None:
         if self.pending is None or self.trial:
@@ -350,14 +368,16 @@ class Fleet:
             timeout += 2 * self.current.spec.drain_timeout
         return timeout
 
-    # --- Who is fed ----------------------------------------------------------------------------
+    # --- Meeting the targets -------------------------------------------------------------------
 
-    def _feed(self) -> None:
-        serving = self.current or self.trial
-        if serving is None:
-            return
-        leases = self._leases(serving)
-        if leases == self.fed:
+    def _give_up(self, targets: Targets) -> None:
+        for lease in list(self.unquiet):
+            if self._now >= targets.given_up_at(lease):
+                del self.unquiet[lease]
+
+    def _feed(self, targets: Targets) -> None:
+        leases = targets.leases()
+        if not leases or leases == self.fed:
             return
         before, after = {lease for lease, _ in self.fed}, {lease for lease, _ in leases}
         self.fed = leases
@@ -366,123 +386,56 @@ class Fleet:
             self.unquiet.pop(lease, None)
         self._out.append(Feed(leases=leases))
 
-    def _leases(self, current: Generation) -> tuple[tuple[int, int], ...]:
-        weights: dict[int, int] = {}
-        for generation in self._candidates(current):
-            if generation.ready:
-                weights[generation.lease] = weights.get(generation.lease, 0) + generation.ready
-        if len(weights) == 1:
-            weights = dict.fromkeys(weights, 1)
-        return tuple(weights.items()) or ((current.lease, 1),)
+    def _limit(self, targets: Targets) -> None:
+        retiring = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
+        draining = [g for g in retiring if not targets.target(g)]
+        if self.stopping or not draining:
+            return
+        allowed = (self.current or draining[-1]).spec.rollout.max_draining
+        for generation in draining[: max(0, len(draining) - allowed)]:
+            for worker in generation.workers.values():
+                self._kill(worker, f"more than {allowed} generations are draining")
 
-    def _candidates(self, current: Generation) -> list[Generation]:
-        trial = self.trial
-        if trial and trial.phase is Phase.PROBATION and trial.ready:
-            return [trial]
-        if trial and not trial.instant:
-            return [current, trial]
-        if current.ready and (trial or current.full):
-            return [current]
-        helpers = [g for g in self.generations.values() if g is not current and g.ready]
-        return [current, *helpers]
-
-    def _quiet_timeout(self, lease: int) -> float:
-        timeouts = [g.spec.drain_timeout for g in self.generations.values() if g.lease == lease]
-        return max(timeouts, default=0.0)
-
-    # --- Filling and draining ------------------------------------------------------------------
-
-    def _target(self, generation: Generation) -> int:
-        current, trial = self.current, self.trial
-        if self.stopping:
-            return 0
-        if current is None:
-            return generation.wanted if generation is trial else 0
-        if generation.phase is Phase.RETIRING:
-            # It helps out until the current generation is whole, but not for ever.
-            late = self._now >= generation.deadline and current.ready
-            return 0 if late or self._exclusive else max(0, current.wanted - current.ready)
-        if trial is None or (trial.instant and not self._exclusive):
-            return generation.wanted
-        if generation is trial:
-            room = max(current.wanted, trial.wanted) + trial.spec.rollout.surge.above(trial.wanted)
-            return min(trial.wanted, room - len(current.members))
-        if trial.phase is Phase.PROBATION or self._exclusive:
-            return 0
-        return max(0, current.wanted - trial.ready)
-
-    @property
-    def _exclusive(self) -> bool:
-        newest = self.trial or self.current
-        return newest is not None and newest.spec.rollout.exclusive
-
-    def _drain(self) -> None:
-        for generation in list(self.generations.values()):
-            for worker, why in list(self._surplus(generation)):
+    def _drain(self, targets: Targets) -> None:
+        for generation in self.generations.values():
+            for worker, why in list(targets.surplus(generation)):
                 # A queue that holds connections keeps its worker.
                 if self.stopping or worker.lease not in self.unquiet:
                     deadline = self._now + generation.spec.drain_timeout
                     worker.become(State.DRAINING, self._now, deadline)
                     self._out.append(Drain(worker=worker.id, why=why))
 
-    def _surplus(self, generation: Generation) -> Iterator[tuple[Worker, str]]:
-        target = self._target(generation)
-        why = self._why(generation)
-        members = sorted(generation.members, key=lambda w: (w.state is State.STARTING, w.id.slot))
-        for worker in members[target:]:
-            yield worker, why
-        served = sum(w.state is State.READY for w in members)
-        for worker in generation.workers.values():
-            if not worker.active:
-                continue
-            if worker.lease != generation.lease:
-                if self.stopping or worker.lease not in self.unquiet:
-                    yield worker, "the queue it was started for is empty"
-            elif worker.recycle and (served >= target or self._exclusive):
-                yield worker, worker.recycle
-
-    def _why(self, generation: Generation) -> str:
-        if self.stopping:
-            return "stop"
-        successor = self.trial or self.current
-        if generation.fault:
-            return "aborted"
-        if successor and successor is not generation:
-            return f"generation {successor.number} takes over"
-        return "scaled down"
-
-    def _fill(self) -> None:
+    def _fill(self, targets: Targets) -> None:
+        self._breathe = False
         if self.stopping:
             return
-        budget = SPAWN_BATCH
         for generation in filter(None, (self.current, self.trial)):
             starting = sum(w.state is State.STARTING for w in generation.workers.values())
             room = max(0, generation.spec.rollout.start_concurrency - starting)
-            missing = self._missing(generation)[:room]
-            for lease in missing[:budget]:
+            missing = self._missing(generation, targets)[:room]
+            for lease in missing[: self._budget]:
                 self._spawn(generation, lease)
-            self._breathe = self._breathe or len(missing) > budget
-            budget -= min(budget, len(missing))
+            self._breathe = self._breathe or len(missing) > self._budget
+            self._budget -= min(self._budget, len(missing))
 
-    def _missing(self, generation: Generation) -> list[int]:
+    def _missing(self, generation: Generation, targets: Targets) -> list[int]:
         if self._now < generation.not_before:
             return []
-        others = any(w.id.generation != generation.number for w in self.workers())
-        busy = others or any(w.recycle for w in generation.workers.values())
-        if generation.spec.rollout.exclusive and busy:
-            return []
-        count = max(0, self._target(generation) - len(generation.members))
-        return [generation.lease] * count + self._abandoned(generation)
+        target = targets.target(generation)
+        if generation.spec.rollout.exclusive:
+            others = any(w.id.generation != generation.number for w in self.workers())
+            return [] if others else [generation.lease] * (target - len(generation.workers))
+        count = max(0, target - len(generation.members))
+        return [generation.lease] * count + self._abandoned(generation, targets)
 
-    def _abandoned(self, generation: Generation) -> list[int]:
+    def _abandoned(self, generation: Generation, targets: Targets) -> list[int]:
         """Leases with connections that nobody is left to take: the current generation must."""
-        if generation is not self.current or not generation.ready:
+        if generation is not self.current or not generation.ready or targets.exclusive:
             return []
-        manned = {w.lease for w in self.workers() if w.active}
         return [
             lease
             for lease, since in self.unquiet.items()
-            if lease not in manned and self._now >= since + RESCUE_DELAY
+            if self._now >= since + RESCUE_DELAY and not targets.manned(lease)
         ]
 
     def _spawn(self, generation: Generation, lease: int) -> None:
@@ -517,8 +470,16 @@ class Fleet:
             return
         if self.trial:
             yield self.trial.deadline
-        soft = [since + RESCUE_DELAY for since in self.unquiet.values()]
-        soft += [since + self._quiet_timeout(lease) for lease, since in self.unquiet.items()]
-        soft += [g.deadline for g in self.generations.values() if g.phase is Phase.RETIRING]
-        soft += [g.not_before for g in (self.current, self.trial) if g]
-        yield from (instant for instant in soft if instant > self._now)
+        yield from (instant for instant in self._soft_deadlines() if instant > self._now)
+
+    def _soft_deadlines(self) -> Iterator[float]:
+        targets = self._targets()
+        for lease, since in self.unquiet.items():
+            yield targets.given_up_at(lease)
+            if not targets.manned(lease):
+                yield since + RESCUE_DELAY
+        for generation in self.generations.values():
+            if generation.phase is Phase.RETIRING:
+                yield generation.deadline
+            else:
+                yield generation.not_before

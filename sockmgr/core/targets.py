@@ -1,0 +1,151 @@
+"""What is wanted, given what there is: how many workers of each generation, which leases are fed.
+
+Reads the records of a fleet and changes none: it is for the fleet to mend what differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import Phase, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """A view of a fleet at one instant."""
+
+    generations: Mapping[int, Generation]
+    current: Generation | None
+    trial: Generation | None
+    unquiet: Mapping[int, float]
+    stopping: bool
+    now: float
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no worker may run beside one of another generation."""
+        return bool(self._newest and self._newest.spec.rollout.exclusive)
+
+    @property
+    def _newest(self) -> Generation | None:
+        return self.trial or self.current
+
+    # --- How many --------------------------------------------------------------------------------
+
+    def target(self, generation: Generation) -> int:
+        """Return the number of workers that `generation` is to have now."""
+        current, trial = self.current, self.trial
+        if self.stopping:
+            return 0
+        if generation.phase is Phase.RETIRING:
+            return self._help(generation, current) if current else 0
+        if current is None or trial is None or (trial.instant and not self.exclusive):
+            return generation.wanted
+        if generation is trial:
+            return self._rolling(trial, current)
+        if trial.phase is Phase.PROBATION or self.exclusive:
+            return 0
+        return max(0, current.wanted - trial.ready)
+
+    def _help(self, generation: Generation, current: Generation) -> int:
+        # A retiring generation helps out until enough others serve, but not for ever.
+        served = current.ready + (self.trial.ready if self.trial and self._mixing else 0)
+        late = self.now >= generation.deadline and served
+        return 0 if late or self.exclusive else max(0, current.wanted - served)
+
+    def _rolling(self, trial: Generation, current: Generation) -> int:
+        if trial.phase is Phase.PROBATION:
+            return trial.wanted
+        surge = trial.spec.rollout.surge.above(trial.wanted)
+        room = max(current.wanted, trial.wanted) + surge - len(current.members)
+        # Too little room is no reason to end one that runs already.
+        return min(trial.wanted, max(room, len(trial.members)))
+
+    @property
+    def _mixing(self) -> bool:
+        trial = self.trial
+        return trial is not None and (trial.phase is Phase.PROBATION or not trial.instant)
+
+    # --- Who is fed ------------------------------------------------------------------------------
+
+    def leases(self) -> tuple[tuple[int, int], ...]:
+        """Return the leases that get new connections, with weights, the fallback first."""
+        weights: dict[int, int] = {}
+        for generation in self._fed():
+            weights[generation.lease] = weights.get(generation.lease, 0) + generation.ready
+        if len(weights) == 1:
+            weights = dict.fromkeys(weights, 1)
+        if fallback := self.current or self.trial:
+            weights = weights or {fallback.lease: 1}
+        return tuple(weights.items())
+
+    def _fed(self) -> list[Generation]:
+        trial = self.trial
+        if trial and trial.ready and trial.phase is Phase.PROBATION:
+            return [trial]
+        rolling = [trial] if trial and self._mixing else []
+        retiring = [g for g in self.generations.values() if g.phase is Phase.RETIRING]
+        # Who is to go is not fed: its queue must be empty before it is told.
+        candidates = filter(None, (self.current, *rolling, *retiring))
+        serving = [g for g in candidates if g.ready and self.target(g)]
+        # Better one that is not proven than nobody.
+        return serving or ([trial] if trial and trial.ready else [])
+
+    # --- Who is too much -------------------------------------------------------------------------
+
+    def surplus(self, generation: Generation) -> Iterator[tuple[Worker, str]]:
+        """Yield the workers of `generation` that are to go, and why."""
+        target = self.target(generation)
+        members = sorted(generation.members, key=lambda w: (w.state is State.STARTING, w.id.slot))
+        why = self._why(generation)
+        for worker in members[target:]:
+            yield worker, why
+        ready = sum(w.state is State.READY for w in members[:target])
+        for worker in self._recycled(generation)[0 if self.exclusive else max(0, target - ready) :]:
+            yield worker, worker.recycle
+        for worker in generation.workers.values():
+            if worker.active and worker.lease != generation.lease:
+                yield worker, "the queue it was started for is empty"
+
+    def _recycled(self, generation: Generation) -> list[Worker]:
+        """Those that are being replaced, who is to go last first."""
+        mine = [w for w in generation.workers.values() if w.active and w.lease == generation.lease]
+        recycled = [w for w in mine if w.recycle]
+        return sorted(recycled, key=lambda w: (w.state is State.STARTING, -w.since, w.id.slot))
+
+    def _why(self, generation: Generation) -> str:
+        if self.stopping:
+            return "stop"
+        if generation.fault:
+            return "aborted"
+        if self._newest and self._newest is not generation:
+            return f"generation {self._newest.number} takes over"
+        return "scaled down"
+
+    # --- Queues that are no longer fed -----------------------------------------------------------
+
+    def manned(self, lease: int) -> bool:
+        """Whether somebody takes, or will take, the connections that wait in this lease."""
+        return any(w.active and w.lease == lease for w in self._workers())
+
+    def given_up_at(self, lease: int) -> float:
+        """Return when to wait no longer for the Quiet of an unfed lease."""
+        users = [w for w in self._workers() if w.active and w.lease == lease]
+        if not any(w.state is State.READY for w in users) and (users or self._rescuers):
+            return math.inf  # who boots has a deadline; who is not there yet will be sent
+        numbers = {w.id.generation for w in users}
+        numbers |= {n for n, g in self.generations.items() if g.lease == lease}
+        timeouts = [self.generations[n].spec.drain_timeout for n in numbers]
+        timeouts += [self._newest.spec.drain_timeout] if self._newest and not timeouts else []
+        return self.unquiet[lease] + max(timeouts, default=0.0)
+
+    @property
+    def _rescuers(self) -> bool:
+        return bool(self.current and self.current.wanted and not self.exclusive)
+
+    def _workers(self) -> Iterator[Worker]:
+        for generation in self.generations.values():
+            yield from generation.workers.values()

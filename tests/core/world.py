@@ -1,0 +1,318 @@
+"""A world for a fleet: processes, queues and a clock, all pretended.
+
+It does what the fleet commands, remembers what a real shell would know, and has every promise
+checked at every step. It decides nothing: tests say what happens next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sockmgr.core.fleet import Fleet
+from sockmgr.core.model import (
+    Aborted,
+    Action,
+    Committed,
+    Drain,
+    Fact,
+    Feed,
+    Kill,
+    Quiet,
+    Recycle,
+    Reload,
+    Scale,
+    Spawn,
+    SpawnFailed,
+    Spec,
+    Start,
+    Stop,
+    StopNow,
+    Stopped,
+    Tick,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+)
+from tests.core.story import tell_action, tell_fact
+
+
+class Life(StrEnum):
+    """What a process of this world is up to."""
+
+    BOOTING = "booting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    KILLED = "killed"
+
+
+@dataclass
+class Process:
+    """One living worker as the world sees it."""
+
+    id: WorkerId
+    spec: Spec
+    lease: int
+    life: Life = Life.BOOTING
+    recycled: bool = False
+    told_at: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.life in (Life.BOOTING, Life.SERVING)
+
+
+@dataclass
+class Unfed:
+    """A lease that was fed and owes a Quiet: since when, and from when on it may be given up."""
+
+    since: float
+    patience: float
+
+
+@dataclass
+class World:
+    """A fleet, what it commanded so far, and what happened."""
+
+    fleet: Fleet = field(default_factory=Fleet)
+    now: float = 100.0
+    processes: dict[WorkerId, Process] = field(default_factory=dict)
+    fed: dict[int, int] = field(default_factory=dict)
+    unfed: dict[int, Unfed] = field(default_factory=dict)
+    story: list[str] = field(default_factory=list)
+    asked: dict[int, Spec] = field(default_factory=dict)
+    asked_before: dict[int, int] = field(default_factory=dict)  # request -> last generation then
+    answers: dict[int, Committed | Aborted] = field(default_factory=dict)
+    specs: dict[int, Spec] = field(default_factory=dict)
+    stopped: bool = False
+    idle: int = 0
+    broken: bool = False  # a promise is, so nothing more can be learnt here
+    newest: int = 0  # the number of the generation begun last
+    _told_at: float = 100.0
+
+    # --- Facts -----------------------------------------------------------------------------------
+
+    def start(self, spec: Spec) -> list[Action]:
+        return self.tell(Start(spec=spec))
+
+    def reload(self, spec: Spec) -> list[Action]:
+        return self.tell(Reload(spec=spec, request=len(self.asked) + 1))
+
+    def ready(self, *workers: str | WorkerId) -> list[Action]:
+        return self._each(WorkerReady(worker=self.id(worker)) for worker in workers)
+
+    def exit(self, *workers: str | WorkerId, status: int = 0) -> list[Action]:
+        return self._each(WorkerExited(worker=self.id(w), status=status) for w in workers)
+
+    def fail(self, worker: str | WorkerId, error: str = "no such file") -> list[Action]:
+        return self.tell(SpawnFailed(worker=self.id(worker), error=error))
+
+    def quiet(self, lease: int) -> list[Action]:
+        return self.tell(Quiet(lease=lease))
+
+    def scale(self, workers: int) -> list[Action]:
+        return self.tell(Scale(workers=workers))
+
+    def recycle(self, worker: str | WorkerId, why: str = "max_rss exceeded") -> list[Action]:
+        return self.tell(Recycle(worker=self.id(worker), why=why))
+
+    def stop(self) -> list[Action]:
+        return self.tell(Stop())
+
+    def stop_now(self) -> list[Action]:
+        return self.tell(StopNow())
+
+    def wait(self, seconds: float) -> list[Action]:
+        """Let time pass, and tick then; deadlines in between are met late."""
+        self.now += seconds
+        return self.tell(Tick())
+
+    def due(self) -> list[Action]:
+        """Let time pass until the deadline, and tick there."""
+        assert self.fleet.deadline < math.inf, "nothing is due, ever"
+        self.now = max(self.now, self.fleet.deadline)
+        return self.tell(Tick())
+
+    def sleep(self, seconds: float) -> list[Action]:
+        """Let time pass, with a tick at each deadline on the way; return all that was done."""
+        until, done = self.now + seconds, []
+        while self.fleet.deadline <= until:
+            done += self.due()
+        self.now = until
+        return done
+
+    def id(self, worker: str | WorkerId) -> WorkerId:
+        if isinstance(worker, WorkerId):
+            return worker
+        generation, slot = worker.split(".")
+        return WorkerId(int(generation), int(slot))
+
+    def _each(self, facts: Iterable[Fact]) -> list[Action]:
+        return [action for fact in facts for action in self.tell(fact)]
+
+    def tell(self, fact: Fact) -> list[Action]:
+        """Let `fact` happen, perform what the fleet answers, and check every promise."""
+        from tests.core.promises import Moment  # noqa: PLC0415 - it reads worlds, we call it
+
+        self._write(fact)
+        self._happen(fact)
+        moment = Moment.before(self, fact)
+        actions = self.fleet.handle(fact, self.now)
+        for worker in self.fleet.workers():
+            if worker.recycle and worker.id in self.processes:
+                self.processes[worker.id].recycled = True  # by its age, which the world leaves out
+        self.story += [f"  {tell_action(action)}" for action in actions]
+        self.story.append(self._wait())
+        try:
+            for action in actions:
+                moment.check_action(action)
+                self._perform(action)
+            self.newest = max([self.newest, *self.fleet.generations])
+            moment.check_after(actions)
+        except AssertionError as broken:
+            self.broken = True
+            broken.add_note("\n".join(["the story so far:", *self.story]))
+            raise
+        return actions
+
+    def _write(self, fact: Fact) -> None:
+        passed = self.now - self._told_at
+        self._told_at = self.now
+        self.story.append(f"> {f'+{passed:.15g} ' if passed else ''}{tell_fact(fact)}")
+
+    def _wait(self) -> str:
+        deadline = self.fleet.deadline
+        return f"  wait {deadline - self.now:.6g}" if deadline < math.inf else "  rest"
+
+    def _happen(self, fact: Fact) -> None:
+        match fact:
+            case WorkerReady():
+                process = self.processes.get(fact.worker)
+                if process and process.life is Life.BOOTING:
+                    process.life = Life.SERVING
+                    if process.lease in self.unfed:
+                        self.unfed[process.lease].since = self.now
+            case WorkerExited() | SpawnFailed():
+                self.processes.pop(fact.worker, None)
+            case Quiet():
+                self.unfed.pop(fact.lease, None)
+            case Recycle():
+                if fact.worker in self.processes:
+                    self.processes[fact.worker].recycled = True
+            case Reload():
+                self.asked[fact.request] = fact.spec
+                self.asked_before[fact.request] = self.newest
+            case _:
+                pass
+
+    # --- Actions ---------------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self.processes[action.worker] = Process(
+                    action.worker, action.spec, action.lease, told_at=self.now
+                )
+                self.specs[action.worker.generation] = action.spec
+            case Feed():
+                self._feed(action)
+            case Drain():
+                self._end(action.worker, Life.DRAINING)
+            case Kill():
+                self._end(action.worker, Life.KILLED)
+            case Committed() | Aborted():
+                self.answers |= dict.fromkeys(action.requests, action)
+                self.newest = max(self.newest, action.generation)
+            case Stopped():
+                self.stopped = True
+            case _:
+                pass
+
+    def _end(self, worker: WorkerId, life: Life) -> None:
+        self.processes[worker].life = life
+        self.processes[worker].told_at = self.now
+
+    def _feed(self, action: Feed) -> None:
+        after = dict(action.leases)
+        for lease in self.fed.keys() - after.keys():
+            users = [p.spec.drain_timeout for p in self.processes.values() if p.lease == lease]
+            self.unfed[lease] = Unfed(self.now, min(users, default=0.0))
+        for lease in after:
+            self.unfed.pop(lease, None)
+        self.fed = after
+
+    # --- What there is ---------------------------------------------------------------------------
+
+    def having(self, *lives: Life) -> list[WorkerId]:
+        """The processes with one of these lives."""
+        return sorted(p.id for p in self.processes.values() if p.life in lives)
+
+    def serving(self) -> list[Process]:
+        """Those that take new connections now."""
+        return [
+            p for p in self.processes.values() if p.life is Life.SERVING and p.lease in self.fed
+        ]
+
+    def at_rest(self) -> bool:
+        """Whether the current generation, whole and alone, is all there is."""
+        fleet, current = self.fleet, self.fleet.current
+        if current is None:
+            return not self.processes and fleet.trial is None
+        return (
+            fleet.trial is None
+            and fleet.pending is None
+            and not self.unfed
+            and list(fleet.generations) == [current.number]
+            and len(self.processes) == current.wanted
+            and all(p.life is Life.SERVING and not p.recycled for p in self.processes.values())
+            and self.fed == {current.lease: 1}
+        )
+
+    # --- Whole worlds ----------------------------------------------------------------------------
+
+    def be_kind(self) -> None:
+        """Let everything go well until nothing is left to do."""
+        for _ in range(400):
+            self._go_well()
+            if self.stopped or self.at_rest():
+                return
+            self.due()
+        raise self._stuck("it never comes to rest, though all goes well")
+
+    def _go_well(self) -> None:
+        doing = True
+        while doing:
+            doing = False
+            for worker in self.having(Life.BOOTING, Life.DRAINING, Life.KILLED):
+                process = self.processes.get(worker)
+                if process and process.life is Life.BOOTING:
+                    self.ready(worker)
+                elif process:
+                    self.exit(worker, status=-9 if process.life is Life.KILLED else 0)
+                doing = True
+            for lease in sorted(self.unfed):
+                # A queue that nobody works off does not become empty.
+                if any(
+                    p.life is Life.SERVING and p.lease == lease for p in self.processes.values()
+                ):
+                    self.quiet(lease)
+                    doing = True
+
+    def be_hostile(self) -> None:
+        """Let nothing get ready and nothing end but by KILL, until every rollout has ended."""
+        for _ in range(400):
+            if self.fleet.trial is None and self.fleet.pending is None:
+                return
+            killed = self.having(Life.KILLED)
+            if killed:
+                self.exit(*killed, status=-9)
+            else:
+                self.due()
+        raise self._stuck("a rollout does not end in a hostile world")
+
+    def _stuck(self, why: str) -> AssertionError:
+        stuck = AssertionError(why)
+        stuck.add_note("\n".join(["the story so far:", *self.story[-200:]]))
+        return stuck
