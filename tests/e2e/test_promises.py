@@ -189,6 +189,22 @@ def test_p7_a_broken_deploy_changes_nothing_and_says_why(tmp_path: Path) -> None
         assert {worker["pid"] for worker in manager.workers()} == before
 
 
+def test_p7_what_waits_for_a_generation_that_died_in_probation_is_answered(tmp_path: Path) -> None:
+    """It looks ready, then dies at its first connection, which nobody of it has accepted."""
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN, rollout="probation = 2")) as manager:
+        trap = "import os, select\nselect.select([3], [], [])\nos._exit(1)\n"
+        (app.directory / "version.py").write_text(trap)
+        with Load(manager.target(), LOAD) as load:
+            done = manager.reload()
+            app.deploy("1")
+            wait_for(lambda: "the queue it was started for is empty" in manager.log, "the rescue")
+        assert done.code == 1
+        assert "after it was ready" in done.answer[0]["reason"]
+        assert not load.result.lost, load.result.failures()
+        assert len(load.result.rows) > 100
+
+
 def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
     """Done when 5: after 200 reloads the manager is what it was after the tenth."""
     app = App("plain", tmp_path)
