@@ -25,6 +25,7 @@ from pathlib import Path
 from sockmgr.core.errors import SpawnError
 
 SHELL = "/bin/sh"
+ENV = "/usr/bin/env"
 _CAP_SYS_RESOURCE = 24
 
 # Variables that a shell drops (no identifiers), changes or refuses to take over; dash(1), bash(1).
@@ -34,8 +35,8 @@ _OF_THE_SHELL = frozenset({
     "BASHOPTS", "BASHPID", "BASH_VERSINFO", "FUNCNAME", "DIRSTACK", "PIPESTATUS", "RANDOM",
     "SRANDOM", "SECONDS", "HISTCMD", "POSIXLY_CORRECT",
 })  # fmt: skip
-# Those it sets by itself, but that can be put back: PWD and OLDPWD by cd, SHLVL by bash and ash.
-_RESTORED = ("PWD", "OLDPWD", "SHLVL")
+# Those it sets by itself; env(1) puts them right again.
+_SET_BY_A_SHELL = ("PWD", "OLDPWD", "SHLVL", "_")
 
 # Names as in getrlimit(2) without RLIMIT_; prlimit(1) has an option of the same name for each.
 LIMITS = frozenset({
@@ -137,11 +138,17 @@ def _chain(launch: Launch) -> list[str]:
     moves = not _is_here(launch.cwd)
     if not (launch.set_listen_pid or moves or launch.umask is not None):
         return [*before, *program]
-    if os.access(SHELL, os.X_OK) and all(map(_survives_a_shell, launch.env)):
+    if _shell_will_do(launch):
         # As the worker's user: root may be a stranger in the worker's directory (NFS).
         return [*before, *_shell(launch), *program]
     # First, because the worker's user need not be able to read our Python.
     return [*_launcher(launch), *before, *program]
+
+
+def _shell_will_do(launch: Launch) -> bool:
+    there = os.access(SHELL, os.X_OK) and os.access(ENV, os.X_OK)
+    # env(1) would take a program with '=' in its path for a variable.
+    return there and "=" not in _path(launch) and all(map(_survives_a_shell, launch.env))
 
 
 def _survives_a_shell(name: str) -> bool:
@@ -149,18 +156,16 @@ def _survives_a_shell(name: str) -> bool:
 
 
 def _shell(launch: Launch) -> list[str]:
-    # Values are positional parameters, so nothing in them is ever code. bash as sh also sets `_`.
-    steps = ['cd -P -- "$1"', "shift"]
-    values = [launch.cwd]
+    # Values are positional parameters, so nothing in them is ever code.
+    steps, values = ['cd -P -- "$1"', "shift"], [launch.cwd]
     if launch.umask is not None:
         steps += ['umask "$1"', "shift"]
         values.append(f"{launch.umask:04o}")
-    steps.append(f"unset {' '.join(_RESTORED)}")
-    for name in _RESTORED:
-        if name in launch.env:
-            steps += ['export "$1"', "shift"]
-            values.append(f"{name}={launch.env[name]}")
-    steps.append('LISTEN_PID=$$ exec "$@"' if launch.set_listen_pid else 'exec "$@"')
+    for name in _SET_BY_A_SHELL:
+        values += [] if name in launch.env else ["-u", name]
+    values += [f"{name}={launch.env[name]}" for name in _SET_BY_A_SHELL if name in launch.env]
+    listen_pid = "LISTEN_PID=$$ " if launch.set_listen_pid else ""
+    steps.append(f'{listen_pid}exec {ENV} "$@"')
     return [SHELL, "-c", " && ".join(steps), "sh", *values]
 
 
@@ -312,10 +317,10 @@ def _check_interpreter(launch: Launch, path: str) -> None:
             line = file.read(256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
     except OSError:  # executable but not readable: the kernel will judge
         return
-    words = line[2:].split(None, 1) if line.startswith(b"#!") else []
-    if words and not Path(launch.cwd, os.fsdecode(words[0])).exists():
+    found = re.match(rb"#![ \t]*([^ \t\0]+)", line)
+    if found and not Path(launch.cwd, os.fsdecode(found[1])).exists():
         raise SpawnError(
-            f"cannot run {path}: its interpreter {os.fsdecode(words[0])!r} does not exist",
+            f"cannot run {path}: its interpreter {os.fsdecode(found[1])!r} does not exist",
             do="correct the first line of the file, or build the environment it is part of anew",
         )
 
