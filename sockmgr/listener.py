@@ -1,6 +1,6 @@
 """One configured listener: its queues, their health and their repair.
 
-Owns every socket of the listener and, for a unix path that it created, the path. Closes, shuts
+Owns every socket of the listener, and the path of a unix socket that it bound. Closes, shuts
 down or rebinds nothing while the listener is configured, but for a unix socket that a worker made
 useless. Knows nothing of workers: `lease` n is a number that the core uses.
 """
@@ -8,15 +8,16 @@ useless. Knows nothing of workers: `lease` n is a number that the core uses.
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
 from sockmgr.core.model import Listen, Scheme
 from sockmgr.kernel import handshakes, queues, sockets, steering
+from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
 
 _log = Log("sockmgr.listener")
@@ -32,6 +33,14 @@ _GIVEN_UP = 10.0
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One sentence on what was found, and whether all is well again."""
+
+    text: str
+    mended: bool = True
+
+
 class Listener:
     """The sockets of one name in the config. Open or adopt one; close() when it is removed."""
 
@@ -44,11 +53,13 @@ class Listener:
         self._only = only
         self._pool = pool
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
-        self._node = self._look()
+        self._name: UnixName | None = None  # of a unix socket with a path
+        if listen.address.scheme is Scheme.UNIX:
+            self._name = UnixName(Path(listen.address.path))
         self._created_path = False
         self._peak = 0
-        self._complained = ""
-        self._told: list[str] = []  # what was mended since the last inspect()
+        self._mended: list[_Finding] = []  # since the last inspect()
+        self._stuck: set[str] = set()  # what the last inspect() could not mend
         self._epoll = select.epoll()
         for queue in self.queues:
             self._watch(queue)
@@ -62,8 +73,7 @@ class Listener:
         sock = sockets.bind(listen, reuse_port=inet)
         if not inet:
             listener = cls(listen, sock, None, _UNIX)
-            listener._created_path = listen.address.scheme is Scheme.UNIX
-            listener._keep_name()
+            listener._created_path = True
             return listener
         return cls._group(listen, [sock], {0: 1})
 
@@ -85,9 +95,7 @@ class Listener:
         if first.type == socket.SOCK_STREAM and queues.backlog(first) < _reachable(listen):
             first.listen(listen.backlog)
         if first.family == socket.AF_UNIX:
-            listener = cls(listen, first, None, _UNIX)
-            listener._keep_name()
-            return listener
+            return cls(listen, first, None, _UNIX)
         try:
             return cls(listen, None, steering.Pool.join(first, backlog=listen.backlog), "")
         except ListenError as error:
@@ -166,7 +174,8 @@ class Listener:
         """Return the fd of queue `n`, borrowed, after making as many queues as that needs."""
         if self._pool is None:
             return self.queues[0].fileno()
-        self._told += self._mend_shutdown()  # or the new queue would get a wrong number
+        # First, or the new queue would get a wrong number.
+        self._mended += [each for each in self._mend_shutdown() if each.mended]
         while len(self._pool) <= n:
             self._pool.grow(backlog=self.listen.backlog)
             self._watch(self.queues[-1])
@@ -227,16 +236,19 @@ class Listener:
     def inspect(self) -> list[str]:
         """Look at everything that workers can do to a listener, mend it, and tell in sentences."""
         self._epoll.poll(0)
-        told = [*self._told, *self._mend_shutdown(), *self._mend_path(), *self._mend_backlog()]
-        self._told.clear()
+        found = [*self._mended, *self._mend_shutdown(), *self._mend_name(), *self._mend_backlog()]
+        self._mended.clear()
+        told = [each.text for each in found if each.text not in self._stuck]
+        self._stuck = {each.text for each in found if not each.mended}
         self._drop_retired()
         return [f"listener {self.listen.name}: {each}" for each in told]
 
     def close(self) -> None:
         """Close every socket and remove the path: the listener is no longer configured."""
-        if self._created_path and self._node and self._look() == self._node:
-            Path(self.listen.address.path).unlink(missing_ok=True)
-        self._drop_spare()
+        if self._name is not None:
+            if self._created_path:
+                self._name.remove()
+            self._name.release()
         self._epoll.close()
         for queue in (*self.queues, *self._retired):
             queue.close()
@@ -247,7 +259,7 @@ class Listener:
             # cannot be mended does not keep the manager awake.
             self._epoll.register(queue, select.EPOLLRDHUP | select.EPOLLET)
 
-    def _mend_shutdown(self) -> list[str]:
+    def _mend_shutdown(self) -> list[_Finding]:
         down = [
             n
             for n, queue in enumerate(self.queues)
@@ -259,108 +271,73 @@ class Listener:
             if self._pool is not None:
                 self._pool.revive(down, backlog=self.listen.backlog)
             elif self.queues[0].family == socket.AF_UNIX:
-                return self._replace("a worker shut the socket down")
+                return [self._replace("a worker shut the socket down")]
             else:
                 self.queues[0].listen(self.listen.backlog)
         except OSError as error:
-            return self._complain(
-                "a worker shut the socket down, and it cannot listen again: "
-                f"{(error.strerror or '').lower()}"
-            )
+            what = "a worker shut the socket down, and it cannot listen again"
+            return [_Finding(f"{what}: {(error.strerror or '').lower()}", mended=False)]
         if len(down) > 1:
-            return [f"a worker shut {len(down)} sockets down; they listen again"]
-        return ["a worker shut the socket down; it listens again"]
+            return [_Finding(f"a worker shut {len(down)} sockets down; they listen again")]
+        return [_Finding("a worker shut the socket down; it listens again")]
 
-    def _mend_backlog(self) -> list[str]:
+    def _mend_backlog(self) -> list[_Finding]:
         wanted = _reachable(self.listen)
-        told = []
+        shrunk = []
         for queue in self.queues:
             if queue.type != socket.SOCK_STREAM or not queues.is_listening(queue):
                 continue
             found = queues.backlog(queue)
             if found < wanted:
                 queue.listen(self.listen.backlog)
-                told.append(f"a worker shrank the backlog to {found}; it is {wanted} again")
-        return told[:1]
+                shrunk.append(f"a worker shrank the backlog to {found}; it is {wanted} again")
+        return [_Finding(text) for text in shrunk[:1]]
 
-    # --- The name of a unix socket -------------------------------------------------------------
-
-    @property
-    def _path(self) -> Path:
-        return Path(self.listen.address.path)
-
-    @property
-    def _spare(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.sockmgr")
-
-    def _look(self) -> tuple[int, int] | None:
-        """Return what is at the path: its device and inode."""
-        if self.listen.address.scheme is not Scheme.UNIX:
-            return None
-        return _identity(self._path)
-
-    def _keep_name(self) -> None:
-        """Give the socket's node a second, hidden name, from which the first can be restored."""
-        if self._node is None:
-            return
-        try:
-            self._spare.unlink(missing_ok=True)
-            os.link(self._path, self._spare, follow_symlinks=False)
-        except OSError as error:
-            _log.debug("no spare name", listener=self.listen.name, error=error)
-
-    def _drop_spare(self) -> None:
-        if self._node is not None and _identity(self._spare) == self._node:
-            self._spare.unlink(missing_ok=True)
-
-    def _mend_path(self) -> list[str]:
-        found = self._look()
-        if self._node is None or found == self._node:
+    def _mend_name(self) -> list[_Finding]:
+        name = self._name
+        if name is None or name.holds:
             return []
-        if found is not None and not (self._path.is_socket() and sockets.is_stale(self._path)):
-            return self._complain(
-                f"{self._path} is now something else, and new connections do not reach us; "
-                "remove it and reload"
-            )
-        did = "removed" if found is None else "replaced"
-        if _identity(self._spare) == self._node:
-            beside = self._path.with_name(f".{self._path.name}.new")
-            os.link(self._spare, beside)
-            beside.rename(self._path)
-            return [f"a worker {did} {self._path}; it is there again"]
-        return self._replace(f"a worker {did} {self._path}")
+        if not name.vacant and not (name.is_socket and sockets.is_stale(name.path)):
+            return [
+                _Finding(
+                    f"{name.path} is now something else, and new connections do not reach us; "
+                    "remove it and reload",
+                    mended=False,
+                )
+            ]
+        did = f"a worker {'removed' if name.vacant else 'replaced'} {name.path}"
+        if name.restore():
+            return [_Finding(f"{did}; it is there again")]
+        return [self._replace(did)]
 
-    def _replace(self, because: str) -> list[str]:
-        """Bind a new unix socket over the path; the old one lives until its queue is empty."""
+    def _replace(self, because: str) -> _Finding:
+        """Bind a new unix socket over the path; the old one lives until its queue is empty.
+
+        An abstract name is free only when its last holder is gone, so that may well fail.
+        """
         try:
-            fresh = sockets.bind_over(self.listen) if self._node else self._bind_abstract()
+            if self._name is None:
+                fresh = sockets.bind(self.listen, reuse_port=False)
+            else:
+                fresh = sockets.bind_over(self.listen)
         except ListenError as error:
-            return self._complain(f"{because}, and {error.what}")
+            return _Finding(f"{because}, and {error.what}", mended=False)
         old = self.queues[0]
         self._epoll.unregister(old)
         self._retired.append(old)
         self._only = fresh
         self._watch(fresh)
-        self._drop_spare()
-        self._node = self._look()
-        self._keep_name()
-        return [f"{because}; it is bound anew, and only workers started from now on accept there"]
-
-    def _bind_abstract(self) -> socket.socket:
-        """Abstract names free themselves only with the last holder, so this may well fail."""
-        return sockets.bind(self.listen, reuse_port=False)
+        if self._name is not None:
+            self._name.release()
+            self._name = UnixName(self._name.path)
+        return _Finding(
+            f"{because}; it is bound anew, and only workers started from now on accept there"
+        )
 
     def _drop_retired(self) -> None:
         for sock in [each for each in self._retired if not queues.queued(each)]:
             self._retired.remove(sock)
             sock.close()
-
-    def _complain(self, sentence: str) -> list[str]:
-        """Tell what a human must mend, once."""
-        if sentence == self._complained:
-            return []
-        self._complained = sentence
-        return [sentence]
 
 
 def _check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:
@@ -376,14 +353,6 @@ def _check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:
                 do="give each its own name (FileDescriptorName=), or set ReusePort=yes and "
                 "repeat the same ListenStream=",
             )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _reachable(listen: Listen) -> int:

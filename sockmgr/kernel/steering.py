@@ -88,7 +88,7 @@ class Pool:
         return dict(self._fed)
 
     def grow(self, *, backlog: int) -> None:
-        """Add one queue that gets no connection until it is fed."""
+        """Add one queue that gets no connection until it is fed. None may be shut down now."""
         # The program in effect never returns an index that did not exist when it was attached,
         # so the new member may listen at once.
         twin = _bind_twin(self._queues[0])
@@ -113,20 +113,8 @@ class Pool:
             self._fed = before
             raise
 
-    def down(self) -> list[int]:
-        """Return the numbers of the TCP queues that somebody shut down.
-
-        grow() and feed() count on there being none.
-        """
-        return [
-            number
-            for number, queue in enumerate(self._queues)
-            if queue.type == socket.SOCK_STREAM
-            and not queue.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        ]
-
     def revive(self, down: Sequence[int], *, backlog: int) -> None:
-        """Make the queues `down` listen again and steer as before.
+        """Make the queues `down`, which somebody shut down, listen again and steer as before.
 
         Raises OSError if one cannot listen, because another socket took the address; the others
         do then, and it may be tried again.

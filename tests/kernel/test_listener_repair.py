@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
 from sockmgr.core.model import Address, Listen, Scheme
-from sockmgr.kernel import queues
+from sockmgr.kernel import queues, sockets
+from sockmgr.listener import Listener
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import connect, opened, readable, take, tcp, unix
 
@@ -72,6 +75,8 @@ def test_a_socket_whose_port_was_taken_is_told_once_and_mended_when_free() -> No
         thief.bind(listener.queues[0].getsockname())
         thief.listen()
         assert "cannot listen again: address already in use" in listener.inspect()[0]
+        assert listener.inspect() == []
+        listener.lease(0)
         assert listener.inspect() == []
         thief.close()
         assert "listens again" in listener.inspect()[0]
@@ -152,7 +157,15 @@ def test_a_unix_path_that_another_serves_or_keeps_a_file_at_is_told_once(tmp_pat
         path.unlink()
         path.write_text("precious")
         assert listener.inspect() == []
-    assert path.read_text() == "precious"
+        assert path.read_text() == "precious"
+        path.unlink()
+        assert "there again" in listener.inspect()[0]
+        with connect(listener):
+            take(listener, 0)
+        path.unlink()
+        path.mkdir()
+        assert "something else" in listener.inspect()[0]
+    assert path.is_dir()
 
 
 def test_a_unix_socket_that_was_shut_down_is_bound_anew_over_its_path(tmp_path: Path) -> None:
@@ -170,6 +183,31 @@ def test_a_unix_socket_that_was_shut_down_is_bound_anew_over_its_path(tmp_path: 
         assert readable(listener.watch_fd(), 5)
         assert len(listener.inspect()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_went_away_with_the_path_is_told_and_mended_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run" / "s"
+    path.parent.mkdir()
+    with opened(unix(path)) as listener:
+        shutil.rmtree(path.parent)
+        assert "there is no directory" in listener.inspect()[0]
+        assert listener.inspect() == []
+        path.parent.mkdir()
+        assert "bound anew" in listener.inspect()[0]
+        with connect(listener):
+            take(listener, 0)
+
+
+def test_an_adopted_socket_whose_path_is_gone_is_bound_anew(tmp_path: Path) -> None:
+    sock = sockets.bind(unix(tmp_path / "s"), reuse_port=False)
+    (tmp_path / "s").unlink()
+    with contextlib.closing(Listener.adopt(unix(tmp_path / "s"), [sock])) as listener:
+        assert "bound anew" in listener.inspect()[0]
+        with connect(listener):
+            take(listener, 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]  # whose it is, nobody knows
 
 
 def test_an_abstract_socket_that_was_shut_down_is_told_once() -> None:

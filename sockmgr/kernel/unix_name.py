@@ -1,0 +1,88 @@
+"""The name of a unix socket in the file system, and a second one from which it is restored.
+
+A socket outlives its name, and no name can be given to a socket that has none left; so a hidden
+hard link is kept beside it. Owns that link; whose the name itself is, the caller knows.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+class UnixName:
+    """The node that is at `path` now: what a socket was bound to."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember what is at `path`, and keep a spare link to it if that is possible."""
+        self.path = path
+        self._spare = path.with_name(f".{path.name}.sockmgr")
+        self._identity = _identity(path)
+        self._linked = False
+        if self._identity is None:
+            return
+        try:
+            self._spare.unlink(missing_ok=True)
+            os.link(path, self._spare, follow_symlinks=False)
+            self._linked = True
+        except OSError:  # not our directory, or no hard links here: restore() will say so
+            return
+
+    @property
+    def holds(self) -> bool:
+        """Whether the path still leads to the socket."""
+        return self._identity is not None and _identity(self.path) == self._identity
+
+    @property
+    def vacant(self) -> bool:
+        """Whether there is nothing at the path at all."""
+        return _identity(self.path) is None
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the path leads to a socket, ours or not."""
+        try:
+            return stat.S_ISSOCK(self.path.lstat().st_mode)
+        except OSError:
+            return False
+
+    def restore(self) -> bool:
+        """Put the name back in one step, over whatever is there; say whether it could be done."""
+        if not self._linked or _identity(self._spare) != self._identity:
+            return False
+        beside = self.path.with_name(f".{self.path.name}.new")
+        try:
+            beside.unlink(missing_ok=True)  # a crash may have left it
+            os.link(self._spare, beside, follow_symlinks=False)
+            beside.rename(self.path)
+        except OSError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Remove the spare link."""
+        if self._linked and _identity(self._spare) == self._identity:
+            _unlink(self._spare)
+        self._linked = False
+
+    def remove(self) -> None:
+        """Remove the name itself if it still leads to the socket, and the spare link."""
+        if self.holds:
+            _unlink(self.path)
+        self.release()
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:  # gone already, or in a directory that is not ours any more
+        return
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
