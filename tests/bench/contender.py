@@ -175,8 +175,8 @@ copy_env = True
 
 def _circus_reload(_: int, directory: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "circus.circusctl", "--endpoint", f"ipc://{directory}/circus.sock",
-         "reload", "web"],
+        [sys.executable, "-m", "circus.circusctl", "--timeout", "60",
+         "--endpoint", f"ipc://{directory}/circus.sock", "reload", "web", "--waiting"],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
 
