@@ -52,7 +52,7 @@ def _env(value: Value) -> tuple[tuple[str, str], ...]:
     pairs = []
     for variable, entry in value.entries().items():
         if not variable or "=" in variable or "\0" in variable:
-            raise entry.refused("is not a name for an environment variable")
+            raise entry.refused("is not a name for a variable", do="allowed: a text without =")
         if variable in RESERVED_ENV:
             raise entry.refused("is set by sockmgr itself for each worker", do="remove it from env")
         pairs.append((variable, entry.text('a text: numbers need quotes too, PORT = "80"')))
