@@ -394,7 +394,7 @@ class Fleet:
         allowed = (self.current or draining[-1]).spec.rollout.max_draining
         for generation in draining[: max(0, len(draining) - allowed)]:
             for worker in generation.workers.values():
-                self._kill(worker, f"more than {allowed} generations are draining")
+                self._kill(worker, f"more than max_draining = {allowed} generations are draining")
 
     def _drain(self, targets: Targets) -> None:
         for generation in self.generations.values():
@@ -479,7 +479,7 @@ class Fleet:
             if not targets.manned(lease):
                 yield since + RESCUE_DELAY
         for generation in self.generations.values():
-            if generation.phase is Phase.RETIRING:
-                yield generation.deadline
-            else:
+            if generation.phase is not Phase.RETIRING:
                 yield generation.not_before
+            elif targets.target(generation):
+                yield generation.deadline

@@ -37,7 +37,7 @@ from sockmgr.core.model import (
 if TYPE_CHECKING:
     from tests.core.world import World
 
-IDLE_TICKS = 4  # as many soft deadlines may pass in a row without anything to do
+IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do
 LIVES = {"booting": State.STARTING, "serving": State.READY, "draining": State.DRAINING,
          "killed": State.KILLED}  # fmt: skip
 
@@ -276,7 +276,7 @@ class Moment:
         world, deadline = self.world, self.world.fleet.deadline
         waits = any(p.life != "serving" for p in world.processes.values())
         if not world.fleet.stopping:
-            waits = waits or bool(world.fleet.trial or world.unfed)
+            waits = waits or bool(world.fleet.trial or world.fleet.unquiet)
         if waits:
             assert deadline < math.inf, "P5: somebody waits, and nothing is due"
         spawned = [a for a in actions if isinstance(a, Spawn)]
