@@ -25,13 +25,17 @@ from sockmgr.kernel import process, readiness
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.listener import Listener
+from sockmgr.log import Log
 from sockmgr.output import Output, Sink
 from sockmgr.probe import Probe
 from sockmgr.resolve import worker_argv, worker_environment
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
+STARVED = 1.0  # seconds that a boot at low priority has waited for a CPU: long enough
 KILL_SIGNAL = 9
+
+log = Log("sockmgr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ class Running:
         self._lowered = command.background and around.can_restore_priority
         if self._lowered:
             process.lower_priority(self.pid)
+            self._mind_starvation()
         self._watch()
 
     @property
@@ -127,6 +132,7 @@ class Running:
         """Let go of the process and the pipe; nothing more is put."""
         self._around.loop.remove_reader(self.process.pidfd)
         self._stop_watching()
+        self._lowered = False
         self.output.close()
         self.process.close()
 
@@ -195,6 +201,17 @@ class Running:
         if self._lowered:
             self._lowered = False
             process.restore_priority(self.pid)
+
+    def _mind_starvation(self) -> None:
+        """Be polite to live traffic, not to a busy machine for ever: a rollout must end."""
+        if not self._lowered:
+            return
+        if process.waited_for_cpu(self.pid) > STARVED:
+            self._lowered = False
+            process.restore_priority(self.pid)
+            log.info("boot priority restored", worker=self.name, waited=STARVED)
+            return
+        self._around.loop.call_later(STARVED / 4, self._mind_starvation)
 
     def _stop_watching(self) -> None:
         if self._timer:

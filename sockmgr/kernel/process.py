@@ -103,7 +103,7 @@ class Process:
         except ProcessLookupError:
             return False
         except PermissionError as error:  # sudo and other programs that change their user
-            log.error("cannot signal worker", pid=self.pid, error=error.strerror)  # noqa: TRY400
+            log.error("cannot signal worker", pid=self.pid, error=error.strerror)
             return False
         return True
 
@@ -274,13 +274,24 @@ def restore_priority(pid: int) -> None:
         _set_group_priority(group, normal)
 
 
+def waited_for_cpu(pid: int) -> float:
+    """Return for how many seconds the first thread of a process was runnable but did not run.
+
+    0 where the kernel does not count it (CONFIG_SCHED_INFO) or the process is gone.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
 def _set_group_priority(group: int, priority: int) -> None:
     try:
         os.setpriority(os.PRIO_PGRP, group, priority)
     except ProcessLookupError:
         pass
     except PermissionError as error:
-        log.error("cannot restore priority", group=group, error=error.strerror)  # noqa: TRY400
+        log.error("cannot restore priority", group=group, error=error.strerror)
 
 
 def _has_capability(number: int) -> bool:
