@@ -88,7 +88,7 @@ class Rollout:
     probation: float = 0.5
     max_failed_starts: int = 3
     start_concurrency: int = 2
-    max_draining: int = 2
+    max_draining: int = 4
     exclusive: bool = False
 
 
