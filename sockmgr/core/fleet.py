@@ -7,10 +7,11 @@ The policy is level-triggered. Facts only change records; `_settle` then compare
 with what is wanted (targets.py), again and again, until nothing is left to do:
 
 1. deadlines that have passed are acted on,
-2. the rollout under way is judged: cut over, commit, abort or wait,
-3. a reload that waits becomes the next rollout,
+2. a reload that waits becomes the rollout under way if there is none,
+3. the rollout is judged: cut over, commit, abort or wait,
 4. the leases to feed are worked out,
-5. each generation is filled or drained to its target.
+5. each generation is drained to its target,
+6. and when all that has come to rest, each is filled to its target.
 
 A *lease* is the number of a queue in the pool of each listener. A generation's workers share one.
 The caller must perform the actions in order, before it waits for anything, and must come back with
@@ -235,9 +236,15 @@ class Fleet:
         while told != len(self._out):
             told = len(self._out)
             self._expire()
-            self._judge()
             self._begin()
-            self._meet(self._targets())
+            self._judge()
+            targets = self._targets()
+            self._give_up(targets)
+            self._feed(targets)
+            self._limit(targets)
+            self._drain(targets)
+            if told == len(self._out):
+                self._fill(targets)
         for number in [n for n, g in self.generations.items() if self._finished(g)]:
             self.generations.pop(number).become(Phase.GONE, self._now)
         self._tell()
@@ -251,13 +258,6 @@ class Fleet:
             stopping=self.stopping,
             now=self._now,
         )
-
-    def _meet(self, targets: Targets) -> None:
-        self._give_up(targets)
-        self._feed(targets)
-        self._limit(targets)
-        self._drain(targets)
-        self._fill(targets)
 
     def _finished(self, generation: Generation) -> bool:
         return generation.phase is Phase.RETIRING and not generation.workers
