@@ -1,0 +1,692 @@
+"""What the fleet does, one claim a test. Every step is also held against promises.py by the world."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sockmgr.core.fleet import BACKOFF_MAX, SPAWN_BATCH, STEADY, Fleet
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import (
+    Aborted,
+    Action,
+    Committed,
+    Drain,
+    Feed,
+    Kill,
+    Phase,
+    Quiet,
+    Reload,
+    Rollout,
+    Serving,
+    Spawn,
+    State,
+    Stopped,
+    Surge,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+)
+from tests.core.story import BROKEN, make_spec
+from tests.core.world import Life, World
+
+ONE = Surge(amount=1)
+
+
+def serving(**settings: object) -> World:
+    """Return a world in which version v1 serves, with all its workers."""
+    world = World()
+    world.start(make_spec("v1", **settings))
+    world.be_kind()
+    return world
+
+
+def spawned(actions: list[Action]) -> list[str]:
+    return [str(a.worker) for a in actions if isinstance(a, Spawn)]
+
+
+def drained(actions: list[Action]) -> list[str]:
+    return [str(a.worker) for a in actions if isinstance(a, Drain)]
+
+
+def killed(actions: list[Action]) -> list[str]:
+    return [str(a.worker) for a in actions if isinstance(a, Kill)]
+
+
+def verdict(actions: list[Action]) -> Committed | Aborted:
+    (found,) = (a for a in actions if isinstance(a, Committed | Aborted))
+    return found
+
+
+def aborted(actions: list[Action]) -> Aborted:
+    found = verdict(actions)
+    assert isinstance(found, Aborted)
+    return found
+
+
+# --- The first generation ------------------------------------------------------------------------
+
+
+def test_the_first_generation_is_fed_before_it_is_ready_so_connections_wait_in_its_queue() -> None:
+    world = World()
+    actions = world.start(make_spec("v1", workers=2))
+    assert isinstance(actions[0], Feed)
+    assert spawned(actions) == ["1.1", "1.2"]
+
+
+def test_serving_is_told_once_when_all_wanted_workers_are_ready() -> None:
+    world = World()
+    world.start(make_spec("v1", workers=2))
+    assert not any(isinstance(a, Serving) for a in world.ready("1.1"))
+    assert any(isinstance(a, Serving) for a in world.ready("1.2"))
+    world.exit("1.2", status=1)
+    world.sleep(1)
+    assert not any(isinstance(a, Serving) for a in world.ready("1.2"))
+
+
+def test_a_first_generation_that_crashes_is_tried_for_ever_ever_later() -> None:
+    world = World()
+    world.start(make_spec("v1"))
+    waits = []
+    for _ in range(14):
+        assert not spawned(world.exit("1.1", status=1))
+        waits.append(world.fleet.deadline - world.now)
+        assert spawned(world.due()) == ["1.1"]
+    assert waits == sorted(waits)
+    assert waits[0] < 1
+    assert waits[-1] == pytest.approx(BACKOFF_MAX)
+
+
+def test_a_good_reload_mends_a_first_generation_that_crash_loops() -> None:
+    world = World()
+    world.start(make_spec("v1"))
+    for _ in range(5):
+        world.exit("1.1", status=1)
+        world.due()
+    world.exit("1.1", status=1)
+    world.reload(make_spec("v2"))
+    assert any(isinstance(a, Committed) for a in [*world.ready("2.1"), *world.sleep(5)])
+    assert world.fleet.generations[2].lease == 0, "it inherits what waits in the queue"
+
+
+def test_the_backoff_belongs_to_the_generation_so_a_good_one_starts_at_once() -> None:
+    world = World()
+    world.start(make_spec("v1"))
+    for _ in range(8):
+        world.exit("1.1", status=1)
+        world.due()
+    world.exit("1.1", status=1)
+    assert spawned(world.reload(make_spec("v2"))) == ["2.1"]
+
+
+def test_a_crash_loop_cannot_dodge_its_backoff_by_another_slot() -> None:
+    world = serving(workers=3)
+    world.exit("1.1", status=1)
+    world.exit("1.2", status=1)
+    assert not spawned(world.exit("1.3", status=1))
+    assert world.fleet.deadline - world.now == pytest.approx(0.8)
+
+
+def test_a_worker_that_was_steady_is_replaced_at_once() -> None:
+    world = serving()
+    world.wait(STEADY)
+    assert spawned(world.exit("1.1", status=-9)) == ["1.1"]
+
+
+def test_a_service_that_a_reload_adds_is_committed_like_any_other() -> None:
+    world = World()
+    assert spawned(world.reload(make_spec("v1"))) == ["1.1"]
+    world.ready("1.1")
+    assert isinstance(verdict(world.due()), Committed)
+
+
+def test_a_service_that_a_reload_adds_and_that_fails_leaves_nothing_behind() -> None:
+    world = World()
+    world.reload(make_spec("v1", workers=2))
+    world.ready("1.1")
+    actions = world.exit("1.2", status=BROKEN)
+    assert aborted(actions).kept == 0
+    assert drained(actions) == ["1.1"]
+    world.exit("1.1")
+    assert not world.fleet.generations
+    assert world.fleet.deadline == math.inf
+
+
+# --- P2: somebody serves -------------------------------------------------------------------------
+
+
+def test_p2_one_worker_is_replaced_only_when_the_new_one_is_ready() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    assert not drained(world.sleep(50))
+    assert not drained(world.ready("2.1"))
+    world.quiet(0)
+    world.sleep(1)
+    assert world.having(Life.DRAINING) == [WorkerId(1, 1)]
+
+
+def test_p2_a_queue_that_is_not_quiet_keeps_its_worker_until_the_timeout() -> None:
+    world = serving(drain_timeout=20.0)
+    world.reload(make_spec("v2", probation=0.0))
+    world.ready("2.1")
+    assert not drained(world.sleep(19))
+    assert drained(world.sleep(2)) == ["1.1"]
+
+
+def test_p2_a_queue_is_quiet_only_if_it_says_so_after_it_was_unfed() -> None:
+    world = serving()
+    world.quiet(0)
+    world.reload(make_spec("v2", probation=0.0))
+    assert not drained(world.ready("2.1"))
+    assert drained(world.quiet(0)) == ["1.1"]
+
+
+def test_p2_when_all_workers_crash_their_queue_stays_fed() -> None:
+    world = serving(workers=2)
+    world.exit("1.1", "1.2", status=-9)
+    assert world.fed == {0: 1}
+
+
+def test_p2_an_unproven_generation_serves_when_all_others_have_crashed() -> None:
+    world = serving()
+    world.reload(make_spec("v2", workers=2))
+    world.ready("2.1")
+    world.exit("1.1", status=-9)
+    assert world.fed == {1: 1}
+
+
+def test_p2_scaling_to_zero_drains_all_and_connections_wait() -> None:
+    world = serving(workers=2)
+    assert drained(world.scale(0)) == ["1.1", "1.2"]
+    assert world.fed == {0: 1}
+
+
+def test_p2_a_rolling_reload_to_more_workers_never_drains_a_queue_that_is_still_fed() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=4, surge=ONE, start_concurrency=4))
+    while world.fleet.trial and world.fleet.trial.phase is Phase.BOOTING:
+        world.ready(world.having(Life.BOOTING)[0])
+    world.be_kind()
+
+
+def test_p2_an_aborted_generation_that_helps_out_does_so_during_the_next_rollout() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2, probation=9.0))
+    world.ready("2.1", "2.2")
+    world.exit("1.1", "1.2", status=-9)
+    world.exit("2.1", status=-9)
+    assert world.fed == {1: 1}
+    world.reload(make_spec("v3", workers=2, surge=ONE))
+    assert world.fed == {1: 1}
+    world.be_kind()
+
+
+def test_p2_an_aborted_generation_helps_for_as_long_as_the_current_one_may_need_to_boot() -> None:
+    world = serving(workers=4, surge=ONE, drain_timeout=1.0)
+    world.reload(make_spec("v2", workers=4, surge=ONE, drain_timeout=1.0, probation=50.0))
+    for slot in (1, 2, 3, 4):
+        world.ready(f"2.{slot}")
+    world.quiet(0)
+    world.exit(*world.having(Life.DRAINING))
+    world.exit("2.1", status=-9)
+    world.sleep(30)
+    assert [p.id.generation for p in world.serving()] == [2, 2, 2]
+
+
+def test_p2_a_helper_that_is_to_go_is_unfed_and_quiet_before_it_is_told() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2, probation=9.0))
+    world.ready("2.1", "2.2")
+    world.exit("1.1", "1.2", status=-9)
+    world.exit("2.1", status=-9)
+    world.sleep(1)
+    world.ready("1.1")
+    done = world.sleep(400)
+    feed = next(n for n, a in enumerate(done) if a == Feed(leases=((0, 1),)))
+    assert feed < next(n for n, a in enumerate(done) if isinstance(a, Drain))
+
+
+def test_p2_max_draining_does_not_kill_the_generation_that_helps_out() -> None:
+    world = serving(workers=1, max_draining=0)
+    world.reload(make_spec("v2", workers=2, probation=9.0))
+    world.ready("2.1", "2.2")
+    world.exit("1.1", status=-9)
+    assert not killed(world.exit("2.1", status=-9))
+    assert [str(p.id) for p in world.serving()] == ["2.2"]
+
+
+# --- P4: who replaces whom -----------------------------------------------------------------------
+
+
+def test_p4_a_worker_that_dies_during_a_rollout_is_replaced_by_its_own_version() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2))
+    world.exit("1.1", status=-9)
+    (replacement,) = (a for a in world.sleep(1) if isinstance(a, Spawn))
+    assert replacement.spec.argv == ("v1",)
+
+
+def test_p4_a_worker_of_the_current_generation_is_replaced_in_probation_too() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2, probation=9.0))
+    world.ready("2.1", "2.2")
+    world.exit("1.1", status=-9)
+    assert spawned(world.sleep(1)) == ["1.1"]
+
+
+# --- P5: everything ends -------------------------------------------------------------------------
+
+
+def test_p5_a_worker_that_is_never_ready_ends_the_rollout_at_ready_timeout() -> None:
+    world = serving()
+    world.reload(make_spec("v2", ready_timeout=7.0))
+    verdict_ = aborted(world.sleep(7))
+    assert verdict_.reason == "worker 2.1 was not ready within 7 s"
+    assert verdict_.worker == WorkerId(2, 1)
+
+
+def test_p5_a_worker_that_ignores_its_stop_signal_is_killed_at_drain_timeout() -> None:
+    world = serving(drain_timeout=4.0)
+    assert drained(world.stop()) == ["1.1"]
+    assert killed(world.sleep(4)) == ["1.1"]
+
+
+def test_p5_a_worker_that_outlives_kill_is_killed_again_and_again() -> None:
+    world = serving()
+    world.stop_now()
+    assert killed(world.sleep(25)) == ["1.1", "1.1"]
+
+
+def test_p5_a_first_worker_that_hangs_at_its_start_is_killed_and_replaced() -> None:
+    world = World()
+    world.start(make_spec("v1", ready_timeout=5.0))
+    actions = world.sleep(6)
+    assert killed(actions) == ["1.1"]
+    assert spawned(actions) == ["1.2"]
+
+
+def test_p5_a_rollout_that_never_gets_whole_ends_at_its_own_deadline() -> None:
+    """Its workers become ready and are recycled before the last one is."""
+    world = serving()
+    world.reload(make_spec("v2", workers=2, start_concurrency=1, max_age=1.0, ready_timeout=10.0))
+    ended: list[Action] = []
+    while not ended:
+        for worker in world.having(Life.BOOTING):
+            world.now += 8
+            ended += [a for a in world.ready(worker) if isinstance(a, Committed | Aborted)]
+        ended += [a for a in world.due() if isinstance(a, Committed | Aborted)]
+    assert aborted(ended).reason == "not all of 2 workers were ready in time"
+
+
+def test_p5_scaling_up_a_rollout_gives_it_the_time_that_the_new_workers_need() -> None:
+    world = serving()
+    world.reload(make_spec("v2", start_concurrency=1, ready_timeout=10.0, max_failed_starts=1))
+    world.scale(5)
+    for _ in range(5):
+        world.sleep(9)
+        assert world.fleet.trial is not None
+        world.ready(*[w for w in world.having(Life.BOOTING) if w.generation == 2])
+    assert world.fleet.trial.phase is Phase.PROBATION
+
+
+def test_p5_a_fleet_at_rest_has_no_deadline() -> None:
+    assert serving(workers=3).fleet.deadline == math.inf
+
+
+# --- P6: verdicts --------------------------------------------------------------------------------
+
+
+def test_p6_a_storm_of_fifty_reloads_builds_two_generations_and_answers_all() -> None:
+    world = serving()
+    for number in range(50):
+        world.reload(make_spec(f"release-{number}"))
+    world.be_kind()
+    assert sorted(world.answers) == list(range(1, 51))
+    assert world.newest == 3
+    assert world.fleet.current is not None
+    assert world.fleet.current.spec.argv == ("release-49",)
+
+
+def test_p6_a_reload_waits_for_the_rollout_under_way_and_then_begins_at_once() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    assert not world.reload(make_spec("v3"))
+    actions = world.exit("2.1", status=BROKEN)
+    assert aborted(actions).requests == (1,)
+    assert spawned(actions) == ["3.1"]
+
+
+def test_p6_stop_answers_the_rollout_under_way_and_the_one_that_waits() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.reload(make_spec("v3"))
+    told = [a for a in world.stop() if isinstance(a, Aborted)]
+    assert sorted(r for a in told for r in a.requests) == [1, 2]
+    assert {a.reason for a in told} == {"the manager is stopping"}
+
+
+def test_p6_a_reload_after_stop_is_refused_at_once() -> None:
+    world = serving()
+    world.stop()
+    assert aborted(world.reload(make_spec("v2"))).reason == "the manager is stopping"
+
+
+def test_p6_stop_is_told_when_the_last_worker_is_gone_and_only_once() -> None:
+    world = serving(workers=2)
+    world.stop()
+    world.exit("1.1")
+    assert world.exit("1.2") == [Stopped()]
+    assert world.stop() == []
+
+
+def test_p6_stop_drains_what_was_on_trial_and_does_not_kill_it() -> None:
+    world = serving(max_draining=0)
+    world.reload(make_spec("v2", max_draining=0))
+    actions = world.stop()
+    assert drained(actions) == ["1.1", "2.1"]
+    assert not killed(actions)
+
+
+# --- P7: a reload that fails ---------------------------------------------------------------------
+
+
+def test_p7_broken_code_aborts_at_the_first_exit() -> None:
+    world = serving()
+    world.reload(make_spec("v2", workers=2, max_failed_starts=9))
+    failed = aborted(world.exit("2.2", status=BROKEN))
+    assert failed.reason == "worker 2.2 exited with status 3 before it was ready"
+    assert failed.kept == 1
+    assert world.fed == {0: 1}
+
+
+def test_p7_failed_starts_abort_when_there_are_too_many_and_say_how_many() -> None:
+    world = serving()
+    world.reload(make_spec("v2", max_failed_starts=2))
+    world.exit("2.1", status=1)
+    assert spawned(world.sleep(1)) == ["2.1"]
+    failed = aborted(world.fail("2.1", "permission denied"))
+    assert failed.reason == (
+        "worker 2.1 could not be started: permission denied (2 failed starts, 2 allowed)"
+    )
+
+
+def test_p7_a_death_in_probation_goes_back_to_workers_that_never_left() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2, probation=5.0))
+    world.ready("2.1", "2.2")
+    assert world.fed == {1: 1}
+    world.quiet(0)
+    assert not drained(world.sleep(4))
+    world.exit("2.2", status=-11)
+    assert world.fed == {0: 1}
+    assert world.having(Life.SERVING) == [WorkerId(1, 1), WorkerId(1, 2), WorkerId(2, 1)]
+
+
+def test_p7_nothing_is_committed_before_probation_is_over() -> None:
+    world = serving()
+    world.reload(make_spec("v2", probation=5.0))
+    world.ready("2.1")
+    assert not any(isinstance(a, Committed) for a in world.sleep(4.9))
+    assert any(isinstance(a, Committed) for a in world.sleep(0.2))
+
+
+def test_p7_the_next_reload_works() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.exit("2.1", status=BROKEN)
+    world.reload(make_spec("v3"))
+    world.be_kind()
+    assert isinstance(world.answers[2], Committed)
+
+
+# --- Leases --------------------------------------------------------------------------------------
+
+
+def test_a_lease_that_is_not_quiet_is_not_given_to_the_next_generation() -> None:
+    world = serving()
+    world.reload(make_spec("v2", probation=0.0))
+    world.ready("2.1")
+    world.reload(make_spec("v3"))
+    assert world.fleet.generations[3].lease == 2
+
+
+def test_a_lease_that_is_quiet_and_unused_is_given_again() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.be_kind()
+    world.reload(make_spec("v3"))
+    assert world.fleet.generations[3].lease == 0
+
+
+def test_connections_of_a_generation_that_died_are_taken_by_a_rescue_worker() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    world.exit("2.1", status=-11)
+    (rescue,) = (a for a in world.sleep(1) if isinstance(a, Spawn))
+    assert (rescue.worker, rescue.lease) == (WorkerId(1, 2), 1)
+    world.ready("1.2")
+    assert drained(world.quiet(1)) == ["1.2"]
+
+
+def test_a_rescue_that_boots_slowly_still_gets_the_time_to_empty_the_queue() -> None:
+    world = serving(drain_timeout=5.0)
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    world.exit("2.1", status=-11)
+    world.sleep(20)
+    world.ready("1.2")
+    assert not drained(world.sleep(4))
+    assert drained(world.sleep(2)) == ["1.2"]
+
+
+def test_a_rescue_waits_for_a_generation_that_can_send_one() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    world.exit("1.1", status=-9)
+    world.exit("2.1", status=-11)
+    world.sleep(50)
+    world.ready("1.1")
+    assert [str(w) for w in world.having(Life.BOOTING)] == ["1.2"]
+
+
+# --- Numbers -------------------------------------------------------------------------------------
+
+
+def test_a_scaled_number_survives_a_reload_whose_own_number_did_not_change() -> None:
+    world = serving(workers=2)
+    world.scale(3)
+    world.be_kind()
+    world.reload(make_spec("v2", workers=2))
+    world.be_kind()
+    assert len(world.serving()) == 3
+    world.reload(make_spec("v3", workers=4))
+    world.be_kind()
+    assert len(world.serving()) == 4
+
+
+def test_scaling_during_a_rollout_holds_for_both_generations() -> None:
+    world = serving(workers=1)
+    world.reload(make_spec("v2", workers=1))
+    world.scale(3)
+    world.be_kind()
+    assert [str(p.id) for p in world.serving()] == ["2.1", "2.2", "2.3"]
+
+
+def test_scaling_down_in_a_rolling_rollout_ends_no_new_worker_for_want_of_room() -> None:
+    world = serving(workers=8)
+    world.reload(make_spec("v2", workers=8, surge=ONE))
+    world.ready("2.1")
+    world.exit(*[f"1.{slot}" for slot in range(1, 8)], status=-9)
+    world.scale(1)
+    assert WorkerId(2, 1) in world.having(Life.SERVING)
+    world.be_kind()
+
+
+@pytest.mark.parametrize(
+    "surge", [Surge(amount=1), Surge(amount=2), Surge(amount=25, percent=True)]
+)
+def test_a_rolling_rollout_runs_no_more_than_surge_allows(surge: Surge) -> None:
+    world = serving(workers=8, start_concurrency=8)
+    world.reload(make_spec("v2", workers=8, surge=surge, start_concurrency=8))
+    allowed = 8 + surge.above(8)
+    while world.fleet.trial and world.fleet.trial.phase is Phase.BOOTING:
+        assert len(world.having(Life.BOOTING, Life.SERVING)) <= allowed
+        assert len(world.serving()) >= 8
+        world.ready(world.having(Life.BOOTING)[0])
+
+
+def test_start_concurrency_bounds_how_many_boot_at_once() -> None:
+    world = World()
+    assert len(spawned(world.start(make_spec("v1", workers=5, start_concurrency=2)))) == 2
+    assert spawned(world.ready("1.1")) == ["1.3"]
+
+
+def test_many_spawns_are_spread_so_that_the_loop_can_breathe() -> None:
+    world = World()
+    actions = world.start(make_spec("v1", workers=20, start_concurrency=20))
+    assert len(spawned(actions)) == SPAWN_BATCH
+    assert world.fleet.deadline == world.now
+    assert len(spawned(world.due())) == SPAWN_BATCH
+    assert len(spawned(world.due())) == 20 - 2 * SPAWN_BATCH
+    assert world.fleet.deadline > world.now
+
+
+def test_more_draining_generations_than_allowed_end_the_oldest() -> None:
+    world = serving(drain_timeout=900.0, probation=0.0, max_draining=1)
+    for number in (2, 3):
+        world.reload(make_spec(f"v{number}", drain_timeout=900.0, probation=0.0, max_draining=1))
+        actions = world.ready(f"{number}.1")
+    assert killed(actions) == ["1.1"]
+
+
+# --- Recycling -----------------------------------------------------------------------------------
+
+
+def test_a_recycled_worker_stays_until_its_successor_is_ready() -> None:
+    world = serving()
+    actions = world.recycle("1.1", "max_rss exceeded")
+    assert spawned(actions) == ["1.2"]
+    assert not drained(actions)
+    assert world.ready("1.2") == [Drain(worker=WorkerId(1, 1), why="max_rss exceeded")]
+
+
+def test_each_successor_lets_one_recycled_worker_go() -> None:
+    world = serving(workers=3, start_concurrency=3)
+    for slot in (1, 2, 3):
+        world.recycle(f"1.{slot}")
+    assert len(drained(world.ready("1.4"))) == 1
+    assert len(drained(world.ready("1.5"))) == 1
+
+
+def test_workers_that_age_faster_than_they_boot_do_not_pile_up() -> None:
+    world = serving(workers=4, start_concurrency=1, max_age=5.0)
+    for _ in range(30):
+        world.sleep(6)
+        world.ready(*world.having(Life.BOOTING))
+        world.exit(*world.having(Life.DRAINING))
+        assert len(world.processes) <= 4 + 2
+
+
+def test_a_recycled_worker_does_not_bring_the_old_generation_back() -> None:
+    world = serving(workers=2)
+    world.reload(make_spec("v2", workers=2, probation=3.0))
+    world.ready("2.1", "2.2")
+    world.recycle("2.1")
+    world.sleep(3)
+    assert world.fleet.current is not None
+    assert world.fleet.current.number == 2
+    assert world.fed == {1: 1}
+
+
+# --- Exclusive -----------------------------------------------------------------------------------
+
+
+def test_an_exclusive_generation_starts_when_the_last_other_worker_is_gone() -> None:
+    world = serving(workers=2, exclusive=True)
+    assert drained(world.reload(make_spec("v2", exclusive=True))) == ["1.1", "1.2"]
+    assert not spawned(world.exit("1.1"))
+    assert spawned(world.exit("1.2")) == ["2.1"]
+
+
+def test_an_exclusive_rollout_that_fails_brings_the_old_version_back_when_it_is_alone() -> None:
+    world = serving(exclusive=True)
+    world.reload(make_spec("v2", exclusive=True, ready_timeout=5.0))
+    world.exit("1.1")
+    assert not spawned(world.sleep(5))
+    assert spawned(world.exit("2.1", status=-9)) == ["1.1"]
+
+
+def test_an_exclusive_worker_that_hangs_is_replaced_only_when_it_is_really_gone() -> None:
+    world = World()
+    world.start(make_spec("v1", exclusive=True, ready_timeout=5.0))
+    assert not spawned(world.sleep(9))
+    assert spawned(world.exit("1.1", status=-9)) == ["1.1"]
+
+
+def test_an_exclusive_worker_that_is_recycled_goes_first() -> None:
+    world = serving(exclusive=True)
+    actions = world.recycle("1.1")
+    assert drained(actions) == ["1.1"]
+    assert not spawned(actions)
+    assert spawned(world.exit("1.1")) == ["1.1"]
+
+
+# --- Facts that come too late, and steps that are not allowed ------------------------------------
+
+
+def test_facts_about_workers_that_are_gone_are_ignored() -> None:
+    world = serving()
+    for fact in (
+        WorkerReady(worker=WorkerId(1, 9)),
+        WorkerExited(worker=WorkerId(9, 1), status=0),
+        Quiet(lease=7),
+    ):
+        assert world.tell(fact) == []
+
+
+def test_readiness_that_comes_after_the_stop_signal_is_ignored() -> None:
+    world = serving(workers=1)
+    world.scale(2)
+    world.scale(1)
+    assert world.having(Life.DRAINING) == [WorkerId(1, 2)]
+    assert world.ready("1.2") == []
+
+
+def test_an_exit_in_the_instant_of_the_cut_over_aborts() -> None:
+    world = serving()
+    world.reload(make_spec("v2", probation=1.0))
+    world.ready("2.1")
+    assert aborted(world.exit("2.1", status=1)).reason == (
+        "worker 2.1 exited with status 1, 0.0 s after it was ready"
+    )
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DRAINING])
+def test_an_illegal_step_of_a_worker_raises_and_changes_nothing(state: State) -> None:
+    worker = Worker(WorkerId(1, 1), 0, 5.0, 65.0, State.KILLED)
+    with pytest.raises(ValueError, match=r"worker 1\.1 cannot go from killed to"):
+        worker.become(state, 9.0)
+    assert worker == Worker(WorkerId(1, 1), 0, 5.0, 65.0, State.KILLED)
+
+
+@pytest.mark.parametrize("phase", [Phase.BOOTING, Phase.PROBATION, Phase.GONE])
+def test_an_illegal_step_of_a_generation_raises_and_changes_nothing(phase: Phase) -> None:
+    generation = Generation(1, make_spec("v1"), 0, 1, 5.0, 65.0, phase=Phase.CURRENT)
+    with pytest.raises(ValueError, match="generation 1 cannot go from current to"):
+        generation.become(phase, 9.0)
+    assert generation.phase is Phase.CURRENT
+    assert generation.deadline == 65.0
+
+
+def test_the_same_facts_at_the_same_times_give_the_same_actions() -> None:
+    facts = [Reload(spec=make_spec("v1", workers=3), request=1), WorkerReady(worker=WorkerId(1, 1))]
+    first, second = Fleet(), Fleet()
+    assert [first.handle(f, 1.0) for f in facts] == [second.handle(f, 1.0) for f in facts]
+
+
+def test_a_rollout_is_by_default_all_beside_the_old_with_a_probation() -> None:
+    assert str(Rollout().surge) == "all"
+    assert Rollout().probation > 0
