@@ -38,10 +38,12 @@ class StillWaitingError(ControlError):
 
 
 class Client:
-    """Asks the manager at one control socket."""
+    """Asks the manager at one control socket.
+
+    `timeout` is for each question; without one, an operation may take as long as it needs.
+    """
 
     def __init__(self, path: Path, *, timeout: float | None = None) -> None:
-        """`timeout` is for each question as a whole; without one, operations may take for ever."""
         self.path = path
         self._timeout = timeout
 
@@ -54,25 +56,21 @@ class Client:
         return list(self._ask(varlink.AskPlan(), varlink.Planned).changes)
 
     def scale(self, service: str, workers: int, *, relative: bool) -> int:
-        """Want this many workers, or so many more; return how many are wanted now."""
+        """Want this many workers, or so many more; return the number when they are ready."""
         ask = varlink.AskScale(service=service, workers=workers, relative=relative)
-        return self._ask(ask, varlink.Scaled).workers
+        with self._operate() as line:
+            return line.converse(ask, varlink.Scaled).workers
 
     def stop(self, *, now: bool) -> None:
         """Stop the manager; return when no worker is left."""
-        with self._connect() as line:
-            line.converse(varlink.GetInfo(), varlink.Info)
-            line.extend(self._timeout)
+        with self._operate() as line:
             line.converse(varlink.AskStop(now=now), varlink.Stopped)
 
     def reload(
         self, services: tuple[str, ...], on_progress: Callable[[Progress], None] | None = None
     ) -> list[Verdict]:
         """Replace the workers of these services (none: of all); return how each rollout ended."""
-        with self._connect() as line:
-            # A manager that hangs is found out here, before a wait that may have no end.
-            line.converse(varlink.GetInfo(), varlink.Info)
-            line.extend(self._timeout)
+        with self._operate() as line:
             line.send(varlink.AskReload(services=services), more=True)
             while True:
                 reply = line.receive(varlink.Reloaded)
@@ -84,6 +82,15 @@ class Client:
     def _ask(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
         with self._connect() as line:
             return line.converse(ask, kind)
+
+    @contextlib.contextmanager
+    def _operate(self) -> Iterator[_Line]:
+        """Connect for a question that the manager may take long to answer."""
+        with self._connect() as line:
+            # One that hangs is found out here, before a wait that may have no end.
+            line.converse(varlink.GetInfo(), varlink.Info)
+            line.extend(self._timeout)
+            yield line
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[_Line]:

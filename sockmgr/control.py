@@ -8,8 +8,10 @@ it has begun. https://varlink.org has the protocol.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
+import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class Handler(Protocol):
         """Replace the workers of these services (none named: of all); return when it has ended."""
 
     async def scale(self, service: str, workers: int, relative: bool) -> int:
-        """Want this many workers, or so many more; return how many are wanted now."""
+        """Want this many workers, or so many more; return the number when they are ready."""
 
     async def stop(self, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
@@ -59,6 +61,7 @@ class Limits:
     message_timeout: float = 30.0
     write_timeout: float = 10.0
     close_timeout: float = 5.0
+    accept_delay: float = 1.0
 
 
 class ControlServer:
@@ -77,26 +80,24 @@ class ControlServer:
         self._uids = uids | {0, os.geteuid()}
         self._limits = limits or Limits()
         self._claim: Claim | None = None
-        self._server: asyncio.Server | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._clients: dict[asyncio.Task[None], _Peer] = {}
         self._operations: set[asyncio.Task[varlink.Answer]] = set()
         self._crowded = False
-        self._closing = False
 
     async def open(self) -> None:
         """Take the path and listen there; raise ControlError if another manager has it."""
         self._claim = Claim(self._path)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            self._line, sock=self._claim.socket, backlog=128
-        )
+        self._listen()
 
     async def close(self) -> None:
         """Let what is under way be answered (for `close_timeout`), then hang up and leave."""
-        if self._server is None or self._claim is None:
+        if self._claim is None:
             return
-        self._closing = True
-        self._server.close()
+        claim, self._claim = self._claim, None
+        if self._retry is not None:
+            self._retry.cancel()
+        asyncio.get_running_loop().remove_reader(claim.socket)
         for client, peer in self._clients.items():
             if peer.idle:
                 client.cancel()
@@ -106,35 +107,59 @@ class ControlServer:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        await self._server.wait_closed()
-        self._claim.close()
-        self._server = self._claim = None
+        claim.close()
 
     # --- Connections ---
 
-    def _line(self) -> _Line:
-        return _Line(asyncio.StreamReader(limit=self._limits.message), self._connected)
+    # Not asyncio's server: it has tasks and transports of its own, which nobody can wait for, and
+    # makes them for clients that are turned away too.
 
-    def _connected(self, line: _Line, writer: asyncio.StreamWriter) -> None:
-        peer = _Peer(line, writer, self._limits)
-        full = len(self._clients) >= self._limits.clients
-        if peer.uid not in self._uids:
-            log.warning("control client refused", uid=peer.uid, pid=peer.pid)
-            peer.dismiss(varlink.Unanswerable("PermissionDenied"))
-        elif full:
-            if not self._crowded:
-                log.warning("control socket crowded", clients=len(self._clients), pid=peer.pid)
-            peer.dismiss(_too_many("clients", self._limits.clients))
-        else:
-            task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
-            self._clients[task] = peer
-            task.add_done_callback(self._clients.pop)
-        self._crowded = full
+    def _listen(self) -> None:
+        if self._claim is not None:
+            asyncio.get_running_loop().add_reader(self._claim.socket, self._accept)
+
+    def _accept(self) -> None:
+        if self._claim is None:
+            return
+        try:
+            sock, _ = self._claim.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # accept(2): no descriptor or memory left; it would fail for ever
+            log.error("control clients must wait", error=error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._claim.socket)
+            self._retry = loop.call_later(self._limits.accept_delay, self._listen)
+            return
+        sock.setblocking(False)
+        if (why := self._why_not(sock)) is not None:
+            _dismiss(sock, why)
+            return
+        peer = _Peer(sock, self._limits)
+        task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
+        self._clients[task] = peer
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._clients.pop(task).close()
+
+    def _why_not(self, sock: socket.socket) -> SockmgrError | varlink.Unanswerable | None:
+        pid, uid = credentials(sock)
+        if uid not in self._uids:
+            log.warning("control client refused", uid=uid, pid=pid)
+            return varlink.Unanswerable("PermissionDenied")
+        was_crowded, self._crowded = self._crowded, len(self._clients) >= self._limits.clients
+        if not self._crowded:
+            return None
+        if not was_crowded:
+            log.warning("control socket crowded", clients=len(self._clients), pid=pid)
+        return _too_many("clients", self._limits.clients)
 
     async def _attend(self, peer: _Peer) -> None:
         """Answer one client until it leaves; nothing that it does may end more than that."""
+        await peer.open()
         try:
-            while not self._closing and (message := await peer.receive()) is not None:
+            while self._claim is not None and (message := await peer.receive()) is not None:
                 await self._answer(peer, message)
         except _Dropped as why:
             log.debug("control client dropped", pid=peer.pid, why=str(why))
@@ -206,13 +231,8 @@ class ControlServer:
 class _Line(asyncio.StreamReaderProtocol):
     """The protocol of one connection, which also tells when the other end hangs up."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        connected: Callable[[_Line, asyncio.StreamWriter], None],
-    ) -> None:
-        super().__init__(reader, lambda _, writer: connected(self, writer))
-        self.reader = reader
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def eof_received(self) -> bool:
@@ -235,22 +255,30 @@ class _Dropped(Exception):
 class _Peer:
     """One client: whole messages in, whole replies out, both bounded in size and time."""
 
-    def __init__(self, line: _Line, writer: asyncio.StreamWriter, limits: Limits) -> None:
-        self._line = line
-        self._writer = writer
-        self._limits = limits
-        self._socket = writer.get_extra_info("socket")
-        self.pid, self.uid = credentials(self._socket)
+    _writer: asyncio.StreamWriter  # from open() on
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self.pid, _ = credentials(sock)
         self.idle = True
+        self._socket = sock
+        self._limits = limits
+        self._reader = asyncio.StreamReader(limit=limits.message)
+        self._line = _Line(self._reader)
+
+    async def open(self) -> None:
+        """Begin to listen to the client; nothing else may be called before."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(lambda: self._line, self._socket)
+        self._writer = asyncio.StreamWriter(transport, self._line, self._reader, loop)
         # drain() then waits until the kernel has everything: one reply a client is buffered.
-        writer.transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=0)
 
     async def receive(self) -> bytes | None:
         """Return the next message without its NUL, None when the client has left."""
         self.idle = True
         try:
             async with asyncio.timeout(self._limits.message_timeout):
-                data = await self._line.reader.readuntil(b"\0")
+                data = await self._reader.readuntil(b"\0")
         except asyncio.IncompleteReadError:
             return None
         except asyncio.LimitOverrunError:
@@ -307,6 +335,17 @@ class _Peer:
     def hang_up(self) -> None:
         """Close the connection; what the kernel has taken is still delivered."""
         self._writer.transport.abort()
+
+    def close(self) -> None:
+        """Close the socket, which is open still if the task was cancelled before it began."""
+        self._socket.close()
+
+
+def _dismiss(sock: socket.socket, why: SockmgrError | varlink.Unanswerable) -> None:
+    """Tell a client, before anything else, why it is not heard, and hang up."""
+    with contextlib.suppress(OSError):  # it has left already
+        sock.send(varlink.write_error(why))
+    sock.close()
 
 
 def _record(operation: asyncio.Task[varlink.Answer]) -> None:

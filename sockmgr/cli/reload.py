@@ -43,7 +43,7 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
                 click.echo(prefix + line)
         if not verdicts:
             click.echo("there was nothing to reload")
-    sys.exit(any(verdict.verdict == "aborted" for verdict in verdicts))
+    sys.exit(1 if any(verdict.verdict == "aborted" for verdict in verdicts) else 0)
 
 
 # --- While it goes on ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 from dataclasses import replace
@@ -69,7 +68,6 @@ def _run(source: functools.partial[Config], control: str | None) -> int:
 
     name = source().name
     given = control or os.environ.get(SOCKET_VARIABLE)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     return manager.run(source, control=Path(given) if given else default_control(name))
 
 

@@ -1,0 +1,163 @@
+"""A manager that only answers: a control.Handler whose answers and pace the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from sockmgr.control import ControlServer, Limits
+from sockmgr.core.errors import ConfigError
+from sockmgr.core.report import (
+    ListenerStatus,
+    ManagerStatus,
+    Progress,
+    Receipt,
+    RolloutStatus,
+    ServiceStatus,
+    Status,
+    Verdict,
+    WorkerStatus,
+)
+
+
+def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
+    pid = 1000 * generation + slot
+    return WorkerStatus(
+        slot=slot, generation=generation, pid=pid, state=state, rss=50_000_000, age=3.5
+    )
+
+
+def a_status(workers: int = 4) -> Status:
+    trial = RolloutStatus(generation=9, phase="booting", ready=1, wanted=4, deadline=20.0)
+    fleet = [a_worker(slot, 8, "ready") for slot in range(workers)]
+    fleet += [a_worker(slot, 7, "draining") for slot in range(3)]
+    return Status(
+        manager=ManagerStatus(pid=812, version="0.1.0"),
+        listeners={
+            "http": ListenerStatus(
+                address="tcp://127.0.0.1:8000", queue=2, backlog=4096, cutover="steered"
+            )
+        },
+        services={
+            "web": ServiceStatus(generation=8, state="serving", workers=tuple(fleet)),
+            "job": ServiceStatus(generation=8, state="rolling", workers=(), rollout=trial),
+        },
+    )
+
+
+def a_verdict(**changes: object) -> Verdict:
+    receipt = Receipt(queue_peak=3, overflows=0, drained=1, killed=0, draining=3, cutover="steered")
+    fields: dict[str, object] = {
+        "service": "web", "verdict": "committed", "generation": 8, "seconds": 2.1, "reason": "",
+        "receipt": receipt, "kept": 8, "output": (),
+    }  # fmt: skip
+    return Verdict(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+ABORTED = a_verdict(
+    verdict="aborted", seconds=1.2, reason="worker 8.0 exited with status 3", kept=7,
+    output=("Traceback", "ImportError: no shop"),
+)  # fmt: skip
+
+
+def progress(ready: int, phase: str = "booting", message: str = "") -> Progress:
+    return Progress(
+        service="web", generation=8, phase=phase, ready=ready, wanted=4, seconds=ready / 2,
+        message=message,
+    )  # fmt: skip
+
+
+class FakeManager:
+    """Answers at once, unless its gates are closed."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.began = asyncio.Semaphore(0)
+        self.ended = asyncio.Semaphore(0)
+        self.reloads: list[tuple[str, ...]] = []
+        self.scaled: list[tuple[str, int, bool]] = []
+        self.stopped: list[bool] = []
+        self.news = [progress(ready) for ready in range(5)]
+        self.verdicts = [a_verdict()]
+        self.error: Exception | None = None
+        self.workers = 4
+
+    def status(self) -> Status:
+        self._fail()
+        return a_status(self.workers)
+
+    async def reload(
+        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+    ) -> list[Verdict]:
+        self.reloads.append(services)
+        self.began.release()
+        for news in self.news:
+            progress(news)
+        await self.gate.wait()
+        self.ended.release()
+        self._fail()
+        if "nobody" in services:
+            raise ConfigError("there is no service nobody", means="nothing was changed", do="look")
+        return self.verdicts
+
+    async def scale(self, service: str, workers: int, relative: bool) -> int:
+        self.scaled.append((service, workers, relative))
+        self._fail()
+        return 4 + workers if relative else workers
+
+    async def stop(self, now: bool) -> None:
+        self.stopped.append(now)
+        self.began.release()
+        await self.gate.wait()
+
+    def plan(self) -> list[str]:
+        self._fail()
+        return ["service web: workers 4 -> 5", "listener admin: added"]
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.asynccontextmanager
+async def served(
+    path: Path, manager: FakeManager, limits: Limits | None = None
+) -> AsyncIterator[ControlServer]:
+    """Answer at `path` in this event loop."""
+    server = ControlServer(path, manager, limits=limits)
+    await server.open()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+@contextlib.contextmanager
+def serving(path: Path, **knobs: object) -> Iterator[FakeManager]:
+    """Answer at `path` from another thread, for callers that block; knobs are attributes."""
+    ready = threading.Event()
+    found: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, FakeManager]] = []
+
+    async def main() -> None:
+        manager, stop = FakeManager(), asyncio.Event()
+        for name, value in knobs.items():
+            setattr(manager, name, value)
+        async with served(path, manager):
+            found.append((asyncio.get_running_loop(), stop, manager))
+            ready.set()
+            await stop.wait()
+            manager.gate.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert ready.wait(10), "the server did not start"
+    loop, stop, manager = found[0]
+    try:
+        yield manager
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

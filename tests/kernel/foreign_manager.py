@@ -1,0 +1,70 @@
+"""io.sockmgr.Manager as a program that only knows its description would declare it.
+
+For asyncvarlink, which reads annotations as they stand: so they are not postponed here.
+"""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import asyncvarlink
+
+
+@dataclass
+class Manager:
+    pid: int
+    version: str
+
+
+@dataclass
+class Listener:
+    address: str
+    queue: int
+    backlog: int
+    cutover: str
+
+
+@dataclass
+class Worker:
+    slot: int
+    generation: int
+    pid: int
+    state: str
+    rss: int
+    age: float
+
+
+@dataclass
+class Rollout:
+    generation: int
+    phase: str
+    ready: int
+    wanted: int
+    deadline: float
+
+
+@dataclass
+class Service:
+    generation: int
+    state: str
+    workers: list[Worker]
+    rollout: Rollout | None
+
+
+class Status(TypedDict):
+    manager: Manager
+    listeners: dict[str, Listener]
+    services: dict[str, Service]
+
+
+class ManagerInterface(asyncvarlink.VarlinkInterface, name="io.sockmgr.Manager"):
+    @asyncvarlink.varlinkmethod
+    def Status(self) -> Status:
+        raise NotImplementedError
+
+    @asyncvarlink.varlinkmethod(return_parameter="workers")
+    def Scale(self, *, service: str, workers: int, relative: bool | None = None) -> int:
+        raise NotImplementedError
+
+    @asyncvarlink.varlinkmethod(return_parameter="changes")
+    def Plan(self) -> list[str]:
+        raise NotImplementedError

@@ -1,0 +1,140 @@
+"""Our side of the control socket: it finds the manager and waits no longer than told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from sockmgr.client import (
+    Client,
+    NoManagerError,
+    StillWaitingError,
+    default_control,
+    find_control,
+)
+from sockmgr.core.errors import ControlError
+from tests.kernel.fake_manager import serving
+from tests.kernel.raw_client import run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shop.sock"
+
+
+def test_a_caller_says_when_nobody_is_there(path: Path) -> None:
+    with pytest.raises(NoManagerError):
+        Client(path).status()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with pytest.raises(NoManagerError):
+        Client(path).status()
+
+
+def test_a_caller_does_not_wait_longer_than_it_was_told(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen(0)
+        for ask in (Client(path, timeout=0.2).status, lambda: Client(path, timeout=0.2).reload(())):
+            began = time.monotonic()
+            with pytest.raises(StillWaitingError):
+                ask()
+            assert 0.1 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "hung up|reset by peer"),
+        (b'{"parameters":{}}\0', "cannot be understood"),
+        (b"what?\0", "cannot be understood"),
+        (b'{"error":"org.varlink.service.PermissionDenied","parameters":{}}\0', "does not talk"),
+        (b'{"error":"org.varlink.service.MethodNotFound","parameters":{}}\0', "refused"),
+        (b'{"error":"io.sockmgr.Manager.Failed","parameters":{}}\0', "cannot be understood"),
+        (b"x" * (17 * 2**20), "no end"),
+    ],
+)
+def test_a_caller_makes_sense_of_a_server_that_makes_none(
+    path: Path, answer: bytes, message: str
+) -> None:
+    async def strange(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def scenario() -> None:
+        async with await asyncio.start_unix_server(strange, path):
+            with pytest.raises(ControlError, match=message):
+                await asyncio.to_thread(Client(path).status)
+
+    run(scenario)
+
+
+# --- Where managers are found --------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two directories where managers are looked for, and no other that a test could hit."""
+    first, second = tmp_path / "first", tmp_path / "xdg" / "sockmgr"
+    first.mkdir()
+    second.mkdir(parents=True)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(first))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(second.parent))
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    return first, second
+
+
+def test_the_option_wins_over_the_variable_and_that_over_the_name(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(places[0] / "one-of-a-test.sock"):
+        assert find_control(None, "one-of-a-test") == places[0] / "one-of-a-test.sock"
+        monkeypatch.setenv("SOCKMGR_CONTROL", "/by/variable")
+        assert find_control(None, "one-of-a-test") == Path("/by/variable")
+        assert find_control("/by/option", "one-of-a-test") == Path("/by/option")
+
+
+def test_a_manager_is_found_by_its_name_wherever_it_lives(places: tuple[Path, Path]) -> None:
+    with socket.socket(socket.AF_UNIX) as dead, serving(places[1] / "two-of-a-test.sock"):
+        dead.bind(str(places[0] / "two-of-a-test.sock"))
+        assert find_control(None, "two-of-a-test") == places[1] / "two-of-a-test.sock"
+        with pytest.raises(NoManagerError, match="three-of-a-test"):
+            find_control(None, "three-of-a-test")
+
+
+def test_several_managers_and_no_name_is_an_error_that_lists_them(
+    places: tuple[Path, Path],
+) -> None:
+    paths = places[0] / "four-of-a-test.sock", places[1] / "five-of-a-test.sock"
+    with serving(paths[0]), serving(paths[1]), pytest.raises(ControlError) as caught:
+        find_control(None, None)
+    assert not isinstance(caught.value, NoManagerError)
+    for path in paths:
+        assert str(path) in caught.value.what
+
+
+def test_a_manager_listens_in_the_first_place_that_is_private(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_control("shop") == places[0] / "shop.sock"
+    places[0].chmod(0o777)
+    assert default_control("shop") == places[1] / "shop.sock"
+    places[1].rmdir()
+    assert default_control("shop") == places[1] / "shop.sock"
+    assert places[1].stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"/no/such/place:{places[1]}")
+    assert default_control("shop") == places[1] / "shop.sock"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_not_used(places: tuple[Path, Path]) -> None:
+    os.chown(places[0], 65534, 65534)
+    assert default_control("shop") == places[1] / "shop.sock"
