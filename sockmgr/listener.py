@@ -171,15 +171,28 @@ class Listener:
     # --- Leases --------------------------------------------------------------------------------
 
     def lease(self, n: int) -> int:
-        """Return the fd of queue `n`, borrowed, after making as many queues as that needs."""
+        """Return the fd of queue `n`, borrowed, after making as many queues as that needs.
+
+        Raises ListenError if that cannot be.
+        """
         if self._pool is None:
             return self.queues[0].fileno()
         # First, or the new queue would get a wrong number.
         self._mended += [each for each in self._mend_shutdown() if each.mended]
         while len(self._pool) <= n:
-            self._pool.grow(backlog=self.listen.backlog)
+            try:
+                self._pool.grow(backlog=self.listen.backlog)
+            except OSError as error:
+                raise self._no_queue(error) from error
             self._watch(self.queues[-1])
         return self.queues[n].fileno()
+
+    def _no_queue(self, error: OSError) -> ListenError:
+        return ListenError(
+            f"cannot open another queue on {self.address}: {(error.strerror or '').lower()}",
+            means=f"the {len(self.queues)} queues it has go on as before",
+            do="raise LimitNOFILE= if file descriptors ran out; reload again otherwise",
+        )
 
     def feed(self, weights: Mapping[int, int]) -> None:
         """Give new connections to these leases only, in one step; the first is the fallback.
@@ -206,6 +219,8 @@ class Listener:
             await asyncio.sleep(0.005)
 
     async def _outlast_handshakes(self, queue: socket.socket) -> None:
+        if queue.fileno() < 0:  # closed meanwhile
+            return
         port = queue.getsockname()[1]
         steering.shorten_handshakes(queue)
         try:
@@ -214,7 +229,7 @@ class Listener:
         except TimeoutError:
             _log.debug("handshakes outwaited", listener=self.listen.name, seconds=_GIVEN_UP)
         finally:
-            if queue.fileno() >= 0:  # not closed meanwhile
+            if queue.fileno() >= 0:
                 steering.restore_handshakes(queue)
 
     async def _see_handshakes_end(self, family: int, port: int) -> None:

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def test_feeding_nothing_leaves_connections_where_they_went() -> None:
         assert listener.fed == {1: 1}
         with connect(listener):
             take(listener, 1)
+
+
+def test_a_queue_that_cannot_be_opened_is_an_error_and_the_others_go_on() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with opened(tcp()) as listener:
+        last = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, before[1]))
+        try:
+            with pytest.raises(ListenError, match="cannot open another queue on tcp://127"):
+                listener.lease(3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            os.close(last)
+        assert len(listener.queues) == 1
+        listener.feed({3: 1})
+        with connect(listener):
+            take(listener, 3)
 
 
 def test_the_queue_peak_is_remembered_once() -> None:

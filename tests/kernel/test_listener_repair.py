@@ -119,14 +119,20 @@ def test_a_unix_path_that_a_worker_removed_is_back_with_the_same_socket(tmp_path
 def test_a_unix_path_is_bound_anew_if_no_name_is_left(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with opened(unix(path)) as listener:
+        old = listener.queues[0]
         with connect(listener):
             for name in tmp_path.iterdir():
                 name.unlink()
             [told] = listener.inspect()
             assert "bound anew" in told
             assert listener.inspect() == []
-            # What waited in the old socket can still be accepted, and is counted.
+            # What waits in the old socket can still be accepted by those who have it.
             assert listener.queued() == 1
+            old.accept()[0].close()
+            assert listener.queued() == 0
+        assert old.fileno() >= 0
+        assert listener.inspect() == []
+        assert old.fileno() < 0
         assert path.stat().st_mode & 0o777 == 0o600
         with connect(listener):
             take(listener, 0)
