@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator
 from typing import assert_never
 
-from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.generation import STEADY, Generation, Worker, rollout_timeout
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -56,10 +56,8 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.targets import Targets
 
-STEADY = 10.0  # a worker that was ready this long did not fail to start
-BACKOFF_MAX = 30.0
 KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so
-RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
+STOPPING = "the manager is stopping"
 SPAWN_BATCH = 8  # spawns in one go; the shell's loop breathes in between
 
 
@@ -141,18 +139,14 @@ class Fleet:
     def _start(self, spec: Spec) -> None:
         self._last += 1
         self.current = Generation(
-            self._last, spec, self._free_lease(), spec.workers, self._now, math.inf
+            self._last, spec, self._targets().free_lease(), spec.workers, self._now, math.inf
         )
         self.current.become(Phase.CURRENT, self._now)
         self.generations[self._last] = self.current
 
     def _request(self, fact: Reload) -> None:
         if self.stopping:
-            kept = self.current.number if self.current else 0
-            reason = "the manager is stopping"
-            self._out.append(
-                Aborted(requests=(fact.request,), generation=0, kept=kept, reason=reason)
-            )
+            self._refuse((fact.request,))
             return
         # The latest spec holds the change of everybody who asked before it.
         self.pending = fact
@@ -163,8 +157,7 @@ class Fleet:
             generation.wanted = workers
         trial = self.trial
         if trial and trial.phase is Phase.BOOTING:
-            needed = trial.since + self._rollout_timeout(trial.spec, workers)
-            trial.deadline = max(trial.deadline, needed)
+            trial.deadline = max(trial.deadline, trial.since + self._time_for(trial.spec, workers))
 
     def _recycle(self, fact: Recycle) -> None:
         worker = self._find(fact.worker)
@@ -194,40 +187,21 @@ class Fleet:
         if was in (State.DRAINING, State.KILLED):
             return
         if generation is self.trial:
-            self._failed_on_trial(generation, worker, how, status)
-        self._back_off(generation, steady=steady)
-
-    def _failed_on_trial(
-        self, trial: Generation, worker: Worker, how: str, status: int | None
-    ) -> None:
-        trial.culprit = worker.id
-        if worker.ready_at <= self._now:
-            took = self._now - worker.ready_at
-            trial.fault = f"worker {worker.id} {how}, {took:.1f} s after it was ready"
-            return
-        trial.failed_starts += 1
-        limit = trial.spec.rollout.max_failed_starts
-        told = f"worker {worker.id} {how}" + ("" if status is None else " before it was ready")
-        if status in trial.spec.broken_exits:
-            trial.fault = told
-        elif trial.failed_starts >= limit:
-            trial.fault = f"{told} ({trial.failed_starts} failed starts, {limit} allowed)"
-
-    def _back_off(self, generation: Generation, *, steady: bool) -> None:
-        generation.failures = 0 if steady else generation.failures + 1
-        if generation.failures:
-            delay = min(BACKOFF_MAX, 0.1 * 2.0 ** min(generation.failures, 12))
-            generation.not_before = self._now + delay
+            generation.fail(worker, how, status, self._now)
+        generation.back_off(self._now, steady=steady)
 
     def _stop(self) -> None:
         self.stopping = True
         if self.trial:
-            self.trial.fault = "the manager is stopping"
+            self.trial.fault = STOPPING
             self.trial.culprit = None
         if self.pending:
-            self.pending = None
-            self._verdict_aborted(self.pending_requests, 0, "the manager is stopping", None)
-            self.pending_requests = ()
+            self._refuse(self.pending_requests)
+            self.pending, self.pending_requests = None, ()
+
+    def _refuse(self, requests: tuple[int, ...]) -> None:
+        kept = self.current.number if self.current else 0
+        self._out.append(Aborted(requests=requests, generation=0, kept=kept, reason=STOPPING))
 
     # --- Settling ------------------------------------------------------------------------------
 
@@ -245,8 +219,10 @@ class Fleet:
             self._drain(targets)
             if told == len(self._out):
                 self._fill(targets)
-        for number in [n for n, g in self.generations.items() if self._finished(g)]:
-            self.generations.pop(number).become(Phase.GONE, self._now)
+        for generation in list(self.generations.values()):
+            if generation.phase is Phase.RETIRING and not generation.workers:
+                generation.become(Phase.GONE, self._now)
+                del self.generations[generation.number]
         self._tell()
 
     def _targets(self) -> Targets:
@@ -258,9 +234,6 @@ class Fleet:
             stopping=self.stopping,
             now=self._now,
         )
-
-    def _finished(self, generation: Generation) -> bool:
-        return generation.phase is Phase.RETIRING and not generation.workers
 
     def _tell(self) -> None:
         if self.stopping and not self.stopped and not any(self.workers()):
@@ -285,7 +258,7 @@ class Fleet:
                 if generation is self.trial:
                     generation.fault = f"worker {worker.id} was {why}"
                     generation.culprit = worker.id
-                self._back_off(generation, steady=False)
+                generation.back_off(self._now, steady=False)
             case State.READY:
                 worker.deadline, worker.recycle = math.inf, "max_age reached"
             case State.DRAINING:
@@ -321,17 +294,15 @@ class Fleet:
         self.trial, patience = None, trial.spec.drain_timeout
         if self.current:
             # It may have to serve until the current generation is whole again.
-            patience += self._rollout_timeout(self.current.spec, self.current.wanted)
+            patience += rollout_timeout(self.current.spec, self.current.wanted, trial.spec)
         trial.become(Phase.RETIRING, self._now, self._now + patience)
-        self._verdict_aborted(trial.requests, trial.number, trial.fault, trial.culprit)
-
-    def _verdict_aborted(
-        self, requests: tuple[int, ...], generation: int, reason: str, worker: WorkerId | None
-    ) -> None:
-        kept = self.current.number if self.current else 0
         self._out.append(
             Aborted(
-                requests=requests, generation=generation, kept=kept, reason=reason, worker=worker
+                requests=trial.requests,
+                generation=trial.number,
+                kept=self.current.number if self.current else 0,
+                reason=trial.fault,
+                worker=trial.culprit,
             )
         )
 
@@ -339,7 +310,7 @@ class Fleet:
         if self.pending is None or self.trial:
             return
         spec, current = self.pending.spec, self.current
-        wanted, lease = spec.workers, self._free_lease()
+        wanted, lease = spec.workers, self._targets().free_lease()
         if current and spec.workers == current.spec.workers:
             # A number that `scale` set stands until the config's own number changes.
             wanted = current.wanted
@@ -353,20 +324,14 @@ class Fleet:
             lease,
             wanted,
             self._now,
-            self._now + self._rollout_timeout(spec, wanted),
+            self._now + self._time_for(spec, wanted),
             self.pending_requests,
         )
         self.generations[self._last] = self.trial
         self.pending, self.pending_requests = None, ()
 
-    def _rollout_timeout(self, spec: Spec, wanted: int) -> float:
-        rollout = spec.rollout
-        at_once = min(rollout.start_concurrency, rollout.surge.above(wanted))
-        boots = math.ceil(wanted / at_once) + rollout.max_failed_starts
-        timeout = spec.ready_timeout * boots
-        if rollout.exclusive and self.current:
-            timeout += 2 * self.current.spec.drain_timeout
-        return timeout
+    def _time_for(self, spec: Spec, wanted: int) -> float:
+        return rollout_timeout(spec, wanted, self.current.spec if self.current else None)
 
     # --- Meeting the targets -------------------------------------------------------------------
 
@@ -387,14 +352,9 @@ class Fleet:
         self._out.append(Feed(leases=leases))
 
     def _limit(self, targets: Targets) -> None:
-        retiring = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
-        draining = [g for g in retiring if not targets.target(g)]
-        if self.stopping or not draining:
-            return
-        allowed = (self.current or draining[-1]).spec.rollout.max_draining
-        for generation in draining[: max(0, len(draining) - allowed)]:
+        for generation in targets.too_many():
             for worker in generation.workers.values():
-                self._kill(worker, f"more than max_draining = {allowed} generations are draining")
+                self._kill(worker, "too many generations are draining (max_draining)")
 
     def _drain(self, targets: Targets) -> None:
         for generation in self.generations.values():
@@ -407,36 +367,14 @@ class Fleet:
 
     def _fill(self, targets: Targets) -> None:
         self._breathe = False
-        if self.stopping:
-            return
         for generation in filter(None, (self.current, self.trial)):
             starting = sum(w.state is State.STARTING for w in generation.workers.values())
             room = max(0, generation.spec.rollout.start_concurrency - starting)
-            missing = self._missing(generation, targets)[:room]
+            missing = targets.missing(generation)[:room]
             for lease in missing[: self._budget]:
                 self._spawn(generation, lease)
             self._breathe = self._breathe or len(missing) > self._budget
             self._budget -= min(self._budget, len(missing))
-
-    def _missing(self, generation: Generation, targets: Targets) -> list[int]:
-        if self._now < generation.not_before:
-            return []
-        target = targets.target(generation)
-        if generation.spec.rollout.exclusive:
-            others = any(w.id.generation != generation.number for w in self.workers())
-            return [] if others else [generation.lease] * (target - len(generation.workers))
-        count = max(0, target - len(generation.members))
-        return [generation.lease] * count + self._abandoned(generation, targets)
-
-    def _abandoned(self, generation: Generation, targets: Targets) -> list[int]:
-        """Leases with connections that nobody is left to take: the current generation must."""
-        if generation is not self.current or not generation.ready or targets.exclusive:
-            return []
-        return [
-            lease
-            for lease, since in self.unquiet.items()
-            if self._now >= since + RESCUE_DELAY and not targets.manned(lease)
-        ]
 
     def _spawn(self, generation: Generation, lease: int) -> None:
         slot = next(n for n in range(1, len(generation.workers) + 2) if n not in generation.workers)
@@ -458,11 +396,6 @@ class Fleet:
             worker.become(State.KILLED, self._now, self._now + KILL_AGAIN)
             self._out.append(Kill(worker=worker.id, why=why))
 
-    def _free_lease(self) -> int:
-        taken = {g.lease for g in self.generations.values()}
-        taken |= {w.lease for w in self.workers()} | set(self.unquiet)
-        return next(n for n in range(len(taken) + 1) if n not in taken)
-
     def _deadlines(self) -> Iterator[float]:
         for worker in self.workers():
             yield worker.deadline
@@ -470,16 +403,4 @@ class Fleet:
             return
         if self.trial:
             yield self.trial.deadline
-        yield from (instant for instant in self._soft_deadlines() if instant > self._now)
-
-    def _soft_deadlines(self) -> Iterator[float]:
-        targets = self._targets()
-        for lease, since in self.unquiet.items():
-            yield targets.given_up_at(lease)
-            if not targets.manned(lease):
-                yield since + RESCUE_DELAY
-        for generation in self.generations.values():
-            if generation.phase is not Phase.RETIRING:
-                yield generation.not_before
-            elif targets.target(generation):
-                yield generation.deadline
+        yield from (instant for instant in self._targets().deadlines() if instant > self._now)

@@ -1,6 +1,7 @@
 """The records of a fleet, generations and their workers, and the steps each may take.
 
-Only the fleet changes them, and their place in life only through `become`.
+They count what befalls them; only the fleet acts on it. Their place in life changes only through
+`become`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import math
 from dataclasses import dataclass, field
 
 from sockmgr.core.model import Phase, Spec, State, WorkerId
+
+STEADY = 10.0  # a worker that was ready this long did not fail to start
+BACKOFF_MAX = 30.0
 
 WORKER_STEPS: dict[State, dict[State, str]] = {
     State.STARTING: {
@@ -118,3 +122,39 @@ class Generation:
     def instant(self) -> bool:
         """Whether all its workers may start beside the old ones: one instant of cut-over."""
         return self.spec.rollout.surge.above(self.wanted) >= self.wanted
+
+    def fail(self, worker: Worker, how: str, status: int | None, now: float) -> None:
+        """Count that `worker` ended unasked, while this generation is on trial."""
+        self.culprit = worker.id
+        if worker.ready_at <= now:
+            self.fault = (
+                f"worker {worker.id} {how}, {now - worker.ready_at:.1f} s after it was ready"
+            )
+            return
+        self.failed_starts += 1
+        limit = self.spec.rollout.max_failed_starts
+        told = f"worker {worker.id} {how}" + ("" if status is None else " before it was ready")
+        if status in self.spec.broken_exits:
+            self.fault = told
+        elif self.failed_starts >= limit:
+            self.fault = f"{told} ({self.failed_starts} failed starts, {limit} allowed)"
+
+    def back_off(self, now: float, *, steady: bool) -> None:
+        """Put off the next start, longer each time, unless the worker that ended was `steady`.
+
+        By generation and not by slot: a crash loop would dodge that by taking another slot.
+        """
+        self.failures = 0 if steady else self.failures + 1
+        if self.failures:
+            self.not_before = now + min(BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures, 12))
+
+
+def rollout_timeout(spec: Spec, wanted: int, old: Spec | None) -> float:
+    """Return how long a rollout to `wanted` workers of `spec` may take until all are ready."""
+    rollout = spec.rollout
+    at_once = min(rollout.start_concurrency, rollout.surge.above(wanted))
+    boots = math.ceil(wanted / at_once) + rollout.max_failed_starts
+    timeout = spec.ready_timeout * boots
+    if rollout.exclusive and old:
+        timeout += 2 * old.drain_timeout
+    return timeout

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Phase, State
 
+RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
@@ -94,6 +96,25 @@ class Targets:
         # Better one that is not proven than nobody.
         return serving or ([trial] if trial and trial.ready else [])
 
+    # --- Who is missing --------------------------------------------------------------------------
+
+    def missing(self, generation: Generation) -> list[int]:
+        """Return the leases of the workers that `generation` is to get now."""
+        if self.stopping or self.now < generation.not_before:
+            return []
+        target = self.target(generation)
+        if generation.spec.rollout.exclusive:
+            others = any(w.id.generation != generation.number for w in self._workers())
+            return [] if others else [generation.lease] * (target - len(generation.workers))
+        lacking = [generation.lease] * (target - len(generation.members))
+        rescuing = generation is self.current and generation.ready and not self.exclusive
+        return lacking + (self._abandoned() if rescuing else [])
+
+    def _abandoned(self) -> list[int]:
+        """Leases with connections that nobody is left to take: the current generation must."""
+        late = [n for n, since in self.unquiet.items() if self.now >= since + RESCUE_DELAY]
+        return [lease for lease in late if not self._manned(lease)]
+
     # --- Who is too much -------------------------------------------------------------------------
 
     def surplus(self, generation: Generation) -> Iterator[tuple[Worker, str]]:
@@ -109,6 +130,15 @@ class Targets:
         for worker in generation.workers.values():
             if worker.active and worker.lease != generation.lease:
                 yield worker, "the queue it was started for is empty"
+
+    def too_many(self) -> list[Generation]:
+        """Return the generations, oldest first, that drain beyond what max_draining allows."""
+        retiring = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
+        draining = [g for g in retiring if not self.target(g)]
+        if self.stopping or not draining:
+            return []
+        allowed = (self.current or draining[-1]).spec.rollout.max_draining
+        return draining[: max(0, len(draining) - allowed)]
 
     def _recycled(self, generation: Generation) -> list[Worker]:
         """Those that are being replaced, who is to go last first."""
@@ -127,10 +157,6 @@ class Targets:
 
     # --- Queues that are no longer fed -----------------------------------------------------------
 
-    def manned(self, lease: int) -> bool:
-        """Whether somebody takes, or will take, the connections that wait in this lease."""
-        return any(w.active and w.lease == lease for w in self._workers())
-
     def given_up_at(self, lease: int) -> float:
         """Return when to wait no longer for the Quiet of an unfed lease."""
         users = [w for w in self._workers() if w.active and w.lease == lease]
@@ -142,9 +168,30 @@ class Targets:
         timeouts += [self._newest.spec.drain_timeout] if self._newest and not timeouts else []
         return self.unquiet[lease] + max(timeouts, default=0.0)
 
+    def free_lease(self) -> int:
+        """Return the lowest lease that nobody uses and whose queue holds nothing."""
+        taken = {g.lease for g in self.generations.values()}
+        taken |= {w.lease for w in self._workers()} | set(self.unquiet)
+        return next(n for n in range(len(taken) + 1) if n not in taken)
+
+    def deadlines(self) -> Iterator[float]:
+        """Yield the instants at which a target changes though nothing happens."""
+        for lease, since in self.unquiet.items():
+            yield self.given_up_at(lease)
+            if not self._manned(lease):
+                yield since + RESCUE_DELAY
+        for generation in self.generations.values():
+            if generation.phase is not Phase.RETIRING:
+                yield generation.not_before
+            elif self.target(generation):
+                yield generation.deadline
+
     @property
     def _rescuers(self) -> bool:
         return bool(self.current and self.current.wanted and not self.exclusive)
+
+    def _manned(self, lease: int) -> bool:
+        return any(w.active and w.lease == lease for w in self._workers())
 
     def _workers(self) -> Iterator[Worker]:
         for generation in self.generations.values():

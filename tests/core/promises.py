@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sockmgr.core.fleet import BACKOFF_MAX, KILL_AGAIN, RESCUE_DELAY, SPAWN_BATCH
-from sockmgr.core.generation import Generation
+from sockmgr.core.fleet import KILL_AGAIN, SPAWN_BATCH
+from sockmgr.core.generation import BACKOFF_MAX, Generation
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -33,6 +33,7 @@ from sockmgr.core.model import (
     Tick,
     WorkerId,
 )
+from sockmgr.core.targets import RESCUE_DELAY
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -380,7 +381,7 @@ class Moment:
             if p.life == "draining" and fleet.generations[p.id.generation].phase is Phase.RETIRING
         }
         allowed = fleet.current.spec.rollout.max_draining
-        helping = {p.id.generation for p in self.world.serving()}
+        helping = {p.id.generation for p in self.world.processes.values() if p.active}
         assert len(draining - helping) <= allowed, f"max_draining: {len(draining)} > {allowed}"
 
 

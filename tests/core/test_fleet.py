@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from sockmgr.core.fleet import BACKOFF_MAX, SPAWN_BATCH, STEADY, Fleet
-from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.fleet import SPAWN_BATCH, Fleet
+from sockmgr.core.generation import BACKOFF_MAX, STEADY, Generation, Worker
 from sockmgr.core.model import (
     Aborted,
     Action,
