@@ -31,7 +31,7 @@ _NUMBERS = {
     "aarch64": {
         202: "accept", 242: "accept4", 207: "recvfrom", 212: "recvmsg", 243: "recvmmsg",
         73: "ppoll", 72: "pselect6",
-        22: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter",
+        22: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter", 128: "restart_syscall",
         63: "read", 101: "nanosleep", 260: "wait4", 98: "futex", 115: "clock_nanosleep",
         95: "waitid", 137: "rt_sigtimedwait", 203: "connect",
     },
@@ -69,16 +69,14 @@ def describe(pid: int, inodes: frozenset[int]) -> str:
         f"looked at {_count(seen, 'process', 'processes')} with {_count(look.threads, 'thread')}: "
         f"{_activity(look)}"
     ]
-    missing = len(inodes - look.found)
-    of_them = f"{missing} of {_count(len(inodes), 'listener')}"
     if look.denied:
         text.append(
-            "not permitted to see what it waits on (needs the same user or CAP_SYS_PTRACE, and "
-            "kernel.yama.ptrace_scope below 2), so only epoll registrations count"
+            "not permitted to see what it waits in (that takes its own user, or CAP_SYS_PTRACE, "
+            "and kernel.yama.ptrace_scope below 2), so only an epoll that holds the socket counts"
         )
     elif not _CALLS:
-        text.append(f"system calls of {platform.machine()} are not known, only epoll counts")
-    text.append(f"{of_them} not waited on" + _who_holds(members, inodes - look.found))
+        text.append(f"the system calls of {platform.machine()} are not known, so only epoll counts")
+    text.append(_sockets_in_words(members, inodes, inodes - look.found))
     return "; ".join(text)
 
 
@@ -291,10 +289,14 @@ def _activity(look: _Look) -> str:
     return ", ".join(parts).replace("in running", "running") or "nothing is known of them"
 
 
-def _who_holds(members: list[int], inodes: frozenset[int]) -> str:
-    held = {inode for pid in members for _, inode in _sockets(pid, inodes)}
-    if not held:
-        return ", and no process holds them: is the command told the right descriptor?"
-    if held == inodes:
-        return ", though held open: still loading, or waiting on something else"
-    return f", of which {len(inodes - held)} held by no process"
+def _sockets_in_words(members: list[int], inodes: frozenset[int], missing: frozenset[int]) -> str:
+    if not missing:
+        return "every listener is waited on now"
+    what = f"{len(missing)} of {_count(len(inodes), 'listener')} not waited on"
+    held = {inode for pid in members for _, inode in _sockets(pid, missing)}
+    if held == missing:
+        return f"{what}, though held open: still loading, or waiting for something else first"
+    return (
+        f"{what}, {len(missing - held)} not even held by any process: is the command told to use "
+        "the descriptor it is given?"
+    )

@@ -266,12 +266,14 @@ def test_the_description_says_what_was_seen_instead(tmp_path: Path) -> None:
             return describe(child.pid, inodes)
 
     with listener("tcp", tmp_path) as (sock, inodes):
-        text = described("print('here'); signal.pause()", [sock.fileno()])
-        assert "1 process with 1 thread: 1 in pause" in text
+        text = described("r, w = os.pipe(); print('here'); os.read(r, 1)", [sock.fileno()])
+        assert "1 process with 1 thread: 1 in read" in text
         assert "1 of 1 listener not waited on, though held open" in text
-        text = described("select.epoll(); r, w = os.pipe(); print('here'); os.read(r, 1)", [])
-        assert "1 in read" in text
-        assert "no process holds" in text
+        text = described("e = select.epoll(); print('here'); e.poll()", [])
+        assert "1 in epoll_" in text
+        assert "1 of 1 listener not waited on, 1 not even held by any process" in text
+        text = described("print('here'); socket.socket(fileno=3).accept()", [sock.fileno()])
+        assert "every listener is waited on now" in text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")

@@ -1,0 +1,353 @@
+"""Watching, signalling and reaping real processes, and finding what they leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sockmgr.core.errors import SpawnError
+from sockmgr.kernel import process as module
+from sockmgr.kernel.process import (
+    LOW_PRIORITY,
+    UNKNOWN_STATUS,
+    Process,
+    can_restore_priority,
+    holders,
+    lower_priority,
+    restore_priority,
+)
+from sockmgr.kernel.spawn import Launch, spawn
+from tests.kernel.children import open_fds, python, running, wait_for_exit, wait_until
+
+HERE = str(Path.cwd())
+
+
+def shell(script: str) -> Process:
+    argv = ["sh", "-c", script]
+    launch = Launch(argv=argv, executable="/bin/sh", env={}, cwd=HERE, set_listen_pid=False)
+    return Process(spawn(launch))
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Process]:
+    process = shell("exec sleep 600")
+    yield process
+    process.signal(signal.SIGKILL)
+    wait_for_exit(process)
+    process.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# --- Exits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -15), ("kill -9 $$", -9)]
+)
+def test_an_exit_is_told_as_popen_tells_it(script: str, status: int) -> None:
+    process = shell(script)
+    assert wait_for_exit(process) == status
+    assert process.poll() == status
+    process.close()
+
+
+def test_a_living_process_has_no_status(sleeper: Process) -> None:
+    assert sleeper.poll() is None
+    assert sleeper.signal(signal.SIGTERM)
+    assert wait_for_exit(sleeper) == -15
+
+
+def test_a_stopped_process_has_not_exited(sleeper: Process) -> None:
+    sleeper.signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
+    assert sleeper.poll() is None
+
+
+def test_no_exit_of_300_short_children_is_missed() -> None:
+    before = open_fds()
+    expected: dict[int, tuple[Process, int]] = {}
+    watch = select.epoll()
+    for number in range(300):
+        process = shell(f"exit {number % 120}")
+        expected[process.pidfd] = process, number % 120
+        watch.register(process.pidfd, select.EPOLLIN)
+    while expected:
+        events = watch.poll(30)
+        assert events, f"{len(expected)} exits were never told"
+        for fd, _ in events:
+            process, status = expected.pop(fd)
+            assert process.poll() == status
+            watch.unregister(fd)
+            process.close()
+    watch.close()
+    assert open_fds() == before
+
+
+def test_a_reaped_process_cannot_be_signalled() -> None:
+    process = shell("exit 0")
+    wait_for_exit(process)
+    assert not process.signal(signal.SIGKILL)
+    assert not process.signal_group(signal.SIGKILL)
+    process.close()
+    assert not process.signal(signal.SIGKILL)
+    process.close()
+
+
+def test_a_process_of_another_parent_is_watched_too() -> None:
+    program = """
+import os, subprocess
+child = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE)
+print(child.pid)
+os.read(3, 1)
+child.stdin.write(b"\\n"); child.stdin.flush()
+os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+print("dead")
+os.read(3, 1)
+child.wait()
+print("reaped")
+"""
+    reader, writer = os.pipe()
+    try:
+        with python(program, fds=[reader]) as parent:
+            pid = int(parent.line())
+            early, late = (Process(pid, pidfd=os.pidfd_open(pid)) for _ in range(2))
+            assert early.poll() is None
+            os.write(writer, b"\n")
+            assert parent.line() == "dead"
+            assert early.poll() == 7
+            os.write(writer, b"\n")
+            assert parent.line() == "reaped"
+            # Linux before 6.15 cannot tell any more.
+            assert late.poll() in (7, UNKNOWN_STATUS)
+            early.close()
+            late.close()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_child_that_cannot_be_watched_is_not_left_running() -> None:
+    launch = Launch(argv=["sleep", "600"], executable="/bin/sleep", env={}, cwd=HERE)
+    pid = spawn(launch)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(SpawnError, match=os.strerror(errno.EMFILE)):
+            Process(pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def test_with_sigchld_ignored_the_cause_is_told_and_reset_signals_mends_it() -> None:
+    program = """
+import os, signal
+from sockmgr.core.errors import SpawnError
+from sockmgr.kernel import process
+from sockmgr.kernel.spawn import Launch, spawn
+launch = Launch(argv=["true"], executable="/bin/true", env={}, cwd="/", set_listen_pid=False)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+pid = spawn(launch)
+while os.path.exists(f"/proc/{pid}"): pass
+try:
+    process.Process(pid)
+except SpawnError as error:
+    print(error)
+process.reset_signals()
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+child = process.Process(spawn(launch))
+while child.poll() is None: pass
+print(child.status)
+"""
+    text = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=HERE)
+    assert "SIGCHLD must not be ignored" in text
+    assert text.endswith("\n0\n")
+
+
+# --- Groups and strays -------------------------------------------------------------------------
+
+
+def test_a_signal_to_the_group_reaches_its_children() -> None:
+    with running(["sh", "-c", "sleep 600 & echo $!; wait"], executable="/bin/sh") as child:
+        pid = int(child.line())
+        assert child.process.signal_group(signal.SIGKILL)
+        assert wait_for_exit(child.process) == -9
+        wait_until(lambda: not is_alive(pid), what="the child's end")
+
+
+def test_what_a_dead_worker_left_in_its_group_can_be_killed_before_it_is_reaped() -> None:
+    with running(["sh", "-c", "sleep 600 & echo $!"], executable="/bin/sh") as child:
+        pid = int(child.line())
+        select.select([child.process.pidfd], [], [], 30)
+        assert is_alive(pid)
+        assert child.process.signal_group(signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), what="the leftover's end")
+        assert child.process.poll() == 0
+
+
+def test_without_the_kernels_help_a_group_is_signalled_only_until_it_is_reaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A flag no kernel knows: what one before 6.9 makes of the real one.
+    monkeypatch.setattr(module, "_PIDFD_SIGNAL_PROCESS_GROUP", 1 << 20)
+    with running(["sh", "-c", "sleep 600 & echo $!; wait"], executable="/bin/sh") as child:
+        pid = int(child.line())
+        assert child.process.signal_group(signal.SIGTERM)
+        assert wait_for_exit(child.process) == -15
+        wait_until(lambda: not is_alive(pid), what="the child's end")
+        assert not child.process.signal_group(signal.SIGTERM)
+
+
+STRAYS = """
+import os, signal, subprocess, sys, time
+from sockmgr.kernel import process
+from sockmgr.kernel.spawn import Launch, spawn
+process.become_subreaper()
+def shell(script):
+    argv = ["sh", "-c", script]
+    return process.Process(spawn(Launch(argv=argv, executable="/bin/sh", env={}, cwd="/")))
+def dead(pid):
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+assert process.reap_strays(()) == []
+"""
+
+
+def strays(program: str) -> str:
+    """Run as a manager of its own: only one process can adopt what is orphaned."""
+    return subprocess.check_output([sys.executable, "-c", STRAYS + program], text=True, cwd=HERE)
+
+
+def test_orphans_are_adopted_and_reaped_and_known_workers_are_not_touched() -> None:
+    text = strays("""
+worker = shell("(sh -c 'exit 5' &); exit 3")
+dead(worker.pid)
+found = []
+while not found:
+    found = process.reap_strays({worker.pid})
+print([status for _, status in found], worker.poll(), process.reap_strays({worker.pid}))
+""")
+    assert text.splitlines()[-1] == "[5] 3 []"
+
+
+def test_a_dead_worker_does_not_hide_the_orphans_behind_it() -> None:
+    text = strays("""
+workers = [shell("exit 1") for _ in range(5)]
+for worker in workers: dead(worker.pid)
+known = {worker.pid for worker in workers}
+orphans = []
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0: os._exit(9)
+    dead(pid)
+    orphans.append((pid, 9))
+print(sorted(process.reap_strays(known)) == sorted(orphans), [w.poll() for w in workers])
+""")
+    assert text.splitlines()[-1] == "True [1, 1, 1, 1, 1]"
+
+
+def test_holders_of_a_socket_are_found_wherever_they_went() -> None:
+    program = """
+import os, signal
+if os.fork() == 0:
+    os.setsid()
+    if os.fork(): os._exit(0)
+    print(os.getpid()); signal.pause()
+os.wait(); signal.pause()
+"""
+    with socket.socket() as sock, python(program, fds=[sock.fileno()]) as child:
+        daemon = int(child.line())
+        try:
+            inode = os.fstat(sock.fileno()).st_ino
+            assert holders([inode]) == {child.pid, daemon}
+            assert holders([inode + 1_000_000]) == holders([]) == set()
+        finally:
+            os.kill(daemon, signal.SIGKILL)
+        wait_until(lambda: holders([inode]) == {child.pid}, what="the daemon's end")
+
+
+# --- Priority ----------------------------------------------------------------------------------
+
+
+def nice_of(pid: int) -> list[int]:
+    """Return the nice value of each thread."""
+    stats = (thread / "stat" for thread in Path(f"/proc/{pid}/task").iterdir())
+    return [int(stat.read_text().rsplit(")")[-1].split()[16]) for stat in stats]
+
+
+@pytest.mark.skipif(not can_restore_priority(), reason="priority can only be lowered here")
+def test_a_lowered_priority_is_restored_for_threads_children_and_other_groups() -> None:
+    program = """
+import os, signal, threading
+os.read(3, 1)
+threading.Thread(target=signal.pause, daemon=True).start()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.setsid()
+        print(os.getpid(), os.getppid())
+    signal.pause()
+signal.pause()
+"""
+    reader, writer = os.pipe()
+    normal = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        with python(program, fds=[reader]) as child:
+            lower_priority(child.pid)
+            os.write(writer, b"\n")
+            family = [child.pid, *map(int, child.line().split())]
+            try:
+                nices = [nice for pid in family for nice in nice_of(pid)]
+                assert nices == [LOW_PRIORITY] * 4
+                restore_priority(child.pid)
+                assert [nice for pid in family for nice in nice_of(pid)] == [normal] * 4
+            finally:
+                os.kill(family[1], signal.SIGKILL)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == normal
+
+
+def test_asking_whether_priority_can_be_restored_leaves_our_own_alone() -> None:
+    normal = os.getpriority(os.PRIO_PROCESS, 0)
+    can_restore_priority()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == normal
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_an_ordinary_user_is_told_that_it_cannot_restore_priority() -> None:
+    pid = os.fork()
+    if pid == 0:
+        code = 3
+        with contextlib.suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
+            os.setuid(65534)
+            code = 0 if can_restore_priority() is False else 4
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_priority_of_a_process_that_is_gone_is_no_error() -> None:
+    process = shell("exit 0")
+    wait_for_exit(process)
+    lower_priority(process.pid)
+    restore_priority(process.pid)
+    process.close()
