@@ -1,0 +1,395 @@
+"""The command line: answers on stdout, narration on stderr, the outcome in the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sockmgr.cli import cli, host
+from sockmgr.core.errors import ConfigError, ControlError, SpawnError
+from tests.kernel.fake_manager import ABORTED, FakeManager, a_verdict, progress, serving
+
+CONFIG = """
+name = "shop-of-a-test"
+[listen]
+http = "tcp://127.0.0.1:0"
+[service.web]
+command = ["true"]
+listen = ["http"]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the manager of a test listens: no other place is looked at."""
+    found = tmp_path / "shop-of-a-test.sock"
+    monkeypatch.setenv("SOCKMGR_CONTROL", str(found))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+@pytest.fixture
+def manager(path: Path) -> Iterator[FakeManager]:
+    with serving(path) as found:
+        yield found
+
+
+def sockmgr(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, arguments, prog_name="sockmgr")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+# --- reload --------------------------------------------------------------------------------------
+
+
+def test_reload_tells_the_verdict_and_the_receipt(manager: FakeManager) -> None:
+    result = sockmgr("reload", "web")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "generation 8 is serving: 4/4 workers in 2.1 s; generation 7 draining, 3 left\n"
+        "queue peak 3, 0 overflows, cut-over steered\n"
+    )
+    assert manager.reloads == [("web",)]
+
+
+def test_reload_narrates_a_line_a_phase_on_stderr(manager: FakeManager) -> None:
+    manager.news = [*manager.news, progress(4, "probation"), progress(4, "current", "committed")]
+    assert sockmgr("reload").stderr.splitlines() == [
+        "web: generation 8 booting, 0/4 ready, 0.0 s",
+        "web: generation 8 probation, 4/4 ready, 2.0 s",
+        "web: generation 8 current, 4/4 ready, 2.0 s: committed",
+    ]
+
+
+def test_reload_of_several_services_says_which_is_which(manager: FakeManager) -> None:
+    manager.verdicts = [a_verdict(), a_verdict(service="job", generation=3)]
+    lines = sockmgr("reload").stdout.splitlines()
+    assert lines[0].startswith("web: generation 8 is serving: 4/4 workers in 2.1 s")
+    assert lines[2].startswith("job: generation 3 is serving: in 2.1 s")
+
+
+def test_an_aborted_reload_fails_and_tells_why_what_serves_and_what_the_worker_said(
+    manager: FakeManager,
+) -> None:
+    manager.verdicts = [a_verdict(service="job"), ABORTED]
+    result = sockmgr("reload")
+    assert result.exit_code == 1
+    assert result.stdout.endswith(
+        "web: generation 8 aborted after 1.2 s: worker 8.0 exited with status 3\n"
+        "web: generation 7 keeps serving\n"
+        "web:   Traceback\n"
+        "web:   ImportError: no shop\n"
+    )
+
+
+def test_an_aborted_reload_without_a_fallback_says_so(manager: FakeManager) -> None:
+    manager.verdicts = [a_verdict(verdict="aborted", reason="it hangs", kept=0)]
+    assert "no generation is serving" in sockmgr("reload").stdout
+
+
+def test_reload_answers_in_json_with_a_list_of_verdicts(manager: FakeManager) -> None:
+    manager.verdicts = [a_verdict(), ABORTED]
+    result = sockmgr("reload", "--json")
+    assert result.exit_code == 1
+    committed, aborted = json.loads(result.stdout)
+    assert list(committed) == [
+        "service", "verdict", "generation", "seconds", "reason", "receipt", "kept", "output",
+    ]  # fmt: skip
+    assert committed["receipt"] == {
+        "queue_peak": 3, "overflows": 0, "drained": 1, "killed": 0, "draining": 3,
+        "cutover": "steered",
+    }  # fmt: skip
+    assert (committed["verdict"], committed["generation"], committed["kept"]) == ("committed", 8, 8)
+    assert (aborted["verdict"], aborted["kept"]) == ("aborted", 7)
+    assert aborted["output"] == ["Traceback", "ImportError: no shop"]
+
+
+def test_reload_that_takes_too_long_says_that_it_goes_on(manager: FakeManager) -> None:
+    manager.gate.clear()
+    result = sockmgr("reload", "--timeout", "0.3")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    assert "goes on" in result.stderr
+
+
+def test_ctrl_c_ends_the_waiting_and_says_that_the_reload_goes_on(
+    manager: FakeManager, path: Path
+) -> None:
+    manager.gate.clear()
+    command = [sys.executable, "-m", "sockmgr", "reload", "--control", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as caller:
+        assert caller.stderr is not None
+        assert "booting" in caller.stderr.readline()
+        caller.send_signal(signal.SIGINT)
+        assert "goes on" in caller.stderr.read()
+    assert caller.returncode == 130
+    assert manager.reloads == [()]
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("manager")
+def test_status_shows_listeners_services_and_workers() -> None:
+    result = sockmgr("status")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["http", "tcp://127.0.0.1:8000", "2/4096", "steered"] in rows
+    assert ["web", "8", "serving", "4", "-"] in rows
+    assert ["web@7.2", "7002", "draining", "48M", "4s"] in rows
+    assert "9 booting, 1/4 ready, 20 s left" in result.stdout
+
+
+@pytest.mark.usefixtures("manager")
+def test_status_answers_in_json_with_the_public_keys() -> None:
+    found = json.loads(sockmgr("status", "--json").stdout)
+    assert list(found) == ["manager", "listeners", "services"]
+    assert list(found["manager"]) == ["pid", "version"]
+    assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover"]
+    web, job = found["services"]["web"], found["services"]["job"]
+    assert list(web) == ["generation", "state", "workers", "rollout"]
+    assert list(web["workers"][0]) == ["slot", "generation", "pid", "state", "rss", "age"]
+    assert web["rollout"] is None
+    assert list(job["rollout"]) == ["generation", "phase", "ready", "wanted", "deadline"]
+
+
+# --- scale and stop ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "told"),
+    [
+        ("6", ("web", 6, False), "web: 6 workers wanted\n"),
+        ("+1", ("web", 1, True), "web: 5 workers wanted\n"),
+        ("-3", ("web", -3, True), "web: 1 worker wanted\n"),
+        ("-12", ("web", -12, True), "web: -8 workers wanted\n"),
+    ],
+)
+def test_scale_takes_a_number_or_a_change(
+    manager: FakeManager, said: str, asked: tuple[str, int, bool], told: str
+) -> None:
+    result = sockmgr("scale", "web", said)
+    assert (result.exit_code, result.stdout) == (0, told)
+    assert manager.scaled == [asked]
+    assert json.loads(sockmgr("scale", "web", said, "--json").stdout)["service"] == "web"
+
+
+@pytest.mark.parametrize("said", ["many", "1.5", "--3", "+", "", "\u0661"])
+def test_scale_to_what_is_no_number_is_a_usage_error(manager: FakeManager, said: str) -> None:
+    assert sockmgr("scale", "web", said).exit_code == 2
+    assert not manager.scaled
+
+
+@pytest.mark.parametrize(("flags", "now"), [((), False), (("--now",), True)])
+def test_stop_waits_for_the_end(manager: FakeManager, flags: tuple[str, ...], now: bool) -> None:
+    result = sockmgr("stop", *flags)
+    assert (result.exit_code, result.stdout) == (0, "stopped: no worker is left\n")
+    assert json.loads(sockmgr("stop", *flags, "--json").stdout) == {"stopped": True}
+    assert manager.stopped == [now, now]
+
+
+# --- check and run -------------------------------------------------------------------------------
+
+
+def test_check_of_a_good_config_shows_what_a_reload_would_change(
+    manager: FakeManager, tmp_path: Path
+) -> None:
+    (tmp_path / "sockmgr.toml").write_text(CONFIG)
+    result = sockmgr("check")
+    assert result.exit_code == 0
+    for change in manager.plan():
+        assert f"  {change}\n" in result.stdout
+    assert json.loads(sockmgr("check", "--json").stdout) == {"valid": True, "plan": manager.plan()}
+
+
+@pytest.mark.usefixtures("path")
+def test_check_needs_no_manager(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text(CONFIG)
+    result = sockmgr("check", "-c", "other.toml")
+    assert result.exit_code == 0
+    assert "valid" in result.stdout
+    assert json.loads(sockmgr("check", "-c", "other.toml", "--json").stdout)["plan"] is None
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is this",
+        "[service.web]\n",
+        CONFIG.replace("listen = ", "lisen = "),
+        CONFIG.replace('"true"', '"no-such-program-of-a-test"'),
+        CONFIG + 'cwd = "/no/such/directory"\n',
+    ],
+)
+def test_check_of_a_bad_config_is_a_config_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sockmgr.toml").write_text(text)
+    result = sockmgr("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "-c", "missing.toml"),
+        ("run",),
+        ("run", "--listen", "http=tcp://127.0.0.1:0"),
+        ("run", "--workers", "4"),
+        ("run", "-c", "x.toml", "--", "true"),
+        ("run", "--listen", "nonsense", "--", "true"),
+        ("run", "--workers", "many", "--", "true"),
+        ("run", "--env", "KEY", "--", "true"),
+        ("run", "--no-such-option"),
+        ("check", "-c", "missing.toml"),
+        ("reload", "--timeout", "soon"),
+        ("reload", "--timeout", "0"),
+        ("status", "-c", "missing.toml"),
+        ("scale", "web"),
+        ("restart",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(arguments: tuple[str, ...]) -> None:
+    result = sockmgr(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
+
+
+# --- Exit codes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ControlError("no", do="wait"), 1),
+        (SpawnError("no", do="wait"), 1),
+        (ConfigError("no", do="wait"), 2),
+        (ValueError("a bug"), 1),
+    ],
+)
+def test_an_error_of_the_manager_is_told_and_decides_the_exit_code(
+    manager: FakeManager, error: Exception, code: int
+) -> None:
+    manager.error = error
+    for verb in ("status", "reload"):
+        result = sockmgr(verb)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert "error: " in result.stderr
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("verb", ["status", "reload", "stop", "scale web 4"])
+def test_without_a_manager_the_exit_code_is_3(verb: str) -> None:
+    result = sockmgr(*verb.split())
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "no manager answers" in result.stderr
+
+
+def test_a_manager_that_hangs_is_exit_code_4(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen()
+        for verb in ("status", "reload", "stop"):
+            assert sockmgr(verb, "--timeout", "0.2").exit_code == 4
+
+
+def test_a_manager_is_found_by_the_name_in_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    config = tmp_path / "shop.toml"
+    config.write_text(CONFIG)
+    assert sockmgr("status", "-c", str(config)).exit_code == 3
+    with serving(tmp_path / "shop-of-a-test.sock"):
+        assert sockmgr("status", "-c", str(config)).exit_code == 0
+
+
+# --- Pipes, terminals, time ----------------------------------------------------------------------
+
+
+def as_command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sockmgr", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TERM": "xterm", **environ},
+    )
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize("verb", ["status", "status --json", "reload", "stop", "--help"])
+def test_what_is_piped_is_plain_text(verb: str) -> None:
+    result = as_command(*verb.split(), FORCE_COLOR="1")
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def on_terminal(*arguments: str, **environ: str) -> str:
+    main, side = pty.openpty()
+    command = [sys.executable, "-m", "sockmgr", *arguments]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **environ}
+    with subprocess.Popen(command, stdout=side, stderr=side, env=env) as caller:
+        os.close(side)
+        said = b""
+        while True:
+            try:
+                said += os.read(main, 4096)
+            except OSError:  # EIO: the other side is closed, see pty(7)
+                break
+    os.close(main)
+    assert caller.returncode == 0
+    return said.decode()
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize("verb", ["status", "reload"])
+def test_a_terminal_gets_more_than_plain_text_unless_it_does_not_want_it(verb: str) -> None:
+    assert "\x1b" in on_terminal(verb, NO_COLOR="")
+    assert "\x1b" not in on_terminal(verb, NO_COLOR="1")
+    assert "\x1b" not in on_terminal(verb, TERM="dumb")
+    assert "\x1b" not in on_terminal(verb, "--json")
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize("verb", ["status", "reload"])
+def test_a_command_imports_nothing_slow(verb: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "sockmgr", verb]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sockmgr.client" in imported
+    slow = {"asyncio", "rich", "psutil", "tomli", "logging", "watchfiles", "prometheus_client"}
+    assert not imported & slow
+
+
+@pytest.mark.parametrize(
+    ("platform", "release", "python", "why"),
+    [
+        ("linux", "6.1.0-13-amd64", (3, 11), ""),
+        ("linux", "5.10.0", (3, 14), ""),
+        ("linux", "strange", (3, 11), ""),
+        ("darwin", "23.1.0", (3, 12), "needs Linux"),
+        ("linux", "5.4.0-42-generic", (3, 12), "this kernel is 5.4.0-42-generic"),
+        ("linux", "6.1.0", (3, 10), "this is 3.10"),
+    ],
+)
+def test_a_machine_that_cannot_run_sockmgr_is_told_why(
+    platform: str, release: str, python: tuple[int, int], why: str
+) -> None:
+    found = host.unsupported(platform, release, python)
+    assert why in found
+    assert bool(found) is bool(why)
