@@ -48,9 +48,9 @@ class Targets:
             return generation.wanted
         if generation is trial:
             return self._rolling(trial, current)
-        if trial.phase is Phase.PROBATION or self.exclusive:
-            return 0
-        return max(0, current.wanted - trial.ready)
+        left = 0 if self.exclusive else max(0, current.wanted - trial.ready)
+        # Once cut over, the old generation gives way but grows no more.
+        return min(left, len(current.members)) if trial.phase is Phase.PROBATION else left
 
     def _help(self, generation: Generation, current: Generation) -> int:
         # A retiring generation helps out until enough others serve, but not for ever.
@@ -134,7 +134,7 @@ class Targets:
     def too_many(self) -> list[Generation]:
         """Return the generations, oldest first, that drain beyond what max_draining allows."""
         retiring = [g for g in self.generations.values() if g.phase is Phase.RETIRING and g.workers]
-        draining = [g for g in retiring if not self.target(g)]
+        draining = [g for g in retiring if not (g.ready and self.target(g))]
         if self.stopping or not draining:
             return []
         allowed = (self.current or draining[-1]).spec.rollout.max_draining

@@ -381,7 +381,7 @@ class Moment:
             if p.life == "draining" and fleet.generations[p.id.generation].phase is Phase.RETIRING
         }
         allowed = fleet.current.spec.rollout.max_draining
-        helping = {p.id.generation for p in self.world.processes.values() if p.active}
+        helping = {p.id.generation for p in self.world.processes.values() if p.life == "serving"}
         assert len(draining - helping) <= allowed, f"max_draining: {len(draining)} > {allowed}"
 
 
