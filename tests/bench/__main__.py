@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -50,10 +51,11 @@ def _costs() -> Costs:
 def main() -> int:
     """Measure, print, and write if asked to. Figures never fail a run: they are for reading."""
     arguments = _arguments()
+    load_before = os.getloadavg()[0]
     figures, boot = ([], 0.0) if arguments.only == "costs" else _reloads(arguments.tool)
     found = None if arguments.only == "reloads" else _costs()
     command = " ".join(["python -m tests.bench", *sys.argv[1:]])
-    text = document(figures, boot, found, command)
+    text = document(figures, boot, found, command=command, load_before=load_before)
     print(text)
     if arguments.write:
         arguments.write.write_text(text)

@@ -102,6 +102,7 @@ def reloads(figures: Sequence[Figures]) -> str:
     head = (
         "tool", "requests", "failed", "p50 / p99 before (ms)", "p50 / p99 in the reload (ms)",
         "p99 ratio", "first new answer (s)", "last old answer on a new connection (s)",
+        "old beside new (s)",
         "says it is done after (s)",
     )  # fmt: skip
     return table(head, [_reload(one) for one in figures])
@@ -118,6 +119,7 @@ def _reload(one: Figures) -> Sequence[str]:
         number(one.ratio),
         number(one.first_new),
         number(one.last_old),
+        number(one.mixed),
         number(one.told) if one.told > 0.1 else "does not say",
     )
 
@@ -135,14 +137,22 @@ def throughput(costs: Costs) -> str:
     return table(("16 clients", "under sockmgr (1/s)", "by hand (1/s)", "ratio"), rows)
 
 
-def document(figures: Sequence[Figures], boot: float, costs: Costs | None, command: str) -> str:
+def document(
+    figures: Sequence[Figures],
+    boot: float,
+    costs: Costs | None,
+    *,
+    command: str,
+    load_before: float,
+) -> str:
     """Return the whole document."""
     found = goals(figures, boot, costs)
     missed = [goal for goal in found if not goal.met]
     about = (
         f"Made by `{command}` on {datetime.now(tz=UTC):%Y-%m-%d}: sockmgr {sockmgr.__version__}, "
         f"CPython {platform.python_version()}, Linux {platform.release()}, {cores()} cores, which "
-        f"the load generator shares. Read counts and ratios: milliseconds depend on the machine."
+        f"the load generator shares; load average {load_before:.1f} at the beginning. Read counts "
+        f"and ratios: milliseconds depend on the machine."
     )
     parts = ["# Benchmarks", about]
     if figures:

@@ -45,6 +45,7 @@ class Figures:
     ratio: float
     first_new: float
     last_old: float
+    mixed: float
     told: float
     lag: float
 
@@ -102,6 +103,7 @@ def _figures(name: str, result: Result, steady_from: float, windows: list[Window
         ratio=reloading["p99"] / steady["p99"],
         first_new=_worst(first_new),
         last_old=_worst(last_old),
+        mixed=result.mixed(),
         told=_worst([window.told_at - window.asked_at for window in windows]),
         lag=result.lag,
     )

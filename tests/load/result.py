@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 
@@ -134,6 +135,21 @@ class Result:
             if row.fresh and row.began > since and row.version not in {version, ""}
         )
         return max(begins, default=math.nan) - since
+
+    def mixed(self) -> float:
+        """Seconds for which, at worst, an older version still took new connections after a newer
+        one had taken its first. Versions are numbers. Zero: every cut-over was one instant."""
+        longest, newest = 0.0, 0
+        first_at: dict[int, float] = {}
+        answered = (row for row in self.rows if row.fresh and row.version)
+        for row in sorted(answered, key=attrgetter("began")):
+            version = int(row.version)
+            if version > newest:
+                newest, first_at[version] = version, row.began
+            elif version < newest:
+                newer = min(at for other, at in first_at.items() if other > version)
+                longest = max(longest, row.began - newer)
+        return longest
 
     @property
     def lag(self) -> float:

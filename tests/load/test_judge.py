@@ -388,6 +388,13 @@ def test_the_last_old_answer_counts_new_connections_begun_after_the_instant_only
     assert math.isnan(result.last_old("2", since=10.3))
 
 
+def test_versions_mix_when_a_new_connection_meets_an_older_one_after_a_newer() -> None:
+    clean = [row(1, "1"), row(2, "2"), row(2.1, "1", fresh=False), row(3, "3")]
+    assert Result(started=0, rows=clean).mixed() == 0
+    late = [*clean, row(2.3, "1"), row(3.1, "2")]
+    assert Result(started=0, rows=late).mixed() == pytest.approx(0.3)
+
+
 def test_percentiles_are_of_the_nearest_rank() -> None:
     values = [float(n) for n in range(1, 101)]
     assert [percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
