@@ -191,6 +191,17 @@ def test_a_unix_socket_that_was_shut_down_is_bound_anew_over_its_path(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_belongs_to_another_now_survives_the_close_of_the_listener(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as other:
+        with opened(unix(path)):
+            path.unlink()
+            other.bind(str(path))
+        assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_directory_that_went_away_with_the_path_is_told_and_mended_when_it_is_back(
     tmp_path: Path,
 ) -> None:
