@@ -55,8 +55,10 @@ def serve(fd: int) -> None:
 
 
 if __name__ == "__main__":
-    # Python put the directory of this file there; an application must not import from it.
-    del sys.path[0]
+    # Python put the directory of this file there (not with -I or -P, nor PYTHONSAFEPATH); an
+    # application must not import from it.
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        del sys.path[0]
     inherited = take_fd(sys.argv)
     sys.argv[0] = "granian"
     serve(inherited)

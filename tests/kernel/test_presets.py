@@ -176,6 +176,21 @@ def test_broken_code_ends_in_an_exit_that_is_known_as_broken(server: str, folder
         assert "broken on purpose" in worker.log.read_text()
 
 
+@pytest.mark.parametrize("options", [[], ["-P"], ["-I"]], ids=["plain", "-P", "-I"])
+def test_an_application_under_granian_does_not_import_from_sockmgrs_directory(
+    options: list[str], folder: Path
+) -> None:
+    module = Path(presets.LAUNCHER).with_name("presets.py").stem
+    (folder / "app.py").write_text(f"import {module}")
+    spec = spec_of([PYTHON, *options, "-m", "granian", "--interface", "asgi", "app:asgi"], folder)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        started(spec, listener, folder) as worker,
+    ):
+        worker.end()
+        assert f"No module named '{module}'" in worker.log.read_text()
+
+
 # --- What is made of a command, nothing run -----------------------------------------------------
 
 
