@@ -1,4 +1,4 @@
-"""Profiles of the property tests, and the door by which a mutant takes the place of the real code."""
+"""Profiles of the property tests, and the door by which a mutant comes in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.core.mutants import install
+from tests.core.mutants import install, installed
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 settings.register_profile(
@@ -24,5 +24,6 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # Set by test_mutants.py only, before anything imports the module that the mutant is of.
-if "SOCKMGR_MUTANT" in os.environ:
-    install(os.environ["SOCKMGR_MUTANT"])
+mutant = os.environ.get("SOCKMGR_MUTANT", "")
+if mutant and not installed(mutant):
+    install(mutant)

@@ -525,6 +525,17 @@ def test_scaling_down_in_a_rolling_rollout_ends_no_new_worker_for_want_of_room()
     world.be_kind()
 
 
+def test_scaling_up_in_probation_drains_nobody_who_serves() -> None:
+    world = serving(workers=1)
+    world.exit("1.1", status=-9)
+    quarter = Surge(amount=25, percent=True)
+    world.reload(make_spec("v2", surge=quarter, probation=9.0))
+    world.sleep(1)
+    world.ready("1.1", "2.1")
+    assert not drained(world.scale(2))
+    world.be_kind()
+
+
 @pytest.mark.parametrize(
     "surge", [Surge(amount=1), Surge(amount=2), Surge(amount=25, percent=True)]
 )
