@@ -32,10 +32,11 @@ test: .venv/.test
 	exit $$status
 
 lint: .venv/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@status=0; \
+	for check in 'ruff check .' 'ruff format --check .' mypy lint-imports; do \
+		echo "$$check"; $(BIN)/$$check || status=1; \
+	done; \
+	exit $$status
 
 demo: .venv/.test
 	$(BIN)/python -m tests.demo
