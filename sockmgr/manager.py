@@ -301,15 +301,11 @@ class Manager:
             log.warning("notify datagrams ignored", garbage=notify.garbage, foreign=self._foreign)
 
     def _on_shutdown(self, listener: Listener) -> None:
-        """Mend a listener that a worker shut down, and name who may have done it."""
-        suspects = [
-            running.name
-            for service in self._services.values()
-            for running in service.running.values()
-            if listener.listen.address in {listen.address for listen in running.spec.listen}
-        ]
-        for finding in listener.inspect():
-            log.warning("listener repaired", found=finding, suspects=",".join(suspects))
+        """Have a listener mended that a worker shut down, and name who may have done it."""
+        for service in self._services.values():
+            if listener.listen.address in service.addresses:
+                suspects = ", ".join(running.name for running in service.running.values())
+                service.inspect(f"shut down by one of {suspects}")
 
 
 def _not_told(news: Progress) -> None:

@@ -101,6 +101,11 @@ class Running:
         """The processes whose exit is told here."""
         return {self.pid, self._probe.pid} if self._probe else {self.pid}
 
+    @property
+    def is_detached(self) -> bool:
+        """Whether a listener got a new socket since, on which this worker does not accept."""
+        return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
+
     def notified(self, fields: Mapping[str, str]) -> None:
         """Take a message that this worker's processes sent to NOTIFY_SOCKET."""
         if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":

@@ -27,6 +27,7 @@ from sockmgr.core.model import (
     Kill,
     Phase,
     Quiet,
+    Recycle,
     Reload,
     Scale,
     Serving,
@@ -107,6 +108,22 @@ class Service:
         """Kill everything; the future is done when no worker is left."""
         self._facts.put_nowait(StopNow())
         return self._until(lambda: self.fleet.stopped)
+
+    def inspect(self, occasion: str) -> None:
+        """Look at the listeners, mend what workers did to them, and tell when that was."""
+        for address in self.addresses:
+            for finding in self._listener(address).inspect():
+                # Servers that call listen() with a backlog of their own do so at every start.
+                tell = log.debug if finding in self._told else log.warning
+                tell("listener repaired", found=finding, occasion=occasion)
+                self._told.add(finding)
+        for running in self.running.values():
+            if running.is_detached:
+                self._facts.put_nowait(
+                    Recycle(
+                        worker=running.id, why="its listener had to be replaced by a new socket"
+                    )
+                )
 
     @property
     def wanted(self) -> int:
@@ -195,10 +212,10 @@ class Service:
     def _after(self, fact: Fact) -> None:
         match fact:
             case WorkerReady():
-                self._inspect(f"after {self.name}@{fact.worker} became ready")
+                self.inspect(f"after {self.name}@{fact.worker} became ready")
                 self._report(f"{self.name}@{fact.worker} is ready")
             case WorkerExited():
-                self._inspect(f"after {self.name}@{fact.worker} ended")
+                self.inspect(f"after {self.name}@{fact.worker} ended")
                 self._report(f"{self.name}@{fact.worker} {describe_exit(fact.status)}")
             case _:
                 pass
@@ -307,14 +324,6 @@ class Service:
                 message=message,
             )
             self._verdicts.tell(trial.requests, news)
-
-    def _inspect(self, occasion: str) -> None:
-        for address in self.addresses:
-            for finding in self._listener(address).inspect():
-                # Servers that call listen() with a backlog of their own do so at every start.
-                tell = log.debug if finding in self._told else log.warning
-                tell("listener repaired", found=finding, occasion=occasion)
-                self._told.add(finding)
 
     def _that_fits(self, spec: Spec) -> Spec:
         """Surge by as many as memory allows rather than have the kernel kill half-way."""
