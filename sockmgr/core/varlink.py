@@ -6,6 +6,7 @@ Both ends share it; `io.sockmgr.Manager.varlink` says the same to everyone else
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated
 
@@ -221,4 +222,8 @@ def write_error(error: SockmgrError | Unanswerable) -> bytes:
 
 
 def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(encode(value))
+    try:
+        return msgspec.Raw(encode(value))
+    except UnicodeEncodeError:  # it holds a path that is not UTF-8, as os.fsdecode() gives it
+        plain = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return msgspec.Raw(plain.encode(errors="replace"))

@@ -9,45 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from sockmgr.cli import cli, host
+from sockmgr.cli import host
 from sockmgr.core.errors import ConfigError, ControlError, SpawnError
+from tests.kernel.command_line import CONFIG, manager, path, sockmgr
 from tests.kernel.fake_manager import ABORTED, FakeManager, a_verdict, progress, serving
 
-CONFIG = """
-name = "shop-of-a-test"
-[listen]
-http = "tcp://127.0.0.1:0"
-[service.web]
-command = ["true"]
-listen = ["http"]
-"""
-
-
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where the manager of a test listens: no other place is looked at."""
-    found = tmp_path / "shop-of-a-test.sock"
-    monkeypatch.setenv("SOCKMGR_CONTROL", str(found))
-    monkeypatch.chdir(tmp_path)
-    return found
-
-
-@pytest.fixture
-def manager(path: Path) -> Iterator[FakeManager]:
-    with serving(path) as found:
-        yield found
-
-
-def sockmgr(*arguments: str) -> Result:
-    result = CliRunner().invoke(cli, arguments, prog_name="sockmgr")
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+__all__ = ["manager", "path"]  # fixtures
 
 
 # --- reload --------------------------------------------------------------------------------------
@@ -197,74 +168,6 @@ def test_stop_waits_for_the_end(manager: FakeManager, flags: tuple[str, ...], no
     assert (result.exit_code, result.stdout) == (0, "stopped: no worker is left\n")
     assert json.loads(sockmgr("stop", *flags, "--json").stdout) == {"stopped": True}
     assert manager.stopped == [now, now]
-
-
-# --- check and run -------------------------------------------------------------------------------
-
-
-def test_check_of_a_good_config_shows_what_a_reload_would_change(
-    manager: FakeManager, tmp_path: Path
-) -> None:
-    (tmp_path / "sockmgr.toml").write_text(CONFIG)
-    result = sockmgr("check")
-    assert result.exit_code == 0
-    for change in manager.plan():
-        assert f"  {change}\n" in result.stdout
-    assert json.loads(sockmgr("check", "--json").stdout) == {"valid": True, "plan": manager.plan()}
-
-
-@pytest.mark.usefixtures("path")
-def test_check_needs_no_manager(tmp_path: Path) -> None:
-    (tmp_path / "other.toml").write_text(CONFIG)
-    result = sockmgr("check", "-c", "other.toml")
-    assert result.exit_code == 0
-    assert "valid" in result.stdout
-    assert json.loads(sockmgr("check", "-c", "other.toml", "--json").stdout)["plan"] is None
-
-
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize(
-    "text",
-    [
-        "what is this",
-        "[service.web]\n",
-        CONFIG.replace("listen = ", "lisen = "),
-        CONFIG.replace('"true"', '"no-such-program-of-a-test"'),
-        CONFIG + 'cwd = "/no/such/directory"\n',
-    ],
-)
-def test_check_of_a_bad_config_is_a_config_error(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sockmgr.toml").write_text(text)
-    result = sockmgr("check")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-
-
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("run", "-c", "missing.toml"),
-        ("run",),
-        ("run", "--listen", "http=tcp://127.0.0.1:0"),
-        ("run", "--workers", "4"),
-        ("run", "-c", "x.toml", "--", "true"),
-        ("run", "--listen", "nonsense", "--", "true"),
-        ("run", "--workers", "many", "--", "true"),
-        ("run", "--env", "KEY", "--", "true"),
-        ("run", "--no-such-option"),
-        ("check", "-c", "missing.toml"),
-        ("reload", "--timeout", "soon"),
-        ("reload", "--timeout", "0"),
-        ("status", "-c", "missing.toml"),
-        ("scale", "web"),
-        ("restart",),
-    ],
-)
-def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(arguments: tuple[str, ...]) -> None:
-    result = sockmgr(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr
 
 
 # --- Exit codes ----------------------------------------------------------------------------------

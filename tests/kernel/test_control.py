@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,13 @@ def test_the_client_reports_progress_and_returns_the_verdicts(path: Path) -> Non
         assert Client(path).reload(("web", "job"), news.append) == [ABORTED]
         assert news == manager.news
         assert manager.reloads == [("web", "job")]
+
+
+def test_a_text_that_is_no_utf_8_is_told_as_far_as_it_can_be(path: Path) -> None:
+    strange = os.fsdecode(b"/srv/\xff")
+    missing = ConfigError(f"{strange} is missing")
+    with serving(path, error=missing), pytest.raises(ConfigError, match=r"^/srv/\? is missing$"):
+        Client(path).status()
+    with serving(path, verdicts=[msgspec.structs.replace(ABORTED, reason=strange)]):
+        (verdict,) = Client(path).reload(())
+        assert verdict.reason == "/srv/?"

@@ -1,0 +1,42 @@
+"""The command `sockmgr`, called in this process, in a place where no other manager is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sockmgr.cli import cli
+from tests.kernel.fake_manager import FakeManager, serving
+
+CONFIG = """
+name = "shop-of-a-test"
+[listen]
+http = "tcp://127.0.0.1:0"
+[service.web]
+command = ["true"]
+listen = ["http"]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the manager of a test listens: no other place is looked at."""
+    found = tmp_path / "shop-of-a-test.sock"
+    monkeypatch.setenv("SOCKMGR_CONTROL", str(found))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+@pytest.fixture
+def manager(path: Path) -> Iterator[FakeManager]:
+    with serving(path) as found:
+        yield found
+
+
+def sockmgr(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, arguments, prog_name="sockmgr")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result

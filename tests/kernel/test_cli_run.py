@@ -1,0 +1,138 @@
+"""`sockmgr check` and `sockmgr run`: what a config or a command line amounts to."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sockmgr.core.config import Config
+from sockmgr.core.model import Delay, Surge
+from tests.kernel.command_line import CONFIG, manager, path, sockmgr
+from tests.kernel.fake_manager import FakeManager
+
+__all__ = ["manager", "path"]  # fixtures
+
+
+def test_check_of_a_good_config_shows_what_a_reload_would_change(
+    manager: FakeManager, tmp_path: Path
+) -> None:
+    (tmp_path / "sockmgr.toml").write_text(CONFIG)
+    result = sockmgr("check")
+    assert result.exit_code == 0
+    for change in manager.plan():
+        assert f"  {change}\n" in result.stdout
+    assert json.loads(sockmgr("check", "--json").stdout) == {"valid": True, "plan": manager.plan()}
+
+
+@pytest.mark.usefixtures("path")
+def test_check_needs_no_manager(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text(CONFIG)
+    result = sockmgr("check", "-c", "other.toml")
+    assert result.exit_code == 0
+    assert "valid" in result.stdout
+    assert json.loads(sockmgr("check", "-c", "other.toml", "--json").stdout)["plan"] is None
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is this",
+        "[service.web]\n",
+        CONFIG.replace("listen = ", "lisen = "),
+        CONFIG.replace('"true"', '"no-such-program-of-a-test"'),
+        CONFIG + 'cwd = "/no/such/directory"\n',
+    ],
+)
+def test_check_of_a_bad_config_is_a_config_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sockmgr.toml").write_text(text)
+    result = sockmgr("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+
+
+@dataclass
+class Started:
+    """What `sockmgr run` would have run."""
+
+    config: Config
+    control: Path
+
+
+@pytest.fixture
+def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+    found: list[Started] = []
+
+    def remember(source: Callable[[], Config], *, control: Path) -> int:
+        found.append(Started(config=source(), control=control))
+        return 7
+
+    monkeypatch.setattr("sockmgr.manager.run", remember)
+    assert path.parent == Path.cwd()
+    return found
+
+
+def test_run_describes_one_service_on_the_command_line(started: list[Started]) -> None:
+    result = sockmgr(
+        "run", "--name", "shop", "--listen", "http=tcp://127.0.0.1:0", "--workers", "3",
+        "--cwd", "/", "--env", "A=1", "--env", "B=x=y", "--ready", "delay=0.5",
+        "--drain-timeout", "90", "--stop-signal", "QUIT", "--surge", "25%", "--probation", "1m30s",
+        "--control", "/elsewhere/shop.sock", "--", "server", "--workers", "9", "{http}",
+    )  # fmt: skip
+    assert result.exit_code == 7
+    assert started[0].control == Path("/elsewhere/shop.sock")
+    config = started[0].config
+    (service,) = config.services
+    assert config.name == "shop"
+    assert [str(listen.address) for listen in config.listen] == ["tcp://127.0.0.1:0"]
+    assert service.command == ("server", "--workers", "9", "{http}")
+    assert (service.workers, service.cwd, service.env) == (3, "/", (("A", "1"), ("B", "x=y")))
+    assert service.ready == Delay(seconds=0.5)
+    assert (service.drain_timeout, service.stop_signal) == (90.0, signal.SIGQUIT)
+    assert (service.rollout.surge, service.rollout.probation) == (
+        Surge(amount=25, percent=True),
+        90.0,
+    )
+
+
+def test_run_takes_the_config_beside_it_where_nothing_else_is_said(
+    started: list[Started], tmp_path: Path, path: Path
+) -> None:
+    (tmp_path / "sockmgr.toml").write_text(CONFIG)
+    (tmp_path / "other.toml").write_text(CONFIG.replace("shop", "other"))
+    assert sockmgr("run").exit_code == 7
+    assert sockmgr("run", "-c", "other.toml").exit_code == 7
+    assert [one.config.name for one in started] == ["shop-of-a-test", "other-of-a-test"]
+    assert [one.control for one in started] == [path, path]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "-c", "missing.toml"),
+        ("run",),
+        ("run", "--listen", "http=tcp://127.0.0.1:0"),
+        ("run", "--workers", "4"),
+        ("run", "-c", "x.toml", "--", "true"),
+        ("run", "--listen", "nonsense", "--", "true"),
+        ("run", "--workers", "many", "--", "true"),
+        ("run", "--env", "KEY", "--", "true"),
+        ("run", "--no-such-option"),
+        ("check", "-c", "missing.toml"),
+        ("reload", "--timeout", "soon"),
+        ("reload", "--timeout", "0"),
+        ("status", "-c", "missing.toml"),
+        ("scale", "web"),
+        ("restart",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(arguments: tuple[str, ...]) -> None:
+    result = sockmgr(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
