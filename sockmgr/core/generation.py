@@ -18,12 +18,12 @@ WORKER_STEPS: dict[State, dict[State, str]] = {
     State.STARTING: {
         State.READY: "there is evidence that it serves",
         State.DRAINING: "it is not wanted any more",
-        State.KILLED: "it was not ready in time, or all must end now",
+        State.KILLED: "it was not ready in time, max_draining is exceeded, or all must end now",
         State.GONE: "it exited, or could not be started",
     },
     State.READY: {
         State.DRAINING: "its generation retires, it is surplus, or its successor is ready",
-        State.KILLED: "all must end now",
+        State.KILLED: "max_draining is exceeded, or all must end now",
         State.GONE: "it died",
     },
     State.DRAINING: {
