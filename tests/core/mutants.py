@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         "drain the ready before the starting",
         TARGETS,
-        "members = sorted(generation.members, key=lambda w: (w.state is State.STARTING, w.id.slot))",
-        "members = sorted(generation.members, key=lambda w: (w.state is State.READY, w.id.slot))",
+        "(generation.members, key=lambda w: (w.state is State.STARTING, w.id.slot))",
+        "(generation.members, key=lambda w: (w.state is State.READY, w.id.slot))",
     ),
     Mutant(
         "recycle before the successor is ready",

@@ -192,7 +192,9 @@ class Moment:
             assert self.world.now >= process.told_at + KILL_AGAIN, "killed again too soon"
         if process.life == "serving" and not isinstance(self.fact, StopNow):
             others = [p for p in self.world.serving() if p is not process]
-            assert others or not self.world.fleet.current, (
+            current = self.world.fleet.current
+            excused = current is None or not current.wanted or self.exclusive
+            assert others or excused or _exclusive(self.world), (
                 f"P2: {action.worker} is killed, and nobody else serves"
             )
 
@@ -289,7 +291,7 @@ class Moment:
         assert world.idle <= IDLE_TICKS, "P11: it wakes up again and again for nothing"
 
     def _check_begun(self) -> None:
-        world, fleet = self.world, self.world.fleet
+        fleet = self.world.fleet
         begun = set(fleet.generations) - self.generations
         for generation in (fleet.generations[n] for n in sorted(begun)):
             if generation.lease in self.leases and self.current:

@@ -1,4 +1,4 @@
-"""What the fleet does, one claim a test. Every step is also held against promises.py by the world."""
+"""What the fleet does, one claim a test. The world also holds every step against promises.py."""
 
 from __future__ import annotations
 
@@ -447,6 +447,15 @@ def test_a_lease_that_is_not_quiet_is_not_given_to_the_next_generation() -> None
     world = serving()
     world.reload(make_spec("v2", probation=0.0))
     world.ready("2.1")
+    world.reload(make_spec("v3"))
+    assert world.fleet.generations[3].lease == 2
+
+
+def test_a_lease_left_with_connections_by_the_dead_is_not_given_to_the_next_generation() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    world.exit("2.1", status=-11)
     world.reload(make_spec("v3"))
     assert world.fleet.generations[3].lease == 2
 
