@@ -126,7 +126,8 @@ class Fleet:
             case Scale():
                 self._scale(fact.workers)
             case Recycle():
-                self._recycle(fact)
+                if (worker := self._find(fact.worker)) and worker.active:
+                    worker.recycle = fact.why
             case Stop():
                 self._stop()
             case StopNow():
@@ -138,9 +139,8 @@ class Fleet:
 
     def _start(self, spec: Spec) -> None:
         self._last += 1
-        self.current = Generation(
-            self._last, spec, self._targets().free_lease(), spec.workers, self._now, math.inf
-        )
+        lease = self._targets().lease_for(spec, self.fed)
+        self.current = Generation(self._last, spec, lease, spec.workers, self._now, math.inf)
         self.current.become(Phase.CURRENT, self._now)
         self.generations[self._last] = self.current
 
@@ -158,11 +158,6 @@ class Fleet:
         trial = self.trial
         if trial and trial.phase is Phase.BOOTING:
             trial.deadline = max(trial.deadline, trial.since + self._time_for(trial.spec, workers))
-
-    def _recycle(self, fact: Recycle) -> None:
-        worker = self._find(fact.worker)
-        if worker and worker.active:
-            worker.recycle = fact.why
 
     def _ready(self, id: WorkerId) -> None:
         worker = self._find(id)
@@ -193,8 +188,7 @@ class Fleet:
     def _stop(self) -> None:
         self.stopping = True
         if self.trial:
-            self.trial.fault = STOPPING
-            self.trial.culprit = None
+            self.trial.fault, self.trial.culprit = STOPPING, None
         if self.pending:
             self._refuse(self.pending_requests)
             self.pending, self.pending_requests = None, ()
@@ -310,18 +304,15 @@ class Fleet:
         if self.pending is None or self.trial:
             return
         spec, current = self.pending.spec, self.current
-        wanted, lease = spec.workers, self._targets().free_lease()
+        wanted = spec.workers
         if current and spec.workers == current.spec.workers:
             # A number that `scale` set stands until the config's own number changes.
             wanted = current.wanted
-        if current and (spec.rollout.exclusive or not current.ready):
-            # What waits in the queue of a generation that cannot answer is left to its successor.
-            lease = current.lease
         self._last += 1
         self.trial = Generation(
             self._last,
             spec,
-            lease,
+            self._targets().lease_for(spec, self.fed),
             wanted,
             self._now,
             self._now + self._time_for(spec, wanted),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sockmgr.core.generation import Generation, Worker
-from sockmgr.core.model import Phase, State
+from sockmgr.core.model import Phase, Spec, State
 
 RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
 
@@ -168,8 +168,13 @@ class Targets:
         timeouts += [self._newest.spec.drain_timeout] if self._newest and not timeouts else []
         return self.unquiet[lease] + max(timeouts, default=0.0)
 
-    def free_lease(self) -> int:
-        """Return the lowest lease that nobody uses and whose queue holds nothing."""
+    def lease_for(self, spec: Spec, fed: tuple[tuple[int, int], ...]) -> int:
+        """Return the lease for the workers of a new generation that runs `spec`."""
+        # What waits in a queue that nobody can answer is left to the successor.
+        if self.current and (spec.rollout.exclusive or not self.current.ready):
+            return self.current.lease
+        if self.current is None and fed:
+            return fed[0][0]
         taken = {g.lease for g in self.generations.values()}
         taken |= {w.lease for w in self._workers()} | set(self.unquiet)
         return next(n for n in range(len(taken) + 1) if n not in taken)

@@ -111,9 +111,9 @@ MUTANTS = (
     ),
     Mutant(
         "let nobody inherit the queue of the dead",
-        FLEET,
-        "if current and (spec.rollout.exclusive or not current.ready):",
-        "if current and spec.rollout.exclusive:",
+        TARGETS,
+        "if self.current and (spec.rollout.exclusive or not self.current.ready):",
+        "if self.current and spec.rollout.exclusive:",
     ),
     Mutant(
         "drain the ready before the starting",

@@ -7,6 +7,7 @@ be saved as a transcript as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from sockmgr.core.model import (
@@ -69,7 +70,7 @@ def _surge(text: str) -> Surge:
     return Surge(amount=int(text.rstrip("%")), percent=text.endswith("%"))
 
 
-READERS = {
+READERS: dict[str, Callable[[str], Any]] = {
     "surge": _surge,
     "probation": float,
     "max_failed_starts": int,

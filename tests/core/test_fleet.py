@@ -13,6 +13,7 @@ from sockmgr.core.model import (
     Action,
     Committed,
     Drain,
+    Fact,
     Feed,
     Kill,
     Phase,
@@ -153,6 +154,16 @@ def test_a_service_that_a_reload_adds_and_that_fails_leaves_nothing_behind() -> 
     assert world.fleet.deadline == math.inf
 
 
+def test_what_waits_for_an_added_service_that_died_is_left_to_the_next_attempt() -> None:
+    world = World()
+    world.reload(make_spec("v1"))
+    world.ready("1.1")
+    assert aborted(world.exit("1.1", status=-11)).kept == 0
+    (spawn,) = world.reload(make_spec("v2"))
+    assert isinstance(spawn, Spawn)
+    assert spawn.lease == 0
+
+
 # --- P2: somebody serves -------------------------------------------------------------------------
 
 
@@ -205,7 +216,7 @@ def test_p2_scaling_to_zero_drains_all_and_connections_wait() -> None:
 def test_p2_a_rolling_reload_to_more_workers_never_drains_a_queue_that_is_still_fed() -> None:
     world = serving(workers=2)
     world.reload(make_spec("v2", workers=4, surge=ONE, start_concurrency=4))
-    while world.fleet.trial and world.fleet.trial.phase is Phase.BOOTING:
+    while world.having(Life.BOOTING):
         world.ready(world.having(Life.BOOTING)[0])
     world.be_kind()
 
@@ -325,8 +336,8 @@ def test_p5_scaling_up_a_rollout_gives_it_the_time_that_the_new_workers_need() -
     world.scale(5)
     for _ in range(5):
         world.sleep(9)
-        assert world.fleet.trial is not None
         world.ready(*[w for w in world.having(Life.BOOTING) if w.generation == 2])
+    assert world.fleet.trial
     assert world.fleet.trial.phase is Phase.PROBATION
 
 
@@ -702,7 +713,10 @@ def test_an_illegal_step_of_a_generation_raises_and_changes_nothing(phase: Phase
 
 
 def test_the_same_facts_at_the_same_times_give_the_same_actions() -> None:
-    facts = [Reload(spec=make_spec("v1", workers=3), request=1), WorkerReady(worker=WorkerId(1, 1))]
+    facts: list[Fact] = [
+        Reload(spec=make_spec("v1", workers=3), request=1),
+        WorkerReady(worker=WorkerId(1, 1)),
+    ]
     first, second = Fleet(), Fleet()
     assert [first.handle(f, 1.0) for f in facts] == [second.handle(f, 1.0) for f in facts]
 
