@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import json
 import os
 import pwd
@@ -94,7 +95,7 @@ for place in (3, 4, 5):
     fd = os.open(f"{tmp_path}/{{place}}", os.O_CREAT)
     high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
     os.dup2(high, place, False)
-argv = ["sh", "-c", "for fd in 3 4 5 6 7; do readlink /proc/$$/fd/$fd; done"]
+argv = ["sh", "-c", "for fd in 3 4 5 6 7; do readlink /proc/$$/fd/$fd; done; echo /proc/$$/fd/*"]
 pid = spawn(Launch(argv=argv, executable="/bin/sh", env={{}}, cwd="/", fds=[4, 5, 3, 4, 1]))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -104,6 +105,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     links = done.stdout.split()
     assert [Path(link).name for link in links[:4]] == ["4", "5", "3", "4"]
     assert links[4].startswith("pipe:")
+    assert [Path(link).name for link in links[5:]] == list("01234567")
 
 
 def test_one_descriptor_can_be_given_twice(files: list[int]) -> None:
@@ -289,13 +291,24 @@ def test_limits_that_cannot_be_set_are_refused_before_the_start() -> None:
     assert "above the hard limit" in refused("NOFILE", -1, 5)
 
 
+@pytest.fixture
+def groups_of_root() -> Iterator[None]:
+    """Be root with supplementary groups, which a worker must not inherit."""
+    before = os.getgroups()
+    os.setgroups([0, 4242])
+    yield
+    os.setgroups(before)
+
+
 @AS_ROOT
+@pytest.mark.usefixtures("groups_of_root")
 def test_a_user_is_taken_on_with_all_its_groups_and_nothing_of_roots() -> None:
-    user = pwd.getpwnam("nobody")
+    members = {name for group in grp.getgrall() for name in group.gr_mem} - {"root"}
+    user = pwd.getpwnam(next(iter(sorted(members)), "nobody"))
     groups = sorted(os.getgrouplist(user.pw_name, user.pw_gid))
     for more in ({}, {"set_listen_pid": True, "cwd": "/tmp", "limits": [("NOFILE", 99, 99)]}):
         argv = ["sh", "-c", "id -ru; id -u; id -rg; id -g; id -G; grep CapEff /proc/$$/status"]
-        with running(argv, executable="/bin/sh", user="nobody", **more) as child:
+        with running(argv, executable="/bin/sh", user=user.pw_name, **more) as child:
             words = child.rest().split()
         assert words[:4] == [str(user.pw_uid)] * 2 + [str(user.pw_gid)] * 2
         assert sorted(map(int, words[4:-2])) == groups
@@ -303,6 +316,7 @@ def test_a_user_is_taken_on_with_all_its_groups_and_nothing_of_roots() -> None:
 
 
 @AS_ROOT
+@pytest.mark.usefixtures("groups_of_root")
 def test_a_uid_without_a_name_and_a_group_of_choice_are_taken_on() -> None:
     argv = ["sh", "-c", "id -u; id -g; id -G"]
     with running(argv, executable="/bin/sh", user="54321", group="12345") as child:
