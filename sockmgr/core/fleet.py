@@ -281,15 +281,12 @@ class Fleet:
         trial.become(Phase.CURRENT, self._now)
         self._served = True
         if old:
-            old.become(Phase.RETIRING, self._now, self._now + old.spec.drain_timeout)
+            self._retire(old)
         self._out.append(Committed(requests=trial.requests, generation=trial.number))
 
     def _abort(self, trial: Generation) -> None:
-        self.trial, patience = None, trial.spec.drain_timeout
-        if self.current:
-            # It may have to serve until the current generation is whole again.
-            patience += rollout_timeout(self.current.spec, self.current.wanted, trial.spec)
-        trial.become(Phase.RETIRING, self._now, self._now + patience)
+        self.trial = None
+        self._retire(trial)
         self._out.append(
             Aborted(
                 requests=trial.requests,
@@ -299,6 +296,13 @@ class Fleet:
                 worker=trial.culprit,
             )
         )
+
+    def _retire(self, generation: Generation) -> None:
+        patience = generation.spec.drain_timeout
+        if self.current:
+            # It may have to serve until the current generation is whole.
+            patience += rollout_timeout(self.current.spec, self.current.wanted, generation.spec)
+        generation.become(Phase.RETIRING, self._now, self._now + patience)
 
     def _begin(self) -> None:
         if self.pending is None or self.trial:
@@ -375,8 +379,6 @@ class Fleet:
             id, lease, self._now, self._now + generation.spec.ready_timeout
         )
         self._out.append(Spawn(worker=id, spec=generation.spec, lease=lease, background=background))
-
-    # --- Small things --------------------------------------------------------------------------
 
     def _find(self, id: WorkerId) -> Worker | None:
         generation = self.generations.get(id.generation)

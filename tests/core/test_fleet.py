@@ -556,6 +556,16 @@ def test_scaling_up_in_probation_drains_nobody_who_serves() -> None:
     world.be_kind()
 
 
+def test_scaled_up_in_probation_the_old_generation_helps_after_the_commit_too() -> None:
+    world = serving(workers=2, drain_timeout=0.0)
+    world.reload(make_spec("v2", workers=1, probation=9.0))
+    world.ready("2.1")
+    world.scale(2)
+    assert any(isinstance(a, Committed) for a in world.sleep(9))
+    assert len(world.serving()) >= 2
+    world.be_kind()
+
+
 @pytest.mark.parametrize(
     "surge", [Surge(amount=1), Surge(amount=2), Surge(amount=25, percent=True)]
 )
