@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sockmgr.control import ControlServer
 from sockmgr.core.errors import ControlError
+from sockmgr.kernel.claim import Claim
 from tests.kernel.fake_manager import FakeManager, served
-from tests.kernel.raw_client import assert_serves, run
+from tests.kernel.raw_client import assert_serves, run, until
 
 
 @pytest.fixture
@@ -101,6 +104,27 @@ sys.stdin.readline()
             racer.communicate()
         assert answers.count("mine") == 1, answers
         assert sum("another manager" in answer for answer in answers) == 3, answers
+
+
+def test_one_that_finds_a_dead_socket_looks_again_when_it_is_its_turn(path: Path) -> None:
+    def is_waiting() -> bool:
+        # proc_locks(5): those that wait for a lock are marked with an arrow
+        inode = os.fstat(turn.fileno()).st_ino
+        waiters = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+        return any(line.split()[-3].endswith(f":{inode}") for line in waiters)
+
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as other, ThreadPoolExecutor(1) as pool:
+        with (path.parent / ".shop.sock.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            claim = pool.submit(Claim, path)
+            asyncio.run(until(lambda: is_waiting() or claim.done()))
+            path.unlink()
+            other.bind(str(path))
+            other.listen()
+        with pytest.raises(ControlError, match="another manager"):
+            claim.result()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
