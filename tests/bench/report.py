@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -151,8 +152,8 @@ def document(
     about = (
         f"Made by `{command}` on {datetime.now(tz=UTC):%Y-%m-%d}: sockmgr {sockmgr.__version__}, "
         f"CPython {platform.python_version()}, Linux {platform.release()}, {cores()} cores, which "
-        f"the load generator shares; load average {load_before:.1f} at the beginning. Read counts "
-        f"and ratios: milliseconds depend on the machine."
+        f"the load generator shares; load average {load_before:.1f} before and "
+        f"{os.getloadavg()[0]:.1f} at the end. Read counts and ratios: milliseconds depend on the machine."
     )
     parts = ["# Benchmarks", about]
     if figures:

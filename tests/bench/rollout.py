@@ -15,7 +15,7 @@ from tests.bench.contender import UVICORN, WORKERS, Contender, environment
 from tests.e2e.apps import App
 from tests.e2e.harness import end_marked, marked_environment, wait_for
 from tests.load.judge import Load
-from tests.load.result import Result, percentile
+from tests.load.result import Result
 
 MODES = ("short:rate=100", "ka:conns=16,rate=100", "slow:conns=2", "stream:conns=2,s=4")
 QUICK = ("short", "ka")
@@ -130,12 +130,8 @@ def _or_zero(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def boot_seconds(times: int = 3) -> float:
+def boot_seconds() -> float:
     """Seconds that four uvicorn workers, started together by hand, need until all of them serve."""
-    return percentile([_boot_once() for _ in range(times)], 0.5)
-
-
-def _boot_once() -> float:
     with (
         tempfile.TemporaryDirectory(prefix="sockmgr-bench-") as name,
         socket.create_server(("127.0.0.1", 0)) as listener,
