@@ -47,7 +47,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.report import Progress, Verdict
 from sockmgr.kernel import memory
-from sockmgr.kernel.process import holders
+from sockmgr.kernel.process import strays
 from sockmgr.kernel.readiness import descendants
 from sockmgr.listener import Listener
 from sockmgr.log import Log
@@ -94,10 +94,21 @@ class Service:
         self._facts.put_nowait(Reload(spec=self._that_fits(spec), request=number))
         return verdict
 
-    def scale(self, workers: int) -> asyncio.Future[None]:
-        """Want `workers` from now on; the future is done when just as many are ready."""
+    async def scale(self, workers: int) -> None:
+        """Want `workers` from now on; return when just as many are ready, raise if that fails."""
         self._facts.put_nowait(Scale(workers=workers))
-        return self._until(lambda: self._serves_with(workers))
+        serving = self.fleet.current or self.fleet.trial
+        patience = serving.spec.ready_timeout * (workers + 1) if serving else 0.0
+        try:
+            async with asyncio.timeout(patience):
+                await self._until(lambda: self._serves_with(workers))
+        except TimeoutError:
+            ready = serving.ready if serving else 0
+            raise ControlError(
+                f"{self.name} has {ready} of {workers} workers after {patience:g} s",
+                means="it goes on trying",
+                do="the manager's log says why they fail to start",
+            ) from None
 
     def stop(self) -> asyncio.Future[None]:
         """Drain everything; the future is done when no worker is left."""
@@ -150,6 +161,8 @@ class Service:
         """Take fact after fact until no worker is left and none is wanted."""
         while not self.fleet.stopped:
             self._take(await self._next_fact())
+        while not self._facts.empty():
+            self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
         for task in self._quieting.values():
             task.cancel()
         for _, future in self._waiters:
@@ -204,7 +217,7 @@ class Service:
         """
         if any(r.inodes & gone.inodes for r in self.running.values()):
             return  # it may be theirs; the last holder's end tells
-        for pid in set(descendants(os.getpid())) & set(holders(gone.inodes)):
+        for pid in strays(gone.inodes):
             log.warning("stray process killed", pid=pid, left_by=gone.name)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, KILL_SIGNAL)

@@ -192,14 +192,14 @@ def reap_strays(known: Container[int]) -> list[tuple[int, int]]:
 # --- What belongs to a worker --------------------------------------------------------------------
 
 
-def holders(inodes: Collection[int]) -> frozenset[int]:
-    """Return the pids of all other processes that have one of these sockets open.
+def strays(inodes: Collection[int]) -> frozenset[int]:
+    """Return the pids of our descendants that have one of these sockets open.
 
-    Processes of other users are seen by root only. Takes milliseconds: for after an exit.
+    Those of other users are seen by root only. Reads every descriptor of each: for after an exit.
     """
     links = {f"socket:[{inode}]" for inode in inodes}
-    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
-    return frozenset(pid for pid in pids if pid != os.getpid() and _holds(pid, links))
+    family = (pid for pid in _family(os.getpid()) if pid != os.getpid())
+    return frozenset(pid for pid in family if _holds(pid, links))
 
 
 def _holds(pid: int, links: set[str]) -> bool:
