@@ -153,7 +153,8 @@ def document(
         f"Made by `{command}` on {datetime.now(tz=UTC):%Y-%m-%d}: sockmgr {sockmgr.__version__}, "
         f"CPython {platform.python_version()}, Linux {platform.release()}, {cores()} cores, which "
         f"the load generator shares; load average {load_before:.1f} before and "
-        f"{os.getloadavg()[0]:.1f} at the end. Read counts and ratios: milliseconds depend on the machine."
+        f"{os.getloadavg()[0]:.1f} at the end. Read counts and ratios: milliseconds "
+        "depend on the machine."
     )
     parts = ["# Benchmarks", about]
     if figures:
