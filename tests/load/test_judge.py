@@ -199,14 +199,11 @@ def test_a_kept_connection_closed_after_the_request_is_a_lost_request(
     reset: bool, outcome: Outcome
 ) -> None:
     async def handler(peer: Peer) -> None:
-        await good_once(peer)
+        await peer.request()
+        await peer.send(ANSWER)
         await peer.request()
         if reset:
             peer.reset()
-
-    async def good_once(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(ANSWER)
 
     result = judge(handler, "ka:conns=1,rate=60")
     assert outcomes(result) == {Outcome.OK, outcome}
