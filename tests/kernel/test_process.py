@@ -231,13 +231,13 @@ assert process.reap_strays(()) == []
 """
 
 
-def strays(program: str) -> str:
+def adopting(program: str) -> str:
     """Run as a manager of its own: only one process can adopt what is orphaned."""
     return subprocess.check_output([sys.executable, "-c", STRAYS + program], text=True, cwd=HERE)
 
 
 def test_orphans_are_adopted_and_reaped_and_known_workers_are_not_touched() -> None:
-    text = strays("""
+    text = adopting("""
 worker = shell("(sh -c 'exit 5' &); exit 3")
 dead(worker.pid)
 found = []
@@ -249,7 +249,7 @@ print([status for _, status in found], worker.poll(), process.reap_strays({worke
 
 
 def test_a_dead_worker_does_not_hide_the_orphans_behind_it() -> None:
-    text = strays("""
+    text = adopting("""
 workers = [shell("exit 1") for _ in range(5)]
 for worker in workers: dead(worker.pid)
 known = {worker.pid for worker in workers}
