@@ -161,6 +161,8 @@ class Service:
         """Take fact after fact until no worker is left and none is wanted."""
         while not self.fleet.stopped:
             self._take(await self._next_fact())
+            # A queue that is not empty gives the next fact at once; others want the loop, too.
+            await asyncio.sleep(0)
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
         for task in self._quieting.values():
@@ -226,10 +228,10 @@ class Service:
         match fact:
             case WorkerReady():
                 self.inspect(f"after {self.name}@{fact.worker} became ready")
-                self._report(f"{self.name}@{fact.worker} is ready")
+                self._report_on(fact.worker, "is ready")
             case WorkerExited():
                 self.inspect(f"after {self.name}@{fact.worker} ended")
-                self._report(f"{self.name}@{fact.worker} {describe_exit(fact.status)}")
+                self._report_on(fact.worker, describe_exit(fact.status))
             case _:
                 pass
         for met, future in self._waiters:
@@ -323,6 +325,10 @@ class Service:
         self._last_words.clear()
 
     # --- Small things --------------------------------------------------------------------------
+
+    def _report_on(self, id: WorkerId, what: str) -> None:
+        if self.fleet.trial and id.generation == self.fleet.trial.number:
+            self._report(f"{self._name(id)} {what}")
 
     def _report(self, message: str) -> None:
         trial = self.fleet.trial
