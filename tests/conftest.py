@@ -1,8 +1,15 @@
-"""What all tests share: the quick ones come first, those that want the machine to themselves last."""
+"""What all tests share: a clean start, and the order. Those that want the machine come last."""
 
 from __future__ import annotations
 
 import pytest
+
+from sockmgr.kernel.spawn import close_on_exec_all
+
+
+def pytest_configure() -> None:
+    """Keep descriptors that whoever runs the tests left open from the programs under test."""
+    close_on_exec_all()
 
 
 @pytest.hookimpl(trylast=True)
