@@ -7,8 +7,8 @@ The policy is level-triggered. Facts only change records; `_settle` then compare
 with what is wanted (targets.py), again and again, until nothing is left to do:
 
 1. deadlines that have passed are acted on,
-2. a reload that waits becomes the rollout under way if there is none,
-3. the rollout is judged: cut over, commit, abort or wait,
+2. the rollout under way is judged: cut over, commit, abort or wait,
+3. a reload that waits becomes the next rollout,
 4. the leases to feed are worked out,
 5. each generation is drained to its target,
 6. and when all that has come to rest, each is filled to its target.
@@ -200,18 +200,18 @@ class Fleet:
     # --- Settling ------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        told = -1
-        while told != len(self._out):
-            told = len(self._out)
+        seen = (-1, -1)
+        while seen != (len(self._out), self._last):
+            seen = (len(self._out), self._last)
             self._expire()
-            self._begin()
             self._judge()
+            self._begin()
             targets = self._targets()
             self._give_up(targets)
             self._feed(targets)
             self._limit(targets)
             self._drain(targets)
-            if told == len(self._out):
+            if seen == (len(self._out), self._last):
                 self._fill(targets)
         for generation in list(self.generations.values()):
             if generation.phase is Phase.RETIRING and not generation.workers:

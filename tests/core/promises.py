@@ -123,6 +123,8 @@ class Moment:
         assert action.spec == generation.spec
         self.spawned += 1
         assert self.spawned <= SPAWN_BATCH, "more spawns in one go than the loop can bear"
+        failed_at = world.failed_at.get(generation.number, -math.inf)
+        assert world.now >= failed_at + 0.1, "a worker that failed is replaced without a pause"
         mine = [p for p in world.processes.values() if p.id.generation == generation.number]
         booting = sum(p.life == "booting" for p in mine)
         limit = action.spec.rollout.start_concurrency
@@ -217,8 +219,15 @@ class Moment:
         if isinstance(verdict, Aborted):
             self._check_abort(verdict)
         else:
-            assert not fleet.stopping, "P6: stop beats reload"
-            assert fleet.current is not None
+            self._check_commit(verdict)
+
+    def _check_commit(self, verdict: Committed) -> None:
+        world = self.world
+        assert not world.fleet.stopping, "P6: stop beats reload"
+        probation = world.asked[max(verdict.requests)].rollout.probation
+        assert world.now >= world.cut_over_at[verdict.generation] + probation, (
+            f"generation {verdict.generation} is committed before its probation is over"
+        )
 
     def _check_abort(self, verdict: Aborted) -> None:
         assert verdict.reason, "P7: an abort has a reason"
@@ -238,6 +247,7 @@ class Moment:
     def check_after(self, actions: list[Action]) -> None:
         self._check_views_agree()
         self._check_one_rollout(actions)
+        self._check_given_up(actions)
         self._check_deadline(actions)
         self._check_begun()
         if self.world.fleet.stopping:
@@ -272,8 +282,24 @@ class Moment:
         if self.current and not committed:
             assert fleet.current is not None
             assert fleet.current.number == self.current, "P7: only a commit changes what is current"
-            if not isinstance(self.fact, Scale):
+            if isinstance(self.fact, Scale):
+                assert all(g.wanted == self.fact.workers for g in (fleet.current, *tried))
+            else:
                 assert fleet.current.wanted == self.current_wanted
+
+    def _check_given_up(self, actions: list[Action]) -> None:
+        left = self.world.left
+        if left is None or not left.active or left.id.generation != self.trial:
+            return
+        rollout = left.spec.rollout
+        status = getattr(self.fact, "status", None)
+        hopeless = (
+            left.life == "serving"
+            or status in left.spec.broken_exits
+            or self.world.failed_starts[self.trial] >= rollout.max_failed_starts
+        )
+        told = [a for a in actions if isinstance(a, Aborted) and a.generation == self.trial]
+        assert told or not hopeless, f"P7: generation {self.trial} is not aborted"
 
     def _check_deadline(self, actions: list[Action]) -> None:
         world, deadline = self.world, self.world.fleet.deadline
@@ -295,7 +321,9 @@ class Moment:
         begun = set(fleet.generations) - self.generations
         for generation in (fleet.generations[n] for n in sorted(begun)):
             if generation.lease in self.leases and self.current:
-                inherits = generation.spec.rollout.exclusive or not self.current_ready
+                left = fleet.generations.get(self.current)
+                able = self.current_ready and left and _ready(self.world, left)
+                inherits = generation.spec.rollout.exclusive or not able
                 assert inherits, f"lease {generation.lease} is shared by two generations"
 
     def _check_somebody_serves(self) -> None:

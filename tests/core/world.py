@@ -7,15 +7,18 @@ checked at every step. It decides nothing: tests say what happens next.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sockmgr.core.fleet import Fleet
+from sockmgr.core.generation import STEADY
 from sockmgr.core.model import (
     Aborted,
     Action,
     Committed,
+    CutOver,
     Drain,
     Fact,
     Feed,
@@ -58,6 +61,7 @@ class Process:
     life: Life = Life.BOOTING
     recycled: bool = False
     told_at: float = 0.0
+    ready_at: float = math.inf
 
     @property
     def active(self) -> bool:
@@ -89,6 +93,10 @@ class World:
     stopped: bool = False
     idle: int = 0
     broken: bool = False  # a promise is, so nothing more can be learnt here
+    left: Process | None = None  # whose exit is what happens now
+    cut_over_at: dict[int, float] = field(default_factory=dict)
+    failed_at: dict[int, float] = field(default_factory=dict)
+    failed_starts: Counter[int] = field(default_factory=Counter)
     newest: int = 0  # the number of the generation begun last
     _told_at: float = 100.0
 
@@ -186,16 +194,24 @@ class World:
         deadline = self.fleet.deadline
         return f"  wait {deadline - self.now:.6g}" if deadline < math.inf else "  rest"
 
+    def _leave(self, worker: WorkerId) -> None:
+        self.left = self.processes.pop(worker, None)
+        if self.left and self.left.life is Life.BOOTING:
+            self.failed_starts[worker.generation] += 1
+        if self.left and self.left.active and self.now - self.left.ready_at < STEADY:
+            self.failed_at[worker.generation] = self.now
+
     def _happen(self, fact: Fact) -> None:
+        self.left = None
         match fact:
             case WorkerReady():
                 process = self.processes.get(fact.worker)
                 if process and process.life is Life.BOOTING:
-                    process.life = Life.SERVING
+                    process.life, process.ready_at = Life.SERVING, self.now
                     if process.lease in self.unfed:
                         self.unfed[process.lease].since = self.now
             case WorkerExited() | SpawnFailed():
-                self.processes.pop(fact.worker, None)
+                self._leave(fact.worker)
             case Quiet():
                 self.unfed.pop(fact.lease, None)
             case Recycle():
@@ -216,8 +232,12 @@ class World:
                     action.worker, action.spec, action.lease, told_at=self.now
                 )
                 self.specs[action.worker.generation] = action.spec
+                if unfed := self.unfed.get(action.lease):
+                    unfed.patience = min(unfed.patience, action.spec.drain_timeout)
             case Feed():
                 self._feed(action)
+            case CutOver():
+                self.cut_over_at[action.generation] = self.now
             case Drain():
                 self._end(action.worker, Life.DRAINING)
             case Kill():
