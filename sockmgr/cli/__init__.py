@@ -42,7 +42,9 @@ class _Verbs(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            click.echo("interrupted: what the manager was asked to do goes on", err=True)
+            asked = ctx.invoked_subcommand in ("reload", "scale", "stop")
+            rest = ": what the manager was asked to do goes on" if asked else ""
+            click.echo(f"interrupted{rest}", err=True)
             ctx.exit(INTERRUPTED)
 
 
