@@ -297,7 +297,7 @@ class Manager:
             else:
                 self._foreign += 1
         ignored = notify.garbage + self._foreign
-        if ignored > before and ignored & (ignored - 1) == 0:  # 1, 2, 4, 8 …: a flood is no news
+        if ignored.bit_length() > before.bit_length():  # from 1, 2, 4, 8 … on: a flood is no news
             log.warning("notify datagrams ignored", garbage=notify.garbage, foreign=self._foreign)
 
     def _on_shutdown(self, listener: Listener) -> None:

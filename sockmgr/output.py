@@ -137,14 +137,18 @@ class Output:
         if self._read >= 0:
             self._loop.add_reader(self._read, self._on_readable)
 
+    def catch_up(self) -> None:
+        """Take what is in the pipe now, even while the sink is full."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(16):  # a whole pipe; whoever still writes must not hold us
+                if self._read < 0 or not self._take():
+                    break
+
     def close(self) -> None:
         """Take what is in the pipe, then close it."""
         if self._read < 0:
             return
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(16):  # a whole pipe; whoever still writes must not hold us
-                if not self._take():
-                    break
+        self.catch_up()
         if self._partial:
             self._line(self._partial)
         self._shut()

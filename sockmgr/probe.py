@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from sockmgr.core.errors import SpawnError
+from sockmgr.core.model import describe_exit
 from sockmgr.kernel.process import Process
 from sockmgr.output import Output, Sink
 
@@ -29,12 +30,18 @@ class Probe:
         self._process: Process | None = None
         self._output: Output | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._last = ""
         self._run()
 
     @property
     def pid(self) -> int:
         """The pid of the command that runs now, 0 between two runs."""
         return self._process.pid if self._process else 0
+
+    @property
+    def seen(self) -> str:
+        """Say what it did last, for a worker that did not get ready."""
+        return "it still runs" if self._process else self._last
 
     def close(self) -> None:
         """End it, whatever it is doing; what is left of it is reaped as a stray."""
@@ -50,6 +57,7 @@ class Probe:
             self._process = self._start(self._output)
         except SpawnError as error:
             self._sink.write(f"{self._name} | {error.what}\n")
+            self._last = error.what
         finally:
             self._output.spawned()
         if self._process:
@@ -61,21 +69,26 @@ class Probe:
         status = self._process.poll() if self._process else None
         if status is None:
             return
-        self._release()
+        words = self._release()
         if status == 0:
             self._done()
         else:
+            self._last = ": ".join([f"it {describe_exit(status)}", *words[-1:]])
             self._say_no()
 
     def _say_no(self) -> None:
         self._release()
         self._timer = self._loop.call_later(AGAIN_DELAY, self._run)
 
-    def _release(self) -> None:
+    def _release(self) -> tuple[str, ...]:
+        """Let go of the process; return its last lines."""
+        words: tuple[str, ...] = ()
         if self._process:
             self._loop.remove_reader(self._process.pidfd)
             self._process.close()
             self._process = None
         if self._output:
             self._output.close()
+            words = self._output.tail
             self._output = None
+        return words

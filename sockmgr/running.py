@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import (
     Accepting,
     Delay,
@@ -28,7 +29,7 @@ from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Output, Sink
 from sockmgr.probe import Probe
-from sockmgr.resolve import worker_argv, worker_environment
+from sockmgr.resolve import find, worker_argv, worker_environment
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
@@ -69,6 +70,7 @@ class Running:
         self.inodes = frozenset(os.fstat(fd).st_ino for fd in self._fds)
         self.started_at = around.loop.time()
         self.ready = False
+        self._asker = self._find_asker()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
         self.output = Output(self.name, around.sink, around.loop)
@@ -128,7 +130,8 @@ class Running:
             case Notify():
                 return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
             case Exec():
-                return f"{self.spec.ready} did not exit with 0"
+                seen = f": {self._probe.seen}" if self._probe else ""
+                return f"{self.spec.ready} did not exit with 0{seen}"
             case Delay():
                 return f"its {self.spec.ready} is longer than ready_timeout"
         assert_never(self.spec.ready)
@@ -142,6 +145,16 @@ class Running:
         self.process.close()
 
     # Private
+
+    def _find_asker(self) -> str:
+        """Return the file of the readiness command, if there is one; start nothing without it."""
+        if not isinstance(self.spec.ready, Exec):
+            return ""
+        program = self.spec.ready.argv[0]
+        found = find(program, dict(self.spec.env), self.spec.cwd)
+        if found is None:
+            raise SpawnError(f"its readiness command {program} is not there, or not executable")
+        return found
 
     def _spawn(self, output: Output, argv: Sequence[str], executable: str, **more: str) -> Process:
         spec = self.spec
@@ -190,7 +203,7 @@ class Running:
 
     def _start_probe(self, ready: Exec) -> None:
         def start(output: Output) -> Process:
-            return self._spawn(output, ready.argv, ready.argv[0], SOCKMGR_WORKER_PID=str(self.pid))
+            return self._spawn(output, ready.argv, self._asker, SOCKMGR_WORKER_PID=str(self.pid))
 
         loop, sink = self._around.loop, self._around.sink
         self._probe = Probe(f"{self.name} ready?", sink, loop, start, self._say_ready)

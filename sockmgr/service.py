@@ -57,6 +57,10 @@ from sockmgr.verdicts import Verdicts
 log = Log("sockmgr")
 
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
+WENT_AWAY = (
+    "it ended without a fault before it was ready: if it went into the background, tell it to stay "
+    "in the foreground"
+)
 
 
 class Service:
@@ -202,7 +206,10 @@ class Service:
 
     def _bury(self, id: WorkerId, status: int) -> None:
         running, state = self.running.pop(id), self._state(id)
-        self._last_words.setdefault(id, running.output.tail)
+        words = running.output.tail
+        if status == 0 and state is State.STARTING:
+            words += (WENT_AWAY,)
+        self._last_words.setdefault(id, words)
         running.close()
         self._verdicts.count_exit(state)
         expected = state in (State.DRAINING, State.KILLED)
@@ -219,10 +226,14 @@ class Service:
         """
         if any(r.inodes & gone.inodes for r in self.running.values()):
             return  # it may be theirs; the last holder's end tells
-        for pid in strays(gone.inodes):
-            log.warning("stray process killed", pid=pid, left_by=gone.name)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, KILL_SIGNAL)
+        killed: set[int] = set()
+        # Again until none is new: one that is just forking has a child that was not there yet.
+        while new := set(strays(gone.inodes)) - killed:
+            for pid in new:
+                log.warning("stray process killed", pid=pid, left_by=gone.name)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, KILL_SIGNAL)
+            killed |= new
 
     def _after(self, fact: Fact) -> None:
         match fact:
@@ -308,6 +319,7 @@ class Service:
         if running is None:
             return
         if not running.ready:
+            running.output.catch_up()
             self._last_words[running.id] = (*running.output.tail, running.what_was_seen())
         log.warning("worker killed", worker=running.name, why=command.why)
         running.kill()

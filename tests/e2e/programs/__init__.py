@@ -1,0 +1,1 @@
+"""Workers that misbehave on command, and a parent that passes sockets as systemd does."""

@@ -1,0 +1,132 @@
+"""The ways to be ready: each is believed of the worker itself only, and has a deadline."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import ROOT
+from tests.e2e.harness import Manager
+from tests.e2e.programs.release import (
+    LIGHT,
+    Release,
+    answered,
+    serving,
+    unharmed,
+    wait_gone,
+    wait_in_log,
+)
+from tests.load.judge import Load
+
+IMPATIENT = "ready_timeout = 1.5"
+
+
+def test_a_foreign_ready_message_counts_for_nobody(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        release.deploy("2", "waits for go")
+        os.mkfifo(release.directory / "go")
+        manager.config.write_text(release.config('ready = "notify"'))
+        with Load(manager.target(), LIGHT) as load:
+            asked = subprocess.Popen(
+                [*manager._command("reload"), "--json"],
+                cwd=ROOT, env=manager._env, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            wait_in_log(manager, "worker started", "web@2.1")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                for message in (b"READY=1", b"x" * 5000, b"READY=1"):
+                    sock.sendto(message, str(manager.control.with_suffix(".notify")))
+            wait_in_log(manager, "notify datagrams ignored", "foreign=")
+            rollout = manager.status()["services"]["web"]["rollout"]
+            assert (rollout["phase"], rollout["ready"]) == ("booting", 0)
+            (release.directory / "go").write_text("go")
+            assert asked.communicate(timeout=10)[0]
+            assert asked.returncode == 0
+            answered(load, "2")
+        assert not load.result.failed
+
+
+def test_a_delay_is_waited_for(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        release.deploy("2")
+        manager.config.write_text(release.config("ready = { delay = 0.7 }"))
+        done = manager.reload()
+        assert done.code == 0
+        assert done.seconds > 0.7
+        took = wait_in_log(manager, "worker ready", "web@2.1").rpartition("took=")[2]
+        assert 0.7 <= float(took) < 1.5
+
+
+def test_a_readiness_command_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager, unharmed(manager):
+        release.deploy("2")
+        manager.config.write_text(release.config('ready = { exec = ["nowhere-to-be-found"] }'))
+        done = manager.reload()
+        (verdict,) = done.answer
+        assert done.code == 1
+        assert verdict["reason"].startswith(
+            "worker 2.1 could not be started: its readiness command nowhere-to-be-found is not"
+        )
+        wait_in_log(manager, "cannot start worker", "web@2.1", "nowhere-to-be-found")
+
+
+def script(release: Release, text: str) -> str:
+    """Put a readiness command into the release; return its name."""
+    path = release.directory / "is-ready"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_readiness_command_is_asked_again_until_it_says_yes(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    asks = script(release, 'echo "$SOCKMGR_WORKER_PID" >>asked; test $(wc -l <asked) -eq 3')
+    with Manager(tmp_path, release.config()) as manager:
+        release.deploy("2")
+        manager.config.write_text(release.config(f'ready = {{ exec = ["{asks}"] }}'))
+        with Load(manager.target(), LIGHT) as load:
+            assert manager.reload().code == 0
+            answered(load, "2")
+        assert not load.result.failed
+        (pid,) = serving(manager)[1]
+        assert (release.directory / "asked").read_text().split() == [str(pid)] * 3
+        wait_gone(manager)
+
+
+def test_a_readiness_command_is_found_in_the_path_of_the_worker(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config('ready = { exec = ["true"] }')) as manager:
+        assert serving(manager)[0] == 1
+
+
+BAD_COMMANDS = {
+    "says no": ("echo not yet; exit 3", r"exited with status 3"),
+    "hangs": ("echo thinking; exec sleep 1000", r"still runs"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COMMANDS)
+def test_a_readiness_command_that_never_says_yes_is_named_with_what_it_did(
+    name: str, tmp_path: Path
+) -> None:
+    text, said = BAD_COMMANDS[name]
+    release = Release(tmp_path)
+    asks = script(release, text)
+    with Manager(tmp_path, release.config()) as manager, unharmed(manager):
+        release.deploy("2")
+        keys = (IMPATIENT, f'ready = {{ exec = ["{asks}"] }}')
+        manager.config.write_text(release.config(*keys))
+        done = manager.reload()
+        (verdict,) = done.answer
+        assert done.code == 1
+        assert re.search(r"not ready within 1\.5 s", verdict["reason"])
+        assert asks in verdict["output"][-1]
+        assert re.search(said, verdict["output"][-1]), verdict["output"]
+        wait_gone(manager)
