@@ -81,7 +81,7 @@ class Service:
         self._around, self._tasks, self._listener, self._changed = around, tasks, listener, changed
         self._verdicts = Verdicts(name, around.loop)
         self._quieting: dict[int, asyncio.Task[None]] = {}
-        self._fed: frozenset[int] = frozenset()
+        self._fed: dict[int, tuple[Listener, ...]] = {}
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._told: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -294,17 +294,21 @@ class Service:
                 weights.setdefault(address, {})[lease] = weight
         for address, leases in weights.items():
             self._listener(address).feed(leases)
-        fed = frozenset(lease for lease, _ in command.leases)
-        for lease in fed & self._quieting.keys():
+        fed = {
+            lease: tuple(self._listener(address) for address in self._addresses_on(lease))
+            for lease, _ in command.leases
+        }
+        for lease in fed.keys() & self._quieting.keys():
             self._quieting.pop(lease).cancel()
-        for lease in self._fed - fed:
-            quiet = self._await_quiet(lease, self._addresses_on(lease))
+        for lease in self._fed.keys() - fed.keys():
+            # As they were when it was fed: its generation may be gone, and clients still wait.
+            quiet = self._await_quiet(lease, self._fed[lease])
             self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
         self._fed = fed
 
-    async def _await_quiet(self, lease: int, addresses: Collection[Address]) -> None:
-        for address in addresses:
-            await self._listener(address).quiet(lease)
+    async def _await_quiet(self, lease: int, listeners: Collection[Listener]) -> None:
+        for listener in listeners:
+            await listener.quiet(lease)
         del self._quieting[lease]
         self._facts.put_nowait(Quiet(lease=lease))
 
