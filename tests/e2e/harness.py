@@ -20,7 +20,8 @@ from typing import Any, Self, TypeVar
 from tests.e2e.apps import ROOT
 from tests.load.mode import Target
 
-MARK = "SOCKMGR_TEST_RUN"  # in the environment of all that a test starts: how it is found again
+# In the environment of all that a test starts: how it is found again. Workers inherit no SOCKMGR_*.
+MARK = "TESTED_SOCKMGR_RUN"
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 
