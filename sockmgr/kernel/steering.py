@@ -150,14 +150,17 @@ class Pool:
 
         For each place one packet of ours is steered there, and every queue drops it: no worker
         sees a connection, and the queue whose drop counter rises is the one in that place. All
-        else is steered as before.
+        else is steered as before. A socket of another uid takes no filter from us (EPERM).
         """
         if not self._fed.keys() & set(self._order):
             return False
         members = [self._queues[number] for number in self._order]
         found: list[int] = []
         for place in range(len(members)):
-            hit = _find(members, place, self._choice())
+            try:
+                hit = _find(members, place, self._choice())
+            except PermissionError:
+                break
             if hit is None:
                 break
             found.append(self._order[hit])
