@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,9 @@ def run(source: Source, *, control: Path) -> int:
     reset_signals()
     become_subreaper()
     try:
-        return asyncio.run(Manager(source, control, sink).run())
+        # Before any descriptor of our own could pass for one of systemd's.
+        passed = passed_sockets()
+        return asyncio.run(Manager(source, control, sink).run(passed))
     finally:
         sink.close()
 
@@ -71,8 +74,8 @@ class Manager:
         self._stopping = False
         self._foreign = 0
 
-    async def run(self) -> int:
-        """Open, start, and return when the last worker is gone."""
+    async def run(self, passed: dict[str, list[socket.socket]]) -> int:
+        """Open, start, and return when the last worker is gone; own what systemd `passed`."""
         loop = asyncio.get_running_loop()
         self._sink.attach(loop)
         # One thread, for calls that wait for other processors (membarrier(2)): never more.
@@ -81,7 +84,7 @@ class Manager:
         specs = [self._resolve(self._config, service) for service in self._config.services]
         await self._server.open()
         try:
-            self._listeners.open(self._config.listen, passed_sockets())
+            self._listeners.open(self._config.listen, passed)
             await self._serve(specs)
         finally:
             await self._server.close()

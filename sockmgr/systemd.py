@@ -22,7 +22,7 @@ def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[so
     for fd in range(FIRST, FIRST + count):
         _check_open(fd, count)
     sockets: dict[str, list[socket.socket]] = {}
-    for fd, name in _names().items():
+    for fd, name in _names(environ).items():
         sock = socket.socket(fileno=fd)
         sock.set_inheritable(False)
         sockets.setdefault(name, []).append(sock)
@@ -50,7 +50,7 @@ def _check_open(fd: int, count: int) -> None:
         ) from error
 
 
-def _names() -> dict[int, str]:
+def _names(environ: Mapping[str, str]) -> dict[int, str]:
     try:
         from systemd import daemon  # noqa: PLC0415 - the extra is needed only here
     except ImportError as error:
@@ -59,5 +59,13 @@ def _names() -> dict[int, str]:
             means="nothing was started; the sockets stay open in systemd",
             do="install it: pip install 'sockmgr[systemd]', or the package python3-systemd",
         ) from error
-    names: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
+    try:
+        names: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
+    except OSError as error:  # EINVAL: not one name for each, sd_listen_fds_with_names(3)
+        raise ListenError(
+            f"LISTEN_FDS={environ['LISTEN_FDS']} and LISTEN_FDNAMES="
+            f"{environ.get('LISTEN_FDNAMES', '')} cannot be used: {error.strerror}",
+            means="nothing was started",
+            do="look for a wrapper between systemd and sockmgr that changes them",
+        ) from error
     return names
