@@ -267,8 +267,8 @@ class Fleet:
             return
         if trial.fault:
             self._abort(trial)
-        elif trial.phase is Phase.PROBATION and self._now >= trial.deadline:
-            self._commit(trial)
+        elif trial.phase is Phase.PROBATION and (self._now >= trial.deadline or not trial.wanted):
+            self._commit(trial)  # scaled to nothing, it has nothing to prove
         elif trial.phase is Phase.BOOTING and trial.full:
             trial.become(Phase.PROBATION, self._now, self._now + trial.spec.rollout.probation)
             self._out.append(CutOver(generation=trial.number))

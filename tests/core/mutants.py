@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "commit without probation",
         FLEET,
-        "trial.phase is Phase.PROBATION and self._now >= trial.deadline",
-        "trial.phase is Phase.PROBATION",
+        "(self._now >= trial.deadline or not trial.wanted)",
+        "(self._now >= trial.since or not trial.wanted)",
     ),
     Mutant("abort never", FLEET, "if trial.fault:", "if trial.fault and self.stopping:"),
     Mutant(
@@ -248,7 +248,7 @@ def main(arguments: list[str]) -> int:
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     import pytest  # noqa: PLC0415 - most mutants need no more than the transcripts
 
-    for what in ("test_fleet.py", "test_fleet_properties.py"):
+    for what in ("test_fleet.py", "test_fleet_serving.py", "test_fleet_properties.py"):
         if pytest.main(["-q", "-x", "--no-header", "-p", "no:cacheprovider", str(HERE / what)]):
             print(what)
             return 1

@@ -225,7 +225,9 @@ class Moment:
         world = self.world
         assert not world.fleet.stopping, "P6: stop beats reload"
         probation = world.asked[max(verdict.requests)].rollout.probation
-        assert world.now >= world.cut_over_at[verdict.generation] + probation, (
+        current = world.fleet.current
+        nothing = current is not None and not current.wanted
+        assert nothing or world.now >= world.cut_over_at[verdict.generation] + probation, (
             f"generation {verdict.generation} is committed before its probation is over"
         )
 
