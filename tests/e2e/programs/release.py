@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.harness import Manager, wait_for
 from tests.load.judge import Load
@@ -58,6 +61,33 @@ class Release:
     ) -> str:
         """Return the config of one service with one listener, `http`."""
         return f'[listen]\nhttp = "{address}"\n{self.service(*keys, rollout=rollout)}'
+
+
+class Ask:
+    """A reload that was asked for on the control socket; the answer is waited for later."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.settimeout(30)
+        self._sock.connect(str(manager.control))
+        self._sock.sendall(b'{"method": "io.sockmgr.Manager.Reload", "parameters": {}}\0')
+
+    def verdict(self) -> dict[str, Any]:
+        """Wait for the verdict on the one service; raise RuntimeError if it was refused."""
+        data = b""
+        with self._sock:
+            while not data.endswith(b"\0"):
+                data += self._sock.recv(65536)
+        reply = json.loads(data[:-1])
+        if "error" in reply:
+            raise RuntimeError(reply["parameters"]["what"])
+        (found,) = reply["parameters"]["verdicts"]
+        verdict: dict[str, Any] = found
+        return verdict
+
+    def hang_up(self) -> None:
+        """Do not wait."""
+        self._sock.close()
 
 
 def serving(manager: Manager, service: str = "web") -> tuple[int, set[int]]:

@@ -117,13 +117,13 @@ def leaves_zombies(_: socket.socket) -> None:
 
 def leaves_child(listener: socket.socket) -> None:
     if os.fork() == 0:
-        serve(listener, "child")
+        serve([listener], "child")
 
 
 def leaves_daemon(listener: socket.socket) -> None:
     if os.fork() == 0:
         os.setsid()
-        serve(listener, "daemon")
+        serve([listener], "daemon")
 
 
 def notify(*messages: bytes) -> None:
@@ -135,6 +135,10 @@ def notify(*messages: bytes) -> None:
 def babbles(_: socket.socket) -> None:
     notify(b"\xff\xfe", b"READY", b"=1", b"", b"READY=1\0", b"READY=1\n" + b"X=" + b"x" * 60_000)
     notify(b"STATUS=loading", b"READY=0", b"ready=1")
+
+
+def says_ready(_: socket.socket) -> None:
+    notify(b"READY=1")
 
 
 def waits_for_go(_: socket.socket) -> None:
@@ -164,7 +168,7 @@ START: dict[str, Callable[[socket.socket], None]] = {
     "exits": exits, "floods": floods, "floods and exits": floods_and_exits, "hangs": hangs,
     "is deaf": is_deaf, "leaves child": leaves_child, "leaves daemon": leaves_daemon,
     "leaves zombies": leaves_zombies, "says much and exits": says_much_and_exits,
-    "shrinks": shrinks, "stops": stops, "waits for go": waits_for_go,
+    "says ready": says_ready, "shrinks": shrinks, "stops": stops, "waits for go": waits_for_go,
 }  # fmt: skip
 LATER: dict[str, Callable[[socket.socket], None]] = {
     "close": closes, "die": dies, "shrink": shrinks, "shutdown": shuts_down, "unlink": unlinks,
@@ -189,34 +193,41 @@ def answer(client: socket.socket, version: str) -> str:
     return request.split(b" ", 2)[1].decode()
 
 
-def serve(listener: socket.socket, version: str, fault: str = "") -> None:
+def serve(listeners: list[socket.socket], version: str, fault: str = "") -> None:
     """Accept until TERM."""
     wake_read, wake_write = socket.socketpair()
     wake_write.setblocking(False)
     signal.set_wakeup_fd(wake_write.fileno())
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
         signal.signal(signal.SIGTERM, lambda *_: None)  # the wake-up socket tells
-    listener.setblocking(False)
+    for listener in listeners:
+        listener.setblocking(False)
     while True:
-        ready, _, _ = select.select([listener, wake_read], [], [])
+        ready, _, _ = select.select([*listeners, wake_read], [], [])
         if wake_read in ready:
             sys.exit(0)
-        try:
-            client, _ = listener.accept()
-        except OSError:  # a sibling was faster, or somebody shut it down
-            continue
-        path = ""
-        with client, contextlib.suppress(OSError):
-            path = answer(client, version)
-        LATER.get(path.removeprefix("/do/"), LATER.get(fault, lambda _: None))(listener)
+        for listener in ready:
+            serve_one(listener, version, fault)
+
+
+def serve_one(listener: socket.socket, version: str, fault: str) -> None:
+    try:
+        client, _ = listener.accept()
+    except OSError:  # a sibling was faster, or somebody shut it down
+        return
+    path = ""
+    with client, contextlib.suppress(OSError):
+        path = answer(client, version)
+    LATER.get(path.removeprefix("/do/"), LATER.get(fault, lambda _: None))(listener)
 
 
 def main() -> None:
     """Do what `fault` says, then serve."""
     fault, version = read("fault", "none"), read("version", "1")
-    listener = socket.socket(fileno=FIRST_FD)
-    START.get(fault, lambda _: None)(listener)
-    serve(listener, version, fault)
+    fds = range(FIRST_FD, FIRST_FD + int(os.environ["LISTEN_FDS"]))
+    listeners = [socket.socket(fileno=fd) for fd in fds]
+    START.get(fault, lambda _: None)(listeners[0])
+    serve(listeners, version, fault)
 
 
 if __name__ == "__main__":
