@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 
 def _quote(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
+
+
+def with_fields(message: str, fields: Mapping[str, object]) -> str:
+    """Return a record as one line of text."""
+    return " ".join([message, *(f"{name}={_quote(value)}" for name, value in fields.items())])
 
 
 class Log:
@@ -34,5 +40,4 @@ class Log:
 
     def _write(self, level: int, message: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            text = " ".join([message, *(f"{k}={_quote(v)}" for k, v in fields.items())])
-            self._logger.log(level, "%s", text, extra={"fields": fields})
+            self._logger.log(level, "%s", message, extra={"fields": fields})

@@ -35,7 +35,7 @@ from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.output import RecordHandler, Sink
-from sockmgr.resolve import resolve
+from sockmgr.resolve import resolve, warnings
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.status import status_of
@@ -46,9 +46,15 @@ log = Log("sockmgr")
 Source = Callable[[], Config]
 
 
-def run(source: Source, *, control: Path) -> int:
-    """Run until stopped; return the exit code. `source` reads the config, again at each reload."""
-    sink = Sink()
+def run(
+    source: Source, *, control: Path, as_json: bool = False, timeout: float | None = None
+) -> int:
+    """Run until stopped; return the exit code. `source` reads the config, again at each reload.
+
+    `as_json` makes every line on stderr a JSON object. When not all services serve within
+    `timeout` seconds, everything is stopped and the exit code is 1.
+    """
+    sink = Sink(as_json=as_json)
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink)], force=True)
     close_on_exec_all()
     reset_signals()
@@ -56,7 +62,7 @@ def run(source: Source, *, control: Path) -> int:
     try:
         # Before any descriptor of our own could pass for one of systemd's.
         passed = passed_sockets()
-        return asyncio.run(Manager(source, control, sink).run(passed))
+        return asyncio.run(Manager(source, control, sink, timeout).run(passed))
     finally:
         sink.close()
 
@@ -64,14 +70,17 @@ def run(source: Source, *, control: Path) -> int:
 class Manager:
     """Everything one `sockmgr run` holds."""
 
-    def __init__(self, source: Source, control: Path, sink: Sink) -> None:
-        self._source, self._sink = source, sink
+    def __init__(
+        self, source: Source, control: Path, sink: Sink, serving_timeout: float | None
+    ) -> None:
+        self._source, self._sink, self._serving_timeout = source, sink, serving_timeout
         self._notify_path = control.with_suffix(".notify")
         self._server = ControlServer(control, self)
         self._listeners = Listeners(self._on_shutdown)
         self._asked_for: Counter[Address] = Counter()
         self._services: dict[str, Service] = {}
-        self._stopping = False
+        self._stopping = self._gave_up = False
+        self._warned: set[str] = set()
         self._foreign = 0
 
     async def run(self, passed: dict[str, list[socket.socket]]) -> int:
@@ -89,7 +98,7 @@ class Manager:
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
-        return 0
+        return 1 if self._gave_up else 0
 
     async def _serve(self, specs: Sequence[Spec]) -> None:
         loop = asyncio.get_running_loop()
@@ -107,9 +116,18 @@ class Manager:
                 for spec in specs:
                     self._add(spec.service).start(spec)
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
+                self._tasks.create_task(self._expect_serving(), name="expect serving")
         finally:
             loop.remove_reader(notify)
             notify.close()
+
+    async def _expect_serving(self) -> None:
+        serving = [service.serving() for service in self._services.values()]
+        _, late = await asyncio.wait(serving, timeout=self._serving_timeout)
+        if late and not self._stopping:
+            self._gave_up = True
+            log.error("not serving in time", timeout=self._serving_timeout)
+            await self.stop(now=False)
 
     # --- What control clients ask (control.Handler) ----------------------------------------------
 
@@ -179,6 +197,10 @@ class Manager:
     # --- Services --------------------------------------------------------------------------------
 
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
+        for flaw in warnings(service, os.environ):
+            if flaw not in self._warned:
+                log.warning("this loses requests", where=flaw)
+                self._warned.add(flaw)
         return resolve(service, config.listens(), os.environ)
 
     def _add(self, name: str) -> Service:

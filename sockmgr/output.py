@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import os
 import select
+import time
 from collections import deque
+
+from sockmgr.log import with_fields
 
 CHUNK = 65536
 LINE_MAX = 4096
@@ -24,8 +28,8 @@ TAIL_LINES = 20
 class Sink:
     """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains."""
 
-    def __init__(self, fd: int = 2) -> None:
-        self._fd = fd
+    def __init__(self, fd: int = 2, *, as_json: bool = False) -> None:
+        self._fd, self._as_json = fd, as_json
         self._pending = bytearray()
         self._dropped = 0
         self._poll = select.poll()
@@ -38,9 +42,30 @@ class Sink:
         self._loop = loop
 
     @property
+    def pending(self) -> int:
+        """How many bytes stderr has not taken yet."""
+        return len(self._pending)
+
+    @property
     def full(self) -> bool:
         """Whether workers have to wait."""
-        return len(self._pending) > PENDING_MAX
+        return self.pending > PENDING_MAX
+
+    def record(self, record: logging.LogRecord) -> None:
+        """Write one of the manager's own records."""
+        fields: dict[str, object] = getattr(record, "fields", {})
+        if not self._as_json:
+            when = time.strftime("%H:%M:%S", time.localtime(record.created))
+            self.write(f"{record.levelname[0]} {when} {with_fields(record.getMessage(), fields)}\n")
+            return
+        told = {"time": record.created, "level": record.levelname.lower()}
+        self.write(_as_json({**told, "message": record.getMessage(), **fields}))
+
+    def line(self, worker: str, text: str) -> None:
+        """Write one line that a worker wrote."""
+        self.write(
+            _as_json({"worker": worker, "line": text}) if self._as_json else f"{worker} | {text}\n"
+        )
 
     def write(self, text: str) -> None:
         """Write whole lines, now or when stderr takes them."""
@@ -99,17 +124,20 @@ class Sink:
             output.read_on()
 
 
+def _as_json(told: dict[str, object]) -> str:
+    return json.dumps(told, default=str) + "\n"
+
+
 class RecordHandler(logging.Handler):
     """Sends the manager's own records into the sink."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
-        self.setFormatter(logging.Formatter("%(levelname).1s %(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self._sink.write(self.format(record) + "\n")
+        self._sink.record(record)
 
 
 class Output:
@@ -177,7 +205,7 @@ class Output:
     def _line(self, line: bytes) -> None:
         text = line[:LINE_MAX].decode(errors="replace").rstrip("\r")
         self._tail.append(text)
-        self._sink.write(f"{self._name} | {text}\n")
+        self._sink.line(self._name, text)
 
     def _shut(self) -> None:
         self._loop.remove_reader(self._read)

@@ -56,7 +56,7 @@ class Probe:
         try:
             self._process = self._start(self._output)
         except SpawnError as error:
-            self._sink.write(f"{self._name} | {error.what}\n")
+            self._sink.line(self._name, error.what)
             self._last = error.what
         finally:
             self._output.spawned()

@@ -114,6 +114,10 @@ class Service:
                 do="the manager's log says why they fail to start",
             ) from None
 
+    def serving(self) -> asyncio.Future[None]:
+        """Return what is done once all wanted workers are ready."""
+        return self._until(lambda: bool(self.fleet.current and self.fleet.current.full))
+
     def stop(self) -> asyncio.Future[None]:
         """Drain everything; the future is done when no worker is left."""
         self._facts.put_nowait(Stop())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sockmgr.cli.target import DEFAULT_CONFIG, read_config
+from sockmgr.cli.target import DEFAULT_CONFIG, Duration, read_config
 from sockmgr.client import SOCKET_VARIABLE, default_control
 from sockmgr.core.errors import ConfigError
 
@@ -34,12 +33,16 @@ if TYPE_CHECKING:
 @click.option("--max-age", metavar="TIME", help="After which a worker is replaced.")
 @click.option("--surge", metavar="N", help="Workers more than wanted in a rollout: all, 1, 25%.")
 @click.option("--probation", metavar="TIME", help="How long a generation is on trial.")
+@click.option("--json", "as_json", is_flag=True, help="Write every line on stderr as JSON.")
+@click.option("--timeout", type=Duration(), help="Give up if it does not serve after this time.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(
     config: Path | None,
     control: str | None,
     listen: tuple[str, ...],
     name: str | None,
+    as_json: bool,
+    timeout: float | None,
     command: tuple[str, ...],
     **keys: Any,
 ) -> None:
@@ -60,15 +63,15 @@ def command(
         raise click.UsageError("these options need a command: -- COMMAND [ARGUMENT]...")
     else:
         source = functools.partial(read_config, (config or Path(DEFAULT_CONFIG)).absolute())
-    sys.exit(_run(source, control))
-
-
-def _run(source: functools.partial[Config], control: str | None) -> int:
+    path = _control(control, source().name)
     from sockmgr import manager
 
-    name = source().name
-    given = control or os.environ.get(SOCKET_VARIABLE)
-    return manager.run(source, control=Path(given) if given else default_control(name))
+    sys.exit(manager.run(source, control=path, as_json=as_json, timeout=timeout))
+
+
+def _control(given: str | None, name: str) -> Path:
+    given = given or os.environ.get(SOCKET_VARIABLE)
+    return Path(given) if given else default_control(name)
 
 
 def _from_arguments(
@@ -76,8 +79,8 @@ def _from_arguments(
 ) -> Config:
     from sockmgr.core.config import from_arguments
 
-    found = from_arguments(listen, command, keys={key: _value(key, keys[key]) for key in keys})
-    return replace(found, name=name) if name else found
+    values = {key: _value(key, keys[key]) for key in keys}
+    return from_arguments(listen, command, name=name or "", keys=values)
 
 
 def _value(key: str, text: Any) -> object:

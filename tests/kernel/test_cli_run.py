@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,17 @@ def test_check_of_a_good_config_shows_what_a_reload_would_change(
     assert result.exit_code == 0
     for change in manager.plan():
         assert f"  {change}\n" in result.stdout
-    assert json.loads(sockmgr("check", "--json").stdout) == {"valid": True, "plan": manager.plan()}
+    told = json.loads(sockmgr("check", "--json").stdout)
+    assert told == {"valid": True, "warnings": [], "plan": manager.plan()}
+
+
+@pytest.mark.usefixtures("path")
+def test_check_names_what_loses_requests(tmp_path: Path) -> None:
+    uvicorn = Path(sys.executable).with_name("uvicorn")
+    reloading = CONFIG.replace('"true"', f'"{uvicorn}", "--reload", "app:app"')
+    (tmp_path / "sockmgr.toml").write_text(reloading)
+    assert "--reload: it restarts by itself" in sockmgr("check").stdout
+    assert "--reload" in json.loads(sockmgr("check", "--json").stdout)["warnings"][0]
 
 
 @pytest.mark.usefixtures("path")
@@ -62,14 +73,18 @@ class Started:
 
     config: Config
     control: Path
+    as_json: bool
+    timeout: float | None
 
 
 @pytest.fixture
 def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     found: list[Started] = []
 
-    def remember(source: Callable[[], Config], *, control: Path) -> int:
-        found.append(Started(config=source(), control=control))
+    def remember(
+        source: Callable[[], Config], *, control: Path, as_json: bool, timeout: float | None
+    ) -> int:
+        found.append(Started(config=source(), control=control, as_json=as_json, timeout=timeout))
         return 7
 
     monkeypatch.setattr("sockmgr.manager.run", remember)
@@ -106,7 +121,8 @@ def test_run_takes_the_config_beside_it_where_nothing_else_is_said(
     (tmp_path / "sockmgr.toml").write_text(CONFIG)
     (tmp_path / "other.toml").write_text(CONFIG.replace("shop", "other"))
     assert sockmgr("run").exit_code == 7
-    assert sockmgr("run", "-c", "other.toml").exit_code == 7
+    assert sockmgr("run", "-c", "other.toml", "--json", "--timeout", "1m").exit_code == 7
+    assert [(one.as_json, one.timeout) for one in started] == [(False, None), (True, 60.0)]
     assert [one.config.name for one in started] == ["shop-of-a-test", "other-of-a-test"]
     assert [one.control for one in started] == [path, path]
 
