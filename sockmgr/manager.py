@@ -124,6 +124,8 @@ class Manager:
     async def _expect_serving(self) -> None:
         serving = [service.serving() for service in self._services.values()]
         _, late = await asyncio.wait(serving, timeout=self._serving_timeout)
+        for future in late:
+            future.cancel()
         if late and not self._stopping:
             self._gave_up = True
             log.error("not serving in time", timeout=self._serving_timeout)
