@@ -160,7 +160,7 @@ class Targets:
     def given_up_at(self, lease: int) -> float:
         """Return when to wait no longer for the Quiet of an unfed lease."""
         users = [w for w in self._workers() if w.active and w.lease == lease]
-        if not any(w.state is State.READY for w in users) and (users or self._rescuers):
+        if not self._served(lease) and (users or self._rescuers):
             return math.inf  # who boots has a deadline; who is not there yet will be sent
         numbers = {w.id.generation for w in users}
         numbers |= {n for n, g in self.generations.items() if g.lease == lease}
@@ -171,13 +171,16 @@ class Targets:
     def lease_for(self, spec: Spec, fed: tuple[tuple[int, int], ...]) -> int:
         """Return the lease for the workers of a new generation that runs `spec`."""
         # What waits in a queue that nobody can answer is left to the successor.
-        if self.current and (spec.rollout.exclusive or not self.current.ready):
+        if self.current and (spec.rollout.exclusive or not self._served(self.current.lease)):
             return self.current.lease
         if self.current is None and fed:
             return fed[0][0]
         taken = {g.lease for g in self.generations.values()}
         taken |= {w.lease for w in self._workers()} | set(self.unquiet)
         return next(n for n in range(len(taken) + 1) if n not in taken)
+
+    def _served(self, lease: int) -> bool:
+        return any(w.state is State.READY and w.lease == lease for w in self._workers())
 
     def deadlines(self) -> Iterator[float]:
         """Yield the instants at which a target changes though nothing happens."""

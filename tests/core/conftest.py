@@ -11,10 +11,11 @@ from tests.core.mutants import install, installed
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 settings.register_profile(
     "ci", derandomize=True, max_examples=150, stateful_step_count=40, deadline=None,
+    phases=[Phase.generate], report_multiple_bugs=False,  # shrinking takes minutes: see soak
     database=None, suppress_health_check=QUIET,
 )  # fmt: skip
 settings.register_profile(
-    "mutants", settings.get_profile("ci"), max_examples=60, phases=[Phase.generate],
+    "mutants", settings.get_profile("ci"), max_examples=60,
     report_multiple_bugs=False,
 )  # fmt: skip
 settings.register_profile(

@@ -112,7 +112,7 @@ MUTANTS = (
     Mutant(
         "let nobody inherit the queue of the dead",
         TARGETS,
-        "if self.current and (spec.rollout.exclusive or not self.current.ready):",
+        "if self.current and (spec.rollout.exclusive or not self._served(self.current.lease)):",
         "if self.current and spec.rollout.exclusive:",
     ),
     Mutant(

@@ -160,6 +160,17 @@ def test_a_lease_left_with_connections_by_the_dead_is_not_given_to_the_next_gene
     assert world.fleet.generations[3].lease == 2
 
 
+def test_the_queue_of_a_dead_generation_is_not_inherited_while_a_helper_serves_it() -> None:
+    world = serving()
+    world.exit("1.1", status=-9)
+    world.reload(make_spec("v2", workers=2, probation=9.0))
+    world.ready("2.1", "2.2")
+    world.exit("2.1", status=-9)
+    assert [str(p.id) for p in world.serving()] == ["2.2"]
+    world.reload(make_spec("v3"))
+    assert world.fleet.generations[3].lease == 1
+
+
 def test_a_lease_that_is_quiet_and_unused_is_given_again() -> None:
     world = serving()
     world.reload(make_spec("v2"))
