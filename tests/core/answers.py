@@ -46,7 +46,7 @@ class Answer:
     trial: int
     fed: dict[int, int]
     serving: set[WorkerId]  # took new connections, and still would
-    late_helpers: set[WorkerId]
+    stopgaps: set[WorkerId]  # served for want of better: late helpers, and the unproven
     generations: set[int]
     unfed: dict[int, float]  # lease -> when its Quiet may be given up
     exclusive: bool
@@ -59,6 +59,8 @@ class Answer:
         fleet = world.fleet
         current, trial = fleet.current, fleet.trial
         retired = {n: g.deadline for n, g in fleet.generations.items() if g.phase is Phase.RETIRING}
+        if trial and trial.phase is Phase.BOOTING and trial.instant:
+            retired[trial.number] = world.now
         serving = {p.id for p in world.serving()}
         return cls(
             world=world,
@@ -69,7 +71,7 @@ class Answer:
             trial=trial.number if trial else 0,
             fed=dict(world.fed),
             serving=serving,
-            late_helpers={w for w in serving if retired.get(w.generation, math.inf) <= world.now},
+            stopgaps={w for w in serving if retired.get(w.generation, math.inf) <= world.now},
             generations=set(fleet.generations),
             unfed={lease: u.since + u.patience for lease, u in world.unfed.items()},
             exclusive=is_exclusive(world),

@@ -128,7 +128,7 @@ class Moment(Answer):
             if p.life == "serving" and p.lease == fleet.generations[p.id.generation].lease
         ]
         assert serving or not able, f"P2: nobody serves, though {able} could"
-        before = len(self.serving - self.late_helpers)
+        before = len(self.serving - self.stopgaps)
         assert serving >= min(before, wanted), (
             f"P2: {before} served, {wanted} are wanted, {serving} are left by our own decision"
         )
