@@ -311,8 +311,11 @@ class Manager:
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
         known = {pid for service in self._services.values() for pid in service.pids}
-        for pid, status in reap_strays(known):
+        reaped = reap_strays(known)
+        for pid, status in reaped:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))
+        for service in self._services.values() if reaped else ():
+            service.orphans_reaped()
 
     def _on_notify(self, notify: NotifySocket) -> None:
         running = [r for service in self._services.values() for r in service.running.values()]

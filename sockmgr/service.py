@@ -82,6 +82,7 @@ class Service:
         self._verdicts = Verdicts(name, around.loop)
         self._quieting: dict[int, asyncio.Task[None]] = {}
         self._fed: dict[int, tuple[Listener, ...]] = {}
+        self._left: dict[frozenset[int], str] = {}  # sockets -> the worker that had them last
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._told: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -143,6 +144,11 @@ class Service:
                         worker=running.id, why="its listener had to be replaced by a new socket"
                     )
                 )
+
+    def orphans_reaped(self) -> None:
+        """Look for strays again: only now is ours what an orphan forked as it ended."""
+        found = self._end_strays()
+        self._left = {inodes: name for inodes, name in self._left.items() if inodes in found}
 
     @property
     def wanted(self) -> int:
@@ -221,23 +227,24 @@ class Service:
         clean = expected and status in running.spec.clean_exits
         how = "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how)
-        self._sweep(running)
+        self._left[running.inodes] = running.name
+        self._end_strays()
 
-    def _sweep(self, gone: Running) -> None:
-        """End what a worker left behind: a process that outlived it and still holds its queue.
+    def _end_strays(self) -> set[frozenset[int]]:
+        """End what outlived its worker and still holds its queue; return whose queue it was.
 
         Such a process would go on taking connections meant for the next holder of the queue.
         """
-        if any(r.inodes & gone.inodes for r in self.running.values()):
-            return  # it may be theirs; the last holder's end tells
-        killed: set[int] = set()
-        # Again until none is new: one that is just forking has a child that was not there yet.
-        while new := set(strays(gone.inodes)) - killed:
-            for pid in new:
-                log.warning("stray process killed", pid=pid, left_by=gone.name)
+        used = {inode for running in self.running.values() for inode in running.inodes}
+        found: set[frozenset[int]] = set()
+        for inodes, name in self._left.items():
+            # What shares its queue with a worker may be its; the last holder's end tells.
+            for pid in () if inodes & used else strays(inodes):
+                log.warning("stray process killed", pid=pid, left_by=name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, KILL_SIGNAL)
-            killed |= new
+                found.add(inodes)
+        return found
 
     def _after(self, fact: Fact) -> None:
         match fact:

@@ -84,6 +84,25 @@ def daemonises(_: socket.socket) -> None:
         os._exit(0)
 
 
+def daemonises_often(_: socket.socket) -> None:
+    """Forks go on while the worker ends, so one look at what it leaves cannot see them all."""
+    me = os.getpid()
+    read_end, write_end = os.pipe()
+    for _ in range(10):
+        if os.fork() == 0:
+            os.setsid()
+            os.write(write_end, b"x")
+            while os.getppid() == me:
+                pass
+            for _ in range(5):
+                if os.fork():
+                    os._exit(0)
+            sleep_for_ever()
+    for _ in range(10):
+        os.read(read_end, 1)
+    os._exit(7)
+
+
 def closes(listener: socket.socket) -> None:
     """Serves nobody any more, and goes on living until it is told to stop."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -165,6 +184,7 @@ def unlinks(listener: socket.socket) -> None:
 
 START: dict[str, Callable[[socket.socket], None]] = {
     "babbles": babbles, "closes": closes, "crashes": crashes, "daemonises": daemonises,
+    "daemonises often": daemonises_often,
     "exits": exits, "floods": floods, "floods and exits": floods_and_exits, "hangs": hangs,
     "is deaf": is_deaf, "leaves child": leaves_child, "leaves daemon": leaves_daemon,
     "leaves zombies": leaves_zombies, "says much and exits": says_much_and_exits,
