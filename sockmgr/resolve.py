@@ -73,7 +73,9 @@ def resolve(
         broken_exits=fit.broken_exits,
         rollout=replace(
             service.rollout,
-            start_concurrency=service.rollout.start_concurrency or len(os.sched_getaffinity(0)),
+            # Boots sleep, too, on disks and databases; at low priority two a core cost live
+            # traffic no more than one does, and the rollout takes less time.
+            start_concurrency=service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0)),
         ),
     )
 

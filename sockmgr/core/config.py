@@ -25,7 +25,7 @@ PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a gu
 class ServiceConfig:
     """What the config says of one service; None and "" leave the choice to preset and default.
 
-    `rollout.start_concurrency` 0 means as many as there are cores.
+    `rollout.start_concurrency` 0 means twice as many as there are cores.
     """
 
     name: str

@@ -85,7 +85,7 @@ class Rollout:
     """How one generation replaces another."""
 
     surge: Surge = SURGE_ALL
-    probation: float = 0.5
+    probation: float = 0.25
     max_failed_starts: int = 3
     start_concurrency: int = 2
     max_draining: int = 4

@@ -252,7 +252,7 @@ def test_limits_and_umask_are_those_that_a_worker_gets(tmp_path: Path) -> None:
 
 
 def test_as_many_workers_start_at_once_as_there_are_cores_unless_said_otherwise() -> None:
-    assert spec().rollout.start_concurrency == len(os.sched_getaffinity(0))
+    assert spec().rollout.start_concurrency == 2 * len(os.sched_getaffinity(0))
     assert spec(start_concurrency=7).rollout.start_concurrency == 7
 
 
