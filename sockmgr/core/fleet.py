@@ -354,8 +354,8 @@ class Fleet:
     def _drain(self, targets: Targets) -> None:
         for generation in self.generations.values():
             for worker, why in list(targets.surplus(generation)):
-                # A queue that holds connections keeps its worker.
-                if self.stopping or worker.lease not in self.unquiet:
+                # A queue that holds connections keeps its worker, for a while.
+                if self.stopping or not targets.keeps(worker.lease):
                     deadline = self._now + generation.spec.drain_timeout
                     worker.become(State.DRAINING, self._now, deadline)
                     self._out.append(Drain(worker=worker.id, why=why))

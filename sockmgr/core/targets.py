@@ -129,7 +129,7 @@ class Targets:
             yield worker, worker.recycle
         for worker in generation.workers.values():
             if worker.active and worker.lease != generation.lease:
-                yield worker, "the queue it was started for is empty"
+                yield worker, "the queue it was started for is empty or given up"
 
     def too_many(self) -> list[Generation]:
         """Return the generations, oldest first, that drain beyond what max_draining allows."""
@@ -157,8 +157,12 @@ class Targets:
 
     # --- Queues that are no longer fed -----------------------------------------------------------
 
-    def given_up_at(self, lease: int) -> float:
-        """Return when to wait no longer for the Quiet of an unfed lease."""
+    def keeps(self, lease: int) -> bool:
+        """Whether the workers on this lease may not go yet: it is to become Quiet first."""
+        return lease in self.unquiet and self.now < self.late_at(lease)
+
+    def late_at(self, lease: int) -> float:
+        """Return when the workers on an unfed lease wait no longer for its Quiet."""
         users = [w for w in self._workers() if w.active and w.lease == lease]
         if not self._served(lease) and (users or self._rescuers):
             return math.inf  # who boots has a deadline; who is not there yet will be sent
@@ -167,6 +171,17 @@ class Targets:
         timeouts = [self.generations[n].spec.drain_timeout for n in numbers]
         timeouts += [self._newest.spec.drain_timeout] if self._newest and not timeouts else []
         return self.unquiet[lease] + max(timeouts, default=0.0)
+
+    def given_up_at(self, lease: int) -> float:
+        """Return when to forget an unfed lease: not before a rescue worker had its time, too.
+
+        Its own workers may live and yet accept nothing.
+        """
+        rescued = any(
+            w.state is State.READY and w.lease == lease != self.generations[w.id.generation].lease
+            for w in self._workers()
+        )
+        return self.late_at(lease) if rescued or not self._rescuers else math.inf
 
     def lease_for(self, spec: Spec, fed: tuple[tuple[int, int], ...]) -> int:
         """Return the lease for the workers of a new generation that runs `spec`."""
@@ -185,7 +200,7 @@ class Targets:
     def deadlines(self) -> Iterator[float]:
         """Yield the instants at which a target changes though nothing happens."""
         for lease, since in self.unquiet.items():
-            yield self.given_up_at(lease)
+            yield self.late_at(lease)
             if not self._manned(lease):
                 yield since + RESCUE_DELAY
         for generation in self.generations.values():

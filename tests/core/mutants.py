@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         "drain before quiet",
         FLEET,
-        "if self.stopping or worker.lease not in self.unquiet:",
+        "if self.stopping or not targets.keeps(worker.lease):",
         "if self.stopping or worker.lease is not None:",
     ),
     Mutant(
@@ -156,6 +156,18 @@ MUTANTS = (
         TARGETS,
         "return lacking + (self._abandoned() if rescuing else [])",
         "return lacking",
+    ),
+    Mutant(
+        "forget connections that living workers do not take",
+        TARGETS,
+        "return self.late_at(lease) if rescued or not self._rescuers else math.inf",
+        "return self.late_at(lease)",
+    ),
+    Mutant(
+        "rescue for ever",
+        TARGETS,
+        "return self.late_at(lease) if rescued or not self._rescuers else math.inf",
+        "return self.late_at(lease) if not self._rescuers else math.inf",
     ),
     Mutant(
         "send no rescue the time it needs",

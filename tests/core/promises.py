@@ -182,14 +182,19 @@ class Moment(Answer):
             assert excused or not waited or users[lease] or lease not in world.fleet.unquiet, (
                 f"connections wait in lease {lease}, and nobody is sent to take them"
             )
-            # Given up: it had its time, with somebody there to empty it.
-            had = any(p.lease == lease for p in world.processes.values())
-            known = lease in world.fleet.unquiet or (
-                had and world.now >= unfed.since + unfed.patience
-            )
+            known = lease in world.fleet.unquiet or self._in_vain(lease)
             assert known or excused, f"the connections in lease {lease} are forgotten"
             if lease not in world.fleet.unquiet:
                 del world.unfed[lease]
+
+    def _in_vain(self, lease: int) -> bool:
+        """Whether one who was sent to empty this lease has had the time for it."""
+        generations = self.world.fleet.generations
+        return any(
+            p.lease == lease != generations[p.id.generation].lease
+            and self.world.now >= p.ready_at + p.spec.drain_timeout
+            for p in self.world.processes.values()
+        )
 
     def _check_max_draining(self) -> None:
         fleet = self.world.fleet

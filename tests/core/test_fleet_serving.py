@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from sockmgr.core.fleet import SPAWN_BATCH
@@ -199,6 +201,53 @@ def test_a_rescue_that_boots_slowly_still_gets_the_time_to_empty_the_queue() -> 
     world.ready("1.2")
     assert not drained(world.sleep(4))
     assert drained(world.sleep(2)) == ["1.2"]
+
+
+def test_connections_that_living_workers_do_not_take_are_taken_by_a_rescue_worker() -> None:
+    world = serving(workers=2, drain_timeout=5.0)
+    world.reload(make_spec("v2", probation=0.0))
+    world.ready("2.1")
+    done = world.sleep(5)
+    assert drained(done) == ["1.1", "1.2"]
+    (rescue,) = (a for a in done if isinstance(a, Spawn))
+    assert (rescue.worker, rescue.lease) == (WorkerId(2, 2), 0)
+    world.exit("1.1", "1.2")
+    assert not spawned(world.ready("2.2"))
+    assert drained(world.quiet(0)) == ["2.2"]
+
+
+def test_workers_that_must_serve_until_the_commit_do_so_though_their_queue_is_late() -> None:
+    world = serving(drain_timeout=5.0)
+    world.reload(make_spec("v2", probation=20.0))
+    world.ready("2.1")
+    assert not drained(world.sleep(19))
+    done = world.sleep(1)
+    assert (drained(done), spawned(done)) == (["1.1"], ["2.2"])
+
+
+def test_a_queue_that_a_rescue_worker_cannot_empty_either_is_given_up() -> None:
+    world = serving(drain_timeout=5.0)
+    world.reload(make_spec("v2", probation=0.0, drain_timeout=7.0))
+    world.ready("2.1")
+    world.sleep(5)
+    world.ready("2.2")
+    assert not drained(world.sleep(6.9))
+    assert drained(world.sleep(0.1)) == ["2.2"]
+    world.exit("1.1", "2.2")
+    assert world.fleet.deadline == math.inf
+    world.reload(make_spec("v3"))
+    assert world.fleet.generations[3].lease == 0
+
+
+def test_a_rescue_worker_that_dies_is_replaced_for_its_queue_is_not_forgotten() -> None:
+    world = serving(drain_timeout=5.0)
+    world.reload(make_spec("v2", probation=0.0))
+    world.ready("2.1")
+    world.sleep(5)
+    world.ready("2.2")
+    world.exit("2.2", status=-9)
+    (rescue,) = (a for a in world.sleep(1) if isinstance(a, Spawn))
+    assert rescue.lease == 0
 
 
 def test_a_rescue_waits_for_a_generation_that_can_send_one() -> None:

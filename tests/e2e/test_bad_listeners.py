@@ -8,8 +8,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -63,7 +61,6 @@ def test_a_worker_that_closes_its_listener_costs_nothing_while_a_sibling_serves(
         assert not load.result.failed
 
 
-@pytest.mark.xfail(strict=True, reason="the fleet gives up a queue once drain_timeout has passed")
 def test_what_waits_for_a_worker_that_closed_its_listener_is_answered_after_the_reload(
     tmp_path: Path,
 ) -> None:
