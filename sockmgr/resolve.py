@@ -21,7 +21,7 @@ from sockmgr import presets
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
-from sockmgr.core.model import Listen, Scheme, Spec
+from sockmgr.core.model import Exec, Listen, Scheme, Spec
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
@@ -46,7 +46,11 @@ def resolve(
     cwd = _directory(service)
     _check_accounts(service)
     fit, env = _fit(service, cwd, environ)
-    executable = _executable(service, fit.argv[0], env, cwd)
+    shown = f"service.{service.name}.command = {shlex.join(service.command)}"
+    executable = _executable(shown, fit.argv[0], env, cwd)
+    if isinstance(service.ready, Exec):
+        shown = f"service.{service.name}.ready.exec = {shlex.join(service.ready.argv)}"
+        _executable(shown, service.ready.argv[0], env, cwd)
     argv = (executable if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
     stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
     return Spec(
@@ -259,8 +263,7 @@ def _runs(path: Path) -> bool:
     return os.access(path, os.X_OK, effective_ids=True) and path.is_file()
 
 
-def _executable(service: ServiceConfig, program: str, env: Mapping[str, str], cwd: str) -> str:
-    shown = f"service.{service.name}.command = {shlex.join(service.command)}"
+def _executable(shown: str, program: str, env: Mapping[str, str], cwd: str) -> str:
     found = find(program, env, cwd)
     if found is None:
         raise _not_found(shown, program, env, cwd)

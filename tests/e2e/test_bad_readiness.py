@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -69,12 +70,9 @@ def test_a_readiness_command_that_is_not_there_is_an_error_at_once(tmp_path: Pat
         release.deploy("2")
         manager.config.write_text(release.config('ready = { exec = ["nowhere-to-be-found"] }'))
         done = manager.reload()
-        (verdict,) = done.answer
         assert done.code == 1
-        assert verdict["reason"].startswith(
-            "worker 2.1 could not be started: its readiness command nowhere-to-be-found is not"
-        )
-        wait_in_log(manager, "cannot start worker", "web@2.1", "nowhere-to-be-found")
+        assert "service.web.ready.exec = nowhere-to-be-found: " in done.stderr
+        assert "not in the PATH of the workers" in done.stderr
 
 
 def script(release: Release, text: str) -> str:
@@ -98,6 +96,21 @@ def test_a_readiness_command_is_asked_again_until_it_says_yes(tmp_path: Path) ->
         (pid,) = serving(manager)[1]
         assert (release.directory / "asked").read_text().split() == [str(pid)] * 3
         wait_gone(manager)
+
+
+def test_without_its_readiness_command_no_worker_starts_until_it_is_back(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    asks = script(release, "exit 0")
+    with Manager(tmp_path, release.config(f'ready = {{ exec = ["{asks}"] }}')) as manager:
+        (pid,) = serving(manager)[1]
+        moved = Path(asks).rename(f"{asks}-moved")
+        os.kill(pid, signal.SIGKILL)
+        wait_in_log(
+            manager, "cannot start worker", f"its readiness command {asks} is not there, or not"
+        )
+        moved.rename(asks)
+        manager.wait_serving()
+        assert serving(manager)[1] != {pid}
 
 
 def test_a_readiness_command_is_found_in_the_path_of_the_worker(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from sockmgr import resolve
 from sockmgr.core import config
 from sockmgr.core.errors import ConfigError, SpawnError
-from sockmgr.core.model import Spec
+from sockmgr.core.model import Exec, Spec
 from sockmgr.kernel.spawn import Launch, spawn
 
 ROOT = os.geteuid() == 0
@@ -128,6 +128,25 @@ def test_a_program_that_cannot_be_run_is_told_before_it_is_started(
         spec(str(tmp_path / "serve"))
     assert caught.value.what.startswith("service.web.command = ")
     assert caught.value.do
+
+
+def test_the_readiness_command_is_looked_for_as_the_command_is(tmp_path: Path) -> None:
+    program(tmp_path / "bin" / "only-there")
+    program(tmp_path / "is-ready")
+    found = {"env": {"PATH": str(tmp_path / "bin")}, "cwd": str(tmp_path)}
+    for asks in ("only-there", "./is-ready", str(tmp_path / "is-ready")):
+        assert spec("/bin/sleep", ready={"exec": [asks]}, **found).ready == Exec(argv=(asks,))
+    (tmp_path / "plain").write_text("x")
+    for asks, what in (
+        ("nowhere", f"nowhere is not in the PATH of the workers ({tmp_path / 'bin'})"),
+        ("./nowhere", f"{tmp_path / 'nowhere'} does not exist"),
+        ("./plain", f"{tmp_path / 'plain'} is not executable"),
+        ("./bin", f"{tmp_path / 'bin'} is a directory"),
+    ):
+        with pytest.raises(SpawnError) as caught:
+            spec("/bin/sleep", ready={"exec": [asks, "--now"]}, **found)
+        assert caught.value.what == f"service.web.ready.exec = {asks} --now: {what}"
+        assert caught.value.do
 
 
 # --- Environment -------------------------------------------------------------------------------

@@ -106,6 +106,13 @@ UNSTARTABLE = {
             "install it, give its full path, or set PATH in env",
         ),
     ),
+    "readiness command not found": Fault(
+        config='[service.web]\ncommand = ["sleep", "9"]\nready = { exec = ["no-such"] }\n',
+        says=(
+            "service.web.ready.exec = no-such: no-such is not in the PATH of the workers",
+            "install it, give its full path, or set PATH in env",
+        ),
+    ),
     "path not found": Fault(
         config='[service.web]\ncommand = ["{directory}/nowhere"]\n',
         says=("{directory}/nowhere does not exist", "correct the command"),
