@@ -25,15 +25,21 @@ _NUMBERS = {
         # After SIGSTOP and SIGCONT a poll(2) goes on under this name, its arguments unchanged.
         219: "restart_syscall",
         # These only to say what a process does instead.
-        0: "read", 35: "nanosleep", 61: "wait4", 202: "futex", 230: "clock_nanosleep",
-        247: "waitid", 34: "pause", 128: "rt_sigtimedwait", 42: "connect",
+        0: "read", 1: "write", 2: "open", 16: "ioctl", 17: "pread64", 18: "pwrite64", 19: "readv",
+        20: "writev", 34: "pause", 35: "nanosleep", 42: "connect", 44: "sendto", 46: "sendmsg",
+        61: "wait4", 72: "fcntl", 73: "flock", 74: "fsync", 75: "fdatasync", 128: "rt_sigtimedwait",
+        130: "rt_sigsuspend", 202: "futex", 230: "clock_nanosleep", 247: "waitid", 257: "openat",
+        275: "splice", 449: "futex_waitv",
     },
     "aarch64": {
         202: "accept", 242: "accept4", 207: "recvfrom", 212: "recvmsg", 243: "recvmmsg",
         73: "ppoll", 72: "pselect6",
         22: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter", 128: "restart_syscall",
-        63: "read", 101: "nanosleep", 260: "wait4", 98: "futex", 115: "clock_nanosleep",
-        95: "waitid", 137: "rt_sigtimedwait", 203: "connect",
+        25: "fcntl", 29: "ioctl", 32: "flock", 56: "openat", 63: "read", 64: "write", 65: "readv",
+        66: "writev", 67: "pread64", 68: "pwrite64", 76: "splice", 82: "fsync", 83: "fdatasync",
+        95: "waitid", 98: "futex", 101: "nanosleep", 115: "clock_nanosleep", 133: "rt_sigsuspend",
+        137: "rt_sigtimedwait", 203: "connect", 206: "sendto", 211: "sendmsg", 260: "wait4",
+        449: "futex_waitv",
     },
 }  # fmt: skip
 _CALLS = _NUMBERS.get(platform.machine(), {})

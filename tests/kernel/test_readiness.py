@@ -276,6 +276,31 @@ def test_the_description_says_what_was_seen_instead(tmp_path: Path) -> None:
         assert "every listener is waited on now" in text
 
 
+FULL_PIPE = "r, w = os.pipe(); os.set_blocking(w, False)\n" + (
+    "while True:\n    try: os.write(w, b'x' * 4096)\n    except BlockingIOError: break\n"
+    "os.set_blocking(w, True)\n"
+)
+STUCK = {
+    "write": FULL_PIPE + "print('here'); os.write(w, b'x' * 4096)",
+    "writev": FULL_PIPE + "print('here'); os.writev(w, [b'x', b'x' * 4096])",
+    "sendto": "a, b = socket.socketpair(); print('here')\nwhile True: a.send(b'x' * 65536)",
+    "futex": "import _thread; lock = _thread.allocate_lock(); lock.acquire()\n"
+    "print('here'); lock.acquire()",
+    "flock": "import fcntl; name = '/proc/self/cmdline'; a, b = open(name), open(name)\n"
+    "fcntl.flock(a, fcntl.LOCK_EX); print('here'); fcntl.flock(b, fcntl.LOCK_EX)",
+}
+
+
+@pytest.mark.parametrize("call", STUCK)
+def test_a_call_that_a_worker_is_stuck_in_is_called_by_its_name(call: str, tmp_path: Path) -> None:
+    with (
+        listener("tcp", tmp_path) as (sock, inodes),
+        python(PRELUDE + STUCK[call], fds=[sock.fileno()]) as child,
+    ):
+        assert child.line() == "here"
+        wait_until(lambda: f"1 in {call}" in describe(child.pid, inodes), what=f"in {call}")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_what_may_not_be_looked_at_is_told_as_such(tmp_path: Path) -> None:
     program = PRELUDE + "s.setblocking(True); s.accept()"
