@@ -57,6 +57,7 @@ from sockmgr.verdicts import Verdicts
 log = Log("sockmgr")
 
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
+AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
 WENT_AWAY = (
     "it ended without a fault before it was ready: if it went into the background, tell it to stay "
     "in the foreground"
@@ -133,10 +134,10 @@ class Service:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
         for address in self.addresses:
             for finding in self._listener(address).inspect():
-                # Servers that call listen() with a backlog of their own do so at every start.
                 tell = log.debug if finding in self._told else log.warning
                 tell("listener repaired", found=finding, occasion=occasion)
-                self._told.add(finding)
+                if AT_EVERY_START in finding:
+                    self._told.add(finding)
         for running in self.running.values():
             if running.is_detached:
                 self._facts.put_nowait(

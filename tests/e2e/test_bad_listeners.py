@@ -92,6 +92,20 @@ def test_a_tcp_listener_that_a_worker_shut_down_listens_again_at_once(tmp_path: 
         assert before[0] == 1
 
 
+def test_a_shutdown_is_told_each_time(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        target = manager.target()
+        for times in (1, 2, 3):
+            assert wait_for(partial(ask, target, "/do/shutdown"), "an answer", timeout=5)
+            wait_for(partial(told, manager, "shut the socket down", times), "the repair")
+
+
+def told(manager: Manager, what: str, times: int) -> bool:
+    """Whether the log has at least so many lines with these words."""
+    return manager.log.count(what) >= times
+
+
 def test_the_revived_listener_has_its_port_and_its_backlog(tmp_path: Path) -> None:
     release = Release(tmp_path)
     with Manager(tmp_path, release.config()) as manager:
