@@ -40,7 +40,6 @@ class Listeners:
 
         Raises ListenError; what was open before stays open.
         """
-        _check_distinct(listens)
         opened: list[Address] = []
         passed = passed or {}
         named = ", ".join(listen.name for listen in listens)
@@ -76,19 +75,6 @@ class Listeners:
         asyncio.get_running_loop().remove_reader(listener.watch_fd())
         log.info("listener closed", name=listener.listen.name, waiting=listener.queued())
         listener.close()
-
-
-def _check_distinct(listens: Sequence[Listen]) -> None:
-    """One address is one listener here, and port 0 is an address like any other."""
-    names: dict[Address, str] = {}
-    for listen in listens:
-        other = names.setdefault(listen.address, listen.name)
-        if other != listen.name:
-            raise ListenError(
-                f"listen.{listen.name} has the address {listen.address}, which listen.{other} has",
-                means="nothing was opened",
-                do="give it a port or a host of its own",
-            )
 
 
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:

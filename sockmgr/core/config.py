@@ -199,17 +199,14 @@ def _listens(value: Value) -> tuple[Listen, ...]:
             )
         listen = _listen(name, entry)
         for other in listens:
-            if other.address == listen.address and not _chosen_by_kernel(listen):
+            # Port 0, too: a listener is known by its address, whatever the kernel makes of it.
+            if other.address == listen.address:
                 raise entry.refused(
                     f"has the address {listen.address}, which listen.{other.name} has",
                     do="give it an address of its own",
                 )
         listens.append(listen)
     return tuple(listens)
-
-
-def _chosen_by_kernel(listen: Listen) -> bool:
-    return listen.address.scheme in (Scheme.TCP, Scheme.UDP) and listen.address.port == 0
 
 
 def _listen(name: str, value: Value) -> Listen:

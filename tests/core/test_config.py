@@ -223,11 +223,6 @@ def test_options_of_a_unix_path_may_stand_in_the_address() -> None:
     assert (listen.mode, listen.user, listen.group) == (0o600, "a", "b")
 
 
-def test_ports_that_the_kernel_chooses_are_not_the_same_address() -> None:
-    text = '[listen]\na = "tcp://h:0"\nb = "tcp://h:0"\n[service.x]\ncommand = ["x"]\n'
-    assert len(read(text).listen) == 2
-
-
 def test_braces_that_name_nothing_are_plain_text() -> None:
     argv = ['{"a": 1}', "{}", "{{http}}", "${HOME}", "a{http}b"]
     assert placeholder.names(argv) == ("HOME", "http")
@@ -335,6 +330,16 @@ def test_accepting_needs_a_listener_to_accept_on() -> None:
     found = error('[service.job]\ncommand = ["job"]\nready = "accepting"\n')
     assert found.what.startswith("shop.toml:3:9: ")
     assert "without listeners" in found.do
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+def test_port_0_of_one_host_is_one_address_like_any_other(scheme: str) -> None:
+    text = f'[listen]\na = "{scheme}://h:0"\nb = "{scheme}://%s:0"\n[service.x]\ncommand = ["x"]\n'
+    found = error(text % "h")
+    assert found.what == (
+        f"shop.toml:3:1: listen.b has the address {scheme}://h:0, which listen.a has"
+    )
+    assert len(read(text % "i").listen) == 2
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_place() -> None:

@@ -227,14 +227,6 @@ def test_a_unix_path_that_cannot_be_had_is_refused(path: str, says: str, directo
     assert (directory / "file").read_text() == "not a program"
 
 
-def test_two_listeners_cannot_share_port_0_of_one_host(tmp_path: Path) -> None:
-    listen = 'one = "tcp://127.0.0.1:0"\ntwo = "tcp://127.0.0.1:0"'
-    done = start_with(tmp_path, service(listen=listen))
-    assert done.code == 1
-    assert "listen.two has the address tcp://127.0.0.1:0, which listen.one has" in done.stderr
-    assert "give it a port or a host of its own" in done.stderr
-
-
 def test_a_port_taken_leaves_nothing_of_the_other_listeners(tmp_path: Path) -> None:
     with holder(reuse_port=False) as port:
         path = tmp_path / "first.sock"

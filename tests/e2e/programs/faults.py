@@ -60,6 +60,13 @@ FAULTS = {
             "give it an address of its own",
         ),
     ),
+    "two listeners on port 0 of one host": Fault(
+        config=service(listen='http = "tcp://127.0.0.1:0"\nmore = "tcp://127.0.0.1:0"'),
+        says=(
+            ":3:1: listen.more has the address tcp://127.0.0.1:0, which listen.http has",
+            "give it an address of its own",
+        ),
+    ),
     "bad address": Fault(
         config=service(listen='http = "tcp://127.0.0.1"'),
         says=(':2:8: listen.http = "tcp://127.0.0.1" cannot be used', "port"),
