@@ -11,7 +11,7 @@ def _quote(value: object) -> str:
     return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
 
 
-def with_fields(message: str, fields: Mapping[str, object]) -> str:
+def _with_fields(message: str, fields: Mapping[str, object]) -> str:
     """Return a record as one line of text."""
     return " ".join([message, *(f"{name}={_quote(value)}" for name, value in fields.items())])
 
@@ -40,4 +40,5 @@ class Log:
 
     def _write(self, level: int, message: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", message, extra={"fields": fields})
+            text = _with_fields(message, fields)
+            self._logger.log(level, "%s", text, extra={"told": {"message": message, **fields}})

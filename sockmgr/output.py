@@ -16,8 +16,6 @@ import select
 import time
 from collections import deque
 
-from sockmgr.log import with_fields
-
 CHUNK = 65536
 LINE_MAX = 4096
 PENDING_MAX = 65536  # bytes not yet taken from us before workers have to wait
@@ -53,13 +51,13 @@ class Sink:
 
     def record(self, record: logging.LogRecord) -> None:
         """Write one of the manager's own records."""
-        fields: dict[str, object] = getattr(record, "fields", {})
+        text = record.getMessage()
         if not self._as_json:
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
-            self.write(f"{record.levelname[0]} {when} {with_fields(record.getMessage(), fields)}\n")
+            self.write(f"{record.levelname[0]} {when} {text}\n")
             return
-        told = {"time": record.created, "level": record.levelname.lower()}
-        self.write(_as_json({**told, "message": record.getMessage(), **fields}))
+        told: dict[str, object] = getattr(record, "told", {"message": text})
+        self.write(_as_json({"time": record.created, "level": record.levelname.lower(), **told}))
 
     def line(self, worker: str, text: str) -> None:
         """Write one line that a worker wrote."""

@@ -56,7 +56,7 @@ def make_spec(name: str, **settings: Any) -> Spec:
         executable=f"/bin/{name}",
         cwd="/",
         broken_exits=frozenset({BROKEN}),
-        rollout=Rollout(**rollout),
+        rollout=Rollout(**{"probation": 0.5, **rollout}),  # not the default, which may change
         **settings,
     )
 
