@@ -257,6 +257,8 @@ class Service:
                 self._report_on(fact.worker, describe_exit(fact.status))
             case _:
                 pass
+        for lease in self._quieting.keys() - self.fleet.unquiet.keys():
+            self._quieting.pop(lease).cancel()  # given up: nobody is left who would empty it
         for met, future in self._waiters:
             if not future.done() and met():
                 future.set_result(None)

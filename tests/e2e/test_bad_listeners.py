@@ -18,6 +18,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.e2e.test_promises import sleeps
 from tests.load.judge import Load
 from tests.load.mode import Target
 
@@ -73,6 +74,27 @@ def test_what_waits_for_a_worker_that_closed_its_listener_is_answered_after_the_
             assert manager.reload().code == 0
             answered(load, "2")
         assert not load.result.failed, load.result.failures()
+
+
+def test_a_queue_that_nobody_ever_empties_is_given_up_and_keeps_the_manager_no_longer_awake(
+    tmp_path: Path,
+) -> None:
+    config = """
+    [listen]
+    http = "tcp://127.0.0.1:0"
+    [service.web]
+    command = ["sleep", "1000"]
+    ready = { delay = 0.1 }
+    drain_timeout = 0.5
+    rollout.probation = 0
+    """
+    with Manager(tmp_path, config) as manager, socket.socket() as client:
+        client.connect(manager.target().address)
+        assert manager.reload().code == 0
+        wait_in_log(manager, "worker draining", "web@2.2", "is empty or given up")
+        wait_for(lambda: len(manager.workers()) == 1, "the rescue worker to be gone")
+        assert queued(manager) == 1
+        wait_for(lambda: sleeps(manager.pid), "the manager to come to rest", timeout=5)
 
 
 def test_a_tcp_listener_that_a_worker_shut_down_listens_again_at_once(tmp_path: Path) -> None:
