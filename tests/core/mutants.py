@@ -164,6 +164,12 @@ MUTANTS = (
         "return self.late_at(lease)",
     ),
     Mutant(
+        "wait for Quiet for ever",
+        TARGETS,
+        "return lease in self.unquiet and self.now < self.late_at(lease)",
+        "return lease in self.unquiet",
+    ),
+    Mutant(
         "rescue for ever",
         TARGETS,
         "return self.late_at(lease) if rescued or not self._rescuers else math.inf",
