@@ -91,7 +91,8 @@ class Listener:
         first = socks[0]
         if len(socks) > 1:
             _check_group(listen, socks)
-            return cls._group(listen, socks, fed or {0: 1})
+            # Before there was a program to steer them, connections went to any queue.
+            return cls._group(listen, socks, fed or {_fullest(socks): 1})
         if first.type == socket.SOCK_STREAM and queues.backlog(first) < _reachable(listen):
             first.listen(listen.backlog)
         if first.family == socket.AF_UNIX:
@@ -118,8 +119,8 @@ class Listener:
         if len(socks) > 1 and not pool.locate():
             _log.warning("order of adopted queues not confirmed", listener=listen.name)
         aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)
-        if aside:  # they came before there was a program to steer them
-            _log.warning("connections in queues not fed", listener=listen.name, waiting=aside)
+        if aside:
+            _log.info("connections in several queues", listener=listen.name, waiting=aside)
         return cls(listen, None, pool, "")
 
     # --- Names and numbers ---------------------------------------------------------------------
@@ -162,6 +163,15 @@ class Listener:
         now = self.queued()
         self._peak = max(self._peak, now)
         return now
+
+    @property
+    def left(self) -> Mapping[int, int]:
+        """Lease -> how many wait there, for sockets that were open before us; the fullest first."""
+        waiting = {n: queues.queued(queue) for n, queue in enumerate(self.queues)}
+        if self._pool is None or len(waiting) == 1:
+            return {}
+        # The one that is fed may just have been emptied.
+        return dict(sorted(waiting.items(), key=lambda item: (-item[1], item[0] not in self.fed)))
 
     def take_peak(self) -> int:
         """Return the highest sample since the last call, and forget it."""
@@ -353,6 +363,10 @@ class Listener:
         for sock in [each for each in self._retired if not queues.queued(each)]:
             self._retired.remove(sock)
             sock.close()
+
+
+def _fullest(socks: Sequence[socket.socket]) -> int:
+    return max(range(len(socks)), key=lambda n: queues.queued(socks[n]))
 
 
 def _check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:

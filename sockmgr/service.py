@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import assert_never
 
@@ -92,7 +93,14 @@ class Service:
 
     def start(self, spec: Spec) -> None:
         """Run `spec`, whatever it takes: there is nothing to fall back to."""
-        self._facts.put_nowait(Start(spec=spec))
+        listeners = tuple(self._listeners_of(spec))
+        left: Counter[int] = Counter()
+        for listener in listeners:
+            left.update(listener.left)
+        leases = tuple(lease for lease, _ in left.most_common())
+        # As if they had been fed: the first Feed looks after those that it leaves out.
+        self._fed = dict.fromkeys(leases, listeners)
+        self._facts.put_nowait(Start(spec=spec, left=leases))
 
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""

@@ -120,7 +120,7 @@ class Fleet:
     def _ask(self, fact: Start | Reload | Scale | Recycle | Stop | StopNow) -> None:
         match fact:
             case Start():
-                self._start(fact.spec)
+                self._start(fact)
             case Reload():
                 self._request(fact)
             case Scale():
@@ -137,9 +137,10 @@ class Fleet:
             case _:
                 assert_never(fact)
 
-    def _start(self, spec: Spec) -> None:
+    def _start(self, fact: Start) -> None:
         self._last += 1
-        lease = self._targets().lease_for(spec, self.fed)
+        spec, self.unquiet = fact.spec, dict.fromkeys(fact.left[1:], self._now)
+        lease = fact.left[0] if fact.left else self._targets().lease_for(spec, self.fed)
         self.current = Generation(self._last, spec, lease, spec.workers, self._now, math.inf)
         self.current.become(Phase.CURRENT, self._now)
         self.generations[self._last] = self.current

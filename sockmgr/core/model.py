@@ -212,9 +212,14 @@ class WorkerId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The service is to run `spec` as its first generation."""
+    """The service is to run `spec` as its first generation.
+
+    `left` are the leases on which others may have left connections, the fullest first: those of
+    sockets that were open before us. The shell owes a Quiet for each but the first.
+    """
 
     spec: Spec
+    left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,9 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, C901 - one return a f
     """Read one fact, without its time."""
     match words:
         case ["start", *spec]:
-            return Start(spec=read_spec(spec))
+            left = [int(lease) for word in spec if word[0] == "!" for lease in word[1:].split(",")]
+            rest = [word for word in spec if word[0] != "!"]
+            return Start(spec=read_spec(rest), left=tuple(left))
         case ["reload", request, *spec]:
             return Reload(spec=read_spec(spec), request=int(request.lstrip("#")))
         case ["ready", worker]:
@@ -146,7 +148,8 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, C901 - one return a fact rea
     """Write one fact so that `read_fact` reads it."""
     match fact:
         case Start():
-            return f"start {tell_spec(fact.spec)}"
+            left = " !" + ",".join(map(str, fact.left)) if fact.left else ""
+            return f"start {tell_spec(fact.spec)}{left}"
         case Reload():
             return f"reload #{fact.request} {tell_spec(fact.spec)}"
         case WorkerReady():

@@ -49,6 +49,32 @@ def test_p2_a_queue_is_quiet_only_if_it_says_so_after_it_was_unfed() -> None:
     assert drained(world.quiet(0)) == ["1.1"]
 
 
+def test_p2_a_first_generation_takes_the_fullest_of_the_queues_that_were_there_before() -> None:
+    world = World()
+    assert spawned(world.start(make_spec("v1"), 3, 0, 5)) == ["1.1"]
+    assert world.fed == {3: 1}
+    assert world.processes[WorkerId(1, 1)].lease == 3
+
+
+def test_p2_what_waits_in_the_other_queues_is_rescued_and_an_empty_one_is_left_alone() -> None:
+    world = World()
+    world.start(make_spec("v1"), 3, 0, 5)
+    world.quiet(5)
+    world.ready("1.1")
+    assert spawned(world.sleep(1)) == ["1.2"]
+    assert world.processes[WorkerId(1, 2)].lease == 0
+    world.ready("1.2")
+    assert drained(world.quiet(0)) == ["1.2"]
+
+
+def test_p2_a_reload_takes_no_queue_in_which_somebody_may_still_wait() -> None:
+    world = World()
+    world.start(make_spec("v1"), 1, 0, 2)
+    world.ready("1.1")
+    world.reload(make_spec("v2"))
+    assert world.processes[WorkerId(2, 1)].lease == 3
+
+
 def test_p2_when_all_workers_crash_their_queue_stays_fed() -> None:
     world = serving(workers=2)
     world.exit("1.1", "1.2", status=-9)

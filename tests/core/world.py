@@ -102,8 +102,8 @@ class World:
 
     # --- Facts -----------------------------------------------------------------------------------
 
-    def start(self, spec: Spec) -> list[Action]:
-        return self.tell(Start(spec=spec))
+    def start(self, spec: Spec, *left: int) -> list[Action]:
+        return self.tell(Start(spec=spec, left=left))
 
     def reload(self, spec: Spec) -> list[Action]:
         return self.tell(Reload(spec=spec, request=len(self.asked) + 1))
@@ -214,9 +214,11 @@ class World:
                 self._leave(fact.worker)
             case Quiet():
                 self.unfed.pop(fact.lease, None)
-            case Recycle():
-                if fact.worker in self.processes:
-                    self.processes[fact.worker].recycled = True
+            case Start():
+                for lease in fact.left[1:]:
+                    self.unfed[lease] = Unfed(self.now, fact.spec.drain_timeout)
+            case Recycle() if fact.worker in self.processes:
+                self.processes[fact.worker].recycled = True
             case Reload():
                 self.asked[fact.request] = fact.spec
                 self.asked_before[fact.request] = self.newest

@@ -286,17 +286,25 @@ def test_a_pool_that_serves_is_taken_over_without_misleading_a_connection() -> N
         assert {answer.queue for answer in hammer.answers} == {2}
 
 
-def test_connections_that_came_before_the_pool_was_steered_are_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_the_queue_that_most_connections_went_to_before_is_the_one_that_is_fed() -> None:
     with opened(tcp()) as before:
-        before.feed({1: 1})
+        before.feed({0: 1})
         with connect(before):
-            socks = [queue.dup() for queue in before.queues]
-            with contextlib.closing(Listener.adopt(tcp(), socks)) as after:
-                assert "connections in queues not fed" in caplog.text
-                assert "waiting=1" in caplog.text
-                take(after, 1)
+            before.feed({1: 1})
+            with connect(before), connect(before):
+                socks = [queue.dup() for queue in before.queues]
+                with contextlib.closing(Listener.adopt(tcp(), socks)) as after:
+                    assert after.fed == {1: 1}
+                    assert list(after.left.items()) == [(1, 2), (0, 1)]
+                    take(after, 1)
+                    take(after, 1)
+            take(before, 0)
+
+
+def test_a_listener_of_our_own_has_no_queue_that_others_filled() -> None:
+    with opened(tcp()) as listener, connect(listener):
+        assert listener.left == {}
+        take(listener, 0)
 
 
 def test_a_listener_may_be_closed_while_a_queue_becomes_quiet() -> None:
