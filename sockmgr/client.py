@@ -214,7 +214,8 @@ def find_control(explicit: str | None, name: str | None) -> Path:
     """Return the control socket that is meant: the given one, that of `name`, or the only one."""
     if given := explicit or os.environ.get(SOCKET_VARIABLE):
         return Path(given)
-    places = _places()
+    # RuntimeDirectory= of further managers; one each, as systemd removes it with its service.
+    places = [*_places(), *sorted(Path("/run").glob("sockmgr-*"))]
     pattern = "*.sock" if name is None else f"{name}.sock"
     found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
     if not found:
