@@ -39,7 +39,8 @@ from sockmgr.resolve import resolve, warnings
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.status import status_of
-from sockmgr.systemd import passed_sockets
+from sockmgr.systemd import Notifier, passed_sockets
+from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
 
@@ -79,12 +80,24 @@ class Manager:
         self._listeners = Listeners(self._on_shutdown)
         self._asked_for: Counter[Address] = Counter()
         self._services: dict[str, Service] = {}
+        self._vitals = Vitals(lambda: self._config.listen, self._listeners, self._services)
+        self._systemd = Notifier(self._vitals)
         self._stopping = self._gave_up = False
         self._warned: set[str] = set()
         self._foreign = 0
 
     async def run(self, passed: dict[str, list[socket.socket]]) -> int:
         """Open, start, and return when the last worker is gone; own what systemd `passed`."""
+        try:
+            await self._run(passed)
+        except SockmgrError as error:
+            self._systemd.failed(error)
+            raise
+        finally:
+            self._systemd.close()
+        return 1 if self._gave_up else 0
+
+    async def _run(self, passed: dict[str, list[socket.socket]]) -> None:
         loop = asyncio.get_running_loop()
         self._sink.attach(loop)
         # One thread, for calls that wait for other processors (membarrier(2)): never more.
@@ -98,7 +111,6 @@ class Manager:
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
-        return 1 if self._gave_up else 0
 
     async def _serve(self, specs: Sequence[Spec]) -> None:
         loop = asyncio.get_running_loop()
@@ -130,6 +142,8 @@ class Manager:
             self._gave_up = True
             log.error("not serving in time", timeout=self._serving_timeout)
             await self.stop(now=False)
+        elif not late:
+            self._systemd.serving()
 
     # --- What control clients ask (control.Handler) ----------------------------------------------
 
@@ -148,6 +162,11 @@ class Manager:
 
         Whatever cannot even begin raises SockmgrError, and nothing has changed.
         """
+        return await self._systemd.reload(self._reload(services, progress))
+
+    async def _reload(
+        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+    ) -> list[Verdict]:
         self._refuse_if_stopping()
         config = self._source()
         known = {service.name for service in config.services}
@@ -193,6 +212,7 @@ class Manager:
         """Drain everything, or kill it `now`; return when no worker is left."""
         self._stopping = True
         log.info("stopping", now=now)
+        self._systemd.stopping()
         services = list(self._services.values())
         await asyncio.gather(*[s.stop_now() if now else s.stop() for s in services])
 
@@ -206,16 +226,16 @@ class Manager:
         return resolve(service, config.listens(), os.environ)
 
     def _add(self, name: str) -> Service:
-        service = Service(name, self._around, self._tasks, self._listeners.at, self._close_unused)
+        service = Service(name, self._around, self._tasks, self._listeners.at, self._changed)
         self._services[name] = service
-        self._tasks.create_task(self._run_service(service), name=name)
+        self._vitals.attend(service, self._tasks.create_task(self._run_service(service), name=name))
         return service
 
     async def _run_service(self, service: Service) -> None:
         await service.run()
         if self._services.get(service.name) is service:
             del self._services[service.name]
-        self._close_unused()
+        self._changed()
 
     def _reload_one(
         self, spec: Spec, progress: Callable[[Progress], None]
@@ -261,6 +281,10 @@ class Manager:
     def _refuse_if_stopping(self) -> None:
         if self._stopping:
             raise ControlError("the manager is stopping", means="nothing was changed")
+
+    def _changed(self) -> None:
+        self._close_unused()
+        self._systemd.changed()
 
     def _close_unused(self) -> None:
         """Close the listeners that are no longer configured once no generation uses them."""
