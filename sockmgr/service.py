@@ -57,6 +57,7 @@ from sockmgr.verdicts import Verdicts
 
 log = Log("sockmgr")
 
+DRAIN_PACE = 0.1  # seconds between two stop signals, but all are sent within a second
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
 AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
 WENT_AWAY = (
@@ -86,6 +87,7 @@ class Service:
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._left: dict[frozenset[int], str] = {}  # sockets -> the worker that had them last
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
+        self._drain_at = 0.0
         self._told: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
@@ -338,7 +340,14 @@ class Service:
         # A worker that could not be started has its SpawnFailed on the way.
         if running := self.running.get(command.worker):
             log.info("worker draining", worker=running.name, why=command.why)
-            running.drain()
+            if self.fleet.stopping:
+                running.drain()
+                return
+            # One after the other: a process that ends takes a burst of CPU from live traffic.
+            loop = self._around.loop
+            self._drain_at = max(loop.time(), self._drain_at)
+            loop.call_at(self._drain_at, running.drain)
+            self._drain_at += min(DRAIN_PACE, 1 / len(self.running))
 
     def _kill(self, command: Kill) -> None:
         running = self.running.get(command.worker)
