@@ -1,0 +1,209 @@
+"""`sockmgr units`: the systemd units that fit a config, printed or installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sockmgr.cli import target
+from sockmgr.core.config import Config
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.units import OLDEST, Place, Unit, is_ours, units
+
+DIRECTORY = "/etc/systemd/system"
+# What systemd gives a service without Environment=PATH=, systemd.exec(5).
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@click.command("units")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="The config file.")
+@click.option("--install", is_flag=True, help="Write the files instead of printing them.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=DIRECTORY,
+    show_default=True,
+    help="Where the files belong.",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that somebody changed, too.")
+@click.option("--user", default="", metavar="NAME", help="Who the manager runs as.")
+@click.option("--group", default="", metavar="NAME", help="And its group.")
+@click.option(
+    "--notify-reload",
+    is_flag=True,
+    help="Add a drop-in for Type=notify-reload, in which a failed reload is not seen.",
+)
+@click.option("--systemd", "version", type=int, help="For this version, not the one that runs.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+def command(
+    config: Path | None, install: bool, directory: Path, force: bool, as_json: bool, **about: Any
+) -> None:
+    """Write the .socket and .service units for a config."""
+    if about["group"] and not about["user"]:
+        raise click.UsageError("--group needs --user")
+    path = (config or Path(target.DEFAULT_CONFIG)).absolute()
+    found = target.read_config(path)
+    about["version"] = about["version"] or _running_version()
+    place = Place(program=_program(), config=str(path), path=_search_path(), **about)
+    files = units(found, place)
+    states = {unit.name: _state(directory / unit.name, unit) for unit in files}
+    if install:
+        _install(directory, files, states, force=force)
+    _answer(directory, files, states, place, install=install, as_json=as_json)
+    for remark in _remarks(found, place, files):
+        target.narrate(remark)
+    for name in _left_over(directory, found.name, states):
+        target.narrate(f"{directory / name} is of an older config: disable and remove it")
+    if install:
+        names = " ".join(name for name in states if "/" not in name)
+        target.narrate(f"next: systemctl daemon-reload && systemctl enable --now {names}")
+
+
+# --- Where it is to run --------------------------------------------------------------------------
+
+
+def _program() -> tuple[str, ...]:
+    called = Path(sys.argv[0])
+    if called.name == "sockmgr":
+        return (str(called.absolute()),)
+    return (sys.executable, "-m", "sockmgr")
+
+
+def _search_path() -> str:
+    """Return the PATH that finds the servers of our virtual environment, if this is one."""
+    return f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
+
+
+def _running_version() -> int:
+    if shutil.which("systemctl") is None:
+        target.narrate(f"systemctl is not here: written for systemd {OLDEST} and later")
+        return OLDEST
+    told = subprocess.run(
+        ["systemctl", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    found = re.match(r"systemd (\d+)", told)
+    if found is None:
+        raise SockmgrError(
+            f"systemctl --version does not tell a version: {told[:60]!r}",
+            do="give it, for example --systemd 252",
+        )
+    return int(found[1])
+
+
+def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
+    """Yield what would keep the units from working here."""
+    from sockmgr.resolve import find
+
+    texts = "".join(unit.text for unit in files)
+    for user in sorted(set(re.findall(r"^(?:Socket)?User=(.+)$", texts, re.MULTILINE))):
+        if not _is_user(user):
+            yield f"there is no user {user} yet: see contrib/systemd/sysusers.d, or give --user"
+    for service in config.services:
+        searched = dict(service.env).get("PATH", place.path or SEARCHED)
+        if find(service.command[0], {"PATH": searched}, service.cwd or "/") is None:
+            yield (
+                f"service.{service.name}: {service.command[0]} is not in {searched}: "
+                "write its whole path in `command`"
+            )
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return name.isdecimal()
+    return True
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def _state(path: Path, unit: Unit) -> str:
+    """Return how the file at `path` relates to `unit`."""
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return "new"
+    if text == unit.text:
+        return "unchanged"
+    return "outdated" if is_ours(text) else "changed"
+
+
+def _install(
+    directory: Path, files: Sequence[Unit], states: dict[str, str], *, force: bool
+) -> None:
+    changed = [str(directory / name) for name, state in states.items() if state == "changed"]
+    if changed and not force:
+        raise SockmgrError(
+            "somebody changed, or wrote, " + ", ".join(changed),
+            means="no file was written",
+            do="move the changes to a drop-in (systemctl edit), then overwrite with --force",
+        )
+    for unit in files:
+        if states[unit.name] != "unchanged":
+            _write(directory / unit.name, unit.text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Put the whole file there in one step: systemd may read at any time."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text)
+        new.chmod(0o644)
+        os.replace(new, path)  # noqa: PTH105 - as rename(2)
+    except OSError as error:
+        raise SockmgrError(
+            f"cannot write {path}: {error.strerror}",
+            do="become root, or name another directory with --dir",
+        ) from error
+
+
+def _left_over(directory: Path, name: str, states: dict[str, str]) -> Iterator[str]:
+    """Yield what an older config left in the directory: systemd would still use it."""
+    service = f"{name}.service"
+    for path in sorted([*directory.glob(f"{name}-*.socket"), directory / f"{name}.socket"]):
+        if path.name not in states and path.is_file():
+            text = path.read_text(errors="replace")
+            if is_ours(text) and f"\nService={service}\n" in text:
+                yield path.name
+    drop_in = f"{service}.d/notify-reload.conf"
+    if drop_in not in states and (directory / drop_in).is_file():
+        yield drop_in
+
+
+def _answer(
+    directory: Path,
+    files: Sequence[Unit],
+    states: dict[str, str],
+    place: Place,
+    *,
+    install: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        told = [
+            {"path": str(directory / unit.name), "state": states[unit.name], "text": unit.text}
+            for unit in files
+        ]
+        answer = {"systemd": place.version, "installed": install, "units": told}
+        click.echo(json.dumps(answer, indent=2))
+        return
+    for unit in files:
+        path = directory / unit.name
+        if install:
+            did = "unchanged" if states[unit.name] == "unchanged" else "written"
+            click.echo(f"{path}: {did}")
+        else:
+            click.echo(f"# {path}\n{unit.text}")

@@ -1,0 +1,352 @@
+"""The systemd units that fit a config, as text: a .socket a listener, one .service, drop-ins.
+
+Looks at nothing outside its arguments; who installs the files is `sockmgr units`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sockmgr.core.config import Config
+from sockmgr.core.errors import ConfigError
+from sockmgr.core.model import Listen, Scheme
+
+OLDEST = 252  # the oldest systemd that the units were run on
+NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253
+POLL_LIMIT = 255  # PollLimitIntervalSec= is
+USER = "sockmgr"  # made by contrib/systemd/sysusers.d
+_MARK = "# Written by `sockmgr units`, checksum "
+# They turn into machine code what they have just written to memory.
+_COMPILES = re.compile(r"(?:.*/)?(?:node|nodejs|deno|bun|java|dotnet|pypy|luajit|julia)[0-9.]*")
+_HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the units are to work: all that the config does not say.
+
+    `program` starts sockmgr, `config` is its file, `path` the PATH of the workers ("": systemd's),
+    `user` the manager's ("": what the config says), `version` that of systemd.
+    """
+
+    program: tuple[str, ...]
+    config: str
+    path: str = ""
+    user: str = ""
+    group: str = ""
+    version: int = OLDEST
+    notify_reload: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One file: its path below the directory of units, and its text."""
+
+    name: str
+    text: str
+
+
+def units(config: Config, place: Place) -> tuple[Unit, ...]:
+    """Return the files for `config`, sockets first. Raises ConfigError."""
+    if place.notify_reload and place.version < NOTIFY_RELOAD:
+        raise ConfigError(
+            f"systemd {place.version} does not know Type=notify-reload",
+            means="it would ignore the line, and never hear that the service is ready",
+            do=f"leave --notify-reload out; it needs systemd {NOTIFY_RELOAD}",
+        )
+    pair = _Pair(config, place)
+    texts = {pair.socket_name(listen): pair.socket(listen) for listen in config.listen}
+    texts[pair.service_name] = pair.service()
+    if place.notify_reload:
+        texts[f"{pair.service_name}.d/notify-reload.conf"] = NOTIFY_RELOAD_DROP_IN
+    return tuple(Unit(name=name, text=_signed(text)) for name, text in texts.items())
+
+
+def is_ours(text: str) -> bool:
+    """Tell whether a file was written by us and not changed since."""
+    first, _, rest = text.partition("\n")
+    return first.startswith(f"{_MARK}{_checksum(rest)}:")
+
+
+def _signed(text: str) -> str:
+    return f"{_MARK}{_checksum(text)}: change drop-ins, not this file.\n{text}"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Pair:
+    """The service of one config and its sockets. Its user "" is root."""
+
+    def __init__(self, config: Config, place: Place) -> None:
+        self.config, self.place = config, place
+        self.service_name = f"{config.name}.service"
+        self.user, self.group = self._account()
+
+    def _account(self) -> tuple[str, str]:
+        if self.place.user:
+            return self.place.user, self.place.group
+        accounts = {(service.user, service.group) for service in self.config.services}
+        if accounts == {("", "")}:
+            return USER, self.place.group
+        user, group = accounts.pop()
+        # Only root can give services different users.
+        return ("", "") if accounts or not user else (user, group)
+
+    # --- .socket ---------------------------------------------------------------------------------
+
+    def socket_name(self, listen: Listen) -> str:
+        # A .socket unit has one FileDescriptorName= for all that it listens on, systemd.socket(5).
+        several = len(self.config.listen) > 1
+        return (
+            f"{self.config.name}-{listen.name}.socket" if several else f"{self.config.name}.socket"
+        )
+
+    def socket(self, listen: Listen) -> str:
+        return _text(
+            "[Unit]",
+            f"Description=socket {listen.name} of {self.service_name}",
+            "",
+            "[Socket]",
+            *self._addresses(listen),
+            "# The name under [listen] in the config.",
+            f"FileDescriptorName={listen.name}",
+            f"Service={self.service_name}",
+            *self._options(listen),
+            *TRIGGER_LIMIT,
+            *(POLL_LIMITS if self.place.version >= POLL_LIMIT else ()),
+            "",
+            "[Install]",
+            "WantedBy=sockets.target",
+        )
+
+    def _addresses(self, listen: Listen) -> Iterator[str]:
+        address = listen.address
+        match address.scheme:
+            case Scheme.TCP | Scheme.UDP:
+                key = "ListenStream" if address.scheme is Scheme.TCP else "ListenDatagram"
+                number = self._queues(listen)
+                if number > 1:
+                    yield "# A queue a line: the generation that serves, the next, those that drain."
+                    yield "# Only the owner of a socket may add one, and that is root, not User=."
+                yield from [f"{key}={_host_port(listen)}"] * number
+                yield from ["ReusePort=yes"] if number > 1 else []
+                if address.host == "::":
+                    yield "BindIPv6Only=both"
+            case Scheme.UNIX:
+                yield f"ListenStream={_plain(address.path)}"
+            case Scheme.ABSTRACT:
+                yield f"ListenStream=@{_plain(address.path)}"
+            case Scheme.FD:
+                raise ConfigError(
+                    f"listen.{listen.name} = {address}: a unit cannot name a descriptor",
+                    do="write the address that it has",
+                )
+
+    def _queues(self, listen: Listen) -> int:
+        rollouts = [s.rollout for s in self.config.services if listen.name in s.listen]
+        # An exclusive service never has two generations.
+        return max(1 if r.exclusive else 2 + r.max_draining for r in rollouts)
+
+    def _options(self, listen: Listen) -> Iterator[str]:
+        if listen.address.scheme is not Scheme.UDP:
+            yield f"Backlog={listen.backlog}"
+        if listen.address.scheme is Scheme.TCP:
+            yield from ("KeepAlive=yes", "NoDelay=yes")
+        if listen.address.scheme is Scheme.UNIX:
+            mode = 0o660 if listen.mode is None else listen.mode
+            yield f"SocketMode={mode:04o}"
+            user, group = listen.user or self.user, listen.group or self.group
+            yield from [f"SocketUser={user}"] if user else []
+            yield from [f"SocketGroup={group}"] if group else []
+            yield "RemoveOnStop=yes"
+
+    # --- .service --------------------------------------------------------------------------------
+
+    def service(self) -> str:
+        sockets = [self.socket_name(listen) for listen in self.config.listen]
+        command, file = " ".join(map(_word, self.place.program)), _word(self.place.config)
+        directory = runtime_directory(self.config.name)
+        # TimeoutStopSec= ends in SIGKILL, so it must come after every deadline of the manager's.
+        stop_timeout = max(service.drain_timeout for service in self.config.services) + 30
+        return _text(
+            "[Unit]",
+            f"Description=sockmgr: {self.config.name}",
+            *([f"Requires={' '.join(sockets)}"] if sockets else []),
+            f"After={' '.join([*sockets, 'network.target'])}",
+            *START_LIMIT,
+            "",
+            "[Service]",
+            "Type=notify",
+            f"ExecStart={command} run -c {file}",
+            "# Waits for the verdict, and fails if the reload was aborted.",
+            f"ExecReload={command} reload -c {file}",
+            *LIFE,
+            f"TimeoutStopSec={stop_timeout:g}",
+            "",
+            *self._own(),
+            f"RuntimeDirectory={directory}",
+            "RuntimeDirectoryPreserve=restart",
+            f"Environment=TMPDIR=%t/{directory}",
+            *RESOURCES,
+            "",
+            *self._hardening(),
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+        )
+
+    def _own(self) -> Iterator[str]:
+        if not self.user:
+            yield "# Root, because the config gives its services users of their own."
+        else:
+            yield f"User={self.user}"
+            yield from [f"Group={self.group}"] if self.group else []
+        if self.place.path:
+            yield f"Environment={_word(f'PATH={self.place.path}', command=False)}"
+        if any(not service.cwd for service in self.config.services):
+            yield f"WorkingDirectory={_plain(self.place.config.rpartition('/')[0] or '/')}"
+
+    def _hardening(self) -> Iterator[str]:
+        commands = [word for service in self.config.services for word in service.command[:2]]
+        for line in HARDENING:
+            match line:
+                case "ProtectHome=yes" if any(path.startswith(_HOMES) for path in self._paths()):
+                    yield "ProtectHome=read-only"
+                case "CapabilityBoundingSet=" if not self.user:
+                    yield line + _CAPABILITIES
+                case "SystemCallFilter=~@privileged" if not self.user:
+                    continue
+                case "MemoryDenyWriteExecute=yes" if any(map(_COMPILES.fullmatch, commands)):
+                    yield "MemoryDenyWriteExecute=no"
+                case _:
+                    yield line
+
+    def _paths(self) -> Iterator[str]:
+        yield from (self.place.config, *self.place.program, *self.place.path.split(":"))
+        for service in self.config.services:
+            yield from (service.cwd, *service.command)
+
+
+# --- Lines that are the same for all, with their reasons -----------------------------------------
+
+TRIGGER_LIMIT = (
+    "# Without this, a service that fails again and again takes the socket down with it.",
+    "TriggerLimitIntervalSec=0",
+)
+POLL_LIMITS = (
+    "# Slows down such a loop, and closes nothing.",
+    "PollLimitIntervalSec=1s",
+    "PollLimitBurst=5",
+)
+START_LIMIT = (
+    "# A start limit that is hit closes the sockets, too.",
+    "StartLimitIntervalSec=0",
+)
+LIFE = (
+    "Restart=always",
+    "RestartSec=1s",
+    "# TERM to the manager, which drains; what is left when it has gone is killed, because this",
+    "# version adopts no workers. (A later one will: KillMode=process, FileDescriptorStoreMax=.)",
+    "KillMode=mixed",
+    "WatchdogSec=30",
+    "# The manager has deadlines of its own: a rollout ends by itself, and one service that does",
+    "# not get ready is no reason to kill the others.",
+    "TimeoutStartSec=infinity",
+)
+RESOURCES = (
+    "LimitNOFILE=65536",
+    "# So that new workers may boot at a lower priority, and have it raised when they are ready.",
+    "LimitNICE=+0",
+)
+# PrivateTmp= and RemoveIPC= would take files and memory from under workers that outlive a manager.
+HARDENING = (
+    "# All of this holds for the workers, too. One that writes files needs StateDirectory= or",
+    "# ReadWritePaths=.",
+    "UMask=0077",
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateDevices=yes",
+    "PrivateMounts=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectProc=invisible",
+    "CapabilityBoundingSet=",
+    "# Netlink: the manager asks the kernel about half-open connections.",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "# Programs that compile at run time (Node, Java, PyPy) need MemoryDenyWriteExecute=no.",
+    "MemoryDenyWriteExecute=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged",
+    "# Refused, not killed: programs try what they can do without.",
+    "SystemCallErrorNumber=EPERM",
+)
+# To become the workers' users, signal them, see them accept, raise their priority again, and enter
+# their directories.
+_CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"
+
+NOTIFY_RELOAD_DROP_IN = f"""\
+# For systemd {NOTIFY_RELOAD} and later: `systemctl reload` sends HUP and waits for READY=1.
+# It returns 0 also if the reload was aborted, because systemd has no word for that: see
+# `systemctl status`.
+[Service]
+Type=notify-reload
+ExecReload=
+"""
+POLL_LIMIT_DROP_IN = "\n".join(
+    (f"# For systemd {POLL_LIMIT} and later.", "[Socket]", *POLL_LIMITS, "")
+)
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+
+def runtime_directory(name: str) -> str:
+    """Return the RuntimeDirectory= of the manager called `name`: one each, as each removes its."""
+    return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
+
+
+def _host_port(listen: Listen) -> str:
+    host, port = listen.address.host, listen.address.port
+    shown = f"listen.{listen.name} = {listen.address}"
+    if port == 0:
+        raise ConfigError(f"{shown}: a unit needs a port", do="write another port than 0")
+    try:
+        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise ConfigError(
+            f"{shown}: systemd takes addresses, not names", do=f"write the address of {host}"
+        ) from None
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+def _text(*lines: str) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return `text` so that no %-specifier of systemd.unit(5) is seen in it."""
+    return text.replace("%", "%%")
+
+
+def _word(text: str, *, command: bool = True) -> str:
+    """Return `text` as one word of a line that is split into words (systemd.syntax(7))."""
+    text = _plain(text).replace("$", "$$") if command else _plain(text)
+    if re.search(r"[\s\"'\\;]", text):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text
