@@ -113,14 +113,13 @@ class FakeSystemd:
             data, fds, pid = self._receive()
             if not data:
                 return
-            held = self._held
-            if held is not None:
-                held += fds
-            else:
-                for fd in fds:
-                    os.close(fd)
             fields = dict(line.split("=", 1) for line in data.decode().splitlines())
             self.told.append(Told(fields=fields, pid=pid, fds=len(fds), at=time.monotonic()))
+            if (held := self._held) is not None:
+                held += fds
+                continue
+            for fd in fds:  # now that it is read, and not before: sd_notify_barrier(3)
+                os.close(fd)
 
     def _receive(self) -> tuple[bytes, list[int], int]:
         room = socket.CMSG_SPACE(8 * 4) + socket.CMSG_SPACE(12)
