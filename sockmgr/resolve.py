@@ -14,8 +14,9 @@ import resource
 import shlex
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from sockmgr import presets
 from sockmgr.core import placeholder

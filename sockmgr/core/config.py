@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import tomli
 
 from sockmgr.core import address, placeholder, settings, toml_position
@@ -21,8 +21,7 @@ from sockmgr.core.model import Accepting, Delay, Listen, Ready, Rollout, Scheme
 PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceConfig:
+class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the config says of one service; None and "" leave the choice to preset and default.
 
     `rollout.start_concurrency` 0 means twice as many as there are cores.
@@ -40,17 +39,16 @@ class ServiceConfig:
     group: str = ""
     limits: tuple[tuple[str, int, int], ...] = ()
     listen_pid: bool = True
-    ready: Ready = field(default_factory=Accepting)
+    ready: Ready = msgspec.field(default_factory=Accepting)
     ready_timeout: float = 60.0
     stop_signal: int | None = None
     drain_timeout: float = 30.0
     max_age: float | None = None
     preset: str = "auto"
-    rollout: Rollout = field(default_factory=lambda: Rollout(start_concurrency=0))
+    rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dev:
+class Dev(msgspec.Struct, frozen=True, kw_only=True):
     """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add."""
 
     watch: tuple[str, ...] = ()
@@ -58,14 +56,13 @@ class Dev:
     include: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one manager runs, in the order of the file."""
 
     name: str
     listen: tuple[Listen, ...]
     services: tuple[ServiceConfig, ...]
-    dev: Dev = field(default_factory=Dev)
+    dev: Dev = msgspec.field(default_factory=Dev)
 
     def listens(self) -> dict[str, Listen]:
         """Return the listeners by name."""

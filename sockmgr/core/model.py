@@ -6,8 +6,10 @@ Durations are seconds, instants are seconds of one monotonic clock, sizes are by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
 
 # --- Listeners ---------------------------------------------------------------------------------
 
@@ -22,8 +24,7 @@ class Scheme(StrEnum):
     FD = "fd"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """One address: host and port (tcp, udp), a path or abstract name (unix), or a number (fd)."""
 
     scheme: Scheme
@@ -45,8 +46,7 @@ class Address:
                 return f"fd://{self.fd}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """What the config says of one listener. `mode`, `user` and `group` are for unix paths only."""
 
     name: str
@@ -60,8 +60,7 @@ class Listen:
 # --- What to run -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surge:
+class Surge(msgspec.Struct, frozen=True, kw_only=True):
     """How many workers more than wanted a rollout may run: a number, or a share of the wanted."""
 
     amount: int
@@ -80,8 +79,7 @@ class Surge:
 SURGE_ALL = Surge(amount=100, percent=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """How one generation replaces another."""
 
     surge: Surge = SURGE_ALL
@@ -92,24 +90,21 @@ class Rollout:
     exclusive: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepting:
+class Accepting(msgspec.Struct, frozen=True, kw_only=True):
     """Ready when the kernel shows the worker waiting on each of its listeners."""
 
     def __str__(self) -> str:
         return "accepting"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
     """Ready when the worker itself says READY=1 (sd_notify(3))."""
 
     def __str__(self) -> str:
         return "notify"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delay:
+class Delay(msgspec.Struct, frozen=True, kw_only=True):
     """Said to be ready `seconds` after its start: a guess, for programs that show nothing."""
 
     seconds: float
@@ -118,8 +113,7 @@ class Delay:
         return f"delay of {self.seconds:g} s"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exec:
+class Exec(msgspec.Struct, frozen=True, kw_only=True):
     """Ready when this command, given the worker's pid and listeners, exits with 0."""
 
     argv: tuple[str, ...]
@@ -131,8 +125,7 @@ class Exec:
 Ready = Accepting | Notify | Delay | Exec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one generation runs: resolved, so that nothing can change under it.
 
     `argv` still holds its `{name}` placeholders. `executable` is the file to run and `cwd` the
@@ -153,14 +146,14 @@ class Spec:
     group: str = ""
     limits: tuple[tuple[str, int, int], ...] = ()
     set_listen_pid: bool = True
-    ready: Ready = field(default_factory=Accepting)
+    ready: Ready = msgspec.field(default_factory=Accepting)
     ready_timeout: float = 60.0
     stop_signal: int = 15
     drain_timeout: float = 30.0
     max_age: float | None = None
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
-    rollout: Rollout = field(default_factory=Rollout)
+    rollout: Rollout = msgspec.field(default_factory=Rollout)
 
     def within(self, free: int, each: int) -> Spec:
         """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.
@@ -196,8 +189,7 @@ class Phase(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class WorkerId:
+class WorkerId(msgspec.Struct, frozen=True, order=True):
     """`7.2`: the worker in slot 2 of generation 7. Unique among the living of one service."""
 
     generation: int
@@ -210,8 +202,7 @@ class WorkerId:
 # --- Facts: what happened ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, kw_only=True):
     """The service is to run `spec` as its first generation.
 
     `left` are the leases on which others may have left connections, the fullest first: those of
@@ -222,71 +213,61 @@ class Start:
     left: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reload:
+class Reload(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody, known by the number `request`, wants `spec` to replace what runs."""
 
     spec: Spec
     request: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReady:
+class WorkerReady(msgspec.Struct, frozen=True, kw_only=True):
     """There is evidence that this worker serves."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerExited:
+class WorkerExited(msgspec.Struct, frozen=True, kw_only=True):
     """This worker's process is gone and reaped; `status` is as Popen.returncode."""
 
     worker: WorkerId
     status: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpawnFailed:
+class SpawnFailed(msgspec.Struct, frozen=True, kw_only=True):
     """This worker could not be started at all."""
 
     worker: WorkerId
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quiet:
+class Quiet(msgspec.Struct, frozen=True, kw_only=True):
     """Lease `lease`, not fed, holds no connection any more and will get none."""
 
     lease: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """`workers` are wanted from now on, in this generation and in one on trial."""
 
     workers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recycle:
+class Recycle(msgspec.Struct, frozen=True, kw_only=True):
     """This worker is to be replaced by one of the same spec, successor first."""
 
     worker: WorkerId
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """Drain everything and end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopNow:
+class StopNow(msgspec.Struct, frozen=True, kw_only=True):
     """Kill everything and end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing happened but time."""
 
 
@@ -299,8 +280,7 @@ Fact = (
 # --- Commands: what the shell must do now -------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spawn:
+class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     """Start this worker on queue `lease` of each of its listeners.
 
     `background`: others are serving, so it should boot at a lower CPU priority until it is ready.
@@ -312,8 +292,7 @@ class Spawn:
     background: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
     """Give new connections to these leases only: (lease, weight), the first the fallback.
 
     For each lease that was fed before and is not now, the shell owes one Quiet.
@@ -322,16 +301,14 @@ class Feed:
     leases: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """Send this worker its stop signal."""
 
     worker: WorkerId
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """Kill this worker's process group."""
 
     worker: WorkerId
@@ -341,30 +318,26 @@ class Kill:
 # --- Outcomes: what the shell must tell ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """All wanted workers of the first generation are ready for the first time."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutOver:
+class CutOver(msgspec.Struct, frozen=True, kw_only=True):
     """From this Feed on, new connections go to `generation`, which is on probation."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """The rollout that these requests asked for is done: `generation` is the current one."""
 
     requests: tuple[int, ...]
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aborted:
+class Aborted(msgspec.Struct, frozen=True, kw_only=True):
     """The rollout that these requests asked for failed; `kept` (0: none) goes on serving.
 
     `worker` is the one whose last output tells most, if there is one.
@@ -377,8 +350,7 @@ class Aborted:
     worker: WorkerId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """No worker is left, and none will be started."""
 
 

@@ -6,8 +6,10 @@ Marks: + added, - removed, ~ changed without a restart, ! changed, and workers a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec.structs import fields, replace
 
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.document import shown

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import pytest
+from msgspec.structs import fields, replace
 
 from sockmgr.core import plan
 from sockmgr.core.config import Config, Dev, ServiceConfig
