@@ -133,8 +133,10 @@ def _state(path: Path, unit: Unit) -> str:
     """Return how the file at `path` relates to `unit`."""
     try:
         text = path.read_text(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "new"
+    except OSError as error:
+        raise SockmgrError(f"cannot read {path}: {error.strerror}") from error
     if text == unit.text:
         return "unchanged"
     return "outdated" if is_ours(text) else "changed"

@@ -131,9 +131,7 @@ class _Pair:
             case Scheme.TCP | Scheme.UDP:
                 key = "ListenStream" if address.scheme is Scheme.TCP else "ListenDatagram"
                 number = self._queues(listen)
-                if number > 1:
-                    yield "# A queue a line: the generation that serves, the next, those that drain."
-                    yield "# Only the owner of a socket may add one, and that is root, not User=."
+                yield from QUEUES if number > 1 else ()
                 yield from [f"{key}={_host_port(listen)}"] * number
                 yield from ["ReusePort=yes"] if number > 1 else []
                 if address.host == "::":
@@ -235,6 +233,10 @@ class _Pair:
 
 # --- Lines that are the same for all, with their reasons -----------------------------------------
 
+QUEUES = (
+    "# A queue a line: for the generation that serves, the next, and those that drain.",
+    "# Only the owner of a socket may add one, and that is root, not User=.",
+)
 TRIGGER_LIMIT = (
     "# Without this, a service that fails again and again takes the socket down with it.",
     "TriggerLimitIntervalSec=0",

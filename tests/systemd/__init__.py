@@ -1,0 +1,1 @@
+"""The manager under a real systemd, and the units for it."""

@@ -1,0 +1,184 @@
+"""The units that we ship and write, as systemd itself sees them. Nothing is started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sockmgr.core.config import parse
+from sockmgr.core.units import (
+    NOTIFY_RELOAD_DROP_IN,
+    OLDEST,
+    POLL_LIMIT_DROP_IN,
+    Place,
+    units,
+)
+
+CONTRIB = Path(__file__).parents[2] / "contrib" / "systemd"
+SHIPPED = ["sockmgr.socket", "sockmgr.service", "sockmgr@.socket", "sockmgr@.service"]
+EXPOSURE = 16  # tenths, of 100
+CONFIG = """
+name = "shop"
+[listen]
+http = "tcp://127.0.0.1:8000"
+admin = "unix:///run/shop.sock"
+dns = "udp://[::1]:53"
+[service.web]
+command = ["server"]
+"""
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None and os.environ.get("CI") != "true",
+    reason="systemd-analyze is not installed",
+)
+
+
+@pytest.fixture(scope="session")
+def version() -> int:
+    """Return the version of the systemd that judges."""
+    told = subprocess.run(
+        ["systemd-analyze", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.match(r"systemd (\d+)", told)
+    assert found, told
+    return int(found[1])
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """Return a copy of the shipped units in which `sockmgr` is a program that is there."""
+    for name in SHIPPED:
+        text = (CONTRIB / name).read_text()
+        text = re.sub(r"^(Exec\w+=)sockmgr ", r"\1/bin/true ", text, flags=re.MULTILINE)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def verify(directory: Path, *names: str) -> None:
+    """Have systemd read these units; it says nothing about good ones."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(directory / name) for name in names)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:"},
+    )  # fmt: skip
+    # Unknown keys are told, but the exit status stays 0.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def exposure_is_at_most(path: Path, tenths: int) -> bool:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={tenths}", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Overall exposure level" in done.stdout, done.stderr
+    return done.returncode == 0
+
+
+def assignments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if re.match(r"\w+=", line)]
+
+
+# --- What is shipped -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name.replace("@", "@shop") for name in SHIPPED])
+def test_systemd_has_nothing_to_say_about_a_shipped_unit(shipped: Path, name: str) -> None:
+    verify(shipped, name)
+
+
+def test_systemd_would_tell_of_a_key_that_it_does_not_know(shipped: Path) -> None:
+    path = shipped / "sockmgr.service"
+    path.write_text(path.read_text().replace("KillMode=", "KilMode="))
+    with pytest.raises(AssertionError, match="KilMode"):
+        verify(shipped, "sockmgr.service")
+
+
+@pytest.mark.parametrize("name", ["sockmgr.service", "sockmgr@.service"])
+def test_the_exposure_of_a_shipped_service_is_low(shipped: Path, name: str) -> None:
+    assert exposure_is_at_most(shipped / name, EXPOSURE)
+
+
+def test_the_exposure_of_a_service_without_its_hardening_is_not_low(shipped: Path) -> None:
+    path = shipped / "sockmgr.service"
+    path.write_text(path.read_text().replace("CapabilityBoundingSet=\n", ""))
+    assert not exposure_is_at_most(path, EXPOSURE)
+
+
+def test_systemd_has_nothing_to_say_about_the_drop_ins_that_it_is_new_enough_for(
+    shipped: Path, version: int
+) -> None:
+    for name, unit, oldest in (
+        ("notify-reload.conf", "sockmgr.service", 253),
+        ("poll-limit.conf", "sockmgr.socket", 255),
+    ):
+        if version >= oldest:
+            (shipped / f"{unit}.d").mkdir()
+            shutil.copy(CONTRIB / "drop-ins" / name, shipped / f"{unit}.d")
+    verify(shipped, "sockmgr.service", "sockmgr.socket")
+
+
+def test_the_shipped_service_says_what_sockmgr_units_writes() -> None:
+    config = parse(
+        b'name = "sockmgr"\n[listen]\nhttp = "tcp://127.0.0.1:8000"\n'
+        b'[service.web]\ncommand = ["server"]\ncwd = "/"\n',
+        file="sockmgr.toml",
+    )
+    place = Place(program=("sockmgr",), config="/etc/sockmgr/sockmgr.toml")
+    for unit in units(config, place):
+        ours = [line for line in assignments(unit.text) if not line.startswith("Description=")]
+        shipped = assignments((CONTRIB / unit.name).read_text())
+        assert [line for line in shipped if not line.startswith("Description=")] == ours
+
+
+def test_a_template_differs_from_its_pair_in_names_and_addresses_only() -> None:
+    pair = set(assignments((CONTRIB / "sockmgr.service").read_text()))
+    template = set(assignments((CONTRIB / "sockmgr@.service").read_text()))
+    assert {line.replace("-%i", "").replace("@%i", "").replace("%i", "sockmgr")
+            for line in template - pair} == pair - template  # fmt: skip
+
+
+def test_the_shipped_drop_ins_are_those_that_sockmgr_units_writes() -> None:
+    drop_ins = CONTRIB / "drop-ins"
+    assert (drop_ins / "notify-reload.conf").read_text() == NOTIFY_RELOAD_DROP_IN
+    assert (drop_ins / "poll-limit.conf").read_text() == POLL_LIMIT_DROP_IN
+
+
+# --- What is written -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["", 'user = "root"', 'user = "root"\n[service.job]\n'
+                                  'command = ["job"]\nlisten = []\nuser = "daemon"'])  # fmt: skip
+def test_systemd_has_nothing_to_say_about_units_that_are_written(
+    tmp_path: Path, version: int, user: str
+) -> None:
+    config = parse(f'{CONFIG}listen = ["http", "admin", "dns"]\n{user}'.encode(), file="shop.toml")
+    place = Place(
+        program=("/bin/true", "-m", "sockmgr"),
+        config="/etc/a shop/100%.toml",
+        path="/opt/shop/bin:/usr/bin",
+        version=version,
+        notify_reload=version >= 253,
+    )
+    files = units(config, place)
+    for unit in files:
+        path = tmp_path / unit.name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(unit.text)
+    verify(tmp_path, *(unit.name for unit in files if "/" not in unit.name))
+
+
+def test_units_for_the_oldest_systemd_are_understood_by_every_later_one(
+    tmp_path: Path, version: int
+) -> None:
+    assert version >= OLDEST
+    config = parse(f'{CONFIG}listen = ["http", "admin", "dns"]'.encode(), file="shop.toml")
+    files = units(config, Place(program=("/bin/true",), config="/etc/shop.toml"))
+    for unit in files:
+        (tmp_path / unit.name).write_text(unit.text)
+    verify(tmp_path, *(unit.name for unit in files))
+    assert exposure_is_at_most(tmp_path / "shop.service", EXPOSURE)
