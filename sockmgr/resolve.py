@@ -13,6 +13,7 @@ import re
 import resource
 import shlex
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -249,10 +250,14 @@ def _limits(service: ServiceConfig) -> tuple[tuple[str, int, int], ...]:
 
 
 def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
-    """Return the file that execvpe(3) would run for `program`, None if there is none."""
+    """Return the file that execvpe(3) would run for `program`, None if there is none.
+
+    What is not in the PATH is looked for beside our own interpreter: a server that was installed
+    into the virtual environment of sockmgr is meant, whether or not that is activated.
+    """
     if "/" in program:
         return str(Path(cwd, program)) if _runs(Path(cwd, program)) else None
-    for folder in env.get("PATH", os.defpath).split(os.pathsep):
+    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), Path(sys.executable).parent):
         path = Path(cwd, folder, program)
         if _runs(path):
             return str(path)

@@ -101,6 +101,14 @@ def test_the_program_is_looked_for_in_the_workers_path_not_in_ours(tmp_path: Pat
         spec("only-there")
 
 
+def test_a_program_of_our_own_environment_is_found_without_activating_it(tmp_path: Path) -> None:
+    beside = Path(sys.executable).with_name("uvicorn")
+    assert spec("uvicorn", env={"PATH": str(tmp_path)}).executable == os.path.realpath(beside)
+    program(tmp_path / "uvicorn")
+    found = spec("uvicorn", env={"PATH": str(tmp_path)}).executable
+    assert found == str(tmp_path / "uvicorn")  # the PATH comes first
+
+
 def test_a_directory_or_plain_file_in_path_does_not_hide_the_program(tmp_path: Path) -> None:
     (tmp_path / "a" / "tool").mkdir(parents=True)
     program(tmp_path / "b" / "tool").chmod(0o644)
