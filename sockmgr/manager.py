@@ -135,7 +135,9 @@ class Manager:
 
     async def _expect_serving(self) -> None:
         serving = [service.serving() for service in self._services.values()]
-        _, late = await asyncio.wait(serving, timeout=self._serving_timeout)
+        done, late = await asyncio.wait(serving, timeout=self._serving_timeout)
+        for future in done:
+            future.exception()  # a service that was stopped before it served is no news
         for future in late:
             future.cancel()
         if late and not self._stopping:

@@ -276,6 +276,17 @@ def test_a_stop_is_told_and_extended_once_to_the_deadline_of_the_drain(
     assert states(systemd) == ["READY", "STOPPING", "BARRIER"]
 
 
+def test_a_stop_before_everything_serves_is_never_followed_by_ready(
+    tmp_path: Path, systemd: FakeSystemd
+) -> None:
+    with starting(managed(systemd, Release(tmp_path, fault="hangs").config())) as manager:
+        wait_in_log(manager, "worker started")
+        os.kill(manager.pid, signal.SIGTERM)
+        assert manager.wait() == 0
+    assert states(systemd) == ["STOPPING", "BARRIER"]
+    assert "never retrieved" not in manager.log
+
+
 def test_a_stop_in_a_reload_is_final(tmp_path: Path, systemd: FakeSystemd) -> None:
     release = Release(tmp_path, fault="is deaf")
     with managed(systemd, release.config("drain_timeout = 1")) as manager:
