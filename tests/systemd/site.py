@@ -1,0 +1,134 @@
+"""A site on a machine: applications, the config of their manager, and units from `sockmgr units`.
+
+Looks from the network of the machine; the manager and its workers are the user sockmgr.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.load.judge import Load
+from tests.load.mode import Target
+from tests.systemd.machine import PYTHON, Machine
+
+WORKER = "/srv/checkout/tests/e2e/programs/worker.py"
+SYSUSERS = "/srv/checkout/contrib/systemd/sysusers.d/sockmgr.conf"
+SERVICE = "shop.service"
+_T = TypeVar("_T")
+
+
+class Site:
+    """A manager called shop: a service for each listener, of the same name, with an own directory.
+
+    A service answers with what the file `version` in its directory says, and fails as `fault` does.
+    """
+
+    def __init__(
+        self, machine: Machine, listen: Mapping[str, str], *, name: str = "shop", more: str = ""
+    ) -> None:
+        self.machine, self.name = machine, name
+        self.config = f"/etc/sockmgr/{name}.toml"
+        lines = [f'name = "{name}"', "[listen]"]
+        lines += [f'{listener} = "{address}"' for listener, address in listen.items()]
+        for listener in listen:
+            directory = self.directory(listener)
+            directory.mkdir(parents=True)
+            lines += [
+                f"[service.{listener}]", f'command = ["{PYTHON}", "{WORKER}"]', "workers = 2",
+                f'listen = ["{listener}"]', f'cwd = "{directory}"', more,
+            ]  # fmt: skip
+        machine.run("systemd-sysusers", SYSUSERS)
+        machine.write(self.config, "\n".join(lines))
+
+    def install(self, *options: str) -> None:
+        """Install the units and make the sockets listen; no manager runs yet."""
+        self.machine.run("sockmgr", "units", "--install", "-c", self.config, *options)
+        self.machine.systemctl("daemon-reload")
+        names = self.machine.property(f"{self.name}.service", "TriggeredBy").split()
+        self.machine.systemctl("start", *names)
+
+    def start(self) -> None:
+        """Start the manager; return when it serves."""
+        self.machine.systemctl("start", f"{self.name}.service")
+
+    def drop_in(self, text: str) -> None:
+        """Change the service."""
+        self.machine.write(f"/etc/systemd/system/{self.name}.service.d/test.conf", text)
+        self.machine.systemctl("daemon-reload")
+
+    def directory(self, service: str) -> Path:
+        """Return the directory of the workers of a service, inside and outside."""
+        return self.machine.shared / self.name / service
+
+    def deploy(self, version: str, *, service: str = "http", fault: str = "none") -> None:
+        """Put a version in place for the next reload."""
+        (self.directory(service) / "version").write_text(version)
+        (self.directory(service) / "fault").write_text(fault)
+
+    def get(self, port: int = 8000, *, timeout: float = 20.0) -> dict[str, Any]:
+        """Make one request; return the answer: the worker's `version` and `pid`."""
+
+        def ask() -> dict[str, Any]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+            try:
+                connection.request("GET", "/")
+                found: dict[str, Any] = json.loads(connection.getresponse().read())
+                return found
+            finally:
+                connection.close()
+
+        return self.inside(ask)
+
+    def inside(self, ask: Callable[[], _T]) -> _T:
+        """Call a function in the network of the machine."""
+        found: list[_T] = []
+        failed: list[BaseException] = []
+
+        def main() -> None:
+            try:
+                self.machine.enter_network()
+                found.append(ask())
+            except BaseException as error:  # handed to the thread that asks
+                failed.append(error)
+
+        thread = threading.Thread(target=main, name="inside")
+        thread.start()
+        thread.join()
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    def load(self, *modes: str, port: int = 8000) -> Load:
+        """Return load from inside, for a `with` block."""
+        return _LoadInside(self.machine, Target.at_url(f"http://127.0.0.1:{port}"), modes)
+
+    def status(self) -> dict[str, Any]:
+        """Ask the manager, as root does."""
+        done = self.machine.run("sockmgr", "status", "--json", "-c", self.config)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    @property
+    def journal(self) -> str:
+        """What the service has said."""
+        return self.machine.journal(f"{self.name}.service")
+
+    @property
+    def main_pid(self) -> int:
+        """The manager's pid, in the machine; 0 if there is none."""
+        return int(self.machine.property(f"{self.name}.service", "MainPID"))
+
+
+class _LoadInside(Load):
+    def __init__(self, machine: Machine, target: Target, modes: tuple[str, ...]) -> None:
+        super().__init__(target, modes)
+        self._machine = machine
+
+    def _main(self) -> None:
+        self._machine.enter_network()
+        super()._main()

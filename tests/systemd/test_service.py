@@ -1,0 +1,282 @@
+"""The manager as a service of a real systemd, with the units that `sockmgr units` writes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import wait_for
+from tests.load.result import Outcome, Result
+from tests.systemd.machine import PYTHON, Machine
+from tests.systemd.site import SERVICE, Site
+
+HTTP = {"http": "tcp://127.0.0.1:8000"}
+LOAD = "short:rate=100"
+
+
+@pytest.fixture
+def idle(machine: Machine) -> Site:
+    """Return a site with one TCP listener, whose socket listens. No manager runs."""
+    site = Site(machine, HTTP)
+    site.install()
+    return site
+
+
+@pytest.fixture
+def site(idle: Site) -> Site:
+    """Return a site that serves version 1."""
+    idle.start()
+    return idle
+
+
+def refused(result: Result) -> int:
+    return sum(row.outcome is Outcome.REFUSED for row in result.rows)
+
+
+def answered_after(result: Result, number: int) -> bool:
+    return sum(row.outcome is Outcome.OK for row in list(result.rows)) > number
+
+
+# --- Sockets -------------------------------------------------------------------------------------
+
+
+def test_the_first_connection_starts_the_manager_and_is_answered(idle: Site) -> None:
+    assert idle.machine.property(SERVICE, "ActiveState") == "inactive"
+    assert idle.get()["version"] == "1"
+    who = idle.machine.run("ps", "-o", "user=", "-p", str(idle.main_pid)).stdout.strip()
+    assert who == "sockmgr"
+
+
+def test_connections_that_come_before_the_manager_are_answered_whatever_their_queue(
+    idle: Site,
+) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(idle.get) for _ in range(12)]
+    assert [answer.result()["version"] for answer in answers] == ["1"] * 12
+    wait_for(lambda: len(idle.status()["services"]["http"]["workers"]) == 2, "the rescuers to go")
+
+
+def test_sockets_of_two_units_are_told_apart_by_name(machine: Machine) -> None:
+    site = Site(machine, {"http": "tcp://127.0.0.1:8000", "admin": "tcp://127.0.0.1:8001"})
+    site.install()
+    site.deploy("shop", service="http")
+    site.deploy("back office", service="admin")
+    assert site.get(8001)["version"] == "back office"
+    assert site.get(8000)["version"] == "shop"
+
+
+def test_a_socket_that_no_listener_is_named_after_is_told_in_the_journal(idle: Site) -> None:
+    idle.machine.write(
+        "/etc/systemd/system/other.socket",
+        f"[Socket]\nListenStream=127.0.0.1:8009\nFileDescriptorName=other\nService={SERVICE}\n",
+    )
+    idle.machine.systemctl("daemon-reload")
+    idle.machine.systemctl("start", "other.socket")
+    idle.machine.systemctl("start", "--no-block", SERVICE)
+    wait_for(lambda: "no listener is named after: other" in idle.journal, "the reason")
+    assert "the config names http" in idle.journal
+    assert "FileDescriptorName=" in idle.journal
+
+
+# --- Reloads -------------------------------------------------------------------------------------
+
+
+def test_a_cut_over_is_steered_though_the_sockets_belong_to_root(site: Site) -> None:
+    with site.load(LOAD) as load:
+        for version in ("2", "3"):
+            site.deploy(version)
+            site.machine.systemctl("reload", SERVICE)
+            wait_for(lambda: answered_after(load.result, 50), "requests to be answered")
+    assert not load.result.failed
+    assert {row.version for row in load.result.rows} >= {"1", "3"}
+    assert site.status()["listeners"]["http"]["cutover"] == "steered"
+    assert site.status()["services"]["http"]["generation"] == 3
+
+
+def test_systemctl_reload_succeeds_if_the_new_version_serves(site: Site) -> None:
+    site.deploy("2")
+    assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 0
+    assert site.get()["version"] == "2"
+
+
+def test_systemctl_reload_fails_if_the_deploy_is_broken_and_what_served_goes_on(
+    site: Site,
+) -> None:
+    pid = site.main_pid
+    site.deploy("2", fault="exits")
+    assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 1
+    assert site.machine.property(SERVICE, "ActiveState") == "active"
+    assert site.main_pid == pid
+    assert site.get()["version"] == "1"
+    assert "cannot reach the database" in site.journal
+
+
+def test_systemctl_reload_fails_if_the_config_cannot_be_read(site: Site) -> None:
+    site.machine.write(site.config, "name = ")
+    assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 1
+    assert site.get()["version"] == "1"
+
+
+def test_notify_reload_waits_until_the_new_version_serves(machine: Machine) -> None:
+    if _version(machine) < 253:
+        pytest.skip("this systemd does not know Type=notify-reload")
+    site = Site(machine, HTTP)
+    site.install("--notify-reload")
+    site.start()
+    site.deploy("2")
+    machine.systemctl("reload", SERVICE)
+    assert site.get()["version"] == "2"
+
+
+# --- The life of the manager ---------------------------------------------------------------------
+
+
+def test_no_connection_is_refused_or_lost_when_the_service_is_restarted(site: Site) -> None:
+    with site.load(LOAD) as load:
+        for version in ("2", "3"):
+            site.deploy(version)
+            site.machine.systemctl("restart", SERVICE)
+        wait_for(lambda: answered_after(load.result, 100), "requests to be answered")
+    assert not load.result.failed
+    assert site.get()["version"] == "3"
+
+
+def test_no_connection_is_refused_or_lost_when_the_service_is_stopped(site: Site) -> None:
+    first = site.main_pid
+    with site.load(LOAD) as load:
+        site.machine.systemctl("stop", SERVICE)
+        # The next connection starts it again.
+        wait_for(lambda: site.main_pid not in (0, first), "another manager")
+        wait_for(lambda: answered_after(load.result, 50), "requests to be answered")
+    assert not load.result.failed
+
+
+def test_nothing_is_left_and_nothing_listens_when_service_and_socket_are_stopped(
+    site: Site,
+) -> None:
+    site.machine.systemctl("stop", "shop.socket", SERVICE)
+    with pytest.raises(ConnectionRefusedError):
+        site.get()
+    assert site.machine.run("ps", "-u", "sockmgr", check=False).returncode == 1
+
+
+def test_a_manager_that_is_killed_takes_its_workers_along_and_nobody_is_refused(
+    site: Site,
+) -> None:
+    old = site.get()
+    site.drop_in("[Service]\nRestartSec=100ms\n")
+    with site.load(LOAD) as load:
+        site.machine.run("kill", "-KILL", str(site.main_pid))
+        wait_for(lambda: site.machine.property(SERVICE, "NRestarts") == "1", "the restart")
+        wait_for(lambda: site.machine.property(SERVICE, "ActiveState") == "active", "READY")
+        wait_for(lambda: answered_after(load.result, 50), "requests to be answered")
+    assert refused(load.result) == 0
+    assert site.get()["pid"] != old["pid"]
+    assert site.machine.run("ps", "-p", str(old["pid"]), check=False).returncode == 1
+
+
+def test_a_manager_that_hangs_is_restarted_by_the_watchdog(idle: Site) -> None:
+    idle.drop_in("[Service]\nWatchdogSec=1s\nRestartSec=100ms\n")
+    idle.start()
+    hung = idle.main_pid
+    idle.machine.run("kill", "-STOP", str(hung))
+    wait_for(lambda: idle.main_pid not in (0, hung), "another manager")
+    assert idle.get()["version"] == "1"
+    assert "Watchdog timeout" in idle.journal
+
+
+def test_a_manager_that_works_is_not_restarted_by_the_watchdog(idle: Site) -> None:
+    idle.drop_in("[Service]\nWatchdogSec=500ms\n")
+    idle.start()
+    idle.deploy("2")
+    idle.machine.systemctl("reload", SERVICE)
+    entered = _monotonic(idle, "ActiveEnterTimestampMonotonic")
+    wait_for(lambda: _now(idle) > entered + 2_000_000, "four times the watchdog's limit")
+    assert idle.machine.property(SERVICE, "NRestarts") == "0"
+
+
+# --- What is shipped -----------------------------------------------------------------------------
+
+
+def test_the_shipped_pair_serves(machine: Machine) -> None:
+    site = Site(machine, HTTP, name="sockmgr")
+    _install_shipped(machine, "sockmgr.socket", "sockmgr.service")
+    machine.systemctl("start", "sockmgr.socket", "sockmgr.service")
+    assert site.get()["version"] == "1"
+    assert "2/2 workers" in machine.property("sockmgr.service", "StatusText")
+    machine.systemctl("reload", "sockmgr.service")
+    assert site.status()["listeners"]["http"]["cutover"] == "steered"
+
+
+def test_an_instance_of_the_template_serves_on_a_unix_socket_and_is_found_by_its_config(
+    machine: Machine,
+) -> None:
+    site = Site(machine, {"http": "unix:///run/sockmgr-shop.http.sock"})
+    _install_shipped(machine, "sockmgr@.socket", "sockmgr@.service")
+    machine.systemctl("start", "sockmgr@shop.socket")
+    client = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(20); "
+        "s.connect('/run/sockmgr-shop.http.sock'); s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); "
+        "print(s.makefile().read())"
+    )
+    answer = machine.run("env", "LD_LIBRARY_PATH=/srv/base/lib", PYTHON, "-c", client).stdout
+    assert '"version": "1"' in answer
+    assert site.status()["services"]["http"]["state"] == "serving"
+
+
+# --- The machine itself --------------------------------------------------------------------------
+
+
+def test_a_machine_leaves_no_process_no_mount_no_cgroup_and_no_file(machine: Machine) -> None:
+    with Machine() as other:
+        other.systemctl("is-active", "multi-user.target")
+        marks = (str(other.shared), other.shared.name)
+        inside = Path(f"/proc/{other.pid}/ns/pid").readlink()
+        assert any(marks[1] in line for line in _cgroups())
+    assert not other.shared.exists()
+    assert not any(marks[0] in line for line in Path("/proc/self/mounts").read_text().splitlines())
+    assert not any(marks[1] in line for line in _cgroups())
+    assert inside not in _pid_namespaces()
+    assert machine.systemctl("is-active", "multi-user.target").returncode == 0
+
+
+# --- Helpers -------------------------------------------------------------------------------------
+
+
+def _version(machine: Machine) -> int:
+    return int(machine.systemctl("--version").stdout.split()[1])
+
+
+def _install_shipped(machine: Machine, *names: str) -> None:
+    paths = [f"/srv/checkout/contrib/systemd/{name}" for name in names]
+    machine.run("cp", *paths, "/etc/systemd/system")
+    machine.systemctl("daemon-reload")
+
+
+def _monotonic(site: Site, name: str) -> int:
+    return int(site.machine.property(SERVICE, name))
+
+
+def _now(site: Site) -> float:
+    return float(site.machine.run("cat", "/proc/uptime").stdout.split()[0]) * 1e6
+
+
+def _cgroups() -> list[str]:
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        if kind == "cgroup2":
+            found += [str(path) for path in Path(point).rglob("sockmgr-machine-*")]
+    return found
+
+
+def _pid_namespaces() -> set[Path]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            found.add((entry / "ns" / "pid").readlink())
+        except OSError:  # no process, or gone
+            continue
+    return found
