@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sockmgr.core.config import parse
+from sockmgr.core.units import NOTIFY_RELOAD, OLDEST, Place, units
 from tests.load.judge import Load
 from tests.load.mode import Target
 from tests.systemd.machine import PYTHON, Machine
@@ -42,15 +44,22 @@ class Site:
                 f"[service.{listener}]", f'command = ["{PYTHON}", "{WORKER}"]', "workers = 2",
                 f'listen = ["{listener}"]', f'cwd = "{directory}"', more,
             ]  # fmt: skip
+        self._text = "\n".join(lines)
+        machine.write(self.config, self._text)
         machine.run("systemd-sysusers", SYSUSERS)
-        machine.write(self.config, "\n".join(lines))
 
-    def install(self, *options: str) -> None:
+    def install(self, *, notify_reload: bool = False) -> None:
         """Install the units and make the sockets listen; no manager runs yet."""
-        self.machine.run("sockmgr", "units", "--install", "-c", self.config, *options)
+        place = Place(
+            program=("/usr/local/bin/sockmgr",), config=self.config, notify_reload=notify_reload,
+            version=NOTIFY_RELOAD if notify_reload else OLDEST,
+        )  # fmt: skip
+        files = units(parse(self._text.encode(), file=self.config), place)
+        for unit in files:
+            self.machine.write(f"/etc/systemd/system/{unit.name}", unit.text)
         self.machine.systemctl("daemon-reload")
-        names = self.machine.property(f"{self.name}.service", "TriggeredBy").split()
-        self.machine.systemctl("start", *names)
+        sockets = [unit.name for unit in files if unit.name.endswith(".socket")]
+        self.machine.systemctl("start", *sockets)
 
     def start(self) -> None:
         """Start the manager; return when it serves."""

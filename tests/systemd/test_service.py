@@ -123,7 +123,7 @@ def test_notify_reload_waits_until_the_new_version_serves(machine: Machine) -> N
     if _version(machine) < 253:
         pytest.skip("this systemd does not know Type=notify-reload")
     site = Site(machine, HTTP)
-    site.install("--notify-reload")
+    site.install(notify_reload=True)
     site.start()
     site.deploy("2")
     machine.systemctl("reload", SERVICE)
@@ -197,7 +197,18 @@ def test_a_manager_that_works_is_not_restarted_by_the_watchdog(idle: Site) -> No
     assert idle.machine.property(SERVICE, "NRestarts") == "0"
 
 
-# --- What is shipped -----------------------------------------------------------------------------
+# --- What `sockmgr units` installs, and what is shipped -------------------------------------------
+
+
+def test_sockmgr_units_installs_what_serves_at_once(machine: Machine) -> None:
+    site = Site(machine, HTTP)
+    machine.run("sockmgr", "units", "--install", "-c", site.config)
+    machine.systemctl("daemon-reload")
+    machine.systemctl("enable", "--now", "shop.socket", SERVICE)
+    assert site.get()["version"] == "1"
+    assert site.status()["listeners"]["http"]["cutover"] == "steered"
+    again = machine.run("sockmgr", "units", "--install", "-c", site.config).stdout
+    assert "written" not in again
 
 
 def test_the_shipped_pair_serves(machine: Machine) -> None:
