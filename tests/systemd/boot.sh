@@ -4,7 +4,8 @@
 # It runs in new mount, PID, network, IPC and UTS namespaces, so that nothing done here is seen
 # outside. STATE is a directory of the machine's own, CGROUP its cgroup, TTY its console. BASE and
 # SITE are the Python and the site-packages that run sockmgr, CHECKOUT is this repository: all
-# three are shown under /srv, because what is under somebody's home is not for User= to read.
+# three are shown under /srv, because what is under somebody's home is not for User= to read. LAYER,
+# if not empty, holds the unpacked packages of another systemd.
 set -eu
 
 echo 0 > "$CGROUP/cgroup.procs"
@@ -27,6 +28,11 @@ ln -s /proc/self/fd dev/fd
 ln -s pts/ptmx dev/ptmx
 touch dev/console # systemd insists on a terminal
 mount --bind "$TTY" dev/console
+
+# Before anything below /usr is covered.
+if [ -n "$LAYER" ]; then
+    mount -t overlay -o "lowerdir=$LAYER/usr:/usr" overlay /usr
+fi
 
 # The units of the host are not wanted, but for the targets and the journal.
 system=/usr/lib/systemd/system

@@ -28,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOT = Path(__file__).with_name("boot.sh")
 PYTHON = "/srv/base/bin/python3"  # inside
 BOOT_TIMEOUT = 30.0
+# A directory with the unpacked packages systemd, libsystemd-shared, libsystemd0 and libudev1 of
+# another version, all below usr/: that one is booted.
+LAYER = "SOCKMGR_TEST_SYSTEMD"
 _PREFIX = "sockmgr-machine-"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _NEEDED = ("/usr/lib/systemd/systemd", "unshare", "nsenter", "setpriv", "systemctl")
@@ -149,6 +152,7 @@ class Machine:
             "BASE": sys.base_prefix,
             "SITE": sysconfig.get_path("platlib"),
             "CHECKOUT": str(ROOT),
+            "LAYER": os.environ.get(LAYER, ""),
         }
 
     def _await_ready(self, notify: socket.socket) -> None:
@@ -158,8 +162,8 @@ class Machine:
         try:
             while True:
                 left = max(0.0, deadline - time.monotonic())
-                readable, _, _ = select.select([notify, pidfd], [], [], left)
-                if notify not in readable:
+                readable, _, _ = select.select([notify.fileno(), pidfd], [], [], left)
+                if notify.fileno() not in readable:
                     how = "it ended" if readable else f"not within {BOOT_TIMEOUT:g} s"
                     raise AssertionError(f"systemd did not boot: {how}\n{self._console.decode()}")
                 if b"READY=1" in notify.recv(65536).split(b"\n"):
