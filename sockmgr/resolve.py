@@ -257,7 +257,8 @@ def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
     """
     if "/" in program:
         return str(Path(cwd, program)) if _runs(Path(cwd, program)) else None
-    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), Path(sys.executable).parent):
+    ours = str(Path(sys.executable).parent)
+    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), ours):
         path = Path(cwd, folder, program)
         if _runs(path):
             return str(path)
