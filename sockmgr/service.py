@@ -144,10 +144,11 @@ class Service:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
         for address in self.addresses:
             for finding in self._listener(address).inspect():
-                tell = log.debug if finding in self._told else log.warning
-                tell("listener repaired", found=finding, occasion=occasion)
-                if AT_EVERY_START in finding:
+                tell = log.warning
+                if AT_EVERY_START in finding:  # a habit of servers, and no fault
+                    tell = log.debug if finding in self._told else log.info
                     self._told.add(finding)
+                tell("listener repaired", found=finding, occasion=occasion)
         for running in self.running.values():
             if running.is_detached:
                 self._facts.put_nowait(
