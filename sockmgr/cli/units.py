@@ -65,9 +65,8 @@ def command(
         target.narrate(remark)
     for name in _left_over(directory, found.name, states):
         target.narrate(f"{directory / name} is of an older config: disable and remove it")
-    if install:
-        names = " ".join(name for name in states if "/" not in name)
-        target.narrate(f"next: systemctl daemon-reload && systemctl enable --now {names}")
+    if install and (steps := _next(f"{found.name}.service", states)):
+        target.narrate(f"next: {' && '.join(steps)}")
 
 
 # --- Where it is to run --------------------------------------------------------------------------
@@ -157,6 +156,23 @@ def _install(
             _write(directory / unit.name, unit.text)
 
 
+def _next(service: str, states: dict[str, str]) -> list[str]:
+    """Return the commands that make systemd use what was installed."""
+    units = {name: state for name, state in states.items() if "/" not in name}
+    if set(states.values()) == {"unchanged"}:
+        return []
+    if units[service] == "new":
+        return ["systemctl daemon-reload", f"systemctl enable --now {' '.join(units)}"]
+    new = [name for name, state in units.items() if state == "new"]
+    # A socket whose addresses changed; one that is new is started by what requires it.
+    moved = [name for name, state in units.items() if state in ("outdated", "changed")]
+    return [
+        "systemctl daemon-reload",
+        *([f"systemctl enable {' '.join(new)}"] if new else []),
+        f"systemctl restart {' '.join(dict.fromkeys([*moved, service]))}",
+    ]
+
+
 def _write(path: Path, text: str) -> None:
     """Put the whole file there in one step: systemd may read at any time."""
     new = path.with_name(f".{path.name}.new")
@@ -175,8 +191,8 @@ def _write(path: Path, text: str) -> None:
 def _left_over(directory: Path, name: str, states: dict[str, str]) -> Iterator[str]:
     """Yield what an older config left in the directory: systemd would still use it."""
     service = f"{name}.service"
-    for path in sorted([*directory.glob(f"{name}-*.socket"), directory / f"{name}.socket"]):
-        if path.name not in states and path.is_file():
+    for path in sorted(directory.glob(f"{name}-*.socket")):
+        if path.name not in states:
             text = path.read_text(errors="replace")
             if is_ours(text) and f"\nService={service}\n" in text:
                 yield path.name

@@ -101,11 +101,10 @@ class _Pair:
     # --- .socket ---------------------------------------------------------------------------------
 
     def socket_name(self, listen: Listen) -> str:
-        # A .socket unit has one FileDescriptorName= for all that it listens on, systemd.socket(5).
-        several = len(self.config.listen) > 1
-        return (
-            f"{self.config.name}-{listen.name}.socket" if several else f"{self.config.name}.socket"
-        )
+        # One each: a unit has one FileDescriptorName= for all that it listens on,
+        # systemd.socket(5). Never without the listener's name, so that another one more does not
+        # rename it: two units on one address would be one group in no known order.
+        return f"{self.config.name}-{listen.name}.socket"
 
     def socket(self, listen: Listen) -> str:
         return _text(

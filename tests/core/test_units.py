@@ -36,8 +36,8 @@ def values(text: str, key: str) -> list[str]:
 # --- Sockets -------------------------------------------------------------------------------------
 
 
-def test_one_listener_gives_a_pair_of_one_name() -> None:
-    assert list(written()) == ["shop.socket", "shop.service"]
+def test_a_socket_unit_keeps_its_name_when_another_listener_comes() -> None:
+    assert list(written()) == ["shop-http.socket", "shop.service"]
 
 
 def test_each_of_several_listeners_has_a_socket_unit_because_a_unit_has_one_name_for_all() -> None:
@@ -50,13 +50,13 @@ def test_each_of_several_listeners_has_a_socket_unit_because_a_unit_has_one_name
 
 
 def test_a_tcp_listener_is_a_pool_of_a_queue_for_each_generation_that_may_live() -> None:
-    text = written(service="[service.web.rollout]\nmax_draining = 2")["shop.socket"]
+    text = written(service="[service.web.rollout]\nmax_draining = 2")["shop-http.socket"]
     assert values(text, "ListenStream") == ["127.0.0.1:8000"] * 4
     assert values(text, "ReusePort") == ["yes"]
 
 
 def test_an_exclusive_service_needs_no_second_queue() -> None:
-    text = written(service="[service.web.rollout]\nexclusive = true")["shop.socket"]
+    text = written(service="[service.web.rollout]\nexclusive = true")["shop-http.socket"]
     assert values(text, "ListenStream") == ["127.0.0.1:8000"]
     assert not values(text, "ReusePort")
 
@@ -73,30 +73,30 @@ def test_an_exclusive_service_needs_no_second_queue() -> None:
     ],
 )
 def test_an_address_is_written_as_systemd_writes_it(address: str, line: str) -> None:
-    assert line in written(f'http = "{address}"')["shop.socket"].splitlines()
+    assert line in written(f'http = "{address}"')["shop-http.socket"].splitlines()
 
 
 def test_all_of_ipv6_is_ipv4_too_as_without_systemd() -> None:
-    assert values(written('http = "tcp://[::]:80"')["shop.socket"], "BindIPv6Only") == ["both"]
+    assert values(written('http = "tcp://[::]:80"')["shop-http.socket"], "BindIPv6Only") == ["both"]
 
 
 def test_a_unix_path_has_the_mode_and_owner_of_the_config() -> None:
     address = '{ address = "unix:///run/a.sock", mode = "0666", user = "shop", group = "www" }'
-    text = written(f"http = {address}")["shop.socket"]
+    text = written(f"http = {address}")["shop-http.socket"]
     assert values(text, "SocketMode") == ["0666"]
     assert values(text, "SocketUser") == ["shop"]
     assert values(text, "SocketGroup") == ["www"]
 
 
 def test_a_unix_path_belongs_to_the_manager_if_the_config_does_not_say() -> None:
-    text = written('http = "unix:///run/a.sock"')["shop.socket"]
+    text = written('http = "unix:///run/a.sock"')["shop-http.socket"]
     assert values(text, "SocketMode") == ["0660"]
     assert values(text, "SocketUser") == ["sockmgr"]
 
 
 def test_the_backlog_is_that_of_the_config() -> None:
     address = '{ address = "tcp://127.0.0.1:80", backlog = 77 }'
-    assert values(written(f"http = {address}")["shop.socket"], "Backlog") == ["77"]
+    assert values(written(f"http = {address}")["shop-http.socket"], "Backlog") == ["77"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_managers_do_not_share_a_runtime_directory_because_each_removes_its_own(
 def test_the_poll_limit_is_written_only_for_a_systemd_that_knows_it(
     version: int, limits: list[str]
 ) -> None:
-    text = written(place=having(version=version))["shop.socket"]
+    text = written(place=having(version=version))["shop-http.socket"]
     assert values(text, "PollLimitBurst") == limits
     assert values(text, "TriggerLimitIntervalSec") == ["0"]
 

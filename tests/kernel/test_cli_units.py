@@ -93,7 +93,24 @@ def test_a_socket_unit_that_the_config_no_longer_has_is_named(units: Path) -> No
     (units.parent / "sockmgr.toml").write_text(text)
     result = sockmgr("units", "--systemd=252", "--install", f"--dir={units}")
     assert f"{units}/shop-admin.socket is of an older config" in result.stderr
-    assert f"{units}/shop-http.socket is of an older config" in result.stderr
+    assert f"{units}/shop-http.socket is of an older config" not in result.stderr
+
+
+def test_what_is_to_be_done_next_depends_on_what_is_there(units: Path) -> None:
+    def after(config: str) -> str:
+        (units.parent / "sockmgr.toml").write_text(config)
+        told = sockmgr("units", "--systemd=252", "--install", f"--dir={units}").stderr
+        return told.partition("next: ")[2].strip()
+
+    fewer = CONFIG.replace('admin = "unix:///run/shop-admin.sock"\n', "").replace(', "admin"', "")
+    reread = "systemctl daemon-reload && "
+    assert after(fewer) == f"{reread}systemctl enable --now shop-http.socket shop.service"
+    assert after(fewer) == ""
+    assert after(CONFIG) == (
+        f"{reread}systemctl enable shop-admin.socket && systemctl restart shop.service"
+    )
+    moved = CONFIG.replace(":8000", ":8001")
+    assert after(moved) == f"{reread}systemctl restart shop-http.socket shop.service"
 
 
 def test_units_in_json_say_what_is_there(units: Path) -> None:

@@ -156,7 +156,7 @@ def test_no_connection_is_refused_or_lost_when_the_service_is_stopped(site: Site
 def test_nothing_is_left_and_nothing_listens_when_service_and_socket_are_stopped(
     site: Site,
 ) -> None:
-    site.machine.systemctl("stop", "shop.socket", SERVICE)
+    site.machine.systemctl("stop", "shop-http.socket", SERVICE)
     with pytest.raises(ConnectionRefusedError):
         site.get()
     assert site.machine.run("ps", "-u", "sockmgr", check=False).returncode == 1
@@ -204,11 +204,29 @@ def test_sockmgr_units_installs_what_serves_at_once(machine: Machine) -> None:
     site = Site(machine, HTTP)
     machine.run("sockmgr", "units", "--install", "-c", site.config)
     machine.systemctl("daemon-reload")
-    machine.systemctl("enable", "--now", "shop.socket", SERVICE)
+    machine.systemctl("enable", "--now", "shop-http.socket", SERVICE)
     assert site.get()["version"] == "1"
     assert site.status()["listeners"]["http"]["cutover"] == "steered"
     again = machine.run("sockmgr", "units", "--install", "-c", site.config).stdout
     assert "written" not in again
+
+
+def test_a_listener_that_is_added_comes_with_one_restart_and_the_others_stay_open(
+    machine: Machine,
+) -> None:
+    """systemd starts no socket whose service runs; a restart starts those that it requires."""
+    site = Site(machine, HTTP)
+    site.install()
+    site.start()
+    text = machine.run("cat", site.config).stdout
+    text = text.replace("[service.http]", 'admin = "tcp://127.0.0.1:8001"\n[service.http]')
+    machine.write(site.config, text.replace('["http"]', '["http", "admin"]'))
+    with site.load(LOAD) as load:
+        machine.run("sockmgr", "units", "--install", "-c", site.config)
+        machine.systemctl("daemon-reload")
+        machine.systemctl("restart", SERVICE)
+    assert site.get(8001)["version"] == "1"
+    assert not load.result.failed
 
 
 def test_the_shipped_pair_serves(machine: Machine) -> None:
