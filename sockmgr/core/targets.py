@@ -211,7 +211,8 @@ class Targets:
 
     @property
     def _rescuers(self) -> bool:
-        return bool(self.current and self.current.wanted and not self.exclusive)
+        wanted = any(g.wanted for g in (self.current, self.trial) if g)
+        return bool(self.current and wanted and not self.exclusive)
 
     def _manned(self, lease: int) -> bool:
         return any(w.active and w.lease == lease for w in self._workers())

@@ -276,6 +276,18 @@ def test_a_rescue_worker_that_dies_is_replaced_for_its_queue_is_not_forgotten() 
     assert rescue.lease == 0
 
 
+def test_what_waits_is_not_forgotten_while_a_rollout_ends_the_time_with_nobody_wanted() -> None:
+    world = serving(drain_timeout=5.0)
+    world.reload(make_spec("v2", drain_timeout=5.0))
+    world.ready("2.1")
+    world.scale(0)
+    world.reload(make_spec("v3", workers=2, probation=0.0))
+    assert drained(world.sleep(10)) == ["1.1"]
+    world.exit("1.1", "2.1")
+    (rescue,) = (a for a in world.ready("3.1", "3.2") if isinstance(a, Spawn))
+    assert rescue.lease == 0
+
+
 def test_a_rescue_waits_for_a_generation_that_can_send_one() -> None:
     world = serving()
     world.reload(make_spec("v2"))
