@@ -56,7 +56,8 @@ class Machine:
     """One booted systemd: PID 1 of its own namespaces. Leaving it ends all that is in it."""
 
     def __init__(self) -> None:
-        self.shared = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+        _sweep()
+        self.shared = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
         self.shared.chmod(0o755)
         self._console = b""
         self.pid = 0
@@ -220,6 +221,18 @@ def _cgroup2() -> Path | None:
             own = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()[0]
             return Path(point, own) if Path(point, own).exists() else Path(point)
     return None
+
+
+def _sweep() -> None:
+    """Remove what tests that were killed left: files and empty cgroups. All else died with them."""
+    for parent in filter(None, (Path("/tmp"), _cgroup2())):
+        for left in parent.glob(f"{_PREFIX}*"):
+            owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+            if owner.isdecimal() and not Path("/proc", owner).exists():
+                if parent == Path("/tmp"):
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    _remove(left)
 
 
 def _remove(cgroup: Path) -> None:

@@ -31,7 +31,12 @@ class Site:
     """
 
     def __init__(
-        self, machine: Machine, listen: Mapping[str, str], *, name: str = "shop", more: str = ""
+        self,
+        machine: Machine,
+        listen: Mapping[str, str],
+        *,
+        name: str = "shop",
+        users: Mapping[str, str] | None = None,
     ) -> None:
         self.machine, self.name = machine, name
         self.config = f"/etc/sockmgr/{name}.toml"
@@ -42,8 +47,10 @@ class Site:
             directory.mkdir(parents=True)
             lines += [
                 f"[service.{listener}]", f'command = ["{PYTHON}", "{WORKER}"]', "workers = 2",
-                f'listen = ["{listener}"]', f'cwd = "{directory}"', more,
+                f'listen = ["{listener}"]', f'cwd = "{directory}"',
             ]  # fmt: skip
+            if users:
+                lines.append(f'user = "{users[listener]}"')
         self._text = "\n".join(lines)
         machine.write(self.config, self._text)
         machine.run("systemd-sysusers", SYSUSERS)

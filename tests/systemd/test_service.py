@@ -67,6 +67,26 @@ def test_sockets_of_two_units_are_told_apart_by_name(machine: Machine) -> None:
     assert site.get(8000)["version"] == "shop"
 
 
+def test_services_of_several_users_have_a_manager_that_is_root_and_little_more(
+    machine: Machine,
+) -> None:
+    site = Site(
+        machine,
+        {"http": "tcp://127.0.0.1:8000", "admin": "tcp://127.0.0.1:8001"},
+        users={"http": "sockmgr", "admin": "daemon"},
+    )
+    site.install()
+    site.start()
+    for port, service, user in ((8000, "http", "sockmgr"), (8001, "admin", "daemon")):
+        pid = str(site.get(port)["pid"])
+        assert machine.run("ps", "-o", "user=", "-p", pid).stdout.strip() == user
+        site.deploy("2", service=service)
+    machine.systemctl("reload", SERVICE)
+    assert [site.get(port)["version"] for port in (8000, 8001)] == ["2", "2"]
+    cutovers = {one["cutover"] for one in site.status()["listeners"].values()}
+    assert cutovers == {"steered"}
+
+
 def test_a_socket_that_no_listener_is_named_after_is_told_in_the_journal(idle: Site) -> None:
     idle.machine.write(
         "/etc/systemd/system/other.socket",
