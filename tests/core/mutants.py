@@ -41,6 +41,12 @@ MUTANTS = (
         "(self._now >= trial.deadline or not trial.wanted)",
         "(self._now >= trial.since or not trial.wanted)",
     ),
+    Mutant(
+        "forget who waited before",
+        FLEET,
+        "dict.fromkeys(fact.left[1:], self._now)",
+        "dict.fromkeys(fact.left[:0], self._now)",
+    ),
     Mutant("abort never", FLEET, "if trial.fault:", "if trial.fault and self.stopping:"),
     Mutant(
         "let a rollout wait for ever",

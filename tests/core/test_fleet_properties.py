@@ -50,12 +50,16 @@ class FleetMachine(RuleBasedStateMachine):
         self.steps += 1
         self.world.now += seconds
 
-    @initialize(spec=specs(), how=st.sampled_from(["well", "well", "badly", "by a reload"]))
-    def start(self, spec: Spec, how: str) -> None:
+    @initialize(
+        spec=specs(),
+        how=st.sampled_from(["well", "well", "badly", "by a reload"]),
+        left=st.just([]) | st.lists(st.integers(0, 3), unique=True, max_size=3),
+    )
+    def start(self, spec: Spec, how: str, left: list[int]) -> None:
         if how == "by a reload":  # of a config that adds this service
             self.world.reload(spec)
             return
-        self.world.start(spec)
+        self.world.start(spec, *left)
         if how == "well":
             self.world.be_kind()
 
