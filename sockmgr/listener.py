@@ -198,10 +198,13 @@ class Listener:
         return self.queues[n].fileno()
 
     def _no_queue(self, error: OSError) -> ListenError:
+        do = "raise LimitNOFILE= if file descriptors ran out; reload again otherwise"
+        if isinstance(error, PermissionError):  # the others belong to another user
+            do = "repeat its ListenStream= once more in the .socket unit, or run as root"
         return ListenError(
             f"cannot open another queue on {self.address}: {(error.strerror or '').lower()}",
             means=f"the {len(self.queues)} queues it has go on as before",
-            do="raise LimitNOFILE= if file descriptors ran out; reload again otherwise",
+            do=do,
         )
 
     def feed(self, weights: Mapping[int, int]) -> None:

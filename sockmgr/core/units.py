@@ -147,8 +147,9 @@ class _Pair:
 
     def _queues(self, listen: Listen) -> int:
         rollouts = [s.rollout for s in self.config.services if listen.name in s.listen]
-        # An exclusive service never has two generations.
-        return max(1 if r.exclusive else 2 + r.max_draining for r in rollouts)
+        # The generation that serves, the next, those that drain, and one that is being killed
+        # because it was too many. An exclusive service never has two.
+        return max(1 if r.exclusive else 3 + r.max_draining for r in rollouts)
 
     def _options(self, listen: Listen) -> Iterator[str]:
         if listen.address.scheme is not Scheme.UDP:

@@ -51,7 +51,7 @@ def test_each_of_several_listeners_has_a_socket_unit_because_a_unit_has_one_name
 
 def test_a_tcp_listener_is_a_pool_of_a_queue_for_each_generation_that_may_live() -> None:
     text = written(service="[service.web.rollout]\nmax_draining = 2")["shop-http.socket"]
-    assert values(text, "ListenStream") == ["127.0.0.1:8000"] * 4
+    assert values(text, "ListenStream") == ["127.0.0.1:8000"] * 5
     assert values(text, "ReusePort") == ["yes"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -137,6 +138,26 @@ def test_systemctl_reload_fails_if_the_config_cannot_be_read(site: Site) -> None
     site.machine.write(site.config, "name = ")
     assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 1
     assert site.get()["version"] == "1"
+
+
+def test_a_reload_for_which_systemd_passed_too_few_queues_fails_and_what_served_goes_on(
+    idle: Site,
+) -> None:
+    idle.machine.systemctl("stop", "shop-http.socket")
+    two = "ListenStream=127.0.0.1:8000\n" * 2
+    idle.machine.write(
+        "/etc/systemd/system/shop-http.socket.d/two.conf", f"[Socket]\nListenStream=\n{two}"
+    )
+    idle.machine.systemctl("daemon-reload")
+    idle.machine.systemctl("start", "shop-http.socket", SERVICE)
+    # Whoever has this in hand drains until it says something.
+    with idle.inside(lambda: socket.create_connection(("127.0.0.1", 8000))):
+        idle.deploy("2")
+        idle.machine.systemctl("reload", SERVICE)
+        idle.deploy("3")
+        assert idle.machine.systemctl("reload", SERVICE, check=False).returncode == 1
+        assert idle.get()["version"] == "2"
+    assert "cannot open another queue" in idle.journal
 
 
 def test_notify_reload_waits_until_the_new_version_serves(machine: Machine) -> None:
