@@ -44,6 +44,10 @@ from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
 
+ASKED_BY = (
+    signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
+    signal.SIGTTOU,
+)  # fmt: skip
 Source = Callable[[], Config]
 
 
@@ -95,6 +99,8 @@ class Manager:
             raise
         finally:
             self._systemd.close()
+            # The loop is about to remove its handlers, and a late signal would end us by itself.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
         return 1 if self._gave_up else 0
 
     async def _run(self, passed: dict[str, list[socket.socket]]) -> None:

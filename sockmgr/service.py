@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import assert_never
 
 from sockmgr.core.errors import ControlError, ListenError, SpawnError
@@ -26,8 +25,6 @@ from sockmgr.core.model import (
     Fact,
     Feed,
     Kill,
-    Phase,
-    Quiet,
     Recycle,
     Reload,
     Scale,
@@ -47,6 +44,7 @@ from sockmgr.core.model import (
     describe_exit,
 )
 from sockmgr.core.report import Progress, Verdict
+from sockmgr.feeding import Feeding
 from sockmgr.kernel import memory
 from sockmgr.kernel.process import strays
 from sockmgr.kernel.readiness import descendants
@@ -81,10 +79,9 @@ class Service:
         self.fleet = Fleet()
         self.running: dict[WorkerId, Running] = {}
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
-        self._around, self._tasks, self._listener, self._changed = around, tasks, listener, changed
+        self._around, self._listener, self._changed = around, listener, changed
         self._verdicts = Verdicts(name, around.loop)
-        self._quieting: dict[int, asyncio.Task[None]] = {}
-        self._fed: dict[int, tuple[Listener, ...]] = {}
+        self._feeding = Feeding(tasks, self._facts.put_nowait)
         self._left: dict[frozenset[int], str] = {}  # sockets -> the worker that had them last
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._drain_at = 0.0
@@ -95,14 +92,8 @@ class Service:
 
     def start(self, spec: Spec) -> None:
         """Run `spec`, whatever it takes: there is nothing to fall back to."""
-        listeners = tuple(self._listeners_of(spec))
-        left: Counter[int] = Counter()
-        for listener in listeners:
-            left.update(listener.left)
-        leases = tuple(lease for lease, _ in left.most_common())
-        # As if they had been fed: the first Feed looks after those that it leaves out.
-        self._fed = dict.fromkeys(leases, listeners)
-        self._facts.put_nowait(Start(spec=spec, left=leases))
+        left = self._feeding.adopt(self._listeners_of(spec))
+        self._facts.put_nowait(Start(spec=spec, left=left))
 
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""
@@ -191,8 +182,7 @@ class Service:
             await asyncio.sleep(0)
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
-        for task in self._quieting.values():
-            task.cancel()
+        self._feeding.close()
         for _, future in self._waiters:
             if not future.done():
                 future.set_exception(ControlError(f"{self.name} was stopped meanwhile"))
@@ -268,8 +258,7 @@ class Service:
                 self._report_on(fact.worker, describe_exit(fact.status))
             case _:
                 pass
-        for lease in self._quieting.keys() - self.fleet.unquiet.keys():
-            self._quieting.pop(lease).cancel()  # given up: nobody is left who would empty it
+        self._feeding.keep_waiting(self.fleet.unquiet)
         for met, future in self._waiters:
             if not future.done() and met():
                 future.set_result(None)
@@ -283,7 +272,8 @@ class Service:
             case Spawn():
                 self._spawn(action)
             case Feed():
-                self._feed(action)
+                weights = dict(action.leases)
+                self._feeding.feed(weights, {lease: self._users_of(lease) for lease in weights})
             case Drain():
                 self._drain(action)
             case Kill():
@@ -311,31 +301,6 @@ class Service:
             return
         self.running[command.worker] = running
         log.info("worker started", worker=running.name, pid=running.pid)
-
-    def _feed(self, command: Feed) -> None:
-        weights: dict[Address, dict[int, int]] = {}
-        for lease, weight in command.leases:
-            for address in self._addresses_on(lease):
-                weights.setdefault(address, {})[lease] = weight
-        for address, leases in weights.items():
-            self._listener(address).feed(leases)
-        fed = {
-            lease: tuple(self._listener(address) for address in self._addresses_on(lease))
-            for lease, _ in command.leases
-        }
-        for lease in fed.keys() & self._quieting.keys():
-            self._quieting.pop(lease).cancel()
-        for lease in self._fed.keys() - fed.keys():
-            # As they were when it was fed: its generation may be gone, and clients still wait.
-            quiet = self._await_quiet(lease, self._fed[lease])
-            self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
-        self._fed = fed
-
-    async def _await_quiet(self, lease: int, listeners: Collection[Listener]) -> None:
-        for listener in listeners:
-            await listener.quiet(lease)
-        del self._quieting[lease]
-        self._facts.put_nowait(Quiet(lease=lease))
 
     def _drain(self, command: Drain) -> None:
         # A worker that could not be started has its SpawnFailed on the way.
@@ -424,13 +389,9 @@ class Service:
         running = self.running.get(id)
         return self._last_words.get(id) or (running.output.tail if running else ())
 
-    def _listeners_of(self, spec: Spec) -> list[Listener]:
-        return [self._listener(listen.address) for listen in spec.listen]
+    def _listeners_of(self, spec: Spec) -> tuple[Listener, ...]:
+        return tuple(self._listener(listen.address) for listen in spec.listen)
 
-    def _addresses_on(self, lease: int) -> frozenset[Address]:
-        return frozenset(
-            listen.address
-            for generation in self.fleet.generations.values()
-            if generation.lease == lease and generation.phase is not Phase.GONE
-            for listen in generation.spec.listen
-        )
+    def _users_of(self, lease: int) -> tuple[Listener, ...]:
+        specs = [g.spec for g in self.fleet.generations.values() if g.lease == lease]
+        return tuple(dict.fromkeys(each for spec in specs for each in self._listeners_of(spec)))

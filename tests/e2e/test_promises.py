@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -46,16 +47,17 @@ def descriptors(pid: int) -> list[str]:
     """Name what each descriptor of a process is, without what differs from one to the next."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
+        with contextlib.suppress(FileNotFoundError):
             found.append(str(entry.readlink()).split(":", maxsplit=1)[0])
-        except FileNotFoundError:
-            continue
     return sorted(found)
 
 
 def sockets(pid: int) -> set[str]:
-    links = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    return {link for link in links if link.startswith("socket:")}
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(entry.readlink()))
+    return {link for link in found if link.startswith("socket:")}
 
 
 def field(pid: int, name: str) -> int:
@@ -250,9 +252,10 @@ def test_p10_a_worker_gets_our_environment_and_nothing_meant_for_the_manager(
 def test_p11_the_manager_sleeps_when_nothing_happens(tmp_path: Path) -> None:
     app = App("plain", tmp_path)
     with Manager(tmp_path, config(app, PLAIN)) as manager:
+        target = manager.target()
         wait_for(lambda: sleeps(manager.pid), "the manager to come to rest")
         before = field(manager.pid, "voluntary_ctxt_switches")
-        with Load(manager.target(), LOAD) as load:
+        with Load(target, LOAD) as load:
             wait_for(lambda: len(load.result.rows) > 300, "some hundred answers")
         assert field(manager.pid, "voluntary_ctxt_switches") - before <= 2
 
