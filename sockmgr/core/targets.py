@@ -49,8 +49,10 @@ class Targets:
         if generation is trial:
             return self._rolling(trial, current)
         left = 0 if self.exclusive else max(0, current.wanted - trial.ready)
-        # Once cut over, the old generation gives way but grows no more.
-        return min(left, len(current.members)) if trial.phase is Phase.PROBATION else left
+        if trial.phase is Phase.PROBATION:
+            # Once cut over, the old generation gives way but grows no more.
+            return min(left, len(current.members) + len(self._recycled(current)))
+        return left
 
     def _help(self, generation: Generation, current: Generation) -> int:
         # A retiring generation helps out until enough others serve, but not for ever.
@@ -107,6 +109,9 @@ class Targets:
             others = any(w.id.generation != generation.number for w in self._workers())
             return [] if others else [generation.lease] * (target - len(generation.workers))
         lacking = [generation.lease] * (target - len(generation.members))
+        trial = self.trial
+        if trial and trial.phase is Phase.PROBATION and not (trial.instant or generation is trial):
+            lacking = []  # what it lacks is being recycled, and serves on
         rescuing = generation is self.current and generation.ready and not self.exclusive
         return lacking + (self._abandoned() if rescuing else [])
 
