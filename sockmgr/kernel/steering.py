@@ -150,7 +150,7 @@ class Pool:
 
         For each place one packet of ours is steered there, and every queue drops it: no worker
         sees a connection, and the queue whose drop counter rises is the one in that place. All
-        else is steered as before. A socket of another uid takes no filter from us (EPERM).
+        else is steered as before. Some kernels let only root attach the filter that drops (EPERM).
         """
         if not self._fed.keys() & set(self._order):
             return False
