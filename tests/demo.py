@@ -13,7 +13,7 @@ from tests.load.judge import Load
 from tests.load.result import Result
 
 WORKERS = 4
-MODES = ("short:rate=250", "ka:conns=16,rate=100", "slow:conns=2", "stream:conns=2,s=2")
+MODES = ("short:rate=350", "ka:conns=16,rate=150", "slow:conns=2", "stream:conns=2,s=2")
 WANTED_CODES = [0, 0, 1]
 
 
@@ -67,7 +67,7 @@ def play(manager: Manager, app: App, story: Story) -> list[int]:
         done = manager.say("reload")
         story.reloaded(done)
         codes.append(done.code)
-        time.sleep(0.5)  # for the eye: some answers between two acts
+        time.sleep(1.5)  # for the eye: some answers between two acts
     return codes
 
 
