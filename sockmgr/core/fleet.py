@@ -74,8 +74,8 @@ class Fleet:
         self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
         self.stopping = False
         self.stopped = False
-        self._served = False
-        self._last = 0
+        self.served = False
+        self.last = 0
         self._now = 0.0
         self._out: list[Action] = []
         self._breathe = False
@@ -138,12 +138,12 @@ class Fleet:
                 assert_never(fact)
 
     def _start(self, fact: Start) -> None:
-        self._last += 1
+        self.last += 1
         spec, self.unquiet = fact.spec, dict.fromkeys(fact.left[1:], self._now)
         lease = fact.left[0] if fact.left else self._targets().lease_for(spec, self.fed)
-        self.current = Generation(self._last, spec, lease, spec.workers, self._now, math.inf)
+        self.current = Generation(self.last, spec, lease, spec.workers, self._now, math.inf)
         self.current.become(Phase.CURRENT, self._now)
-        self.generations[self._last] = self.current
+        self.generations[self.last] = self.current
 
     def _request(self, fact: Reload) -> None:
         if self.stopping:
@@ -202,8 +202,8 @@ class Fleet:
 
     def _settle(self) -> None:
         seen = (-1, -1)
-        while seen != (len(self._out), self._last):
-            seen = (len(self._out), self._last)
+        while seen != (len(self._out), self.last):
+            seen = (len(self._out), self.last)
             self._expire()
             self._judge()
             self._begin()
@@ -212,7 +212,7 @@ class Fleet:
             self._feed(targets)
             self._limit(targets)
             self._drain(targets)
-            if seen == (len(self._out), self._last):
+            if seen == (len(self._out), self.last):
                 self._fill(targets)
         for generation in list(self.generations.values()):
             if generation.phase is Phase.RETIRING and not generation.workers:
@@ -234,8 +234,8 @@ class Fleet:
         if self.stopping and not self.stopped and not any(self.workers()):
             self.stopped = True
             self._out.append(Stopped())
-        if self.current and not self._served and not self.stopping and self.current.full:
-            self._served = True
+        if self.current and not self.served and not self.stopping and self.current.full:
+            self.served = True
             self._out.append(Serving(generation=self.current.number))
 
     def _expire(self) -> None:
@@ -280,7 +280,7 @@ class Fleet:
     def _commit(self, trial: Generation) -> None:
         old, self.current, self.trial = self.current, trial, None
         trial.become(Phase.CURRENT, self._now)
-        self._served = True
+        self.served = True
         if old:
             self._retire(old)
         self._out.append(Committed(requests=trial.requests, generation=trial.number))
@@ -313,9 +313,9 @@ class Fleet:
         if current and spec.workers == current.spec.workers:
             # A number that `scale` set stands until the config's own number changes.
             wanted = current.wanted
-        self._last += 1
+        self.last += 1
         self.trial = Generation(
-            self._last,
+            self.last,
             spec,
             self._targets().lease_for(spec, self.fed),
             wanted,
@@ -323,7 +323,7 @@ class Fleet:
             self._now + self._time_for(spec, wanted),
             self.pending_requests,
         )
-        self.generations[self._last] = self.trial
+        self.generations[self.last] = self.trial
         self.pending, self.pending_requests = None, ()
 
     def _time_for(self, spec: Spec, wanted: int) -> float:

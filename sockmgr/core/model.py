@@ -90,21 +90,21 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     exclusive: bool = False
 
 
-class Accepting(msgspec.Struct, frozen=True, kw_only=True):
+class Accepting(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Ready when the kernel shows the worker waiting on each of its listeners."""
 
     def __str__(self) -> str:
         return "accepting"
 
 
-class Notify(msgspec.Struct, frozen=True, kw_only=True):
+class Notify(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Ready when the worker itself says READY=1 (sd_notify(3))."""
 
     def __str__(self) -> str:
         return "notify"
 
 
-class Delay(msgspec.Struct, frozen=True, kw_only=True):
+class Delay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Said to be ready `seconds` after its start: a guess, for programs that show nothing."""
 
     seconds: float
@@ -113,7 +113,7 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True):
         return f"delay of {self.seconds:g} s"
 
 
-class Exec(msgspec.Struct, frozen=True, kw_only=True):
+class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Ready when this command, given the worker's pid and listeners, exits with 0."""
 
     argv: tuple[str, ...]

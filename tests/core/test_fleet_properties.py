@@ -145,6 +145,11 @@ class FleetMachine(RuleBasedStateMachine):
         else:
             self.world.stop()
 
+    @rule(after=moments)
+    def the_manager_dies_and_another_takes_over(self, after: float) -> None:
+        self.pass_time(after)
+        self.world.succeed()
+
     # --- Time ------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.fleet.deadline < float("inf"))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sockmgr.core.config import Config
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import STEADY
 from sockmgr.core.model import (
@@ -39,6 +40,7 @@ from sockmgr.core.model import (
     WorkerId,
     WorkerReady,
 )
+from sockmgr.core.snapshot import Snapshot, decode, encode, record, restore
 from tests.core.story import tell_action, tell_fact
 
 
@@ -97,6 +99,7 @@ class World:
     cut_over_at: dict[int, float] = field(default_factory=dict)
     failed_at: dict[int, float] = field(default_factory=dict)
     failed_starts: Counter[int] = field(default_factory=Counter)
+    successions: int = 0  # of managers; who had asked the one before hears no verdict
     newest: int = 0  # the number of the generation begun last
     _told_at: float = 100.0
 
@@ -106,7 +109,7 @@ class World:
         return self.tell(Start(spec=spec, left=left))
 
     def reload(self, spec: Spec) -> list[Action]:
-        return self.tell(Reload(spec=spec, request=len(self.asked) + 1))
+        return self.tell(Reload(spec=spec, request=max(self.asked, default=0) + 1))
 
     def ready(self, *workers: str | WorkerId) -> list[Action]:
         return self._each(WorkerReady(worker=self.id(worker)) for worker in workers)
@@ -131,6 +134,24 @@ class World:
 
     def stop_now(self) -> list[Action]:
         return self.tell(StopNow())
+
+    def succeed(self) -> list[Action]:
+        """Let the manager die, and another go on from what it wrote; who asked has hung up."""
+        self.story.append("> the manager dies, and another takes over")
+        written = encode(
+            Snapshot(
+                boot_id="",
+                config=Config(name="", listen=(), services=()),
+                listeners=(),
+                services=(record("web", self.fleet, {}),),
+            )
+        )
+        self.fleet = restore(decode(written).services[0], self.now)
+        self.successions += 1
+        self.asked = {n: spec for n, spec in self.asked.items() if n in self.answers}
+        for unfed in self.unfed.values():
+            unfed.since = self.now
+        return self.tell(Tick())
 
     def wait(self, seconds: float) -> list[Action]:
         """Let time pass, and tick then; deadlines in between are met late."""

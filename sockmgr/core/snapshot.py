@@ -1,0 +1,268 @@
+"""What the next manager must know of this one, as bytes: the records of every fleet, who is who.
+
+Pure: descriptors are not in it, but the numbers by which they are known again (inodes, pids with
+their start times). An older format is read as well; of a newer one, or of a damaged one, nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sockmgr.core.config import Config
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.fleet import Fleet
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
+
+VERSION = 1
+LENIENCE = 5.0  # seconds that a deadline is put off if it passed while there was no manager
+
+_MAGIC = b"sockmgr-state"
+
+
+class SnapshotError(SockmgrError):
+    """These bytes are no snapshot that this version can read."""
+
+
+class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One listener: the inodes of its queues by lease, and the order the kernel has them in.
+
+    `order` are leases, in the order of the kernel's indices; empty without steering. `fed` are
+    lease and weight. `owns_path`: a unix path that we bound, to be removed with the listener.
+    """
+
+    listen: Listen
+    inodes: tuple[int, ...]
+    order: tuple[int, ...] = ()
+    fed: tuple[tuple[int, int], ...] = ()
+    owns_path: bool = False
+
+
+class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's process: `started` is field 22 of proc_pid_stat(5), which tells a pid's reuse.
+
+    `told`: it was sent its stop signal.
+    """
+
+    pid: int
+    started: int
+    told: bool = False
+
+
+class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as its fleet knows it; without a process it was never started."""
+
+    slot: int
+    lease: int
+    since: float
+    deadline: float
+    state: State
+    ready_at: float
+    recycle: str = ""
+    process: ProcessSnapshot | None = None
+
+
+class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation as its fleet knows it, without those who wait for its verdict."""
+
+    number: int
+    spec: Spec
+    lease: int
+    wanted: int
+    since: float
+    deadline: float
+    phase: Phase
+    workers: tuple[WorkerSnapshot, ...]
+    failed_starts: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+    fault: str = ""
+    culprit: WorkerId | None = None
+
+
+class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One fleet; `current` and `trial` are numbers of generations, 0 for none."""
+
+    name: str
+    last: int
+    current: int
+    trial: int
+    served: bool
+    generations: tuple[GenerationSnapshot, ...]
+    fed: tuple[tuple[int, int], ...]
+    unquiet: tuple[tuple[int, float], ...]
+    pending: Spec | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One manager. Instants are of CLOCK_MONOTONIC, so they mean nothing in another boot."""
+
+    boot_id: str
+    config: Config
+    listeners: tuple[ListenerSnapshot, ...]
+    services: tuple[ServiceSnapshot, ...]
+
+
+# --- Bytes ---------------------------------------------------------------------------------------
+
+
+def encode(snapshot: Snapshot, *, serial: int = 0) -> bytes:
+    """Return one line that tells version, serial number and checksum, and the snapshot as JSON.
+
+    Of several that can be read the one with the highest `serial` is the latest.
+    """
+    # Not msgspec's own JSON: an environment may hold bytes that are no UTF-8 (os.fsdecode).
+    body = json.dumps(msgspec.to_builtins(snapshot), separators=(",", ":")).encode()
+    return b"%s %d %d %s\n%s" % (_MAGIC, VERSION, serial, _checksum(body), body)
+
+
+def decode(data: bytes) -> Snapshot:
+    """Return the snapshot in `data`; raise SnapshotError if this version cannot read it."""
+    version, _, body = _opened(data)
+    if version > VERSION:
+        raise SnapshotError(
+            f"the state was written by a newer sockmgr (format {version}; this one reads up to "
+            f"{VERSION})",
+            means="sockets are kept, and the workers are replaced by a rollout",
+            do="nothing; or start the newer version again",
+        )
+    try:
+        return msgspec.convert(_UPGRADES[version](json.loads(body)), Snapshot, str_keys=True)
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
+
+
+def latest(candidates: list[bytes]) -> Snapshot | None:
+    """Return the newest whole snapshot; None without any, and SnapshotError if none can be read."""
+    serials: dict[int, bytes] = {}
+    damage: SnapshotError | None = None
+    for data in filter(None, candidates):
+        try:
+            _, serial, _ = _opened(data)
+        except SnapshotError as error:  # cut short by the death of its writer: the other is whole
+            damage = error
+            continue
+        serials[serial] = data
+    if serials:
+        return decode(serials[max(serials)])
+    if damage:
+        raise damage
+    return None
+
+
+def _opened(data: bytes) -> tuple[int, int, bytes]:
+    head, _, body = data.partition(b"\n")
+    match head.split(b" "):
+        case [magic, version, serial, checksum] if magic == _MAGIC and version.isdigit():
+            if checksum != _checksum(body) or not serial.isdigit():
+                raise SnapshotError("the state is damaged: its checksum does not match")
+            return int(version), int(serial), body
+        case _:
+            raise SnapshotError("what was left as state is none")
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
+
+
+def _same(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+_UPGRADES = {VERSION: _same}
+
+
+# --- Fleets --------------------------------------------------------------------------------------
+
+
+def record(
+    name: str, fleet: Fleet, processes: Mapping[WorkerId, ProcessSnapshot]
+) -> ServiceSnapshot:
+    """Return what a fleet has to be restored from."""
+    return ServiceSnapshot(
+        name=name,
+        last=fleet.last,
+        current=fleet.current.number if fleet.current else 0,
+        trial=fleet.trial.number if fleet.trial else 0,
+        served=fleet.served,
+        generations=tuple(_generation(g, processes) for g in fleet.generations.values()),
+        fed=fleet.fed,
+        unquiet=tuple(fleet.unquiet.items()),
+        pending=fleet.pending.spec if fleet.pending else None,
+    )
+
+
+def _generation(
+    generation: Generation, processes: Mapping[WorkerId, ProcessSnapshot]
+) -> GenerationSnapshot:
+    same = ("number", "spec", "lease", "wanted", "since", "deadline", "phase", "failed_starts",
+            "failures", "not_before", "fault", "culprit")  # fmt: skip
+    workers = tuple(
+        WorkerSnapshot(
+            slot=worker.id.slot,
+            lease=worker.lease,
+            since=worker.since,
+            deadline=worker.deadline,
+            state=worker.state,
+            ready_at=worker.ready_at,
+            recycle=worker.recycle,
+            process=processes.get(worker.id),
+        )
+        for worker in generation.workers.values()
+    )
+    return GenerationSnapshot(**{key: getattr(generation, key) for key in same}, workers=workers)
+
+
+def restore(service: ServiceSnapshot, now: float) -> Fleet:
+    """Return the fleet that was recorded, at the instant `now`, to be told what changed since.
+
+    Nobody waits for a verdict any more, and a stop that was under way is forgotten: who starts a
+    manager wants it to run. What waited while there was no manager gets LENIENCE to be looked at.
+    """
+    fleet = Fleet()
+    fleet.last, fleet.served = service.last, service.served
+    fleet.fed, fleet.unquiet = service.fed, {lease: now for lease, _ in service.unquiet}
+    for each in service.generations:
+        fleet.generations[each.number] = _restored(each, now)
+    fleet.current = fleet.generations.get(service.current)
+    fleet.trial = fleet.generations.get(service.trial)
+    if service.pending:
+        fleet.pending = Reload(spec=service.pending, request=0)
+    return fleet
+
+
+def _restored(each: GenerationSnapshot, now: float) -> Generation:
+    generation = Generation(
+        each.number,
+        each.spec,
+        each.lease,
+        each.wanted,
+        each.since,
+        max(each.deadline, now + LENIENCE),
+        phase=each.phase,
+        failed_starts=each.failed_starts,
+        failures=each.failures,
+        not_before=each.not_before,
+        fault=each.fault,
+        culprit=each.culprit,
+    )
+    for worker in each.workers:
+        late = -math.inf if worker.state is State.READY else now + LENIENCE
+        generation.workers[worker.slot] = Worker(
+            WorkerId(each.number, worker.slot),
+            worker.lease,
+            worker.since,
+            worker.deadline
+            if worker.state is State.READY
+            else max(worker.deadline, now + LENIENCE),
+            worker.state,
+            worker.ready_at,
+            worker.recycle,
+        )
+    return generation

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from sockmgr.core import snapshot
+from sockmgr.core.config import Config, parse
+from sockmgr.core.fleet import Fleet
+from sockmgr.core.model import Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
+from sockmgr.core.snapshot import (
+    LENIENCE,
+    ListenerSnapshot,
+    ProcessSnapshot,
+    Snapshot,
+    SnapshotError,
+    decode,
+    encode,
+    latest,
+    record,
+    restore,
+)
+from tests.core.story import make_spec
+from tests.core.world import World
+
+CONFIG = parse(
+    b'[listen]\nhttp = "tcp://127.0.0.1:80"\n[service.web]\ncommand = ["x"]\nlisten = ["http"]\n',
+    file="sockmgr.toml",
+)
+
+
+def a_snapshot(config: Config = CONFIG, fleet: Fleet | None = None) -> Snapshot:
+    process = ProcessSnapshot(pid=812, started=99, told=True)
+    address = Address(scheme=Scheme.TCP, host="127.0.0.1", port=80)
+    listen = Listen(name="http", address=address)
+    processes = {WorkerId(1, 1): process}
+    return Snapshot(
+        boot_id="b",
+        config=config,
+        listeners=(ListenerSnapshot(listen=listen, inodes=(7, 8), order=(1, 0), fed=((1, 2),)),),
+        services=(record("web", fleet, processes),) if fleet else (),
+    )
+
+
+@pytest.mark.parametrize("ready", [Notify(), Delay(seconds=2), Exec(argv=("x", "y"))])
+def test_what_was_encoded_is_decoded_whole(ready: Notify | Delay | Exec) -> None:
+    world = World()
+    env = (("PLAIN", "a"), ("NOT_UTF_8", "\udcff\udc80"), ("LINES", "a\nb"))
+    world.start(replace(make_spec("v1", workers=2), ready=ready, env=env))
+    world.ready("1.1")
+    world.reload(make_spec("v2"))
+    before = a_snapshot(fleet=world.fleet)
+    assert decode(encode(before)) == before
+
+
+def test_a_restored_fleet_has_the_same_records() -> None:
+    world = World()
+    world.start(make_spec("v1", workers=2))
+    world.ready("1.1", "1.2")
+    world.reload(make_spec("v2", workers=2))
+    written = record("web", world.fleet, {})
+    assert record("web", restore(written, world.now), {}) == written
+
+
+def test_a_deadline_that_passed_without_a_manager_is_put_off() -> None:
+    world = World()
+    world.start(make_spec("v1", ready_timeout=5.0))
+    written = record("web", world.fleet, {})
+    fleet = restore(written, world.now + 60)
+    assert fleet.deadline == world.now + 60 + LENIENCE
+
+
+def test_every_byte_of_the_body_is_protected() -> None:
+    data = encode(a_snapshot())
+    for damaged in (
+        data[:-1],
+        data + b" ",
+        data.replace(b"8000", b"8001").replace(b"http", b"httq"),
+    ):
+        with pytest.raises(SnapshotError, match="damaged"):
+            decode(damaged)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 64, b"sockmgr-state\n", b"sockmgr-state x 1 y\n{}"])
+def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
+    with pytest.raises(SnapshotError):
+        decode(data)
+
+
+def test_a_newer_format_is_named_and_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "VERSION", snapshot.VERSION + 1)
+    newer = encode(a_snapshot())
+    monkeypatch.undo()
+    with pytest.raises(SnapshotError, match="newer sockmgr") as caught:
+        decode(newer)
+    assert "sockets are kept" in caught.value.means
+
+
+def test_of_two_the_latest_whole_one_counts() -> None:
+    old, new = a_snapshot(), replace(a_snapshot(), boot_id="new")
+    first, second = encode(old, serial=9), encode(new, serial=10)
+    assert latest([first, second]) == latest([second, first]) == new
+    assert latest([first, second[:-3]]) == old
+    assert latest([b"", b""]) is None
+    with pytest.raises(SnapshotError, match="damaged"):
+        latest([first[:-3], second[:-3]])
