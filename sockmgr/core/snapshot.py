@@ -258,9 +258,7 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             WorkerId(each.number, worker.slot),
             worker.lease,
             worker.since,
-            worker.deadline
-            if worker.state is State.READY
-            else max(worker.deadline, now + LENIENCE),
+            max(worker.deadline, late),
             worker.state,
             worker.ready_at,
             worker.recycle,
