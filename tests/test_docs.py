@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import tomli
 from msgspec.structs import fields
 
 from sockmgr.core import config, settings
-from sockmgr.core.model import Listen
+from sockmgr.core.model import Listen, Rollout
+from sockmgr.core.shape import Keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,7 +24,6 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _ROW = re.compile(r"^\| `(\w+)` \| ([^|]*) \|", re.MULTILINE)
 
 SERVICE_TABLE = '[service.web]\ncommand = ["server"]\n'
-LISTEN_KEYS = ("address", "backlog", "mode", "user", "group")
 
 
 def _name(page: Path) -> str:
@@ -33,6 +34,12 @@ def _anchors(page: Path) -> set[str]:
     """Return the names that headings get: lower case, no punctuation, dashes for blanks."""
     headings = _HEADING.findall(_FENCE.sub("", page.read_text()))
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def whole_configs(page: Path) -> list[str]:
+    """Return the snippets of a page that are a config by themselves."""
+    found = _TOML.findall(page.read_text())
+    return [text for text in found if "[service." in text and "command" in text]
 
 
 def _section(heading: str) -> str:
@@ -62,9 +69,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_whole_config_in_the_docs_is_accepted(page: Path) -> None:
-    for text in _TOML.findall(page.read_text()):
-        if "[service." in text and "command" in text:
-            config.parse(text.encode(), file=_name(page))
+    for text in whole_configs(page):
+        config.parse(text.encode(), file=_name(page))
 
 
 def test_the_page_on_configuration_holds_a_whole_config() -> None:
@@ -75,19 +81,39 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("Top level", {"name", "listen", "service", "dev"}),
-        ("[listen]", set(LISTEN_KEYS)),
-        ("[service.NAME]", {*settings.SERVICE, "listen", "ready", "accept", "rollout"}),
+        ("Top level", {*settings.TOP, *settings.TABLES}),
+        ("[listen]", set(settings.LISTENER)),
+        ("[service.NAME]", set(settings.SERVICE)),
         ("[service.NAME.rollout]", set(settings.ROLLOUT)),
-        ("[dev]", {field.name for field in fields(config.Dev)}),
+        ("[dev]", set(settings.DEV)),
     ],
 )
 def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[str]) -> None:
     assert set(_keys(heading)) == keys
 
 
-def test_the_listener_keys_tested_here_are_the_fields_of_a_listener() -> None:
-    assert {*LISTEN_KEYS, "name"} == {field.name for field in fields(Listen)}
+def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
+    made = {Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT}
+    for kind, keys in made.items():
+        assert {field.name for field in fields(kind)} - {"name"} == set(keys)
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("Top level", settings.TOP),
+        ("[listen]", settings.LISTENER),
+        ("[service.NAME]", settings.SERVICE),
+        ("[service.NAME.rollout]", settings.ROLLOUT),
+        ("[dev]", settings.DEV),
+    ],
+)
+def test_the_defaults_in_the_docs_are_those_that_editors_show(heading: str, keys: Keys) -> None:
+    for name, cell in _keys(heading).items():
+        literal = re.match(r"`([^`]+)`", cell)
+        told = tomli.loads(f"key = {literal[1]}")["key"] if literal else None
+        if name in keys:
+            assert keys[name].default == told, name
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,14 @@ FORMS = (
 )
 PLANNED = ("vsock", "seqpacket", "unix-seqpacket")
 _SUN_PATH = 108  # bytes of sockaddr_un.sun_path, one of them for the NUL (unix(7))
+# For editors: what parse() surely refuses does not match, all that it takes does.
+PATTERN = (
+    r"(?:tcp|udp)://(?:\[[0-9A-Fa-f:.]+(?:%[^\]]+)?\]|[A-Za-z0-9._-]+)"
+    r":(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+    r"|unix://(?:/|%2[Ff])[^?\x00]*[^?/\x00](?:\?(?:[^=&]+=[^&]*(?:&[^=&]+=[^&]*)*)?)?"
+    r"|unix-abstract:(?:[^/\x00][^\x00]{0,106}|/(?:[^/\x00][^\x00]{0,105})?)"
+    r"|fd://[0-9]{1,7}"
+)
 _HOST_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]+)", re.ASCII)
 
 

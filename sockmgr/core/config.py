@@ -17,6 +17,7 @@ from sockmgr.core import address, placeholder, settings, toml_position
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import Accepting, Delay, Listen, Ready, Rollout, Scheme
+from sockmgr.core.shape import Keys
 
 PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
 
@@ -137,7 +138,7 @@ def _hint(text: str) -> str:
 
 
 def _config(document: Value) -> Config:
-    top = document.table(("name", "listen", "service", "dev"))
+    top = document.table((*settings.TOP, *settings.TABLES))
     listens = _listens(top["listen"]) if "listen" in top else ()
     if "service" not in top or not top["service"].entries():
         raise ConfigError(
@@ -148,13 +149,18 @@ def _config(document: Value) -> Config:
     names = tuple(listen.name for listen in listens)
     services = tuple(_service(name, value, names, len(tables)) for name, value in tables.items())
     _one_service_a_listener(top, services, names)
-    dev = top["dev"].table(("watch", "ignore", "include")) if "dev" in top else {}
+    dev = top["dev"].table(settings.DEV) if "dev" in top else {}
     return Config(
-        name=settings.name(top["name"]) if "name" in top else "sockmgr",
+        name=settings.TOP["name"].read(top["name"]) if "name" in top else "sockmgr",
         listen=listens,
         services=services,
-        dev=Dev(**{key: value.texts() for key, value in dev.items()}),
+        dev=Dev(**_read(settings.DEV, dev)),
     )
+
+
+def _read(known: Keys, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return what the values mean, in the order in which the keys are known."""
+    return {name: key.read(values[name]) for name, key in known.items() if name in values}
 
 
 def _one_service_a_listener(
@@ -207,32 +213,20 @@ def _listens(value: Value) -> tuple[Listen, ...]:
 
 
 def _listen(name: str, value: Value) -> Listen:
-    if not isinstance(value.raw, dict):
-        keys = {"address": value}
-    else:
-        keys = value.table(("address", "backlog", "mode", "user", "group"))
+    is_table = isinstance(value.raw, dict)
+    keys = value.table(settings.LISTENER) if is_table else {"address": value}
     if "address" not in keys:
         raise value.refused("has no address", do=f"add address = ...; allowed: {address.FORMS}")
     at = keys["address"]
-    try:
-        where, options = address.parse(at.text())
-    except ValueError as error:
-        raise at.unusable(str(error)) from None
+    where, options = settings.LISTENER["address"].read(at)
     for option, text in options.items():
-        if option in keys or option not in ("mode", "user", "group"):
+        if option in keys or option not in settings.UNIX_ONLY:
             raise at.wrong("mode=0660, user=NAME and group=NAME after the ?, each given once")
         keys[option] = Value(at.source, at.path, text)
-    for option in ("mode", "user", "group"):
+    for option in settings.UNIX_ONLY:
         if option in keys and where.scheme is not Scheme.UNIX:
             raise keys[option].refused("has no meaning here", do="only unix:// paths have it")
-    return Listen(
-        name=name,
-        address=where,
-        backlog=keys["backlog"].integer(1, 2**31 - 1) if "backlog" in keys else 4096,
-        mode=settings.octal(keys["mode"]) if "mode" in keys else None,
-        user=settings.account(keys["user"]) if "user" in keys else "",
-        group=settings.account(keys["group"]) if "group" in keys else "",
-    )
+    return Listen(name=name, **_read(settings.LISTENER, keys) | {"address": where})
 
 
 # --- Services ----------------------------------------------------------------------------------
@@ -243,31 +237,24 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
         raise value.refused(
             "is not a table", do=f"write the keys of a service under [service.NAME], not {name} = "
         )
-    settings.name(Value(value.source, value.path, name))
-    keys = value.table(
-        (*settings.SERVICE, "listen", "ready", "accept", "rollout"), settings.PLANNED
-    )
+    settings.NAME.read(Value(value.source, value.path, name))
+    keys = value.table(settings.SERVICE, settings.PLANNED)
     if "command" not in keys:
         raise value.refused("has no command", do='add command = ["PROGRAM", "ARGUMENT", ...]')
-    if "accept" in keys and keys["accept"].raw != "shared":
-        raise keys["accept"].wrong('"shared"; this version does not have other ways')
-    fields: dict[str, Any] = {
-        key: read(keys[key]) for key, read in settings.SERVICE.items() if key in keys
-    }
-    fields["listen"] = _service_listen(value, keys, listeners, services)
+    fields = _read(settings.SERVICE, keys)
+    fields.pop("accept", None)  # there is one way, so it need not be kept
+    fields["listen"] = _service_listen(value, fields.get("listen"), listeners, services)
     _check_placeholders(keys["command"], fields["listen"])
-    fields["ready"] = _ready_or_default(keys, fields["listen"])
+    fields["ready"] = _ready_or_default(keys, fields)
     if "cwd" in fields:
         fields["cwd"] = _beside(value.source.file, fields["cwd"])
-    if "rollout" in keys:
-        fields["rollout"] = _rollout(keys["rollout"])
     return ServiceConfig(name=name, **fields)
 
 
 def _service_listen(
-    value: Value, keys: Mapping[str, Value], listeners: Sequence[str], services: int
+    value: Value, names: tuple[str, ...] | None, listeners: Sequence[str], services: int
 ) -> tuple[str, ...]:
-    if "listen" not in keys:
+    if names is None:
         if services > 1 and listeners:
             raise value.refused(
                 "does not say which listeners it has",
@@ -275,14 +262,14 @@ def _service_listen(
             )
         return tuple(listeners)
     known = ", ".join(listeners) or "none: the table [listen] is empty"
-    names: list[str] = []
-    for item in keys["listen"].items("an array of names from [listen]"):
-        if item.text() not in listeners:
-            raise item.wrong(f"the name of a listener ({known})")
-        if item.text() in names:
-            raise item.wrong("each listener once")
-        names.append(item.text())
-    return tuple(names)
+    for index, name in enumerate(names):
+        if name not in listeners:
+            raise (
+                value.entries()["listen"]
+                .child(index, name)
+                .wrong(f"the name of a listener ({known})")
+            )
+    return names
 
 
 def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
@@ -295,24 +282,16 @@ def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
                 )
 
 
-def _ready_or_default(keys: Mapping[str, Value], listen: Sequence[str]) -> Ready:
-    if "ready" not in keys:
-        return Accepting() if listen else Delay(seconds=PLAIN_DELAY)
-    ready = settings.ready(keys["ready"])
-    if isinstance(ready, Accepting) and not listen:
+def _ready_or_default(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> Ready:
+    ready: Ready | None = fields.get("ready")
+    if ready is None:
+        return Accepting() if fields["listen"] else Delay(seconds=PLAIN_DELAY)
+    if isinstance(ready, Accepting) and not fields["listen"]:
         raise keys["ready"].wrong(
             '"notify", { delay = "2s" } or { exec = ["COMMAND"] }: a service without listeners '
             "has none to accept on"
         )
     return ready
-
-
-def _rollout(value: Value) -> Rollout:
-    planned = {"canary": "remove it; surge, probation and max_failed_starts are what there is"}
-    keys = value.table(settings.ROLLOUT, planned)
-    fields: dict[str, Any] = {"start_concurrency": 0}
-    fields |= {key: settings.ROLLOUT[key](entry) for key, entry in keys.items()}
-    return Rollout(**fields)
 
 
 def _beside(file: str, directory: str) -> str:

@@ -16,11 +16,14 @@ from sockmgr.core.errors import ConfigError
 
 DURATION = 'a duration: seconds, or a text like "1m30s" or "500ms"'
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+", re.ASCII)
+DURATION_PATTERN = r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+"
+SIZE_PATTERN = r"([0-9]{1,15})([KMGT]?)"
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)", re.ASCII)
-_LONGEST = 10 * 365 * 86400.0
-_LARGEST = 2**63 - 1  # rlim_t as Python's resource takes it
+_SIZE = re.compile(SIZE_PATTERN, re.ASCII)
+LONGEST = 10 * 365 * 86400.0
+SHORTEST = 0.001  # of what may not be 0
+LARGEST = 2**63 - 1  # rlim_t as Python's resource takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ class Value:
     def seconds(self, *, zero: bool = True) -> float:
         """Return a duration in seconds."""
         seconds = _seconds(self.raw)
-        least = 0.0 if zero else 0.001
-        if seconds is None or not least <= seconds <= _LONGEST:
+        least = 0.0 if zero else SHORTEST
+        if seconds is None or not least <= seconds <= LONGEST:
             raise self.wrong(DURATION + ("" if zero else ", above 0"))
         return seconds
 
@@ -140,7 +143,7 @@ class Value:
             return -1
         else:
             number = self.raw if type(self.raw) is int else -1
-        if not 0 <= number <= _LARGEST:
+        if not 0 <= number <= LARGEST:
             raise self.wrong('a number, a size like "512M", or "unlimited"')
         return number
 
@@ -167,7 +170,7 @@ def _seconds(raw: object) -> float | None:
     if isinstance(raw, bool):
         return None
     if isinstance(raw, int | float):
-        return float(raw) if -1 <= raw <= _LONGEST + 1 else None  # also ends nan, inf, 10**400
+        return float(raw) if -1 <= raw <= LONGEST + 1 else None  # also ends nan, inf, 10**400
     if isinstance(raw, str) and _DURATION.fullmatch(raw):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(raw))
     return None

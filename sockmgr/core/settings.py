@@ -1,12 +1,27 @@
-"""What each key of a service and of its rollout may be: one reader a key. Knows no other key."""
+"""The keys of the config, table by table: what each may be, is about, and is by default.
+
+A key is added here: its Key is how config.py reads it and what the JSON Schema says of it. What
+keys mean for each other is config.py's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from sockmgr.core import address, placeholder, shape
 from sockmgr.core.document import Value
-from sockmgr.core.model import SURGE_ALL, Accepting, Delay, Exec, Notify, Ready, Surge
+from sockmgr.core.model import (
+    SURGE_ALL,
+    Accepting,
+    Address,
+    Delay,
+    Exec,
+    Notify,
+    Ready,
+    Rollout,
+    Surge,
+)
+from sockmgr.core.shape import BOOLEAN, DURATION, SIZE, TEXT, TEXTS, TIMEOUT, Key, Shape, integer
 
 PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
 MAX_WORKERS = 10_000
@@ -23,11 +38,14 @@ RESOURCES = (
 # Set for each worker by the manager; a value from `env` would be lost or would mislead.
 RESERVED_ENV = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET")
 
+# --- Readers -----------------------------------------------------------------------------------
 
-def name(value: Value) -> str:
-    """Return the name of a service or of the whole."""
-    allowed = "a name of 1 to 64 letters, digits, _, - and ., beginning with a letter or digit"
-    return value.text(allowed, r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+def _address(value: Value) -> tuple[Address, dict[str, str]]:
+    try:
+        return address.parse(value.text())
+    except ValueError as error:
+        raise value.unusable(str(error)) from None
 
 
 def _command(value: Value) -> tuple[str, ...]:
@@ -38,14 +56,18 @@ def _command(value: Value) -> tuple[str, ...]:
     return argv
 
 
-def octal(value: Value) -> int:
-    """Return the bits of a mode or umask."""
-    return int(value.text('octal digits in quotes, such as "0660" or "022"', r"0?[0-7]{1,4}"), 8)
+def _octal(value: Value) -> int:
+    return int(value.text('octal digits in quotes, such as "0660" or "022"', _OCTAL_PATTERN), 8)
 
 
-def account(value: Value) -> str:
-    """Return the name or number of a user or group, which may not exist."""
-    return value.text("the name or number of an account, in quotes", r"[^\0:/\s]+")
+def _listen(value: Value) -> tuple[str, ...]:
+    names: list[str] = []
+    for item in value.items("an array of names from [listen]"):
+        name = item.text("the name of a listener", placeholder.NAME)
+        if name in names:
+            raise item.wrong("each listener once")
+        names.append(name)
+    return tuple(names)
 
 
 def _env(value: Value) -> tuple[tuple[str, str], ...]:
@@ -82,6 +104,33 @@ def _signal(value: Value) -> int:
     raise value.wrong(f"one of {', '.join(SIGNALS)}; a drain_timeout of 0 kills at once")
 
 
+def _accept(value: Value) -> str:
+    if value.raw != "shared":
+        raise value.wrong('"shared"; this version does not have other ways')
+    return value.text()
+
+
+def _preset(value: Value) -> str:
+    if value.raw not in PRESETS:
+        raise value.wrong(", ".join(f'"{preset}"' for preset in PRESETS))
+    return value.text()
+
+
+def _ready(value: Value) -> Ready:
+    allowed = '"accepting", "notify", { delay = "2s" } or { exec = ["COMMAND", ...] }'
+    if value.raw == "accepting":
+        return Accepting()
+    if value.raw == "notify":
+        return Notify()
+    if not isinstance(value.raw, dict) or len(value.raw) != 1:
+        raise value.wrong(allowed)
+    planned = {"http": f"allowed: {allowed}"}
+    ((kind, argument),) = value.table(READY, planned).items()
+    if kind == "delay":
+        return Delay(seconds=READY[kind].read(argument))
+    return Exec(argv=READY[kind].read(argument))
+
+
 def _surge(value: Value) -> Surge:
     allowed = '"all", a number of workers from 1, or "1%" to "100%"; for none, exclusive = true'
     if value.raw == "all":
@@ -96,54 +145,217 @@ def _surge(value: Value) -> Surge:
     return Surge(amount=amount, percent=percent)
 
 
-def _preset(value: Value) -> str:
-    if value.raw not in PRESETS:
-        raise value.wrong(", ".join(f'"{preset}"' for preset in PRESETS))
-    return value.text()
+def _rollout(value: Value) -> Rollout:
+    planned = {"canary": "remove it; surge, probation and max_failed_starts are what there is"}
+    keys = value.table(ROLLOUT, planned)
+    fields: dict[str, Any] = {"start_concurrency": 0}
+    fields |= {key: ROLLOUT[key].read(entry) for key, entry in keys.items()}
+    return Rollout(**fields)
 
 
-def ready(value: Value) -> Ready:
-    """Return what tells that a worker is ready."""
-    allowed = '"accepting", "notify", { delay = "2s" } or { exec = ["COMMAND", ...] }'
-    if value.raw == "accepting":
-        return Accepting()
-    if value.raw == "notify":
-        return Notify()
-    if not isinstance(value.raw, dict) or len(value.raw) != 1:
-        raise value.wrong(allowed)
-    planned = {"http": f"allowed: {allowed}"}
-    ((kind, argument),) = value.table(("delay", "exec"), planned).items()
-    if kind == "delay":
-        return Delay(seconds=argument.seconds())
-    return Exec(argv=_command(argument))
+# --- Shapes ------------------------------------------------------------------------------------
 
+_OCTAL_PATTERN = r"0?[0-7]{1,4}"
+NAME = shape.text(
+    "a name of 1 to 64 letters, digits, _, - and ., beginning with a letter or digit",
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
+)
+ACCOUNT = shape.text("the name or number of an account, in quotes", r"[^\x00:/\s]+")
+OCTAL = Shape(_octal, {"type": "string", "pattern": f"^{_OCTAL_PATTERN}$"})
+ADDRESS = Shape(_address, {"type": "string", "pattern": f"^(?:{address.PATTERN})$"})
+COMMAND = Shape(
+    _command,
+    {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]},
+)
+_LISTEN = Shape(
+    _listen,
+    {"type": "array", "items": {"type": "string", "pattern": f"^{placeholder.NAME}$"},
+     "uniqueItems": True},
+)  # fmt: skip
+_ENV = Shape(
+    _env,
+    {
+        "type": "object",
+        "propertyNames": {"pattern": r"^[^=\x00]+$", "not": {"enum": list(RESERVED_ENV)}},
+        "additionalProperties": TEXT,
+    },
+)
+_LIMIT = {
+    "anyOf": [
+        SIZE.schema,
+        {"type": "array", "items": SIZE.schema, "minItems": 2, "maxItems": 2},
+    ]
+}
+_LIMITS = Shape(
+    _limits,
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": dict.fromkeys(RESOURCES, _LIMIT),
+    },
+)
+_SIGNAL = Shape(
+    _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
+)
+_ACCEPT = Shape(_accept, {"enum": ["shared"]})
+_PRESET = Shape(_preset, {"enum": list(PRESETS)})
 
-SERVICE: dict[str, Callable[[Value], Any]] = {
-    "command": _command,
-    "workers": lambda value: value.integer(1, MAX_WORKERS),
-    "cwd": lambda value: value.text("a directory", r"[^\0]+"),
-    "env": _env,
-    "inherit_env": Value.boolean,
-    "umask": octal,
-    "user": account,
-    "group": account,
-    "limits": _limits,
-    "listen_pid": Value.boolean,
-    "ready_timeout": lambda value: value.seconds(zero=False),
-    "stop_signal": _signal,
-    "drain_timeout": Value.seconds,
-    "max_age": lambda value: value.seconds(zero=False),
-    "preset": _preset,
+# --- Tables ------------------------------------------------------------------------------------
+
+READY = {
+    "delay": Key(DURATION, "Ready when this much time has passed and it lives: a guess."),
+    "exec": Key(COMMAND, "Ready when this command exits with 0; it is tried again until it does."),
+}
+_READY = Shape(
+    _ready,
+    {
+        "anyOf": [
+            {"enum": ["accepting", "notify"]},
+            {**shape.table(READY), "minProperties": 1, "maxProperties": 1},
+        ]
+    },
+)
+_SURGE = Shape(
+    _surge,
+    {
+        "anyOf": [
+            {"enum": ["all"]},
+            integer(1, MAX_WORKERS).schema,
+            {
+                "type": "string",
+                "pattern": r"^(?:(?:0{0,3}[0-9]{1,2}|0{0,2}100)%|0?[0-9]{1,4}|10000)$",
+                "allOf": [{"pattern": "[1-9]"}],
+            },
+        ]
+    },
+)
+ROLLOUT = {
+    "surge": Key(
+        _SURGE,
+        "How many workers more than wanted a reload may run: all (every new one beside the old, "
+        "one instant of cut-over), a number, or a share such as 25% (less memory, but both "
+        "versions serve for a while).",
+        "all",
+    ),
+    "probation": Key(
+        DURATION, "How long after the cut-over a death still takes the reload back.", 0.25
+    ),
+    "max_failed_starts": Key(
+        integer(1, 1000), "So many workers may fail to start before the reload aborts.", 3
+    ),
+    "start_concurrency": Key(
+        integer(0, MAX_WORKERS),
+        "How many workers boot at a time; 0: twice as many as there are cores.",
+        0,
+    ),
+    "max_draining": Key(
+        integer(1, 100),
+        "At most so many old generations finish their work; the oldest beyond that is killed.",
+        4,
+    ),
+    "exclusive": Key(
+        BOOLEAN,
+        "Stop the old before the new is started, for what must not run twice. Connections wait "
+        "meanwhile.",
+        False,
+    ),
+}
+_ROLLOUT = Shape(_rollout, shape.table(ROLLOUT))
+
+SERVICE = {
+    "command": Key(
+        COMMAND,
+        "The program and its arguments. {http} becomes the descriptor number of listener http; "
+        "a command that names no listener gets LISTEN_FDS, as from systemd.",
+    ),
+    "listen": Key(
+        _LISTEN,
+        "Names from [listen], in the order in which they are passed; [] for none. All of them, "
+        "if there is one service.",
+    ),
+    "workers": Key(integer(1, MAX_WORKERS), "How many processes.", 1),
+    "cwd": Key(
+        shape.text("a directory", r"[^\x00]+"),
+        "Working directory, relative to this file. Its real path is taken at each reload, so a "
+        "generation stays in its own release when a symbolic link moves.",
+    ),
+    "env": Key(_ENV, "Variables added for the workers, as texts.", {}),
+    "inherit_env": Key(
+        BOOLEAN, "Whether workers also get the environment of the manager itself.", True
+    ),
+    "umask": Key(OCTAL, "Of the workers: octal, in quotes, such as 022."),
+    "user": Key(ACCOUNT, "Who the workers run as: a name, or a number in quotes. Needs root."),
+    "group": Key(ACCOUNT, "And their group."),
+    "limits": Key(
+        _LIMITS,
+        "Resource limits, as in setrlimit(2): a number, a size such as 1G, unlimited, or an array "
+        "of soft and hard limit.",
+        {},
+    ),
+    "listen_pid": Key(
+        BOOLEAN,
+        "Whether LISTEN_PID is set; false for wrappers that start the server as a child.",
+        True,
+    ),
+    "ready": Key(
+        _READY,
+        "How a worker is known to be ready: accepting (the kernel shows it waiting for connections "
+        "on each listener), notify (it says READY=1, sd_notify(3)), a delay, or a command. "
+        "A delay of 1 s without listeners.",
+        "accepting",
+    ),
+    "ready_timeout": Key(
+        TIMEOUT, "A worker not ready by then is killed; in a reload that aborts it.", "60s"
+    ),
+    "stop_signal": Key(
+        _SIGNAL, "What asks a worker to finish: that of the preset, or TERM, if not given."
+    ),
+    "drain_timeout": Key(
+        DURATION,
+        "How long a worker may take to finish before its process group is killed; 0 kills at once.",
+        "30s",
+    ),
+    "max_age": Key(TIMEOUT, "Replace a worker that has served this long, successor first."),
+    "accept": Key(_ACCEPT, "The workers of a generation share one queue.", "shared"),
+    "preset": Key(
+        _PRESET,
+        "What is assumed of the program: auto (by its name), none, or the rules of one server.",
+        "auto",
+    ),
+    "rollout": Key(_ROLLOUT, "How one generation of workers replaces another."),
 }
 PLANNED = {
     "app": 'give a command instead, such as ["uvicorn", "--fd", "{http}", "shop.main:app"]',
     "max_rss": "remove it; max_age replaces workers by age",
 }
-ROLLOUT: dict[str, Callable[[Value], Any]] = {
-    "surge": _surge,
-    "probation": Value.seconds,
-    "max_failed_starts": lambda value: value.integer(1, 1000),
-    "start_concurrency": lambda value: value.integer(0, MAX_WORKERS),
-    "max_draining": lambda value: value.integer(1, 100),
-    "exclusive": Value.boolean,
+LISTENER = {
+    "address": Key(
+        ADDRESS,
+        "tcp://127.0.0.1:8000, tcp://[::1]:8000, udp://127.0.0.1:5353, unix:///run/shop.sock, "
+        "unix-abstract:shop or fd://3. Port 0: the kernel chooses one.",
+    ),
+    "backlog": Key(
+        integer(1, 2**31 - 1),
+        "How many connections may wait; the kernel caps it at net.core.somaxconn.",
+        4096,
+    ),
+    "mode": Key(OCTAL, "Mode of a unix path: octal, in quotes, such as 0660."),
+    "user": Key(ACCOUNT, "Owner of a unix path: a name, or a number in quotes."),
+    "group": Key(ACCOUNT, "Group of a unix path."),
+}
+UNIX_ONLY = ("mode", "user", "group")
+DEV = {
+    "watch": Key(TEXTS, "Directories to watch.", []),
+    "ignore": Key(TEXTS, "Patterns of file names to leave out.", []),
+    "include": Key(TEXTS, "Patterns of file names to add.", []),
+}
+TOP = {
+    "name": Key(
+        NAME, "The name of this manager; part of the path of its control socket.", "sockmgr"
+    ),
+}
+TABLES = {
+    "listen": "The listeners: NAME = ADDRESS, or a table. Each belongs to exactly one service.",
+    "service": "The services: a table for each, [service.NAME].",
+    "dev": "What `sockmgr dev` watches.",
 }
