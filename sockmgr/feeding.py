@@ -31,6 +31,14 @@ class Feeding:
         self._fed = dict.fromkeys(leases, listeners)
         return leases
 
+    def resume(
+        self, fed: Mapping[int, tuple[Listener, ...]], unquiet: Mapping[int, tuple[Listener, ...]]
+    ) -> None:
+        """Go on where a predecessor was: `fed` is fed, and Quiet is owed for `unquiet`."""
+        self._fed = dict(fed)
+        for lease, listeners in unquiet.items():
+            self._owe_quiet(lease, listeners)
+
     def feed(self, weights: Mapping[int, int], users: Mapping[int, tuple[Listener, ...]]) -> None:
         """Feed these leases only; `users` are the listeners of each."""
         shares: dict[Listener, dict[int, int]] = {}
@@ -42,8 +50,7 @@ class Feeding:
         self.give_up(users.keys() & self._quieting.keys())
         for lease in self._fed.keys() - users.keys():
             # As they were when it was fed: its generation may be gone, and clients still wait.
-            quiet = self._await_quiet(lease, self._fed[lease])
-            self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
+            self._owe_quiet(lease, self._fed[lease])
         self._fed = dict(users)
 
     def keep_waiting(self, unquiet: Collection[int]) -> None:
@@ -58,6 +65,10 @@ class Feeding:
     def close(self) -> None:
         """Wait for nothing any more."""
         self.give_up(self._quieting)
+
+    def _owe_quiet(self, lease: int, listeners: tuple[Listener, ...]) -> None:
+        quiet = self._await_quiet(lease, listeners)
+        self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
 
     async def _await_quiet(self, lease: int, listeners: tuple[Listener, ...]) -> None:
         for listener in listeners:

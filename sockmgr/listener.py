@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sockmgr.core.errors import ListenError
 from sockmgr.core.model import Listen, Scheme
+from sockmgr.core.snapshot import ListenerSnapshot
 from sockmgr.kernel import handshakes, queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
@@ -30,7 +31,6 @@ _UNIX = (
 # Seconds after which no handshake that was shortened goes on: 7 if its client repeats the SYN.
 # What is still half-open then belongs to another queue or to another listener on this port.
 _GIVEN_UP = 10.0
-_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Listener:
         """Own `pool`, or the one socket `only`; use open() and adopt()."""
         self.listen = listen
         self.why_overlap = why
+        self.passed = 0  # how many of its sockets systemd holds anyway
         self._only = only
         self._pool = pool
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
@@ -78,22 +79,19 @@ class Listener:
         return cls._group(listen, [sock], {0: 1})
 
     @classmethod
-    def adopt(
-        cls, listen: Listen, socks: Sequence[socket.socket], *, fed: Mapping[int, int] | None = None
-    ) -> Listener:
+    def adopt(cls, listen: Listen, socks: Sequence[socket.socket]) -> Listener:
         """Own sockets that somebody else bound to the one address of `listen`; lease n is the nth.
 
-        `fed` is what a predecessor fed (by default the first only). Raises ListenError; the
-        sockets stay the caller's then.
+        Raises ListenError; the sockets stay the caller's then.
         """
         if not socks:
             raise ListenError(f"there is no socket to adopt for listener {listen.name}")
         first = socks[0]
         if len(socks) > 1:
-            _check_group(listen, socks)
+            queues.check_group(listen, socks)
             # Before there was a program to steer them, connections went to any queue.
-            return cls._group(listen, socks, fed or {_fullest(socks): 1})
-        if first.type == socket.SOCK_STREAM and queues.backlog(first) < _reachable(listen):
+            return cls._group(listen, socks, {_fullest(socks): 1})
+        if first.type == socket.SOCK_STREAM and queues.backlog(first) < queues.reachable(listen):
             first.listen(listen.backlog)
         if first.family == socket.AF_UNIX:
             return cls(listen, first, None, _UNIX)
@@ -101,6 +99,28 @@ class Listener:
             return cls(listen, None, steering.Pool.join(first, backlog=listen.backlog), "")
         except ListenError as error:
             return cls(listen, first, None, f"{error.what}; {error.do}")
+
+    @classmethod
+    def resume(cls, was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
+        """Own the sockets of a predecessor's listener; lease n is the nth, as it was there."""
+        if was.order:
+            pool = steering.Pool(socks, fed=dict(was.fed), order=was.order)
+            listener = cls(was.listen, None, pool, "")
+        else:
+            listener = cls(was.listen, socks[0], None, was.why_overlap)
+        listener._created_path = was.owns_path
+        return listener
+
+    def written(self) -> ListenerSnapshot:
+        """Return what resume() needs beside the sockets."""
+        return ListenerSnapshot(
+            listen=self.listen,
+            inodes=tuple(queues.inode(queue) for queue in self.queues),
+            order=() if self._pool is None else self._pool.order,
+            fed=tuple(self.fed.items()),
+            why_overlap=self.why_overlap,
+            owns_path=self._created_path,
+        )
 
     @classmethod
     def _group(
@@ -310,7 +330,7 @@ class Listener:
         return [_Finding("a worker shut the socket down; it listens again")]
 
     def _mend_backlog(self) -> list[_Finding]:
-        wanted = _reachable(self.listen)
+        wanted = queues.reachable(self.listen)
         shrunk = []
         for queue in self.queues:
             if queue.type != socket.SOCK_STREAM or not queues.is_listening(queue):
@@ -370,26 +390,3 @@ class Listener:
 
 def _fullest(socks: Sequence[socket.socket]) -> int:
     return max(range(len(socks)), key=lambda n: queues.queued(socks[n]))
-
-
-def _check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:
-    for sock in socks:
-        same = sock.family == socks[0].family and sock.getsockname() == socks[0].getsockname()
-        grouped = sock.family != socket.AF_UNIX and sock.getsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEPORT
-        )
-        if not same or not grouped:
-            raise ListenError(
-                f"listener {listen.name} was given {len(socks)} sockets that are not one group: "
-                + ", ".join(sockets.describe(each) for each in socks),
-                do="give each its own name (FileDescriptorName=), or set ReusePort=yes and "
-                "repeat the same ListenStream=",
-            )
-
-
-def _reachable(listen: Listen) -> int:
-    """Return the backlog that listen(2) will really give."""
-    try:
-        return min(listen.backlog, int(_SOMAXCONN.read_text()))
-    except FileNotFoundError:  # no /proc/sys in this container
-        return min(listen.backlog, 128)

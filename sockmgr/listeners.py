@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.core.model import Address, Listen
+from sockmgr.core.snapshot import ListenerSnapshot
+from sockmgr.kernel import queues
 from sockmgr.kernel.sockets import describe, same_address
 from sockmgr.listener import Listener
 from sockmgr.log import Log
@@ -28,6 +30,26 @@ class Listeners:
     def at(self, address: Address) -> Listener:
         """Return the open listener of this address."""
         return self._open[address]
+
+    @property
+    def all(self) -> tuple[Listener, ...]:
+        """All that are open."""
+        return tuple(self._open.values())
+
+    def resume(
+        self, listeners: Sequence[ListenerSnapshot], passed: Mapping[str, list[socket.socket]]
+    ) -> None:
+        """Own the sockets of a predecessor's listeners, under whatever names they came."""
+        found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
+        for was in listeners:
+            mine = [found.pop(inode) for inode in was.inodes]
+            listener = Listener.resume(was, [sock for _, sock in mine])
+            listener.passed = sum(name == was.listen.name for name, _ in mine)
+            self._watch(listener)
+            self._open[was.listen.address] = listener
+            log.info("listener adopted", name=was.listen.name, address=listener.address)
+        for _, sock in found.values():
+            sock.close()
 
     def all_in(self, addresses: Set[Address]) -> bool:
         """Tell whether no other than these is open."""
@@ -62,13 +84,17 @@ class Listeners:
 
     def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
         listener = Listener.adopt(listen, socks) if socks else Listener.open(listen)
-        asyncio.get_running_loop().add_reader(listener.watch_fd(), self._on_shutdown, listener)
+        listener.passed = len(socks)
+        self._watch(listener)
         log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
         if listener.why_overlap:
             log.info("cut-overs overlap", name=listen.name, because=listener.why_overlap)
         if socks and not same_address(socks[0], listen.address):
             log.warning("systemd's socket has another address", config=str(listen.address))
         return listener
+
+    def _watch(self, listener: Listener) -> None:
+        asyncio.get_running_loop().add_reader(listener.watch_fd(), self._on_shutdown, listener)
 
     def _close(self, address: Address) -> None:
         listener = self._open.pop(address)

@@ -10,9 +10,8 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import Progress, Status, Verdict
 from sockmgr.gauge import Gauge
-from sockmgr.kernel.notify import NotifySocket, belongs
+from sockmgr.handoff import Estate, Will
 from sockmgr.kernel.process import (
     become_subreaper,
     can_restore_priority,
@@ -34,12 +33,13 @@ from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
+from sockmgr.mailbox import Mailbox
 from sockmgr.output import RecordHandler, Sink
 from sockmgr.resolve import resolve, warnings
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.status import status_of
-from sockmgr.systemd import Notifier, passed_sockets
+from sockmgr.systemd import Notifier, passed_descriptors
 from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
@@ -66,7 +66,7 @@ def run(
     become_subreaper()
     try:
         # Before any descriptor of our own could pass for one of systemd's.
-        passed = passed_sockets()
+        passed = passed_descriptors()
         return asyncio.run(Manager(source, control, sink, timeout).run(passed))
     finally:
         sink.close()
@@ -87,10 +87,10 @@ class Manager:
         self._vitals = Vitals(lambda: self._config.listen, self._listeners, self._services)
         self._systemd = Notifier(self._vitals)
         self._stopping = self._gave_up = False
+        self._will: Will | None = None
         self._warned: set[str] = set()
-        self._foreign = 0
 
-    async def run(self, passed: dict[str, list[socket.socket]]) -> int:
+    async def run(self, passed: dict[str, list[int]]) -> int:
         """Open, start, and return when the last worker is gone; own what systemd `passed`."""
         try:
             await self._run(passed)
@@ -103,25 +103,24 @@ class Manager:
             signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
         return 1 if self._gave_up else 0
 
-    async def _run(self, passed: dict[str, list[socket.socket]]) -> None:
+    async def _run(self, passed: dict[str, list[int]]) -> None:
         loop = asyncio.get_running_loop()
         self._sink.attach(loop)
         # One thread, for calls that wait for other processors (membarrier(2)): never more.
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
-        self._config = self._source()
-        specs = [self._resolve(self._config, service) for service in self._config.services]
+        estate = Estate.of(passed)
+        begin = self._resume if estate.state else self._begin()
         await self._server.open()
         try:
-            self._listeners.open(self._config.listen, passed)
-            await self._serve(specs)
+            await self._serve(estate, begin)
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    async def _serve(self, specs: Sequence[Spec]) -> None:
+    async def _serve(self, estate: Estate, begin: Callable[[Estate], None]) -> None:
         loop = asyncio.get_running_loop()
-        notify = NotifySocket(self._notify_path)
-        loop.add_reader(notify, self._on_notify, notify)
+        mailbox = Mailbox(self._notify_path, self._services.values)
+        loop.add_reader(mailbox, mailbox.deliver)
         self._around = Surroundings(
             loop=loop,
             sink=self._sink,
@@ -131,13 +130,53 @@ class Manager:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._watch_signals(loop)
-                for spec in specs:
-                    self._add(spec.service).start(spec)
+                held = set(estate.descriptors)
+                begin(estate)
+                if store := self._systemd.store:
+                    self._will = Will(store, estate.memory(), held)
+                    self._changed()
+                estate.close()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
+            if self._will:
+                self._will.revoke()
         finally:
-            loop.remove_reader(notify)
-            notify.close()
+            loop.remove_reader(mailbox)
+            mailbox.close()
+
+    def _begin(self) -> Callable[[Estate], None]:
+        """Read the config, before anything is touched, and return what starts it."""
+        self._config = config = self._source()
+        specs = [self._resolve(config, service) for service in config.services]
+
+        def begin(estate: Estate) -> None:
+            self._listeners.open(config.listen, estate.take_sockets())
+            for spec in specs:
+                self._add(spec.service).start(spec)
+
+        return begin
+
+    def _resume(self, estate: Estate) -> None:
+        """Go on with what another manager ran, and then look whether the config says otherwise."""
+        assert estate.state is not None  # noqa: S101 - or this was not called
+        state, self._config = estate.state, estate.state.config
+        self._listeners.resume(state.listeners, estate.take_sockets())
+        for service in state.services:
+            self._add(service.name).resume(service, estate.take_survivors(service))
+        self._tasks.create_task(self._catch_up(), name="catch up")
+
+    async def _catch_up(self) -> None:
+        """Do what the config says now, which may not be what it said to our predecessor."""
+        try:
+            config = self._source()
+            if config == self._config and all(s.name in self._services for s in config.services):
+                return
+        except SockmgrError:
+            pass  # the reload tells everybody
+        try:
+            await self._systemd.reload(self._reload_changed())
+        except SockmgrError as error:
+            log.error("reload refused", error=error)
 
     async def _expect_serving(self) -> None:
         serving = [service.serving() for service in self._services.values()]
@@ -177,25 +216,41 @@ class Manager:
     ) -> list[Verdict]:
         self._refuse_if_stopping()
         config = self._source()
-        known = {service.name for service in config.services}
-        removed = [] if services else [s for n, s in self._services.items() if n not in known]
+        known = [service.name for service in config.services]
         for name in services:
             if name not in known:
                 raise ControlError(
                     f"there is no service {name}", do=f"the config has: {', '.join(sorted(known))}"
                 )
-        chosen = [s for s in config.services if not services or s.name in services]
-        specs = [self._resolve(config, service) for service in chosen]
+        removed = () if services else self._services.keys() - set(known)
+        return await self._roll(config, services or known, removed, progress)
+
+    async def _reload_changed(self) -> list[Verdict]:
+        config = self._source()
+        known = {service.name for service in config.services}
+        chosen = plan.changed(self._config, config) | (known - self._services.keys())
+        return await self._roll(config, chosen, self._services.keys() - known, _not_told)
+
+    async def _roll(
+        self,
+        config: Config,
+        chosen: Collection[str],
+        removed: Collection[str],
+        progress: Callable[[Progress], None],
+    ) -> list[Verdict]:
+        specs = [self._resolve(config, s) for s in config.services if s.name in chosen]
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
         self._asked_for.update(addresses)
         try:
             waiting = [self._reload_one(spec, progress) for spec in specs]
-            verdicts = [*await asyncio.gather(*waiting), *(self._remove(s) for s in removed)]
-            self._accept(config, {v.service for v in verdicts if v.verdict == "committed"})
+            gone = [self._remove(self._services[name]) for name in removed]
+            verdicts = [*await asyncio.gather(*waiting), *gone]
+            committed = {v.service for v in verdicts if v.verdict == "committed"}
+            self._config = plan.accepted(self._config, config, committed)
         finally:
             self._asked_for.subtract(addresses)
-            self._close_unused()
+            self._changed()
         return verdicts
 
     async def scale(self, service: str, workers: int, relative: bool) -> int:
@@ -269,23 +324,6 @@ class Manager:
             kept=0,
         )
 
-    def _accept(self, new: Config, committed: set[str]) -> None:
-        """Take over from `new` what has been committed; the rest stays as it was."""
-        known = {service.name for service in new.services}
-        services = {s.name: s for s in self._config.services if s.name not in committed - known}
-        services |= {s.name: s for s in new.services if s.name in committed}
-        listens = self._config.listens()
-        for service in new.services:
-            if service.name in committed:
-                listens |= {name: new.listens()[name] for name in service.listen}
-        used = {name for service in services.values() for name in service.listen}
-        self._config = Config(
-            name=self._config.name,
-            listen=tuple(listen for name, listen in listens.items() if name in used),
-            services=tuple(services.values()),
-            dev=new.dev,
-        )
-
     def _refuse_if_stopping(self) -> None:
         if self._stopping:
             raise ControlError("the manager is stopping", means="nothing was changed")
@@ -293,6 +331,8 @@ class Manager:
     def _changed(self) -> None:
         self._close_unused()
         self._systemd.changed()
+        if self._will:
+            self._will.update(self._config, self._listeners, self._services)
 
     def _close_unused(self) -> None:
         """Close the listeners that are no longer configured once no generation uses them."""
@@ -348,19 +388,6 @@ class Manager:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))
         for service in self._services.values() if reaped else ():
             service.orphans_reaped()
-
-    def _on_notify(self, notify: NotifySocket) -> None:
-        running = [r for service in self._services.values() for r in service.running.values()]
-        before = notify.garbage + self._foreign
-        for message in notify.receive():
-            sender = next((r for r in running if belongs(message.pid, r.pid)), None)
-            if sender:
-                sender.notified(message.fields)
-            else:
-                self._foreign += 1
-        ignored = notify.garbage + self._foreign
-        if ignored.bit_length() > before.bit_length():  # from 1, 2, 4, 8 … on: a flood is no news
-            log.warning("notify datagrams ignored", garbage=notify.garbage, foreign=self._foreign)
 
     def _on_shutdown(self, listener: Listener) -> None:
         """Have a listener mended that a worker shut down, and name who may have done it."""

@@ -141,17 +141,29 @@ class RecordHandler(logging.Handler):
 class Output:
     """The pipe one worker's stdout and stderr go to. Owns both ends until `spawned` and `close`."""
 
-    def __init__(self, name: str, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, name: str, sink: Sink, loop: asyncio.AbstractEventLoop, found: int | None = None
+    ) -> None:
+        """Make a pipe, or own the end that is read of one that was `found` (-1: there is none)."""
         self._name, self._sink, self._loop = name, sink, loop
-        self._read, self.writer = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._read, False)
+        self.writer = -1
+        if found is None:
+            self._read, self.writer = os.pipe2(os.O_CLOEXEC)
+        else:
+            self._read = found
         self._partial = b""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        loop.add_reader(self._read, self._on_readable)
+        if self._read >= 0:
+            os.set_blocking(self._read, False)
+            loop.add_reader(self._read, self._on_readable)
 
     def spawned(self) -> None:
         """Close our copy of the worker's end: the worker has its own, or failed to start."""
         os.close(self.writer)
+
+    def fileno(self) -> int:
+        """Return the end that is read, borrowed; -1 when it is closed."""
+        return self._read
 
     @property
     def tail(self) -> tuple[str, ...]:

@@ -49,8 +49,19 @@ class Surroundings:
     can_restore_priority: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survivor:
+    """A worker that another manager started. `output` is the end of its pipe, -1 without one."""
+
+    process: Process
+    output: int
+    since: float
+    ready: bool
+    told: bool
+
+
 class Running:
-    """One started worker. `close` when its exit has been told."""
+    """One worker. `close` when its exit has been told."""
 
     def __init__(
         self,
@@ -58,8 +69,9 @@ class Running:
         listeners: Sequence[Listener],
         around: Surroundings,
         put: Callable[[Fact], None],
+        survivor: Survivor | None = None,
     ) -> None:
-        """Start the worker; raises SpawnError or ListenError."""
+        """Start the worker, or own a survivor; raises SpawnError or ListenError."""
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
         self._listeners, self._around, self._put = listeners, around, put
         self._fds = [listener.lease(command.lease) for listener in listeners]
@@ -68,25 +80,25 @@ class Running:
             for listen, listener in zip(self.spec.listen, listeners, strict=True)
         }
         self.inodes = frozenset(os.fstat(fd).st_ino for fd in self._fds)
-        self.started_at = around.loop.time()
-        self.ready = False
+        self.ready = self.told = False
         self._asker = self._find_asker()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
-        self.output = Output(self.name, around.sink, around.loop)
-        try:
-            self.process = self._spawn(self.output, worker_argv(self.spec), self.spec.executable)
-        except BaseException:
-            self.output.spawned()
-            self.output.close()
-            raise
-        self.output.spawned()
+        if survivor is None:
+            self.started_at = around.loop.time()
+            self.output = Output(self.name, around.sink, around.loop)
+            self.process = self._start()
+        else:
+            self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
+            self.output = Output(self.name, around.sink, around.loop, survivor.output)
+            self.process = survivor.process
         around.loop.add_reader(self.process.pidfd, self._on_exit)
         self._lowered = command.background and around.can_restore_priority
         if self._lowered:
             process.lower_priority(self.pid)
             self._mind_starvation()
-        self._watch()
+        if not self.ready:
+            self._watch()
 
     @property
     def name(self) -> str:
@@ -97,6 +109,11 @@ class Running:
     def pid(self) -> int:
         """The pid of the process we started."""
         return self.process.pid
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the next manager needs to own it, borrowed: the pidfd, and the pipe if there is."""
+        return tuple(fd for fd in (self.process.pidfd, self.output.fileno()) if fd >= 0)
 
     @property
     def pids(self) -> set[int]:
@@ -116,6 +133,7 @@ class Running:
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own."""
         self._boot_is_over()
+        self.told = True
         self.process.signal(self.spec.stop_signal)
 
     def kill(self) -> None:
@@ -145,6 +163,15 @@ class Running:
         self.process.close()
 
     # Private
+
+    def _start(self) -> Process:
+        try:
+            return self._spawn(self.output, worker_argv(self.spec), self.spec.executable)
+        except BaseException:
+            self.output.close()
+            raise
+        finally:
+            self.output.spawned()
 
     def _find_asker(self) -> str:
         """Return the file of the readiness command, if there is one; start nothing without it."""

@@ -7,14 +7,13 @@ nothing is awaited.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from sockmgr.core.errors import ControlError, ListenError, SpawnError
 from sockmgr.core.fleet import Fleet
+from sockmgr.core.generation import Worker
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -44,13 +43,13 @@ from sockmgr.core.model import (
     describe_exit,
 )
 from sockmgr.core.report import Progress, Verdict
+from sockmgr.core.snapshot import ProcessSnapshot, ServiceSnapshot, record, restore
 from sockmgr.feeding import Feeding
-from sockmgr.kernel import memory
-from sockmgr.kernel.process import strays
-from sockmgr.kernel.readiness import descendants
+from sockmgr.leftovers import Leftovers
 from sockmgr.listener import Listener
 from sockmgr.log import Log
-from sockmgr.running import KILL_SIGNAL, Running, Surroundings
+from sockmgr.room import fitting
+from sockmgr.running import Running, Surroundings, Survivor
 from sockmgr.verdicts import Verdicts
 
 log = Log("sockmgr")
@@ -58,6 +57,7 @@ log = Log("sockmgr")
 DRAIN_PACE = 0.1  # seconds between two stop signals, but all are sent within a second
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
 AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
+LOST = "its manager died before it could be told of"
 WENT_AWAY = (
     "it ended without a fault before it was ready: if it went into the background, tell it to stay "
     "in the foreground"
@@ -82,7 +82,7 @@ class Service:
         self._around, self._listener, self._changed = around, listener, changed
         self._verdicts = Verdicts(name, around.loop)
         self._feeding = Feeding(tasks, self._facts.put_nowait)
-        self._left: dict[frozenset[int], str] = {}  # sockets -> the worker that had them last
+        self._leftovers = Leftovers()
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._drain_at = 0.0
         self._told: set[str] = set()
@@ -95,10 +95,45 @@ class Service:
         left = self._feeding.adopt(self._listeners_of(spec))
         self._facts.put_nowait(Start(spec=spec, left=left))
 
+    def resume(self, was: ServiceSnapshot, survivors: Mapping[WorkerId, Survivor]) -> None:
+        """Go on with what another manager ran: `survivors` are its workers that we could find."""
+        self.fleet = restore(was, self._around.loop.time())
+        for worker in list(self.fleet.workers()):
+            self._resume(worker, survivors.get(worker.id))
+        self._feeding.resume(
+            {lease: self._users_of(lease) for lease, _ in self.fleet.fed},
+            {lease: self._users_of(lease) or self._all_listeners for lease in self.fleet.unquiet},
+        )
+        self._facts.put_nowait(Tick())
+
+    def _resume(self, worker: Worker, survivor: Survivor | None) -> None:
+        spec = self.fleet.generations[worker.id.generation].spec
+        if survivor is None:
+            self._facts.put_nowait(SpawnFailed(worker=worker.id, error=LOST))
+            return
+        command = Spawn(worker=worker.id, spec=spec, lease=worker.lease, background=False)
+        running = self.running[worker.id] = Running(
+            command, self._listeners_of(spec), self._around, self._facts.put_nowait, survivor
+        )
+        log.info("worker adopted", worker=running.name, pid=running.pid, state=worker.state)
+        if worker.state is State.KILLED:
+            running.kill()
+        elif worker.state is State.DRAINING and not running.told:
+            running.drain()
+
+    def written(self) -> ServiceSnapshot:
+        """Return what resume() needs beside the workers' descriptors."""
+        processes = {
+            id: ProcessSnapshot(pid=running.pid, started=running.process.started, told=running.told)
+            for id, running in self.running.items()
+        }
+        return record(self.name, self.fleet, processes)
+
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
-        self._facts.put_nowait(Reload(spec=self._that_fits(spec), request=number))
+        measured = [running.pid for running in self.running.values()][-MEASURED:]
+        self._facts.put_nowait(Reload(spec=fitting(spec, measured), request=number))
         return verdict
 
     async def scale(self, workers: int) -> None:
@@ -119,7 +154,10 @@ class Service:
 
     def serving(self) -> asyncio.Future[None]:
         """Return what is done once all wanted workers are ready."""
-        return self._until(lambda: bool(self.fleet.current and self.fleet.current.full))
+        served = self._until(self._serves)
+        if self._serves():  # adopted, so nothing need happen any more
+            served.set_result(None)
+        return served
 
     def stop(self) -> asyncio.Future[None]:
         """Drain everything; the future is done when no worker is left."""
@@ -150,8 +188,7 @@ class Service:
 
     def orphans_reaped(self) -> None:
         """Look for strays again: only now is ours what an orphan forked as it ended."""
-        found = self._end_strays()
-        self._left = {inodes: name for inodes, name in self._left.items() if inodes in found}
+        self._leftovers.end_and_forget(self._used)
 
     @property
     def wanted(self) -> int:
@@ -163,6 +200,10 @@ class Service:
     def pids(self) -> set[int]:
         """The processes whose exit we hear of by ourselves."""
         return {pid for running in self.running.values() for pid in running.pids}
+
+    @property
+    def _used(self) -> set[int]:
+        return {inode for running in self.running.values() for inode in running.inodes}
 
     @property
     def addresses(self) -> frozenset[Address]:
@@ -229,24 +270,8 @@ class Service:
         clean = expected and status in running.spec.clean_exits
         how = "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how)
-        self._left[running.inodes] = running.name
-        self._end_strays()
-
-    def _end_strays(self) -> set[frozenset[int]]:
-        """End what outlived its worker and still holds its queue; return whose queue it was.
-
-        Such a process would go on taking connections meant for the next holder of the queue.
-        """
-        used = {inode for running in self.running.values() for inode in running.inodes}
-        found: set[frozenset[int]] = set()
-        for inodes, name in self._left.items():
-            # What shares its queue with a worker may be its; the last holder's end tells.
-            for pid in () if inodes & used else strays(inodes):
-                log.warning("stray process killed", pid=pid, left_by=name)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, KILL_SIGNAL)
-                found.add(inodes)
-        return found
+        self._leftovers.add(running.inodes, running.name)
+        self._leftovers.end(self._used)
 
     def _after(self, fact: Fact) -> None:
         match fact:
@@ -357,23 +382,13 @@ class Service:
             )
             self._verdicts.tell(trial.requests, news)
 
-    def _that_fits(self, spec: Spec) -> Spec:
-        """Surge by as many as memory allows rather than have the kernel kill half-way."""
-        some = list(self.running.values())[-MEASURED:]
-        each = max((memory.used({r.pid, *descendants(r.pid)}) for r in some), default=0)
-        free = memory.available()
-        if not each or free is None:
-            return spec
-        fitting = spec.within(free, each)
-        if fitting is not spec:
-            surge = str(fitting.rollout.surge)
-            log.warning("surge reduced", service=self.name, to=surge, free=free, each=each)
-        return fitting
-
     def _until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._around.loop.create_future()
         self._waiters.append((met, future))
         return future
+
+    def _serves(self) -> bool:
+        return bool(self.fleet.current and self.fleet.current.full)
 
     def _serves_with(self, workers: int) -> bool:
         current = self.fleet.current
@@ -391,6 +406,10 @@ class Service:
 
     def _listeners_of(self, spec: Spec) -> tuple[Listener, ...]:
         return tuple(self._listener(listen.address) for listen in spec.listen)
+
+    @property
+    def _all_listeners(self) -> tuple[Listener, ...]:
+        return tuple(self._listener(address) for address in self.addresses)
 
     def _users_of(self, lease: int) -> tuple[Listener, ...]:
         specs = [g.spec for g in self.fleet.generations.values() if g.lease == lease]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
@@ -59,6 +58,11 @@ class Notifier:
         self._outcome = self._told = self._flaw = ""
         self._errno = 0
         self._extended_to = 0.0
+
+    @property
+    def store(self) -> FdStore | None:
+        """What holds descriptors beyond our death, if systemd does."""
+        return FdStore(self._channel) if self._channel else None
 
     def serving(self) -> None:
         """Everything serves for the first time."""
@@ -251,25 +255,41 @@ def _one_line(text: str) -> str:
     return shown[:LONGEST_STATUS].decode(errors="ignore")
 
 
-# --- Sockets from systemd ------------------------------------------------------------------------
+# --- Descriptors from systemd --------------------------------------------------------------------
 
 
-def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """Return the sockets meant for this process, by FileDescriptorName=; the caller owns them.
+class FdStore:
+    """The file descriptor store of our unit, sd_pid_notify_with_fds(3). Outlives the manager."""
 
-    The order within one name is systemd's, between names it is undefined. Raises SockmgrError.
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Hold duplicates of `fds` under `name`, beside what is held there."""
+        # Without FDPOLL=0 what hangs up is dropped, and nobody would hear that a worker died.
+        self._channel.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds)
+
+    def forget(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+        self._channel.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, list[int]]:
+    """Return the descriptors meant for this process, by name; the caller owns them.
+
+    Sockets of units have their FileDescriptorName=, what was stored has its FDNAME. The order
+    within one name is systemd's, between names it is undefined. Raises SockmgrError.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = _count(environ.get("LISTEN_FDS", ""))
     for fd in range(FIRST, FIRST + count):
         _check_open(fd, count)
-    sockets: dict[str, list[socket.socket]] = {}
+    passed: dict[str, list[int]] = {}
     for fd, name in _names(environ).items():
-        sock = socket.socket(fileno=fd)
-        sock.set_inheritable(False)
-        sockets.setdefault(name, []).append(sock)
-    return sockets
+        os.set_inheritable(fd, False)
+        passed.setdefault(name, []).append(fd)
+    return passed
 
 
 def _count(text: str) -> int:

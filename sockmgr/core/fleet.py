@@ -155,6 +155,7 @@ class Fleet:
 
     def _scale(self, workers: int) -> None:
         for generation in filter(None, (self.current, self.trial)):
+            generation.rolling = not generation.instant
             generation.wanted = workers
         trial = self.trial
         if trial and trial.phase is Phase.BOOTING:
@@ -245,10 +246,9 @@ class Fleet:
 
     def _overdue(self, worker: Worker) -> None:
         generation = self.generations[worker.id.generation]
-        spec = generation.spec
         match worker.state:
             case State.STARTING:
-                why = f"not ready within {spec.ready_timeout:g} s"
+                why = f"not ready within {generation.spec.ready_timeout:g} s"
                 self._kill(worker, why)
                 if generation is self.trial:
                     generation.fault = f"worker {worker.id} was {why}"
@@ -257,7 +257,7 @@ class Fleet:
             case State.READY:
                 worker.deadline, worker.recycle = math.inf, "max_age reached"
             case State.DRAINING:
-                self._kill(worker, f"not drained within {spec.drain_timeout:g} s")
+                self._kill(worker, f"not drained within {generation.spec.drain_timeout:g} s")
             case State.KILLED | State.GONE:
                 worker.deadline = self._now + KILL_AGAIN
                 self._out.append(Kill(worker=worker.id, why="still there after SIGKILL"))

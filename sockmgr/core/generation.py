@@ -94,6 +94,7 @@ class Generation:
     not_before: float = -math.inf
     fault: str = ""
     culprit: WorkerId | None = None
+    rolling: bool = False  # it was not instant once, so some of it may serve already
 
     def become(self, phase: Phase, now: float, deadline: float = math.inf) -> None:
         """Step to `phase`; an illegal step raises and changes nothing."""
@@ -121,7 +122,7 @@ class Generation:
     @property
     def instant(self) -> bool:
         """Whether all its workers may start beside the old ones: one instant of cut-over."""
-        return self.spec.rollout.surge.above(self.wanted) >= self.wanted
+        return not self.rolling and self.spec.rollout.surge.above(self.wanted) >= self.wanted
 
     def fail(self, worker: Worker, how: str, status: int | None, now: float) -> None:
         """Count that `worker` ended unasked, while this generation is on trial."""

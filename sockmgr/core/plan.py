@@ -5,7 +5,7 @@ Marks: + added, - removed, ~ changed without a restart, ! changed, and workers a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -87,6 +87,35 @@ def replaced(old: Config, new: Config) -> dict[str, bool]:
         or any(effect is Effect.RELOAD for _, effect in _keys(before[service.name], service))
         for service in new.services
     }
+
+
+def accepted(old: Config, new: Config, committed: Collection[str]) -> Config:
+    """Return `old` with what `new` says of the services `committed`; one not in `new` is gone."""
+    known = {service.name for service in new.services}
+    services = {s.name: s for s in old.services if s.name in known or s.name not in committed}
+    services |= {s.name: s for s in new.services if s.name in committed}
+    listens = old.listens()
+    for service in new.services:
+        if service.name in committed:
+            listens |= {name: new.listens()[name] for name in service.listen}
+    used = {name for service in services.values() for name in service.listen}
+    return Config(
+        name=old.name,
+        listen=tuple(listen for name, listen in listens.items() if name in used),
+        services=tuple(services.values()),
+        dev=new.dev,
+    )
+
+
+def changed(old: Config, new: Config) -> frozenset[str]:
+    """Return the services of `new` that `old` does not have just so, their listeners included."""
+
+    def whole(config: Config) -> dict[str, object]:
+        listens = config.listens()
+        return {s.name: (s, [listens[name] for name in s.listen]) for s in config.services}
+
+    before, after = whole(old), whole(new)
+    return frozenset(name for name, what in after.items() if before.get(name) != what)
 
 
 def effect(old: Spec, new: Spec) -> Effect:

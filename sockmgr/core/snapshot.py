@@ -21,7 +21,7 @@ from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
 
 VERSION = 1
-LENIENCE = 5.0  # seconds that a deadline is put off if it passed while there was no manager
+LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
 _MAGIC = b"sockmgr-state"
 
@@ -33,14 +33,16 @@ class SnapshotError(SockmgrError):
 class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One listener: the inodes of its queues by lease, and the order the kernel has them in.
 
-    `order` are leases, in the order of the kernel's indices; empty without steering. `fed` are
-    lease and weight. `owns_path`: a unix path that we bound, to be removed with the listener.
+    `order` are leases, in the order of the kernel's indices; empty without steering, and then
+    `why_overlap` says why. `fed` are lease and weight. `owns_path`: a unix path that we bound, to
+    be removed with the listener.
     """
 
     listen: Listen
     inodes: tuple[int, ...]
     order: tuple[int, ...] = ()
     fed: tuple[tuple[int, int], ...] = ()
+    why_overlap: str = ""
     owns_path: bool = False
 
 
@@ -84,6 +86,7 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     not_before: float = 0.0
     fault: str = ""
     culprit: WorkerId | None = None
+    rolling: bool = False
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +141,14 @@ def decode(data: bytes) -> Snapshot:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
 
 
-def latest(candidates: list[bytes]) -> Snapshot | None:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot, and the serial number it was written with."""
+
+    state: Snapshot
+    serial: int
+
+
+def latest(candidates: list[bytes]) -> Found | None:
     """Return the newest whole snapshot; None without any, and SnapshotError if none can be read."""
     serials: dict[int, bytes] = {}
     damage: SnapshotError | None = None
@@ -150,7 +160,8 @@ def latest(candidates: list[bytes]) -> Snapshot | None:
             continue
         serials[serial] = data
     if serials:
-        return decode(serials[max(serials)])
+        serial = max(serials)
+        return Found(state=decode(serials[serial]), serial=serial)
     if damage:
         raise damage
     return None
@@ -202,7 +213,7 @@ def _generation(
     generation: Generation, processes: Mapping[WorkerId, ProcessSnapshot]
 ) -> GenerationSnapshot:
     same = ("number", "spec", "lease", "wanted", "since", "deadline", "phase", "failed_starts",
-            "failures", "not_before", "fault", "culprit")  # fmt: skip
+            "failures", "not_before", "fault", "culprit", "rolling")  # fmt: skip
     workers = tuple(
         WorkerSnapshot(
             slot=worker.id.slot,
@@ -251,6 +262,7 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
         not_before=each.not_before,
         fault=each.fault,
         culprit=each.culprit,
+        rolling=each.rolling,
     )
     for worker in each.workers:
         late = -math.inf if worker.state is State.READY else now + LENIENCE

@@ -37,7 +37,7 @@ _CAP_SYS_NICE = 23
 class Process:
     """One process, from right after its spawn until it is reaped. Owns the pidfd."""
 
-    __slots__ = ("pid", "pidfd", "status")
+    __slots__ = ("pid", "pidfd", "started", "status")
 
     def __init__(self, pid: int, *, pidfd: int | None = None) -> None:
         """Take over a child just spawned, or any process by a `pidfd` that was opened before.
@@ -47,6 +47,7 @@ class Process:
         self.pid = pid
         self.pidfd = -1
         self.status: int | None = None
+        self.started = start_time(pid)
         try:
             self.pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
         except OSError as error:
@@ -122,6 +123,18 @@ class Process:
         if struct.unpack_from("@Q", info)[0] & _PIDFD_INFO_EXIT:
             return os.waitstatus_to_exitcode(struct.unpack_from("@i", info, 60)[0])
         return UNKNOWN_STATUS if zombie is None else zombie
+
+
+def start_time(pid: int) -> int:
+    """Return when a process began, in clock ticks since boot; 0 if there is none.
+
+    With it a pid means one process only: proc_pid_stat(5), field 22.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
 def _returncode(result: os.waitid_result) -> int:

@@ -9,6 +9,11 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from sockmgr.core.errors import ListenError
+from sockmgr.core.model import Listen
 
 
 def inode(sock: socket.socket) -> int:
@@ -69,3 +74,27 @@ def _unix_queue(ino: int) -> tuple[int, int]:
             return queue, limit
         offset += (length + 3) & ~3
     return 0, 0
+
+
+def check_group(listen: Listen, socks: Sequence[socket.socket]) -> None:
+    """Raise ListenError unless `socks` are one SO_REUSEPORT group on one address."""
+    for sock in socks:
+        same = sock.family == socks[0].family and sock.getsockname() == socks[0].getsockname()
+        grouped = sock.family != socket.AF_UNIX and sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEPORT
+        )
+        if not same or not grouped:
+            raise ListenError(
+                f"listener {listen.name} was given {len(socks)} sockets that are not one group: "
+                + ", ".join(str(each.getsockname()) for each in socks),
+                do="give each its own name (FileDescriptorName=), or set ReusePort=yes and "
+                "repeat the same ListenStream=",
+            )
+
+
+def reachable(listen: Listen) -> int:
+    """Return the backlog that listen(2) will really give."""
+    try:
+        return min(listen.backlog, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    except FileNotFoundError:  # no /proc/sys in this container
+        return min(listen.backlog, 128)

@@ -40,13 +40,21 @@ _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s
 class Pool:
     """The queues of one address. Number n is a place in this pool, not the kernel's index."""
 
-    def __init__(self, queues: Sequence[socket.socket], *, fed: Mapping[int, int]) -> None:
-        """Own `queues`, which are one group already, in the kernel's order, and feed `fed`.
+    def __init__(
+        self,
+        queues: Sequence[socket.socket],
+        *,
+        fed: Mapping[int, int],
+        order: Sequence[int] | None = None,
+    ) -> None:
+        """Own `queues`, which are one group already, and feed `fed`.
 
-        Raises OSError when the kernel does not let us steer; the queues stay the caller's then.
+        `order` are their numbers in the kernel's order, by default as they stand. Raises OSError
+        when the kernel does not let us steer; the queues stay the caller's then.
         """
         self._queues = list(queues)
-        self._order = list(range(len(queues)))  # the kernel's index -> our number
+        # The kernel's index -> our number.
+        self._order = list(range(len(queues)) if order is None else order)
         self._fed: dict[int, int] = {}
         self.feed(fed)
 
@@ -81,6 +89,11 @@ class Pool:
     def queues(self) -> tuple[socket.socket, ...]:
         """All queues, borrowed, by number."""
         return tuple(self._queues)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The numbers of the queues in the kernel's order, without those that are shut down."""
+        return tuple(self._order)
 
     @property
     def fed(self) -> Mapping[int, int]:

@@ -145,6 +145,7 @@ class FleetMachine(RuleBasedStateMachine):
         else:
             self.world.stop()
 
+    @precondition(lambda self: not self.world.stopped)
     @rule(after=moments)
     def the_manager_dies_and_another_takes_over(self, after: float) -> None:
         self.pass_time(after)

@@ -9,6 +9,7 @@ from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
 from sockmgr.core.snapshot import (
     LENIENCE,
+    Found,
     ListenerSnapshot,
     ProcessSnapshot,
     Snapshot,
@@ -98,8 +99,8 @@ def test_a_newer_format_is_named_and_not_guessed_at(monkeypatch: pytest.MonkeyPa
 def test_of_two_the_latest_whole_one_counts() -> None:
     old, new = a_snapshot(), replace(a_snapshot(), boot_id="new")
     first, second = encode(old, serial=9), encode(new, serial=10)
-    assert latest([first, second]) == latest([second, first]) == new
-    assert latest([first, second[:-3]]) == old
+    assert latest([first, second]) == latest([second, first]) == Found(state=new, serial=10)
+    assert latest([first, second[:-3]]) == Found(state=old, serial=9)
     assert latest([b"", b""]) is None
     with pytest.raises(SnapshotError, match="damaged"):
         latest([first[:-3], second[:-3]])

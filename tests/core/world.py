@@ -147,7 +147,7 @@ class World:
             )
         )
         self.fleet = restore(decode(written).services[0], self.now)
-        self.successions += 1
+        self.successions, self.idle = self.successions + 1, 0
         self.asked = {n: spec for n, spec in self.asked.items() if n in self.answers}
         for unfed in self.unfed.values():
             unfed.since = self.now

@@ -279,7 +279,7 @@ def test_a_pool_that_serves_is_taken_over_without_misleading_a_connection() -> N
         with Hammer(socket.AF_INET, before.queues[0].getsockname()) as hammer:
             hammer.wait_for(100)
             socks = [queue.dup() for queue in before.queues]
-            with contextlib.closing(Listener.adopt(tcp(), socks, fed={2: 1})) as after:
+            with contextlib.closing(Listener.resume(before.written(), socks)) as after:
                 hammer.wait_for(100)
                 assert after.fed == {2: 1}
         assert hammer.failures == {}

@@ -1,0 +1,227 @@
+"""What one manager leaves to the next: kept up to date while it runs, and taken over at its start.
+
+Descriptors go to a store that outlives the manager, each under a name; what they are is written
+down in the state. `http#3` is queue 3 of listener http, `web@7.2` a worker's pidfd and the pipe
+that it writes to, `@state` the state itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sockmgr.core import snapshot
+from sockmgr.core.config import Config
+from sockmgr.core.model import State, WorkerId
+from sockmgr.core.snapshot import ServiceSnapshot, Snapshot, WorkerSnapshot
+from sockmgr.kernel.process import Process, start_time
+from sockmgr.listeners import Listeners
+from sockmgr.log import Log
+from sockmgr.running import Survivor
+from sockmgr.service import Service
+
+log = Log("sockmgr")
+
+STATE = "@state"
+_FOUND = object()  # what a name stands for that a predecessor left
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Store(Protocol):
+    """What holds descriptors beyond our death."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Hold duplicates of `fds`, which are borrowed, under `name`."""
+
+    def forget(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+
+
+# --- Keeping -------------------------------------------------------------------------------------
+
+
+class Memory:
+    """The state in two memfds, written in turn, so that one is always whole."""
+
+    def __init__(self, fds: Sequence[int], serial: int) -> None:
+        """Own these, a predecessor's, or make two; `serial` was written last."""
+        whole = len(fds) == 2
+        self.fds = tuple(fds) if whole else (_memfd("state 1"), _memfd("state 2"))
+        for fd in () if whole else fds:
+            os.close(fd)
+        self._serial = serial
+
+    def write(self, state: Snapshot) -> None:
+        """Write the state over the older of the two."""
+        self._serial += 1
+        data = snapshot.encode(state, serial=self._serial)
+        fd = self.fds[self._serial % 2]
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, data, 0)
+
+    def close(self) -> None:
+        """Close both."""
+        for fd in self.fds:
+            os.close(fd)
+
+
+def _memfd(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC)
+
+
+class Will:
+    """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
+
+    def __init__(self, store: Store, state: Memory, held: Iterable[str]) -> None:
+        """Know that the store holds something under these names already, from a predecessor."""
+        self._store, self._state = store, state
+        self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
+        self._written: Snapshot | None = None
+
+    def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
+        """Make the store and the state agree with what runs."""
+        wanted = dict(_holdings(self._state, listeners, services.values()))
+        for name, (identity, fds) in wanted.items():
+            held = self._held.get(name)
+            if held not in (identity, _FOUND):
+                if held:
+                    self._store.forget(name)
+                self._store.keep(name, fds)
+            self._held[name] = identity
+        state = _snapshot(config, listeners, services.values())
+        if state != self._written:
+            self._state.write(state)
+            self._written = state
+        self._forget(self._held.keys() - wanted.keys())
+
+    def revoke(self) -> None:
+        """Leave nothing to anybody: all has ended."""
+        self._forget(set(self._held))
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._store.forget(name)
+            del self._held[name]
+
+
+def _holdings(
+    state: Memory, listeners: Listeners, services: Iterable[Service]
+) -> Iterable[tuple[str, tuple[object, tuple[int, ...]]]]:
+    yield STATE, (state.fds, state.fds)
+    for listener in listeners.all:
+        inodes = listener.written().inodes
+        for n, queue in enumerate(listener.queues):
+            if n >= listener.passed:  # systemd holds what it passed
+                yield f"{listener.listen.name}#{n}", (inodes[n], (queue.fileno(),))
+    for service in services:
+        for running in service.running.values():
+            process = running.process
+            yield running.name, ((process.pid, process.started), running.descriptors)
+
+
+def _snapshot(config: Config, listeners: Listeners, services: Iterable[Service]) -> Snapshot:
+    return Snapshot(
+        boot_id=boot_id(),
+        config=config,
+        listeners=tuple(listener.written() for listener in listeners.all),
+        services=tuple(service.written() for service in services if not service.fleet.stopped),
+    )
+
+
+def boot_id() -> str:
+    """Return what this boot of the machine is called."""
+    return _BOOT_ID.read_text().strip()
+
+
+# --- Taking over ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Estate:
+    """What a predecessor left. Owns `descriptors` until they are taken."""
+
+    descriptors: dict[str, list[int]]
+    state: Snapshot | None = None
+    flaw: str = ""
+    serial: int = 0
+    _memfds: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, descriptors: dict[str, list[int]]) -> Estate:
+        """Read the state that is among these descriptors, if there is one."""
+        estate = cls(descriptors, _memfds=descriptors.get(STATE, []))
+        written = [_read(fd) for fd in estate._memfds]
+        try:
+            found = snapshot.latest(written)
+        except snapshot.SnapshotError as error:
+            estate.flaw = error.what
+            return estate
+        if found and found.state.boot_id == boot_id():
+            estate.state, estate.serial = found.state, found.serial
+        return estate
+
+    def memory(self) -> Memory:
+        """Return what the state is written to from now on; the caller owns it."""
+        return Memory(self.descriptors.pop(STATE, []), self.serial)
+
+    def take_sockets(self) -> dict[str, list[socket.socket]]:
+        """Return all sockets by name; the caller owns them from now on."""
+        found: dict[str, list[socket.socket]] = {}
+        for name in [name for name in self.descriptors if "@" not in name]:
+            for fd in self.descriptors.pop(name):
+                sock = socket.socket(fileno=fd)
+                sock.set_inheritable(False)
+                found.setdefault(name, []).append(sock)
+        return found
+
+    def take_survivors(self, service: ServiceSnapshot) -> dict[WorkerId, Survivor]:
+        """Return the workers of one service whose processes can be found, dead ones too."""
+        found: dict[WorkerId, Survivor] = {}
+        for generation in service.generations:
+            for worker in generation.workers:
+                id = WorkerId(generation.number, worker.slot)
+                fds = self.descriptors.pop(f"{service.name}@{id}", [])
+                if survivor := _survivor(worker, fds):
+                    found[id] = survivor
+        return found
+
+    def close(self) -> None:
+        """Close what nobody took: a kind that we do not know, or of a worker long gone."""
+        for name, fds in self.descriptors.items():
+            log.warning("descriptor left by another manager closed", name=name, number=len(fds))
+            for fd in fds:
+                os.close(fd)
+        self.descriptors.clear()
+
+
+def _read(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
+    process = worker.process
+    if process is None:
+        return None
+    pipes = [fd for fd in fds if stat.S_ISFIFO(os.fstat(fd).st_mode)]
+    pidfds = [fd for fd in fds if fd not in pipes]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if not pidfds:
+        if start_time(process.pid) != process.started:
+            return None
+        pidfds = [os.pidfd_open(process.pid)]
+        if start_time(process.pid) != process.started:  # reused between the two
+            os.close(pidfds[0])
+            return None
+    return Survivor(
+        process=Process(process.pid, pidfd=pidfds[0]),
+        output=pipes[0] if pipes else -1,
+        since=worker.since,
+        ready=worker.state is not State.STARTING,
+        told=process.told,
+    )

@@ -1,0 +1,48 @@
+"""What workers say on NOTIFY_SOCKET, delivered to the worker that the sender belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sockmgr.kernel.notify import NotifySocket, belongs
+from sockmgr.log import Log
+from sockmgr.service import Service
+
+log = Log("sockmgr")
+
+
+class Mailbox:
+    """The socket at `path`, from now until `close`; call `deliver` when it is readable."""
+
+    def __init__(self, path: Path, services: Callable[[], Iterable[Service]]) -> None:
+        self._socket = NotifySocket(path)
+        self._services = services
+        self._foreign = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor, borrowed, to wait on."""
+        return self._socket.fileno()
+
+    def deliver(self) -> None:
+        """Take what has arrived; believe the kernel only as to who sent it."""
+        running = [r for service in self._services() for r in service.running.values()]
+        before = self._ignored
+        for message in self._socket.receive():
+            sender = next((r for r in running if belongs(message.pid, r.pid)), None)
+            if sender:
+                sender.notified(message.fields)
+            else:
+                self._foreign += 1
+        # From 1, 2, 4, 8 ... on: a flood is no news.
+        if self._ignored.bit_length() > before.bit_length():
+            garbage = self._socket.garbage
+            log.warning("notify datagrams ignored", garbage=garbage, foreign=self._foreign)
+
+    def close(self) -> None:
+        """Close the socket and remove its path."""
+        self._socket.close()
+
+    @property
+    def _ignored(self) -> int:
+        return self._socket.garbage + self._foreign
