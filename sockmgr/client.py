@@ -61,6 +61,11 @@ class Client:
         with self._operate() as line:
             return line.converse(ask, varlink.Scaled).workers
 
+    def upgrade(self) -> str:
+        """Have the manager replace its code; return which version it had. Connect again then."""
+        with self._operate() as line:
+            return line.converse(varlink.AskUpgrade(), varlink.Upgrading).version
+
     def stop(self, *, now: bool) -> None:
         """Stop the manager; return when no worker is left."""
         with self._operate() as line:

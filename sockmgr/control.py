@@ -50,6 +50,9 @@ class Handler(Protocol):
     def plan(self) -> list[str]:
         """Tell what a reload would change, a sentence each."""
 
+    async def upgrade(self) -> None:
+        """Prove new code of the manager; it takes over when the client has its answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -85,16 +88,30 @@ class ControlServer:
         self._operations: set[asyncio.Task[varlink.Answer]] = set()
         self._crowded = False
 
-    async def open(self) -> None:
-        """Take the path and listen there; raise ControlError if another manager has it."""
-        self._claim = Claim(self._path)
+    async def open(self, found: int | None = None) -> None:
+        """Take the path and listen there; raise ControlError if another manager has it.
+
+        With `found`, own the socket of it that hand_over() kept.
+        """
+        self._claim = Claim(self._path) if found is None else Claim.resume(self._path, found)
         self._listen()
 
     async def close(self) -> None:
         """Let what is under way be answered (for `close_timeout`), then hang up and leave."""
-        if self._claim is None:
-            return
-        claim, self._claim = self._claim, None
+        if self._claim is not None:
+            claim = self._claim
+            await self._hang_up(claim)
+            claim.close()
+
+    async def hand_over(self) -> socket.socket:
+        """Hang up as close() does, but leave the socket listening, which the caller owns then."""
+        assert self._claim is not None  # noqa: S101 - somebody has asked for it there
+        claim = self._claim
+        await self._hang_up(claim)
+        return claim.socket
+
+    async def _hang_up(self, claim: Claim) -> None:
+        self._claim = None
         if self._retry is not None:
             self._retry.cancel()
         asyncio.get_running_loop().remove_reader(claim.socket)
@@ -107,7 +124,6 @@ class ControlServer:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        claim.close()
 
     # --- Connections ---
 
@@ -218,6 +234,9 @@ class ControlServer:
             case varlink.AskStop(now=now):
                 await self._handler.stop(bool(now))
                 return varlink.Stopped()
+            case varlink.AskUpgrade():
+                await self._handler.upgrade()
+                return varlink.Upgrading(version=__version__)
             case varlink.AskPlan():
                 return varlink.Planned(changes=tuple(self._handler.plan()))
             case varlink.GetInfo():

@@ -64,6 +64,11 @@ class Memory:
         os.ftruncate(fd, 0)
         os.pwrite(fd, data, 0)
 
+    @property
+    def latest(self) -> int:
+        """The one that was written last, borrowed."""
+        return self.fds[self._serial % 2]
+
     def close(self) -> None:
         """Close both."""
         for fd in self.fds:
@@ -74,13 +79,24 @@ def _memfd(name: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC)
 
 
+class Nobody:
+    """The store of a manager that has none: its sockets and workers end with it."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Hold nothing."""
+
+    def forget(self, name: str) -> None:
+        """Hold nothing."""
+
+
 class Will:
     """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
 
     def __init__(self, store: Store, state: Memory, held: Iterable[str]) -> None:
         """Know that the store holds something under these names already, from a predecessor."""
         self._store, self._state = store, state
-        self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
+        # A plain name is a socket unit's, and not in the store.
+        self._held: dict[str, object] = {name: _FOUND for name in held if set(name) & set("@#")}
         self._written: Snapshot | None = None
 
     def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
@@ -98,6 +114,23 @@ class Will:
             self._state.write(state)
             self._written = state
         self._forget(self._held.keys() - wanted.keys())
+
+    def descriptors(
+        self, listeners: Listeners, services: Mapping[str, Service]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return everything by name, borrowed, for this process itself as new code."""
+        found = {
+            name: fds for name, (_, fds) in _holdings(self._state, listeners, services.values())
+        }
+        for listener in listeners.all:
+            passed = listener.queues[: listener.passed]
+            found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
+        return found
+
+    @property
+    def written(self) -> int:
+        """The memfd, borrowed, that holds the state written last."""
+        return self._state.latest
 
     def revoke(self) -> None:
         """Leave nothing to anybody: all has ended."""
@@ -197,6 +230,13 @@ class Estate:
             for fd in fds:
                 os.close(fd)
         self.descriptors.clear()
+
+
+def check(fd: int) -> str:
+    """Say in a line what the state in `fd`, a borrowed memfd, tells; raise SnapshotError if not."""
+    state = snapshot.decode(_read(fd))
+    workers = [w for s in state.services for g in s.generations for w in g.workers]
+    return f"services: {len(state.services)}, workers: {len(workers)}; all can be taken over"
 
 
 def _read(fd: int) -> bytes:

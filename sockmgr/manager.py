@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sockmgr import upgrade
 from sockmgr.control import ControlServer
 from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
@@ -22,7 +23,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import Progress, Status, Verdict
 from sockmgr.gauge import Gauge
-from sockmgr.handoff import Estate, Will
+from sockmgr.handoff import Estate, Nobody, Will, check
 from sockmgr.kernel.process import (
     become_subreaper,
     can_restore_priority,
@@ -49,6 +50,9 @@ ASKED_BY = (
     signal.SIGTTOU,
 )  # fmt: skip
 Source = Callable[[], Config]
+_CONTROL = "@control"
+# Opens or adopts the listeners, and returns what starts or adopts the workers.
+_Begin = Callable[[Estate], Callable[[], None]]
 
 
 def run(
@@ -62,14 +66,19 @@ def run(
     sink = Sink(as_json=as_json)
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink)], force=True)
     close_on_exec_all()
-    reset_signals()
+    reset_signals(blocked=ASKED_BY)
     become_subreaper()
     try:
         # Before any descriptor of our own could pass for one of systemd's.
-        passed = passed_descriptors()
+        passed = upgrade.inherited() or passed_descriptors()
         return asyncio.run(Manager(source, control, sink, timeout).run(passed))
     finally:
         sink.close()
+
+
+def check_state(fd: int) -> str:
+    """Say in a line what this version reads in the state of another; raise SnapshotError if not."""
+    return check(fd)
 
 
 class Manager:
@@ -87,7 +96,8 @@ class Manager:
         self._vitals = Vitals(lambda: self._config.listen, self._listeners, self._services)
         self._systemd = Notifier(self._vitals)
         self._stopping = self._gave_up = False
-        self._will: Will | None = None
+        self._leaving = ""
+        self._proof = upgrade.Proof(sink)
         self._warned: set[str] = set()
 
     async def run(self, passed: dict[str, list[int]]) -> int:
@@ -110,15 +120,17 @@ class Manager:
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
         estate = Estate.of(passed)
         begin = self._resume if estate.state else self._begin()
-        await self._server.open()
+        await self._server.open(next(iter(passed.pop(_CONTROL, ())), None))
         try:
             await self._serve(estate, begin)
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    async def _serve(self, estate: Estate, begin: Callable[[Estate], None]) -> None:
+    async def _serve(self, estate: Estate, begin: _Begin) -> None:
         loop = asyncio.get_running_loop()
+        held = set(estate.descriptors)
+        start = begin(estate)
         mailbox = Mailbox(self._notify_path, self._services.values)
         loop.add_reader(mailbox, mailbox.deliver)
         self._around = Surroundings(
@@ -130,40 +142,44 @@ class Manager:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._watch_signals(loop)
-                held = set(estate.descriptors)
-                begin(estate)
-                if store := self._systemd.store:
-                    self._will = Will(store, estate.memory(), held)
-                    self._changed()
+                start()
+                self._will = Will(self._systemd.store or Nobody(), estate.memory(), held)
                 estate.close()
+                self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
-            if self._will:
-                self._will.revoke()
+            self._will.revoke()
         finally:
             loop.remove_reader(mailbox)
             mailbox.close()
 
-    def _begin(self) -> Callable[[Estate], None]:
-        """Read the config, before anything is touched, and return what starts it."""
+    def _begin(self) -> _Begin:
+        """Read the config, before anything is touched, and return what begins to do it."""
         self._config = config = self._source()
         specs = [self._resolve(config, service) for service in config.services]
 
-        def begin(estate: Estate) -> None:
-            self._listeners.open(config.listen, estate.take_sockets())
+        def start() -> None:
             for spec in specs:
                 self._add(spec.service).start(spec)
 
+        def begin(estate: Estate) -> Callable[[], None]:
+            self._listeners.open(config.listen, estate.take_sockets())
+            return start
+
         return begin
 
-    def _resume(self, estate: Estate) -> None:
+    def _resume(self, estate: Estate) -> Callable[[], None]:
         """Go on with what another manager ran, and then look whether the config says otherwise."""
         assert estate.state is not None  # noqa: S101 - or this was not called
         state, self._config = estate.state, estate.state.config
         self._listeners.resume(state.listeners, estate.take_sockets())
-        for service in state.services:
-            self._add(service.name).resume(service, estate.take_survivors(service))
-        self._tasks.create_task(self._catch_up(), name="catch up")
+
+        def start() -> None:
+            for service in state.services:
+                self._add(service.name).resume(service, estate.take_survivors(service))
+            self._tasks.create_task(self._catch_up(), name="catch up")
+
+        return start
 
     async def _catch_up(self) -> None:
         """Do what the config says now, which may not be what it said to our predecessor."""
@@ -279,6 +295,37 @@ class Manager:
         services = list(self._services.values())
         await asyncio.gather(*[s.stop_now() if now else s.stop() for s in services])
 
+    async def upgrade(self) -> None:
+        """Prove new code of the manager in a child; it takes over in place, soon after."""
+        self._refuse_if_stopping()
+        if self._proof.pid:
+            raise ControlError("an upgrade is under way", means="nothing else was begun")
+        self._changed()
+        await self._proof.take(self._will.written)
+        self._refuse_if_stopping()
+        self._leaving = "the manager is being upgraded"
+        self._tasks.create_task(self._hand_over(), name="hand over")
+
+    async def _hand_over(self) -> None:
+        """Become the new code when every rollout has its verdict and every client its answer."""
+        settled = [service.settled() for service in self._services.values()]
+        await asyncio.gather(*settled, return_exceptions=True)
+        if self._stopping:
+            return
+        control = await self._server.hand_over()
+        self._changed()
+        log.info("upgrading", pid=os.getpid())
+        self._sink.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
+        found = self._will.descriptors(self._listeners, self._services)
+        try:
+            upgrade.become({_CONTROL: (control.fileno(),), **found})
+        except OSError as error:  # it was there when it was proven
+            log.error("cannot become the new version", error=error.strerror)
+            self._leaving = ""
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_BY)
+            await self._server.open(control.detach())
+
     # --- Services --------------------------------------------------------------------------------
 
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
@@ -325,14 +372,14 @@ class Manager:
         )
 
     def _refuse_if_stopping(self) -> None:
-        if self._stopping:
-            raise ControlError("the manager is stopping", means="nothing was changed")
+        if self._stopping or self._leaving:
+            why = self._leaving or "the manager is stopping"
+            raise ControlError(why, means="nothing was changed")
 
     def _changed(self) -> None:
         self._close_unused()
         self._systemd.changed()
-        if self._will:
-            self._will.update(self._config, self._listeners, self._services)
+        self._will.update(self._config, self._listeners, self._services)
 
     def _close_unused(self) -> None:
         """Close the listeners that are no longer configured once no generation uses them."""
@@ -352,14 +399,15 @@ class Manager:
             signal.SIGTERM: lambda: self.stop(now=False),
             signal.SIGINT: lambda: self.stop(now=self._stopping),
             signal.SIGQUIT: lambda: self.stop(now=True),
+            signal.SIGUSR2: self._upgrade,
             signal.SIGTTIN: lambda: self._scale_all(+1),
             signal.SIGTTOU: lambda: self._scale_all(-1),
         }
         for number, ask in asked.items():
             loop.add_signal_handler(number, self._by_signal, number, ask)
         loop.add_signal_handler(signal.SIGUSR1, log.info, "nothing to reopen: records go to stderr")
-        loop.add_signal_handler(signal.SIGUSR2, log.error, "this version cannot upgrade itself")
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_BY)
 
     def _by_signal(
         self, number: signal.Signals, ask: Callable[[], Coroutine[None, None, None]]
@@ -373,6 +421,12 @@ class Manager:
         except SockmgrError as error:
             log.error("reload refused", error=error)
 
+    async def _upgrade(self) -> None:
+        try:
+            await self.upgrade()
+        except SockmgrError as error:
+            log.error("upgrade refused", error=error)
+
     async def _scale_all(self, more: int) -> None:
         for name in list(self._services):
             try:
@@ -383,6 +437,7 @@ class Manager:
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
         known = {pid for service in self._services.values() for pid in service.pids}
+        known.add(self._proof.pid)
         reaped = reap_strays(known)
         for pid, status in reaped:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))

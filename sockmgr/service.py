@@ -159,6 +159,16 @@ class Service:
             served.set_result(None)
         return served
 
+    def settled(self) -> asyncio.Future[None]:
+        """Return what is done when no rollout is under way."""
+        settled = self._until(self._rests)
+        if self._rests():
+            settled.set_result(None)
+        return settled
+
+    def _rests(self) -> bool:
+        return self.fleet.trial is None and self.fleet.pending is None
+
     def stop(self) -> asyncio.Future[None]:
         """Drain everything; the future is done when no worker is left."""
         self._facts.put_nowait(Stop())

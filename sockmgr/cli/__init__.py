@@ -21,7 +21,7 @@ FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 class _Verbs(click.Group):
     """The verbs, each in a module of its name that is imported when it is called."""
 
-    names = ("run", "reload", "status", "scale", "stop", "check", "units", "schema")
+    names = ("run", "reload", "status", "scale", "stop", "upgrade", "check", "units", "schema")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -42,7 +42,7 @@ class _Verbs(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            asked = ctx.invoked_subcommand in ("reload", "scale", "stop")
+            asked = ctx.invoked_subcommand in ("reload", "scale", "stop", "upgrade")
             rest = ": what the manager was asked to do goes on" if asked else ""
             click.echo(f"interrupted{rest}", err=True)
             ctx.exit(INTERRUPTED)

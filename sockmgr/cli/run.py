@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--probation", metavar="TIME", help="How long a generation is on trial.")
 @click.option("--json", "as_json", is_flag=True, help="Write every line on stderr as JSON.")
 @click.option("--timeout", type=Duration(), help="Give up if it does not serve after this time.")
+@click.option("--check-state", type=int, hidden=True, help="Read the state in this descriptor.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(
     config: Path | None,
@@ -52,6 +53,7 @@ def command(
     sockmgr run -c shop.toml
     sockmgr run --listen http=tcp://127.0.0.1:8000 --workers 4 -- uvicorn --fd '{http}' shop:app
     """
+    state = keys.pop("check_state")
     given = {key: value for key, value in keys.items() if value}
     if command or listen:
         if config is not None:
@@ -66,6 +68,9 @@ def command(
     path = _control(control, source().name)
     from sockmgr import manager
 
+    if state is not None:
+        click.echo(manager.check_state(state))
+        return
     sys.exit(manager.run(source, control=path, as_json=as_json, timeout=timeout))
 
 

@@ -81,7 +81,14 @@ class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a reload would change."""
 
 
-Ask = GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
+class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace the manager's own code."""
+
+
+Ask = (
+    GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
+    | AskUpgrade
+)  # fmt: skip
 
 METHODS: dict[str, type[Ask]] = {
     f"{SERVICE}.GetInfo": GetInfo,
@@ -91,6 +98,7 @@ METHODS: dict[str, type[Ask]] = {
     f"{INTERFACE}.Scale": AskScale,
     f"{INTERFACE}.Stop": AskStop,
     f"{INTERFACE}.Plan": AskPlan,
+    f"{INTERFACE}.Upgrade": AskUpgrade,
 }
 METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
 
@@ -136,7 +144,13 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[str, ...]
 
 
-Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Planned
+class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Upgrade: the new code is proven, and takes over from `version` now."""
+
+    version: str
+
+
+Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Planned | Upgrading
 
 # --- Errors --------------------------------------------------------------------------------------
 

@@ -35,6 +35,14 @@ class Claim:
                 do="name another path with --control or SOCKMGR_CONTROL",
             ) from error
 
+    @classmethod
+    def resume(cls, path: Path, fd: int) -> Claim:
+        """Own `fd`, the listening socket of a claim that was never given back."""
+        claim = cls.__new__(cls)
+        claim.path, claim.socket = path, socket.socket(fileno=fd)
+        claim._identity = _identity(path)
+        return claim
+
     def close(self) -> None:
         """Stop listening, and remove the path unless another has claimed it since."""
         self.socket.close()

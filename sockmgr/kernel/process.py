@@ -167,14 +167,14 @@ def _explain(pid: int, error: OSError) -> SpawnError:
 # --- The manager's own process -------------------------------------------------------------------
 
 
-def reset_signals() -> None:
-    """Undo what a parent may have left ignored or blocked; call it once, at start.
+def reset_signals(blocked: Collection[signal.Signals] = ()) -> None:
+    """Undo what a parent may have left ignored or blocked, and block these; call it at start.
 
     With SIGCHLD ignored the kernel reaps our children itself (wait(2)): no status, no pidfd.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def become_subreaper() -> None:

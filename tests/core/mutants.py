@@ -190,8 +190,14 @@ MUTANTS = (
     Mutant(
         "scale the current generation only",
         FLEET,
-        "(self.current, self.trial)):\n            generation.wanted",
-        "(self.current,)):\n            generation.wanted",
+        "(self.current, self.trial)):\n            generation.rolling",
+        "(self.current,)):\n            generation.rolling",
+    ),
+    Mutant(
+        "take a rollout for instant once it is scaled so far down",
+        FLEET,
+        "generation.rolling = not generation.instant",
+        "pass",
     ),
     Mutant(
         "lose the scaled number at the next reload",

@@ -469,3 +469,18 @@ def test_scaled_to_nothing_a_rollout_commits_and_scaled_up_again_nobody_is_lost(
     assert isinstance(verdict(world.scale(0)), Committed)
     world.scale(3)
     world.be_kind()
+
+
+def test_workers_of_a_rolling_rollout_are_fed_on_when_it_is_scaled_down_to_its_surge() -> None:
+    world = World()
+    spec = make_spec("v1", workers=10, surge=Surge(amount=2))
+    world.start(spec)
+    world.be_kind()
+    world.reload(make_spec("v2", workers=10, surge=Surge(amount=2)))
+    world.ready("2.1", "2.2")
+    for slot in range(2, 10):
+        if f"1.{slot}" in map(str, world.having(Life.SERVING)):
+            world.exit(f"1.{slot}", status=-9)
+    assert len(world.fed) == 2
+    world.scale(2)
+    assert len(world.serving()) == 2

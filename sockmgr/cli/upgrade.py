@@ -1,0 +1,27 @@
+"""`sockmgr upgrade`: have the manager replace its own code, and see the new one answer."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sockmgr.cli import target
+
+
+@click.command("upgrade")
+@target.options
+def command(where: target.Target) -> None:
+    """Replace the manager's code in place: same pid, same workers, nothing lost.
+
+    The new code must first read the state of the running one; if it cannot, nothing changes.
+    """
+    client = where.client()
+    target.narrate(f"upgrading the manager at {client.path}")
+    before = client.upgrade()
+    after = client.status().manager
+    if where.as_json:
+        told = {"pid": after.pid, "before": before, "version": after.version}
+        click.echo(json.dumps(told))
+    else:
+        click.echo(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")
