@@ -477,7 +477,7 @@ def test_workers_of_a_rolling_rollout_are_fed_on_when_it_is_scaled_down_to_its_s
     world.start(spec)
     world.be_kind()
     world.reload(make_spec("v2", workers=10, surge=Surge(amount=2)))
-    world.ready("2.1", "2.2")
+    world.ready("2.1")
     for slot in range(2, 10):
         if f"1.{slot}" in map(str, world.having(Life.SERVING)):
             world.exit(f"1.{slot}", status=-9)
