@@ -53,6 +53,7 @@ REPLIES: dict[type[msgspec.Struct], type[msgspec.Struct]] = {
     varlink.AskScale: varlink.Scaled,
     varlink.AskStop: varlink.Stopped,
     varlink.AskPlan: varlink.Planned,
+    varlink.AskUpgrade: varlink.Upgrading,
     varlink.GetInfo: varlink.Info,
     varlink.GetInterfaceDescription: varlink.Description,
 }
