@@ -21,7 +21,9 @@ FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 class _Verbs(click.Group):
     """The verbs, each in a module of its name that is imported when it is called."""
 
-    names = ("run", "reload", "status", "scale", "stop", "upgrade", "check", "units", "schema")
+    names = (
+        "run", "reload", "status", "scale", "stop", "upgrade", "check", "doctor", "units", "schema",
+    )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx

@@ -1,0 +1,60 @@
+"""What the doctor can find, and one thing that it found: what it is, why it matters, the fix.
+
+docs/doctor.md has a row for each check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Patient(StrEnum):
+    """What is looked at."""
+
+    CONFIG = "config"
+    MACHINE = "machine"
+    UNITS = "units"
+    WORKERS = "workers"
+
+
+class Severity(StrEnum):
+    """A problem loses requests, or will not work; a note is worth knowing."""
+
+    PROBLEM = "problem"
+    NOTE = "note"
+
+
+class Check(Enum):
+    """One kind of finding, by the name it has in `--json`, its patient and its severity."""
+
+    CONFIG = "config", Patient.CONFIG
+    COMMAND = "command", Patient.CONFIG
+    FLAGS = "flags", Patient.CONFIG
+    GRACEFUL_TIMEOUT = "graceful-timeout", Patient.CONFIG
+    READY_GUESS = "ready-guess", Patient.CONFIG, Severity.NOTE
+
+    PIDFD = "pidfd", Patient.MACHINE
+    STEERING = "steering", Patient.MACHINE
+    SOCK_DIAG = "sock-diag", Patient.MACHINE
+    UNSEEN_WORKERS = "unseen-workers", Patient.MACHINE
+    BECOME_USER = "become-user", Patient.MACHINE
+    SOMAXCONN = "somaxconn", Patient.MACHINE
+    ABORT_ON_OVERFLOW = "abort-on-overflow", Patient.MACHINE
+    OUTGOING_PORT = "outgoing-port", Patient.MACHINE, Severity.NOTE
+    CANNOT_LISTEN = "cannot-listen", Patient.MACHINE
+    OPEN_FILES = "open-files", Patient.MACHINE
+
+    def __init__(self, label: str, patient: Patient, severity: Severity = Severity.PROBLEM) -> None:
+        self.label, self.patient, self.severity = label, patient, severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing found; `subject` is what has it: a key, a path, a worker."""
+
+    check: Check
+    subject: str
+    what: str
+    why: str
+    fix: str

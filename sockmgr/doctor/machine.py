@@ -1,0 +1,233 @@
+"""This machine: does the kernel give what a manager needs, and do its settings fit the config.
+
+Facilities are tried, not looked up: a filter, a container or a missing capability takes them away
+from kernels that have them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sockmgr.core.config import Config
+from sockmgr.core.model import Accepting, Listen, Scheme
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel import handshakes, queues, steering
+
+_SYS = Path("/proc/sys")
+_INET = (Scheme.TCP, Scheme.UDP)
+_STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
+
+
+def examine(config: Config | None) -> Iterator[Finding]:
+    """Look at what holds for every manager here, and at what this config needs of the machine."""
+    listens = config.listen if config else ()
+    yield from _pidfd()
+    yield from _steering()
+    yield from _sock_diag()
+    yield from _backlog(listens)
+    yield from _abort_on_overflow(listens)
+    yield from _outgoing_ports(listens)
+    if config:
+        yield from _visibility(config)
+
+
+# --- The kernel ----------------------------------------------------------------------------------
+
+
+def _pidfd() -> Iterator[Finding]:
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        finally:
+            os.close(pidfd)
+    except OSError as error:
+        yield Finding(
+            check=Check.PIDFD,
+            subject="kernel",
+            what=f"pidfd_open(2) and pidfd_send_signal(2) are refused: {error.strerror}",
+            why="a manager cannot start any worker: it would not hear of its end",
+            fix="allow them in the seccomp filter of the container or unit (systemd's "
+            "@system-service has them)",
+        )
+
+
+def _steering() -> Iterator[Finding]:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            steering.Pool([sock], fed={0: 1})
+        except OSError as error:
+            yield Finding(
+                check=Check.STEERING,
+                subject="kernel",
+                what=f"SO_ATTACH_REUSEPORT_CBPF is refused: {error.strerror}",
+                why="cut-overs overlap: a worker that is told to stop may have accepted a "
+                "connection that it then closes unread",
+                fix="allow this option of setsockopt(2) in the seccomp filter of the container",
+            )
+
+
+def _sock_diag() -> Iterator[Finding]:
+    try:
+        handshakes.half_open(socket.AF_INET, 1)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(b"")  # the kernel chooses an abstract name
+            sock.listen(1)
+            queues.backlog(sock)
+    except OSError as error:
+        yield Finding(
+            check=Check.SOCK_DIAG,
+            subject="kernel",
+            what=f"sock_diag(7) is refused: {error.strerror}",
+            why="half-open connections are not seen, so old workers drain 10 s later; queues of "
+            "unix listeners are not seen at all",
+            fix="allow AF_NETLINK (RestrictAddressFamilies=, seccomp), and have CONFIG_INET_DIAG "
+            "and CONFIG_UNIX_DIAG",
+        )
+
+
+def _visibility(config: Config) -> Iterator[Finding]:
+    users = {s.user for s in config.services if isinstance(s.ready, Accepting) and s.listen}
+    for user in sorted(users):
+        try:
+            seen = _sees(user)
+        except PermissionError:
+            yield Finding(
+                check=Check.BECOME_USER,
+                subject=user,
+                what=f"root may not start a process as {user} here",
+                why="no worker with this user starts",
+                fix="give the manager CAP_SETUID and CAP_SETGID (CapabilityBoundingSet=, or the "
+                "options of the container)",
+            )
+        else:
+            if not seen:
+                yield _unseen(user)
+
+
+def _sees(user: str) -> bool:
+    """Tell whether it can be seen in which call a child of this user waits: readiness needs it."""
+    cat = shutil.which("cat", path=os.defpath)
+    if cat is None or (user and os.geteuid() != 0):
+        return True  # cannot be tried
+    uid = gid = None
+    if user and (entry := _account(user)):
+        uid, gid = entry
+    with subprocess.Popen(
+        [cat], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, user=uid, group=gid,
+        extra_groups=None if uid is None else (), cwd="/",
+    ) as child:  # fmt: skip
+        try:
+            Path(f"/proc/{child.pid}/task/{child.pid}/syscall").read_bytes()
+        except OSError:
+            return False
+        return True
+
+
+def _account(user: str) -> tuple[int, int] | None:
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        return (int(user), int(user)) if user.isdecimal() else None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _unseen(user: str) -> Finding:
+    scope = _number("kernel/yama/ptrace_scope") or 0
+    whose = f"a process of {user}" if user else "a process of its own user"
+    fix = "give the manager CAP_SYS_PTRACE (CapabilityBoundingSet=), mount /proc without hidepid="
+    if scope > 1:
+        fix = "sysctl kernel.yama.ptrace_scope=1"
+    return Finding(
+        check=Check.UNSEEN_WORKERS,
+        subject=user or "kernel",
+        what=f"a manager cannot see here what {whose} waits for",
+        why='with ready = "accepting", a worker that does not use epoll never becomes ready, and '
+        "one that does may be taken for ready too early",
+        fix=f'{fix}, or set ready = "notify"',
+    )
+
+
+# --- Settings ------------------------------------------------------------------------------------
+
+
+def somaxconn() -> int | None:
+    """Return the most that listen(2) gives here, None if it is not told."""
+    return _number("net/core/somaxconn")
+
+
+def _backlog(listens: Collection[Listen]) -> Iterator[Finding]:
+    most = somaxconn()
+    for listen in listens:
+        if most is not None and listen.address.scheme in _STREAMS and listen.backlog > most:
+            yield Finding(
+                check=Check.SOMAXCONN,
+                subject=f"listen.{listen.name}",
+                what=f"listen.{listen.name} is to let {listen.backlog} connections wait, and "
+                f"net.core.somaxconn is {most}",
+                why=f"the kernel turns away whoever comes when {most} wait, as in a burst",
+                fix=f"sysctl net.core.somaxconn={listen.backlog}, or backlog = {most}",
+            )
+
+
+def _abort_on_overflow(listens: Collection[Listen]) -> Iterator[Finding]:
+    tcp = [listen for listen in listens if listen.address.scheme is Scheme.TCP]
+    if tcp and _number("net/ipv4/tcp_abort_on_overflow"):
+        yield Finding(
+            check=Check.ABORT_ON_OVERFLOW,
+            subject="net.ipv4.tcp_abort_on_overflow",
+            what="net.ipv4.tcp_abort_on_overflow is 1",
+            why="who comes when a queue is full is reset at once; otherwise the client's kernel "
+            "would try again and get in a moment later",
+            fix="sysctl net.ipv4.tcp_abort_on_overflow=0",
+        )
+
+
+def _outgoing_ports(listens: Collection[Listen]) -> Iterator[Finding]:
+    bounds = _words("net/ipv4/ip_local_port_range")
+    if len(bounds) != 2:
+        return
+    reserved = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
+    for listen in listens:
+        port = listen.address.port
+        if listen.address.scheme not in _INET or not int(bounds[0]) <= port <= int(bounds[1]):
+            continue
+        if not _in_ranges(port, reserved):
+            yield Finding(
+                check=Check.OUTGOING_PORT,
+                subject=f"listen.{listen.name}",
+                what=f"port {port} of listen.{listen.name} is one that the kernel gives to "
+                "outgoing connections",
+                why="while no manager holds it, such a connection may take it, and then the next "
+                "manager cannot listen",
+                fix=f"sysctl net.ipv4.ip_local_reserved_ports={port}, or another port below "
+                f"{bounds[0]}",
+            )
+
+
+def _in_ranges(port: int, text: str) -> bool:
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if int(first) <= port <= int(last or first):
+            return True
+    return False
+
+
+def _words(name: str) -> list[str]:
+    try:
+        return (_SYS / name).read_text().split()
+    except OSError:  # this kernel, or this namespace, does not have it
+        return []
+
+
+def _number(name: str) -> int | None:
+    words = _words(name)
+    return int(words[0]) if words else None

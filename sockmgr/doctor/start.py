@@ -1,0 +1,138 @@
+"""What a manager would meet that was started from here now: its listeners and its descriptors.
+
+Takes no address: what is bound to try it never listens, and is closed at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sockmgr.core.config import Config
+from sockmgr.core.model import Listen, Scheme
+from sockmgr.doctor.finding import Check, Finding
+
+_OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
+
+
+def examine(config: Config, held: Collection[str]) -> Iterator[Finding]:
+    """Look at the limits of this process, and at all listeners but those that systemd `held`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield from open_files(config, soft, "a manager started here")
+    for listen in config.listen:
+        if listen.name not in held and (why := _obstacle(listen)):
+            what, fix = why
+            yield Finding(
+                check=Check.CANNOT_LISTEN,
+                subject=f"listen.{listen.name}",
+                what=f"cannot listen on {listen.address}: {what}",
+                why="a manager does not start without each of its listeners",
+                fix=fix,
+            )
+
+
+def open_files(config: Config, limit: int, whose: str) -> Iterator[Finding]:
+    """Compare a limit of descriptors with the least that a rollout of everything needs."""
+    needed = _OWN_FILES
+    for service in config.services:
+        # A pidfd and a pipe for each worker of the generation that serves and of the next.
+        needed += 2 * (service.workers + service.rollout.surge.above(service.workers))
+        needed += len(service.listen) * (3 + service.rollout.max_draining)  # queues
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        yield Finding(
+            check=Check.OPEN_FILES,
+            subject="RLIMIT_NOFILE",
+            what=f"{whose} may have {limit} descriptors, and a rollout takes {needed}",
+            why="workers cannot be started when they run out, so a rollout is aborted",
+            fix=f"LimitNOFILE={max(65536, 2 * needed)} in the unit, or `ulimit -n`",
+        )
+
+
+def _obstacle(listen: Listen) -> tuple[str, str] | None:
+    """Return what keeps anybody here from listening there, and the fix; leave no trace."""
+    match listen.address.scheme:
+        case Scheme.TCP | Scheme.UDP:
+            return _port_obstacle(listen)
+        case Scheme.UNIX:
+            return _path_obstacle(listen)
+        case Scheme.ABSTRACT:
+            taken = f"@{listen.address.path}" in _listening_names()
+            return _taken(listen, "ss -xlp") if taken else None
+        case Scheme.FD:
+            return None
+
+
+def _taken(listen: Listen, seen: str) -> tuple[str, str]:
+    what = f'another program does ("{seen}" shows it)'
+    return what, (
+        "stop it; if it is the manager of this config, name it with --control; or change "
+        f"listen.{listen.name}"
+    )
+
+
+def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
+    address = listen.address
+    if address.port == 0:
+        return None
+    stream = address.scheme is Scheme.TCP
+    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+    host = None if address.host in ("", "*") else address.host
+    try:
+        found = socket.getaddrinfo(host, address.port, type=kind, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        return str(error.strerror).lower(), f"write an address of this host in listen.{listen.name}"
+    failure: OSError | None = None
+    for family, *_, target in found:
+        try:
+            # Bound and never listening: with SO_REUSEADDR this is in nobody's way.
+            with socket.socket(family, kind) as sock:
+                if stream:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(target)
+        except OSError as error:
+            failure = error
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break
+        else:
+            return None
+    return _explain(listen, failure) if failure else None
+
+
+def _explain(listen: Listen, error: OSError) -> tuple[str, str]:
+    match error.errno:
+        case errno.EADDRINUSE:
+            flags = "-ltnp" if listen.address.scheme is Scheme.TCP else "-lunp"
+            return _taken(listen, f"ss {flags} sport = :{listen.address.port}")
+        case errno.EACCES:
+            return "this port is privileged", (
+                "take the socket from systemd (sockmgr units), grant CAP_NET_BIND_SERVICE, or "
+                "choose a higher port"
+            )
+        case _:
+            what = (error.strerror or str(error)).lower()
+            return what, f'write an address of this host ("ip addr") in listen.{listen.name}'
+
+
+def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
+    path = Path(listen.address.path)
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}", "create it, or correct the path"
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        return f"this user may not write to {path.parent}", "let it, or choose another directory"
+    if path.exists() and not path.is_socket():
+        return "the path exists and is not a socket", "remove it, or choose another path"
+    if str(path) in _listening_names():
+        return _taken(listen, f"ss -xlp src {path}")
+    return None
+
+
+def _listening_names() -> frozenset[str]:
+    """Return the paths, and the abstract names behind an @, of all listening unix sockets."""
+    # Num RefCount Protocol Flags Type St Inode Path; Flags has __SO_ACCEPTCON, unix(7)
+    lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
+    rows = (line.split(maxsplit=7) for line in lines)
+    return frozenset(row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000)
