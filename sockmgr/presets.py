@@ -339,10 +339,11 @@ def _python_of(call: Call, situation: Situation) -> str:
         return "python"  # uv run finds the one of the project
     if call.head[-2:-1] == ("-m",):
         return next(word for word in call.head if _PYTHON.fullmatch(Path(word).name))
-    return _shebang(situation.find(call.head[-1]))
+    return shebang(situation.find(call.head[-1]))
 
 
-def _shebang(script: str | None) -> str:
+def shebang(script: str | None) -> str:
+    """Return the Python that a script names in its first lines; "" if it names none."""
     try:
         with Path(script or "").open("rb") as file:
             lines = file.read(4096).decode("utf-8", "surrogateescape").splitlines()

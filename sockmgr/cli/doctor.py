@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,48 +11,56 @@ import click
 
 from sockmgr.cli import target
 from sockmgr.cli.table import is_lively
-from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
-from sockmgr.doctor import config as config_checks
+from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
-from sockmgr.doctor.visit import visit
+from sockmgr.doctor.unit_files import DIRECTORIES
+from sockmgr.doctor.visit import Visit
 
 
 @click.command("doctor")
+@click.option(
+    "--units",
+    "directories",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Where units are, instead of systemd's own directories; may be repeated.",
+)
+@click.option("--systemd", type=int, help="Its version, instead of that which runs.")
 @target.options
-def command(where: target.Target) -> None:
+def command(where: target.Target, directories: tuple[Path, ...], systemd: int | None) -> None:
     """Find what is wrong: in the config, on this machine, in installed units, with the workers.
 
     Exit code 1: at least one problem was found. Nothing is changed.
     """
-    findings, looked_at = _examine(where)
-    problems = sum(one.check.severity is Severity.PROBLEM for one in findings)
+    visit = _visit(where, directories or DIRECTORIES, systemd)
+    problems = sum(one.check.severity is Severity.PROBLEM for one in visit.findings)
     if where.as_json:
-        click.echo(json.dumps([_as_json(one) for one in findings], indent=2))
+        click.echo(json.dumps([_as_json(one) for one in visit.findings], indent=2))
     else:
-        _show(findings)
-        notes = len(findings) - problems
-        counts = f"{_count(problems, 'problem')}, {_count(notes, 'note')}"
-        click.echo(f"{counts if findings else 'nothing found'}; looked at {', '.join(looked_at)}")
+        _show(visit.findings)
+        counts = f"{_count(problems, 'problem')}, {_count(len(visit.findings) - problems, 'note')}"
+        told = counts if visit.findings else "nothing found"
+        click.echo(f"{told}; looked at {', '.join(visit.looked_at)}")
     sys.exit(1 if problems else 0)
 
 
-def _examine(where: target.Target) -> tuple[list[Finding], list[str]]:
-    """Return what was found, and what was looked at."""
+def _visit(where: target.Target, directories: Sequence[Path], systemd: int | None) -> Visit:
+    visit = Visit()
     path = where.config or Path(target.DEFAULT_CONFIG)
-    findings: list[Finding] = []
-    looked_at: list[str] = []
-    config: Config | None = None
     if where.config is None and not path.exists():
         target.narrate(f"there is no {path} here: name a config with -c to have it looked at")
+        visit.machine()
+        return visit
+    visit.looked_at.append(str(path))
+    try:
+        config = target.read_config(path)
+    except SockmgrError as error:
+        visit.findings.append(unusable(error, str(path)))
+        visit.machine()
     else:
-        try:
-            config = target.read_config(path)
-        except SockmgrError as error:
-            findings.append(config_checks.unusable(error, str(path)))
-        looked_at.append(str(path))
-    findings += visit(config, os.environ)
-    return findings, [*looked_at, "this machine"]
+        visit.config(config, path, directories, systemd=systemd)
+    return visit
 
 
 # --- Answer --------------------------------------------------------------------------------------

@@ -18,11 +18,9 @@ import click
 from sockmgr.cli import target
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.units import OLDEST, Place, Unit, is_ours, units
+from sockmgr.core.units import OLDEST, SEARCHED, Place, Unit, is_ours, units
 
 DIRECTORY = "/etc/systemd/system"
-# What systemd gives a service without Environment=PATH=, systemd.exec(5).
-SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @click.command("units")

@@ -18,11 +18,13 @@ from sockmgr.core.model import Listen, Scheme
 OLDEST = 252  # the oldest systemd that the units were run on
 NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253
 POLL_LIMIT = 255  # PollLimitIntervalSec= is
+# What systemd gives a service without Environment=PATH=, systemd.exec(5).
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER = "sockmgr"  # made by contrib/systemd/sysusers.d
 _MARK = "# Written by `sockmgr units`, checksum "
 # They turn into machine code what they have just written to memory.
-_COMPILES = re.compile(r"(?:.*/)?(?:node|nodejs|deno|bun|java|dotnet|pypy|luajit|julia)[0-9.]*")
-_HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
+COMPILES = re.compile(r"(?:.*/)?(?:node|nodejs|deno|bun|java|dotnet|pypy|luajit|julia)[0-9.]*")
+HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,13 +216,13 @@ class _Pair:
         commands = [word for service in self.config.services for word in service.command[:2]]
         for line in HARDENING:
             match line:
-                case "ProtectHome=yes" if any(path.startswith(_HOMES) for path in self._paths()):
+                case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
                     yield line + _CAPABILITIES
                 case "SystemCallFilter=~@privileged" if not self.user:
                     continue
-                case "MemoryDenyWriteExecute=yes" if any(map(_COMPILES.fullmatch, commands)):
+                case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
                     yield "MemoryDenyWriteExecute=no"
                 case _:
                     yield line

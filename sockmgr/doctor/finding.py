@@ -45,6 +45,29 @@ class Check(Enum):
     CANNOT_LISTEN = "cannot-listen", Patient.MACHINE
     OPEN_FILES = "open-files", Patient.MACHINE
 
+    UNIT_OUTDATED = "unit-outdated", Patient.UNITS
+    UNIT_PROGRAM = "unit-program", Patient.UNITS
+    PYTHON_SYSTEMD = "python-systemd", Patient.UNITS
+    UNIT_TYPE = "unit-type", Patient.UNITS
+    UNIT_RELOAD = "unit-reload", Patient.UNITS
+    UNIT_RESTART = "unit-restart", Patient.UNITS
+    UNIT_START_LIMIT = "unit-start-limit", Patient.UNITS
+    UNIT_KILL_MODE = "unit-kill-mode", Patient.UNITS
+    UNIT_FD_STORE = "unit-fd-store", Patient.UNITS
+    UNIT_PRIVATE_TMP = "unit-private-tmp", Patient.UNITS
+    UNIT_USER = "unit-user", Patient.UNITS
+    UNIT_NETLINK = "unit-netlink", Patient.UNITS
+    UNIT_COMPILES = "unit-compiles", Patient.UNITS
+    UNIT_HOME = "unit-home", Patient.UNITS
+    UNIT_PATH = "unit-path", Patient.UNITS
+    UNIT_OPEN_FILES = "unit-open-files", Patient.UNITS
+    SOCKET_NAME = "socket-name", Patient.UNITS
+    SOCKET_ADDRESS = "socket-address", Patient.UNITS
+    SOCKET_QUEUES = "socket-queues", Patient.UNITS
+    SOCKET_TRIGGER_LIMIT = "socket-trigger-limit", Patient.UNITS
+    SOCKET_ACCEPT = "socket-accept", Patient.UNITS
+    SOCKET_MISSING = "socket-missing", Patient.UNITS, Severity.NOTE
+
     def __init__(self, label: str, patient: Patient, severity: Severity = Severity.PROBLEM) -> None:
         self.label, self.patient, self.severity = label, patient, severity
 

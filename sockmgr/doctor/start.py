@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr.core.config import Config
@@ -19,12 +19,12 @@ from sockmgr.doctor.finding import Check, Finding
 _OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
 
 
-def examine(config: Config, held: Collection[str]) -> Iterator[Finding]:
-    """Look at the limits of this process, and at all listeners but those that systemd `held`."""
+def examine(config: Config) -> Iterator[Finding]:
+    """Look at the limits of this process, and at the addresses of all listeners."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield from open_files(config, soft, "a manager started here")
+    yield from open_files(config, soft, "a manager started here", Check.OPEN_FILES)
     for listen in config.listen:
-        if listen.name not in held and (why := _obstacle(listen)):
+        if why := _obstacle(listen):
             what, fix = why
             yield Finding(
                 check=Check.CANNOT_LISTEN,
@@ -35,7 +35,7 @@ def examine(config: Config, held: Collection[str]) -> Iterator[Finding]:
             )
 
 
-def open_files(config: Config, limit: int, whose: str) -> Iterator[Finding]:
+def open_files(config: Config, limit: int, whose: str, check: Check) -> Iterator[Finding]:
     """Compare a limit of descriptors with the least that a rollout of everything needs."""
     needed = _OWN_FILES
     for service in config.services:
@@ -44,7 +44,7 @@ def open_files(config: Config, limit: int, whose: str) -> Iterator[Finding]:
         needed += len(service.listen) * (3 + service.rollout.max_draining)  # queues
     if limit != resource.RLIM_INFINITY and limit < needed:
         yield Finding(
-            check=Check.OPEN_FILES,
+            check=check,
             subject="RLIMIT_NOFILE",
             what=f"{whose} may have {limit} descriptors, and a rollout takes {needed}",
             why="workers cannot be started when they run out, so a rollout is aborted",

@@ -1,0 +1,344 @@
+"""An installed .service: will it start the manager, keep it, and let it do what it must.
+
+Judges what `sockmgr units` did not write by the same standards, but for matters of taste.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from sockmgr.core.config import Config
+from sockmgr.core.errors import ConfigError
+from sockmgr.core.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
+from sockmgr.doctor import socket_units
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.doctor.start import open_files
+from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program
+from sockmgr.presets import shebang
+from sockmgr.resolve import find
+
+DEFAULT_OPEN_FILES = 1024  # DefaultLimitNOFILE=, systemd-system.conf(5)
+_KILLS = {
+    "control-group": "systemd itself signals every process of every worker at a stop, and kills "
+    "all of them with the manager; the manager is to drain them",
+    "mixed": "what a manager leaves that died is killed, though the next one could adopt it",
+    "process": "what a manager leaves that died goes on, and nobody looks after it",
+    "none": "a stop ends nobody, and what is left is in the way of the next manager",
+}
+
+
+def examine(config: Config, found: Installed, version: int | None) -> Iterator[Finding]:
+    """Look at a service and its sockets; `version` is that of systemd (None: ask)."""
+    wanted = _wanted(config, found)
+    if outdated := list(_outdated(found, wanted)):
+        yield _reinstall(found.service, outdated)
+        return
+    service = found.service
+    yield from _program(service)
+    yield from _type(service, version)
+    yield from _reload(service)
+    yield from _life(service)
+    if model := wanted.get(service.name):
+        yield from survivors(service, of_text(service.name, model[0]))
+    yield from _account(service, config)
+    yield from _sandbox(service, config)
+    yield from _workers_program(service, config)
+    soft = _open_files(service)
+    yield from open_files(config, soft, service.name, Check.UNIT_OPEN_FILES) if soft else ()
+    yield from socket_units.examine(config, found, wanted)
+
+
+# --- What `sockmgr units` would write now ------------------------------------------------------
+
+
+def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
+    """Return each file that `sockmgr units` could write for the same place, for any systemd."""
+    # Of the main file alone: what a drop-in changes is not what it was written with.
+    service = of_text(found.service.name, found.service.text)
+    words = program(service)
+    start = words.index("run")
+    wanted: dict[str, list[str]] = {}
+    for version in (NOTIFY_RELOAD - 1, POLL_LIMIT):
+        place = Place(
+            program=tuple(words[:start]),
+            config=words[words.index("-c") + 1] if "-c" in words else "",
+            path=_path(service),
+            user=service.last("Service", "User"),
+            group=service.last("Service", "Group"),
+            version=version,
+        )
+        try:
+            written = units(config, place)
+        except ConfigError:  # of listeners that no unit can have: then there is no standard
+            return {}
+        for unit in written:
+            wanted.setdefault(unit.name, []).append(unit.text)
+    return wanted
+
+
+def _outdated(found: Installed, wanted: dict[str, list[str]]) -> Iterator[str]:
+    """Yield the files that we wrote and would write otherwise, or not at all, now."""
+    for unit in (found.service, *found.sockets):
+        if unit.is_ours and wanted and unit.text not in wanted.get(unit.name, ()):
+            yield unit.name
+    there = {unit.name for unit in found.sockets}
+    if found.service.is_ours:
+        yield from (n for n in wanted if n.endswith(".socket") and n not in there)
+
+
+def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
+    words = program(of_text(service.name, service.text))
+    directory = service.path.parent
+    config = words[words.index("-c") + 1]
+    return Finding(
+        check=Check.UNIT_OUTDATED,
+        subject=str(directory),
+        what=f"not as `sockmgr units` would write them now: {', '.join(sorted(outdated))}",
+        why="the config, or sockmgr, has changed since: systemd still does what the old ones say",
+        fix=f"sockmgr units -c {config} --install --dir {directory}, with the other options of "
+        "the first time; then what it tells",
+    )
+
+
+# --- Start, reload, life -------------------------------------------------------------------------
+
+
+def _program(service: UnitFile) -> Iterator[Finding]:
+    words = program(service)
+    path = shutil.which(words[0], path=SEARCHED)
+    if path is None:
+        where = "" if "/" in words[0] else f" in {SEARCHED}"
+        yield service.finding(
+            Check.UNIT_PROGRAM,
+            f"ExecStart= runs {words[0]}, which is not there{where}",
+            "systemd cannot start it",
+            "write the whole path of sockmgr, or have `sockmgr units` write the unit",
+        )
+        return
+    python = shebang(path) or (path if re.fullmatch(r"python[0-9.]*", Path(path).name) else "")
+    if python and not _has_python_systemd(python):
+        yield service.finding(
+            Check.PYTHON_SYSTEMD,
+            f"{python}, which runs sockmgr, has no python-systemd",
+            "the manager cannot take the sockets, nor say that it is ready, so it does not start",
+            f"{python} -m pip install 'systemd-python>=235', or the package python3-systemd if "
+            "it is the system's Python",
+        )
+
+
+def _has_python_systemd(python: str) -> bool:
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", "import systemd.daemon"],
+            cwd="/",
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # not for us to run
+        return True
+    return done.returncode == 0
+
+
+def _type(service: UnitFile, version: int | None) -> Iterator[Finding]:
+    kind = service.last("Service", "Type", "simple")
+    if kind == "notify-reload" and version is None:
+        version = _running_version()
+    if kind == "notify-reload" and version is not None and version < NOTIFY_RELOAD:
+        why = f"systemd {version} ignores the line, and never hears that it is ready"
+    elif kind not in ("notify", "notify-reload"):
+        why = "systemd takes it for started before it serves, and hears nothing of its state"
+    else:
+        return
+    yield service.finding(Check.UNIT_TYPE, f"Type={kind}", why, _line("Type=notify", service))
+
+
+def _running_version() -> int | None:
+    if shutil.which("systemctl") is None:
+        return None
+    told = subprocess.run(
+        ["systemctl", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    found = re.match(r"systemd (\d+)", told)
+    return int(found[1]) if found else None
+
+
+def _reload(service: UnitFile) -> Iterator[Finding]:
+    words = service.words("ExecReload")
+    if service.last("Service", "Type") == "notify-reload":
+        return
+    if not words:
+        what, why = "there is no ExecReload=", "systemctl reload fails: it does not know how"
+    elif Path(words[0].lstrip("@-:+!")).name == "kill":
+        what = "ExecReload= only sends a signal"
+        why = "systemctl reload succeeds at once, also if the reload is aborted later"
+    else:
+        return
+    start = program(service)
+    call = " ".join(start[: start.index("run")])
+    fix = _line(f"ExecReload={call} reload -c CONFIG", service)
+    yield service.finding(Check.UNIT_RELOAD, what, why, fix)
+
+
+def _life(service: UnitFile) -> Iterator[Finding]:
+    restart = service.last("Service", "Restart", "no")
+    if restart in ("no", "on-success", "on-watchdog"):
+        yield service.finding(
+            Check.UNIT_RESTART,
+            f"Restart={restart}",
+            "a manager that is killed is not started again, and its workers are replaced by nobody",
+            _line("Restart=always", service),
+        )
+    interval = (
+        service.last("Unit", "StartLimitIntervalSec")
+        or service.last("Unit", "StartLimitInterval")
+        or service.last("Service", "StartLimitInterval", "10s")
+    )
+    if not is_zero(interval) and not is_zero(service.last("Unit", "StartLimitBurst", "5")):
+        yield service.finding(
+            Check.UNIT_START_LIMIT,
+            f"StartLimitIntervalSec={interval}",
+            "a few failed starts put it into `failed`, and its sockets with it: connections are "
+            "refused until somebody comes",
+            _line("StartLimitIntervalSec=0 in [Unit]", service),
+        )
+
+
+def survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:
+    """Compare with `model` what becomes of workers when their manager has gone."""
+    mode = service.last("Service", "KillMode", "control-group")
+    if mode != (wanted := model.last("Service", "KillMode")):
+        why = _KILLS.get(mode, "systemd does not know it")
+        fix = _line(f"KillMode={wanted}", service)
+        yield service.finding(Check.UNIT_KILL_MODE, f"KillMode={mode}", why, fix)
+    room = model.last("Service", "FileDescriptorStoreMax", "0")
+    given = service.last("Service", "FileDescriptorStoreMax", "0")
+    if room.isdecimal() and given.isdecimal() and int(given) < int(room):
+        yield service.finding(
+            Check.UNIT_FD_STORE,
+            f"FileDescriptorStoreMax={given}, and this config may need {room}",
+            "what does not fit is closed without a word: the next manager does not find it",
+            _line(f"FileDescriptorStoreMax={room}", service),
+        )
+    private = service.last("Service", "PrivateTmp", "no").lower()
+    dynamic = service.is_on("Service", "DynamicUser")
+    if mode == "process" and (dynamic or private not in ("no", "0", "false", "off", "n", "f")):
+        yield service.finding(
+            Check.UNIT_PRIVATE_TMP,
+            "DynamicUser=yes" if dynamic else f"PrivateTmp={private}",
+            "workers live on when the manager is restarted, and their /tmp is deleted then",
+            _line("a User= of its own" if dynamic else "PrivateTmp=no", service),
+        )
+
+
+# --- Who, where and with what --------------------------------------------------------------------
+
+
+def _account(service: UnitFile, config: Config) -> Iterator[Finding]:
+    user = service.last("Service", "User")
+    if user and not service.is_on("Service", "DynamicUser") and not _is_user(user):
+        yield service.finding(
+            Check.UNIT_USER,
+            f"there is no user {user}",
+            "systemd cannot start it (status 217/USER)",
+            f"add the user: contrib/systemd/sysusers.d has sockmgr; or {_line('User=', service)}",
+        )
+        return
+    if user in ("", "root", "0"):
+        return
+    for each in config.services:
+        if each.user not in ("", user):
+            yield service.finding(
+                Check.UNIT_USER,
+                f"User={user}, and service.{each.name}.user = {each.user}",
+                "only root can start workers of another user: the manager does not start",
+                f"leave User= out, or service.{each.name}.user",
+            )
+
+
+def _is_user(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return user.isdecimal()
+    return True
+
+
+def _sandbox(service: UnitFile, config: Config) -> Iterator[Finding]:
+    families = service.words("RestrictAddressFamilies")
+    if families and not _permits("AF_NETLINK", families):
+        yield service.finding(
+            Check.UNIT_NETLINK,
+            "RestrictAddressFamilies= does not allow AF_NETLINK",
+            "half-open connections are not seen, so old workers drain 10 s later; queues of unix "
+            "listeners are not seen at all",
+            _line("RestrictAddressFamilies=AF_NETLINK", service),
+        )
+    if service.is_on("Service", "MemoryDenyWriteExecute"):
+        for each in config.services:
+            if compiler := next(filter(COMPILES.fullmatch, each.command[:2]), None):
+                yield service.finding(
+                    Check.UNIT_COMPILES,
+                    f"MemoryDenyWriteExecute=yes, and service.{each.name} runs {compiler}",
+                    "it compiles at run time, and crashes at its start",
+                    _line("MemoryDenyWriteExecute=no", service),
+                )
+    if service.last("Service", "ProtectHome").lower() in ("yes", "true", "on", "1", "tmpfs"):
+        words = [w for s in config.services for w in (s.cwd, *s.command)]
+        if hidden := next((w for w in (*program(service), *words) if w.startswith(HOMES)), None):
+            yield service.finding(
+                Check.UNIT_HOME,
+                f"ProtectHome= hides {hidden}",
+                "neither the manager nor its workers can open what is in a home",
+                _line("ProtectHome=read-only", service),
+            )
+
+
+def _permits(family: str, words: list[str]) -> bool:
+    if words[0].startswith("~"):
+        return family not in (words[0][1:], *words[1:])
+    return family in words
+
+
+def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
+    if service.all("Service", "EnvironmentFile") or service.all("Service", "PassEnvironment"):
+        return  # these may say what PATH is
+    words = program(service)
+    start = shutil.which(words[0], path=SEARCHED)
+    python = shebang(start) or start or ""
+    for each in config.services:
+        path = dict(each.env).get("PATH", (_path(service) or SEARCHED))
+        name = each.command[0]
+        # As resolve.find() does, but beside the Python of the unit, which need not be ours.
+        places = [*path.split(os.pathsep), str(Path(python).parent)]
+        found = find(name, {"PATH": os.pathsep.join(places)}, each.cwd or "/")
+        if "/" not in name and (found is None or str(Path(found).parent) not in places):
+            yield service.finding(
+                Check.UNIT_PATH,
+                f"{name} of service.{each.name} is not in {path}",
+                "systemd's PATH is not that of a shell: no worker starts",
+                f"write the whole path in `command`, or {_line('Environment=PATH=...', service)}",
+            )
+
+
+def _path(service: UnitFile) -> str:
+    found = [w.partition("=")[2] for w in service.words("Environment") if w.startswith("PATH=")]
+    return found[-1] if found else ""
+
+
+def _open_files(service: UnitFile) -> int | None:
+    text = service.last("Service", "LimitNOFILE", str(DEFAULT_OPEN_FILES)).partition(":")[0]
+    return int(text) if text.isdecimal() else None
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+
+def _line(line: str, unit: UnitFile) -> str:
+    return f"{line} (systemctl edit {unit.name})"
