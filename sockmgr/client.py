@@ -20,7 +20,7 @@ import msgspec
 
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.core.report import Plan, Progress, Status, Verdict
 
 SOCKET_VARIABLE = "SOCKMGR_CONTROL"
 LONGEST_REPLY = 16 * 1024 * 1024
@@ -51,9 +51,9 @@ class Client:
         """Return what runs."""
         return self._ask(varlink.AskStatus(), Status)
 
-    def plan(self) -> list[str]:
-        """Return what a reload would change, a sentence each."""
-        return list(self._ask(varlink.AskPlan(), varlink.Planned).changes)
+    def plan(self, text: str | None = None, file: str | None = None) -> Plan:
+        """Return what the config `text` of `file` would change (None: what a reload would)."""
+        return self._ask(varlink.AskPlan(text=text, file=file), Plan)
 
     def scale(self, service: str, workers: int, *, relative: bool) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""
@@ -137,9 +137,15 @@ class _Line:
         return self.receive(kind)
 
     def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
+        message = varlink.write_call(ask, more=more)
+        if len(message) > varlink.LONGEST_CALL:
+            raise ControlError(
+                f"{len(message)} bytes are more than the manager at {self._path} reads at once",
+                means="it was not asked",
+            )
         try:
             self._socket.settimeout(self._left())
-            self._socket.sendall(varlink.write_call(ask, more=more))
+            self._socket.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has hung up, but may have said why: receive() finds out
         except OSError as error:

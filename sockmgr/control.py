@@ -21,7 +21,7 @@ from typing import Protocol, assert_never
 from sockmgr import __version__
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.core.report import Plan, Progress, Status, Verdict
 from sockmgr.kernel.claim import Claim, credentials
 from sockmgr.log import Log
 
@@ -47,8 +47,8 @@ class Handler(Protocol):
     async def stop(self, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
 
-    def plan(self) -> list[str]:
-        """Tell what a reload would change, a sentence each."""
+    def plan(self, text: str | None, file: str) -> Plan:
+        """Tell what the config `text` of `file` would change (None: what a reload would)."""
 
     async def upgrade(self) -> None:
         """Prove new code of the manager; it takes over when the client has its answer."""
@@ -58,7 +58,7 @@ class Handler(Protocol):
 class Limits:
     """What the clients together may cost the manager: bytes, numbers and seconds."""
 
-    message: int = 64 * 1024
+    message: int = varlink.LONGEST_CALL
     clients: int = 64
     operations: int = 256
     message_timeout: float = 30.0
@@ -237,8 +237,8 @@ class ControlServer:
             case varlink.AskUpgrade():
                 await self._handler.upgrade()
                 return varlink.Upgrading(version=__version__)
-            case varlink.AskPlan():
-                return varlink.Planned(changes=tuple(self._handler.plan()))
+            case varlink.AskPlan(text=text, file=file):
+                return self._handler.plan(text, file or "config")
             case varlink.GetInfo():
                 return _info()
             case varlink.GetInterfaceDescription(interface=interface):

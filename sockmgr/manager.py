@@ -21,7 +21,7 @@ from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
-from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.core.report import Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
 from sockmgr.handoff import Estate, Nobody, Will, check
 from sockmgr.kernel.process import (
@@ -214,9 +214,9 @@ class Manager:
         """Tell what runs."""
         return status_of(self._config.listen, self._listeners, self._services)
 
-    def plan(self) -> list[str]:
-        """Tell what a reload would change."""
-        return [change.text for change in plan.diff(self._config, self._source())]
+    def plan(self, text: str | None, file: str) -> Plan:
+        """Tell what the config `text` of `file` would change (None: what a reload would)."""
+        return plan.plan(self._config, self._source, text, file)
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]

@@ -1,48 +1,69 @@
-"""`sockmgr check`: is the config usable, and what would a reload change."""
+"""`sockmgr check`: is the config usable, and what would change in a manager that runs."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
-from sockmgr.cli import target
+from sockmgr.cli import table, target
 from sockmgr.client import Client, NoManagerError, find_control
+from sockmgr.core import config
 from sockmgr.core.config import Config
 from sockmgr.core.errors import ConfigError, SockmgrError
+from sockmgr.core.report import Change, Plan
 from sockmgr.resolve import resolve, warnings
+
+STYLES = {"+": "green", "-": "red", "~": "cyan", "!": "bold yellow", "warning:": "yellow"}
 
 
 @click.command("check")
 @target.options
 def command(where: target.Target) -> None:
-    """Check the config, and show what a running manager would change."""
+    """Check the config, and show what would change in the manager that runs.
+
+    \b
+    + added      ~ changed, no worker need be replaced
+    - removed    ! changed, workers are replaced
+
+    Exit code 0: the config can be used, whether it changes anything or not; 2: it cannot.
+    """
     path = where.config or Path(target.DEFAULT_CONFIG)
-    config = target.read_config(path)
-    flaws = _resolve(config)
-    changes = _plan(where, config.name)
+    try:
+        data = target.read(path)
+        found = config.parse(data, file=str(path))
+        flaws = _warnings(found)
+    except ConfigError as error:
+        if where.as_json:
+            failure = {"what": error.what, "means": error.means, "do": error.do}
+            click.echo(json.dumps({"valid": False, "config": str(path), "error": failure}))
+        raise
+    if not where.as_json:
+        counts = f"{_count(found.listen, 'listener')}, {_count(found.services, 'service')}"
+        _show(f"{path} is valid: {counts}", *(f"  warning: {flaw}" for flaw in flaws))
+    control, plan = _plan(where, found.name, data, path)
     if where.as_json:
-        click.echo(json.dumps({"valid": True, "warnings": flaws, "plan": changes}))
-        return
-    counts = f"{len(config.listen)} listeners, {len(config.services)} services"
-    click.echo(f"{path} is valid: {counts}")
-    for flaw in flaws:
-        click.echo(f"  warning: {flaw}")
-    for change in changes or ():
-        click.echo(f"  {change}")
-    if changes is None:
-        target.narrate("no manager of that name is running")
-    elif not changes:
-        target.narrate("a reload would change nothing")
+        told = {"valid": True, "config": str(path), "warnings": flaws, "manager": control}
+        changes = msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
+        click.echo(json.dumps(told | changes, ensure_ascii=False))
+    elif plan:
+        _show(*(f"  {change.text}" for change in plan.changes))
+        for line in _conclusion(plan):
+            target.narrate(line)
+    if not plan:
+        target.narrate(f'no manager named "{found.name}" is running: nothing to compare with')
 
 
-def _resolve(config: Config) -> list[str]:
+def _warnings(found: Config) -> list[str]:
     flaws: list[str] = []
-    for service in config.services:
+    for service in found.services:
         try:
-            resolve(service, config.listens(), os.environ)
+            resolve(service, found.listens(), os.environ)
             flaws += warnings(service, os.environ)
         except ConfigError:
             raise
@@ -51,8 +72,53 @@ def _resolve(config: Config) -> list[str]:
     return flaws
 
 
-def _plan(where: target.Target, name: str) -> list[str] | None:
+def _plan(
+    where: target.Target, name: str, data: bytes, path: Path
+) -> tuple[str | None, Plan | None]:
+    """Return who was asked and what it would change; raise NoManagerError only if it was named."""
     try:
-        return Client(find_control(where.control, name), timeout=where.timeout).plan()
+        control = find_control(where.control, name)
+        asked = Client(control, timeout=where.timeout)
+        return str(control), asked.plan(data.decode(), str(path.absolute()))
     except NoManagerError:
-        return None
+        if where.control:
+            raise
+        return None, None
+
+
+# --- For a person --------------------------------------------------------------------------------
+
+
+def _show(*lines: str) -> None:
+    if not table.is_lively(sys.stdout):
+        for line in lines:
+            click.echo(line)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for line in lines:
+        style = STYLES.get(line.split()[0], "") if line.startswith(" ") else ""
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def _conclusion(plan: Plan) -> Iterator[str]:
+    if not plan.changes:
+        yield "nothing would change: this is the config that runs"
+    elif plan.applies:
+        none = "" if any(map(_is_rolling, plan.changes)) else ", none of which needs new workers"
+        yield (
+            f'{_count(plan.changes, "change")}{none}; "sockmgr reload" takes the config over, and '
+            "starts new workers in any case, since their code may be new"
+        )
+    if not plan.applies:
+        yield "the manager reads another config, so a reload does not take this one over"
+
+
+def _is_rolling(change: Change) -> bool:
+    return change.text.startswith("!")
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

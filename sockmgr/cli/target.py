@@ -64,14 +64,18 @@ def read_config(path: Path) -> Config:
     """Return what the file says; raise ConfigError if it cannot be used."""
     from sockmgr.core import config
 
+    return config.parse(read(path), file=str(path))
+
+
+def read(path: Path) -> bytes:
+    """Return what is in a config file; raise ConfigError if it cannot be read."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}",
             do="name the file with -c, or describe one service with --listen and a command",
         ) from error
-    return config.parse(data, file=str(path))
 
 
 def options(verb: Callable[..., None]) -> Callable[..., None]:

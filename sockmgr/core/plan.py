@@ -5,47 +5,16 @@ Marks: + added, - removed, ~ changed without a restart, ! changed, and workers a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Collection, Iterator
 
 from msgspec.structs import fields, replace
 
-from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.core.config import Config, ServiceConfig, parse
 from sockmgr.core.document import shown
+from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
+from sockmgr.core.report import Change, Effect, Kind, Plan
 from sockmgr.core.settings import SIGNALS
-
-
-class Kind(StrEnum):
-    """What happened to a path of the config."""
-
-    ADD = "add"
-    REMOVE = "remove"
-    CHANGE = "change"
-
-
-class Effect(StrEnum):
-    """What a change takes: nothing, a number, a new rule, new workers, a socket."""
-
-    NONE = "none"
-    SCALE = "scale"
-    POLICY = "policy"
-    RELOAD = "reload"
-    LISTENER = "listener"
-    START = "start"
-    STOP = "stop"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One difference; `text` is its line for a person."""
-
-    kind: Kind
-    path: str
-    text: str
-    effect: Effect
-
 
 # Keys of a service that workers need not be replaced for. All others go into what is spawned.
 _EFFECTS = {
@@ -63,6 +32,21 @@ _POLICIES = (
     "broken_exits", "rollout",
 )  # fmt: skip
 _SECRET = ("env",)  # values are not for the terminal or the journal
+
+
+def plan(running: Config, own: Callable[[], Config], text: str | None, file: str) -> Plan:
+    """Return what changes from `running` to the config `text` of `file`.
+
+    `own` reads the config that a reload would use, which is also meant by a `text` of None.
+    """
+    if text is None:
+        return Plan(changes=diff(running, own()), applies=True)
+    wanted = parse(text.encode(), file=file)
+    try:
+        applies = own() == wanted
+    except ConfigError:  # its own file is broken or gone, which is not what was asked
+        applies = False
+    return Plan(changes=diff(running, wanted), applies=applies)
 
 
 def diff(old: Config, new: Config) -> tuple[Change, ...]:
@@ -138,12 +122,16 @@ def _listeners(old: Config, new: Config) -> Iterator[Change]:
     before, after = old.listens(), new.listens()
     for name, listen in before.items():
         if name not in after:
-            text = f"- listen.{name} {listen.address}: closed when nothing waits there any more"
-            yield _change(Kind.REMOVE, f"listen.{name}", text, Effect.LISTENER)
+            path, was = f"listen.{name}", str(listen.address)
+            text = f"- {path} {was}: closed when nothing waits there any more"
+            kind, effect = Kind.REMOVE, Effect.LISTENER
+            yield Change(kind=kind, path=path, effect=effect, old=was, text=text)
     for name, listen in after.items():
         if name not in before:
-            text = f"+ listen.{name} {listen.address}: opened before any worker starts"
-            yield _change(Kind.ADD, f"listen.{name}", text, Effect.LISTENER)
+            path, will = f"listen.{name}", str(listen.address)
+            text = f"+ {path} {will}: opened before any worker starts"
+            kind, effect = Kind.ADD, Effect.LISTENER
+            yield Change(kind=kind, path=path, effect=effect, new=will, text=text)
         else:
             yield from _listener(before[name], listen)
 
@@ -151,17 +139,15 @@ def _listeners(old: Config, new: Config) -> Iterator[Change]:
 def _listener(old: Listen, new: Listen) -> Iterator[Change]:
     path = f"listen.{new.name}"
     if old.address != new.address:
-        text = (
-            f"! {path} {old.address} → {new.address}: the new address is opened first, the old "
-            "one closed after a rolling reload"
-        )
-        yield _change(Kind.CHANGE, path, text, Effect.LISTENER)
+        takes = "the new address is opened first, the old one closed after a rolling reload"
+        both = (str(old.address), str(new.address))
+        yield _changed("!", path, *both, Effect.LISTENER, takes)
     for key in ("backlog", "mode", "user", "group"):
         before, after = getattr(old, key), getattr(new, key)
         if before != after:
             write = _mode if key == "mode" else _written
-            text = f"~ {path}.{key} {write(before)} → {write(after)}: set on the open socket"
-            yield _change(Kind.CHANGE, f"{path}.{key}", text, Effect.LISTENER)
+            both = (write(before), write(after))
+            yield _changed("~", f"{path}.{key}", *both, Effect.LISTENER, "set on the open socket")
 
 
 # --- Services ----------------------------------------------------------------------------------
@@ -172,13 +158,14 @@ def _services(old: Config, new: Config) -> Iterator[Change]:
     after = {service.name: service for service in new.services}
     for name in before:
         if name not in after:
-            text = f"- service.{name}: drained and stopped"
-            yield _change(Kind.REMOVE, f"service.{name}", text, Effect.STOP)
+            path = f"service.{name}"
+            text = f"- {path}: drained and stopped"
+            yield Change(kind=Kind.REMOVE, path=path, effect=Effect.STOP, text=text)
     for name, service in after.items():
         if name not in before:
-            workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
-            text = f"+ service.{name}: {workers} started"
-            yield _change(Kind.ADD, f"service.{name}", text, Effect.START)
+            path = f"service.{name}"
+            text = f"+ {path}: {service.workers} worker{'s' * (service.workers > 1)} started"
+            yield Change(kind=Kind.ADD, path=path, effect=Effect.START, text=text)
             continue
         for key, what in _keys(before[name], service):
             yield from _service_key(before[name], service, key, what)
@@ -200,29 +187,29 @@ def _service_key(
         for part in (field.name for field in fields(Rollout)):
             was, will = getattr(before, part), getattr(after, part)
             if was != will:
-                text = f"~ {path}.{part} {_written(was)} → {_written(will)}: no restart"
-                yield _change(Kind.CHANGE, f"{path}.{part}", text, what)
-        return
-    if what is not Effect.RELOAD:
-        text = f"~ {path} {_written(before, key)} → {_written(after, key)}: no restart"
+                both = (_written(was), _written(will))
+                yield _changed("~", f"{path}.{part}", *both, what, "no restart")
     elif key in _SECRET:
-        names = sorted({name for name, _ in set(before) ^ set(after)})
-        text = f"! {path} ({', '.join(names)}): rolling reload"
+        names = ", ".join(sorted({name for name, _ in set(before) ^ set(after)}))
+        text = f"! {path} ({names}): rolling reload"
+        yield Change(kind=Kind.CHANGE, path=path, effect=what, text=text)
     else:
-        text = f"! {path} {_written(before, key)} → {_written(after, key)}: rolling reload"
-    yield _change(Kind.CHANGE, path, text, what)
+        mark, takes = ("!", "rolling reload") if what is Effect.RELOAD else ("~", "no restart")
+        yield _changed(mark, path, _written(before, key), _written(after, key), what, takes)
 
 
 def _rest(old: Config, new: Config) -> Iterator[Change]:
     if old.name != new.name:
-        text = f"~ name {old.name} → {new.name}: from the next start of the manager"
-        yield _change(Kind.CHANGE, "name", text, Effect.NONE)
+        takes = "from the next start of the manager"
+        yield _changed("~", "name", old.name, new.name, Effect.NONE, takes)
     if old.dev != new.dev:
-        yield _change(Kind.CHANGE, "dev", "~ dev: for `sockmgr dev` only", Effect.NONE)
+        text = "~ dev: for `sockmgr dev` only"
+        yield Change(kind=Kind.CHANGE, path="dev", effect=Effect.NONE, text=text)
 
 
-def _change(kind: Kind, path: str, text: str, effect: Effect) -> Change:
-    return Change(kind=kind, path=path, text=text, effect=effect)
+def _changed(mark: str, path: str, old: str, new: str, effect: Effect, takes: str) -> Change:
+    text = f"{mark} {path} {old} → {new}: {takes}"
+    return Change(kind=Kind.CHANGE, path=path, effect=effect, old=old, new=new, text=text)
 
 
 def _mode(mode: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What a manager tells of itself: the status, the news of a rollout and its verdict.
+"""What a manager tells of itself: the status, a plan, the news of a rollout and its verdict.
 
 These key names are the public format of `--json` and of the Varlink interface. Seconds are
 durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now.
@@ -6,6 +6,7 @@ durations, `rss` is bytes, `deadline` and `age` are seconds from now and until n
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
@@ -106,3 +107,44 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
     kept: int
     output: tuple[str, ...] = ()
+
+
+class Kind(StrEnum):
+    """What happened to a path of the config."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    CHANGE = "change"
+
+
+class Effect(StrEnum):
+    """What a change takes: nothing, a number, a new rule, new workers, a socket."""
+
+    NONE = "none"
+    SCALE = "scale"
+    POLICY = "policy"
+    RELOAD = "reload"
+    LISTENER = "listener"
+    START = "start"
+    STOP = "stop"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between what runs and a config; `text` is its line for a person.
+
+    `old` and `new` are as a person would write them; None for what is not there, or is secret.
+    """
+
+    kind: Kind
+    path: str
+    effect: Effect
+    old: str | None = None
+    new: str | None = None
+    text: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a config would change; `applies` tells whether it is the one that a reload reads."""
+
+    changes: tuple[Change, ...]
+    applies: bool

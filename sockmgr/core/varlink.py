@@ -13,10 +13,11 @@ from typing import Annotated
 import msgspec
 
 from sockmgr.core.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
-from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.core.report import Plan, Progress, Status, Verdict
 
 INTERFACE = "io.sockmgr.Manager"
 SERVICE = "org.varlink.service"
+LONGEST_CALL = 64 * 1024  # bytes; the manager hangs up on what is longer
 
 # --- Messages: what stands between two NUL bytes ------------------------------------------------
 
@@ -78,7 +79,10 @@ class AskStop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a reload would change."""
+    """What the config `text` of `file` would change (none given: what a reload would)."""
+
+    text: str | None = None
+    file: str | None = None
 
 
 class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,19 +142,13 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """Reply to Stop, when no worker is left."""
 
 
-class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to Plan, a sentence a change."""
-
-    changes: tuple[str, ...]
-
-
 class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
     """Reply to Upgrade: the new code is proven, and takes over from `version` now."""
 
     version: str
 
 
-Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Planned | Upgrading
+Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading
 
 # --- Errors --------------------------------------------------------------------------------------
 

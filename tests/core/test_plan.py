@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import fields, replace
 
 from sockmgr.core import plan
-from sockmgr.core.config import Config, Dev, ServiceConfig
+from sockmgr.core.config import Config, Dev, ServiceConfig, parse
+from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import Accepting, Address, Delay, Listen, Rollout, Scheme, Spec, Surge
-from sockmgr.core.plan import Change, Effect, Kind
+from sockmgr.core.report import Change, Effect, Kind, Plan
 
 HTTP = Listen(name="http", address=Address(scheme=Scheme.TCP, host="::1", port=80))
 ADMIN = Listen(name="admin", address=Address(scheme=Scheme.UNIX, path="/run/a"))
@@ -35,8 +38,10 @@ def test_a_change_has_a_kind_a_path_an_effect_and_a_line() -> None:
         Change(
             kind=Kind.CHANGE,
             path="service.web.workers",
-            text="~ service.web.workers 4 → 6: no restart",
             effect=Effect.SCALE,
+            old="4",
+            new="6",
+            text="~ service.web.workers 4 → 6: no restart",
         ),
     )
 
@@ -68,6 +73,8 @@ def test_the_environment_is_told_by_names_since_values_may_be_secret() -> None:
     old = web(env=(("A", "1"), ("TOKEN", "s3cret"), ("GONE", "x")))
     new = web(env=(("A", "1"), ("TOKEN", "other"), ("MORE", "y")))
     assert texts(old, new) == ["! service.web.env (GONE, MORE, TOKEN): rolling reload"]
+    (change,) = plan.diff(old, new)
+    assert (change.old, change.new, change.effect) == (None, None, Effect.RELOAD)
 
 
 def test_services_and_listeners_that_come_and_go_are_told_listeners_first() -> None:
@@ -125,6 +132,38 @@ def test_the_name_and_the_dev_table_change_nothing_that_runs() -> None:
         ("name", Effect.NONE),
         ("dev", Effect.NONE),
     ]
+
+
+# --- Against a config that somebody asks about ----------------------------------------------------
+
+TEXT = '[listen]\nhttp = "tcp://[::1]:80"\n[service.web]\ncommand = ["serve"]\nworkers = %d\n'
+
+
+def asked(text: str | None, own: Callable[[], Config] = lambda: OLD) -> Plan:
+    return plan.plan(OLD, own, text, "shop.toml")
+
+
+def test_without_a_text_a_plan_is_what_a_reload_would_change() -> None:
+    found = asked(None, lambda: web(workers=6))
+    assert [change.new for change in found.changes] == ["6"]
+    assert found.applies
+
+
+def test_a_plan_of_a_text_tells_whether_a_reload_would_read_the_same() -> None:
+    text = f'name = "shop"\n{TEXT % 6}'
+    assert asked(text).changes == asked(None, lambda: web(workers=6)).changes
+    assert not asked(text).applies
+    assert asked(text, lambda: parse(text.encode(), file="its own")).applies
+
+
+def test_a_plan_of_a_text_needs_nothing_of_the_file_that_a_reload_reads() -> None:
+    def broken() -> Config:
+        raise ConfigError("gone")
+
+    assert not asked(TEXT % 4, broken).applies
+    for text in (None, "what is this"):
+        with pytest.raises(ConfigError):
+            asked(text, broken)
 
 
 SPEC = Spec(service="web", argv=("a",), executable="/a", cwd="/", listen=(HTTP,), ready=Accepting())

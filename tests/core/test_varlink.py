@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -43,6 +44,8 @@ def varlink_type(kind: Any) -> str:
         return "[string]" + varlink_type(arguments[1])
     if get_origin(kind) is Literal:
         return f"({','.join(arguments)})"
+    if issubclass(kind, StrEnum):
+        return f"({','.join(kind)})"
     assert issubclass(kind, msgspec.Struct), kind
     return str(kind.__name__)
 
@@ -52,7 +55,7 @@ REPLIES: dict[type[msgspec.Struct], type[msgspec.Struct]] = {
     varlink.AskReload: varlink.Reloaded,
     varlink.AskScale: varlink.Scaled,
     varlink.AskStop: varlink.Stopped,
-    varlink.AskPlan: varlink.Planned,
+    varlink.AskPlan: report.Plan,
     varlink.AskUpgrade: varlink.Upgrading,
     varlink.GetInfo: varlink.Info,
     varlink.GetInterfaceDescription: varlink.Description,
@@ -76,7 +79,7 @@ def test_the_methods_of_the_varlink_file_are_those_of_the_code(interface: str) -
 
 def test_the_types_of_the_varlink_file_are_those_of_the_code() -> None:
     found = re.findall(r"^type (\w+)\s*\(\n(.*?)\n\)", description(), re.MULTILINE | re.DOTALL)
-    assert len(found) == 8
+    assert len(found) == 9
     for name, body in found:
         assert fields_in_text(body) == fields_in_code(getattr(report, name)), name
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +44,21 @@ def sockmgr(*arguments: str) -> Result:
     result = CliRunner().invoke(cli, arguments, prog_name="sockmgr")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def on_terminal(*arguments: str, **environ: str) -> str:
+    """Return what the command writes to a terminal; it must succeed."""
+    main, side = pty.openpty()
+    command = [sys.executable, "-m", "sockmgr", *arguments]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **environ}
+    with subprocess.Popen(command, stdout=side, stderr=side, env=env) as caller:
+        os.close(side)
+        said = b""
+        while True:
+            try:
+                said += os.read(main, 4096)
+            except OSError:  # EIO: the other side is closed, see pty(7)
+                break
+    os.close(main)
+    assert caller.returncode == 0
+    return said.decode()

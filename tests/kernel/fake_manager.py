@@ -11,8 +11,12 @@ from pathlib import Path
 from sockmgr.control import ControlServer, Limits
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.report import (
+    Change,
+    Effect,
+    Kind,
     ListenerStatus,
     ManagerStatus,
+    Plan,
     Progress,
     Receipt,
     RolloutStatus,
@@ -70,6 +74,21 @@ def progress(ready: int, phase: str = "booting", message: str = "") -> Progress:
     )  # fmt: skip
 
 
+A_PLAN = Plan(
+    applies=True,
+    changes=(
+        Change(
+            kind=Kind.CHANGE, path="service.web.workers", effect=Effect.SCALE, old="4", new="6",
+            text="~ service.web.workers 4 → 6: no restart",
+        ),
+        Change(
+            kind=Kind.ADD, path="service.job", effect=Effect.START,
+            text="+ service.job: 1 worker started",
+        ),
+    ),
+)  # fmt: skip
+
+
 class FakeManager:
     """Answers at once, unless its gates are closed."""
 
@@ -81,6 +100,8 @@ class FakeManager:
         self.reloads: list[tuple[str, ...]] = []
         self.scaled: list[tuple[str, int, bool]] = []
         self.stopped: list[bool] = []
+        self.planned: list[tuple[str | None, str]] = []
+        self.answer = A_PLAN
         self.news = [progress(ready) for ready in range(5)]
         self.verdicts = [a_verdict()]
         self.error: Exception | None = None
@@ -114,9 +135,10 @@ class FakeManager:
         self.began.release()
         await self.gate.wait()
 
-    def plan(self) -> list[str]:
+    def plan(self, text: str | None, file: str) -> Plan:
         self._fail()
-        return ["service web: workers 4 -> 5", "listener admin: added"]
+        self.planned.append((text, file))
+        return self.answer
 
     def _fail(self) -> None:
         if self.error is not None:

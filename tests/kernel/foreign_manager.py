@@ -3,10 +3,20 @@
 For asyncvarlink, which reads annotations as they stand: so they are not postponed here.
 """
 
+import enum
 from dataclasses import dataclass
 from typing import TypedDict
 
 import asyncvarlink
+
+
+class Kind(enum.Enum):
+    add = 1
+    remove = 2
+    change = 3
+
+
+Effect = enum.Enum("Effect", "none scale policy reload listener start stop")
 
 
 @dataclass
@@ -56,6 +66,21 @@ class Status(TypedDict):
     services: dict[str, Service]
 
 
+@dataclass
+class Change:
+    kind: Kind
+    path: str
+    effect: Effect
+    old: str | None
+    new: str | None
+    text: str
+
+
+class Plan(TypedDict):
+    changes: list[Change]
+    applies: bool
+
+
 class ManagerInterface(asyncvarlink.VarlinkInterface, name="io.sockmgr.Manager"):
     @asyncvarlink.varlinkmethod
     def Status(self) -> Status:
@@ -65,6 +90,6 @@ class ManagerInterface(asyncvarlink.VarlinkInterface, name="io.sockmgr.Manager")
     def Scale(self, *, service: str, workers: int, relative: bool | None = None) -> int:
         raise NotImplementedError
 
-    @asyncvarlink.varlinkmethod(return_parameter="changes")
-    def Plan(self) -> list[str]:
+    @asyncvarlink.varlinkmethod
+    def Plan(self, *, text: str | None = None, file: str | None = None) -> Plan:
         raise NotImplementedError

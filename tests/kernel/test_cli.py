@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from sockmgr.cli import host
 from sockmgr.core.errors import ConfigError, ControlError, SpawnError
-from tests.kernel.command_line import CONFIG, manager, path, sockmgr
+from tests.kernel.command_line import CONFIG, manager, on_terminal, path, sockmgr
 from tests.kernel.fake_manager import ABORTED, FakeManager, a_verdict, progress, serving
 
 __all__ = ["manager", "path"]  # fixtures
@@ -240,23 +239,6 @@ def test_what_is_piped_is_plain_text(verb: str) -> None:
     result = as_command(*verb.split(), FORCE_COLOR="1")
     assert result.returncode == 0
     assert "\x1b" not in result.stdout + result.stderr
-
-
-def on_terminal(*arguments: str, **environ: str) -> str:
-    main, side = pty.openpty()
-    command = [sys.executable, "-m", "sockmgr", *arguments]
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **environ}
-    with subprocess.Popen(command, stdout=side, stderr=side, env=env) as caller:
-        os.close(side)
-        said = b""
-        while True:
-            try:
-                said += os.read(main, 4096)
-            except OSError:  # EIO: the other side is closed, see pty(7)
-                break
-    os.close(main)
-    assert caller.returncode == 0
-    return said.decode()
 
 
 @pytest.mark.usefixtures("manager")

@@ -1,10 +1,8 @@
-"""`sockmgr check` and `sockmgr run`: what a config or a command line amounts to."""
+"""`sockmgr run`: what a config or a command line amounts to."""
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,58 +11,9 @@ import pytest
 
 from sockmgr.core.config import Config
 from sockmgr.core.model import Delay, Surge
-from tests.kernel.command_line import CONFIG, manager, path, sockmgr
-from tests.kernel.fake_manager import FakeManager
+from tests.kernel.command_line import CONFIG, path, sockmgr
 
-__all__ = ["manager", "path"]  # fixtures
-
-
-def test_check_of_a_good_config_shows_what_a_reload_would_change(
-    manager: FakeManager, tmp_path: Path
-) -> None:
-    (tmp_path / "sockmgr.toml").write_text(CONFIG)
-    result = sockmgr("check")
-    assert result.exit_code == 0
-    for change in manager.plan():
-        assert f"  {change}\n" in result.stdout
-    told = json.loads(sockmgr("check", "--json").stdout)
-    assert told == {"valid": True, "warnings": [], "plan": manager.plan()}
-
-
-@pytest.mark.usefixtures("path")
-def test_check_names_what_loses_requests(tmp_path: Path) -> None:
-    uvicorn = Path(sys.executable).with_name("uvicorn")
-    reloading = CONFIG.replace('"true"', f'"{uvicorn}", "--reload", "app:app"')
-    (tmp_path / "sockmgr.toml").write_text(reloading)
-    assert "--reload: it restarts by itself" in sockmgr("check").stdout
-    assert "--reload" in json.loads(sockmgr("check", "--json").stdout)["warnings"][0]
-
-
-@pytest.mark.usefixtures("path")
-def test_check_needs_no_manager(tmp_path: Path) -> None:
-    (tmp_path / "other.toml").write_text(CONFIG)
-    result = sockmgr("check", "-c", "other.toml")
-    assert result.exit_code == 0
-    assert "valid" in result.stdout
-    assert json.loads(sockmgr("check", "-c", "other.toml", "--json").stdout)["plan"] is None
-
-
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize(
-    "text",
-    [
-        "what is this",
-        "[service.web]\n",
-        CONFIG.replace("listen = ", "lisen = "),
-        CONFIG.replace('"true"', '"no-such-program-of-a-test"'),
-        CONFIG + 'cwd = "/no/such/directory"\n',
-    ],
-)
-def test_check_of_a_bad_config_is_a_config_error(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sockmgr.toml").write_text(text)
-    result = sockmgr("check")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
+__all__ = ["path"]  # fixture
 
 
 @dataclass

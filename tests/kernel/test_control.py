@@ -62,7 +62,13 @@ def test_a_foreign_client_scales_and_plans(path: Path) -> None:
             proxy = protocol.make_proxy(foreign_manager.ManagerInterface)
             assert await proxy.Scale(service="web", workers=3) == {"workers": 3}
             assert await proxy.Scale(service="web", workers=-1, relative=True) == {"workers": 3}
-            assert await proxy.Plan() == {"changes": manager.plan()}
+            told = await proxy.Plan(text="x = 1", file="/shop.toml")
+            assert [change.text for change in told["changes"]] == [
+                change.text for change in manager.answer.changes
+            ]
+            assert [change.old for change in told["changes"]] == ["4", None]
+            assert told["applies"] is True
+            assert manager.planned == [("x = 1", "/shop.toml")]
             transport.close()
         assert manager.scaled == [("web", 3, False), ("web", -1, True)]
 
@@ -188,7 +194,7 @@ def test_a_oneway_call_is_done_and_never_answered(path: Path) -> None:
             client.call(f"{MANAGER}.Nothing", oneway=True)
             client.call(f"{MANAGER}.Status", oneway=True)
             reply = await client.ask(f"{MANAGER}.Plan")
-            assert reply == {"parameters": {"changes": manager.plan()}}
+            assert reply["parameters"] == json.loads(msgspec.json.encode(manager.answer))
             await manager.began.acquire()
             await client.close()
         assert manager.reloads == [("web",)]

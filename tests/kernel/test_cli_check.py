@@ -1,0 +1,167 @@
+"""`sockmgr check`: whether a config can be used, and what it would change in a manager."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sockmgr.core.errors import ControlError
+from sockmgr.core.report import Change, Effect, Kind, Plan
+from sockmgr.core.varlink import LONGEST_CALL
+from tests.kernel.command_line import CONFIG, manager, on_terminal, path, sockmgr
+from tests.kernel.fake_manager import FakeManager
+
+__all__ = ["manager", "path"]  # fixtures
+
+ROLLING = Change(
+    kind=Kind.CHANGE, path="service.web.command", effect=Effect.RELOAD, old='["a"]', new='["b"]',
+    text='! service.web.command ["a"] → ["b"]: rolling reload',
+)  # fmt: skip
+GONE = Change(
+    kind=Kind.REMOVE, path="listen.admin", effect=Effect.LISTENER, old="unix:///run/a",
+    text="- listen.admin unix:///run/a: closed when nothing waits there any more",
+)  # fmt: skip
+
+
+@pytest.fixture
+def config(path: Path) -> Path:
+    found = path.with_name("sockmgr.toml")
+    found.write_text(CONFIG)
+    return found
+
+
+def test_check_shows_each_change_on_a_line_of_its_own(manager: FakeManager, config: Path) -> None:
+    result = sockmgr("check")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "sockmgr.toml is valid: 1 listener, 1 service\n"
+        "  ~ service.web.workers 4 → 6: no restart\n"
+        "  + service.job: 1 worker started\n",
+    )
+    assert manager.planned == [(CONFIG, str(config))]
+
+
+@pytest.mark.usefixtures("config")
+def test_check_says_that_a_reload_starts_new_workers_whatever_changes(manager: FakeManager) -> None:
+    told = sockmgr("check").stderr
+    assert told.startswith('2 changes, none of which needs new workers; "sockmgr reload" takes')
+    assert "starts new workers in any case" in told
+    manager.answer = Plan(changes=(ROLLING,), applies=True)
+    assert sockmgr("check").stderr.startswith('1 change; "sockmgr reload"')
+
+
+@pytest.mark.usefixtures("config")
+def test_check_says_when_nothing_would_change(manager: FakeManager) -> None:
+    manager.answer = Plan(changes=(), applies=True)
+    result = sockmgr("check")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert result.stderr == "nothing would change: this is the config that runs\n"
+
+
+@pytest.mark.usefixtures("config")
+@pytest.mark.parametrize("changes", [(), (ROLLING,)])
+def test_check_says_when_the_manager_reads_another_config(
+    manager: FakeManager, changes: tuple[Change, ...]
+) -> None:
+    manager.answer = Plan(changes=changes, applies=False)
+    told = sockmgr("check").stderr
+    assert told.endswith("reads another config, so a reload does not take this one over\n")
+    assert "sockmgr reload" not in told
+
+
+@pytest.mark.usefixtures("config")
+def test_check_answers_in_json_with_each_change_taken_apart(
+    manager: FakeManager, path: Path
+) -> None:
+    told = json.loads(sockmgr("check", "--json").stdout)
+    assert told == {
+        "valid": True, "config": "sockmgr.toml", "warnings": [], "manager": str(path),
+        "applies": True, "changes": json.loads(msgspec.json.encode(manager.answer.changes)),
+    }  # fmt: skip
+    assert told["changes"][0] == {
+        "kind": "change", "path": "service.web.workers", "effect": "scale", "old": "4", "new": "6",
+        "text": "~ service.web.workers 4 → 6: no restart",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("path")
+def test_check_names_what_loses_requests(config: Path) -> None:
+    uvicorn = Path(sys.executable).with_name("uvicorn")
+    config.write_text(CONFIG.replace('"true"', f'"{uvicorn}", "--reload", "app:app"'))
+    assert "  warning: service.web.command: uvicorn --reload" in sockmgr("check").stdout
+    assert "--reload" in json.loads(sockmgr("check", "--json").stdout)["warnings"][0]
+
+
+@pytest.mark.usefixtures("config")
+def test_check_without_a_manager_says_so_and_judges_the_config_all_the_same() -> None:
+    result = sockmgr("check")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert result.stderr == (
+        'no manager named "shop-of-a-test" is running: nothing to compare with\n'
+    )
+    told = json.loads(sockmgr("check", "--json").stdout)
+    assert (told["valid"], told["manager"], told["changes"]) == (True, None, None)
+
+
+@pytest.mark.usefixtures("config")
+def test_a_manager_that_was_named_and_is_not_there_is_exit_code_3(tmp_path: Path) -> None:
+    result = sockmgr("check", "--control", str(tmp_path / "nobody.sock"))
+    assert result.exit_code == 3
+    assert "is valid" in result.stdout
+    assert "no manager answers" in result.stderr
+
+
+@pytest.mark.usefixtures("config")
+def test_a_manager_that_does_not_answer_the_question_decides_the_exit_code(
+    manager: FakeManager,
+) -> None:
+    manager.error = ControlError("no", do="wait")
+    result = sockmgr("check")
+    assert result.exit_code == 1
+    assert "is valid" in result.stdout
+
+
+def test_a_config_too_long_for_the_manager_is_not_sent(manager: FakeManager, config: Path) -> None:
+    config.write_text(CONFIG + "# long\n" * (LONGEST_CALL // 7))
+    result = sockmgr("check")
+    assert result.exit_code == 1
+    assert "more than the manager" in result.stderr
+    assert manager.planned == []
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is this",
+        "[service.web]\n",
+        CONFIG.replace("listen = ", "lisen = "),
+        CONFIG.replace('"true"', '"no-such-program-of-a-test"'),
+        CONFIG + 'cwd = "/no/such/directory"\n',
+    ],
+)
+def test_a_config_that_cannot_be_used_is_exit_code_2(config: Path, text: str) -> None:
+    config.write_text(text)
+    result = sockmgr("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    result = sockmgr("check", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["valid"]) == (2, False)
+    assert result.stderr.startswith(f"error: {told['error']['what']}")
+
+
+@pytest.mark.usefixtures("config")
+def test_only_a_terminal_gets_colours_one_for_each_mark(manager: FakeManager) -> None:
+    manager.answer = Plan(changes=(*manager.answer.changes, ROLLING, GONE), applies=True)
+    shown = on_terminal("check", NO_COLOR="")
+    for colour, mark in (("36", "~"), ("32", "+"), ("1;33", "!"), ("31", "-")):
+        assert f"\x1b[{colour}m  {mark} " in shown
+    for plain in (on_terminal("check", NO_COLOR="1"), on_terminal("check", TERM="dumb")):
+        assert "\x1b" not in plain
+        assert "! service.web.command" in plain
+    assert "\x1b" not in sockmgr("check").stdout
