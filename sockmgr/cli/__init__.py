@@ -23,6 +23,7 @@ class _Verbs(click.Group):
 
     names = (
         "run", "reload", "status", "scale", "stop", "upgrade", "check", "doctor", "units", "schema",
+        "completions",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

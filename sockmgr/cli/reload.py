@@ -18,7 +18,9 @@ from sockmgr.core.report import Progress, Verdict
 
 
 @click.command("reload")
-@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.argument(
+    "services", nargs=-1, metavar="[SERVICE]...", shell_complete=target.complete_service
+)
 @target.options
 def command(where: target.Target, services: tuple[str, ...]) -> None:
     """Replace the workers of each SERVICE (default: all) without losing a request.

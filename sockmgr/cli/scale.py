@@ -12,7 +12,7 @@ from sockmgr.cli import target
 
 # Without ignore_unknown_options, -1 would be taken for an option.
 @click.command("scale", context_settings={"ignore_unknown_options": True})
-@click.argument("service")
+@click.argument("service", shell_complete=target.complete_service)
 @click.argument("workers", metavar="N|+N|-N")
 @target.options
 def command(where: target.Target, service: str, workers: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr.client import Client, find_control
-from sockmgr.core.errors import ConfigError
+from sockmgr.core.errors import ConfigError, SockmgrError
 
 if TYPE_CHECKING:
     from sockmgr.core.config import Config
 
 DEFAULT_CONFIG = "sockmgr.toml"
+COMPLETION_TIMEOUT = 1.0  # a person waits, and the names in the config will do
 
 
 class Duration(click.ParamType[float]):
@@ -82,7 +83,7 @@ def options(verb: Callable[..., None]) -> Callable[..., None]:
     """Give `verb` the shared options; it is called with a Target first."""
 
     @click.option("-c", "--config", type=click.Path(path_type=Path), help="Its config file.")
-    @click.option("--control", metavar="PATH", help="Its control socket.")
+    @click.option("--control", type=click.Path(), metavar="PATH", help="Its control socket.")
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @click.option("--timeout", type=Duration(), help="Wait no longer than this.")
     @functools.wraps(verb)
@@ -98,6 +99,32 @@ def options(verb: Callable[..., None]) -> Callable[..., None]:
         verb(target, *arguments, **others)
 
     return with_target
+
+
+def complete_service(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the services that a shell may complete: those that run, or those of the config."""
+    given = context.params.get(parameter.name or "") or ()
+    known = _running(context.params) or _configured(context.params)
+    return [name for name in known if name.startswith(incomplete) and name not in given]
+
+
+def _running(params: Mapping[str, Any]) -> list[str]:
+    config, control = params.get("config"), params.get("control")
+    where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)
+    try:
+        return list(where.client().status().services)
+    except SockmgrError:  # nobody can be told anything while a line is being completed
+        return []
+
+
+def _configured(params: Mapping[str, Any]) -> list[str]:
+    try:
+        found = read_config(params.get("config") or Path(DEFAULT_CONFIG))
+    except SockmgrError:
+        return []
+    return [service.name for service in found.services]
 
 
 def narrate(text: str) -> None:
