@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from sockmgr.systemd import LONGEST_STATUS, Notifier
+from sockmgr.systemd import Notifier
+from sockmgr.systemd.notifier import LONGEST_STATUS
 from tests.kernel.fake_systemd import FakeSystemd
 
 pytest.importorskip("systemd", reason="python-systemd is not installed")

@@ -1,4 +1,4 @@
-"""Our side of systemd, through python-systemd: the sockets it passed, and what it is told.
+"""What systemd is told about the manager: sd_notify(3).
 
 Every message comes from the manager's own process, so that NotifyAccess=main is enough.
 """
@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from sockmgr.core.errors import ListenError, SockmgrError
+from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Verdict
 from sockmgr.log import Log
+from sockmgr.systemd.channel import Channel
 
 log = Log("sockmgr")
 
-FIRST = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 GRACE = 5.0  # seconds from a deadline of ours to the end of what it kills
 LONGEST_STATUS = 2000  # bytes: PID 1 drops a message of more than 4096 (NOTIFY_BUFFER_MAX)
 SHORTEST_PING = 0.01  # seconds: a mistaken WATCHDOG_USEC=1 must not keep a processor busy
 BARRIER_TIMEOUT = 2.0
 COMMITTED = "reload committed"
-INSTALL = "install it: pip install 'sockmgr[systemd]', or the package python3-systemd"
 
 
 class Subject(Protocol):
@@ -49,7 +47,7 @@ class Notifier:
     def __init__(self, subject: Subject, environ: Mapping[str, str] = os.environ) -> None:
         """Raise SockmgrError if systemd waits for messages that cannot be sent."""
         self._subject = subject
-        self._channel = _Channel() if environ.get("NOTIFY_SOCKET") else None
+        self._channel = Channel() if environ.get("NOTIFY_SOCKET") else None
         self._ping_every = _ping_every(environ)
         self._timer: asyncio.TimerHandle | None = None
         self._served = self._stopping = False
@@ -58,11 +56,6 @@ class Notifier:
         self._outcome = self._told = self._flaw = ""
         self._errno = 0
         self._extended_to = 0.0
-
-    @property
-    def store(self) -> FdStore | None:
-        """What holds descriptors beyond our death, if systemd does."""
-        return FdStore(self._channel) if self._channel else None
 
     def serving(self) -> None:
         """Everything serves for the first time."""
@@ -192,43 +185,6 @@ class Notifier:
         return _one_line(line or self._outcome)
 
 
-class _Channel:
-    """The way to NOTIFY_SOCKET. A systemd that does not listen does not stop the manager."""
-
-    def __init__(self) -> None:
-        self._daemon = _python_systemd(
-            "NOTIFY_SOCKET is set: systemd waits for messages",
-            means="nothing was started: it would wait for READY=1 in vain",
-            do=f"{INSTALL}; if no systemd waits, unset NOTIFY_SOCKET",
-        )
-        self._broken = False
-
-    def send(self, message: str, fds: Sequence[int] = ()) -> bool:
-        """Send one message; return whether it was sent."""
-        try:
-            sent = bool(self._daemon.notify(message, fds=list(fds)))
-        except OSError as error:
-            if not self._broken:
-                log.warning("systemd cannot be told", error=error.strerror)
-            sent = False
-        self._broken = not sent
-        return sent
-
-    def wait_until_read(self, timeout: float) -> bool:
-        """Wait until all that was sent before has been read: sd_notify_barrier(3)."""
-        read_end, write_end = os.pipe()
-        try:
-            try:
-                sent = self.send("BARRIER=1", [write_end])  # alone, and with one descriptor
-            finally:
-                os.close(write_end)
-            poll = select.poll()
-            poll.register(read_end, 0)  # POLLHUP: the reader has closed the last copy
-            return sent and bool(poll.poll(timeout * 1000))
-        finally:
-            os.close(read_end)
-
-
 def _ping_every(environ: Mapping[str, str]) -> float:
     """Return half of the watchdog's interval, in seconds; 0 without one: sd_watchdog_enabled(3)."""
     text = environ.get("WATCHDOG_USEC", "")
@@ -253,92 +209,3 @@ def _one_line(text: str) -> str:
     words = " ".join(text.split())
     shown = "".join(c if c.isprintable() else "?" for c in words).encode()
     return shown[:LONGEST_STATUS].decode(errors="ignore")
-
-
-# --- Descriptors from systemd --------------------------------------------------------------------
-
-
-class FdStore:
-    """The file descriptor store of our unit, sd_pid_notify_with_fds(3). Outlives the manager."""
-
-    def __init__(self, channel: _Channel) -> None:
-        self._channel = channel
-
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Hold duplicates of `fds` under `name`, beside what is held there."""
-        # Without FDPOLL=0 what hangs up is dropped, and nobody would hear that a worker died.
-        self._channel.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds)
-
-    def forget(self, name: str) -> None:
-        """Hold nothing under `name` any more."""
-        self._channel.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
-
-
-def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, list[int]]:
-    """Return the descriptors meant for this process, by name; the caller owns them.
-
-    Sockets of units have their FileDescriptorName=, what was stored has its FDNAME. The order
-    within one name is systemd's, between names it is undefined. Raises SockmgrError.
-    """
-    if environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    count = _count(environ.get("LISTEN_FDS", ""))
-    for fd in range(FIRST, FIRST + count):
-        _check_open(fd, count)
-    passed: dict[str, list[int]] = {}
-    for fd, name in _names(environ).items():
-        os.set_inheritable(fd, False)
-        passed.setdefault(name, []).append(fd)
-    return passed
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise ListenError(
-            f"LISTEN_FDS={text!r} is not a number",
-            means="nothing was started",
-            do="start sockmgr by a .socket unit, or without LISTEN_FDS and LISTEN_PID",
-        )
-    return int(text)
-
-
-def _check_open(fd: int, count: int) -> None:
-    try:
-        os.fstat(fd)
-    except OSError as error:
-        raise ListenError(
-            f"LISTEN_FDS={count} but descriptor {fd} is not open",
-            means="nothing was started: a socket would be missing",
-            do="look for a wrapper between systemd and sockmgr that closes descriptors",
-        ) from error
-
-
-def _names(environ: Mapping[str, str]) -> dict[int, str]:
-    daemon = _python_systemd(
-        "systemd passed sockets",
-        means="nothing was started; the sockets stay open in systemd",
-        do=INSTALL,
-    )
-    try:
-        names: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
-    except OSError as error:  # EINVAL: not one name for each, sd_listen_fds_with_names(3)
-        raise ListenError(
-            f"LISTEN_FDS={environ['LISTEN_FDS']} and LISTEN_FDNAMES="
-            f"{environ.get('LISTEN_FDNAMES', '')} cannot be used: {error.strerror}",
-            means="nothing was started",
-            do="look for a wrapper between systemd and sockmgr that changes them",
-        ) from error
-    return names
-
-
-def _python_systemd(why: str, *, means: str, do: str) -> Any:
-    """Return systemd.daemon, of an extra that is needed under systemd only. Raises SockmgrError."""
-    try:
-        from systemd import daemon  # noqa: PLC0415
-    except ImportError as error:
-        raise SockmgrError(
-            f"{why}, but python-systemd is not installed",
-            means=means,
-            do=do,
-        ) from error
-    return daemon
