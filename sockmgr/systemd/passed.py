@@ -12,22 +12,31 @@ from sockmgr.systemd.channel import INSTALL, python_systemd
 FIRST = 3  # SD_LISTEN_FDS_START
 
 
-def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """Return the sockets meant for this process, by FileDescriptorName=; the caller owns them.
+def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, list[int]]:
+    """Return all descriptors meant for this process, of whatever kind, by name.
 
-    The order within one name is systemd's, between names it is undefined. Raises SockmgrError.
+    Those of units have their FileDescriptorName=, those of the fd store the name they were kept
+    under. The order within one name of units is systemd's; any other order is undefined. The caller
+    owns them; they are close-on-exec. Raises SockmgrError.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = _count(environ.get("LISTEN_FDS", ""))
     for fd in range(FIRST, FIRST + count):
         _check_open(fd, count)
-    sockets: dict[str, list[socket.socket]] = {}
-    for fd, name in _names(environ).items():
-        sock = socket.socket(fileno=fd)
-        sock.set_inheritable(False)
-        sockets.setdefault(name, []).append(sock)
-    return sockets
+    found: dict[str, list[int]] = {}
+    for fd, name in sorted(_names(environ).items()):
+        os.set_inheritable(fd, False)
+        found.setdefault(name, []).append(fd)
+    return found
+
+
+def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
+    """Return the same as sockets, for who knows that they all are; the caller owns them."""
+    return {
+        name: [socket.socket(fileno=fd) for fd in fds]
+        for name, fds in passed_descriptors(environ).items()
+    }
 
 
 def _count(text: str) -> int:
