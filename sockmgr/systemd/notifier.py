@@ -15,6 +15,8 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Verdict
 from sockmgr.log import Log
 from sockmgr.systemd.channel import Channel
+from sockmgr.systemd.store import FdStore
+from sockmgr.systemd.unit import fd_store_max
 
 log = Log("sockmgr")
 
@@ -48,6 +50,7 @@ class Notifier:
         """Raise SockmgrError if systemd waits for messages that cannot be sent."""
         self._subject = subject
         self._channel = Channel() if environ.get("NOTIFY_SOCKET") else None
+        self._store = _store(self._channel, environ)
         self._ping_every = _ping_every(environ)
         self._timer: asyncio.TimerHandle | None = None
         self._served = self._stopping = False
@@ -56,6 +59,11 @@ class Notifier:
         self._outcome = self._told = self._flaw = ""
         self._errno = 0
         self._extended_to = 0.0
+
+    @property
+    def store(self) -> FdStore | None:
+        """What holds descriptors for the next manager, if systemd does that for our unit."""
+        return self._store
 
     def serving(self) -> None:
         """Everything serves for the first time."""
@@ -180,9 +188,15 @@ class Notifier:
 
     def _status(self) -> str:
         line = self._subject.headline()
-        if line and self._outcome:
-            return _one_line(f"{line} ({self._outcome})")
-        return _one_line(line or self._outcome)
+        remarks = "; ".join(filter(None, [self._outcome, self._store.flaw if self._store else ""]))
+        if line and remarks:
+            return _one_line(f"{line} ({remarks})")
+        return _one_line(line or remarks)
+
+
+def _store(channel: Channel | None, environ: Mapping[str, str]) -> FdStore | None:
+    limit = fd_store_max(environ) if channel else 0
+    return FdStore(channel, limit) if channel and limit != 0 else None
 
 
 def _ping_every(environ: Mapping[str, str]) -> float:
