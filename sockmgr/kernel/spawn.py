@@ -81,7 +81,7 @@ def spawn(launch: Launch) -> int:
             argv[0],
             argv,
             env,
-            file_actions=_file_actions(launch),
+            file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
             setpgroup=0,
             # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
             setsigdef=signal.valid_signals(),
@@ -110,13 +110,15 @@ def close_on_exec_all() -> None:
 # --- Descriptors -------------------------------------------------------------------------------
 
 
-def _file_actions(launch: Launch) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
-    """Put each descriptor in its place, those that stand in another's place by way of a free one.
+def file_actions(
+    fds: Sequence[int], *, stdout: int = 1, stderr: int = 2
+) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+    """Put `fds` in places 3, 4, ..., those that stand in another's place by way of a free one.
 
     A free number may be in use in the manager: everything there is close-on-exec anyway.
     """
-    wanted = [(launch.stdout, 1), (launch.stderr, 2), *zip(launch.fds, itertools.count(3))]
-    top = 3 + len(launch.fds)
+    wanted = [(stdout, 1), (stderr, 2), *zip(fds, itertools.count(3))]
+    top = 3 + len(fds)
     sources = {source for source, _ in wanted}
     free = (number for number in itertools.count(top) if number not in sources)
     moved = dict(zip(sorted(fd for fd in sources if fd < top), free, strict=False))
