@@ -20,6 +20,7 @@ from sockmgr.core.config import Config
 from sockmgr.core.model import State, WorkerId
 from sockmgr.core.snapshot import ServiceSnapshot, Snapshot, WorkerSnapshot
 from sockmgr.kernel.process import Process, start_time
+from sockmgr.kernel.queues import inode
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.running import Survivor
@@ -28,6 +29,7 @@ from sockmgr.service import Service
 log = Log("sockmgr")
 
 STATE = "@state"
+LIFELINE = "@lifeline"  # whose end tells the guard that nobody can come back
 _FOUND = object()  # what a name stands for that a predecessor left
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -36,7 +38,7 @@ class Store(Protocol):
     """What holds descriptors beyond our death."""
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Hold duplicates of `fds`, which are borrowed, under `name`."""
+        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there."""
 
     def forget(self, name: str) -> None:
         """Hold nothing under `name` any more."""
@@ -95,18 +97,20 @@ class Will:
     def __init__(self, store: Store, state: Memory, held: Iterable[str]) -> None:
         """Know that the store holds something under these names already, from a predecessor."""
         self._store, self._state = store, state
-        # A plain name is a socket unit's, and not in the store.
-        self._held: dict[str, object] = {name: _FOUND for name in held if set(name) & set("@#")}
+        self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
         self._written: Snapshot | None = None
 
-    def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
-        """Make the store and the state agree with what runs."""
-        wanted = dict(_holdings(self._state, listeners, services.values()))
+    def update(
+        self,
+        config: Config,
+        listeners: Listeners,
+        services: Mapping[str, Service],
+        lifeline: int = -1,
+    ) -> None:
+        """Make the store and the state agree with what runs; all descriptors are borrowed."""
+        wanted = self._holdings(listeners, services, lifeline)
         for name, (identity, fds) in wanted.items():
-            held = self._held.get(name)
-            if held not in (identity, _FOUND):
-                if held:
-                    self._store.forget(name)
+            if self._held.get(name) not in (identity, _FOUND):
                 self._store.keep(name, fds)
             self._held[name] = identity
         state = _snapshot(config, listeners, services.values())
@@ -116,45 +120,43 @@ class Will:
         self._forget(self._held.keys() - wanted.keys())
 
     def descriptors(
-        self, listeners: Listeners, services: Mapping[str, Service]
+        self, listeners: Listeners, services: Mapping[str, Service], lifeline: int = -1
     ) -> dict[str, tuple[int, ...]]:
         """Return everything by name, borrowed, for this process itself as new code."""
-        found = {
-            name: fds for name, (_, fds) in _holdings(self._state, listeners, services.values())
-        }
+        wanted = self._holdings(listeners, services, lifeline)
+        found = {name: fds for name, (_, fds) in wanted.items()}
         for listener in listeners.all:
             passed = listener.queues[: listener.passed]
             found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
         return found
 
-    @property
-    def written(self) -> int:
-        """The memfd, borrowed, that holds the state written last."""
-        return self._state.latest
-
     def revoke(self) -> None:
         """Leave nothing to anybody: all has ended."""
         self._forget(set(self._held))
+
+    def _holdings(
+        self, listeners: Listeners, services: Mapping[str, Service], lifeline: int
+    ) -> dict[str, tuple[object, tuple[int, ...]]]:
+        """Return by name what a descriptor is, so that another one is noticed, and the numbers."""
+        found: dict[str, tuple[object, tuple[int, ...]]] = {
+            STATE: (self._state.fds, self._state.fds)
+        }
+        if lifeline >= 0:
+            found[LIFELINE] = (os.fstat(lifeline).st_ino, (lifeline,))
+        for listener in listeners.all:
+            for n, queue in enumerate(listener.queues):
+                if n >= listener.passed:  # systemd holds what it passed
+                    found[f"{listener.listen.name}#{n}"] = (inode(queue), (queue.fileno(),))
+        for service in services.values():
+            for running in service.running.values():
+                identity = (running.process.pid, running.process.started)
+                found[running.name] = (identity, running.descriptors)
+        return found
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
             self._store.forget(name)
             del self._held[name]
-
-
-def _holdings(
-    state: Memory, listeners: Listeners, services: Iterable[Service]
-) -> Iterable[tuple[str, tuple[object, tuple[int, ...]]]]:
-    yield STATE, (state.fds, state.fds)
-    for listener in listeners.all:
-        inodes = listener.written().inodes
-        for n, queue in enumerate(listener.queues):
-            if n >= listener.passed:  # systemd holds what it passed
-                yield f"{listener.listen.name}#{n}", (inodes[n], (queue.fileno(),))
-    for service in services:
-        for running in service.running.values():
-            process = running.process
-            yield running.name, ((process.pid, process.started), running.descriptors)
 
 
 def _snapshot(config: Config, listeners: Listeners, services: Iterable[Service]) -> Snapshot:
@@ -182,12 +184,15 @@ class Estate:
     state: Snapshot | None = None
     flaw: str = ""
     serial: int = 0
+    names: frozenset[str] = frozenset()  # what the store holds
     _memfds: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, descriptors: dict[str, list[int]]) -> Estate:
         """Read the state that is among these descriptors, if there is one."""
-        estate = cls(descriptors, _memfds=descriptors.get(STATE, []))
+        # A plain name is that of a socket unit, which holds its sockets itself.
+        names = frozenset(name for name in descriptors if set(name) & set("@#"))
+        estate = cls(descriptors, names=names, _memfds=descriptors.get(STATE, []))
         written = [_read(fd) for fd in estate._memfds]
         try:
             found = snapshot.latest(written)

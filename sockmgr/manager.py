@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sockmgr import upgrade
 from sockmgr.control import ControlServer
 from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
@@ -23,7 +22,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
-from sockmgr.handoff import Estate, Nobody, Will, check
+from sockmgr.handoff import Estate, Nobody, check
 from sockmgr.kernel.process import (
     become_subreaper,
     can_restore_priority,
@@ -40,7 +39,9 @@ from sockmgr.resolve import resolve, warnings
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.status import status_of
-from sockmgr.systemd import Notifier, passed_descriptors
+from sockmgr.succession import CONTROL, Succession
+from sockmgr.systemd import Ending, Notifier, ending, passed_descriptors
+from sockmgr.upgrade import inherited
 from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
@@ -50,7 +51,6 @@ ASKED_BY = (
     signal.SIGTTOU,
 )  # fmt: skip
 Source = Callable[[], Config]
-_CONTROL = "@control"
 # Opens or adopts the listeners, and returns what starts or adopts the workers.
 _Begin = Callable[[Estate], Callable[[], None]]
 
@@ -70,7 +70,7 @@ def run(
     become_subreaper()
     try:
         # Before any descriptor of our own could pass for one of systemd's.
-        passed = upgrade.inherited() or passed_descriptors()
+        passed = inherited() or passed_descriptors()
         return asyncio.run(Manager(source, control, sink, timeout).run(passed))
     finally:
         sink.close()
@@ -97,7 +97,6 @@ class Manager:
         self._systemd = Notifier(self._vitals)
         self._stopping = self._gave_up = False
         self._leaving = ""
-        self._proof = upgrade.Proof(sink)
         self._warned: set[str] = set()
 
     async def run(self, passed: dict[str, list[int]]) -> int:
@@ -120,7 +119,7 @@ class Manager:
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
         estate = Estate.of(passed)
         begin = self._resume if estate.state else self._begin()
-        await self._server.open(next(iter(passed.pop(_CONTROL, ())), None))
+        await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         try:
             await self._serve(estate, begin)
         finally:
@@ -129,7 +128,9 @@ class Manager:
 
     async def _serve(self, estate: Estate, begin: _Begin) -> None:
         loop = asyncio.get_running_loop()
-        held = set(estate.descriptors)
+        if store := self._systemd.store:
+            store.inherit({name: estate.descriptors[name] for name in estate.names})
+        self._succession = Succession(estate, store or Nobody(), self._sink, self._changed)
         start = begin(estate)
         mailbox = Mailbox(self._notify_path, self._services.values)
         loop.add_reader(mailbox, mailbox.deliver)
@@ -143,12 +144,13 @@ class Manager:
             async with asyncio.TaskGroup() as self._tasks:
                 self._watch_signals(loop)
                 start()
-                self._will = Will(self._systemd.store or Nobody(), estate.memory(), held)
+                if self._systemd.store:
+                    self._succession.watch_over()
                 estate.close()
                 self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
-            self._will.revoke()
+            self._succession.end()
         finally:
             loop.remove_reader(mailbox)
             mailbox.close()
@@ -298,10 +300,10 @@ class Manager:
     async def upgrade(self) -> None:
         """Prove new code of the manager in a child; it takes over in place, soon after."""
         self._refuse_if_stopping()
-        if self._proof.pid:
+        if self._succession.under_way:
             raise ControlError("an upgrade is under way", means="nothing else was begun")
         self._changed()
-        await self._proof.take(self._will.written)
+        await self._succession.prove()
         self._refuse_if_stopping()
         self._leaving = "the manager is being upgraded"
         self._tasks.create_task(self._hand_over(), name="hand over")
@@ -315,16 +317,24 @@ class Manager:
         control = await self._server.hand_over()
         self._changed()
         log.info("upgrading", pid=os.getpid())
-        self._sink.close()
-        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
-        found = self._will.descriptors(self._listeners, self._services)
         try:
-            upgrade.become({_CONTROL: (control.fileno(),), **found})
+            self._succession.become_new(control, self._listeners, self._services)
         except OSError as error:  # it was there when it was proven
             log.error("cannot become the new version", error=error.strerror)
             self._leaving = ""
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_BY)
             await self._server.open(control.detach())
+
+    async def _end(self) -> None:
+        """Do what systemd sent us SIGTERM for: stop, or make way for the next manager."""
+        if self._systemd.store is None or ending() is not Ending.RESTART:
+            await self.stop(now=False)
+            return
+        self._leaving = "the manager is being restarted"
+        log.info("leaving", pid=os.getpid(), workers="go on, for the next manager")
+        await self._server.close()
+        self._changed()
+        self._systemd.close()
+        self._succession.leave()
 
     # --- Services --------------------------------------------------------------------------------
 
@@ -379,7 +389,7 @@ class Manager:
     def _changed(self) -> None:
         self._close_unused()
         self._systemd.changed()
-        self._will.update(self._config, self._listeners, self._services)
+        self._succession.update(self._config, self._listeners, self._services)
 
     def _close_unused(self) -> None:
         """Close the listeners that are no longer configured once no generation uses them."""
@@ -396,7 +406,7 @@ class Manager:
     def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         asked: dict[signal.Signals, Callable[[], Coroutine[None, None, None]]] = {
             signal.SIGHUP: self._reload_all,
-            signal.SIGTERM: lambda: self.stop(now=False),
+            signal.SIGTERM: self._end,
             signal.SIGINT: lambda: self.stop(now=self._stopping),
             signal.SIGQUIT: lambda: self.stop(now=True),
             signal.SIGUSR2: self._upgrade,
@@ -437,7 +447,7 @@ class Manager:
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
         known = {pid for service in self._services.values() for pid in service.pids}
-        known.add(self._proof.pid)
+        known |= set(self._succession.pids)
         reaped = reap_strays(known)
         for pid, status in reaped:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))

@@ -165,7 +165,7 @@ def _read(fds: Iterable[int]) -> Snapshot | None:
     except SnapshotError as error:
         log.error("the state cannot be used", error=error.what)
         return None
-    return found
+    return found.state if found else None
 
 
 # --- Performing ----------------------------------------------------------------------------------

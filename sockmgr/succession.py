@@ -1,0 +1,101 @@
+"""How one manager follows another: what is kept for the next one, and how this one becomes it.
+
+Owns the guard and the will. Whoever dies, leaves or is replaced leaves the same behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Mapping
+
+from sockmgr.core.config import Config
+from sockmgr.core.errors import SpawnError
+from sockmgr.guard import Guard
+from sockmgr.handoff import LIFELINE, Estate, Store, Will
+from sockmgr.listeners import Listeners
+from sockmgr.log import Log
+from sockmgr.output import Sink
+from sockmgr.service import Service
+from sockmgr.upgrade import Proof, become
+
+log = Log("sockmgr")
+
+CONTROL = "@control"
+
+
+class Succession:
+    """What goes on after this manager, while it runs. Call `update` whenever something changed."""
+
+    def __init__(
+        self, estate: Estate, store: Store, sink: Sink, changed: Callable[[], None]
+    ) -> None:
+        """Take over from `estate`; `changed` is called when there is something new to keep."""
+        self._sink, self._changed = sink, changed
+        self._memory = estate.memory()
+        self._guard = Guard()
+        if lifeline := estate.descriptors.pop(LIFELINE, []):
+            self._guard.adopt(socket.socket(fileno=lifeline[0]))
+        self._will = Will(store, self._memory, estate.names)
+        self._proof = Proof(sink)
+
+    @property
+    def pids(self) -> Collection[int]:
+        """Children of ours that are nobody's workers."""
+        return {self._proof.pid, self._guard.pid}
+
+    @property
+    def under_way(self) -> bool:
+        """Whether new code is being proven."""
+        return bool(self._proof.pid)
+
+    def watch_over(self) -> None:
+        """Have a guard, now and always: it ends the workers when no manager can come back."""
+        if self._guard.fileno() < 0:
+            try:
+                self._guard.start(self._memory.fds)
+            except SpawnError as error:
+                log.error("no guard", error=error.what)
+                return
+        asyncio.get_running_loop().add_reader(self._guard.fileno(), self._on_guard_gone)
+
+    def _on_guard_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._guard.fileno())
+        self._guard.close()
+        log.warning("guard ended; there is a new one")
+        self.watch_over()
+        self._changed()
+
+    def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
+        """Keep what there is now for the next manager."""
+        self._will.update(config, listeners, services, self._guard.fileno())
+
+    async def prove(self) -> None:
+        """Return when new code has read our state; raise ControlError if it cannot."""
+        await self._proof.take(self._memory.latest)
+
+    def become_new(
+        self, control: socket.socket, listeners: Listeners, services: Mapping[str, Service]
+    ) -> None:
+        """Become the new code, which goes on listening at `control`. Returns by OSError only."""
+        descriptors = self._will.descriptors(listeners, services, self._guard.fileno())
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._sink.close()
+        try:
+            become({CONTROL: (control.fileno(),), **descriptors})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def leave(self) -> None:
+        """End here and now, as death would, so that the next manager takes over."""
+        self._sink.close()
+        os._exit(0)
+
+    def end(self) -> None:
+        """Leave nothing to anybody: all workers have ended."""
+        if self._guard.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._guard.fileno())
+        self._guard.dismiss()
+        self._will.revoke()
