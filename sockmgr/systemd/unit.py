@@ -49,11 +49,13 @@ def fd_store_max(environ: Mapping[str, str] = os.environ) -> int | None:
 def _ask(unit: Unit, *question: str) -> str:
     """Return what systemctl answers; nothing if it cannot."""
     whose = "--user" if unit.of_user else "--system"
+    # It would speak to NOTIFY_SOCKET as well, and be refused.
+    ours = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
     try:
         return subprocess.run(
             ["systemctl", whose, "--no-pager", *question], capture_output=True, text=True,
             timeout=TIMEOUT, check=True, stdin=subprocess.DEVNULL, errors="replace",
-            env={**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
+            env={**ours, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -38,6 +38,9 @@ fi
 system=/usr/lib/systemd/system
 cp -P $system/*.target $system/systemd-journald*.service $system/systemd-journald*.socket units
 ln -s ../systemd-journald.service units/sysinit.target.wants
+# Without D-Bus systemd answers nobody but root.
+cp -P $system/dbus.service $system/dbus.socket units
+ln -s ../dbus.socket units/sockets.target.wants
 ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket units/sockets.target.wants
 mount --bind units $system
 for generators in system-generators system-environment-generators; do
