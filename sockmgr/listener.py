@@ -186,12 +186,17 @@ class Listener:
 
     @property
     def left(self) -> Mapping[int, int]:
-        """Lease -> how many wait there, for sockets that were open before us; the fullest first."""
-        waiting = {n: queues.queued(queue) for n, queue in enumerate(self.queues)}
-        if self._pool is None or len(waiting) == 1:
+        """Lease -> how many wait there, for sockets that were open before us; the fullest first.
+
+        An empty queue to which nobody is on the way is not among them, unless fed. Takes 30 ms.
+        """
+        if self._pool is None or len(self._pool) == 1:
             return {}
-        # The one that is fed may just have been emptied.
-        return dict(sorted(waiting.items(), key=lambda item: (-item[1], item[0] not in self.fed)))
+        steering.settle()  # from now on handshakes begin in the fed queue only
+        begun = handshakes.under_way(self.queues[0])
+        waiting = {n: queues.queued(queue) for n, queue in enumerate(self.queues)}
+        left = {n: count for n, count in waiting.items() if count or begun or n in self.fed}
+        return dict(sorted(left.items(), key=lambda item: (-item[1], item[0] not in self.fed)))
 
     def take_peak(self) -> int:
         """Return the highest sample since the last call, and forget it."""

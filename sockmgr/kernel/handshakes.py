@@ -43,6 +43,16 @@ def half_open(family: int, port: int) -> frozenset[Handshake]:
         )
 
 
+def under_way(queue: socket.socket) -> bool:
+    """Tell whether anybody may have begun a handshake at the address of `queue`."""
+    if queue.type != socket.SOCK_STREAM:
+        return False
+    try:
+        return bool(half_open(queue.family, queue.getsockname()[1]))
+    except OSError:  # no sock_diag, so nobody knows
+        return True
+
+
 def still_open(handshakes: Collection[Handshake]) -> frozenset[Handshake]:
     """Return those of `handshakes` that are still half-open: state and cookie are the same."""
     with _connect() as netlink:

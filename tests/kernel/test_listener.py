@@ -301,6 +301,18 @@ def test_the_queue_that_most_connections_went_to_before_is_the_one_that_is_fed()
             take(before, 0)
 
 
+def test_no_queue_counts_as_filled_by_others_if_nobody_is_in_it_or_on_the_way() -> None:
+    """Else a reload right after the start finds none that it may use."""
+    with opened(tcp()) as before:
+        before.feed({2: 1})
+        socks = [queue.dup() for queue in before.queues]
+        with contextlib.closing(Listener.adopt(tcp(), socks)) as after:
+            assert after.left == {0: 0}
+            with socket.socket() as client:
+                hold_handshake(client, after.queues[0].getsockname())
+                assert after.left == {0: 0, 1: 0, 2: 0}
+
+
 def test_a_listener_of_our_own_has_no_queue_that_others_filled() -> None:
     with opened(tcp()) as listener, connect(listener):
         assert listener.left == {}
