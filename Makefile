@@ -3,11 +3,16 @@
 BIN = .venv/bin
 EXAMPLE ?= asgi
 
-.PHONY: help run test lint demo bench clean
+# Debian 12 has 252; it is tested, too.
+SYSTEMD ?= 254 257 262
+
+.PHONY: help run test test-systemd-matrix lint demo bench clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
 	@echo 'make test   check style, types and layers, then run every test'
+	@echo 'make test-systemd-matrix'
+	@echo '            tests/systemd on other versions of systemd, from Debian; as root'
 	@echo 'make demo   reload a service under load and count what was lost'
 	@echo 'make bench  measure reloads beside other tools'
 	@echo 'make lint   style, types and layers only'
@@ -31,6 +36,9 @@ test: .venv/.test
 	[ $$status -eq 0 ] || echo 'make test: failed; see lint or pytest above'; \
 	exit $$status
 
+test-systemd-matrix: .venv/.test
+	@$(BIN)/python -m tests.systemd.matrix $(SYSTEMD)
+
 lint: .venv/.test
 	@status=0; \
 	for check in 'ruff check .' 'ruff format --check .' mypy lint-imports; do \
@@ -45,7 +53,7 @@ bench: .venv/.bench
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: set up again only when the dependencies change.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
+import re
 import select
 import shutil
 import signal
@@ -28,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOT = Path(__file__).with_name("boot.sh")
 PYTHON = "/srv/base/bin/python3"  # inside
 BOOT_TIMEOUT = 30.0
-# A directory with the unpacked packages systemd, libsystemd-shared, libsystemd0 and libudev1 of
-# another version, all below usr/: that one is booted.
+# A directory with the unpacked packages of another systemd and of what it needs that is newer
+# than ours, all below usr/: that one is booted.
 LAYER = "SOCKMGR_TEST_SYSTEMD"
 _PREFIX = "sockmgr-machine-"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -52,11 +54,24 @@ def why_impossible() -> str:
     return tried.stderr.strip()
 
 
+def judging(*argv: str) -> Sequence[str]:
+    """Return the command that runs `argv`, a tool of the systemd that is booted, without a machine.
+
+    Needs root if that is not our own.
+    """
+    if not (layer := os.environ.get(LAYER)):
+        return argv
+    script = 'mount -t overlay -o "lowerdir=$0/usr:/usr" overlay /usr && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, layer, *argv]
+
+
 class Machine:
     """One booted systemd: PID 1 of its own namespaces. Leaving it ends all that is in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: str | None = None) -> None:
+        """Take the systemd of this layer, "" being our own; by default what LAYER says."""
         _sweep()
+        self._other = os.environ.get(LAYER, "") if layer is None else layer
         self.shared = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
         self.shared.chmod(0o755)
         self._console = b""
@@ -107,6 +122,12 @@ class Machine:
         """Run systemctl inside."""
         return self.run("systemctl", *argv, check=check)
 
+    @functools.cached_property
+    def version(self) -> int:
+        """The version of the systemd that runs here, for tests that need a later one."""
+        told = self.systemctl("show", "--value", "--property=Version").stdout
+        return int(re.split(r"\D", told, maxsplit=1)[0])
+
     def property(self, unit: str, name: str) -> str:
         """Return one property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", unit).stdout.strip()
@@ -153,7 +174,7 @@ class Machine:
             "BASE": sys.base_prefix,
             "SITE": sysconfig.get_path("platlib"),
             "CHECKOUT": str(ROOT),
-            "LAYER": os.environ.get(LAYER, ""),
+            "LAYER": self._other,
         }
 
     def _await_ready(self, notify: socket.socket) -> None:

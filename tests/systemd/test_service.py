@@ -161,8 +161,8 @@ def test_a_reload_for_which_systemd_passed_too_few_queues_fails_and_what_served_
 
 
 def test_notify_reload_waits_until_the_new_version_serves(machine: Machine) -> None:
-    if _version(machine) < 253:
-        pytest.skip("this systemd does not know Type=notify-reload")
+    if machine.version < 253:
+        pytest.skip(f"systemd {machine.version} does not know Type=notify-reload")
     site = Site(machine, HTTP)
     site.install(notify_reload=True)
     site.start()
@@ -313,10 +313,6 @@ def test_a_machine_leaves_no_process_no_mount_no_cgroup_and_no_file(machine: Mac
 
 
 # --- Helpers -------------------------------------------------------------------------------------
-
-
-def _version(machine: Machine) -> int:
-    return int(machine.systemctl("--version").stdout.split()[1])
 
 
 def _install_shipped(machine: Machine, *names: str) -> None:
