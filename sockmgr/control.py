@@ -8,13 +8,10 @@ it has begun. https://varlink.org has the protocol.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import select
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -24,6 +21,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import Plan, Progress, Status, Verdict
 from sockmgr.kernel.claim import Claim, credentials
 from sockmgr.log import Log
+from sockmgr.peer import Dropped, Limits, Peer, dismiss
 
 log = Log("sockmgr.control")
 
@@ -54,19 +52,6 @@ class Handler(Protocol):
         """Prove new code of the manager; it takes over when the client has its answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the clients together may cost the manager: bytes, numbers and seconds."""
-
-    message: int = varlink.LONGEST_CALL
-    clients: int = 64
-    operations: int = 256
-    message_timeout: float = 30.0
-    write_timeout: float = 10.0
-    close_timeout: float = 5.0
-    accept_delay: float = 1.0
-
-
 class ControlServer:
     """Answers the clients of one control socket, from `open()` to `close()`."""
 
@@ -84,7 +69,7 @@ class ControlServer:
         self._limits = limits or Limits()
         self._claim: Claim | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._clients: dict[asyncio.Task[None], _Peer] = {}
+        self._clients: dict[asyncio.Task[None], Peer] = {}
         self._operations: set[asyncio.Task[varlink.Answer]] = set()
         self._crowded = False
 
@@ -149,9 +134,9 @@ class ControlServer:
             return
         sock.setblocking(False)
         if (why := self._why_not(sock)) is not None:
-            _dismiss(sock, why)
+            dismiss(sock, why)
             return
-        peer = _Peer(sock, self._limits)
+        peer = Peer(sock, self._limits)
         task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
         self._clients[task] = peer
         task.add_done_callback(self._left)
@@ -171,13 +156,13 @@ class ControlServer:
             log.warning("control socket crowded", clients=len(self._clients), pid=pid)
         return _too_many("clients", self._limits.clients)
 
-    async def _attend(self, peer: _Peer) -> None:
+    async def _attend(self, peer: Peer) -> None:
         """Answer one client until it leaves; nothing that it does may end more than that."""
         await peer.open()
         try:
             while self._claim is not None and (message := await peer.receive()) is not None:
                 await self._answer(peer, message)
-        except _Dropped as why:
+        except Dropped as why:
             log.debug("control client dropped", pid=peer.pid, why=str(why))
         except Exception as error:  # the one place: no client ends the manager
             _log_failure(error, pid=peer.pid)
@@ -185,10 +170,10 @@ class ControlServer:
         finally:
             peer.hang_up()
 
-    async def _answer(self, peer: _Peer, message: bytes) -> None:
+    async def _answer(self, peer: Peer, message: bytes) -> None:
         call = varlink.read_call(message)
         if call is None:
-            raise _Dropped("what it sent is no Varlink call")
+            raise Dropped("what it sent is no Varlink call")
         try:
             operation = self._begin(call, peer)
             if call.oneway:
@@ -196,7 +181,7 @@ class ControlServer:
                 return
             if not await peer.outlasts(operation):
                 operation.add_done_callback(_record)
-                raise _Dropped("it left before its answer")
+                raise Dropped("it left before its answer")
             reply = varlink.write_reply(operation.result())
         except (SockmgrError, varlink.Unanswerable) as error:
             reply = varlink.write_error(error)
@@ -205,7 +190,7 @@ class ControlServer:
 
     # --- Operations: they outlive the client that asked for them ---
 
-    def _begin(self, call: varlink.Call, peer: _Peer) -> asyncio.Task[varlink.Answer]:
+    def _begin(self, call: varlink.Call, peer: Peer) -> asyncio.Task[varlink.Answer]:
         ask = varlink.read_ask(call)
         # What is asked by clients that hung up goes on, so the number of clients is no limit.
         # Half of the room is kept for the rest: a stop is not refused because reloads wait.
@@ -245,126 +230,6 @@ class ControlServer:
                 return varlink.Description(description=_description(interface))
             case _:
                 assert_never(ask)
-
-
-class _Line(asyncio.StreamReaderProtocol):
-    """The protocol of one connection, which also tells when the other end hangs up."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def eof_received(self) -> bool:
-        self._end()
-        return bool(super().eof_received())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-        super().connection_lost(exc)
-
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-class _Dropped(Exception):
-    """This client has left, or is not to be waited for any longer."""
-
-
-class _Peer:
-    """One client: whole messages in, whole replies out, both bounded in size and time."""
-
-    _writer: asyncio.StreamWriter  # from open() on
-
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        self.pid, _ = credentials(sock)
-        self.idle = True
-        self._socket = sock
-        self._limits = limits
-        self._reader = asyncio.StreamReader(limit=limits.message)
-        self._line = _Line(self._reader)
-
-    async def open(self) -> None:
-        """Begin to listen to the client; nothing else may be called before."""
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_accepted_socket(lambda: self._line, self._socket)
-        self._writer = asyncio.StreamWriter(transport, self._line, self._reader, loop)
-        # drain() then waits until the kernel has everything: one reply a client is buffered.
-        transport.set_write_buffer_limits(high=0)
-
-    async def receive(self) -> bytes | None:
-        """Return the next message without its NUL, None when the client has left."""
-        self.idle = True
-        try:
-            async with asyncio.timeout(self._limits.message_timeout):
-                data = await self._reader.readuntil(b"\0")
-        except asyncio.IncompleteReadError:
-            return None
-        except asyncio.LimitOverrunError:
-            raise _Dropped("its message is too long") from None
-        except TimeoutError:
-            raise _Dropped("it sent no whole message in time") from None
-        except ConnectionError as error:
-            raise _Dropped(str(error)) from None
-        self.idle = False
-        return data[:-1]
-
-    async def send(self, reply: bytes) -> None:
-        """Give the client its reply, or raise if it does not take it in time."""
-        self._writer.write(reply)
-        try:
-            async with asyncio.timeout(self._limits.write_timeout):
-                await self._writer.drain()
-        except TimeoutError:
-            raise _Dropped("it did not take its answer in time") from None
-        except ConnectionError as error:
-            raise _Dropped(str(error)) from None
-
-    def post(self, progress: Progress) -> None:
-        """Send news to a client that keeps up; one that does not gets the outcome only."""
-        transport = self._writer.transport
-        if not transport.is_closing() and transport.get_write_buffer_size() == 0:
-            news = varlink.Reloaded(progress=progress)
-            self._writer.write(varlink.write_reply(news, continues=True))
-
-    async def outlasts(self, operation: asyncio.Task[varlink.Answer]) -> bool:
-        """Wait for the end of `operation`; return False if the client leaves before it."""
-        either: set[asyncio.Future[varlink.Answer] | asyncio.Future[None]]
-        either = {operation, self._line.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not operation.done() and self._is_gone():
-            return False
-        await asyncio.wait({operation})
-        return True
-
-    def _is_gone(self) -> bool:
-        # The end of its messages may be the shutdown(SHUT_WR) of one that still reads; POLLHUP
-        # means that both directions are closed (unix_poll() in net/unix/af_unix.c).
-        if self._writer.transport.is_closing():
-            return True
-        poll = select.poll()
-        poll.register(self._socket.fileno(), 0)
-        return bool(poll.poll(0))
-
-    def dismiss(self, why: SockmgrError | varlink.Unanswerable) -> None:
-        """Say one last thing, if the client can take it at once, and hang up."""
-        self._writer.write(varlink.write_error(why))
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close the connection; what the kernel has taken is still delivered."""
-        self._writer.transport.abort()
-
-    def close(self) -> None:
-        """Close the socket, which is open still if the task was cancelled before it began."""
-        self._socket.close()
-
-
-def _dismiss(sock: socket.socket, why: SockmgrError | varlink.Unanswerable) -> None:
-    """Tell a client, before anything else, why it is not heard, and hang up."""
-    with contextlib.suppress(OSError):  # it has left already
-        sock.send(varlink.write_error(why))
-    sock.close()
 
 
 def _record(operation: asyncio.Task[varlink.Answer]) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-from sockmgr.control import ControlServer, Limits
+from sockmgr.control import ControlServer
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.report import (
     Change,
@@ -25,6 +25,7 @@ from sockmgr.core.report import (
     Verdict,
     WorkerStatus,
 )
+from sockmgr.peer import Limits
 
 
 def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:

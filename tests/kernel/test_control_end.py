@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.control import Limits
+from sockmgr.peer import Limits
 from tests.kernel.fake_manager import FakeManager, served
 from tests.kernel.raw_client import (
     LONG,
