@@ -84,6 +84,20 @@ class Client:
                 if reply.progress is not None and on_progress is not None:
                     on_progress(reply.progress)
 
+    def logs(self, service: str, lines: int) -> varlink.Logged:
+        """Return the last lines of the log, about one service or all, or where they are."""
+        return self._ask(varlink.AskLogs(service=service or None, lines=lines), varlink.Logged)
+
+    def follow_logs(self, service: str, lines: int) -> Iterator[varlink.Logged]:
+        """Yield the same, then what comes, until the manager leaves."""
+        with self._connect() as line:
+            ask = varlink.AskLogs(service=service or None, lines=lines)
+            line.send(ask, more=True)
+            yield line.receive(varlink.Logged)
+            line.extend(self._timeout)
+            while line.continues:
+                yield line.receive(varlink.Logged)
+
     def _ask(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
         with self._connect() as line:
             return line.converse(ask, kind)
@@ -114,6 +128,7 @@ class _Line:
         self._path = path
         self._received = bytearray()
         self._deadline: float | None = None
+        self.continues = False  # whether the last reply says that more will come
 
     def extend(self, timeout: float | None) -> None:
         """Wait for `timeout` seconds from now, or without an end."""
@@ -157,6 +172,7 @@ class _Line:
             reply = msgspec.json.decode(message, type=varlink.Reply)
             if reply.error is not None:
                 raise self._refused(reply)
+            self.continues = bool(reply.continues)
             return msgspec.json.decode(reply.parameters, type=kind)
         except (ValueError, RecursionError) as error:
             raise ControlError(

@@ -18,14 +18,16 @@ from typing import Protocol, assert_never
 from sockmgr import __version__
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.report import Plan, Progress, Status, Verdict
+from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.kernel.claim import Claim, credentials
 from sockmgr.log import Log
 from sockmgr.peer import Dropped, Limits, Peer, dismiss
+from sockmgr.ring import Follower
 
 log = Log("sockmgr.control")
 
 _INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
+_LINES = 100  # of the log, for whoever does not say how many
 
 
 class Handler(Protocol):
@@ -51,6 +53,9 @@ class Handler(Protocol):
     async def upgrade(self) -> None:
         """Prove new code of the manager; it takes over when the client has its answer."""
 
+    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+        """Return the last lines about a service ("": all) and what comes, or where they are."""
+
 
 class ControlServer:
     """Answers the clients of one control socket, from `open()` to `close()`."""
@@ -71,6 +76,7 @@ class ControlServer:
         self._retry: asyncio.TimerHandle | None = None
         self._clients: dict[asyncio.Task[None], Peer] = {}
         self._operations: set[asyncio.Task[varlink.Answer]] = set()
+        self._followers = 0
         self._crowded = False
 
     async def open(self, found: int | None = None) -> None:
@@ -175,7 +181,11 @@ class ControlServer:
         if call is None:
             raise Dropped("what it sent is no Varlink call")
         try:
-            operation = self._begin(call, peer)
+            ask = varlink.read_ask(call)
+            if isinstance(ask, varlink.AskLogs) and call.more and not call.oneway:
+                await self._follow(ask, peer)
+                return
+            operation = self._begin(ask, call, peer)
             if call.oneway:
                 operation.add_done_callback(_record)
                 return
@@ -188,17 +198,42 @@ class ControlServer:
         if not call.oneway:
             await peer.send(reply)
 
+    # --- The log: a client reads on for as long as it stays ---
+
+    def _logs(self, ask: varlink.AskLogs) -> Follower | JournalPlace:
+        return self._handler.logs(ask.service or "", _LINES if ask.lines is None else ask.lines)
+
+    async def _follow(self, ask: varlink.AskLogs, peer: Peer) -> None:
+        found = self._logs(ask)
+        if isinstance(found, JournalPlace):
+            await peer.send(varlink.write_reply(_taken(found)))
+            return
+        if self._followers >= self._limits.followers:
+            raise _too_many("clients that follow its log", self._limits.followers)
+        self._followers += 1
+        peer.idle = True  # nothing is under way that close() would wait for
+        try:
+            await _send_on(found, peer)
+        finally:
+            self._followers -= 1
+            peer.post(varlink.write_reply(_taken(found)))
+
     # --- Operations: they outlive the client that asked for them ---
 
-    def _begin(self, call: varlink.Call, peer: Peer) -> asyncio.Task[varlink.Answer]:
-        ask = varlink.read_ask(call)
+    def _begin(
+        self, ask: varlink.Ask, call: varlink.Call, peer: Peer
+    ) -> asyncio.Task[varlink.Answer]:
         # What is asked by clients that hung up goes on, so the number of clients is no limit.
         # Half of the room is kept for the rest: a stop is not refused because reloads wait.
         waits = isinstance(ask, varlink.AskReload | varlink.AskScale)
         room = self._limits.operations // (2 if waits else 1)
         if len(self._operations) >= room:
             raise _too_many("requests", room)
-        news = peer.post if call.more and not call.oneway else _keep_quiet
+
+        def news(progress: Progress) -> None:
+            if call.more and not call.oneway:
+                peer.post(varlink.write_reply(varlink.Reloaded(progress=progress), continues=True))
+
         operation = asyncio.get_running_loop().create_task(
             self._perform(ask, news), name=call.method
         )
@@ -224,12 +259,27 @@ class ControlServer:
                 return varlink.Upgrading(version=__version__)
             case varlink.AskPlan(text=text, file=file):
                 return self._handler.plan(text, file or "config")
-            case varlink.GetInfo():
-                return _info()
-            case varlink.GetInterfaceDescription(interface=interface):
-                return varlink.Description(description=_description(interface))
+            case varlink.AskLogs():
+                return _taken(self._logs(ask))
+            case varlink.GetInfo() | varlink.GetInterfaceDescription():
+                return _introduce(ask)
             case _:
                 assert_never(ask)
+
+
+async def _send_on(follower: Follower, peer: Peer) -> None:
+    """Send lines as they come until the client leaves; a slow one holds up nobody but itself."""
+    news, there = _taken(follower), True
+    await peer.stream(varlink.write_reply(news, continues=True))
+    while there:
+        more = follower.next()
+        try:
+            there = await peer.is_there_at(more)
+        finally:
+            more.cancel()
+        news = _taken(follower)
+        if news.lines or news.missed:
+            await peer.stream(varlink.write_reply(news, continues=True))
 
 
 def _record(operation: asyncio.Task[varlink.Answer]) -> None:
@@ -246,8 +296,11 @@ def _log_failure(error: BaseException, **fields: object) -> None:
         log.error("control request failed", error=repr(error), trace=trace, **fields)
 
 
-def _keep_quiet(_: Progress) -> None:
-    """Take the news for a caller that did not ask for them."""
+def _taken(found: Follower | JournalPlace) -> varlink.Logged:
+    if isinstance(found, JournalPlace):
+        return varlink.Logged(journal=found)
+    lines, missed = found.take()
+    return varlink.Logged(lines=lines, missed=missed or None)
 
 
 def _too_many(what: str, limit: int) -> ControlError:
@@ -266,7 +319,11 @@ def _unexpected(error: Exception) -> SockmgrError:
     )
 
 
-def _info() -> varlink.Info:
+def _introduce(
+    ask: varlink.GetInfo | varlink.GetInterfaceDescription,
+) -> varlink.Info | varlink.Description:
+    if isinstance(ask, varlink.GetInterfaceDescription):
+        return varlink.Description(description=_description(ask.interface))
     return varlink.Info(
         vendor="sockmgr",
         product="sockmgr",

@@ -20,7 +20,7 @@ from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
-from sockmgr.core.report import Plan, Progress, Status, Verdict
+from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
 from sockmgr.handoff import Estate, Nobody, check
 from sockmgr.kernel.process import (
@@ -36,6 +36,7 @@ from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
 from sockmgr.output import RecordHandler, Sink
 from sockmgr.resolve import resolve, warnings
+from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.status import status_of
@@ -220,6 +221,12 @@ class Manager:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""
         return plan.plan(self._config, self._source, text, file)
 
+    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+        """Return the last lines about a service ("": all) and what comes, or where they are."""
+        if service:
+            self._find(service)
+        return Follower(self._sink.ring, service, lines)
+
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
     ) -> list[Verdict]:
@@ -274,11 +281,7 @@ class Manager:
     async def scale(self, service: str, workers: int, relative: bool) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""
         self._refuse_if_stopping()
-        if service not in self._services:
-            raise ControlError(
-                f"there is no service {service}", do=f"there is: {', '.join(self._services)}"
-            )
-        found = self._services[service]
+        found = self._find(service)
         wanted = found.wanted + workers if relative else workers
         if wanted < 1:
             raise ControlError(
@@ -335,6 +338,13 @@ class Manager:
         self._changed()
         self._systemd.close()
         self._succession.leave()
+
+    def _find(self, name: str) -> Service:
+        if name not in self._services:
+            raise ControlError(
+                f"there is no service {name}", do=f"there is: {', '.join(self._services)}"
+            )
+        return self._services[name]
 
     # --- Services --------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Where lines go: the manager's stderr, never blocking, and the pipe that each worker writes to.
 
-The pipe keeps the last lines for the verdict. When nobody takes what we write to stderr, the
-pipes are not read, so a worker waits exactly as it would with that stderr of its own.
+The last lines of all are kept for `sockmgr logs`, those of each worker for the verdict. When
+nobody takes what we write to stderr, the pipes are not read, so a worker waits exactly as it would
+with that stderr of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import select
 import time
 from collections import deque
 
+from sockmgr.core.events import event, service_of, subject
+from sockmgr.core.report import LogLine
+from sockmgr.ring import Ring
+
 CHUNK = 65536
 LINE_MAX = 4096
 PENDING_MAX = 65536  # bytes not yet taken from us before workers have to wait
@@ -28,6 +33,7 @@ class Sink:
 
     def __init__(self, fd: int = 2, *, as_json: bool = False) -> None:
         self._fd, self._as_json = fd, as_json
+        self.ring = Ring()
         self._pending = bytearray()
         self._dropped = 0
         self._poll = select.poll()
@@ -52,15 +58,25 @@ class Sink:
     def record(self, record: logging.LogRecord) -> None:
         """Write one of the manager's own records."""
         text = record.getMessage()
+        self.ring.add(_logged(record, text))
         if not self._as_json:
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
             self.write(f"{record.levelname[0]} {when} {text}\n")
             return
-        told: dict[str, object] = getattr(record, "told", {"message": text})
+        told = _told(record, text)
         self.write(_as_json({"time": record.created, "level": record.levelname.lower(), **told}))
 
     def line(self, worker: str, text: str) -> None:
         """Write one line that a worker wrote."""
+        line = LogLine(
+            time=time.time(),
+            level="info",
+            source=worker,
+            service=service_of(worker),
+            event="",
+            message=text,
+        )
+        self.ring.add(line)
         self.write(
             _as_json({"worker": worker, "line": text}) if self._as_json else f"{worker} | {text}\n"
         )
@@ -120,6 +136,24 @@ class Sink:
         waiting, self._waiting = self._waiting, {}
         for output in waiting:
             output.read_on()
+
+
+def _logged(record: logging.LogRecord, text: str) -> LogLine:
+    told = _told(record, text)
+    return LogLine(
+        time=record.created,
+        level=record.levelname.lower(),
+        source="sockmgr",
+        service=subject(told),
+        event=event(str(told["message"])) if hasattr(record, "told") else "",
+        message=text,
+    )
+
+
+def _told(record: logging.LogRecord, text: str) -> dict[str, object]:
+    """Return the constant message and the fields of one of our records."""
+    told: dict[str, object] = getattr(record, "told", {"message": text})
+    return told
 
 
 def _as_json(told: dict[str, object]) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from sockmgr.core import varlink
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Progress
 from sockmgr.kernel.claim import credentials
 
 
@@ -24,6 +23,7 @@ class Limits:
     message: int = varlink.LONGEST_CALL
     clients: int = 64
     operations: int = 256
+    followers: int = 16
     message_timeout: float = 30.0
     write_timeout: float = 10.0
     close_timeout: float = 5.0
@@ -103,12 +103,27 @@ class Peer:
         except ConnectionError as error:
             raise Dropped(str(error)) from None
 
-    def post(self, progress: Progress) -> None:
-        """Send news to a client that keeps up; one that does not gets the outcome only."""
+    def post(self, reply: bytes) -> None:
+        """Send a reply to a client that keeps up; one that does not goes without it."""
         transport = self._writer.transport
         if not transport.is_closing() and transport.get_write_buffer_size() == 0:
-            news = varlink.Reloaded(progress=progress)
-            self._writer.write(varlink.write_reply(news, continues=True))
+            self._writer.write(reply)
+
+    async def stream(self, reply: bytes) -> None:
+        """Give a reply to a client that may take it when it likes: nobody else waits for that."""
+        self._writer.write(reply)
+        try:
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise Dropped(str(error)) from None
+
+    async def is_there_at(self, event: asyncio.Future[None]) -> bool:
+        """Wait for `event`; return False if the client leaves before it."""
+        if self._line.ended.done():  # it says nothing any more, but may still read
+            await asyncio.wait({event})
+            return True
+        await asyncio.wait({event, self._line.ended}, return_when=asyncio.FIRST_COMPLETED)
+        return event.done() or not self._is_gone()
 
     async def outlasts(self, operation: asyncio.Task[varlink.Answer]) -> bool:
         """Wait for the end of `operation`; return False if the client leaves before it."""

@@ -69,6 +69,28 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, ServiceStatus]
 
 
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log: a record of the manager, or what a worker printed.
+
+    `time` is in seconds since 1970; `source` is "sockmgr" or a worker's name; `service` is the one
+    that it is about, "" if none is; `event` says what a record tells of, "" if it is no record.
+    """
+
+    time: float
+    level: str
+    source: str
+    service: str
+    event: str
+    message: str
+
+
+class JournalPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log is when systemd's journal has it: the unit, of the system or of a user's."""
+
+    unit: str
+    user: int | None = None
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a rollout, as it happens."""
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from sockmgr.core.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
-from sockmgr.core.report import Plan, Progress, Status, Verdict
+from sockmgr.core.report import JournalPlace, LogLine, Plan, Progress, Status, Verdict
 
 INTERFACE = "io.sockmgr.Manager"
 SERVICE = "org.varlink.service"
@@ -85,13 +85,20 @@ class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     file: str | None = None
 
 
+class AskLogs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The last `lines` of the log, all or of one service; with `more` what comes, too."""
+
+    service: str | None = None
+    lines: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replace the manager's own code."""
 
 
 Ask = (
     GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
-    | AskUpgrade
+    | AskUpgrade | AskLogs
 )  # fmt: skip
 
 METHODS: dict[str, type[Ask]] = {
@@ -103,6 +110,7 @@ METHODS: dict[str, type[Ask]] = {
     f"{INTERFACE}.Stop": AskStop,
     f"{INTERFACE}.Plan": AskPlan,
     f"{INTERFACE}.Upgrade": AskUpgrade,
+    f"{INTERFACE}.Logs": AskLogs,
 }
 METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
 
@@ -148,7 +156,15 @@ class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading
+class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reply to Logs: lines, and how many before them were missed; or where they are."""
+
+    lines: tuple[LogLine, ...] | None = None
+    missed: int | None = None
+    journal: JournalPlace | None = None
+
+
+Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged
 
 # --- Errors --------------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from sockmgr.core.errors import ConfigError
 from sockmgr.core.report import (
     Change,
     Effect,
+    JournalPlace,
     Kind,
     ListenerStatus,
+    LogLine,
     ManagerStatus,
     Plan,
     Progress,
@@ -26,6 +28,7 @@ from sockmgr.core.report import (
     WorkerStatus,
 )
 from sockmgr.peer import Limits
+from sockmgr.ring import Follower, Ring
 
 
 def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
@@ -107,6 +110,8 @@ class FakeManager:
         self.verdicts = [a_verdict()]
         self.error: Exception | None = None
         self.workers = 4
+        self.ring = Ring(lines_max=100)
+        self.place: JournalPlace | None = None
 
     def status(self) -> Status:
         self._fail()
@@ -140,6 +145,24 @@ class FakeManager:
         self._fail()
         self.planned.append((text, file))
         return self.answer
+
+    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+        self._fail()
+        return self.place or Follower(self.ring, service, lines)
+
+    def tell(self, *messages: str, service: str = "web") -> None:
+        """Have a worker of `service` print these lines."""
+        for message in messages:
+            self.ring.add(
+                LogLine(
+                    time=1.5,
+                    level="info",
+                    source=f"{service}@8.1",
+                    service=service,
+                    event="",
+                    message=message,
+                )
+            )
 
     def _fail(self) -> None:
         if self.error is not None:

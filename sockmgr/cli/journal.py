@@ -1,0 +1,103 @@
+"""The lines of a manager and its workers in systemd's journal, read through journalctl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from sockmgr.core.errors import ControlError
+from sockmgr.core.events import service_of
+from sockmgr.core.report import JournalPlace, LogLine
+
+_LEVELS = ("error",) * 4 + ("warning", "info", "info", "debug")  # of the priorities of syslog(3)
+_Entry = Mapping[str, Any]
+
+
+class Journal:
+    """What the journal has of these units, about one service or ("") all."""
+
+    def __init__(self, places: Sequence[JournalPlace], service: str) -> None:
+        self._service = service
+        self._matches: list[str] = []
+        for place in places:
+            kind = "_SYSTEMD_UNIT" if place.user is None else "_SYSTEMD_USER_UNIT"
+            owner = [] if place.user is None else [f"_UID={place.user}"]
+            self._matches += [*(["+"] if self._matches else []), f"{kind}={place.unit}", *owner]
+        self._cursor = ""
+
+    def last(self, number: int) -> list[LogLine]:
+        """Return the last lines, the oldest first."""
+        found: list[LogLine] = []
+        # Whose a line is can only be told from the start of its identifier, and journalctl
+        # matches whole values: so it reads backwards until we have enough.
+        with closing(self._entries("--reverse")) as entries:
+            for entry in entries:
+                self._cursor = self._cursor or entry["__CURSOR"]
+                if len(found) == number:
+                    break
+                found += self._ours(entry)
+        return found[::-1]
+
+    def follow(self) -> Iterator[LogLine]:
+        """Yield what comes after the last lines that were read, without an end."""
+        after = [f"--after-cursor={self._cursor}"] if self._cursor else []
+        with closing(self._entries("--follow", "--lines=all", *after)) as entries:
+            for entry in entries:
+                yield from self._ours(entry)
+
+    def _ours(self, entry: _Entry) -> list[LogLine]:
+        line = _line(entry)
+        return [line] if self._service in ("", line.service) else []
+
+    def _entries(self, *options: str) -> Generator[_Entry, None, None]:
+        argv = ["journalctl", "--quiet", "--no-pager", "--all", "--output=json", *options]
+        try:
+            process = subprocess.Popen(
+                [*argv, *self._matches], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except FileNotFoundError as error:
+            raise ControlError(
+                "the log is in systemd's journal, but there is no journalctl here",
+                do="ask where systemd runs",
+            ) from error
+        with process:
+            try:
+                yield from map(json.loads, process.stdout or ())
+                if process.wait() != 0 and process.stderr:
+                    complaint = process.stderr.read().decode(errors="replace").strip()
+                    raise ControlError(
+                        f"the journal cannot be read: {complaint}",
+                        do="run this as root, or as a user in the group systemd-journal",
+                    )
+            finally:
+                process.terminate()
+
+
+def _line(entry: _Entry) -> LogLine:
+    source = _text(entry.get("SYSLOG_IDENTIFIER"))
+    return LogLine(
+        time=int(entry["__REALTIME_TIMESTAMP"]) / 1e6,
+        level=_LEVELS[int(entry.get("PRIORITY", 6))],
+        source=source,
+        service=_text(entry.get("SOCKMGR_SERVICE")) or service_of(source),
+        event=_text(entry.get("SOCKMGR_EVENT")),
+        message=_text(entry.get("MESSAGE")),
+    )
+
+
+def _text(value: Any) -> str:
+    """Return a field; what is no UTF-8 comes as numbers, what came twice as a list of values."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case [int(), *_]:
+            return bytes(value).decode(errors="replace")
+        case [first, *_]:
+            return _text(first)
+        case _:
+            return str(value)
