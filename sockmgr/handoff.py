@@ -7,7 +7,10 @@ that it writes to, `@state` the state itself.
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import signal
 import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +20,18 @@ from typing import Protocol
 
 from sockmgr.core import snapshot
 from sockmgr.core.config import Config
-from sockmgr.core.model import State, WorkerId
-from sockmgr.core.snapshot import ServiceSnapshot, Snapshot, WorkerSnapshot
-from sockmgr.kernel.process import Process, start_time
+from sockmgr.core.model import Phase, Spec, State, WorkerId
+from sockmgr.core.snapshot import (
+    GenerationSnapshot,
+    ProcessSnapshot,
+    ServiceSnapshot,
+    Snapshot,
+    WorkerSnapshot,
+)
+from sockmgr.kernel import process
+from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
+from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.running import Survivor
@@ -29,6 +40,7 @@ from sockmgr.service import Service
 log = Log("sockmgr")
 
 STATE = "@state"
+_WORKER = re.compile(r"(.+)@(\d+)\.(\d+)", re.ASCII)
 LIFELINE = "@lifeline"  # whose end tells the guard that nobody can come back
 _FOUND = object()  # what a name stands for that a predecessor left
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -199,8 +211,15 @@ class Estate:
         except snapshot.SnapshotError as error:
             estate.flaw = error.what
             return estate
-        if found and found.state.boot_id == boot_id():
-            estate.state, estate.serial = found.state, found.serial
+        if found is None or found.state.boot_id != boot_id():
+            return estate
+        estate.serial = found.serial
+        there = {os.fstat(fd).st_ino for fds in descriptors.values() for fd in fds}
+        missing = {n for listener in found.state.listeners for n in listener.inodes} - there
+        if missing:
+            estate.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
+        else:
+            estate.state = found.state
         return estate
 
     def memory(self) -> Memory:
@@ -217,6 +236,31 @@ class Estate:
                 found.setdefault(name, []).append(sock)
         return found
 
+    def take_queues(self) -> dict[str, list[socket.socket]]:
+        """Return all sockets by listener and in the order of their leases, as far as names tell.
+
+        What a socket unit passes comes first, as it did when the first manager was started.
+        """
+        found: dict[str, list[socket.socket]] = {}
+        named = self.take_sockets()
+        for name in sorted(named, key=_number):
+            found.setdefault(name.partition("#")[0], []).extend(named[name])
+        return found
+
+    def take_strangers(self, service: str) -> dict[WorkerId, Survivor]:
+        """Return the workers of a service by their names only, when no state tells of them."""
+        found: dict[WorkerId, Survivor] = {}
+        for name in [name for name in self.descriptors if _WORKER.fullmatch(name)]:
+            whose, generation, slot = _WORKER.fullmatch(name).groups()  # type: ignore[union-attr]
+            fds = self.descriptors[name]
+            pidfds = [fd for fd in fds if not _is_pipe(fd)]
+            pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
+            if pid:
+                del self.descriptors[name]
+                told = ProcessSnapshot(pid=pid, started=process.start_time(pid))
+                found[WorkerId(int(generation), int(slot))] = _owned(told, fds, since=0.0)
+        return found
+
     def take_survivors(self, service: ServiceSnapshot) -> dict[WorkerId, Survivor]:
         """Return the workers of one service whose processes can be found, dead ones too."""
         found: dict[WorkerId, Survivor] = {}
@@ -229,10 +273,12 @@ class Estate:
         return found
 
     def close(self) -> None:
-        """Close what nobody took: a kind that we do not know, or of a worker long gone."""
+        """Close what nobody took: of a worker that nobody wants, or of a kind we do not know."""
         for name, fds in self.descriptors.items():
             log.warning("descriptor left by another manager closed", name=name, number=len(fds))
             for fd in fds:
+                if _WORKER.fullmatch(name) and process.pid_of(fd):
+                    signal.pidfd_send_signal(fd, signal.SIGTERM)
                 os.close(fd)
         self.descriptors.clear()
 
@@ -249,24 +295,81 @@ def _read(fd: int) -> bytes:
 
 
 def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
-    process = worker.process
-    if process is None:
+    told = worker.process
+    if told is None:
         return None
-    pipes = [fd for fd in fds if stat.S_ISFIFO(os.fstat(fd).st_mode)]
-    pidfds = [fd for fd in fds if fd not in pipes]
+    if all(map(_is_pipe, fds)):  # its pidfd did not get into the store
+        if process.start_time(told.pid) != told.started:
+            return None
+        fds = [*fds, os.pidfd_open(told.pid)]
+        if process.start_time(told.pid) != told.started:  # reused between the two
+            for fd in fds:
+                os.close(fd)
+            return None
+    ready = worker.state is not State.STARTING
+    return _owned(told, fds, since=worker.since, ready=ready)
+
+
+def _owned(
+    told: ProcessSnapshot, fds: Sequence[int], *, since: float, ready: bool = True
+) -> Survivor:
     for fd in fds:
         os.set_inheritable(fd, False)
-    if not pidfds:
-        if start_time(process.pid) != process.started:
-            return None
-        pidfds = [os.pidfd_open(process.pid)]
-        if start_time(process.pid) != process.started:  # reused between the two
-            os.close(pidfds[0])
-            return None
     return Survivor(
-        process=Process(process.pid, pidfd=pidfds[0]),
-        output=pipes[0] if pipes else -1,
-        since=worker.since,
-        ready=worker.state is not State.STARTING,
-        told=process.told,
+        process=Process(told.pid, pidfd=next(fd for fd in fds if not _is_pipe(fd))),
+        output=next(filter(_is_pipe, fds), -1),
+        since=since,
+        ready=ready,
+        told=told.told,
     )
+
+
+def _is_pipe(fd: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+def _number(name: str) -> int:
+    return int(name.partition("#")[2] or -1)
+
+
+def guessed(
+    spec: Spec, workers: Mapping[WorkerId, Survivor], listeners: Sequence[Listener]
+) -> ServiceSnapshot:
+    """Return the records of these workers as if they ran `spec`, so that it can replace them."""
+    numbers = sorted({id.generation for id in workers})
+    leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
+    generations = []
+    for number in numbers:
+        mine = {id: survivor for id, survivor in workers.items() if id.generation == number}
+        lease = leases[min(mine)]
+        records = [
+            WorkerSnapshot(slot=id.slot, lease=lease, since=0.0, deadline=math.inf,
+                           state=State.READY, ready_at=0.0)
+            for id in mine
+        ]  # fmt: skip
+        phase = Phase.CURRENT if number == numbers[-1] else Phase.RETIRING
+        generations.append(
+            GenerationSnapshot(number=number, spec=spec, lease=lease, wanted=len(mine), since=0.0,
+                               deadline=0.0, phase=phase, workers=tuple(records))
+        )  # fmt: skip
+    fed = generations[-1].lease
+    others = {lease for lease in leases.values() if lease != fed}
+    return ServiceSnapshot(
+        name=spec.service,
+        last=numbers[-1],
+        current=numbers[-1],
+        trial=0,
+        served=True,
+        generations=tuple(generations),
+        fed=((fed, 1),),
+        unquiet=tuple((lease, 0.0) for lease in sorted(others)),
+    )
+
+
+def _lease(worker: Survivor, listeners: Sequence[Listener]) -> int:
+    holds = process.sockets_of(worker.process.pid)
+    for listener in listeners:
+        for n, queue in enumerate(listener.queues):
+            if inode(queue) in holds:
+                return n
+    return 0

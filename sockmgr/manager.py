@@ -7,11 +7,12 @@ facts for a service, or requests. What is done about them is decided by each ser
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
-from sockmgr.handoff import Estate, Nobody, check
+from sockmgr.handoff import Estate, Nobody, check, guessed
 from sockmgr.kernel.process import (
     become_subreaper,
     can_restore_priority,
@@ -39,6 +40,7 @@ from sockmgr.resolve import resolve, warnings
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
+from sockmgr.signals import ASKED_BY, Signals, not_told
 from sockmgr.status import status_of
 from sockmgr.succession import CONTROL, Succession
 from sockmgr.systemd import Ending, Notifier, ending, passed_descriptors
@@ -47,10 +49,6 @@ from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
 
-ASKED_BY = (
-    signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
-    signal.SIGTTOU,
-)  # fmt: skip
 Source = Callable[[], Config]
 # Opens or adopts the listeners, and returns what starts or adopts the workers.
 _Begin = Callable[[Estate], Callable[[], None]]
@@ -96,7 +94,7 @@ class Manager:
         self._services: dict[str, Service] = {}
         self._vitals = Vitals(lambda: self._config.listen, self._listeners, self._services)
         self._systemd = Notifier(self._vitals)
-        self._stopping = self._gave_up = False
+        self.stopping = self._gave_up = False
         self._leaving = ""
         self._warned: set[str] = set()
 
@@ -143,7 +141,8 @@ class Manager:
         )
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                self._watch_signals(loop)
+                loop.add_signal_handler(signal.SIGCHLD, self._reap)
+                Signals(self, self._tasks).watch(loop)
                 start()
                 if self._systemd.store:
                     self._succession.watch_over()
@@ -161,15 +160,24 @@ class Manager:
         self._config = config = self._source()
         specs = [self._resolve(config, service) for service in config.services]
 
-        def start() -> None:
-            for spec in specs:
-                self._add(spec.service).start(spec)
-
         def begin(estate: Estate) -> Callable[[], None]:
-            self._listeners.open(config.listen, estate.take_sockets())
-            return start
+            if estate.flaw:
+                log.error("state of another manager not used", because=estate.flaw,
+                          workers="are replaced by a rollout")  # fmt: skip
+            self._listeners.open(config.listen, estate.take_queues())
+            return functools.partial(self._start, specs, estate)
 
         return begin
+
+    def _start(self, specs: Sequence[Spec], estate: Estate) -> None:
+        for spec in specs:
+            service = self._add(spec.service)
+            if strangers := estate.take_strangers(spec.service):
+                listeners = [self._listeners.at(listen.address) for listen in spec.listen]
+                service.resume(guessed(spec, strangers, listeners), strangers)
+                service.reload(spec, not_told)
+            else:
+                service.start(spec)
 
     def _resume(self, estate: Estate) -> Callable[[], None]:
         """Go on with what another manager ran, and then look whether the config says otherwise."""
@@ -204,7 +212,7 @@ class Manager:
             future.exception()  # a service that was stopped before it served is no news
         for future in late:
             future.cancel()
-        if late and not self._stopping:
+        if late and not self.stopping:
             self._gave_up = True
             log.error("not serving in time", timeout=self._serving_timeout)
             await self.stop(now=False)
@@ -254,7 +262,7 @@ class Manager:
         config = self._source()
         known = {service.name for service in config.services}
         chosen = plan.changed(self._config, config) | (known - self._services.keys())
-        return await self._roll(config, chosen, self._services.keys() - known, _not_told)
+        return await self._roll(config, chosen, self._services.keys() - known, not_told)
 
     async def _roll(
         self,
@@ -292,9 +300,14 @@ class Manager:
         await found.scale(wanted)
         return wanted
 
+    async def scale_all(self, more: int) -> None:
+        """Want so many more workers of each service."""
+        for name in list(self._services):
+            await self.scale(name, more, relative=True)
+
     async def stop(self, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
-        self._stopping = True
+        self.stopping = True
         log.info("stopping", now=now)
         self._systemd.stopping()
         services = list(self._services.values())
@@ -315,7 +328,7 @@ class Manager:
         """Become the new code when every rollout has its verdict and every client its answer."""
         settled = [service.settled() for service in self._services.values()]
         await asyncio.gather(*settled, return_exceptions=True)
-        if self._stopping:
+        if self.stopping:
             return
         control = await self._server.hand_over()
         self._changed()
@@ -327,7 +340,7 @@ class Manager:
             self._leaving = ""
             await self._server.open(control.detach())
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
         """Do what systemd sent us SIGTERM for: stop, or make way for the next manager."""
         if self._systemd.store is None or ending() is not Ending.RESTART:
             await self.stop(now=False)
@@ -392,7 +405,7 @@ class Manager:
         )
 
     def _refuse_if_stopping(self) -> None:
-        if self._stopping or self._leaving:
+        if self.stopping or self._leaving:
             why = self._leaving or "the manager is stopping"
             raise ControlError(why, means="nothing was changed")
 
@@ -413,47 +426,6 @@ class Manager:
 
     # --- What happens to us ----------------------------------------------------------------------
 
-    def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        asked: dict[signal.Signals, Callable[[], Coroutine[None, None, None]]] = {
-            signal.SIGHUP: self._reload_all,
-            signal.SIGTERM: self._end,
-            signal.SIGINT: lambda: self.stop(now=self._stopping),
-            signal.SIGQUIT: lambda: self.stop(now=True),
-            signal.SIGUSR2: self._upgrade,
-            signal.SIGTTIN: lambda: self._scale_all(+1),
-            signal.SIGTTOU: lambda: self._scale_all(-1),
-        }
-        for number, ask in asked.items():
-            loop.add_signal_handler(number, self._by_signal, number, ask)
-        loop.add_signal_handler(signal.SIGUSR1, log.info, "nothing to reopen: records go to stderr")
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_BY)
-
-    def _by_signal(
-        self, number: signal.Signals, ask: Callable[[], Coroutine[None, None, None]]
-    ) -> None:
-        log.info("signal", received=number.name)
-        self._tasks.create_task(ask(), name=number.name)
-
-    async def _reload_all(self) -> None:
-        try:
-            await self.reload((), _not_told)
-        except SockmgrError as error:
-            log.error("reload refused", error=error)
-
-    async def _upgrade(self) -> None:
-        try:
-            await self.upgrade()
-        except SockmgrError as error:
-            log.error("upgrade refused", error=error)
-
-    async def _scale_all(self, more: int) -> None:
-        for name in list(self._services):
-            try:
-                await self.scale(name, more, relative=True)
-            except SockmgrError as error:
-                log.error("scale refused", error=error)
-
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
         known = {pid for service in self._services.values() for pid in service.pids}
@@ -470,10 +442,6 @@ class Manager:
             if listener.listen.address in service.addresses:
                 suspects = ", ".join(running.name for running in service.running.values())
                 service.inspect(f"shut down by one of {suspects}")
-
-
-def _not_told(news: Progress) -> None:
-    """Hear nothing: a signal has nobody to tell how far its reload is."""
 
 
 def _end_if_aborted(service: Service, done: asyncio.Future[Verdict]) -> None:

@@ -137,6 +137,27 @@ def start_time(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
+def pid_of(pidfd: int) -> int:
+    """Return the process that a pidfd means; 0 if it is dead and reaped, or this is no pidfd."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():
+        if line.startswith("Pid:"):
+            return max(0, int(line.split()[1]))
+    return 0
+
+
+def sockets_of(pid: int) -> frozenset[int]:
+    """Return the inodes of the sockets that a process has open; none if we may not look."""
+    found: set[int] = set()
+    directory = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):  # gone, or not permitted
+        for fd in os.listdir(directory):  # noqa: PTH208
+            with contextlib.suppress(FileNotFoundError):
+                link = os.readlink(f"{directory}/{fd}")  # noqa: PTH115
+                if link.startswith("socket:["):
+                    found.add(int(link[8:-1]))
+    return frozenset(found)
+
+
 def _returncode(result: os.waitid_result) -> int:
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
@@ -210,19 +231,8 @@ def strays(inodes: Collection[int]) -> frozenset[int]:
 
     Those of other users are seen by root only. Reads every descriptor of each: for after an exit.
     """
-    links = {f"socket:[{inode}]" for inode in inodes}
     family = (pid for pid in _family(os.getpid()) if pid != os.getpid())
-    return frozenset(pid for pid in family if _holds(pid, links))
-
-
-def _holds(pid: int, links: set[str]) -> bool:
-    directory = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):  # gone, or not permitted
-        for fd in os.listdir(directory):  # noqa: PTH208
-            with contextlib.suppress(FileNotFoundError):
-                if os.readlink(f"{directory}/{fd}") in links:  # noqa: PTH115
-                    return True
-    return False
+    return frozenset(pid for pid in family if not sockets_of(pid).isdisjoint(inodes))
 
 
 def _children(pid: int) -> list[int]:
