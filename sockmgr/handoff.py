@@ -142,6 +142,10 @@ class Will:
             found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
         return found
 
+    def start_anew(self) -> None:
+        """Know that the store holds nothing any more, so that all is kept at the next update."""
+        self._held.clear()
+
     def revoke(self) -> None:
         """Leave nothing to anybody: all has ended."""
         self._forget(set(self._held))

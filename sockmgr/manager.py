@@ -23,7 +23,8 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
-from sockmgr.handoff import Estate, Nobody, check, guessed
+from sockmgr.handoff import Estate, Nobody, Store, check, guessed
+from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
     become_subreaper,
     can_restore_priority,
@@ -43,7 +44,7 @@ from sockmgr.service import Service
 from sockmgr.signals import ASKED_BY, Signals, not_told
 from sockmgr.status import status_of
 from sockmgr.succession import CONTROL, Succession
-from sockmgr.systemd import Ending, Notifier, ending, passed_descriptors
+from sockmgr.systemd import Ending, FdStore, Notifier, ending, passed_descriptors
 from sockmgr.upgrade import inherited
 from sockmgr.vitals import Vitals
 
@@ -88,6 +89,7 @@ class Manager:
     ) -> None:
         self._source, self._sink, self._serving_timeout = source, sink, serving_timeout
         self._notify_path = control.with_suffix(".notify")
+        self._keeper_path = control.with_suffix(".keeper")
         self._server = ControlServer(control, self)
         self._listeners = Listeners(self._on_shutdown)
         self._asked_for: Counter[Address] = Counter()
@@ -116,20 +118,36 @@ class Manager:
         self._sink.attach(loop)
         # One thread, for calls that wait for other processors (membarrier(2)): never more.
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
-        estate = Estate.of(passed)
-        begin = self._resume if estate.state else self._begin()
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         try:
-            await self._serve(estate, begin)
+            store = self._systemd.store or self._keeping(passed)
+            estate = Estate.of(passed)
+            await self._serve(estate, store, self._resume if estate.state else self._begin())
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    async def _serve(self, estate: Estate, begin: _Begin) -> None:
+    def _keeping(self, descriptors: dict[str, list[int]]) -> Keeping | None:
+        """Find the keeper of a manager that died, and what it holds."""
+        if os.getpid() == 1:  # of a container, which ends with us
+            return None
+        return Keeping.find(self._keeper_path, descriptors)
+
+    def _store(self, found: FdStore | Keeping | None, estate: Estate) -> Store:
+        if isinstance(found, FdStore):
+            found.inherit({name: estate.descriptors[name] for name in estate.names})
+        if found or os.getpid() == 1:
+            return found or Nobody()
+        try:
+            return Keeping.start(self._keeper_path)
+        except ControlError as error:
+            log.error("no keeper", error=error.what, means="nothing survives if we are killed")
+            return Nobody()
+
+    async def _serve(self, estate: Estate, found: FdStore | Keeping | None, begin: _Begin) -> None:
         loop = asyncio.get_running_loop()
-        if store := self._systemd.store:
-            store.inherit({name: estate.descriptors[name] for name in estate.names})
-        self._succession = Succession(estate, store or Nobody(), self._sink, self._changed)
+        store = self._store(found, estate)
+        self._succession = Succession(estate, store, self._sink, self._changed)
         start = begin(estate)
         mailbox = Mailbox(self._notify_path, self._services.values)
         loop.add_reader(mailbox, mailbox.deliver)
@@ -144,8 +162,7 @@ class Manager:
                 loop.add_signal_handler(signal.SIGCHLD, self._reap)
                 Signals(self, self._tasks).watch(loop)
                 start()
-                if self._systemd.store:
-                    self._succession.watch_over()
+                self._succession.watch_over()
                 estate.close()
                 self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)

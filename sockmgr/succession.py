@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SpawnError
 from sockmgr.guard import Guard
-from sockmgr.handoff import LIFELINE, Estate, Store, Will
+from sockmgr.handoff import LIFELINE, Estate, Nobody, Store, Will
+from sockmgr.keeping import KEEPER, Keeping
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.output import Sink
@@ -33,7 +34,7 @@ class Succession:
         self, estate: Estate, store: Store, sink: Sink, changed: Callable[[], None]
     ) -> None:
         """Take over from `estate`; `changed` is called when there is something new to keep."""
-        self._sink, self._changed = sink, changed
+        self._sink, self._changed, self._store = sink, changed, store
         self._memory = estate.memory()
         self._guard = Guard()
         if lifeline := estate.descriptors.pop(LIFELINE, []):
@@ -52,7 +53,20 @@ class Succession:
         return bool(self._proof.pid)
 
     def watch_over(self) -> None:
-        """Have a guard, now and always: it ends the workers when no manager can come back."""
+        """Have somebody, now and always, who goes on with the workers when we are dead.
+
+        Under systemd a guard, which ends them if no manager can come back; else a keeper.
+        """
+        if isinstance(self._store, Keeping):
+            self._store.watch(self._on_keeper_gone)
+        elif not isinstance(self._store, Nobody):
+            self._have_guard()
+
+    def _on_keeper_gone(self) -> None:
+        self._will.start_anew()
+        self._changed()
+
+    def _have_guard(self) -> None:
         if self._guard.fileno() < 0:
             try:
                 self._guard.start(self._memory.fds)
@@ -65,7 +79,7 @@ class Succession:
         asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.close()
         log.warning("guard ended; there is a new one")
-        self.watch_over()
+        self._have_guard()
         self._changed()
 
     def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
@@ -81,6 +95,8 @@ class Succession:
     ) -> None:
         """Become the new code, which goes on listening at `control`. Returns by OSError only."""
         descriptors = self._will.descriptors(listeners, services, self._guard.fileno())
+        if isinstance(self._store, Keeping):
+            descriptors[KEEPER] = (self._store.fileno(),)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._sink.close()
         try:
@@ -99,3 +115,5 @@ class Succession:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.dismiss()
         self._will.revoke()
+        if isinstance(self._store, Keeping):
+            self._store.dismiss()

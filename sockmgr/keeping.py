@@ -1,0 +1,92 @@
+"""The store of a manager that systemd did not start: a keeper process, replaced when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sockmgr.core.errors import ControlError
+from sockmgr.kernel.keeper import Keeper
+from sockmgr.log import Log
+
+log = Log("sockmgr")
+
+KEEPER = "@keeper"  # the connection to it, over exec
+
+
+class Keeping:
+    """What keeps descriptors beyond our death, as well as it can. Owns the keeper."""
+
+    def __init__(self, path: Path, keeper: Keeper) -> None:
+        self._path, self._keeper = path, keeper
+        self._broken = False
+
+    @classmethod
+    def find(cls, path: Path, descriptors: dict[str, list[int]]) -> Keeping | None:
+        """Return the keeper of our predecessor, and add to `descriptors` all that it holds.
+
+        None if there is none; raises ControlError if it serves another manager.
+        """
+        if fds := descriptors.pop(KEEPER, []):
+            try:
+                return cls(path, Keeper.resume(fds[0], path))
+            except ControlError as error:
+                log.warning("keeper lost", error=error.what)
+                return None
+        found = Keeper.take_over(path)
+        if found is None:
+            return None
+        keeper, held = found
+        descriptors.update(held)
+        log.info("taken over from keeper", pid=keeper.pid, names=len(held))
+        return cls(path, keeper)
+
+    @classmethod
+    def start(cls, path: Path) -> Keeping:
+        """Start a keeper. Raises ControlError."""
+        keeper = Keeper.start(path)
+        log.info("keeper started", pid=keeper.pid)
+        return cls(path, keeper)
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """Call `lost` when there is another keeper, which holds nothing yet."""
+        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._replace, lost)
+
+    def fileno(self) -> int:
+        """Return the connection to the keeper, borrowed."""
+        return self._keeper.fileno()
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there."""
+        self._try(lambda: self._keeper.keep(name, fds))
+
+    def forget(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+        self._try(lambda: self._keeper.forget(name))
+
+    def dismiss(self) -> None:
+        """Have the keeper end: nobody comes after us."""
+        asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        self._keeper.dismiss()
+
+    def _try(self, ask: Callable[[], None]) -> None:
+        try:
+            ask()
+        except (ControlError, OSError) as error:
+            if not self._broken:
+                log.error("keeper does not keep", error=error)
+            self._broken = True
+
+    def _replace(self, lost: Callable[[], None]) -> None:
+        asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        self._keeper.kill()
+        try:
+            self._keeper = Keeper.start(self._path)
+        except ControlError as error:
+            log.error("no keeper", error=error.what, means="nothing survives if we are killed")
+            return
+        self._broken = False
+        log.warning("keeper ended; there is a new one", pid=self._keeper.pid)
+        self.watch(lost)
+        lost()

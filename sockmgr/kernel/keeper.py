@@ -1,0 +1,414 @@
+"""Speak with the keeper: a tiny process (sockmgr/keeper.py) that holds named descriptors for us.
+
+Owns the connection and a pidfd of it. What is kept under which name, and when, others decide; so
+does who may use a path: that is for one manager at a time, as its control socket is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sockmgr.core.errors import ControlError
+
+PROGRAM = Path(__file__).parents[1] / "keeper.py"
+START_TIMEOUT = 15.0
+CALL_TIMEOUT = 2.0
+
+_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
+_MAX_NAME = 255
+_HELLO = b"T1"
+# Beyond the numbers that the spawn gives away.
+_FREE = 10
+
+_NOT_NOW = "nothing is lost while this manager lives; but if it is killed, no other could go on"
+_OTHER_PATH = "stop what is there, or name another path with --control"
+_MORE_FILES = "raise LimitNOFILE= or ulimit -n of the manager"
+
+
+class Keeper:
+    """A keeper that obeys us, until `close()`, `dismiss()` or `kill()`.
+
+    Every call is one request and its reply, a tenth of a millisecond each; each is given up
+    after `timeout` seconds. A keeper that is gone or does not answer raises ControlError, at once
+    from then on, and `fileno()` turns readable: then `kill()` it and start another.
+    """
+
+    def __init__(self, path: Path, connection: socket.socket) -> None:
+        """Own a connection on which the keeper has still to answer to our hello."""
+        self.path = path
+        self.timeout = CALL_TIMEOUT
+        self.pid = 0
+        self._connection = connection
+        self._pidfd = -1
+
+    # --- Coming by one ---------------------------------------------------------------------------
+
+    @classmethod
+    def start(cls, path: Path) -> Keeper:
+        """Start a keeper at `path`, in place of a dead one; it survives us, and is nobody's child.
+
+        Raises ControlError if it cannot be started, or if there is a keeper: take that one over.
+        """
+        keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        try:
+            keeper._start()
+        except (OSError, EOFError) as error:
+            keeper.kill()
+            raise _cannot("start", path, _reason(error)) from error
+        except ControlError:
+            keeper.close()
+            raise
+        return keeper
+
+    @classmethod
+    def take_over(cls, path: Path) -> tuple[Keeper, list[tuple[str, list[int]]]] | None:
+        """Return the keeper of a former manager and all it holds; None if nobody answers at `path`.
+
+        The descriptors are ours to close, and close-on-exec; the keeper has them as well. If it
+        dies meanwhile, that is what had arrived. Raises ControlError if another manager was
+        quicker, if the keeper hangs (then `evict()` it), or if it holds more than we may open.
+        """
+        keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        try:
+            keeper._connect()
+            keeper._greet()
+            return keeper, keeper._collect()
+        except (FileNotFoundError, ConnectionError, EOFError):
+            keeper.close()
+            return None
+        except OSError as error:
+            keeper.close()
+            raise _cannot("take over", path, _reason(error)) from error
+        except ControlError:
+            keeper.close()
+            raise
+
+    @classmethod
+    def resume(cls, fd: int, path: Path) -> Keeper:
+        """Go on with the keeper whose connection `fd` was inherited over exec; owns it.
+
+        Raises ControlError if the keeper is lost; then `fd` is closed.
+        """
+        keeper = cls(path.absolute(), socket.socket(fileno=fd))
+        keeper._connection.set_inheritable(False)
+        try:
+            keeper._connection.send(_HELLO)
+            keeper._greet()
+        except (OSError, EOFError) as error:
+            keeper.close()
+            raise _cannot("resume", path, _reason(error)) from error
+        return keeper
+
+    @staticmethod
+    def evict(path: Path) -> None:
+        """Kill the keeper at `path`, and with it what only it holds: for one that hangs.
+
+        Does nothing if nobody listens there. Raises ControlError if it is no keeper of ours.
+        """
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+                caller.setblocking(False)
+                caller.connect(os.fspath(path))
+                pid = _pid_of_ours(caller)
+                # Somebody still listens, so the pid that called listen(2) is not another's yet.
+                pidfd = os.pidfd_open(pid)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise _cannot("evict", path, _reason(error)) from error
+        try:
+            if not _is_keeper(pid, path.absolute()):
+                raise _cannot("evict", path, f"process {pid}, which listens there, is none")
+            _end(pidfd)
+        finally:
+            os.close(pidfd)
+        path.unlink(missing_ok=True)
+
+    # --- Using it --------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Return the descriptor, borrowed: readable only when the keeper is lost.
+
+        It is what `resume()` takes.
+        """
+        return self._connection.fileno()
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Have it hold duplicates of `fds`, in this order, in place of what it has as `name`.
+
+        Raises OSError if they cannot be sent (EBADF, ETOOMANYREFS), ControlError if the keeper is
+        lost or cannot open so many. Up to 253 descriptors go all at once or not at all.
+        """
+        label = os.fsencode(name)
+        if not fds or not 0 < len(label) <= _MAX_NAME:
+            raise ValueError(f"cannot keep {len(fds)} descriptors as {name!r}")
+        for start in range(0, len(fds), _MAX_FDS):
+            verb = b"+" if start else b"="
+            self._call(verb + label, fds[start : start + _MAX_FDS])
+
+    def forget(self, name: str) -> None:
+        """Have it close what it holds as `name`, if anything."""
+        self._call(b"-" + os.fsencode(name))
+
+    def dismiss(self) -> None:
+        """Have it close everything, exit and remove its path; return when that is so.
+
+        A keeper that does not is killed. What only it held is closed then, too.
+        """
+        with contextlib.suppress(OSError):
+            self._connection.send(b"D")
+            if _has_ended(self._pidfd, self.timeout):
+                self.close()
+                return
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it if it still lives, remove its path, and close: for a keeper that is lost."""
+        _end(self._pidfd)
+        with contextlib.suppress(OSError, ControlError):
+            _clear(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, as our death would: it holds everything for the next manager."""
+        self._connection.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = -1
+
+    # --- The conversation ------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        _clear(self.path)
+        with _bind(self.path) as listener:
+            # Our hello is in its queue before it runs: if we are killed now, it finds us gone.
+            self._connect()
+            intermediate = _spawn(self.path, listener)
+        try:
+            self._greet(START_TIMEOUT)
+        except (OSError, EOFError, ControlError):
+            os.kill(intermediate, signal.SIGKILL)
+            raise
+        finally:
+            os.waitpid(intermediate, 0)
+        _raise_limit(self.pid)
+
+    def _connect(self) -> None:
+        self._connection.setblocking(False)  # connect(2) would wait for one that hangs
+        self._connection.connect(os.fspath(self.path))
+        _pid_of_ours(self._connection)
+        self._connection.send(_HELLO)
+
+    def _greet(self, timeout: float = CALL_TIMEOUT) -> None:
+        """Hear its answer to our hello."""
+        reply, _ = self._receive(timeout)
+        if reply == b"R":
+            raise ControlError(
+                f"the keeper at {self.path} serves another manager",
+                means="what it holds is in use there; nothing was taken",
+                do=_OTHER_PATH,
+            )
+        self.pid = int(reply[1:])
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
+            raise EOFError from error
+
+    def _call(self, request: bytes, fds: Sequence[int] = ()) -> None:
+        """Have a request obeyed; raise ControlError if the keeper cannot, or is lost."""
+        try:
+            self._exchange(request, fds)
+        except (ConnectionError, EOFError) as error:
+            raise self._lost("is gone") from error
+        except TimeoutError as error:
+            raise self._lost(f"has not answered for {self.timeout:g} s") from error
+
+    def _exchange(self, request: bytes, fds: Sequence[int] = ()) -> tuple[bytes, list[int]]:
+        self._connection.settimeout(self.timeout)
+        socket.send_fds(self._connection, [request], fds, socket.MSG_NOSIGNAL)
+        reply, received = self._receive(self.timeout)
+        if reply[:1] == b"!":
+            raise ControlError(
+                f"the keeper (pid {self.pid}) refused {os.fsdecode(request)!r}: "
+                f"{os.fsdecode(reply[1:])}",
+                means=_NOT_NOW,
+                do=_MORE_FILES,
+            )
+        return reply, received
+
+    def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
+        """Return the next reply and its descriptors; raise EOFError at the end."""
+        self._connection.settimeout(timeout)
+        reply, fds, flags, _ = socket.recv_fds(
+            self._connection, 1 + _MAX_NAME, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+        )
+        if flags & socket.MSG_CTRUNC:
+            _close(fds)
+            raise ControlError(
+                f"cannot open all that the keeper at {self.path} holds: too many open files",
+                means="the keeper goes on holding it",
+                do=_MORE_FILES,
+            )
+        if not reply:
+            raise EOFError
+        return reply, fds
+
+    def _collect(self) -> list[tuple[str, list[int]]]:
+        """Fetch all it holds, one message after the other."""
+        found: dict[str, list[int]] = {}
+        try:
+            while True:
+                label, fds = self._exchange(b"N")
+                if label == b".":
+                    break
+                found.setdefault(os.fsdecode(label[1:]), []).extend(fds)
+        except (ConnectionError, EOFError):
+            pass  # dead: what has arrived may have no other owner than us
+        except (ControlError, OSError):
+            _close(fd for fds in found.values() for fd in fds)
+            raise
+        return list(found.items())
+
+    def _lost(self, how: str) -> ControlError:
+        # Not closed: whoever waits for the descriptor is told by it now, and its number stays ours.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        return ControlError(
+            f"the keeper (pid {self.pid}) {how}",
+            means=_NOT_NOW,
+            do="start another one and have it keep everything",
+        )
+
+
+# --- Its path ------------------------------------------------------------------------------------
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise _cannot("start", path, "the path exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:  # its backlog is full, so there is one
+            pass
+    raise _cannot("start", path, "a process listens there already")
+
+
+def _bind(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(os.fspath(path))
+        path.chmod(0o600)  # before listen(2) nobody can connect
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+# --- Its process ---------------------------------------------------------------------------------
+
+
+def _spawn(path: Path, listener: socket.socket) -> int:
+    """Start the program; it forks and its first process, which we must reap, ends."""
+    high = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FREE)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-E", str(PROGRAM), str(path)],
+            {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+            file_actions=[
+                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
+                (os.POSIX_SPAWN_DUP2, high, 3),
+            ],
+            setpgroup=0,
+            setsigdef=signal.valid_signals(),
+            # What is blocked stays so over fork and exec: no signal but KILL and STOP ends it, from
+            # its first instruction on.
+            setsigmask=signal.valid_signals(),
+        )
+    finally:
+        os.close(high)
+
+
+def _raise_limit(pid: int) -> None:
+    """Let it hold as many descriptors as the system allows, however few we may have open."""
+    with contextlib.suppress(OSError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _pid_of_ours(connection: socket.socket) -> int:
+    """Return the pid of the process that listens there: struct ucred, unix(7).
+
+    Raises PermissionError if it is neither our user's nor root's.
+    """
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", data)
+    if uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, f"it belongs to user {uid}")
+    return int(pid)
+
+
+def _is_keeper(pid: int, path: Path) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    # Whichever sockmgr started it: another version may be installed at another place.
+    program, its_path = words[-3:-1] if len(words) > 2 else (b"", b"")
+    return program.endswith(b"/keeper.py") and its_path == os.fsencode(path)
+
+
+def _has_ended(pidfd: int, seconds: float) -> bool:
+    """Wait for the end of a process: its descriptors are closed then (do_exit() in Linux)."""
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    return bool(watch.poll(seconds * 1000))
+
+
+def _end(pidfd: int) -> None:
+    if pidfd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _has_ended(pidfd, CALL_TIMEOUT)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def _cannot(verb: str, path: Path, why: str) -> ControlError:
+    return ControlError(f"cannot {verb} a keeper at {path}: {why}", means=_NOT_NOW, do=_OTHER_PATH)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or "it ended at once"
