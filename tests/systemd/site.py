@@ -37,7 +37,9 @@ class Site:
         *,
         name: str = "shop",
         users: Mapping[str, str] | None = None,
+        more: str = "",
     ) -> None:
+        """Write the config; `more` are lines that each service has, too."""
         self.machine, self.name = machine, name
         self.config = f"/etc/sockmgr/{name}.toml"
         lines = [f'name = "{name}"', "[listen]"]
@@ -51,6 +53,7 @@ class Site:
             ]  # fmt: skip
             if users:
                 lines.append(f'user = "{users[listener]}"')
+            lines.append(more.replace("SERVICE", listener))
         self._text = "\n".join(lines)
         machine.write(self.config, self._text)
         machine.run("systemd-sysusers", SYSUSERS)
@@ -128,6 +131,11 @@ class Site:
         done = self.machine.run("sockmgr", "status", "--json", "-c", self.config)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    def workers(self, service: str = "http") -> dict[int, str]:
+        """Return the state of each worker of a service by its pid."""
+        found = self.status()["services"][service]["workers"]
+        return {worker["pid"]: worker["state"] for worker in found}
 
     @property
     def journal(self) -> str:

@@ -1,0 +1,267 @@
+"""The manager dies, hangs or is restarted, and the next one goes on with its running workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import wait_for
+from tests.load.result import Outcome, Result
+from tests.systemd.machine import Machine
+from tests.systemd.site import SERVICE, Site
+
+HTTP = {"http": "tcp://127.0.0.1:8000"}
+LOAD = "short:rate=100"
+DROP_IN = """[Service]
+KillMode=process
+FileDescriptorStoreMax=512
+RestartSec=100ms
+"""
+
+
+def serving(machine: Machine, *, more: str = "", drop_in: str = "", fault: str = "none") -> Site:
+    """Return a site that serves version 1; `more` is for its config, `drop_in` for its service."""
+    site = Site(machine, HTTP, more=more)
+    site.deploy("1", fault=fault)
+    site.install()
+    site.drop_in(DROP_IN + drop_in)
+    site.start()
+    return site
+
+
+@pytest.fixture
+def site(machine: Machine) -> Site:
+    """Return a site that serves version 1 by two workers."""
+    return serving(machine)
+
+
+# --- What happens to managers --------------------------------------------------------------------
+
+
+def killed(site: Site) -> None:
+    """Kill the manager as nobody can prevent it; return when the next one serves."""
+    restarts = site.machine.property(SERVICE, "NRestarts")
+    kill(site)
+    wait_for(lambda: site.machine.property(SERVICE, "NRestarts") != restarts, "the restart")
+    await_ready(site)
+
+
+def restarted(site: Site) -> None:
+    site.machine.systemctl("restart", SERVICE)
+
+
+def hung(site: Site) -> None:
+    """Stop the manager, so that the watchdog kills it."""
+    old = site.main_pid
+    site.machine.run("kill", "-STOP", str(old))
+    wait_for(lambda: site.main_pid not in (0, old), "the watchdog, and another manager")
+    await_ready(site)
+
+
+def kill(site: Site) -> None:
+    site.machine.run("kill", "-KILL", str(site.main_pid))
+
+
+def await_ready(site: Site) -> None:
+    wait_for(lambda: site.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
+
+
+def answered(result: Result, number: int) -> None:
+    """Wait for so many answers more."""
+
+    def count() -> int:
+        return sum(row.outcome is Outcome.OK for row in list(result.rows))
+
+    enough = count() + number
+    wait_for(lambda: count() >= enough, f"{number} answers")
+
+
+def nobody_is_left(site: Site) -> bool:
+    return site.machine.run("ps", "-u", "sockmgr", check=False).returncode == 1
+
+
+def guard_of(site: Site) -> int:
+    return int(site.machine.run("pgrep", "-f", "^sockmgr-guard").stdout)
+
+
+# --- At rest -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [killed, restarted, hung])
+def test_the_workers_stay_the_same_and_no_request_is_lost_whatever_ends_the_manager(
+    machine: Machine, end: Callable[[Site], None]
+) -> None:
+    site = serving(machine, drop_in="WatchdogSec=1s\n")
+    workers, guard, first = site.workers(), guard_of(site), site.main_pid
+    with site.load(LOAD) as load:
+        for _ in range(2):
+            end(site)
+            answered(load.result, 20)
+            assert site.workers() == workers
+    assert not load.result.failed, load.result
+    assert {row.pid for row in load.result.rows} <= workers.keys()
+    assert site.main_pid != first
+    assert guard_of(site) == guard
+
+
+def test_a_reload_works_as_ever_after_an_adoption(site: Site) -> None:
+    with site.load(LOAD) as load:
+        killed(site)
+        site.deploy("2")
+        assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 0
+        answered(load.result, 20)
+        site.deploy("3", fault="exits")
+        assert site.machine.systemctl("reload", SERVICE, check=False).returncode == 1
+    assert not load.result.failed, load.result
+    assert site.get()["version"] == "2"
+    assert site.status()["listeners"]["http"]["cutover"] == "steered"
+
+
+def test_a_worker_that_dies_while_there_is_no_manager_is_replaced(machine: Machine) -> None:
+    site = serving(machine, drop_in="RestartSec=1s\n")
+    dead, alive = site.workers()
+    kill(site)
+    site.machine.run("kill", "-KILL", str(dead))
+    wait_for(lambda: site.main_pid, "another manager")
+    await_ready(site)
+    wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "two workers")
+    assert dead not in site.workers()
+    assert alive in site.workers()
+    assert f"pid={dead} was=ready how='was killed by signal 9 (KILL)'" in site.journal
+
+
+def test_what_an_adopted_worker_says_reaches_the_journal_under_its_name(site: Site) -> None:
+    killed(site)
+    site.inside(lambda: ask("/do/die"))
+    wait_for(lambda: "| died in probation" in site.journal, "its last words")
+    wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "its successor")
+
+
+def ask(path: str) -> bytes:
+    """Make a request and wait for its end."""
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        return client.makefile("rb").read()
+
+
+# --- In a rollout --------------------------------------------------------------------------------
+
+NOTIFY = 'ready = "notify"'
+
+
+def begin_reload(site: Site) -> None:
+    site.machine.systemctl("reload", "--no-block", SERVICE)
+
+
+def phase(site: Site) -> str:
+    rollout = site.status()["services"]["http"]["rollout"]
+    return str(rollout["phase"]) if rollout else ""
+
+
+def hold(site: Site) -> Path:
+    """Have workers of the next version wait until `let_go`."""
+    gate = site.directory("http") / "go"
+    os.mkfifo(gate)
+    return gate
+
+
+def let_go(gate: Path) -> None:
+    fd = os.open(gate, os.O_RDWR)  # whoever waits has a writer now
+    gate.unlink()
+    os.close(fd)
+
+
+def test_a_rollout_whose_workers_boot_is_finished_by_the_next_manager(machine: Machine) -> None:
+    site = serving(machine, more=NOTIFY, fault="says ready")
+    site.deploy("2", fault="waits for go")
+    gate = hold(site)
+    with site.load(LOAD) as load:
+        begin_reload(site)
+        wait_for(lambda: len(site.workers()) == 4, "the workers of generation 2")
+        before = site.workers()
+        killed(site)
+        assert site.workers() == before
+        let_go(gate)
+        wait_for(lambda: site.get()["version"] == "2", "version 2")
+        answered(load.result, 20)
+    assert not load.result.failed, load.result
+    assert site.status()["services"]["http"]["generation"] == 2
+
+
+def test_a_rollout_whose_workers_do_not_boot_is_rolled_back_by_the_next_manager(
+    machine: Machine,
+) -> None:
+    site = serving(machine, more=f'{NOTIFY}\nready_timeout = "2s"', fault="says ready")
+    before = site.workers()
+    site.deploy("2", fault="hangs")
+    with site.load(LOAD) as load:
+        begin_reload(site)
+        wait_for(lambda: len(site.workers()) == 4, "the workers of generation 2")
+        killed(site)
+        wait_for(lambda: site.workers() == before, "the end of the rollout")
+    assert not load.result.failed, load.result
+    assert "aborted" in site.journal
+    assert site.get()["version"] == "1"
+
+
+PROBATION = '[service.SERVICE.rollout]\nprobation = "1500ms"'
+
+
+def test_a_rollout_on_probation_is_committed_by_the_next_manager(machine: Machine) -> None:
+    site = serving(machine, more=PROBATION)
+    site.deploy("2")
+    with site.load(LOAD) as load:
+        begin_reload(site)
+        wait_for(lambda: phase(site) == "probation", "probation")
+        killed(site)
+        wait_for(lambda: phase(site) == "", "the end of probation")
+        answered(load.result, 20)
+    assert not load.result.failed, load.result
+    assert site.status()["services"]["http"]["generation"] == 2
+    assert site.get()["version"] == "2"
+
+
+def test_a_rollout_on_probation_is_rolled_back_by_the_next_manager_if_a_worker_dies(
+    machine: Machine,
+) -> None:
+    site = serving(machine, more=PROBATION.replace("1500ms", "1h"))
+    before = site.workers()
+    site.deploy("2")
+    begin_reload(site)
+    wait_for(lambda: phase(site) == "probation", "probation")
+    killed(site)
+    assert site.get()["version"] == "2"
+    site.inside(lambda: ask("/do/die"))
+    wait_for(lambda: site.workers() == before, "the old workers alone")
+    assert site.get()["version"] == "1"
+
+
+def test_a_worker_that_drains_keeps_the_connection_in_its_hand_over_a_crash(site: Site) -> None:
+    old = site.workers()
+    with site.inside(lambda: socket.create_connection(("127.0.0.1", 8000))) as client:
+        site.deploy("2")
+        site.machine.systemctl("reload", SERVICE)
+        wait_for(lambda: "draining" in site.workers().values(), "the drain")
+        killed(site)
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert b'"version": "1"' in answer
+    wait_for(lambda: not old.keys() & site.workers().keys(), "the end of the old workers")
+    assert "worker killed" not in site.journal
+
+
+def test_a_worker_that_does_not_drain_is_killed_at_its_deadline_by_the_next_manager(
+    machine: Machine,
+) -> None:
+    site = serving(machine, more='drain_timeout = "2s"', fault="is deaf")
+    site.deploy("2")
+    site.machine.systemctl("reload", SERVICE)
+    killed(site)
+    assert "draining" in site.workers().values()
+    wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "the end of the deaf")
+    assert site.journal.count("worker killed") == 2
+    assert site.get()["version"] == "2"
