@@ -53,6 +53,11 @@ class Keeping:
         """Call `lost` when there is another keeper, which holds nothing yet."""
         asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._replace, lost)
 
+    @property
+    def pid(self) -> int:
+        """The keeper's pid."""
+        return self._keeper.pid
+
     def fileno(self) -> int:
         """Return the connection to the keeper, borrowed."""
         return self._keeper.fileno()

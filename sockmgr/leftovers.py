@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Set
+from collections.abc import Callable, Collection, Set
 
 from sockmgr.kernel.process import strays
 from sockmgr.log import Log
@@ -19,7 +19,9 @@ log = Log("sockmgr")
 class Leftovers:
     """The sockets that workers had when they ended, and whose they were."""
 
-    def __init__(self) -> None:
+    def __init__(self, spared: Callable[[], Collection[int]]) -> None:
+        """Never touch the processes `spared`: they hold our sockets because we want it."""
+        self._spared = spared
         self._left: dict[frozenset[int], str] = {}
 
     def add(self, inodes: frozenset[int], worker: str) -> None:
@@ -31,7 +33,7 @@ class Leftovers:
         found: set[frozenset[int]] = set()
         for inodes, name in self._left.items():
             # What shares its queue with a worker may be its; the last holder's end tells.
-            for pid in () if inodes & used else strays(inodes):
+            for pid in () if inodes & used else strays(inodes) - set(self._spared()):
                 log.warning("stray process killed", pid=pid, left_by=name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -156,6 +156,7 @@ class Manager:
             sink=self._sink,
             notify_path=str(self._notify_path),
             can_restore_priority=can_restore_priority(),
+            helpers=lambda: self._succession.pids,
         )
         try:
             async with asyncio.TaskGroup() as self._tasks:

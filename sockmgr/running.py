@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -47,6 +47,7 @@ class Surroundings:
     sink: Sink
     notify_path: str
     can_restore_priority: bool
+    helpers: Callable[[], Collection[int]]  # pids of our own that are nobody's workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

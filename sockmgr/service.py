@@ -82,7 +82,7 @@ class Service:
         self._around, self._listener, self._changed = around, listener, changed
         self._verdicts = Verdicts(name, around.loop)
         self._feeding = Feeding(tasks, self._facts.put_nowait)
-        self._leftovers = Leftovers()
+        self._leftovers = Leftovers(around.helpers)
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._drain_at = 0.0
         self._told: set[str] = set()

@@ -45,7 +45,8 @@ class Succession:
     @property
     def pids(self) -> Collection[int]:
         """Children of ours that are nobody's workers."""
-        return {self._proof.pid, self._guard.pid}
+        keeper = self._store.pid if isinstance(self._store, Keeping) else 0
+        return {self._proof.pid, self._guard.pid, keeper}
 
     @property
     def under_way(self) -> bool:
