@@ -113,6 +113,7 @@ class Archive:
             f'Dir::Etc::sourcelist "{directory}/sources.list";', f'Dir::Cache "{directory}";',
             f'Dir::State "{directory}";', f'Dir::State::status "{directory}/status";',
             'Acquire::GzipIndexes "true";', 'APT::Sandbox::User "root";',
+            'APT::Update::Error-Mode "any";',
         ]  # fmt: skip
         (directory / "apt.conf").write_text("\n".join(ours) + "\n")
 
