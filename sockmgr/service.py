@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
@@ -78,6 +79,8 @@ class Service:
         self.name = name
         self.fleet = Fleet()
         self.running: dict[WorkerId, Running] = {}
+        self.killed = 0  # that had served
+        self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._around, self._listener, self._changed = around, listener, changed
         self._verdicts = Verdicts(name, around.loop)
@@ -187,6 +190,8 @@ class Service:
                 if AT_EVERY_START in finding:  # a habit of servers, and no fault
                     tell = log.debug if finding in self._told else log.info
                     self._told.add(finding)
+                else:
+                    self.repairs.append(finding)
                 tell("listener repaired", found=finding, occasion=occasion)
         for running in self.running.values():
             if running.is_detached:
@@ -357,6 +362,7 @@ class Service:
         if not running.ready:
             running.output.catch_up()
             self._last_words[running.id] = (*running.output.tail, running.what_was_seen())
+        self.killed += running.ready
         log.warning("worker killed", worker=running.name, why=command.why)
         running.kill()
 

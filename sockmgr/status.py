@@ -55,6 +55,8 @@ def _service(service: Service, now: float) -> ServiceStatus:
             _worker(worker, service.running.get(worker.id), now) for worker in fleet.workers()
         ),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
+        killed=service.killed,
+        repairs=tuple(service.repairs),
     )
 
 

@@ -11,11 +11,15 @@ import click
 
 from sockmgr.cli import target
 from sockmgr.cli.table import is_lively
+from sockmgr.client import Client, NoManagerError, StillWaitingError, find_control
+from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
+from sockmgr.doctor.processes import may_look_into
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
+from sockmgr.doctor.workers import runs, silent
 
 
 @click.command("doctor")
@@ -48,19 +52,59 @@ def command(where: target.Target, directories: tuple[Path, ...], systemd: int | 
 def _visit(where: target.Target, directories: Sequence[Path], systemd: int | None) -> Visit:
     visit = Visit()
     path = where.config or Path(target.DEFAULT_CONFIG)
+    config = _read(where, path, visit)
+    visit.machine(config)
+    has_unit = config is not None and visit.units(config, path, directories, systemd)
+    is_running = _ask(where, config, visit)
+    if config is not None and not has_unit and not is_running:
+        visit.start(config)
+    return visit
+
+
+def _read(where: target.Target, path: Path, visit: Visit) -> Config | None:
     if where.config is None and not path.exists():
         target.narrate(f"there is no {path} here: name a config with -c to have it looked at")
-        visit.machine()
-        return visit
+        return None
     visit.looked_at.append(str(path))
     try:
         config = target.read_config(path)
     except SockmgrError as error:
         visit.findings.append(unusable(error, str(path)))
-        visit.machine()
-    else:
-        visit.config(config, path, directories, systemd=systemd)
-    return visit
+        return None
+    visit.config(config)
+    return config
+
+
+def _ask(where: target.Target, config: Config | None, visit: Visit) -> bool:
+    """Have the manager looked at; return whether there is one that runs this config."""
+    try:
+        name = config.name if config else None
+        client = Client(find_control(where.control, name), timeout=where.timeout)
+        status = client.status()
+    except NoManagerError:
+        target.narrate("no manager runs, so there are no workers to look at")
+        return False
+    except StillWaitingError as error:
+        visit.findings.append(silent(error))
+        return True
+    except SockmgrError as error:
+        target.narrate(f"workers are not looked at: {error}")
+        return False
+    same = config is not None and runs(status, config)
+    if config is not None and not same:
+        target.narrate(f"the manager at {client.path} runs another config")
+    if not may_look_into(status.manager.pid):
+        target.narrate("its processes are not looked at: run this as its user, or as root")
+    visit.manager(status, config if same and _is_up_to_date(client) else None)
+    return same
+
+
+def _is_up_to_date(client: Client) -> bool:
+    """Tell whether the manager runs what its config says now, so that workers are held to it."""
+    try:
+        return not client.plan()
+    except SockmgrError:
+        return False
 
 
 # --- Answer --------------------------------------------------------------------------------------

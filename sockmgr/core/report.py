@@ -53,12 +53,18 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One service: the generation that serves, all workers, and the rollout if there is one."""
+    """One service: the generation that serves, all workers, and the rollout if there is one.
+
+    Since this manager started: `killed` workers had served and did not end by themselves, and
+    `repairs` are the last things that were done to its listeners and had to be mended.
+    """
 
     generation: int
     state: str
     workers: tuple[WorkerStatus, ...]
     rollout: RolloutStatus | None = None
+    killed: int = 0
+    repairs: tuple[str, ...] = ()
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,22 @@ class Check(Enum):
     SOCKET_ACCEPT = "socket-accept", Patient.UNITS
     SOCKET_MISSING = "socket-missing", Patient.UNITS, Severity.NOTE
 
+    MANAGER_SILENT = "manager-silent", Patient.WORKERS
+    MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
+    SERVICE_DOWN = "service-down", Patient.WORKERS
+    NOT_READY = "not-ready", Patient.WORKERS
+    WRAPPER = "wrapper", Patient.WORKERS
+    OWN_LISTENER = "own-listener", Patient.WORKERS
+    EXTRA_PORT = "extra-port", Patient.WORKERS, Severity.NOTE
+    STOP_SIGNAL = "stop-signal", Patient.WORKERS
+    WORKERS_KILLED = "workers-killed", Patient.WORKERS
+    LISTENER_SHRUNK = "listener-shrunk", Patient.WORKERS
+    LISTENER_HARMED = "listener-harmed", Patient.WORKERS
+    QUEUE_FULL = "queue-full", Patient.WORKERS
+    OVERLAP = "overlap", Patient.WORKERS
+    DIRECTORY_DELETED = "directory-deleted", Patient.WORKERS
+    PROGRAM_REPLACED = "program-replaced", Patient.WORKERS, Severity.NOTE
+
     def __init__(self, label: str, patient: Patient, severity: Severity = Severity.PROBLEM) -> None:
         self.label, self.patient, self.severity = label, patient, severity
 

@@ -33,7 +33,7 @@ def examine(config: Config | None) -> Iterator[Finding]:
     yield from _sock_diag()
     yield from _backlog(listens)
     yield from _abort_on_overflow(listens)
-    yield from _outgoing_ports(listens)
+    yield from _outgoing_port(listens)
     if config:
         yield from _visibility(config)
 
@@ -191,14 +191,18 @@ def _abort_on_overflow(listens: Collection[Listen]) -> Iterator[Finding]:
         )
 
 
-def _outgoing_ports(listens: Collection[Listen]) -> Iterator[Finding]:
-    bounds = _words("net/ipv4/ip_local_port_range")
-    if len(bounds) != 2:
-        return
+def outgoing_ports() -> tuple[int, int] | None:
+    """Return the first and the last port that the kernel gives to outgoing connections."""
+    words = _words("net/ipv4/ip_local_port_range")
+    return (int(words[0]), int(words[1])) if len(words) == 2 else None
+
+
+def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
+    first, last = outgoing_ports() or (0, -1)
     reserved = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
     for listen in listens:
         port = listen.address.port
-        if listen.address.scheme not in _INET or not int(bounds[0]) <= port <= int(bounds[1]):
+        if listen.address.scheme not in _INET or not first <= port <= last:
             continue
         if not _in_ranges(port, reserved):
             yield Finding(
@@ -209,7 +213,7 @@ def _outgoing_ports(listens: Collection[Listen]) -> Iterator[Finding]:
                 why="while no manager holds it, such a connection may take it, and then the next "
                 "manager cannot listen",
                 fix=f"sysctl net.ipv4.ip_local_reserved_ports={port}, or another port below "
-                f"{bounds[0]}",
+                f"{first}",
             )
 
 

@@ -1,4 +1,4 @@
-"""One visit to all patients, in order. Who calls has read the config."""
+"""One visit to all patients. Who calls has read the config and asked the manager."""
 
 from __future__ import annotations
 
@@ -8,39 +8,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.core.config import Config
+from sockmgr.core.report import Status
 from sockmgr.doctor import config as config_checks
-from sockmgr.doctor import machine, start, unit_files, units
+from sockmgr.doctor import machine, start, unit_files, units, workers
 from sockmgr.doctor.finding import Finding
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Visit:
-    """What a visit looked at and what it found."""
+    """What a visit looked at, and what it found."""
 
     looked_at: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def machine(self) -> None:
-        """Look at this machine alone."""
-        self.looked_at.append("this machine")
-        self.findings += machine.examine(None)
-
-    def config(
-        self,
-        config: Config,
-        file: Path,
-        directories: Sequence[Path],
-        *,
-        systemd: int | None = None,
-        environ: Mapping[str, str] = os.environ,
-    ) -> None:
-        """Look at a config, the machine it is for, and units in `directories` that run it."""
+    def config(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        """Look at what the config says."""
         self.findings += config_checks.examine(config, environ)
+
+    def machine(self, config: Config | None) -> None:
+        """Look at this machine, and how it fits a config."""
         self.looked_at.append("this machine")
         self.findings += machine.examine(config)
+
+    def units(
+        self, config: Config, file: Path, directories: Sequence[Path], systemd: int | None
+    ) -> bool:
+        """Look at the units that run a config; return whether there are any."""
         found = unit_files.installed(file.absolute(), directories)
-        if not found:
-            self.findings += start.examine(config)
         for each in found:
             self.looked_at += [each.service.name, *(unit.name for unit in each.sockets)]
             self.findings += units.examine(config, each, systemd)
+        return bool(found)
+
+    def start(self, config: Config) -> None:
+        """Look at what a manager would meet that was started here now."""
+        self.findings += start.examine(config)
+
+    def manager(self, status: Status, config: Config | None) -> None:
+        """Look at what a manager runs; `config` is what it runs, None if that is not known."""
+        count = sum(len(service.workers) for service in status.services.values())
+        who = f"manager {status.manager.pid}"
+        self.looked_at.append(f"{who} with {count} {'worker' if count == 1 else 'workers'}")
+        self.findings += workers.examine(status, config)

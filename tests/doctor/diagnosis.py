@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ Found = list[dict[str, str]]
 def diagnose(config: Path, *options: str) -> Found:
     """Return what the doctor says of a config; its exit code must agree."""
     result = sockmgr("doctor", "--json", "-c", str(config), *options)
-    return _agreed(result.exit_code, result.stdout, result.stderr)
+    return agreed(result.exit_code, result.stdout, result.stderr)
 
 
 def diagnose_under(
@@ -41,7 +43,15 @@ def diagnose_under(
         cwd=ROOT, env=os.environ | dict(env or {}), capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
-    return _agreed(done.returncode, done.stdout, done.stderr)
+    return agreed(done.returncode, done.stdout, done.stderr)
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a port of 127.0.0.1."""
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def sole(found: Found, check: Check) -> dict[str, str]:
@@ -56,7 +66,8 @@ def sole(found: Found, check: Check) -> dict[str, str]:
     return one
 
 
-def _agreed(code: int, stdout: str, stderr: str) -> Found:
+def agreed(code: int, stdout: str, stderr: str) -> Found:
+    """Return the findings in an answer, with which the exit code must agree."""
     assert code in (0, 1), stderr
     found: list[dict[str, Any]] = json.loads(stdout)
     assert code == any(one["severity"] == "problem" for one in found), found

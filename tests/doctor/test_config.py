@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from sockmgr.doctor.finding import Check
-from tests.doctor.diagnosis import CONFIG, SERVER, diagnose, sole
+from tests.doctor.diagnosis import CONFIG, SERVER, diagnose, is_free, sole
+from tests.e2e.apps import ROOT
 
 
 def write(path: Path, command: list[str], *keys: str) -> None:
@@ -114,3 +116,24 @@ def test_a_delay_of_what_has_no_listener_is_no_finding(config: Path) -> None:
     assert [one["check"] for one in diagnose(config)] == ["config"]  # nobody uses the listener
     config.write_text(f"{SERVER}ready = {{ delay = 2 }}\n")
     assert diagnose(config) == []
+
+
+@pytest.mark.parametrize("example", ["asgi", "wsgi", "node", "plain"])
+def test_an_example_has_no_fault(config: Path, example: str) -> None:
+    directory = ROOT / "examples" / example
+    text = (directory / "sockmgr.toml").read_text()
+    config.write_text(f'{on_a_free_port(text)}cwd = "{directory}"\n')
+    assert diagnose(config) == []
+
+
+def test_the_config_of_the_readme_has_no_fault(config: Path, tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    config.write_text(on_a_free_port(text).replace("/srv/shop/current", str(tmp_path)))
+    assert diagnose(config) == []
+
+
+def on_a_free_port(text: str) -> str:
+    """Return a config that listens where nobody does, below the ports of outgoing connections."""
+    assert ":8000" in text
+    port = next(number for number in range(20000, 30000) if is_free(number))
+    return text.replace(":8000", f":{port}")

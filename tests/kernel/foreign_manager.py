@@ -58,6 +58,8 @@ class Service:
     state: str
     workers: list[Worker]
     rollout: Rollout | None
+    killed: int
+    repairs: list[str]
 
 
 class Status(TypedDict):

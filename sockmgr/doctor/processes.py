@@ -1,0 +1,123 @@
+"""What /proc tells of a process of somebody else's: its signals, sockets, environment, limits.
+
+Every function answers for one instant, and with nothing for a process that is gone or hidden.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sockmgr.kernel.readiness import descendants
+
+_LINK = re.compile(r"socket:\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What a process does about signals: proc_pid_status(5)."""
+
+    ignored: int
+    caught: int
+    blocked: int
+
+    def ignores(self, number: int) -> bool:
+        """Tell whether this signal does nothing at all."""
+        return bool(self.ignored >> (number - 1) & 1)
+
+    def dies_of(self, number: int) -> bool:
+        """Tell whether this signal ends the process by the kernel's own default."""
+        return not (self.ignored | self.caught | self.blocked) >> (number - 1) & 1
+
+
+def signals(pid: int) -> Signals | None:
+    """Return the dispositions of a process, and what its first thread blocks."""
+    text = _read(pid, "status").decode(errors="replace")
+    sets = dict(re.findall(r"^(Sig(?:Ign|Cgt|Blk)):\s*([0-9a-f]+)$", text, re.MULTILINE))
+    if len(sets) < 3:
+        return None
+    return Signals(
+        ignored=int(sets["SigIgn"], 16),
+        caught=int(sets["SigCgt"], 16),
+        blocked=int(sets["SigBlk"], 16),
+    )
+
+
+def sockets(pid: int) -> frozenset[int]:
+    """Return the inodes of the sockets that a process has open."""
+    found: set[int] = set()
+    directory = Path(f"/proc/{pid}/fd")
+    try:
+        for fd in directory.iterdir():
+            found.update(map(int, _LINK.findall(_link(fd))))
+    except OSError:
+        return frozenset()
+    return frozenset(found)
+
+
+def may_look_into(pid: int) -> bool:
+    """Tell whether the descriptors of a process can be seen from here."""
+    return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK, effective_ids=True) and bool(
+        _link(Path(f"/proc/{pid}/cwd"))
+    )
+
+
+def shares_network(pid: int) -> bool:
+    """Tell whether a process is in our network namespace."""
+    return _link(Path(f"/proc/{pid}/ns/net")) == _link(Path("/proc/self/ns/net"))
+
+
+def environ(pid: int) -> dict[str, str]:
+    """Return the environment that the program of a process was started with."""
+    pairs = (text.partition("=") for text in os.fsdecode(_read(pid, "environ")).split("\0"))
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def successors(pid: int) -> list[int]:
+    """Return the descendants that run another program than `pid`: they called execve(2) since."""
+    own = _argument_area(pid)
+    return [each for each in descendants(pid) if _argument_area(each) not in (own, None)]
+
+
+def program(pid: int) -> str:
+    """Return the name of a process's program."""
+    return _read(pid, "comm").decode(errors="replace").strip()
+
+
+def is_deleted(pid: int, link: str) -> bool:
+    """Tell whether what `cwd` or `exe` of a process leads to was removed or replaced."""
+    return _link(Path(f"/proc/{pid}/{link}")).endswith(" (deleted)")
+
+
+def target(pid: int, link: str) -> str:
+    """Return what `cwd` or `exe` of a process led to."""
+    return _link(Path(f"/proc/{pid}/{link}")).removesuffix(" (deleted)")
+
+
+def open_files_limit(pid: int) -> int | None:
+    """Return how many descriptors a process may have, None if there is no limit or it is hidden."""
+    found = re.search(rb"^Max open files\s+(\d+)", _read(pid, "limits"), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _argument_area(pid: int) -> bytes | None:
+    # arg_start, field 48 of proc_pid_stat(5): a fork has the same, each execve(2) a random one.
+    stat = _read(pid, "stat")
+    fields = stat[stat.rfind(b")") + 2 :].split()
+    return fields[45] if len(fields) > 45 else None
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,331 @@
+"""A running manager and its workers: what it tells of itself, and what /proc shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.model import SIGNAL_NAMES, Accepting, Address, Listen, Scheme
+from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.doctor import processes
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.doctor.machine import outgoing_ports
+from sockmgr.doctor.start import open_files
+from sockmgr.kernel import readiness
+from sockmgr.kernel.listening import Listening, listening
+from sockmgr.kernel.queues import reachable
+
+_READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
+_WAYS_OUT = (
+    "end the wrapper with exec, put `python -m sockmgr.exec` before the server, or name the "
+    "descriptor in the command ({NAME}): docs/servers.md, Wrappers"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What can be seen of a manager's sockets: its own, and those that listen on TCP, by inode."""
+
+    own: frozenset[int]
+    tcp: Mapping[int, Listening] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """What one worker has; others of its service may have the same."""
+
+    check: Check
+    what: str
+    why: str
+    fix: str
+
+
+def examine(status: Status, config: Config | None) -> Iterator[Finding]:
+    """Look at everything a manager runs; `config` is what it runs, None if that is not known."""
+    pid = status.manager.pid
+    sight = look(pid)
+    visible = processes.may_look_into(pid)
+    services = {service.name: service for service in config.services} if config else {}
+    if config and (limit := processes.open_files_limit(pid)):
+        whose = f"the manager (pid {pid})"
+        yield from open_files(config, limit, whose, Check.MANAGER_OPEN_FILES)
+    for name, service in status.services.items():
+        if visible:
+            yield from _service(name, service, services.get(name), sight)
+        yield from _history(name, service)
+    listens = config.listens() if config else {}
+    booting = any(w.state == "starting" for s in status.services.values() for w in s.workers)
+    for name, listener in status.listeners.items():
+        yield from _listener(name, listener, services.values())
+        if name in listens and not booting:  # servers call listen(2) as they start
+            yield from _shrunk(listens[name], listener, sight)
+
+
+def silent(error: SockmgrError) -> Finding:
+    """Return the finding for a manager that is there and does not answer."""
+    return Finding(
+        check=Check.MANAGER_SILENT,
+        subject="manager",
+        what=error.what,
+        why="it cannot be told anything, and replaces no worker; the workers go on serving",
+        fix="see its log, and `cat /proc/PID/stack`; under systemd, WatchdogSec= ends it and "
+        "starts the next",
+    )
+
+
+def runs(status: Status, config: Config) -> bool:
+    """Tell whether what a manager runs is of this config, as far as names and addresses go."""
+    listens = config.listens()
+    return (
+        status.services.keys() == {service.name for service in config.services}
+        and status.listeners.keys() == listens.keys()
+        and all(
+            _is_at(listens[name].address, one.address) for name, one in status.listeners.items()
+        )
+    )
+
+
+def _is_at(address: Address, shown: str) -> bool:
+    if address.scheme in (Scheme.TCP, Scheme.UDP):
+        # The host may be a name in the config, and port 0 any port.
+        scheme, port = shown.partition("://")[0], shown.rpartition(":")[2]
+        return scheme == address.scheme and address.port in (0, int(port))
+    return address.scheme is Scheme.FD or str(address) == shown
+
+
+def look(pid: int) -> Sight:
+    """Look at the sockets of a manager, as far as that is permitted."""
+    own = processes.sockets(pid)
+    if not processes.shares_network(pid):
+        return Sight(own=own)
+    try:
+        return Sight(own=own, tcp={one.inode: one for one in listening()})
+    except OSError:  # the machine's trouble, and found there
+        return Sight(own=own)
+
+
+# --- Listeners -----------------------------------------------------------------------------------
+
+
+def _listener(
+    name: str, listener: ListenerStatus, services: Iterable[ServiceConfig]
+) -> Iterator[Finding]:
+    inet = listener.address.startswith(("tcp://", "udp://"))
+    exclusive = any(name in s.listen and s.rollout.exclusive for s in services)
+    if inet and listener.cutover == "overlap" and not exclusive:
+        yield Finding(
+            check=Check.OVERLAP,
+            subject=f"listen.{name}",
+            what=f"listener {name} cannot be steered",
+            why="at a reload old workers may accept a connection while they are told to stop, and "
+            "close it unread",
+            fix="the manager's log says why (cut-overs overlap); under systemd, units of "
+            "`sockmgr units` mend it",
+        )
+    if not listener.address.startswith("udp://") and listener.queue >= listener.backlog > 0:
+        yield Finding(
+            check=Check.QUEUE_FULL,
+            subject=f"listen.{name}",
+            what=f"{listener.queue} connections wait on listener {name}, which may hold "
+            f"{listener.backlog}",
+            why="who comes now is turned away",
+            fix="see what keeps the workers from accepting, run more (sockmgr scale), or raise "
+            "backlog and net.core.somaxconn",
+        )
+
+
+def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[Finding]:
+    if listener.address.startswith("udp://"):
+        return
+    queues = [
+        one.backlog
+        for inode, one in sight.tcp.items()
+        if inode in sight.own and _address(one) == listener.address
+    ]
+    least = min([listener.backlog, *queues])
+    wanted = reachable(listen)
+    if least < wanted:
+        yield Finding(
+            check=Check.LISTENER_SHRUNK,
+            subject=f"listen.{listen.name}",
+            what=f"listener {listen.name} lets {least} connections wait, not {wanted}",
+            why="a worker called listen(2) with less after it was ready: who comes in a burst is "
+            "turned away",
+            fix=f"have the server listen with a backlog of {wanted}; a reload, or the next "
+            "worker that starts, puts it right for now",
+        )
+
+
+def _address(one: Listening) -> str:
+    return f"tcp://[{one.host}]:{one.port}" if ":" in one.host else f"tcp://{one.host}:{one.port}"
+
+
+# --- Services ------------------------------------------------------------------------------------
+
+
+def _service(
+    name: str, service: ServiceStatus, config: ServiceConfig | None, sight: Sight
+) -> Iterator[Finding]:
+    seen: dict[Symptom, list[str]] = {}
+    for worker in service.workers:
+        if worker.pid and worker.state in ("starting", "ready"):
+            for symptom in _symptoms(worker, config, sight):
+                seen.setdefault(symptom, []).append(f"{name}@{worker.generation}.{worker.slot}")
+    for symptom, workers in seen.items():
+        yield Finding(
+            check=symptom.check,
+            subject=f"service.{name}",
+            what=f"{_some(workers)}: {symptom.what}",
+            why=symptom.why,
+            fix=symptom.fix,
+        )
+    if service.state == "down" and not seen:
+        yield Finding(
+            check=Check.SERVICE_DOWN,
+            subject=f"service.{name}",
+            what=f"no worker of {name} serves, and those that are started fail",
+            why="connections wait until the queue is full",
+            fix="the manager's log has the last words of each; reload when it is mended",
+        )
+
+
+def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
+    if service.killed:
+        yield Finding(
+            check=Check.WORKERS_KILLED,
+            subject=f"service.{name}",
+            what=f"{service.killed} {'worker' if service.killed == 1 else 'workers'} of {name} had "
+            "to be killed since the manager started",
+            why="told to stop, they did not end within drain_timeout, or too many were draining: "
+            "what they had in hand is lost",
+            fix="see whether the program ends when it gets its stop_signal; if it only needs "
+            "longer, raise drain_timeout (the log says which: worker killed)",
+        )
+    for harm in dict.fromkeys(service.repairs):
+        yield Finding(
+            check=Check.LISTENER_HARMED,
+            subject=f"service.{name}",
+            what=harm,
+            why="it is mended each time, but connections that came meanwhile were refused or reset",
+            fix="the program must leave the listener alone: no shutdown(2), no removal of its "
+            "path (docs/servers.md)",
+        )
+
+
+# --- Workers -------------------------------------------------------------------------------------
+
+
+def _symptoms(
+    worker: WorkerStatus, config: ServiceConfig | None, sight: Sight
+) -> Iterator[Symptom]:
+    tree = [worker.pid, *readiness.descendants(worker.pid)]
+    held = frozenset(inode for pid in tree for inode in processes.sockets(pid))
+    lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
+    if worker.state == "ready":
+        if lent:
+            yield from _stop_signal(worker.pid, config)
+        yield from _extra_port(alone, sight)
+    if config is None or config.listen:
+        yield from _deaf(worker, config, lent, alone)
+    if processes.is_deleted(worker.pid, "cwd"):
+        yield Symptom(
+            Check.DIRECTORY_DELETED,
+            f"the working directory {processes.target(worker.pid, 'cwd')} was deleted",
+            "what is loaded from now on is missing, and a worker that dies cannot be replaced",
+            "reload, then delete older releases only when no worker has them",
+        )
+    if processes.is_deleted(worker.pid, "exe"):
+        yield Symptom(
+            Check.PROGRAM_REPLACED,
+            f"{processes.target(worker.pid, 'exe')} was replaced or deleted since the start",
+            "old code goes on, and a worker that dies is replaced by the new",
+            "reload",
+        )
+
+
+def _stop_signal(pid: int, config: ServiceConfig | None) -> Iterator[Symptom]:
+    number = _TERM if config is None or config.stop_signal is None else config.stop_signal
+    found = processes.signals(pid)
+    if found is None or (config and config.drain_timeout == 0):
+        return
+    name = SIGNAL_NAMES.get(number, str(number))
+    fix = f"have it accept no more on {name}, finish what it has and exit; or set stop_signal to "
+    fix += "what it does that for (docs/servers.md)"
+    if found.ignores(number):
+        what, why = f"{name} is ignored", "it cannot be drained, and is killed after drain_timeout"
+    elif found.dies_of(number):
+        what, why = f"nothing handles {name}", "it ends at once, with the requests in hand"
+    else:
+        return
+    yield Symptom(Check.STOP_SIGNAL, what, why, fix)
+
+
+def _deaf(
+    worker: WorkerStatus,
+    config: ServiceConfig | None,
+    lent: frozenset[int],
+    alone: frozenset[int],
+) -> Iterator[Symptom]:
+    """Find out why a worker shows no sign of accepting on its listeners."""
+    seen_to_accept = config is None or isinstance(config.ready, Accepting)
+    if (worker.state == "ready" and seen_to_accept) or readiness.accepting(worker.pid, lent):
+        return
+    late = (
+        worker.state == "starting"
+        and worker.age > (config.ready_timeout if config else _READY_TIMEOUT) / 2
+    )
+    wrapped = _wrapped(worker.pid)
+    if wrapped and (late or alone):
+        yield Symptom(
+            Check.WRAPPER,
+            f"{processes.program(wrapped)} is a child of {processes.program(worker.pid)}, and "
+            "LISTEN_PID is the pid of the latter",
+            "most programs then ignore the sockets without a word",
+            _WAYS_OUT,
+        )
+    elif late and alone:
+        yield Symptom(
+            Check.OWN_LISTENER,
+            "it listens on a port of its own, and on none of its listeners",
+            "clients of its listeners are answered by nobody",
+            "tell the command to use the descriptor ({NAME}), or to take LISTEN_FDS",
+        )
+    elif late:
+        yield Symptom(
+            Check.NOT_READY,
+            "not ready after more than half of ready_timeout",
+            f"the rollout is aborted at the end of it; {readiness.describe(worker.pid, lent)}",
+            "see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
+            "in a way that cannot be seen, set ready",
+        )
+
+
+def _wrapped(pid: int) -> int | None:
+    """Return a descendant that was passed sockets under the pid of another, if there is one."""
+    for each in processes.successors(pid):
+        env = processes.environ(each)
+        if "LISTEN_FDS" in env and env.get("LISTEN_PID", str(each)) != str(each):
+            return each
+    return None
+
+
+def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Symptom]:
+    first, last = outgoing_ports() or (0, -1)
+    # A port that the kernel chose is another one in each process.
+    fixed = [sight.tcp[i] for i in sorted(alone) if not first <= sight.tcp[i].port <= last]
+    if fixed:
+        where = ", ".join(sorted(_address(one) for one in fixed))
+        yield Symptom(
+            Check.EXTRA_PORT,
+            f"it also listens on {where}, which it opened itself",
+            "sockmgr does not hold that: at a reload the old and the new worker want it at once, "
+            "and who connects between them is refused",
+            "make it a listener of the config, or of another service",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
