@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from sockmgr.kernel import readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
 
+LOOKS, LOOK_DELAY = 20, 0.01
 _READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
 _WAYS_OUT = (
     "end the wrapper with exec, put `python -m sockmgr.exec` before the server, or name the "
@@ -270,14 +272,16 @@ def _deaf(
 ) -> Iterator[Symptom]:
     """Find out why a worker shows no sign of accepting on its listeners."""
     seen_to_accept = config is None or isinstance(config.ready, Accepting)
-    if (worker.state == "ready" and seen_to_accept) or readiness.accepting(worker.pid, lent):
+    if worker.state == "ready" and seen_to_accept:
         return
     late = (
         worker.state == "starting"
         and worker.age > (config.ready_timeout if config else _READY_TIMEOUT) / 2
     )
+    if late and readiness.accepting(worker.pid, lent):
+        return
     wrapped = _wrapped(worker.pid)
-    if wrapped and (late or alone):
+    if wrapped and (late or _waits_elsewhere(worker.pid, lent, alone)):
         yield Symptom(
             Check.WRAPPER,
             f"{processes.program(wrapped)} is a child of {processes.program(worker.pid)}, and "
@@ -300,6 +304,21 @@ def _deaf(
             "see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
             "in a way that cannot be seen, set ready",
         )
+
+
+def _waits_elsewhere(pid: int, lent: frozenset[int], alone: frozenset[int]) -> bool:
+    """Tell whether a worker waits for connections on sockets of its own and on no other.
+
+    Looked at for a while: one thread may be busy with a request, and another one waiting.
+    """
+    elsewhere = False
+    for _ in range(LOOKS if alone else 0):
+        found = readiness.accepting(pid, lent | alone)
+        if found & lent:
+            return False
+        elsewhere = elsewhere or bool(found)
+        time.sleep(LOOK_DELAY)
+    return elsewhere
 
 
 def _wrapped(pid: int) -> int | None:

@@ -169,7 +169,10 @@ def test_a_wrapper_without_harm_is_no_fault(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(SERVER)
     script = f"trap 'kill $!; wait; exit 0' TERM; {sys.executable} -S -E {program} 0 both & wait"
-    with Manager(tmp_path, config_of_command(["sh", "-c", script])) as manager:
+    keys = 'ready = { exec = ["true"] }'  # so that its readiness proves nothing
+    with Manager(tmp_path, config_of_command(["sh", "-c", script], keys)) as manager:
+        with socket.create_connection(manager.target().address) as client:
+            assert client.recv(1) == b""  # it has been accepted
         assert diagnose(manager) == []
 
 
