@@ -24,6 +24,7 @@ from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.gauge import Gauge
 from sockmgr.handoff import Estate, Nobody, Store, check, guessed
+from sockmgr.journal import open_sink
 from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
     become_subreaper,
@@ -63,8 +64,10 @@ def run(
     `as_json` makes every line on stderr a JSON object. When not all services serve within
     `timeout` seconds, everything is stopped and the exit code is 1.
     """
-    sink = Sink(as_json=as_json)
+    sink, flaw = open_sink(as_json=as_json)
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink)], force=True)
+    if flaw:
+        log.warning("journal not used", because=flaw)
     close_on_exec_all()
     reset_signals(blocked=ASKED_BY)
     become_subreaper()
@@ -251,7 +254,7 @@ class Manager:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
         if service:
             self._find(service)
-        return Follower(self._sink.ring, service, lines)
+        return self._sink.place or Follower(self._sink.ring, service, lines)
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]

@@ -18,7 +18,7 @@ import time
 from collections import deque
 
 from sockmgr.core.events import event, service_of, subject
-from sockmgr.core.report import LogLine
+from sockmgr.core.report import JournalPlace, LogLine
 from sockmgr.ring import Ring
 
 CHUNK = 65536
@@ -29,7 +29,12 @@ TAIL_LINES = 20
 
 
 class Sink:
-    """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains."""
+    """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains.
+
+    `place` is where the lines can be read if it is not our `ring` that has them.
+    """
+
+    place: JournalPlace | None = None
 
     def __init__(self, fd: int = 2, *, as_json: bool = False) -> None:
         self._fd, self._as_json = fd, as_json
@@ -47,7 +52,7 @@ class Sink:
 
     @property
     def pending(self) -> int:
-        """How many bytes stderr has not taken yet."""
+        """How many bytes nobody has taken yet."""
         return len(self._pending)
 
     @property
@@ -94,7 +99,21 @@ class Sink:
         self._waiting[output] = None
 
     def flush(self) -> None:
-        """Write what stderr takes without blocking."""
+        """Write what is taken without blocking."""
+        self._give()
+        self._settle()
+
+    def close(self, patience: float = 1.0) -> None:
+        """Give whoever reads a last chance of `patience` seconds to take what is left."""
+        while self.pending and self._poll.poll(patience * 1000):
+            before = self.pending
+            self.flush()
+            if self.pending == before:
+                break
+        self._give_up()
+        self._settle()
+
+    def _give(self) -> None:
         while self._pending and self._writable():
             # A pipe that polls writable takes PIPE_BUF bytes at once (pipe(7)).
             try:
@@ -107,17 +126,13 @@ class Sink:
                 self._pending.clear()  # nobody is there to read it
                 break
             del self._pending[:written]
-        self._settle()
 
-    def close(self, patience: float = 1.0) -> None:
-        """Give stderr a last chance of `patience` seconds to take what is left."""
-        while self._pending and self._poll.poll(patience * 1000):
-            before = len(self._pending)
-            self.flush()
-            if len(self._pending) == before:
-                break
+    def _give_up(self) -> None:
         self._pending.clear()
-        self._settle()
+
+    def _tell_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, 0
+        self.write(f"{dropped} records were dropped: nobody took what was written to stderr\n")
 
     def _writable(self) -> bool:
         return bool(self._poll.poll(0))
@@ -125,14 +140,13 @@ class Sink:
     def _settle(self) -> None:
         if self._loop is None:
             return
-        if self._pending:
+        if self.pending:
             # Regular files are always ready and unknown to epoll (EPERM); they never get here.
             self._loop.add_writer(self._fd, self.flush)
             return
         self._loop.remove_writer(self._fd)
         if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self.write(f"{dropped} records were dropped: nobody took what was written to stderr\n")
+            self._tell_dropped()
         waiting, self._waiting = self._waiting, {}
         for output in waiting:
             output.read_on()

@@ -1,0 +1,174 @@
+"""The ways to systemd's journal and back: entries, streams for workers, and what they printed.
+
+None waits for journald but `lines_before`, which is for a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sockmgr.core.errors import SockmgrError
+from sockmgr.systemd.channel import INSTALL
+
+SOCKET = "/run/systemd/journal/socket"
+PLACES = ("/run/log/journal", "/var/log/journal")
+_INFO = 6
+# The socket is systemd's and outlives a journald, but not a stop of its unit.
+_GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
+
+
+def is_stderr(environ: Mapping[str, str] = os.environ, fd: int = 2) -> bool:
+    """Tell whether `fd` goes to the journal: systemd.exec(5), $JOURNAL_STREAM."""
+    return environ.get("JOURNAL_STREAM") == name_of(fd)
+
+
+def name_of(fd: int) -> str:
+    """Return what $JOURNAL_STREAM says if this descriptor is a stream to the journal."""
+    found = os.fstat(fd)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def check() -> None:
+    """Raise SockmgrError if a stream cannot be opened, because python-systemd is not installed."""
+    _python_systemd()
+
+
+class Entries:
+    """The socket that takes whole entries, a datagram each. Owns it."""
+
+    def __init__(self, path: str = SOCKET) -> None:
+        """Raise OSError if there is no journald."""
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor, for whoever waits until it can be written."""
+        return self._socket.fileno()
+
+    def send(self, data: bytes) -> bool:
+        """Send an entry; return False if there is no room now; raise OSError if it is lost."""
+        try:
+            return self._send(data)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+        self._socket.connect(self._path)
+        return self._send(data)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _send(self, data: bytes) -> bool:
+        try:
+            self._socket.send(data)
+        except BlockingIOError:
+            return False
+        return True
+
+
+# --- Streams -------------------------------------------------------------------------------------
+
+
+def open_stream(identifier: str) -> int:
+    """Return what a worker may have as stdout: lines in the journal under this name.
+
+    Raises OSError, or SockmgrError without python-systemd; the caller owns the descriptor. It does
+    not wait but for room among the 4096 that may queue up before a journald that hangs.
+    """
+    fd: int = _python_systemd().stream_fd(identifier, _INFO, True)
+    return fd
+
+
+def say(fd: int, line: str) -> bool:
+    """Write a line of our own to a stream; return whether there was room for it."""
+    data = f"{line}\n".encode(errors="replace")
+    # The worker's descriptor is of the same open file, so O_NONBLOCK would be the worker's, too.
+    with socket.socket(fileno=os.dup(fd)) as stream:
+        try:
+            return stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data)
+        except OSError:  # full, or journald has closed it
+            return False
+
+
+def has_been_read(fd: int) -> bool:
+    """Tell whether journald has taken all that was written to a stream: unix(7), SIOCOUTQ."""
+    with contextlib.suppress(OSError):
+        unread = fcntl.ioctl(fd, termios.TIOCOUTQ, struct.pack("i", 0))
+        return struct.unpack("i", unread) == (0,)
+    return True
+
+
+# --- Back ----------------------------------------------------------------------------------------
+
+
+def is_readable() -> bool:
+    """Tell whether we may read any journal of this machine."""
+    found = [path for place in PLACES for path in Path(place).glob("*/*.journal")]
+    return any(os.access(path, os.R_OK) for path in found)
+
+
+def lines_before(
+    said: str, identifier: str, *, at: float, number: int, timeout: float
+) -> list[str] | None:
+    """Return the last lines of a stream before `said`, which we wrote there at `at` or later.
+
+    Waits until that is in the journal: within one stream the order is kept. None if it does not
+    come within `timeout` seconds. Raises OSError, and SockmgrError without python-systemd.
+    """
+    end = time.monotonic() + timeout
+    with _python_systemd().Reader(converters={"_STREAM_ID": bytes.decode}) as reader:
+        reader.this_boot()
+        # Anybody may use this identifier, but nobody our pid.
+        reader.add_match(SYSLOG_IDENTIFIER=identifier, MESSAGE=said, _PID=str(os.getpid()))
+        while (entry := _newest(reader, at)) is None:
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            reader.wait(left)
+        reader.flush_matches()
+        reader.add_match(_STREAM_ID=entry["_STREAM_ID"])
+        reader.seek_cursor(entry["__CURSOR"])
+        reader.get_next()
+        return _lines_back(reader, number)
+
+
+def _newest(reader: Any, at: float) -> Any:
+    reader.seek_tail()
+    entry = reader.get_previous()
+    if not entry or entry["__MONOTONIC_TIMESTAMP"].timestamp.total_seconds() < at:
+        return None
+    return entry
+
+
+def _lines_back(reader: Any, number: int) -> list[str]:
+    lines: list[str] = []
+    while len(lines) < number and (entry := reader.get_previous()):
+        if entry.get("_PID") != os.getpid():
+            text = entry.get("MESSAGE", "")
+            lines.append(text if isinstance(text, str) else text.decode(errors="replace"))
+    return lines[::-1]
+
+
+def _python_systemd() -> Any:
+    try:
+        from systemd import journal  # noqa: PLC0415
+    except ImportError as error:
+        raise SockmgrError("python-systemd is not installed", do=INSTALL) from error
+    return journal

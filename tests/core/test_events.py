@@ -1,0 +1,155 @@
+"""The records as entries of the journal: the table of ids, the catalog, fields and bytes."""
+
+from __future__ import annotations
+
+import ast
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sockmgr.core.events import (
+    LONGEST_VALUE,
+    MESSAGE_IDS,
+    encode,
+    entry,
+    event,
+    line_of,
+    service_of,
+    subject,
+)
+from tests.kernel.entries import decode
+
+ROOT = Path(__file__).parents[2]
+CATALOG = (ROOT / "contrib" / "systemd" / "sockmgr.catalog").read_text()
+
+
+def records() -> Iterator[tuple[str, set[str | None]]]:
+    """Yield the constant message and the names of the fields of each record in the code."""
+    for path in sorted((ROOT / "sockmgr").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        calls = list(_calls(tree))
+        yield from [(message, fields) for message, fields in calls if message]
+        # What a file takes from a table of its own is told by its calls that name no message.
+        constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        for fields in [fields for message, fields in calls if not message]:
+            yield from [(str(each), fields) for each in constants & MESSAGE_IDS.keys()]
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[str, set[str | None]]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log" | "_log")) | ast.Name(id="tell"),
+                args=[first],
+            ):
+                message = first.value if isinstance(first, ast.Constant) else ""
+                yield str(message), {keyword.arg for keyword in node.keywords}
+            case _:
+                pass
+
+
+def explained() -> dict[str, tuple[str, str]]:
+    """Return the entries of the catalog: id -> (message, text)."""
+    found = re.findall(r"^# (.+)\n-- (\w{32})\n((?:(?!# ).*\n?)*)", CATALOG, re.MULTILINE)
+    assert len(found) == CATALOG.count("\n-- ")
+    return {id: (message, text) for message, id, text in found}
+
+
+# --- The table and the catalog -------------------------------------------------------------------
+
+
+def test_the_ids_are_random_and_no_two_are_alike() -> None:
+    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
+    for id in MESSAGE_IDS.values():
+        assert uuid.UUID(id).version == 4
+        assert uuid.UUID(id).hex == id
+
+
+def test_every_message_that_has_an_id_is_in_the_code() -> None:
+    assert MESSAGE_IDS.keys() <= {message for message, _ in records()}
+
+
+def test_the_catalog_explains_exactly_the_kinds_that_have_an_id() -> None:
+    assert {id: message for id, (message, _) in explained().items()} == {
+        id: message for message, id in MESSAGE_IDS.items()
+    }
+
+
+def test_the_catalog_says_of_each_kind_what_happened_what_it_means_and_what_to_do() -> None:
+    for message, text in explained().values():
+        parts = text.strip().split("\n\n")
+        assert len(parts) == 3, message
+        assert re.fullmatch(r"Subject: .+\nDefined-By: sockmgr", parts[0]), message
+
+
+def test_the_catalog_uses_only_fields_that_such_a_record_always_has() -> None:
+    told: dict[str, set[str]] = {}
+    for message, fields in records():
+        names = {f"SOCKMGR_{name.upper()}" for name in fields if name}
+        if fields & {"worker", "left_by"}:
+            names |= {"SOCKMGR_SERVICE", "SOCKMGR_GENERATION", "SOCKMGR_WORKER"}
+        told[message] = told.get(message, names) & names
+    for message, text in explained().values():
+        used = set(re.findall(r"@(\w+)@", text))
+        assert used <= told[message], message
+
+
+# --- Fields --------------------------------------------------------------------------------------
+
+
+def test_an_event_is_named_by_its_constant_message() -> None:
+    assert event("worker ended") == "worker-ended"
+    assert event("systemd's socket has another address") == "systemd-s-socket-has-another-address"
+
+
+def test_no_two_records_of_the_code_have_one_name() -> None:
+    messages = {message for message, _ in records()}
+    assert len({event(message) for message in messages}) == len(messages)
+
+
+def test_a_record_about_a_worker_tells_its_service_and_generation_too() -> None:
+    told = {"message": "worker ended", "worker": "web@7.2", "pid": 812}
+    assert entry(told, "worker ended worker=web@7.2 pid=812", "error") == {
+        "MESSAGE": "worker ended worker=web@7.2 pid=812", "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "sockmgr", "SOCKMGR_EVENT": "worker-ended",
+        "MESSAGE_ID": MESSAGE_IDS["worker ended"], "SOCKMGR_WORKER": "web@7.2",
+        "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7", "SOCKMGR_PID": "812",
+    }  # fmt: skip
+
+
+def test_a_record_without_an_id_still_has_the_name_of_its_event() -> None:
+    found = entry({"message": "descendant reaped", "pid": 7}, "descendant reaped pid=7", "info")
+    assert found["SOCKMGR_EVENT"] == "descendant-reaped"
+    assert "MESSAGE_ID" not in found
+
+
+@pytest.mark.parametrize("name", ["web@7.2", "web@7.2 ready?"])
+def test_a_line_of_a_worker_or_of_its_readiness_command_says_which_worker(name: str) -> None:
+    assert line_of(name, "hello") == {
+        "MESSAGE": "hello", "PRIORITY": "6", "SYSLOG_IDENTIFIER": name,
+        "SOCKMGR_WORKER": "web@7.2", "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7",
+    }  # fmt: skip
+
+
+def test_what_is_no_worker_has_no_service() -> None:
+    assert [service_of(name) for name in ("web@7.2", "upgrade", "a@b", "web@7")] == [
+        "web", "", "", "",
+    ]  # fmt: skip
+    assert subject({"service": "web"}) == subject({"left_by": "web@7.2"}) == "web"
+    assert subject({"pid": 7}) == ""
+
+
+# --- Bytes ---------------------------------------------------------------------------------------
+
+
+def test_values_of_one_line_or_of_several_come_back_as_they_were() -> None:
+    fields = {"MESSAGE": "one\ntwo=\n", "SOCKMGR_HOW": "a=b", "SOCKMGR_NOTHING": "", "E": "\u20ac"}
+    assert decode(encode(fields)) == fields
+
+
+def test_a_value_without_end_is_cut_and_one_that_is_no_text_is_sent_all_the_same() -> None:
+    found = decode(encode({"MESSAGE": "x" * 10**6, "SOCKMGR_PATH": "\udcff"}))
+    assert found == {"MESSAGE": "x" * LONGEST_VALUE, "SOCKMGR_PATH": "?"}
