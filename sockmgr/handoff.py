@@ -7,7 +7,6 @@ that it writes to, `@state` the state itself.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -347,7 +346,7 @@ def guessed(
         mine = {id: survivor for id, survivor in workers.items() if id.generation == number}
         lease = leases[min(mine)]
         records = [
-            WorkerSnapshot(slot=id.slot, lease=lease, since=0.0, deadline=math.inf,
+            WorkerSnapshot(slot=id.slot, lease=lease, since=0.0, deadline=None,
                            state=State.READY, ready_at=0.0)
             for id in mine
         ]  # fmt: skip

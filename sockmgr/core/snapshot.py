@@ -20,7 +20,7 @@ from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
 
-VERSION = 1
+VERSION = 2
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
 _MAGIC = b"sockmgr-state"
@@ -58,14 +58,14 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as its fleet knows it; without a process it was never started."""
+    """A worker as its fleet knows it; without a process it was never started. None is never."""
 
     slot: int
     lease: int
     since: float
-    deadline: float
+    deadline: float | None
     state: State
-    ready_at: float
+    ready_at: float | None
     recycle: str = ""
     process: ProcessSnapshot | None = None
 
@@ -78,12 +78,12 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     lease: int
     wanted: int
     since: float
-    deadline: float
+    deadline: float | None
     phase: Phase
     workers: tuple[WorkerSnapshot, ...]
     failed_starts: int = 0
     failures: int = 0
-    not_before: float = 0.0
+    not_before: float | None = None
     fault: str = ""
     culprit: WorkerId | None = None
     rolling: bool = False
@@ -120,8 +120,10 @@ def encode(snapshot: Snapshot, *, serial: int = 0) -> bytes:
 
     Of several that can be read the one with the highest `serial` is the latest.
     """
-    # Not msgspec's own JSON: an environment may hold bytes that are no UTF-8 (os.fsdecode).
-    body = json.dumps(msgspec.to_builtins(snapshot), separators=(",", ":")).encode()
+    try:
+        body = msgspec.json.encode(snapshot)
+    except UnicodeEncodeError:  # an environment with bytes that are no UTF-8, as os.fsdecode has it
+        body = json.dumps(msgspec.to_builtins(snapshot), separators=(",", ":")).encode()
     return b"%s %d %d %s\n%s" % (_MAGIC, VERSION, serial, _checksum(body), body)
 
 
@@ -186,7 +188,19 @@ def _same(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-_UPGRADES = {VERSION: _same}
+def _from_1(body: dict[str, Any]) -> dict[str, Any]:
+    """Instants that never come were infinite, and a rollout was rolling by its numbers only."""
+    for service in body["services"]:
+        for generation in service["generations"]:
+            generation["rolling"] = False
+            for record in (generation, *generation["workers"]):
+                for key, instant in record.items():
+                    if isinstance(instant, float) and math.isinf(instant):
+                        record[key] = None
+    return body
+
+
+_UPGRADES = {1: _from_1, VERSION: _same}
 
 
 # --- Fleets --------------------------------------------------------------------------------------
@@ -212,22 +226,35 @@ def record(
 def _generation(
     generation: Generation, processes: Mapping[WorkerId, ProcessSnapshot]
 ) -> GenerationSnapshot:
-    same = ("number", "spec", "lease", "wanted", "since", "deadline", "phase", "failed_starts",
-            "failures", "not_before", "fault", "culprit", "rolling")  # fmt: skip
+    same = ("number", "spec", "lease", "wanted", "since", "phase", "failed_starts", "failures",
+            "fault", "culprit", "rolling")  # fmt: skip
     workers = tuple(
         WorkerSnapshot(
             slot=worker.id.slot,
             lease=worker.lease,
             since=worker.since,
-            deadline=worker.deadline,
+            deadline=_finite(worker.deadline),
             state=worker.state,
-            ready_at=worker.ready_at,
+            ready_at=_finite(worker.ready_at),
             recycle=worker.recycle,
             process=processes.get(worker.id),
         )
         for worker in generation.workers.values()
     )
-    return GenerationSnapshot(**{key: getattr(generation, key) for key in same}, workers=workers)
+    return GenerationSnapshot(
+        **{key: getattr(generation, key) for key in same},
+        deadline=_finite(generation.deadline),
+        not_before=_finite(generation.not_before),
+        workers=workers,
+    )
+
+
+def _finite(instant: float) -> float | None:
+    return instant if math.isfinite(instant) else None  # JSON has no infinity
+
+
+def _or_never(instant: float | None) -> float:
+    return math.inf if instant is None else instant
 
 
 def restore(service: ServiceSnapshot, now: float) -> Fleet:
@@ -255,11 +282,11 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
         each.lease,
         each.wanted,
         each.since,
-        max(each.deadline, now + LENIENCE),
+        max(_or_never(each.deadline), now + LENIENCE),
         phase=each.phase,
         failed_starts=each.failed_starts,
         failures=each.failures,
-        not_before=each.not_before,
+        not_before=-math.inf if each.not_before is None else each.not_before,
         fault=each.fault,
         culprit=each.culprit,
         rolling=each.rolling,
@@ -270,9 +297,9 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             WorkerId(each.number, worker.slot),
             worker.lease,
             worker.since,
-            max(worker.deadline, late),
+            max(_or_never(worker.deadline), late),
             worker.state,
-            worker.ready_at,
+            _or_never(worker.ready_at),
             worker.recycle,
         )
     return generation

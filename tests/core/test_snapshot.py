@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
@@ -104,3 +107,16 @@ def test_of_two_the_latest_whole_one_counts() -> None:
     assert latest([b"", b""]) is None
     with pytest.raises(SnapshotError, match="damaged"):
         latest([first[:-3], second[:-3]])
+
+
+def test_the_first_format_is_still_read() -> None:
+    state = decode(Path(__file__).with_name("snapshot-1.json").read_bytes())
+    [service] = state.services
+    fleet = restore(service, 100.0)
+    assert [str(worker.id) for worker in fleet.workers()] == ["1.1", "1.2", "2.1", "2.2"]
+    assert fleet.current is not None
+    assert fleet.trial is not None
+    assert (fleet.current.number, fleet.trial.number, fleet.current.deadline) == (1, 2, math.inf)
+    assert service.generations[0].workers[0].process == ProcessSnapshot(
+        pid=812, started=99, told=True
+    )
