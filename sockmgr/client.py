@@ -241,8 +241,7 @@ def find_control(explicit: str | None, name: str | None) -> Path:
     """Return the control socket that is meant: the given one, that of `name`, or the only one."""
     if given := explicit or os.environ.get(SOCKET_VARIABLE):
         return Path(given)
-    # RuntimeDirectory= of further managers; one each, as systemd removes it with its service.
-    places = [*_places(), *sorted(Path("/run").glob("sockmgr-*"))]
+    places = _searched()
     pattern = "*.sock" if name is None else f"{name}.sock"
     found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
     if not found:
@@ -255,6 +254,13 @@ def find_control(explicit: str | None, name: str | None) -> Path:
             do=f"name one with --control or {SOCKET_VARIABLE}, or give its config with -c",
         )
     return found[0]
+
+
+def possible_controls(explicit: str | None, name: str) -> list[Path]:
+    """Return where the control socket of the manager called `name` would be looked for."""
+    if given := explicit or os.environ.get(SOCKET_VARIABLE):
+        return [Path(given)]
+    return [place / f"{name}.sock" for place in _searched()]
 
 
 def default_control(name: str) -> Path:
@@ -280,6 +286,11 @@ def no_manager(where: str) -> NoManagerError:
         f"no manager answers {where}",
         do='start one with "sockmgr run", or say where it is with --control',
     )
+
+
+def _searched() -> list[Path]:
+    # RuntimeDirectory= of further managers; one each, as systemd removes it with its service.
+    return [*_places(), *sorted(Path("/run").glob("sockmgr-*"))]
 
 
 def _places() -> list[Path]:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from sockmgr.cli import target
 from sockmgr.cli.table import is_lively
-from sockmgr.client import Client, NoManagerError, StillWaitingError, find_control
+from sockmgr.client import (
+    Client,
+    NoManagerError,
+    StillWaitingError,
+    find_control,
+    possible_controls,
+)
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
+from sockmgr.core.report import Plan
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
 from sockmgr.doctor.processes import may_look_into
+from sockmgr.doctor.start import keeper
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
-from sockmgr.doctor.workers import runs, silent
+from sockmgr.doctor.workers import gone, silent
 
 
 @click.command("doctor")
@@ -55,7 +63,7 @@ def _visit(where: target.Target, directories: Sequence[Path], systemd: int | Non
     config = _read(where, path, visit)
     visit.machine(config)
     has_unit = config is not None and visit.units(config, path, directories, systemd)
-    is_running = _ask(where, config, visit)
+    is_running = _ask(where, config, path, visit)
     if config is not None and not has_unit and not is_running:
         visit.start(config)
     return visit
@@ -75,36 +83,44 @@ def _read(where: target.Target, path: Path, visit: Visit) -> Config | None:
     return config
 
 
-def _ask(where: target.Target, config: Config | None, visit: Visit) -> bool:
-    """Have the manager looked at; return whether there is one that runs this config."""
+def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) -> bool:
+    """Have the manager looked at; return whether the listeners of the config are taken care of."""
+    name = config.name if config else None
     try:
-        name = config.name if config else None
         client = Client(find_control(where.control, name), timeout=where.timeout)
         status = client.status()
     except NoManagerError:
-        target.narrate("no manager runs, so there are no workers to look at")
-        return False
+        return _look_for_keeper(possible_controls(where.control, name or ""), visit)
     except StillWaitingError as error:
         visit.findings.append(silent(error))
         return True
     except SockmgrError as error:
         target.narrate(f"workers are not looked at: {error}")
         return False
-    same = config is not None and runs(status, config)
-    if config is not None and not same:
+    plan = _plan(client, path) if config else None
+    if plan and plan.changes and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")
     if not may_look_into(status.manager.pid):
         target.narrate("its processes are not looked at: run this as its user, or as root")
-    visit.manager(status, config if same and _is_up_to_date(client) else None)
-    return same
+    # Workers are held to what their manager runs, not to what it would after a reload.
+    visit.manager(status, config if plan and not plan.changes else None)
+    return plan is not None and (plan.applies or not plan.changes)
 
 
-def _is_up_to_date(client: Client) -> bool:
-    """Tell whether the manager runs what its config says now, so that workers are held to it."""
+def _look_for_keeper(controls: Iterable[Path], visit: Visit) -> bool:
+    if path := keeper(controls):
+        visit.findings.append(gone(path))
+        return True
+    target.narrate("no manager runs, so there are no workers to look at")
+    return False
+
+
+def _plan(client: Client, path: Path) -> Plan | None:
+    """Return what the config would change in the manager that runs, None if it cannot tell."""
     try:
-        return not client.plan()
+        return client.plan(path.read_text(), str(path.absolute()))
     except SockmgrError:
-        return False
+        return None
 
 
 # --- Answer --------------------------------------------------------------------------------------

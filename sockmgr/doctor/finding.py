@@ -68,6 +68,7 @@ class Check(Enum):
     SOCKET_ACCEPT = "socket-accept", Patient.UNITS
     SOCKET_MISSING = "socket-missing", Patient.UNITS, Severity.NOTE
 
+    MANAGER_GONE = "manager-gone", Patient.WORKERS
     MANAGER_SILENT = "manager-silent", Patient.WORKERS
     MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
     SERVICE_DOWN = "service-down", Patient.WORKERS

@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sockmgr.core.config import Config
@@ -128,6 +128,13 @@ def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
     if str(path) in _listening_names():
         return _taken(listen, f"ss -xlp src {path}")
     return None
+
+
+def keeper(controls: Iterable[Path]) -> str:
+    """Return the path of a keeper whose manager had one of these control sockets, or ""."""
+    listening = _listening_names()
+    paths = (str(control.absolute().with_suffix(".keeper")) for control in controls)
+    return next((path for path in paths if path in listening), "")
 
 
 def _listening_names() -> frozenset[str]:

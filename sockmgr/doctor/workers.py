@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import SIGNAL_NAMES, Accepting, Address, Listen, Scheme
+from sockmgr.core.model import SIGNAL_NAMES, Accepting, Listen
 from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
@@ -77,24 +77,15 @@ def silent(error: SockmgrError) -> Finding:
     )
 
 
-def runs(status: Status, config: Config) -> bool:
-    """Tell whether what a manager runs is of this config, as far as names and addresses go."""
-    listens = config.listens()
-    return (
-        status.services.keys() == {service.name for service in config.services}
-        and status.listeners.keys() == listens.keys()
-        and all(
-            _is_at(listens[name].address, one.address) for name, one in status.listeners.items()
-        )
+def gone(keeper: str) -> Finding:
+    """Return the finding for a manager that died, and whose keeper waits for the next at a path."""
+    return Finding(
+        check=Check.MANAGER_GONE,
+        subject=keeper,
+        what=f"no manager is there, and {keeper} keeps what one had that died",
+        why="its workers serve on, but none that dies is replaced, and nothing can be reloaded",
+        fix="start the manager again (sockmgr run): it takes over the sockets and the workers",
     )
-
-
-def _is_at(address: Address, shown: str) -> bool:
-    if address.scheme in (Scheme.TCP, Scheme.UDP):
-        # The host may be a name in the config, and port 0 any port.
-        scheme, port = shown.partition("://")[0], shown.rpartition(":")[2]
-        return scheme == address.scheme and address.port in (0, int(port))
-    return address.scheme is Scheme.FD or str(address) == shown
 
 
 def look(pid: int) -> Sight:

@@ -287,6 +287,16 @@ def test_a_manager_with_too_few_descriptors_is_found(tmp_path: Path) -> None:
         assert f"the manager (pid {manager.pid}) may have 48 descriptors" in found["what"]
 
 
+def test_a_manager_that_died_is_found_until_the_next_one_is_there(tmp_path: Path) -> None:
+    with Manager(tmp_path, Release(tmp_path).config()) as manager:
+        manager.kill9()
+        found = sole(diagnose(manager), Check.MANAGER_GONE)
+        assert found["subject"] == str(manager.control.with_suffix(".keeper"))
+        manager.start()
+        manager.wait_serving()
+        assert diagnose(manager) == []
+
+
 def test_a_manager_that_does_not_answer_is_found(tmp_path: Path) -> None:
     with Manager(tmp_path, Release(tmp_path).config()) as manager:
         os.kill(manager.pid, signal.SIGSTOP)
