@@ -44,7 +44,7 @@ from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.signals import ASKED_BY, Signals, not_told
 from sockmgr.status import status_of
-from sockmgr.succession import CONTROL, Succession
+from sockmgr.succession import CONTROL, Succession, end_strangers
 from sockmgr.systemd import Ending, FdStore, Notifier, ending, passed_descriptors
 from sockmgr.upgrade import inherited
 from sockmgr.vitals import Vitals
@@ -209,6 +209,9 @@ class Manager:
         def start() -> None:
             for service in state.services:
                 self._add(service.name).resume(service, estate.take_survivors(service))
+            inodes = {inode for listener in state.listeners for inode in listener.inodes}
+            known = {pid for service in self._services.values() for pid in service.pids}
+            end_strangers(inodes, known | set(self._succession.pids))
             self._tasks.create_task(self._catch_up(), name="catch up")
 
         return start

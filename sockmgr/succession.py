@@ -6,16 +6,20 @@ Owns the guard and the will. Whoever dies, leaves or is replaced leaves the same
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SpawnError
 from sockmgr.guard import Guard
 from sockmgr.handoff import LIFELINE, Estate, Nobody, Store, Will
 from sockmgr.keeping import KEEPER, Keeping
+from sockmgr.kernel.cgroup import members, own_unit
+from sockmgr.kernel.notify import belongs
+from sockmgr.kernel.process import sockets_of
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.output import Sink
@@ -118,3 +122,19 @@ class Succession:
         self._will.revoke()
         if isinstance(self._store, Keeping):
             self._store.dismiss()
+
+
+def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
+    """Kill what is in our unit, holds one of these sockets, and belongs to nobody `known`.
+
+    It was started in the moment in which the last manager died, so it is in no state, and it would
+    take connections for ever. Where no unit tells whose a process is, none is touched.
+    """
+    unit = own_unit()
+    ours = {*known, os.getpid()}
+    for pid in members(unit) if unit else ():
+        if any(belongs(pid, each) for each in ours) or sockets_of(pid).isdisjoint(sockets):
+            continue
+        log.warning("stray process killed", pid=pid, left_by="the manager before")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
