@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 import tomli
 from msgspec.structs import fields
 
+from sockmgr.cli import cli
 from sockmgr.core import config, settings
 from sockmgr.core.model import Listen, Rollout
 from sockmgr.core.shape import Keys
@@ -141,6 +143,14 @@ def test_every_known_word_of_the_config_is_in_the_docs() -> None:
     text = _section("[service.NAME]")
     for word in (*settings.PRESETS, *settings.RESOURCES, *settings.SIGNALS, *settings.RESERVED_ENV):
         assert re.search(rf"\b{word}\b", text), f"{word} is not in the docs"
+
+
+def test_every_verb_is_in_the_table_of_commands_and_in_the_readme() -> None:
+    table = (ROOT / "docs" / "control.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for verb in cli.list_commands(click.Context(cli)):
+        assert f"\n| `sockmgr {verb}" in table, verb
+        assert re.search(rf"`{verb}`|sockmgr {verb}\b", readme), verb
 
 
 def test_every_key_that_is_refused_as_planned_is_in_the_docs() -> None:

@@ -23,7 +23,7 @@ class _Verbs(click.Group):
 
     names = (
         "run", "reload", "status", "scale", "logs", "stop", "upgrade", "check", "doctor", "units",
-        "schema", "completions",
+        "schema", "completions", "init",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

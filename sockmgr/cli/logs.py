@@ -20,7 +20,7 @@ from sockmgr.core.report import JournalPlace, LogLine
 
 
 @click.command("logs")
-@click.argument("service", default="")
+@click.argument("service", default="", shell_complete=target.complete_service)
 @click.option("-f", "--follow", is_flag=True, help="Go on with the lines that come.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, help="How many; 100.")
 @target.options

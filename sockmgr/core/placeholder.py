@@ -18,6 +18,11 @@ def names(argv: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in found if name))
 
 
+def literal(text: str) -> str:
+    """Return what stands for `text` itself, whatever braces are in it."""
+    return re.sub(r"\{(" + NAME + r")\}", r"{{\1}}", text)
+
+
 def fill(argv: Iterable[str], fds: Mapping[str, int]) -> tuple[str, ...]:
     """Return `argv` with each listener's name replaced by its fd number."""
 

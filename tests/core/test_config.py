@@ -231,6 +231,13 @@ def test_braces_that_name_nothing_are_plain_text() -> None:
     )  # fmt: skip
 
 
+@given(st.text("{}a", max_size=9))
+def test_a_text_is_itself_again_when_it_was_written_as_literal(text: str) -> None:
+    written = placeholder.literal(text)
+    assert placeholder.names([written]) == ()
+    assert placeholder.fill([written], {}) == (text,)
+
+
 # --- What is wrong -----------------------------------------------------------------------------
 
 # An edit of FULL, where the error must point, and words that it must have.

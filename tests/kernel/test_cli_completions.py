@@ -56,7 +56,7 @@ def test_every_verb_and_the_options_of_one_are_offered() -> None:
 def test_services_are_those_that_run_if_a_manager_does() -> None:
     assert completed("reload", "") == ["web", "job"]
     assert completed("reload", "web", "") == ["job"]
-    assert completed("scale", "w") == ["web"]
+    assert completed("scale", "w") == completed("logs", "w") == ["web"]
     assert completed("scale", "web", "") == []
 
 

@@ -1,0 +1,180 @@
+"""`sockmgr init`: a first sockmgr.toml for what a directory holds, and what was guessed for it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from sockmgr.cli import table, target
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.project.facts import Guess, Project
+
+DEPTH = 5  # directories below the project's that may hold what is served
+LARGEST = 512 * 1024  # bytes of a file that is worth reading
+MOST = 2000  # files, and directories
+PROGRAMS = ("uvicorn", "gunicorn", "hypercorn", "granian", "uwsgi", "node", "npm", "uv")
+_NAMES = (
+    "Procfile", "package.json", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", "uv.lock",
+)  # fmt: skip
+_ENDINGS = (".py", ".js", ".mjs", ".cjs")
+_SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "bower_components"})
+
+
+@click.command("init")
+@click.argument("directory", type=click.Path(path_type=Path), default=".")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print the file instead of writing it.")
+@click.option("--force", is_flag=True, help="Overwrite a sockmgr.toml that is there.")
+def command(directory: Path, to_stdout: bool, force: bool) -> None:
+    """Write a sockmgr.toml for what is in DIRECTORY (default: this one).
+
+    Looks for the `web` line of a Procfile, ASGI and WSGI applications and Node servers.
+    Reads only: nothing is imported or run. Says what it guessed, and why.
+
+    Exit code 1: nothing was found; the file has a command for you to fill in.
+    """
+    from sockmgr.core.project import declared, draft
+    from sockmgr.core.project.guess import guess
+
+    path = directory / target.DEFAULT_CONFIG
+    if not directory.is_dir():
+        raise SockmgrError(f"{directory} is not a directory", means="no file was written")
+    project = _project(directory)
+    found, missing = guess(project)
+    text = draft.draft(found, declared.name(project.files, project.directory))
+    if to_stdout:
+        click.echo(text, nl=False)
+    else:
+        _write(path, text, force=force)
+    for kind, said in _story(found, missing):
+        _say(kind, draft.plain(said))
+    if found is None:
+        sys.exit(1)
+    if not to_stdout:
+        _next(path, found)
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SockmgrError(
+            f"{path} is there already",
+            means="it was left as it is",
+            do="overwrite it with --force, or see what would be written with --stdout",
+        ) from None
+    except OSError as error:
+        raise SockmgrError(f"cannot write {path}: {error.strerror}") from error
+    click.echo(f"{path}: written")
+
+
+# --- What is said --------------------------------------------------------------------------------
+
+
+def _story(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if found:
+        yield "found", found.found
+        yield from (("because", why) for why in found.why)
+        yield "command", " ".join(found.command)
+        if found.takes_socket:
+            yield "guessed", f"{found.workers} workers, on 127.0.0.1:{found.port}"
+        yield from (("to do", what) for what in found.todo)
+        yield from (("also", other) for other in found.others)
+    yield from (("not found", what) for what in missing)
+    if not found:
+        yield "to do", "write the command into the file: it says how"
+
+
+def _say(kind: str, text: str) -> None:
+    if table.is_lively(sys.stderr):
+        colour = {"found": "green", "to do": "yellow", "not found": "bright_black"}.get(
+            kind, "cyan"
+        )
+        click.echo(f"{click.style(f'{kind:>9}', fg=colour)}  {text}", err=True)
+    else:
+        click.echo(f"{kind}: {text}", err=True)
+
+
+def _next(path: Path, found: Guess) -> None:
+    """Say what comes next; what `sockmgr check` would refuse is said at once."""
+    from sockmgr.resolve import resolve
+
+    config = target.read_config(path)
+    option = "" if str(path) == target.DEFAULT_CONFIG else f" -c {path}"
+    try:
+        for service in config.services:
+            resolve(service, config.listens(), os.environ)
+    except SockmgrError as error:
+        if not found.todo:
+            _say("to do", error.what)
+        _say("next", f"when that is done: sockmgr check{option}, then sockmgr run{option}")
+    else:
+        _say("next", f"sockmgr check{option}, then sockmgr run{option}")
+
+
+# --- What is read --------------------------------------------------------------------------------
+
+
+def _project(directory: Path) -> Project:
+    files: dict[str, str] = {}
+    programs = set(_outside())
+    for folder, inner, names in itertools.islice(os.walk(directory), MOST):
+        here = Path(folder).relative_to(directory)
+        programs |= set(_programs(directory, here))
+        inner[:] = sorted(name for name in inner if _is_source(Path(folder, name)))
+        if len(here.parts) >= DEPTH:
+            inner.clear()
+        for name in sorted(names):
+            if len(files) < MOST and _is_telling(name):
+                text = _text(Path(folder, name))
+                if text is not None:
+                    files[(here / name).as_posix()] = text
+    name = directory.resolve().name
+    return Project(directory=name, files=files, programs=frozenset(programs))
+
+
+def _outside() -> Iterator[str]:
+    """Yield what workers find: in the PATH, or beside our interpreter, where no shell looks."""
+    for program in PROGRAMS:
+        beside = shutil.which(program, path=Path(sys.executable).parent)
+        if shutil.which(program):
+            yield program
+        elif beside:
+            yield from (program, beside)
+
+
+def _programs(directory: Path, here: Path) -> Iterator[str]:
+    """Yield the servers in the project's own environments in this folder."""
+    for environment in (".venv", "venv", "env"):
+        for program in PROGRAMS:
+            path = here / environment / "bin" / program
+            if os.access(directory / path, os.X_OK):
+                yield path.as_posix()
+    local = here / "node_modules" / ".bin"
+    if (directory / local).is_dir():
+        yield from ((local / one.name).as_posix() for one in (directory / local).iterdir())
+
+
+def _is_source(folder: Path) -> bool:
+    if folder.name.startswith(".") or folder.name in _SKIPPED or folder.is_symlink():
+        return False
+    return not (folder / "pyvenv.cfg").exists()
+
+
+def _is_telling(name: str) -> bool:
+    return name in _NAMES or name.endswith(_ENDINGS) or name.startswith("requirements")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # what may not be read cannot be guessed from
+        return None

@@ -1,0 +1,1 @@
+"""What a project looks like, and what it needs to run: texts in, a guess out. Reads no file."""

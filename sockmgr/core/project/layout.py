@@ -1,0 +1,81 @@
+"""Where a Python file is imported from: its module name, and the directories that this takes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# A directory with one of these is a project of its own, and servers are started there.
+_MARKS = (
+    "manage.py", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "Pipfile",
+)  # fmt: skip
+_SOURCE_FOLDERS = ("src", "lib")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directory to start in, the one to import from (seen from there), and the module."""
+
+    cwd: str
+    path: str
+    module: str
+
+
+def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
+    """Return where `file`, whose code is `tree`, is at home."""
+    *folders, name = file.split("/")
+    if name == "__init__.py":
+        *folders, name = folders if folders else ["__init__"]
+    stem = name.removesuffix(".py")
+    start = _start(folders, files)
+    source = start
+    if _is_source(folders, start, files):
+        source += 1
+    for index in range(source, len(folders)):
+        if not folders[index].isidentifier():
+            source = index + 1
+    if _runs_in_its_folder(folders, source, tree, files):
+        source = len(folders)
+    if source > start + 1 or (source > start and folders[start] not in _SOURCE_FOLDERS):
+        start = source  # nothing that is known as a place to import from: be there
+    cwd, path = "/".join(folders[:start]), "/".join(folders[start:source])
+    return Home(cwd, path, ".".join([*folders[source:], stem]))
+
+
+def _start(folders: list[str], files: Mapping[str, str]) -> int:
+    for length in range(len(folders), 0, -1):
+        if any("/".join([*folders[:length], mark]) in files for mark in _MARKS):
+            return length
+    return 0
+
+
+def _is_source(folders: list[str], start: int, files: Mapping[str, str]) -> bool:
+    if len(folders) <= start or folders[start] not in _SOURCE_FOLDERS:
+        return False
+    return "/".join([*folders[: start + 1], "__init__.py"]) not in files
+
+
+def _runs_in_its_folder(
+    folders: list[str], source: int, tree: ast.Module, files: Mapping[str, str]
+) -> bool:
+    """Tell whether the file imports its neighbours by their bare names, as a script does."""
+    folder = "/".join(folders)
+    if len(folders) == source or f"{folder}/__init__.py" in files:
+        return False
+    return any(
+        f"{folder}/{name}.py" in files or f"{folder}/{name}/__init__.py" in files
+        for name in _imported(tree)
+        if name != folders[source]
+    )
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the first parts of the names of all modules that are imported absolutely."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
