@@ -96,7 +96,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
         return True
     except SockmgrError as error:
         target.narrate(f"workers are not looked at: {error}")
-        return False
+        return True
     plan = _plan(client, path) if config else None
     if plan and plan.changes and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")

@@ -54,7 +54,7 @@ def _unnamed(unit: UnitFile, config: Config) -> Finding:
 
 def _address(unit: UnitFile, listen: Listen) -> Iterator[Finding]:
     for line in sorted(set(_lines(unit))):
-        if not _same(line, listen.address):
+        if not _same(line, listen.address, both=not _is_ipv6_only(unit)):
             yield unit.finding(
                 Check.SOCKET_ADDRESS,
                 f"it listens on {line}, and listen.{listen.name} is {listen.address}",
@@ -128,8 +128,15 @@ def _model(listen: Listen, wanted: Mapping[str, Sequence[str]]) -> UnitFile | No
     return None
 
 
-def _same(line: str, address: Address) -> bool:
-    """Tell whether systemd's address is that of the config, as far as it can be told."""
+def _is_ipv6_only(unit: UnitFile) -> bool:
+    return unit.last("Socket", "BindIPv6Only") == "ipv6-only"
+
+
+def _same(line: str, address: Address, *, both: bool) -> bool:
+    """Tell whether systemd's address has that of the config, as far as it can be told.
+
+    `both` tells that a socket on [::] takes IPv4, too.
+    """
     match address.scheme:
         case Scheme.UNIX:
             return line == address.path
@@ -141,7 +148,8 @@ def _same(line: str, address: Address) -> bool:
             host, port = _host_port(line)
             if port != address.port or host is None:
                 return False
-            return _is_same_host(host, address.host)
+            everything = both and host == "::" and address.host == "0.0.0.0"  # noqa: S104
+            return everything or _is_same_host(host, address.host)
 
 
 def _host_port(line: str) -> tuple[str | None, int]:

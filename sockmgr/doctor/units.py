@@ -19,7 +19,7 @@ from sockmgr.core.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARC
 from sockmgr.doctor import socket_units
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
-from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program
+from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
 from sockmgr.presets import shebang
 from sockmgr.resolve import find
 
@@ -40,7 +40,7 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
         yield _reinstall(found.service, outdated)
         return
     service = found.service
-    yield from _program(service)
+    yield from _program(service, needs_systemd=bool(found.sockets))
     yield from _type(service, version)
     yield from _reload(service)
     yield from _life(service)
@@ -109,7 +109,7 @@ def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
 # --- Start, reload, life -------------------------------------------------------------------------
 
 
-def _program(service: UnitFile) -> Iterator[Finding]:
+def _program(service: UnitFile, *, needs_systemd: bool) -> Iterator[Finding]:
     words = program(service)
     path = shutil.which(words[0], path=SEARCHED)
     if path is None:
@@ -121,8 +121,9 @@ def _program(service: UnitFile) -> Iterator[Finding]:
             "write the whole path of sockmgr, or have `sockmgr units` write the unit",
         )
         return
+    needs_systemd = needs_systemd or service.last("Service", "Type").startswith("notify")
     python = shebang(path) or (path if re.fullmatch(r"python[0-9.]*", Path(path).name) else "")
-    if python and not _has_python_systemd(python):
+    if needs_systemd and python and not _has_python_systemd(python):
         yield service.finding(
             Check.PYTHON_SYSTEMD,
             f"{python}, which runs sockmgr, has no python-systemd",
@@ -200,7 +201,8 @@ def _life(service: UnitFile) -> Iterator[Finding]:
         or service.last("Unit", "StartLimitInterval")
         or service.last("Service", "StartLimitInterval", "10s")
     )
-    if not is_zero(interval) and not is_zero(service.last("Unit", "StartLimitBurst", "5")):
+    burst = service.last("Unit", "StartLimitBurst", "5")
+    if _limit_can_be_hit(service, interval, burst):
         yield service.finding(
             Check.UNIT_START_LIMIT,
             f"StartLimitIntervalSec={interval}",
@@ -208,6 +210,16 @@ def _life(service: UnitFile) -> Iterator[Finding]:
             "refused until somebody comes",
             _line("StartLimitIntervalSec=0 in [Unit]", service),
         )
+
+
+def _limit_can_be_hit(service: UnitFile, interval: str, burst: str) -> bool:
+    """Tell whether restarts alone can come quickly enough."""
+    if is_zero(interval) or is_zero(burst):
+        return False
+    pause, span = seconds(service.last("Service", "RestartSec", "100ms")), seconds(interval)
+    if pause is None or span is None or not burst.isdecimal():
+        return True
+    return pause * int(burst) < span
 
 
 def survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:

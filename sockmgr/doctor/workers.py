@@ -144,8 +144,8 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
             check=Check.LISTENER_SHRUNK,
             subject=f"listen.{listen.name}",
             what=f"listener {listen.name} lets {least} connections wait, not {wanted}",
-            why="a worker called listen(2) with less after it was ready: who comes in a burst is "
-            "turned away",
+            why="a worker called listen(2) with less after it was ready, or the config was changed "
+            "since the listener was opened: who comes in a burst is turned away",
             fix=f"have the server listen with a backlog of {wanted}; a reload, or the next "
             "worker that starts, puts it right for now",
         )

@@ -69,6 +69,7 @@ def sole(found: Found, check: Check) -> dict[str, str]:
 def agreed(code: int, stdout: str, stderr: str) -> Found:
     """Return the findings in an answer, with which the exit code must agree."""
     assert code in (0, 1), stderr
+    assert stdout, stderr
     found: list[dict[str, Any]] = json.loads(stdout)
     assert code == any(one["severity"] == "problem" for one in found), found
     return found

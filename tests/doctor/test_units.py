@@ -165,10 +165,34 @@ def test_a_line_that_does_harm_is_found_in_a_unit_that_somebody_wrote(machine: M
     machine.install()
     service = machine.units / "shop.service"
     text = "".join(service.read_text().splitlines(keepends=True)[1:])  # without our mark
-    service.write_text(text.replace("KillMode=", "KillMode=process #"))
+    service.write_text(re.sub("^KillMode=.*", "KillMode=none", text, flags=re.M))
     found = sole(machine.diagnose(), Check.UNIT_KILL_MODE)
     assert found["subject"] == str(service)
     assert found["fix"].endswith("(systemctl edit shop.service)")
+
+
+def test_a_start_limit_that_restarts_cannot_hit_is_no_fault(machine: Machine) -> None:
+    machine.install()
+    machine.drop_in("shop.service", "[Unit]\nStartLimitIntervalSec=10s\n[Service]\nRestartSec=2s\n")
+    assert machine.diagnose() == []
+    machine.drop_in(
+        "shop.service", "[Unit]\nStartLimitIntervalSec=1min\n[Service]\nRestartSec=2s\n"
+    )
+    sole(machine.diagnose(), Check.UNIT_START_LIMIT)
+
+
+def test_a_unit_that_needs_no_systemd_may_have_a_python_without(
+    machine: Machine, tmp_path: Path
+) -> None:
+    script = sockmgr_without_systemd(tmp_path)
+    text = f"[Service]\nExecStart={script} run -c {machine.config}\nRestart=always\n"
+    text += f"ExecReload={script} reload\nKillMode=KILLMODE\n[Unit]\nStartLimitIntervalSec=0\n"
+    machine.install()
+    wanted = of_text("", (machine.units / "shop.service").read_text()).last("Service", "KillMode")
+    for path in machine.units.iterdir():
+        path.unlink()
+    (machine.units / "shop.service").write_text(text.replace("KILLMODE", wanted))
+    sole(machine.diagnose(), Check.UNIT_TYPE)
 
 
 def test_units_of_an_older_config_are_found(machine: Machine) -> None:
@@ -201,16 +225,23 @@ def test_a_unit_whose_python_cannot_talk_to_systemd_is_found(
     machine: Machine, tmp_path: Path
 ) -> None:
     machine.install()
+    script = sockmgr_without_systemd(tmp_path)
+    command = f"ExecStart=\nExecStart={script} run -c {machine.config}"
+    machine.drop_in("shop.service", f"[Service]\n{command}\n")
+    found = sole(machine.diagnose(), Check.PYTHON_SYSTEMD)
+    python = script.with_name("python")
+    assert f"{python}, which runs sockmgr, has no python-systemd" in found["what"]
+    assert found["fix"].startswith(f"{python} -m pip install")
+
+
+def sockmgr_without_systemd(tmp_path: Path) -> Path:
+    """Return a script whose Python has nothing installed."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     script = venv / "bin" / "sockmgr"
     script.write_text(f"#!{venv}/bin/python\n")
     script.chmod(0o755)
-    command = f"ExecStart=\nExecStart={script} run -c {machine.config}"
-    machine.drop_in("shop.service", f"[Service]\n{command}\n")
-    found = sole(machine.diagnose(), Check.PYTHON_SYSTEMD)
-    assert f"{venv}/bin/python, which runs sockmgr, has no python-systemd" in found["what"]
-    assert found["fix"].startswith(f"{venv}/bin/python -m pip install")
+    return script
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask for other users")
@@ -328,6 +359,7 @@ def test_a_listener_that_systemd_does_not_hold_is_noted(machine: Machine) -> Non
     ("address", "line"),
     [
         ("tcp://[::]:80", "80"),
+        ("tcp://0.0.0.0:80", "80"),
         ("tcp://[::1]:80", "[0:0::1]:80"),
         ("tcp://localhost:80", "127.0.0.1:80"),
         ("udp://127.0.0.1:53", "127.0.0.1:53"),

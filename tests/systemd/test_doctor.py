@@ -1,0 +1,50 @@
+"""`sockmgr doctor` on a machine that systemd runs: nothing wrong, and then something."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.doctor.diagnosis import Found, agreed
+from tests.systemd.machine import Machine
+from tests.systemd.site import Site
+
+LISTEN = {"http": "tcp://127.0.0.1:8000", "admin": "unix:///run/shop-admin.sock"}
+AS_USER = ("setpriv", "--reuid=sockmgr", "--regid=sockmgr", "--init-groups")
+
+
+def diagnose(machine: Machine, config: str, *before: str) -> Found:
+    """Return what the doctor says, called by root or behind `before`."""
+    done = machine.run(*before, "sockmgr", "doctor", "--json", "-c", config, check=False)
+    return agreed(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("users", [None, {"http": "www-data", "admin": "nobody"}])
+def test_installed_units_and_what_they_run_have_no_fault(
+    machine: Machine, users: dict[str, str] | None
+) -> None:
+    site = Site(machine, LISTEN, users=users)
+    site.install()
+    assert diagnose(machine, site.config) == []
+    site.start()
+    assert diagnose(machine, site.config) == []
+    machine.systemctl("reload", "shop.service")
+    assert diagnose(machine, site.config) == []
+    told = machine.run("sockmgr", "doctor", "-c", site.config).stdout
+    assert "shop.service, shop-admin.socket, shop-http.socket, manager " in told
+
+
+def test_the_user_of_the_manager_sees_as_much_as_root(machine: Machine) -> None:
+    site = Site(machine, LISTEN)
+    site.install()
+    site.deploy("1", fault="is deaf")
+    site.start()
+    seen = diagnose(machine, site.config)
+    assert [one["check"] for one in seen] == ["stop-signal"]
+    assert diagnose(machine, site.config, *AS_USER) == seen
+
+
+def test_a_sandbox_without_netlink_is_found(machine: Machine) -> None:
+    site = Site(machine, LISTEN)
+    site.install()
+    site.drop_in("[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX AF_INET\n")
+    assert [one["check"] for one in diagnose(machine, site.config)] == ["unit-netlink"]
