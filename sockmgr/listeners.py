@@ -25,6 +25,7 @@ class Listeners:
 
     def __init__(self, on_shutdown: Callable[[Listener], None]) -> None:
         self._open: dict[Address, Listener] = {}
+        self._waiting: dict[str, list[socket.socket]] = {}  # systemd's, for listeners to come
         self._on_shutdown = on_shutdown
 
     def at(self, address: Address) -> Listener:
@@ -39,7 +40,10 @@ class Listeners:
     def resume(
         self, listeners: Sequence[ListenerSnapshot], passed: Mapping[str, list[socket.socket]]
     ) -> None:
-        """Own the sockets of a predecessor's listeners, under whatever names they came."""
+        """Own the sockets of a predecessor's listeners, under whatever names they came.
+
+        One that it did not have waits for its listener: the config may have got both since.
+        """
         found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
         for was in listeners:
             mine = [found.pop(inode) for inode in was.inodes]
@@ -48,8 +52,11 @@ class Listeners:
             self._watch(listener)
             self._open[was.listen.address] = listener
             log.info("listener adopted", name=was.listen.name, address=listener.address)
-        for _, sock in found.values():
-            sock.close()
+        for name, sock in found.values():
+            if "#" in name:
+                sock.close()  # a queue of no listener
+            else:
+                self._waiting.setdefault(name, []).append(sock)
 
     def all_in(self, addresses: Set[Address]) -> bool:
         """Tell whether no other than these is open."""
@@ -68,7 +75,10 @@ class Listeners:
         try:
             for listen in listens:
                 if listen.address not in self._open:
-                    self._open[listen.address] = self._open_one(listen, passed.pop(listen.name, []))
+                    # Duplicates: what comes after may fail, and then they wait on.
+                    waiting = [sock.dup() for sock in self._waiting.get(listen.name, ())]
+                    socks = passed.pop(listen.name, waiting)
+                    self._open[listen.address] = self._open_one(listen, socks)
                     opened.append(listen.address)
             if passed:
                 raise _nobody_named(passed, named)
@@ -76,6 +86,9 @@ class Listeners:
             for address in opened:
                 self._close(address)
             raise
+        for listen in listens:
+            for sock in self._waiting.pop(listen.name, ()):
+                sock.close()
 
     def close_unused(self, used: Collection[Address]) -> None:
         """Close every listener that is not `used`."""
