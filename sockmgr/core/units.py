@@ -188,8 +188,10 @@ class _Pair:
             f"ExecReload={command} reload -c {file}",
             *LIFE,
             f"TimeoutStopSec={stop_timeout:g}",
+            f"FileDescriptorStoreMax={_store_size(self.config)}",
             "",
             *self._own(),
+            *SURVIVORS,
             f"RuntimeDirectory={directory}",
             "RuntimeDirectoryPreserve=restart",
             f"Environment=TMPDIR=%t/{directory}",
@@ -254,10 +256,11 @@ START_LIMIT = (
 )
 LIFE = (
     "Restart=always",
+    "# Its workers serve meanwhile. Not sooner: one that cannot start would do nothing but start.",
     "RestartSec=1s",
-    "# TERM to the manager, which drains; what is left when it has gone is killed, because this",
-    "# version adopts no workers. (A later one will: KillMode=process, FileDescriptorStoreMax=.)",
-    "KillMode=mixed",
+    "# Only the manager is signalled. If it dies or is restarted its workers go on, and the next",
+    "# one finds them in the fd store; if none can come any more, its guard drains and ends them.",
+    "KillMode=process",
     "WatchdogSec=30",
     "# The manager has deadlines of its own: a rollout ends by itself, and one service that does",
     "# not get ready is no reason to kill the others.",
@@ -268,7 +271,10 @@ RESOURCES = (
     "# So that new workers may boot at a lower priority, and have it raised when they are ready.",
     "LimitNICE=+0",
 )
-# PrivateTmp= and RemoveIPC= would take files and memory from under workers that outlive a manager.
+SURVIVORS = (
+    "# For workers that outlive their manager: PrivateTmp=, RemoveIPC= and DynamicUser= would take",
+    "# their files, their shared memory and their user from them.",
+)
 HARDENING = (
     "# All of this holds for the workers, too. One that writes files needs StateDirectory= or",
     "# ReadWritePaths=.",
@@ -323,6 +329,18 @@ POLL_LIMIT_DROP_IN = "\n".join(
 def runtime_directory(name: str) -> str:
     """Return the RuntimeDirectory= of the manager called `name`: one each, as each removes its."""
     return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
+
+
+def _store_size(config: Config) -> int:
+    """Return how many descriptors a manager may have kept, and room for twice as many.
+
+    Of each worker its pidfd and its output, in as many generations as may be there at a time; each
+    queue; the state, and what its guard waits for. A limit costs nothing, one that is too low does.
+    """
+    generations = [3 + service.rollout.max_draining for service in config.services]
+    workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
+    queues = len(config.listen) * max(generations)
+    return max(512, 2 * (2 * sum(workers) + queues + 3))
 
 
 def _host_port(listen: Listen) -> str:

@@ -169,6 +169,25 @@ def test_managers_do_not_share_a_runtime_directory_because_each_removes_its_own(
     assert values(written()["shop.service"], "RuntimeDirectory") == ["sockmgr-shop"]
 
 
+# --- Workers that outlive their manager ----------------------------------------------------------
+
+
+def test_only_the_manager_is_killed_and_nothing_is_taken_from_those_who_live_on() -> None:
+    text = written()["shop.service"]
+    assert values(text, "KillMode") == ["process"]
+    assert values(text, "RuntimeDirectoryPreserve") == ["restart"]
+    for key in ("PrivateTmp", "RemoveIPC", "DynamicUser", "FileDescriptorStorePreserve"):
+        assert not values(text, key)
+
+
+def test_the_fd_store_has_room_for_all_generations_that_may_live() -> None:
+    assert values(written()["shop.service"], "FileDescriptorStoreMax") == ["512"]
+    many = "workers = 100\n[service.web.rollout]\nmax_draining = 1"
+    (size,) = values(written(service=many)["shop.service"], "FileDescriptorStoreMax")
+    # 4 generations of 100 workers with 2 each, 4 queues, 2 states, and the guard's: twice.
+    assert int(size) == 2 * (4 * 100 * 2 + 4 + 2 + 1)
+
+
 # --- Versions ------------------------------------------------------------------------------------
 
 

@@ -16,11 +16,7 @@ from tests.systemd.site import SERVICE, Site
 
 HTTP = {"http": "tcp://127.0.0.1:8000"}
 LOAD = "short:rate=100"
-DROP_IN = """[Service]
-KillMode=process
-FileDescriptorStoreMax=512
-RestartSec=100ms
-"""
+DROP_IN = "[Service]\nRestartSec=100ms\n"
 
 
 def serving(machine: Machine, *, more: str = "", drop_in: str = "", fault: str = "none") -> Site:
