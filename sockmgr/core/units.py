@@ -261,6 +261,8 @@ LIFE = (
     "# Only the manager is signalled. If it dies or is restarted its workers go on, and the next",
     "# one finds them in the fd store; if none can come any more, its guard drains and ends them.",
     "KillMode=process",
+    "# A worker that is killed because memory is short is replaced, as any other.",
+    "OOMPolicy=continue",
     "WatchdogSec=30",
     "# The manager has deadlines of its own: a rollout ends by itself, and one service that does",
     "# not get ready is no reason to kill the others.",

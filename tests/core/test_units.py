@@ -180,6 +180,10 @@ def test_only_the_manager_is_killed_and_nothing_is_taken_from_those_who_live_on(
         assert not values(text, key)
 
 
+def test_a_worker_that_runs_out_of_memory_is_no_reason_to_stop_the_service() -> None:
+    assert values(written()["shop.service"], "OOMPolicy") == ["continue"]
+
+
 def test_the_fd_store_has_room_for_all_generations_that_may_live() -> None:
     assert values(written()["shop.service"], "FileDescriptorStoreMax") == ["512"]
     many = "workers = 100\n[service.web.rollout]\nmax_draining = 1"
