@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sockmgr.client import default_control
 from sockmgr.control import ControlServer
 from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
@@ -57,10 +58,11 @@ _Begin = Callable[[Estate], Callable[[], None]]
 
 
 def run(
-    source: Source, *, control: Path, as_json: bool = False, timeout: float | None = None
+    source: Source, *, control: Path | None, as_json: bool = False, timeout: float | None = None
 ) -> int:
     """Run until stopped; return the exit code. `source` reads the config, again at each reload.
 
+    Without a path for the `control` socket it is where that of a manager of our name is.
     `as_json` makes every line on stderr a JSON object. When not all services serve within
     `timeout` seconds, everything is stopped and the exit code is 1.
     """
@@ -74,9 +76,21 @@ def run(
     try:
         # Before any descriptor of our own could pass for one of systemd's.
         passed = inherited() or passed_descriptors()
-        return asyncio.run(Manager(source, control, sink, timeout).run(passed))
+        path = control or default_control(_name(source, passed))
+        return asyncio.run(Manager(source, path, sink, timeout).run(passed))
     finally:
         sink.close()
+
+
+def _name(source: Source, passed: dict[str, list[int]]) -> str:
+    """Return our name, which is our predecessor's if the config cannot be read any more."""
+    try:
+        return source().name
+    except SockmgrError:
+        state = Estate.of(passed).state
+        if state is None:
+            raise
+        return state.config.name
 
 
 def check_state(fd: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr.cli.target import DEFAULT_CONFIG, Duration, read_config
-from sockmgr.client import SOCKET_VARIABLE, default_control
+from sockmgr.client import SOCKET_VARIABLE
 from sockmgr.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,18 +65,14 @@ def command(
         raise click.UsageError("these options need a command: -- COMMAND [ARGUMENT]...")
     else:
         source = functools.partial(read_config, (config or Path(DEFAULT_CONFIG)).absolute())
-    path = _control(control, source().name)
     from sockmgr import manager
 
     if state is not None:
         click.echo(manager.check_state(state))
         return
+    given_path = control or os.environ.get(SOCKET_VARIABLE)
+    path = Path(given_path) if given_path else None
     sys.exit(manager.run(source, control=path, as_json=as_json, timeout=timeout))
-
-
-def _control(given: str | None, name: str) -> Path:
-    given = given or os.environ.get(SOCKET_VARIABLE)
-    return Path(given) if given else default_control(name)
 
 
 def _from_arguments(

@@ -261,3 +261,57 @@ def test_a_worker_that_does_not_drain_is_killed_at_its_deadline_by_the_next_mana
     wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "the end of the deaf")
     assert site.journal.count("worker killed") == 2
     assert site.get()["version"] == "2"
+
+
+# --- Another config ------------------------------------------------------------------------------
+
+
+def test_a_config_that_was_changed_meanwhile_is_rolled_out_after_the_adoption(site: Site) -> None:
+    old = site.workers()
+    text = site.machine.run("cat", site.config).stdout
+    site.machine.write(site.config, text.replace("workers = 2", "workers = 3"))
+    site.deploy("2")
+    with site.load(LOAD) as load:
+        killed(site)
+        wait_for(lambda: list(site.workers().values()) == ["ready"] * 3, "three workers")
+        answered(load.result, 20)
+    assert not load.result.failed, load.result
+    assert {row.version for row in load.result.rows} == {"1", "2"}
+    assert not old.keys() & site.workers().keys()
+    assert site.status()["services"]["http"]["generation"] == 2
+
+
+def test_a_config_that_was_broken_meanwhile_is_told_and_what_ran_goes_on(site: Site) -> None:
+    before = site.workers()
+    text = site.machine.run("cat", site.config).stdout
+    site.machine.write(site.config, "name = ")
+    killed(site)
+    wait_for(lambda: "reload refused" in status_text(site), "the reason")
+    assert "shop.toml:1:8: this is not TOML" in status_text(site)
+    site.machine.write(site.config, text)
+    assert site.workers() == before
+    assert site.get()["version"] == "1"
+    site.deploy("2")
+    site.machine.systemctl("reload", SERVICE)
+    assert site.get()["version"] == "2"
+
+
+def status_text(site: Site) -> str:
+    return site.machine.property(SERVICE, "StatusText")
+
+
+# --- Little room ---------------------------------------------------------------------------------
+
+
+def test_an_fd_store_that_is_too_small_is_told_and_the_workers_are_adopted_all_the_same(
+    machine: Machine,
+) -> None:
+    site = serving(machine, drop_in="FileDescriptorStoreMax=4\n")
+    before = site.workers()
+    assert "fd store full" in status_text(site)
+    assert "raise FileDescriptorStoreMax=" in site.journal
+    with site.load(LOAD) as load:
+        killed(site)
+        answered(load.result, 20)
+    assert not load.result.failed, load.result
+    assert site.workers() == before
