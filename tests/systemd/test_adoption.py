@@ -133,8 +133,15 @@ def test_a_worker_that_dies_while_there_is_no_manager_is_replaced(machine: Machi
 def test_what_an_adopted_worker_says_reaches_the_journal_under_its_name(site: Site) -> None:
     killed(site)
     site.inside(lambda: ask("/do/die"))
-    wait_for(lambda: "| died in probation" in site.journal, "its last words")
+    wait_for(lambda: "died in probation" in said(site, "http@1.1", "http@1.2"), "its last words")
     wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "its successor")
+
+
+def said(site: Site, *names: str) -> str:
+    """Return what the journal has under these identifiers."""
+    site.machine.run("journalctl", "--sync")
+    identifiers = [f"--identifier={name}" for name in names]
+    return site.machine.run("journalctl", "-q", "-o", "cat", *identifiers).stdout
 
 
 def ask(path: str) -> bytes:
