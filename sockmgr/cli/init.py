@@ -162,7 +162,7 @@ def _programs(directory: Path, here: Path) -> Iterator[str]:
 
 
 def _is_source(folder: Path) -> bool:
-    if folder.name.startswith(".") or folder.name in _SKIPPED or folder.is_symlink():
+    if folder.name.startswith(".") or folder.name in _SKIPPED:
         return False
     return not (folder / "pyvenv.cfg").exists()
 
