@@ -23,8 +23,9 @@ from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Address, Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.estate import Estate, check, guessed, recovered
 from sockmgr.gauge import Gauge
-from sockmgr.handoff import Estate, Nobody, Store, check, guessed
+from sockmgr.handoff import Nobody, Store
 from sockmgr.journal import open_sink
 from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
@@ -148,13 +149,17 @@ class Manager:
         """Find the keeper of a manager that died, and what it holds."""
         if os.getpid() == 1:  # of a container, which ends with us
             return None
-        return Keeping.find(self._keeper_path, descriptors)
+        found = Keeping.find(self._keeper_path, descriptors)
+        if found is None and not descriptors:
+            descriptors.update(recovered(self._keeper_path.with_suffix(".state")))
+        return found
 
     def _store(self, found: FdStore | Keeping | None, estate: Estate) -> Store:
         if isinstance(found, FdStore):
             found.inherit({name: estate.descriptors[name] for name in estate.names})
         if found or os.getpid() == 1:
             return found or Nobody()
+        estate.names = frozenset()  # a new keeper holds nothing
         try:
             return Keeping.start(self._keeper_path)
         except ControlError as error:
@@ -164,7 +169,8 @@ class Manager:
     async def _serve(self, estate: Estate, found: FdStore | Keeping | None, begin: _Begin) -> None:
         loop = asyncio.get_running_loop()
         store = self._store(found, estate)
-        self._succession = Succession(estate, store, self._sink, self._changed)
+        copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
+        self._succession = Succession(estate, store, self._sink, self._changed, copy)
         start = begin(estate)
         mailbox = Mailbox(self._notify_path, self._services.values)
         loop.add_reader(mailbox, mailbox.deliver)
@@ -222,7 +228,9 @@ class Manager:
 
         def start() -> None:
             for service in state.services:
-                self._add(service.name).resume(service, estate.take_survivors(service))
+                adopted = self._add(service.name)
+                adopted.resume(service, estate.take_survivors(service))
+                adopted.recycle_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
             known = {pid for service in self._services.values() for pid in service.pids}
             end_strangers(inodes, known | set(self._succession.pids))

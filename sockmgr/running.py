@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import assert_never
 
 from sockmgr.core.errors import SpawnError
@@ -120,6 +121,16 @@ class Running:
     def pids(self) -> set[int]:
         """The processes whose exit is told here."""
         return {self.pid, self._probe.pid} if self._probe else {self.pid}
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it prints into a pipe that nobody has the other end of."""
+        if self.output.fileno() >= 0:
+            return False
+        try:
+            return Path(f"/proc/{self.pid}/fd/1").readlink().name.startswith("pipe:")
+        except OSError:
+            return False
 
     @property
     def is_detached(self) -> bool:

@@ -124,6 +124,13 @@ class Service:
         elif worker.state is State.DRAINING and not running.told:
             running.drain()
 
+    def recycle_unheard(self) -> None:
+        """Replace the workers whose output nobody took over: writing may end them."""
+        why = "nobody reads what it prints any more"
+        for running in self.running.values():
+            if running.is_unheard:
+                self._facts.put_nowait(Recycle(worker=running.id, why=why))
+
     def written(self) -> ServiceSnapshot:
         """Return what resume() needs beside the workers' descriptors."""
         processes = {

@@ -11,11 +11,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Mapping, Set
+from pathlib import Path
 
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SpawnError
+from sockmgr.estate import Estate
 from sockmgr.guard import Guard
-from sockmgr.handoff import LIFELINE, Estate, Nobody, Store, Will
+from sockmgr.handoff import LIFELINE, Nobody, Store, Will
 from sockmgr.keeping import KEEPER, Keeping
 from sockmgr.kernel.cgroup import members, own_unit
 from sockmgr.kernel.notify import belongs
@@ -35,11 +37,19 @@ class Succession:
     """What goes on after this manager, while it runs. Call `update` whenever something changed."""
 
     def __init__(
-        self, estate: Estate, store: Store, sink: Sink, changed: Callable[[], None]
+        self,
+        estate: Estate,
+        store: Store,
+        sink: Sink,
+        changed: Callable[[], None],
+        copy: Path | None,
     ) -> None:
-        """Take over from `estate`; `changed` is called when there is something new to keep."""
+        """Take over from `estate`; `changed` is called when there is something new to keep.
+
+        `copy` is a file that the state is written to as well.
+        """
         self._sink, self._changed, self._store = sink, changed, store
-        self._memory = estate.memory()
+        self._memory = estate.memory(copy)
         self._guard = Guard()
         if lifeline := estate.descriptors.pop(LIFELINE, []):
             self._guard.adopt(socket.socket(fileno=lifeline[0]))
@@ -120,6 +130,7 @@ class Succession:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.dismiss()
         self._will.revoke()
+        self._memory.remove_copy()
         if isinstance(self._store, Keeping):
             self._store.dismiss()
 
