@@ -290,6 +290,10 @@ class Manager:
         """
         return await self._systemd.reload(self._reload(services, progress))
 
+    async def reload_all(self) -> None:
+        """Do the same for all, asked by a signal."""
+        await self._systemd.reload_on_signal(self._reload((), not_told))
+
     async def _reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
     ) -> list[Verdict]:

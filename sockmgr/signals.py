@@ -30,9 +30,7 @@ class Asked(Protocol):
 
     stopping: bool
 
-    async def reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
-    ) -> object:
+    async def reload_all(self) -> None:
         """Replace all workers by what the config says now."""
 
     async def scale_all(self, more: int) -> None:
@@ -58,7 +56,7 @@ class Signals:
         """Listen to ASKED_BY, which was blocked until now, so that none was lost, or deadly."""
         asked = self._asked
         done: dict[signal.Signals, Callable[[], Coroutine[Any, Any, object]]] = {
-            signal.SIGHUP: lambda: asked.reload((), not_told),
+            signal.SIGHUP: asked.reload_all,
             signal.SIGTERM: asked.end,
             signal.SIGINT: lambda: asked.stop(now=asked.stopping),
             signal.SIGQUIT: lambda: asked.stop(now=True),

@@ -88,19 +88,19 @@ class Notifier:
             self._say("STOPPING=1")
 
     async def reload(self, verdicts: Awaitable[list[Verdict]]) -> list[Verdict]:
-        """Wait for these verdicts, between a RELOADING=1 and the READY=1 that must follow."""
-        self._reload_begins()
-        outcome, number = "reload given up", 0
-        try:
-            found = await verdicts
-            outcome = _told_of(found)
-        except SockmgrError as error:
-            outcome, number = f"reload refused: {error.what}", _errno_of(error)
-            raise
-        else:
-            return found
-        finally:
-            self._reload_ends(outcome, number)
+        """Wait for these verdicts; the status tells that, and then the outcome.
+
+        No RELOADING=1: ExecReload= may have asked, and if the manager dies then, systemds such as
+        254 and 257 wait for its READY=1 instead of starting it again.
+        """
+        return await self._reloading(verdicts)
+
+    async def reload_on_signal(self, verdicts: Awaitable[list[Verdict]]) -> list[Verdict]:
+        """Do as `reload`, between the RELOADING=1 and READY=1 that Type=notify-reload waits for."""
+        # In one message, and each time: a later `systemctl reload` wants one that is newer than
+        # its request, even if a reload is under way (systemd.service(5)).
+        now = time.monotonic_ns() // 1000
+        return await self._reloading(verdicts, "RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def failed(self, error: SockmgrError) -> None:
         """The manager cannot start."""
@@ -118,15 +118,29 @@ class Notifier:
 
     # --- Reloads ---------------------------------------------------------------------------------
 
-    def _reload_begins(self) -> None:
+    async def _reloading(
+        self, verdicts: Awaitable[list[Verdict]], *announced: str
+    ) -> list[Verdict]:
+        self._reload_begins(announced)
+        outcome, number = "reload given up", 0
+        try:
+            found = await verdicts
+            outcome = _told_of(found)
+        except SockmgrError as error:
+            outcome, number = f"reload refused: {error.what}", _errno_of(error)
+            raise
+        else:
+            return found
+        finally:
+            self._reload_ends(outcome, number)
+
+    def _reload_begins(self, announced: Sequence[str]) -> None:
         self._reloads += 1
         if self._channel is None or self._stopping:
             return
         self._outcome, self._extended_to = "reloading", 0.0
         if self._served:
-            # In one message, and each time: a later `systemctl reload` wants one that is newer
-            # than its request, even if a reload is under way (systemd.service(5), notify-reload).
-            self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._say(*announced)
 
     def _reload_ends(self, outcome: str, number: int) -> None:
         self._reloads -= 1
