@@ -60,6 +60,7 @@ class Estate:
             estate.flaw = error.what
             return estate
         if found is None or found.state.boot_id != boot_id():
+            estate.flaw = "there is none of this boot" if names else ""
             return estate
         estate.serial = found.serial
         there = {os.fstat(fd).st_ino for fds in descriptors.values() for fd in fds}
