@@ -55,6 +55,7 @@ class Check(Enum):
     UNIT_KILL_MODE = "unit-kill-mode", Patient.UNITS
     UNIT_FD_STORE = "unit-fd-store", Patient.UNITS
     UNIT_PRIVATE_TMP = "unit-private-tmp", Patient.UNITS
+    UNIT_OOM = "unit-oom", Patient.UNITS
     UNIT_USER = "unit-user", Patient.UNITS
     UNIT_NETLINK = "unit-netlink", Patient.UNITS
     UNIT_COMPILES = "unit-compiles", Patient.UNITS

@@ -45,7 +45,7 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     yield from _reload(service)
     yield from _life(service)
     if model := wanted.get(service.name):
-        yield from survivors(service, of_text(service.name, model[0]))
+        yield from _survivors(service, of_text(service.name, model[0]))
     yield from _account(service, config)
     yield from _sandbox(service, config)
     yield from _workers_program(service, config)
@@ -222,7 +222,7 @@ def _limit_can_be_hit(service: UnitFile, interval: str, burst: str) -> bool:
     return pause * int(burst) < span
 
 
-def survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:
+def _survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:
     """Compare with `model` what becomes of workers when their manager has gone."""
     mode = service.last("Service", "KillMode", "control-group")
     if mode != (wanted := model.last("Service", "KillMode")):
@@ -238,15 +238,35 @@ def survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:
             "what does not fit is closed without a word: the next manager does not find it",
             _line(f"FileDescriptorStoreMax={room}", service),
         )
-    private = service.last("Service", "PrivateTmp", "no").lower()
-    dynamic = service.is_on("Service", "DynamicUser")
-    if mode == "process" and (dynamic or private not in ("no", "0", "false", "off", "n", "f")):
+    if mode == "process":
+        yield from _taken_from_survivors(service)
+    policy = service.last("Service", "OOMPolicy", "stop")
+    if policy != "continue" and model.last("Service", "OOMPolicy") == "continue":
         yield service.finding(
-            Check.UNIT_PRIVATE_TMP,
-            "DynamicUser=yes" if dynamic else f"PrivateTmp={private}",
-            "workers live on when the manager is restarted, and their /tmp is deleted then",
-            _line("a User= of its own" if dynamic else "PrivateTmp=no", service),
+            Check.UNIT_OOM,
+            f"OOMPolicy={policy}",
+            "if the kernel kills one worker because memory is short, systemd ends the service",
+            _line("OOMPolicy=continue", service),
         )
+
+
+def _taken_from_survivors(service: UnitFile) -> Iterator[Finding]:
+    private = service.last("Service", "PrivateTmp", "no").lower()
+    if service.is_on("Service", "DynamicUser"):
+        what, fix = "DynamicUser=yes", "a User= of its own"
+    elif private not in ("no", "0", "false", "off", "n", "f"):
+        what, fix = f"PrivateTmp={private}", "PrivateTmp=no"
+    elif service.is_on("Service", "RemoveIPC"):
+        what, fix = "RemoveIPC=yes", "RemoveIPC=no"
+    else:
+        return
+    yield service.finding(
+        Check.UNIT_PRIVATE_TMP,
+        what,
+        "workers live on when the manager is restarted, and their files in /tmp or their shared "
+        "memory are deleted then",
+        _line(fix, service),
+    )
 
 
 # --- Who, where and with what --------------------------------------------------------------------
