@@ -94,6 +94,9 @@ class Estate:
         named = self.take_sockets()
         for name in sorted(named, key=_number):
             found.setdefault(name.partition("#")[0], []).extend(named[name])
+        if not self.names:  # nobody has set NonBlocking= for a worker that runs
+            for sock in (sock for socks in found.values() for sock in socks):
+                os.set_blocking(sock.fileno(), True)
         return found
 
     def take_strangers(self, service: str) -> dict[WorkerId, Survivor]:

@@ -8,6 +8,7 @@ useless. Knows nothing of workers: `lease` n is a number that the core uses.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,8 @@ class Listener:
         else:
             listener = cls(was.listen, socks[0], None, was.why_overlap)
         listener._created_path = was.owns_path
+        for lease, sock in enumerate(socks):
+            os.set_blocking(sock.fileno(), lease in was.blocking)
         return listener
 
     def written(self) -> ListenerSnapshot:
@@ -120,6 +123,7 @@ class Listener:
             fed=tuple(self.fed.items()),
             why_overlap=self.why_overlap,
             owns_path=self._created_path,
+            blocking=tuple(n for n, q in enumerate(self.queues) if os.get_blocking(q.fileno())),
         )
 
     @classmethod

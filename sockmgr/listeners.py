@@ -6,6 +6,7 @@ A listener is known by its address, so that a renamed one stays open.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
@@ -56,6 +57,7 @@ class Listeners:
             if "#" in name:
                 sock.close()  # a queue of no listener
             else:
+                os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
                 self._waiting.setdefault(name, []).append(sock)
 
     def all_in(self, addresses: Set[Address]) -> bool:

@@ -35,7 +35,8 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `order` are leases, in the order of the kernel's indices; empty without steering, and then
     `why_overlap` says why. `fed` are lease and weight. `owns_path`: a unix path that we bound, to
-    be removed with the listener.
+    be removed with the listener. `blocking` are the leases whose queues lack O_NONBLOCK, which
+    systemd changes under the workers when it passes them to another manager.
     """
 
     listen: Listen
@@ -44,6 +45,7 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     fed: tuple[tuple[int, int], ...] = ()
     why_overlap: str = ""
     owns_path: bool = False
+    blocking: tuple[int, ...] = ()
 
 
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
