@@ -115,6 +115,9 @@ class Guard:
         """Close our copy: the guard acts as soon as no other is open."""
         if self._lifeline is not None:
             self._lifeline.close()
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)  # if it has died
         self._lifeline, self.pid = None, 0
 
     def _hung_up(self, timeout: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -74,6 +75,25 @@ def run(main: Coroutine[None, None, None]) -> int:
         loop = runner.get_loop()
         assert isinstance(loop, CountingLoop)
         return loop.timers
+
+
+@pytest.mark.parametrize(("limit", "flaw"), [("2", ""), ("1", " (fd store full: 2 of 1 ")])
+def test_the_status_says_what_the_next_manager_would_miss(
+    systemd: FakeSystemd, limit: str, flaw: str
+) -> None:
+    notifier = Notifier(Subject(), os.environ | {"FDSTORE": limit})
+    assert notifier.store is not None
+    with socket.socket() as first, socket.socket() as second:
+        notifier.store.keep("http#0", [first.fileno(), second.fileno()])
+    notifier.changed()
+    notifier.close()
+    assert f"web: fine{flaw}" in systemd.status
+    assert ("fd store full" in systemd.status) == bool(flaw)
+
+
+@pytest.mark.usefixtures("systemd")
+def test_a_unit_whose_fd_store_holds_nothing_has_none() -> None:
+    assert Notifier(Subject(), os.environ | {"FDSTORE": "0"}).store is None
 
 
 # --- The watchdog --------------------------------------------------------------------------------
