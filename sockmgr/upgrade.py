@@ -74,7 +74,9 @@ def _check(state: int, writer: int) -> Launch:
 
 def _unproven(status: int | None, words: Sequence[str]) -> ControlError:
     how = f"did not end within {PROOF_TIMEOUT:g} s" if status is None else describe_exit(status)
-    reason = f": {words[-1]}" if words else ""
+    # Ours begin so; a traceback tells it last.
+    told = [line.removeprefix("error: ") for line in words if line.startswith("error: ")]
+    reason = "".join(f": {line}" for line in (told or words)[-1:])
     return ControlError(
         f"the new version {how} when it was to read the state{reason}",
         means="nothing was replaced; the manager goes on with the code that it runs",

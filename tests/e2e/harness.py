@@ -93,8 +93,10 @@ class Manager:
         *,
         env: Mapping[str, str] | None = None,
         serving_timeout: float = 30.0,
+        code: Path = ROOT,
     ) -> None:
-        self.directory = directory
+        """Write the config; `code` is the directory that has the package sockmgr to run."""
+        self.directory, self._code = directory, code
         self.config = directory / "sockmgr.toml"
         self.control = directory / "control.sock"
         self._log = directory / "stderr.log"
@@ -130,8 +132,8 @@ class Manager:
         argv = [*self._command("run"), "-c", str(self.config), *arguments]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                argv, cwd=ROOT, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                argv, cwd=self._code, env=self._env, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property
