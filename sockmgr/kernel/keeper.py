@@ -22,15 +22,16 @@ from pathlib import Path
 
 from sockmgr.core.errors import ControlError
 
-PROGRAM = Path(__file__).parents[1] / "keeper.py"
-START_TIMEOUT = 15.0
+START_TIMEOUT = 10.0
 CALL_TIMEOUT = 2.0
 
 _MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _MAX_NAME = 255
 _HELLO = b"T1"
-# Beyond the numbers that the spawn gives away.
-_FREE = 10
+_FREE = 10  # a number that the spawn does not give away
+
+# Imported, not run as a script: to compile it would cost 0.7 MB for as long as it lives.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); import keeper; keeper.main()"
 
 _NOT_NOW = "nothing is lost while this manager lives; but if it is killed, no other could go on"
 _OTHER_PATH = "stop what is there, or name another path with --control"
@@ -40,9 +41,9 @@ _MORE_FILES = "raise LimitNOFILE= or ulimit -n of the manager"
 class Keeper:
     """A keeper that obeys us, until `close()`, `dismiss()` or `kill()`.
 
-    Every call is one request and its reply, a tenth of a millisecond each; each is given up
-    after `timeout` seconds. A keeper that is gone or does not answer raises ControlError, at once
-    from then on, and `fileno()` turns readable: then `kill()` it and start another.
+    Each call is a request and its reply, and is given up after `timeout` seconds. If the keeper is
+    gone or does not answer, it raises ControlError, later ones do so at once, and `fileno()` turns
+    readable: then `kill()` it and start another.
     """
 
     def __init__(self, path: Path, connection: socket.socket) -> None:
@@ -52,8 +53,6 @@ class Keeper:
         self.pid = 0
         self._connection = connection
         self._pidfd = -1
-
-    # --- Coming by one ---------------------------------------------------------------------------
 
     @classmethod
     def start(cls, path: Path) -> Keeper:
@@ -122,13 +121,13 @@ class Keeper:
                 caller.setblocking(False)
                 caller.connect(os.fspath(path))
                 pid = _pid_of_ours(caller)
-                # Somebody still listens, so the pid that called listen(2) is not another's yet.
                 pidfd = os.pidfd_open(pid)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, ProcessLookupError):
             return
         except OSError as error:
             raise _cannot("evict", path, _reason(error)) from error
         try:
+            # Asked of what the pidfd is of, should that pid be another's already.
             if not _is_keeper(pid, path.absolute()):
                 raise _cannot("evict", path, f"process {pid}, which listens there, is none")
             _end(pidfd)
@@ -136,13 +135,8 @@ class Keeper:
             os.close(pidfd)
         path.unlink(missing_ok=True)
 
-    # --- Using it --------------------------------------------------------------------------------
-
     def fileno(self) -> int:
-        """Return the descriptor, borrowed: readable only when the keeper is lost.
-
-        It is what `resume()` takes.
-        """
+        """Return the descriptor, borrowed; it is readable only when the keeper is lost."""
         return self._connection.fileno()
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
@@ -176,19 +170,20 @@ class Keeper:
 
     def kill(self) -> None:
         """Kill it if it still lives, remove its path, and close: for a keeper that is lost."""
-        _end(self._pidfd)
+        if self._pidfd >= 0:
+            _end(self._pidfd)
         with contextlib.suppress(OSError, ControlError):
             _clear(self.path)
         self.close()
 
     def close(self) -> None:
         """Let go of it, as our death would: it holds everything for the next manager."""
+        with contextlib.suppress(OSError):  # shut, since a child has it as well until it execs
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
         self._pidfd = -1
-
-    # --- The conversation ------------------------------------------------------------------------
 
     def _start(self) -> None:
         _clear(self.path)
@@ -203,7 +198,9 @@ class Keeper:
             raise
         finally:
             os.waitpid(intermediate, 0)
-        _raise_limit(self.pid)
+        with contextlib.suppress(OSError):  # it may hold more than we may open
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def _connect(self) -> None:
         self._connection.setblocking(False)  # connect(2) would wait for one that hangs
@@ -212,7 +209,6 @@ class Keeper:
         self._connection.send(_HELLO)
 
     def _greet(self, timeout: float = CALL_TIMEOUT) -> None:
-        """Hear its answer to our hello."""
         reply, _ = self._receive(timeout)
         if reply == b"R":
             raise ControlError(
@@ -237,7 +233,7 @@ class Keeper:
 
     def _exchange(self, request: bytes, fds: Sequence[int] = ()) -> tuple[bytes, list[int]]:
         self._connection.settimeout(self.timeout)
-        socket.send_fds(self._connection, [request], fds, socket.MSG_NOSIGNAL)
+        socket.send_fds(self._connection, [request], fds)
         reply, received = self._receive(self.timeout)
         if reply[:1] == b"!":
             raise ControlError(
@@ -251,9 +247,12 @@ class Keeper:
     def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
         """Return the next reply and its descriptors; raise EOFError at the end."""
         self._connection.settimeout(timeout)
-        reply, fds, flags, _ = socket.recv_fds(
-            self._connection, 1 + _MAX_NAME, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+        # Not recv_fds(): in Python 3.11 it drops its flags, and these would leak into a worker.
+        room = socket.CMSG_LEN(_MAX_FDS * struct.calcsize("i"))
+        reply, ancillary, flags, _ = self._connection.recvmsg(
+            1 + _MAX_NAME, room, socket.MSG_CMSG_CLOEXEC
         )
+        fds = [fd for *_, payload in ancillary for (fd,) in struct.iter_unpack("i", payload)]
         if flags & socket.MSG_CTRUNC:
             _close(fds)
             raise ControlError(
@@ -292,9 +291,6 @@ class Keeper:
         )
 
 
-# --- Its path ------------------------------------------------------------------------------------
-
-
 def _clear(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
@@ -331,11 +327,12 @@ def _bind(path: Path) -> socket.socket:
 
 def _spawn(path: Path, listener: socket.socket) -> int:
     """Start the program; it forks and its first process, which we must reap, ends."""
+    directory = str(Path(__file__).parents[1])
     high = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FREE)
     try:
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", "-E", str(PROGRAM), str(path)],
+            [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, directory, str(path)],
             {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
             file_actions=[
                 *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
@@ -351,13 +348,6 @@ def _spawn(path: Path, listener: socket.socket) -> int:
         os.close(high)
 
 
-def _raise_limit(pid: int) -> None:
-    """Let it hold as many descriptors as the system allows, however few we may have open."""
-    with contextlib.suppress(OSError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _pid_of_ours(connection: socket.socket) -> int:
     """Return the pid of the process that listens there: struct ucred, unix(7).
 
@@ -371,13 +361,12 @@ def _pid_of_ours(connection: socket.socket) -> int:
 
 
 def _is_keeper(pid: int, path: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    # Whichever sockmgr started it: another version may be installed at another place.
-    program, its_path = words[-3:-1] if len(words) > 2 else (b"", b"")
-    return program.endswith(b"/keeper.py") and its_path == os.fsencode(path)
+        # An ending process has no command line any more.
+        ours = any(b"import keeper" in word for word in words) and os.fsencode(path) in words
+        return ours or words == [b""]
+    return True
 
 
 def _has_ended(pidfd: int, seconds: float) -> bool:
@@ -388,18 +377,14 @@ def _has_ended(pidfd: int, seconds: float) -> bool:
 
 
 def _end(pidfd: int) -> None:
-    if pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            _has_ended(pidfd, CALL_TIMEOUT)
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _has_ended(pidfd, CALL_TIMEOUT)
 
 
 def _close(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)
-
-
-# --- Errors --------------------------------------------------------------------------------------
 
 
 def _cannot(verb: str, path: Path, why: str) -> ControlError:
