@@ -44,11 +44,12 @@ from sockmgr.resolve import resolve, warnings
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
-from sockmgr.signals import ASKED_BY, Signals, not_told
+from sockmgr.signals import ASKED_BY, Signals
 from sockmgr.status import status_of
 from sockmgr.succession import CONTROL, Succession, end_strangers
 from sockmgr.systemd import Ending, FdStore, Notifier, ending, passed_descriptors
 from sockmgr.upgrade import inherited
+from sockmgr.verdicts import not_told
 from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
@@ -230,7 +231,7 @@ class Manager:
             for service in state.services:
                 adopted = self._add(service.name)
                 adopted.resume(service, estate.take_survivors(service))
-                adopted.recycle_unheard()
+                adopted.replace_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
             known = {pid for service in self._services.values() for pid in service.pids}
             end_strangers(inodes, known | set(self._succession.pids))

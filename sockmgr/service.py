@@ -51,7 +51,7 @@ from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
-from sockmgr.verdicts import Verdicts
+from sockmgr.verdicts import Verdicts, not_told
 
 log = Log("sockmgr")
 
@@ -124,12 +124,15 @@ class Service:
         elif worker.state is State.DRAINING and not running.told:
             running.drain()
 
-    def recycle_unheard(self) -> None:
-        """Replace the workers whose output nobody took over: writing may end them."""
-        why = "nobody reads what it prints any more"
-        for running in self.running.values():
-            if running.is_unheard:
-                self._facts.put_nowait(Recycle(worker=running.id, why=why))
+    def replace_unheard(self) -> None:
+        """Replace the workers if nobody took over what they print to: writing may end them.
+
+        By a whole generation: one worker that leaves a shared queue may lose a connection.
+        """
+        unheard = any(running.is_unheard for running in self.running.values())
+        if unheard and self.fleet.current:
+            log.warning("nobody hears the workers", service=self.name, means="they are replaced")
+            self.reload(self.fleet.current.spec, not_told)
 
     def written(self) -> ServiceSnapshot:
         """Return what resume() needs beside the workers' descriptors."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Progress
 from sockmgr.log import Log
 
 log = Log("sockmgr")
@@ -80,7 +79,3 @@ class Signals:
             await what
         except SockmgrError as error:
             log.error(_REFUSED.get(number, "stop refused"), error=error)
-
-
-def not_told(news: Progress) -> None:
-    """Hear nothing: nobody waits to be told how far a reload is."""

@@ -96,3 +96,7 @@ class Verdicts:
             if not request.verdict.done():
                 seconds = round(now - request.began, 3)
                 request.verdict.set_result(msgspec.structs.replace(verdict, seconds=seconds))
+
+
+def not_told(news: Progress) -> None:
+    """Hear nothing: nobody waits to be told how far a reload is."""

@@ -1,0 +1,139 @@
+"""Without systemd: a manager dies or is upgraded under load, and its workers never notice."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from sockmgr.core.model import State
+from tests.e2e.apps import App
+from tests.e2e.harness import Manager, varlink, wait_for
+from tests.e2e.test_promises import UVICORN, config, descriptors, field, zombies
+from tests.load.judge import Load
+
+LOAD = "short:rate=100"
+
+
+def again(manager: Manager) -> None:
+    """Start another manager in place of the one that died."""
+    manager.start()
+    manager.wait_serving()
+
+
+def pids(manager: Manager) -> set[int]:
+    return {worker["pid"] for worker in manager.workers()}
+
+
+def test_the_workers_of_a_manager_that_was_killed_are_adopted_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        before = pids(manager)
+        with Load(manager.target(), [LOAD]) as load:
+            for _ in range(3):
+                manager.kill9()
+                again(manager)
+                assert pids(manager) == before
+        assert not load.result.failed, load.result.failures()
+        assert manager.reload().code == 0
+
+
+def test_a_rollout_under_way_is_finished_by_the_next_manager(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        before = pids(manager)
+        with Load(manager.target(), [LOAD]) as load:
+            os.kill(manager.pid, signal.SIGHUP)
+            wait_for(lambda: len(manager.workers()) > len(before), "the rollout")
+            manager.kill9()
+            again(manager)
+            wait_for(lambda: not before & pids(manager), "its end")
+        assert not load.result.failed, load.result.failures()
+        states = {worker["state"] for worker in manager.workers()}
+        assert states == {State.READY}
+
+
+def test_when_the_keeper_was_killed_as_well_the_survivors_give_the_sockets_back(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        before = pids(manager)
+        with Load(manager.target(), [LOAD]) as load:
+            [keeper] = re.findall(r"keeper started pid=(\d+)", manager.log)
+            manager.kill9()
+            os.kill(int(keeper), signal.SIGKILL)
+            again(manager)
+            wait_for(lambda: not before & pids(manager), "workers that somebody listens to")
+        assert not load.result.failed, load.result.failures()
+
+
+def test_after_a_stop_no_process_and_no_file_is_left(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        manager.kill9()
+        again(manager)
+        assert manager.stop() == 0
+        assert manager.leftovers() == []
+        assert not list(tmp_path.glob("control.*"))
+
+
+def test_twenty_upgrades_under_load_lose_nothing_and_nothing_grows(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN)) as manager:
+        before, pid = pids(manager), manager.pid
+
+        def size() -> tuple[list[str], int, int]:
+            return descriptors(pid), zombies(pid), field(pid, "Threads")
+
+        with Load(manager.target(), [LOAD]) as load:
+            assert manager.run("upgrade").code == 0
+            first, memory = size(), field(pid, "VmRSS")
+            for _ in range(19):
+                done = manager.run("upgrade")
+                assert done.code == 0, done.stderr
+        assert not load.result.failed, load.result.failures()
+        assert manager.alive
+        assert pids(manager) == before
+        # The last client's connection may not be closed yet, in either.
+        wait_for(lambda: len(size()[0]) <= len(first[0]), "as few descriptors as after the first")
+        assert size()[1:] == first[1:]
+        assert field(pid, "VmRSS") < memory + 1024  # kB
+        assert manager.reload().code == 0
+
+
+def test_a_new_version_that_cannot_read_the_state_leaves_the_old_one_running(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    shadow = tmp_path / "shadow"
+    shadow.mkdir()
+    env = {"PYTHONPATH": str(shadow)}
+    with Manager(tmp_path, config(app, UVICORN), env=env) as manager:
+        before = pids(manager)
+        (shadow / "sitecustomize.py").write_text(
+            "import sys\nif '--check-state' in sys.argv:\n    sys.exit('no such format')\n"
+        )
+        done = manager.say("upgrade")
+        assert done.code == 1
+        assert "no such format" in done.stderr
+        assert "goes on" in done.stderr
+        assert pids(manager) == before
+        assert manager.reload().code == 0
+
+
+def test_a_reload_under_way_has_its_verdict_before_the_manager_is_replaced(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, UVICORN, rollout="probation = 1")) as manager:
+        before = pids(manager)
+        os.kill(manager.pid, signal.SIGHUP)
+        wait_for(lambda: len(manager.workers()) > len(before), "the rollout")
+        assert varlink(manager.control, "Upgrade")["version"]
+        wait_for(lambda: manager.log.count("manager started") == 2, "the new one")
+        assert manager.log.index("committed") < manager.log.index("upgrading")
+        assert not before & {w["pid"] for w in manager.workers() if w["state"] == State.READY}
