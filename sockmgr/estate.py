@@ -105,7 +105,7 @@ class Estate:
         for name in [name for name in self.descriptors if _WORKER.fullmatch(name)]:
             whose, generation, slot = _WORKER.fullmatch(name).groups()  # type: ignore[union-attr]
             fds = self.descriptors[name]
-            pidfds = [fd for fd in fds if not _is_pipe(fd)]
+            pidfds = [fd for fd in fds if not _is_output(fd)]
             pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
             if pid:
                 del self.descriptors[name]
@@ -182,7 +182,7 @@ def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
     told = worker.process
     if told is None:
         return None
-    if all(map(_is_pipe, fds)):  # its pidfd did not get into the store
+    if all(map(_is_output, fds)):  # its pidfd did not get into the store
         if process.start_time(told.pid) != told.started:
             return None
         fds = [*fds, os.pidfd_open(told.pid)]
@@ -200,16 +200,17 @@ def _owned(
     for fd in fds:
         os.set_inheritable(fd, False)
     return Survivor(
-        process=Process(told.pid, pidfd=next(fd for fd in fds if not _is_pipe(fd))),
-        output=next(filter(_is_pipe, fds), -1),
+        process=Process(told.pid, pidfd=next(fd for fd in fds if not _is_output(fd))),
+        output=next(filter(_is_output, fds), -1),
         since=since,
         ready=ready,
         told=told.told,
     )
 
 
-def _is_pipe(fd: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+def _is_output(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # a pipe, or a stream to the journal
 
 
 def _number(name: str) -> int:

@@ -5,18 +5,25 @@ Where stderr is connected to the journal, nothing that a worker prints passes th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import logging
 import os
+import stat
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.events import IDENTIFIER, PRIORITIES, encode, entry, line_of
 from sockmgr.core.report import JournalPlace
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log
-from sockmgr.output import RECORDS_MAX, Sink
+from sockmgr.output import LINE_MAX, RECORDS_MAX, TAIL_LINES, Output, Sink, Words, WorkerOutput
 from sockmgr.systemd import journald
+
+RECALL_TIMEOUT = 1.0  # seconds until a verdict goes without what is still not in the journal
 
 log = Log("sockmgr")
 
@@ -107,3 +114,117 @@ def _foreign(text: str, level: str) -> dict[str, str]:
     """Return the fields of a record that is not of our own making."""
     priority = str(PRIORITIES.get(level, 6))
     return {"MESSAGE": text, "PRIORITY": priority, "SYSLOG_IDENTIFIER": IDENTIFIER}
+
+
+# --- Workers -------------------------------------------------------------------------------------
+
+
+def worker_output(
+    sink: Sink, loop: asyncio.AbstractEventLoop, name: str, found: int | None = None
+) -> WorkerOutput:
+    """Return a new output for a worker, or own what was `found` of one (-1: nothing).
+
+    A stream to the journal if our own records go there, else a pipe.
+    """
+    place = sink.place
+    if found is not None:
+        is_stream = found >= 0 and stat.S_ISSOCK(os.fstat(found).st_mode)
+        return Stream(name, found, place) if is_stream else Output(name, sink, loop, found)
+    if place is not None:
+        try:
+            return Stream(name, journald.open_stream(name), place)
+        except (OSError, SockmgrError) as error:
+            log.warning("journal stream not opened", worker=name, error=error)
+    return Output(name, sink, loop)
+
+
+class Stream:
+    """A worker's way to the journal. Owns a copy, to write the last line there.
+
+    Within one stream journald keeps the order: what is before our line is all that was said.
+    """
+
+    def __init__(self, name: str, fd: int, place: JournalPlace | None) -> None:
+        """Own `fd`, which the worker has, or will have, as well."""
+        self.writer = fd
+        self.environment: Mapping[str, str] = {"JOURNAL_STREAM": journald.name_of(fd)}
+        self._name, self._place = name, place
+        self._words: Words | None = None
+
+    def spawned(self) -> None:
+        """Keep our copy."""
+
+    def fileno(self) -> int:
+        """Return our copy, borrowed."""
+        return self.writer
+
+    def last_words(self, why: str) -> Words:
+        """Return what the worker has said until now; `why` is written to its stream."""
+        return self._words or self._until(why)
+
+    def ended(self, how: str) -> None:
+        """Write how the worker has ended to its stream."""
+        self._words = self._until(f"ended: {how}")
+
+    def has_been_read(self) -> bool:
+        """Tell whether journald knows whose lines these are: it looks at a process only then.
+
+        It reads what we wrote last by itself, since we are another process, so after the rest.
+        """
+        return self.writer < 0 or journald.has_been_read(self.writer)
+
+    def close(self) -> None:
+        """Close our copy."""
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+    def _until(self, said: str) -> Words:
+        at = asyncio.get_running_loop().time()
+        if self.writer < 0 or not journald.say(self.writer, said):
+            return _elsewhere(self._name, self._place)
+        recall = functools.partial(
+            journald.lines_before, said, self._name,
+            at=at, number=TAIL_LINES, timeout=RECALL_TIMEOUT,
+        )  # fmt: skip
+        return Words(before=functools.partial(_recalled, recall, self._name, self._place))
+
+
+async def _recalled(
+    recall: Callable[[], list[str] | None], name: str, place: JournalPlace | None
+) -> Words:
+    """Return what `recall` finds, which is called in a thread of its own and not waited for."""
+    if not journald.is_readable():
+        return _elsewhere(name, place)
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str] | None] = loop.create_future()
+
+    def give(lines: list[str] | None) -> None:
+        if not found.done():
+            found.set_result(lines)
+
+    def main() -> None:
+        try:
+            lines = recall()
+        except (OSError, SockmgrError):
+            lines = None
+        with contextlib.suppress(RuntimeError):  # the loop has ended before us
+            loop.call_soon_threadsafe(give, lines)
+
+    try:
+        # A daemon: a disk that hangs must not hold up the end of the manager.
+        threading.Thread(target=main, name="journal", daemon=True).start()
+    except RuntimeError:  # no thread more is allowed
+        return _elsewhere(name, place)
+    await asyncio.wait({found}, timeout=RECALL_TIMEOUT)
+    lines = found.result() if found.done() else None
+    if lines is None:
+        return _elsewhere(name, place)
+    return Words(lines=tuple(line[:LINE_MAX] for line in lines))
+
+
+def _elsewhere(name: str, place: JournalPlace | None) -> Words:
+    """Return one line that says where the others are."""
+    option = "" if place is None else f"--{'user-' * (place.user is not None)}unit={place.unit} "
+    where = f"what it printed is in the journal: journalctl {option}--identifier={name}"
+    return Words(lines=(where,), place=place)

@@ -26,7 +26,7 @@ from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.estate import Estate, check, guessed, recovered
 from sockmgr.gauge import Gauge
 from sockmgr.handoff import Nobody, Store
-from sockmgr.journal import open_sink
+from sockmgr.journal import open_sink, worker_output
 from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
     become_subreaper,
@@ -178,6 +178,7 @@ class Manager:
         self._around = Surroundings(
             loop=loop,
             sink=self._sink,
+            output=functools.partial(worker_output, self._sink, loop),
             notify_path=str(self._notify_path),
             can_restore_priority=can_restore_priority(),
             helpers=lambda: self._succession.pids,

@@ -16,6 +16,9 @@ import os
 import select
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from sockmgr.core.events import event, service_of, subject
 from sockmgr.core.report import JournalPlace, LogLine
@@ -186,6 +189,54 @@ class RecordHandler(logging.Handler):
         self._sink.record(record)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What a worker said last: lines, and some before them that must be asked for first.
+
+    `place` is set if the first line stands for others, which only that journal has.
+    """
+
+    lines: tuple[str, ...] = ()
+    place: JournalPlace | None = None
+    before: Callable[[], Awaitable[Words]] | None = None
+
+    def plus(self, line: str) -> Words:
+        """Return them with a line of our own at the end."""
+        return replace(self, lines=(*self.lines, line))
+
+    async def all(self) -> Words:
+        """Return them with what had to be asked for."""
+        if self.before is None:
+            return self
+        asked = await self.before()
+        return replace(asked, lines=(*asked.lines, *self.lines))
+
+
+class WorkerOutput(Protocol):
+    """Where a worker's stdout and stderr go. `writer` is theirs, borrowed."""
+
+    writer: int
+    environment: Mapping[str, str]
+
+    def spawned(self) -> None:
+        """Let go of what only the worker needs: it has its own, or failed to start."""
+
+    def fileno(self) -> int:
+        """Return what the next manager needs to go on, borrowed; -1 if there is nothing."""
+
+    def last_words(self, why: str) -> Words:
+        """Return what the worker has said until now, when we look because of `why`."""
+
+    def ended(self, how: str) -> None:
+        """The worker has ended, and is not reaped yet."""
+
+    def has_been_read(self) -> bool:
+        """Tell whether it may be reaped, as far as its output is concerned."""
+
+    def close(self) -> None:
+        """Close it, when nothing more is to come."""
+
+
 class Output:
     """The pipe one worker's stdout and stderr go to. Owns both ends until `spawned` and `close`."""
 
@@ -195,6 +246,7 @@ class Output:
         """Make a pipe, or own the end that is read of one that was `found` (-1: there is none)."""
         self._name, self._sink, self._loop = name, sink, loop
         self.writer = -1
+        self.environment: Mapping[str, str] = {}
         if found is None:
             self._read, self.writer = os.pipe2(os.O_CLOEXEC)
         else:
@@ -217,6 +269,21 @@ class Output:
     def tail(self) -> tuple[str, ...]:
         """The last lines the worker wrote."""
         return tuple(self._tail)
+
+    def last_words(self, why: str) -> Words:
+        """Return the last lines, up to what is in the pipe now."""
+        del why
+        self.catch_up()
+        return Words(lines=self.tail)
+
+    def ended(self, how: str) -> None:
+        """Take what is in the pipe, then close it: whoever else has it is being killed."""
+        del how
+        self.close()
+
+    def has_been_read(self) -> bool:
+        """Tell that nobody but us reads it."""
+        return True
 
     def read_on(self) -> None:
         """Read again after the sink was full."""

@@ -22,19 +22,22 @@ from sockmgr.core.model import (
     Spawn,
     WorkerExited,
     WorkerReady,
+    describe_exit,
 )
 from sockmgr.kernel import process, readiness
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.listener import Listener
 from sockmgr.log import Log
-from sockmgr.output import Output, Sink
+from sockmgr.output import Sink, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.resolve import find, worker_argv, worker_environment
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
 STARVED = 1.0  # seconds that a boot at low priority has waited for a CPU: long enough
+READ_DELAY = 0.001  # between two looks whether the output of one that ended has been read ...
+READ_TIMEOUT = 0.2  # ... and it is reaped after this time all the same
 KILL_SIGNAL = 9
 
 log = Log("sockmgr")
@@ -46,6 +49,7 @@ class Surroundings:
 
     loop: asyncio.AbstractEventLoop
     sink: Sink
+    output: Callable[[str, int | None], WorkerOutput]  # by name, and what was found of it
     notify_path: str
     can_restore_priority: bool
     helpers: Callable[[], Collection[int]]  # pids of our own that are nobody's workers
@@ -53,7 +57,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:
-    """A worker that another manager started. `output` is the end of its pipe, -1 without one."""
+    """A worker that another manager started. `output` is our end of its output, -1 without one."""
 
     process: Process
     output: int
@@ -88,11 +92,11 @@ class Running:
         self._probe: Probe | None = None
         if survivor is None:
             self.started_at = around.loop.time()
-            self.output = Output(self.name, around.sink, around.loop)
+            self.output = around.output(self.name, None)
             self.process = self._start()
         else:
             self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
-            self.output = Output(self.name, around.sink, around.loop, survivor.output)
+            self.output = around.output(self.name, survivor.output)
             self.process = survivor.process
         around.loop.add_reader(self.process.pidfd, self._on_exit)
         self._lowered = command.background and around.can_restore_priority
@@ -195,9 +199,12 @@ class Running:
             raise SpawnError(f"its readiness command {program} is not there, or not executable")
         return found
 
-    def _spawn(self, output: Output, argv: Sequence[str], executable: str, **more: str) -> Process:
+    def _spawn(
+        self, output: WorkerOutput, argv: Sequence[str], executable: str, **more: str
+    ) -> Process:
         spec = self.spec
-        env = dict(spec.env) | worker_environment(spec, self._addresses) | more
+        env = dict(spec.env) | worker_environment(spec, self._addresses)
+        env |= dict(output.environment) | more
         if isinstance(spec.ready, Notify):
             env["NOTIFY_SOCKET"] = self._around.notify_path
         launch = Launch(
@@ -241,7 +248,7 @@ class Running:
         self._timer = self._around.loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
 
     def _start_probe(self, ready: Exec) -> None:
-        def start(output: Output) -> Process:
+        def start(output: WorkerOutput) -> Process:
             return self._spawn(output, ready.argv, self._asker, SOCKMGR_WORKER_PID=str(self.pid))
 
         loop, sink = self._around.loop, self._around.sink
@@ -281,10 +288,19 @@ class Running:
     def _on_exit(self) -> None:
         # Before the reap the pid, and so the group, cannot belong to anybody else.
         self.process.signal_group(KILL_SIGNAL)
-        status = self.process.poll()
+        status = self.process.peek()
         if status is None:
             return
         self._around.loop.remove_reader(self.process.pidfd)
         self._stop_watching()
-        self.output.close()
+        self.output.ended(describe_exit(status))
+        self._reap(status, self._around.loop.time() + READ_TIMEOUT)
+
+    def _reap(self, status: int, until: float) -> None:
+        """Reap it when its output has been read, which may need the process: not long after."""
+        loop = self._around.loop
+        if not self.output.has_been_read() and loop.time() < until:
+            self._timer = loop.call_later(READ_DELAY, self._reap, status, until)
+            return
+        self.process.poll()
         self._put(WorkerExited(worker=self.id, status=status))

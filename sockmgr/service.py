@@ -49,6 +49,7 @@ from sockmgr.feeding import Feeding
 from sockmgr.leftovers import Leftovers
 from sockmgr.listener import Listener
 from sockmgr.log import Log
+from sockmgr.output import Words
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
 from sockmgr.verdicts import Verdicts, not_told
@@ -83,10 +84,10 @@ class Service:
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._around, self._listener, self._changed = around, listener, changed
-        self._verdicts = Verdicts(name, around.loop)
+        self._verdicts = Verdicts(name, around.loop, tasks)
         self._feeding = Feeding(tasks, self._facts.put_nowait)
         self._leftovers = Leftovers(around.helpers)
-        self._last_words: dict[WorkerId, tuple[str, ...]] = {}
+        self._last_words: dict[WorkerId, Words] = {}
         self._drain_at = 0.0
         self._told: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -284,9 +285,9 @@ class Service:
 
     def _bury(self, id: WorkerId, status: int) -> None:
         running, state = self.running.pop(id), self._state(id)
-        words = running.output.tail
+        words = running.output.last_words("")
         if status == 0 and state is State.STARTING:
-            words += (WENT_AWAY,)
+            words = words.plus(WENT_AWAY)
         self._last_words.setdefault(id, words)
         running.close()
         self._verdicts.count_exit(state)
@@ -370,8 +371,8 @@ class Service:
         if running is None:
             return
         if not running.ready:
-            running.output.catch_up()
-            self._last_words[running.id] = (*running.output.tail, running.what_was_seen())
+            words = running.output.last_words(f"to be killed: {command.why}")
+            self._last_words[running.id] = words.plus(running.what_was_seen())
         self.killed += running.ready
         log.warning("worker killed", worker=running.name, why=command.why)
         running.kill()
@@ -384,7 +385,7 @@ class Service:
             self._verdicts.committed(outcome, draining)
         else:
             log.error("aborted", service=self.name, generation=number, reason=outcome.reason)
-            words = self._words_of(outcome.worker) if outcome.worker else ()
+            words = self._words_of(outcome.worker) if outcome.worker else Words()
             self._verdicts.aborted(outcome, draining, words)
         self._last_words.clear()
 
@@ -426,9 +427,11 @@ class Service:
     def _name(self, id: WorkerId) -> str:
         return f"{self.name}@{id}"
 
-    def _words_of(self, id: WorkerId) -> tuple[str, ...]:
+    def _words_of(self, id: WorkerId) -> Words:
+        if (words := self._last_words.get(id)) is not None:
+            return words
         running = self.running.get(id)
-        return self._last_words.get(id) or (running.output.tail if running else ())
+        return running.output.last_words("taken back") if running else Words()
 
     def _listeners_of(self, spec: Spec) -> tuple[Listener, ...]:
         return tuple(self._listener(listen.address) for listen in spec.listen)

@@ -15,6 +15,7 @@ from sockmgr.core.model import Aborted, Committed, State
 from sockmgr.core.report import Progress, Receipt, Verdict
 from sockmgr.gauge import Gauge
 from sockmgr.listener import Listener
+from sockmgr.output import Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,10 @@ class _Request:
 class Verdicts:
     """The requests to reload one service that have no verdict yet."""
 
-    def __init__(self, service: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._service, self._loop = service, loop
+    def __init__(
+        self, service: str, loop: asyncio.AbstractEventLoop, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._service, self._loop, self._tasks = service, loop, tasks
         self._requests: dict[int, _Request] = {}
         self._last = 0
         self._gauge: Gauge | None = None
@@ -70,8 +73,11 @@ class Verdicts:
         )
         self._answer(outcome.requests, verdict)
 
-    def aborted(self, outcome: Aborted, draining: int, output: tuple[str, ...]) -> None:
-        """Answer those who asked for this generation: it failed, and why."""
+    def aborted(self, outcome: Aborted, draining: int, words: Words) -> None:
+        """Answer those who asked for this generation: it failed, and why.
+
+        At once, or when the words of the worker that tells most have been got.
+        """
         verdict = Verdict(
             service=self._service,
             verdict="aborted",
@@ -80,9 +86,19 @@ class Verdicts:
             reason=outcome.reason,
             receipt=self._receipt(draining),
             kept=outcome.kept,
-            output=output,
+            output=words.lines,
+            worker=f"{self._service}@{outcome.worker}" if outcome.worker else "",
         )
-        self._answer(outcome.requests, verdict)
+        if words.before is None:
+            self._answer(outcome.requests, verdict)
+        else:
+            answer = self._answer_with(words, outcome.requests, verdict)
+            self._tasks.create_task(answer, name=f"verdict on {self._service}")
+
+    async def _answer_with(self, words: Words, requests: tuple[int, ...], verdict: Verdict) -> None:
+        heard = await words.all()
+        told = msgspec.structs.replace(verdict, output=heard.lines, journal=heard.place)
+        self._answer(requests, told)
 
     def _receipt(self, draining: int) -> Receipt:
         gauge, self._gauge = self._gauge or Gauge(()), None

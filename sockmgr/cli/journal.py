@@ -12,6 +12,7 @@ from sockmgr.core.errors import ControlError
 from sockmgr.core.events import service_of
 from sockmgr.core.report import JournalPlace, LogLine
 
+TAIL_LINES = 20
 _LEVELS = ("error",) * 4 + ("warning", "info", "info", "debug")  # of the priorities of syslog(3)
 _Entry = Mapping[str, Any]
 
@@ -19,13 +20,14 @@ _Entry = Mapping[str, Any]
 class Journal:
     """What the journal has of these units, about one service or ("") all."""
 
-    def __init__(self, places: Sequence[JournalPlace], service: str) -> None:
+    def __init__(self, places: Sequence[JournalPlace], service: str, *matches: str) -> None:
         self._service = service
         self._matches: list[str] = []
         for place in places:
             kind = "_SYSTEMD_UNIT" if place.user is None else "_SYSTEMD_USER_UNIT"
             owner = [] if place.user is None else [f"_UID={place.user}"]
-            self._matches += [*(["+"] if self._matches else []), f"{kind}={place.unit}", *owner]
+            either = ["+"] if self._matches else []
+            self._matches += [*either, f"{kind}={place.unit}", *owner, *matches]
         self._cursor = ""
 
     def last(self, number: int) -> list[LogLine]:
@@ -39,6 +41,18 @@ class Journal:
                 if len(found) == number:
                     break
                 found += self._ours(entry)
+        return found[::-1]
+
+    def last_of_one_stream(self, number: int) -> list[LogLine]:
+        """Return the last lines of the last stream: a worker that did not start was tried again."""
+        found: list[LogLine] = []
+        stream = None
+        with closing(self._entries("--reverse")) as entries:
+            for entry in entries:
+                stream = stream or entry.get("_STREAM_ID")
+                if len(found) == number or entry.get("_STREAM_ID") != stream:
+                    break
+                found.append(_line(entry))
         return found[::-1]
 
     def follow(self) -> Iterator[LogLine]:
@@ -74,6 +88,17 @@ class Journal:
                     )
             finally:
                 process.terminate()
+
+
+def last_words(place: JournalPlace, worker: str) -> tuple[str, ...]:
+    """Return the last lines of one worker, none if they are not there or not for us."""
+    try:
+        # A journald that has not read them yet does so first, if it is root who asks.
+        subprocess.run(["journalctl", "--sync"], capture_output=True, timeout=5, check=False)
+        journal = Journal([place], "", f"SYSLOG_IDENTIFIER={worker}")
+        return tuple(line.message for line in journal.last_of_one_stream(TAIL_LINES))
+    except (OSError, subprocess.TimeoutExpired, ControlError):
+        return ()
 
 
 def _line(entry: _Entry) -> LogLine:

@@ -35,7 +35,7 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
             last[progress.service] = progress
             narrate(progress)
 
-        verdicts = client.reload(services, on_progress)
+        verdicts = [_whole(verdict) for verdict in client.reload(services, on_progress)]
     if where.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(verdicts)))
     else:
@@ -85,6 +85,16 @@ def _describe(progress: Progress) -> str:
 
 
 # --- When it has ended ---------------------------------------------------------------------------
+
+
+def _whole(verdict: Verdict) -> Verdict:
+    """Return a verdict with what the manager may not read in the journal, if we may."""
+    if verdict.journal is None:
+        return verdict
+    from sockmgr.cli.journal import last_words
+
+    words = last_words(verdict.journal, verdict.worker)
+    return msgspec.structs.replace(verdict, output=(*words, *verdict.output[len(words) > 0 :]))
 
 
 def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[str]:

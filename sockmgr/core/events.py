@@ -35,6 +35,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "systemd cannot be told": "9c3bc39a7ba54a7fb28b776b577a4cf3",
     "records dropped": "e21ec8eb07ff499f9bd3cbc9e52de554",
     "journal not used": "a599eeab173542c88e477de12ff5fe8f",
+    "journal stream not opened": "1aeadbd8fbf24e24a582683f0d8da64e",
     # Reloads
     "reload refused": "dea30d14b4784497b7ec93554239f042",
     "scale refused": "76dc225ba56549e3bc3720c9bcc59e95",

@@ -123,8 +123,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a rollout ended.
 
-    `kept` is the generation that goes on serving, 0 if none does; `output` is what the worker
-    that tells most printed last, a line each.
+    `kept` is the generation that goes on serving, 0 if none does; `output` is what the `worker`
+    that tells most printed last, a line each. With `journal`, the first line of it stands for
+    those that the manager may not read, and whoever asks perhaps may.
     """
 
     service: str
@@ -135,6 +136,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
     kept: int
     output: tuple[str, ...] = ()
+    worker: str = ""
+    journal: JournalPlace | None = None
 
 
 class Kind(StrEnum):

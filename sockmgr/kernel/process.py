@@ -71,6 +71,17 @@ class Process:
                 self.status = _returncode(result) if result else None
         return self.status
 
+    def peek(self) -> int | None:
+        """Return the status of a dead process as poll() does, but do not reap it yet."""
+        if self.status is not None:
+            return self.status
+        try:
+            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            result = os.waitid(os.P_PIDFD, self.pidfd, how)
+        except ChildProcessError:  # adopted from another manager
+            return self._status_of_a_stranger()
+        return _returncode(result) if result else None
+
     def signal(self, number: int) -> bool:
         """Send it a signal; False if it is dead, or (logged) if that is not permitted."""
         return self._send(number)

@@ -28,7 +28,7 @@ from sockmgr.kernel.process import (
     strays,
 )
 from sockmgr.kernel.spawn import Launch, spawn
-from tests.kernel.children import open_fds, python, running, wait_for_exit, wait_until
+from tests.kernel.children import PATIENCE, open_fds, python, running, wait_for_exit, wait_until
 
 HERE = str(Path.cwd())
 
@@ -37,6 +37,24 @@ def shell(script: str) -> Process:
     argv = ["sh", "-c", script]
     launch = Launch(argv=argv, executable="/bin/sh", env={}, cwd=HERE, set_listen_pid=False)
     return Process(spawn(launch))
+
+
+def test_a_look_at_the_status_of_a_dead_process_leaves_it_to_be_reaped() -> None:
+    process = shell("exit 3")
+    select.select([process.pidfd], [], [], PATIENCE)
+    assert [process.peek(), process.peek()] == [3, 3]
+    assert Path(f"/proc/{process.pid}/stat").exists()
+    assert (process.poll(), process.peek()) == (3, 3)
+    assert not Path(f"/proc/{process.pid}/stat").exists()
+    process.close()
+
+
+def test_a_look_at_the_status_of_a_living_process_finds_none() -> None:
+    process = shell("exec sleep 1000")
+    assert process.peek() is None
+    process.signal(signal.SIGKILL)
+    assert wait_for_exit(process) == process.peek() == -signal.SIGKILL
+    process.close()
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import socket
 from collections.abc import Callable
 
 from sockmgr.core.model import Spec, Start
+from sockmgr.journal import worker_output
 from sockmgr.listeners import Listeners
 from sockmgr.output import Sink
 from sockmgr.running import Surroundings
@@ -27,8 +29,14 @@ class Room:
         self.listeners = Listeners(lambda _: None)
         self.listeners.open([listen])
         self.listener = self.listeners.at(listen.address)
+        sink = Sink(as_json=False)
         around = Surroundings(
-            loop=loop, sink=Sink(as_json=False), notify_path="", can_restore_priority=False
+            loop=loop,
+            sink=sink,
+            output=functools.partial(worker_output, sink, loop),
+            notify_path="",
+            can_restore_priority=False,
+            helpers=lambda: (),
         )
         self.service = Service("web", around, tasks, self.listeners.at, lambda: None)
         self.vitals = Vitals(lambda: [listen], self.listeners, {"web": self.service})

@@ -76,6 +76,9 @@ mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/systemd/system
+# As systemd-tmpfiles has it: the group may read the journal.
+mkdir /run/log
+install -d -m 2755 -g systemd-journal /run/log/journal "/run/log/journal/$(cat /etc/machine-id)"
 mount --rbind dev /dev
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts /dev/pts

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sockmgr.core.events import MESSAGE_IDS
+from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE, Site
 
 HTTP = {"http": "tcp://127.0.0.1:8000"}
+READER = (Path(__file__).parents[2] / "contrib/systemd/drop-ins/journal.conf").read_text()
 CATALOG = "/srv/checkout/contrib/systemd/sockmgr.catalog"
 
 
@@ -28,6 +33,36 @@ def entries(machine: Machine, *matches: str) -> list[dict[str, Any]]:
     machine.run("journalctl", "--sync")
     found = machine.run("journalctl", "-q", "--all", "--output=json", *matches).stdout
     return [json.loads(line) for line in found.splitlines()]
+
+
+def run_instead(site: Site, script: str) -> None:
+    """Have workers of the next generation be a shell that runs `script`."""
+    lines = site.machine.run("cat", site.config).stdout.splitlines()
+    command = f'command = ["/bin/sh", "-c", "{script}"]'
+    changed = [command if line.startswith("command") else line for line in lines]
+    site.machine.write(site.config, "\n".join(changed))
+
+
+def reload_as_service_user(site: Site) -> dict[str, Any]:
+    """Reload as a user who may not read the journal; return the verdict."""
+    done = site.machine.run(
+        "setpriv", "--reuid=sockmgr", "--regid=sockmgr", "--clear-groups",
+        "sockmgr", "reload", "--json", "-c", site.config, check=False,
+    )  # fmt: skip
+    (verdict,) = json.loads(done.stdout)
+    return dict(verdict)
+
+
+def ask(site: Site, path: str) -> dict[str, Any]:
+    """Make a request; return the answer of the worker, which may be its last."""
+    return site.inside(lambda: _ask(path))
+
+
+def _ask(path: str) -> dict[str, Any]:
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        found: dict[str, Any] = json.loads(client.makefile("rb").read().partition(b"\r\n\r\n")[2])
+        return found
 
 
 # --- Records -------------------------------------------------------------------------------------
@@ -70,3 +105,182 @@ def test_a_journald_that_hangs_holds_up_neither_a_reload_nor_a_request(site: Sit
     site.machine.systemctl("kill", "--signal=CONT", "systemd-journald.service")
     found = entries(site.machine, "SOCKMGR_EVENT=committed")
     assert [entry["SOCKMGR_GENERATION"] for entry in found] == ["2", "3"]
+
+
+# --- Workers -------------------------------------------------------------------------------------
+
+
+def test_a_worker_writes_to_the_journal_by_itself_under_its_own_name(site: Site) -> None:
+    pid = str(ask(site, "/do/die")["pid"])
+    (said,) = wait_for(lambda: entries(site.machine, "MESSAGE=died in probation"), "what it said")
+    assert said["SYSLOG_IDENTIFIER"] in ("http@1.1", "http@1.2")
+    assert (said["_PID"], said["_SYSTEMD_UNIT"], said["_TRANSPORT"]) == (pid, SERVICE, "stdout")
+    how = "MESSAGE=ended: exited with status 9"
+    (ended,) = wait_for(lambda: entries(site.machine, how), "how it ended")
+    assert ended["SYSLOG_IDENTIFIER"] == said["SYSLOG_IDENTIFIER"]
+    assert ended["_STREAM_ID"] == said["_STREAM_ID"]
+    assert ended["_PID"] == str(site.main_pid)
+
+
+def test_a_worker_is_told_that_its_stderr_is_the_journal(site: Site) -> None:
+    pid = site.get()["pid"]
+    environ = site.machine.run("cat", f"/proc/{pid}/environ").stdout.split("\0")
+    stderr = site.machine.run("stat", "-L", "-c", "%d:%i", f"/proc/{pid}/fd/2").stdout.strip()
+    assert f"JOURNAL_STREAM={stderr}" in environ
+
+
+def test_the_journal_knows_whose_the_lines_are_of_workers_that_end_at_once(site: Site) -> None:
+    run_instead(site, "echo out; echo err >&2; printf cut; exit 3")
+    site.machine.systemctl("reload", SERVICE, check=False)
+    said = {
+        name: [
+            (entry["MESSAGE"], entry.get("_SYSTEMD_UNIT"))
+            for entry in entries(site.machine, f"SYSLOG_IDENTIFIER={name}")
+        ]
+        for name in {entry["SYSLOG_IDENTIFIER"] for entry in entries(site.machine, "MESSAGE=out")}
+    }
+    messages = ("out", "err", "cut", "ended: exited with status 3")
+    expected = [(message, SERVICE) for message in messages]
+    assert said.keys() == {"http@2.1", "http@2.2"}
+    for lines in said.values():
+        assert lines == expected * (len(lines) // len(expected))
+
+
+def test_what_a_readiness_command_prints_is_in_the_journal_with_the_name_of_its_worker(
+    machine: Machine,
+) -> None:
+    site = Site(machine, HTTP, more='ready = { exec = ["/bin/sh", "-c", "echo looked; true"] }')
+    site.install()
+    site.start()
+    found = entries(machine, "MESSAGE=looked")
+    assert {entry["SOCKMGR_WORKER"] for entry in found} == {"http@1.1", "http@1.2"}
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in found} == {"http@1.1 ready?", "http@1.2 ready?"}
+
+
+def test_the_next_manager_goes_on_with_the_stream_of_a_worker_that_it_adopts(site: Site) -> None:
+    site.drop_in("[Service]\nKillMode=process\nFileDescriptorStoreMax=512\nRestartSec=100ms\n")
+    site.machine.systemctl("restart", SERVICE)
+    old = site.main_pid
+    site.machine.run("kill", "-KILL", str(old))
+    wait_for(lambda: site.main_pid not in (0, old), "another manager")
+    wait_for(lambda: site.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
+    ask(site, "/do/die")
+    (said,) = wait_for(lambda: entries(site.machine, "MESSAGE=died in probation"), "what it said")
+    how = "MESSAGE=ended: exited with status 9"
+    (ended,) = wait_for(lambda: entries(site.machine, how), "how it ended")
+    assert ended["_STREAM_ID"] == said["_STREAM_ID"]
+    assert ended["_PID"] == str(site.main_pid)
+
+
+# --- Verdicts ------------------------------------------------------------------------------------
+
+
+def test_the_verdict_tells_what_the_worker_said_last_if_the_manager_may_read_it(
+    machine: Machine,
+) -> None:
+    site = Site(machine, HTTP)
+    site.install()
+    site.drop_in(READER)
+    site.start()
+    site.deploy("2", fault="exits")
+    verdict = reload_as_service_user(site)
+    assert verdict["output"] == ["cannot reach the database", "giving up"]
+    assert verdict["worker"] in ("http@2.1", "http@2.2")
+    run_instead(site, "seq 100; printf cut; exit 3")
+    assert reload_as_service_user(site)["output"] == [*map(str, range(82, 101)), "cut"]
+
+
+def test_the_verdict_on_a_worker_that_was_not_ready_in_time_tells_what_it_said_and_what_was_seen(
+    machine: Machine,
+) -> None:
+    site = Site(machine, HTTP, more='ready_timeout = "2s"')
+    site.install()
+    site.drop_in(READER)
+    site.start()
+    site.deploy("2", fault="stops")
+    said, *seen = reload_as_service_user(site)["output"]
+    assert said == "about to be stopped"
+    assert seen
+
+
+def test_a_verdict_says_where_to_look_if_the_manager_may_not_read_and_root_is_shown_it(
+    site: Site,
+) -> None:
+    site.deploy("2", fault="exits")
+    verdict = reload_as_service_user(site)
+    where = f"journalctl --unit={SERVICE} --identifier={verdict['worker']}"
+    assert verdict["output"] == [f"what it printed is in the journal: {where}"]
+    words = ["cannot reach the database", "giving up", "ended: exited with status 7"]
+    shown = site.machine.run(*where.split(), "-q", "-o", "cat").stdout.splitlines()
+    assert shown[-3:] == words
+    told = site.machine.run("sockmgr", "reload", "--json", "-c", site.config, check=False).stdout
+    assert json.loads(told)[0]["output"] == words
+
+
+def test_a_journald_that_hangs_holds_up_no_verdict(machine: Machine) -> None:
+    site = Site(machine, HTTP)
+    site.install()
+    site.drop_in(READER)
+    site.start()
+    site.deploy("2", fault="exits")
+    machine.systemctl("kill", "--signal=STOP", "systemd-journald.service")
+    (where,) = reload_as_service_user(site)["output"]
+    assert where.startswith("what it printed is in the journal: ")
+    assert site.get()["version"] == "1"
+    machine.systemctl("kill", "--signal=CONT", "systemd-journald.service")
+    assert entries(machine, "MESSAGE=cannot reach the database")
+
+
+# --- sockmgr logs --------------------------------------------------------------------------------
+
+
+def logs(site: Site, *arguments: str) -> list[dict[str, Any]]:
+    told = site.machine.run("sockmgr", "logs", "--json", "-c", site.config, *arguments).stdout
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def test_logs_reads_back_what_the_manager_and_its_workers_wrote_and_nothing_else(
+    machine: Machine,
+) -> None:
+    site = Site(machine, {**HTTP, "admin": "tcp://127.0.0.1:8001"})
+    site.install()
+    site.start()
+    machine.run("logger", "-t", "http@1.1", "forged")
+    ask(site, "/do/die")
+    entries(machine)
+    told = logs(site)
+    assert {"sockmgr"} < {line["source"] for line in told} <= {"sockmgr", "http@1.1", "http@1.2"}
+    assert "died in probation" in {line["message"] for line in told}
+    assert "forged" not in {line["message"] for line in told}
+    assert {line["service"] for line in logs(site, "http")} == {"http"}
+    assert {line["source"] for line in logs(site, "admin")} == {"sockmgr"}
+    assert len(logs(site, "http", "-n", "3")) == 3
+
+
+def test_logs_goes_on_with_what_comes(site: Site) -> None:
+    argv = site.machine.command("sockmgr", "logs", "-f", "-n", "1", "-c", site.config)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            site.deploy("2", fault="exits")
+            site.machine.systemctl("reload", SERVICE, check=False)
+            assert any("| giving up" in line for line in process.stdout)
+            assert any("E aborted service=http" in line for line in process.stdout)
+        finally:
+            process.terminate()
+
+
+def test_logs_needs_no_manager(site: Site) -> None:
+    site.machine.systemctl("stop", SERVICE)
+    assert any(line["event"] == "stopped" for line in logs(site))
+    assert any(line["event"] == "stopped" for line in logs(site, "http"))
+
+
+def test_logs_says_so_if_somebody_may_not_read_the_journal(site: Site) -> None:
+    done = site.machine.run(
+        "setpriv", "--reuid=sockmgr", "--regid=sockmgr", "--clear-groups",
+        "sockmgr", "logs", "-c", site.config, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "systemd-journal" in done.stderr

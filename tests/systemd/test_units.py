@@ -109,6 +109,13 @@ def test_the_exposure_of_a_shipped_service_is_low(shipped: Path, name: str) -> N
     assert exposure_is_at_most(shipped / name, EXPOSURE)
 
 
+def test_the_exposure_is_low_even_if_the_journal_may_be_read(shipped: Path) -> None:
+    path = shipped / "sockmgr.service"
+    (line,) = assignments((CONTRIB / "drop-ins" / "journal.conf").read_text())
+    path.write_text(path.read_text().replace("[Service]\n", f"[Service]\n{line}\n"))
+    assert exposure_is_at_most(path, EXPOSURE)
+
+
 def test_the_exposure_of_a_service_without_its_hardening_is_not_low(shipped: Path) -> None:
     path = shipped / "sockmgr.service"
     path.write_text(path.read_text().replace("CapabilityBoundingSet=\n", ""))
@@ -117,7 +124,11 @@ def test_the_exposure_of_a_service_without_its_hardening_is_not_low(shipped: Pat
 
 @pytest.mark.parametrize(
     ("name", "unit", "oldest"),
-    [("notify-reload.conf", "sockmgr.service", 253), ("poll-limit.conf", "sockmgr.socket", 255)],
+    [
+        ("notify-reload.conf", "sockmgr.service", 253),
+        ("poll-limit.conf", "sockmgr.socket", 255),
+        ("journal.conf", "sockmgr.service", 252),
+    ],
 )
 def test_a_drop_in_is_understood_from_the_version_on_that_it_is_for(
     shipped: Path, version: int, name: str, unit: str, oldest: int
