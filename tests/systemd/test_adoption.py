@@ -144,10 +144,10 @@ def test_a_reload_works_as_ever_after_an_adoption(site: Site) -> None:
 
 def test_a_worker_that_dies_while_there_is_no_manager_is_replaced(machine: Machine) -> None:
     site = serving(machine, drop_in="RestartSec=1s\n")
-    dead, alive = site.workers()
+    (dead, alive), old = site.workers(), site.main_pid
     kill(site)
     site.machine.run("kill", "-KILL", str(dead))
-    wait_for(lambda: site.main_pid, "another manager")
+    wait_for(lambda: site.main_pid not in (0, old), "another manager")
     await_ready(site)
     wait_for(lambda: list(site.workers().values()) == ["ready"] * 2, "two workers")
     assert dead not in site.workers()
