@@ -35,11 +35,11 @@ class FdStore:
         if self.limit is not None and wanted > self.limit:
             self._leave_out(name, fds)
             return
-        # In one message, so that there is no instant in which nothing is held. Without FDPOLL=0
-        # systemd would drop what hangs up, and nobody would hear of a worker that died.
-        fields = ["FDSTOREREMOVE=1"] if name in self._held else []
-        fields += ["FDSTORE=1", f"FDNAME={name}", "FDPOLL=0"]
-        if self._channel.send("\n".join(fields), fds):
+        # A message that removes does nothing else: of one that also stores, fds would be closed.
+        self.forget(name)
+        # Without FDPOLL=0 systemd would drop what hangs up, and nobody would hear of a worker that
+        # died.
+        if self._channel.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds):
             self._held[name] = len(fds)
             self._left_out.pop(name, None)
 
