@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.load.judge import Load
 from tests.load.result import Result
 
 LOAD = ("short:rate=150",)
+MAX_DRAINING = 4  # the default of max_draining
 UVICORN = (str(BIN / "uvicorn"), "--fd", "{http}", "--no-access-log", "app:app")
 PLAIN = (str(BIN / "python"), "-S", "accept_loop.py")
 
@@ -229,7 +231,11 @@ def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
         memory = field(manager.pid, "VmRSS")  # now that as many lines are remembered as ever
         for _ in range(100):
             reload()
-        assert at_rest() == before
+        found = at_rest()
+        assert found[1:] == before[1:]
+        # As many queues more as generations may drain at once, however many reloads there were.
+        more = Counter(found[0]) - Counter(before[0])
+        assert more.total() <= MAX_DRAINING, more
         assert field(manager.pid, "VmRSS") < memory + 512  # kB
         assert before[1] == 0
         assert manager.status()["services"]["web"]["generation"] == 201

@@ -1,0 +1,190 @@
+"""What is lost when managers die, are restarted or upgraded: `python -m tests.reliability`.
+
+Needs root, for the real systemd. `--write` puts the table into docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.apps import App
+from tests.e2e.harness import Manager, wait_for
+from tests.e2e.test_promises import UVICORN, config
+from tests.load.judge import Load
+from tests.load.result import Outcome
+from tests.systemd.machine import Machine
+from tests.systemd.site import SERVICE, Site
+
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+MARK = "<!-- the table: python -m tests.reliability --write -->\n"
+MODES = ("short:rate=200", "slow:conns=2,s=0.3")
+
+
+def measure(
+    what: str,
+    load: Load,
+    pids: Callable[[], set[int]],
+    act: Callable[[], None],
+    *,
+    same: bool = True,
+) -> str:
+    """Do it under load and return a line of the table; `same`: the workers must stay."""
+    before = pids()
+    with load:
+        act()
+    result = load.result
+    counts = Counter(row.outcome for row in result.rows)
+    reset = counts[Outcome.RESET0] + counts[Outcome.RESET_MID]
+    longest = result.latencies(result.select(modes=["short"]))["max"]
+    kept = ("yes" if pids() == before else "NO") if same else "replaced"
+    line = (
+        f"| {what} | {len(result.rows)} | {len(result.failed)} | {counts[Outcome.REFUSED]} "
+        f"| {reset} | {kept} | {longest * 1000:.0f} ms |"
+    )
+    print(line, flush=True)
+    return line
+
+
+class UnderSystemd:
+    """A site on a booted machine, and what is done to its manager."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.machine = site, site.machine
+
+    def pids(self) -> set[int]:
+        return set(self.site.workers())
+
+    def table(self) -> list[str]:
+        def line(what: str, act: Callable[[], None], *, same: bool = True) -> str:
+            return measure(what, self.site.load(*MODES), self.pids, act, same=same)
+
+        return [
+            line("`kill -9` 5 times, at rest", self.kill),
+            line("`kill -9` 5 times, each in a rollout", self.kill_in_rollouts, same=False),
+            line("`systemctl restart` twice", self.restart),
+            line("SIGSTOP, and the watchdog", self.hang),
+            line("`systemctl reload`, again and again for 20 s", self.reload, same=False),
+        ]
+
+    def kill(self) -> None:
+        for _ in range(5):
+            self._end_manager("-KILL")
+
+    def kill_in_rollouts(self) -> None:
+        for version in range(2, 7):
+            before = self.pids()
+            self.site.deploy(str(version))
+            self.machine.run("kill", "-HUP", str(self.site.main_pid))
+            self._wait_for(lambda now, before=before: bool(now - before), "a new worker")
+            self._end_manager("-KILL")
+            self._wait_for(lambda now, before=before: not before & now, "the end of the rollout")
+
+    def restart(self) -> None:
+        for _ in range(2):
+            self.machine.systemctl("restart", SERVICE)
+
+    def hang(self) -> None:
+        self._end_manager("-STOP")
+
+    def reload(self) -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            self.machine.systemctl("reload", SERVICE)
+
+    def _end_manager(self, signal_name: str) -> None:
+        old = self.site.main_pid
+        self.machine.run("kill", signal_name, str(old))
+        wait_for(lambda: self.site.main_pid not in (0, old), "another manager")
+        wait_for(lambda: self.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
+
+    def _wait_for(self, seen: Callable[[set[int]], bool], what: str) -> None:
+        wait_for(lambda: seen(self.pids()), what)
+
+
+class Without:
+    """A manager with uvicorn, and what is done to it."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+
+    def pids(self) -> set[int]:
+        return {worker["pid"] for worker in self.manager.workers()}
+
+    def table(self) -> list[str]:
+        def line(what: str, act: Callable[[], None], *, same: bool = True) -> str:
+            return measure(what, Load(self.manager.target(), MODES), self.pids, act, same=same)
+
+        return [
+            line("`kill -9` 5 times, at rest", self.kill),
+            line("`kill -9` 5 times, each in a rollout", self.kill_in_rollouts, same=False),
+            line("`sockmgr upgrade` 20 times", self.upgrade),
+        ]
+
+    def kill(self) -> None:
+        for _ in range(5):
+            self._succeed()
+
+    def kill_in_rollouts(self) -> None:
+        for _ in range(5):
+            before = self.pids()
+            os.kill(self.manager.pid, signal.SIGHUP)
+            self._wait_for(lambda now, before=before: bool(now - before), "a new worker")
+            self._succeed()
+            self._wait_for(lambda now, before=before: not before & now, "the end of the rollout")
+
+    def upgrade(self) -> None:
+        for _ in range(20):
+            assert self.manager.run("upgrade").code == 0
+
+    def _succeed(self) -> None:
+        self.manager.kill9()
+        self.manager.start()
+        self.manager.wait_serving()
+
+    def _wait_for(self, seen: Callable[[set[int]], bool], what: str) -> None:
+        wait_for(lambda: seen(self.pids()), what)
+
+
+def under_systemd() -> list[str]:
+    with Machine() as machine:
+        site = Site(machine, {"http": "tcp://127.0.0.1:8000"})
+        site.install()
+        site.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=2s\n")
+        site.start()
+        return UnderSystemd(site).table()
+
+
+def without_systemd() -> list[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        app = App("asgi", Path(directory))
+        with Manager(Path(directory), config(app, UVICORN)) as manager:
+            return Without(manager).table()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
+    arguments = parser.parse_args()
+    head = (
+        "| | requests | failed | refused | reset | same workers | longest wait |\n"
+        + "|---" * 7
+        + "|"
+    )
+    table = "\n".join([
+        "", "### Under systemd", "", head, *under_systemd(),
+        "", "### Without", "", head, *without_systemd(), "",
+    ])  # fmt: skip
+    if arguments.write:
+        text = PAGE.read_text()
+        PAGE.write_text(text[: text.index(MARK) + len(MARK)] + table)
+
+
+if __name__ == "__main__":
+    main()
