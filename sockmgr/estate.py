@@ -183,13 +183,12 @@ def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
     if told is None:
         return None
     if all(map(_is_output, fds)):  # its pidfd did not get into the store
-        if process.start_time(told.pid) != told.started:
-            return None
-        fds = [*fds, os.pidfd_open(told.pid)]
-        if process.start_time(told.pid) != told.started:  # reused between the two
+        pidfd = process.open_again(told.pid, told.started)
+        if pidfd is None:
             for fd in fds:
                 os.close(fd)
             return None
+        fds = [*fds, pidfd]
     ready = worker.state is not State.STARTING
     return _owned(told, fds, since=worker.since, ready=ready)
 

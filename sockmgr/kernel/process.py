@@ -148,6 +148,23 @@ def start_time(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
+def open_again(pid: int, started: int) -> int | None:
+    """Return a pidfd, the caller's, of the process that began at `started`; None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (ProcessLookupError, FileNotFoundError):
+        return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the number is a thread's now
+            raise
+        return None
+    # Compared only now: had its pid been given away before, or since, this were another's start.
+    if start_time(pid) == started:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
 def pid_of(pidfd: int) -> int:
     """Return the process that a pidfd means; 0 if it is dead and reaped, or this is no pidfd."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():

@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,10 @@ from sockmgr.kernel.process import (
     Process,
     can_restore_priority,
     lower_priority,
+    open_again,
+    pid_of,
     restore_priority,
+    start_time,
     strays,
 )
 from sockmgr.kernel.spawn import Launch, spawn
@@ -71,6 +76,31 @@ def is_alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+# --- Processes of another manager ----------------------------------------------------------------
+
+
+def test_a_process_is_opened_again_if_it_is_still_the_same(sleeper: Process) -> None:
+    pidfd = open_again(sleeper.pid, start_time(sleeper.pid))
+    assert pidfd is not None
+    assert pid_of(pidfd) == sleeper.pid
+    assert not os.get_inheritable(pidfd)
+    os.close(pidfd)
+
+
+def test_a_pid_that_means_nobody_or_another_by_now_is_not_opened(sleeper: Process) -> None:
+    ended = shell("exit 0")
+    started = start_time(ended.pid)
+    wait_for_exit(ended)
+    ended.close()
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_native_id).result()
+        before = open_fds()
+        for pid in (ended.pid, thread):
+            assert open_again(pid, started) is None
+        assert open_again(sleeper.pid, start_time(sleeper.pid) - 1) is None
+        assert open_fds() == before
 
 
 # --- Exits -------------------------------------------------------------------------------------
