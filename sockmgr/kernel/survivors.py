@@ -5,18 +5,19 @@ Copies descriptors, and leaves the processes as they are.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
-import platform
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
 
 _PIDFD_GETFD = 438  # the same number everywhere: asm-generic/unistd.h and later tables
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
+_NOTHING_STARTED = "the old workers serve on; nothing was started"
+_END_THEM = "or end the old workers first"
 
 
 def take_back(pid: int, pidfd: int, inodes: Collection[int]) -> dict[int, int]:
@@ -26,39 +27,98 @@ def take_back(pid: int, pidfd: int, inodes: Collection[int]) -> dict[int, int]:
     """
     found: dict[int, int] = {}
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names are all that is wanted
-            with contextlib.suppress(FileNotFoundError):
-                link = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
-                inode = int(link[8:-1]) if link.startswith("socket:[") else 0
-                if inode in inodes and inode not in found:
-                    found[inode] = _get(pidfd, int(name))
+        for number, inode in _sockets(pid):
+            if inode in inodes and inode not in found:
+                found |= _get(pidfd, number, inode)
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return found
-    except PermissionError as error:
+    except OSError as error:
         for fd in found.values():
             os.close(fd)
-        raise _forbidden(pid) from error
+        raise _explain(pid, error) from error
     return found
 
 
-def _get(pidfd: int, number: int) -> int:
+def _sockets(pid: int) -> Iterator[tuple[int, int]]:
+    """Return number and inode of each socket that a process has open."""
+    directory = f"/proc/{pid}/fd"
+    for name in os.listdir(directory):  # noqa: PTH208 - names are all that is wanted
+        try:
+            link = os.readlink(f"{directory}/{name}")  # noqa: PTH115
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if link.startswith("socket:["):
+            yield int(name), int(link[8:-1])
+
+
+def _get(pidfd: int, number: int, inode: int) -> dict[int, int]:
+    """Return what the process has open as `number`, unless that is another socket by now."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.syscall(_PIDFD_GETFD, pidfd, number, 0)  # close-on-exec, as the call has it
     if fd < 0:
         code = ctypes.get_errno()
         if code == errno.EBADF:  # closed meanwhile
-            raise FileNotFoundError(code, os.strerror(code))
+            return {}
         raise OSError(code, os.strerror(code))
-    return fd
+    if os.fstat(fd).st_ino == inode:
+        return {inode: fd}
+    os.close(fd)
+    return {}
 
 
-def _forbidden(pid: int) -> ListenError:
-    scope = _SCOPE.read_text().strip() if _SCOPE.exists() else "unknown"
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def _explain(pid: int, error: OSError) -> ListenError:
+    code = error.errno or 0
+    scope = _SCOPE.read_text().strip() if _SCOPE.exists() else "0"
+    reason, do = hindrance(code, uid=_uid(pid), scope=scope)
     return ListenError(
         f"worker {pid} of a manager that died holds our sockets, and we may not take them back: "
-        f"ptrace(2) rules forbid it (kernel.yama.ptrace_scope is {scope}, Linux "
-        f"{platform.release()})",
-        means="the old workers serve on; nothing was started",
-        do="start the manager as root or with CAP_SYS_PTRACE, or end the old workers first; it "
-        "takes this way only if the keeper process was killed as well",
+        f"{reason}",
+        means=_NOTHING_STARTED,
+        do=f"{do}; it takes this way only if the keeper process was killed as well",
     )
+
+
+def hindrance(code: int, *, uid: int, scope: str) -> tuple[str, str]:
+    """Return why ptrace(2) and its like fail with errno `code`, and what helps.
+
+    `uid` is the other process's, `scope` the value of kernel.yama.ptrace_scope.
+    """
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "too many open files", "raise LimitNOFILE= or ulimit -n of the manager"
+    if code == errno.ENOSYS:
+        return (
+            "pidfd_getfd(2) is missing, or a seccomp filter hides it",
+            f"allow it in the seccomp filter of the container, {_END_THEM}",
+        )
+    if code not in (errno.EPERM, errno.EACCES):
+        return os.strerror(code), f"start again, {_END_THEM}"
+    if os.geteuid() not in (0, uid):
+        return (
+            f"it belongs to user {uid}, and we are {os.geteuid()} (ptrace(2))",
+            f"start the manager as that user, as root or with CAP_SYS_PTRACE, {_END_THEM}",
+        )
+    if scope == "3":
+        return "kernel.yama.ptrace_scope is 3, which forbids it to everybody", _END_THEM[3:]
+    if scope != "0":
+        return (
+            f"kernel.yama.ptrace_scope is {scope}",
+            f"start the manager with CAP_SYS_PTRACE, {_END_THEM}",
+        )
+    return (
+        "ptrace(2) is forbidden: the worker is protected (it has changed its user, or has "
+        "capabilities that we have not), or a seccomp filter forbids pidfd_getfd(2)",
+        f"start the manager as root or with CAP_SYS_PTRACE, allow the call, {_END_THEM}",
+    )
+
+
+def _uid(pid: int) -> int:
+    """Return the real user of a process; -1 if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return -1
+    found = re.search(rb"^Uid:\s*(\d+)", status, re.MULTILINE)
+    return int(found[1]) if found else -1
