@@ -65,7 +65,7 @@ class Keeper:
             keeper._start()
         except (OSError, EOFError) as error:
             keeper.kill()
-            raise _cannot("start", path, _reason(error)) from error
+            raise _cannot("start", path, error) from error
         except ControlError:
             keeper.close()
             raise
@@ -89,7 +89,7 @@ class Keeper:
             return None
         except OSError as error:
             keeper.close()
-            raise _cannot("take over", path, _reason(error)) from error
+            raise _cannot("take over", path, error, keeper.pid) from error
         except ControlError:
             keeper.close()
             raise
@@ -107,7 +107,7 @@ class Keeper:
             keeper._greet()
         except (OSError, EOFError) as error:
             keeper.close()
-            raise _cannot("resume", path, _reason(error)) from error
+            raise _cannot("resume", path, error) from error
         return keeper
 
     @staticmethod
@@ -125,7 +125,7 @@ class Keeper:
         except (FileNotFoundError, ConnectionRefusedError, ProcessLookupError):
             return
         except OSError as error:
-            raise _cannot("evict", path, _reason(error)) from error
+            raise _cannot("evict", path, error) from error
         try:
             # Asked of what the pidfd is of, should that pid be another's already.
             if not _is_keeper(pid, path.absolute()):
@@ -205,7 +205,7 @@ class Keeper:
     def _connect(self) -> None:
         self._connection.setblocking(False)  # connect(2) would wait for one that hangs
         self._connection.connect(os.fspath(self.path))
-        _pid_of_ours(self._connection)
+        self.pid = _pid_of_ours(self._connection)
         self._connection.send(_HELLO)
 
     def _greet(self, timeout: float = CALL_TIMEOUT) -> None:
@@ -387,13 +387,12 @@ def _close(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _cannot(verb: str, path: Path, why: str) -> ControlError:
-    return ControlError(f"cannot {verb} a keeper at {path}: {why}", means=_NOT_NOW, do=_OTHER_PATH)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "it does not answer"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or "it ended at once"
+def _cannot(verb: str, path: Path, why: Exception | str, pid: int = 0) -> ControlError:
+    do = _OTHER_PATH
+    if isinstance(why, TimeoutError):
+        why, do = "it does not answer", f'end it ("kill -9 {pid}"), with all that only it holds'
+    elif isinstance(why, OSError) and why.strerror:
+        why = why.strerror
+    means = _NOT_NOW if verb == "start" else "it keeps what it has; nothing was started"
+    what = f"cannot {verb} a keeper at {path}: {str(why) or 'it ended at once'}"
+    return ControlError(what, means=means, do=do)
