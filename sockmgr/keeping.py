@@ -72,7 +72,8 @@ class Keeping:
 
     def dismiss(self) -> None:
         """Have the keeper end: nobody comes after us."""
-        asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        if self._keeper.fileno() >= 0:  # not where the last one was lost and there is no other
+            asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         self._keeper.dismiss()
 
     def _try(self, ask: Callable[[], None]) -> None:

@@ -110,7 +110,7 @@ class Succession:
     ) -> None:
         """Become the new code, which goes on listening at `control`. Returns by OSError only."""
         descriptors = self._will.descriptors(listeners, services, self._guard.fileno())
-        if isinstance(self._store, Keeping):
+        if isinstance(self._store, Keeping) and self._store.fileno() >= 0:
             descriptors[KEEPER] = (self._store.fileno(),)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._sink.close()
