@@ -1,0 +1,131 @@
+"""Which files count for `sockmgr dev`, and which directories are looked into. Looks at nothing.
+
+All paths are absolute texts without `.`, `..` or a slash at the end.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Collection, Iterable
+
+_LANGUAGES = (  # of servers, and of what they load beside their code
+    "py pyx so rb ru php js mjs cjs ts mts cts jsx tsx vue svelte go rs java kt lua pl pm ex exs "
+    "sh sql graphql gql proto"
+)
+_TEMPLATES = (
+    "html htm xhtml xml jinja jinja2 j2 mako mustache hbs ejs pug erb haml twig tmpl tpl gohtml "
+    "css scss sass less po mo"
+)
+_SETTINGS = "toml yaml yml ini cfg conf properties env"
+SUFFIXES = frozenset(f"{_LANGUAGES} {_TEMPLATES} {_SETTINGS}".split())
+_DIRECTORIES_LEFT_OUT = (
+    ".*", "__pycache__", "__pypackages__", "node_modules", "bower_components", "site-packages",
+    "venv", "virtualenv", "build", "_build", "dist", "target", "htmlcov", "*.egg-info",
+)  # fmt: skip
+# Who has one of these is a virtual environment or a cache: https://bford.info/cachedir/
+MARKS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG"})
+_LIBRARY = re.compile(r"[^/]|/.*(?:-packages|/python3\.\d+|/node_modules|/bin)/")
+_LEFT_OUT = re.compile("|".join(map(fnmatch.translate, _DIRECTORIES_LEFT_OUT)))
+
+
+class Rules:
+    """What the config and the defaults say of paths; `files` count wherever they are.
+
+    `ignore` and `include` are patterns: one without a slash is for any name on the way, one with a
+    slash is for the path seen from `base`.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        roots: Iterable[str],
+        *,
+        ignore: Collection[str] = (),
+        include: Collection[str] = (),
+        files: Iterable[str] = (),
+    ) -> None:
+        self.roots, self.files = frozenset(roots), frozenset(files)
+        self._base, self._ignore, self._include = base, ignore, include
+        self._ignored, self._included = _matcher(ignore), _matcher(include)
+        self._entered: dict[str, bool] = dict.fromkeys(self.roots, True)
+
+    def also(self, files: Iterable[str]) -> Rules:
+        """Return rules by which these files count, too."""
+        return Rules(
+            self._base,
+            self.roots,
+            ignore=self._ignore,
+            include=self._include,
+            files=self.files.union(files),
+        )
+
+    def covers(self, other: Rules) -> bool:
+        """Tell whether all that counts by `other` counts here, and nothing is left out."""
+        same = (self.roots, self._base, self._ignore, self._include) == (
+            other.roots, other._base, other._ignore, other._include,
+        )  # fmt: skip
+        return same and self.files >= other.files
+
+    def shown(self, path: str) -> str:
+        """Return a path as a person would write it: from the base, if it is below."""
+        return path.removeprefix(f"{self._base}/")
+
+    def counts(self, path: str) -> bool:
+        """Tell whether a change of this file is one of the code."""
+        if path in self.files:
+            return True
+        directory, _, name = path.rpartition("/")
+        if not self.enters(directory) or self._ignored(self.shown(path)):
+            return False
+        return _is_source(name) or self._included(self.shown(path))
+
+    def enters(self, directory: str) -> bool:
+        """Tell whether the files in this directory may count."""
+        entered = self._entered.get(directory)
+        if entered is None:
+            above, _, name = directory.rpartition("/")
+            entered = bool(name) and self.enters(above) and not self._leaves_out(directory, name)
+            if len(self._entered) > 100_000:  # names that come and go must not fill the memory
+                self._entered = dict.fromkeys(self.roots, True)
+            self._entered[directory] = entered
+        return entered
+
+    def holds(self, path: str) -> bool:
+        """Tell whether this file is the user's: of the project, or at least of no library."""
+        if path.startswith("/") and self.enters(path.rpartition("/")[0]):
+            return True
+        return _LIBRARY.match(path) is None
+
+    def leads(self, path: str) -> bool:
+        """Tell whether a root or one of the files is this path or somewhere below it."""
+        return any(f"{target}/".startswith(f"{path}/") for target in self.roots | self.files)
+
+    def _leaves_out(self, directory: str, name: str) -> bool:
+        return bool(_LEFT_OUT.fullmatch(name)) or self._ignored(self.shown(directory))
+
+
+def _is_source(name: str) -> bool:
+    if name.startswith("."):  # editors keep hidden copies beside the file; .env is meant
+        return name == ".env" or name.startswith(".env.")
+    _, dot, suffix = name.rpartition(".")
+    return bool(dot) and suffix in SUFFIXES
+
+
+def _matcher(patterns: Collection[str]) -> Callable[[str], bool]:
+    """Return what tells whether a path matches one of `patterns`, or is below what matches."""
+    cleaned = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
+    names = _any_of(pattern for pattern in cleaned if "/" not in pattern)
+    paths = _any_of(pattern for pattern in cleaned if "/" in pattern)
+
+    def matches(path: str) -> bool:
+        parts = path.split("/")
+        return any(map(names, parts)) or any(
+            paths("/".join(parts[:length])) for length in range(1, len(parts) + 1)
+        )
+
+    return matches if patterns else lambda path: False  # noqa: ARG005
+
+
+def _any_of(patterns: Iterable[str]) -> Callable[[str], object]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match

@@ -1,0 +1,1 @@
+"""Tests of the pure parts of dev, which are instant, and of what it shows."""
