@@ -1,0 +1,101 @@
+"""Why a worker did not get ready, read from what it printed. Opens nothing, shows nothing.
+
+Knows the tracebacks of Python, also behind the prefixes of loggers and in exception groups, and
+the stacks of Node. What it does not know is shown as it was printed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+TRACEBACK = "Traceback (most recent call last):"
+FRAMES_MAX = 100
+OUTPUT_MAX = 200
+
+_SGR = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME = re.compile(r'(?P<indent>[\s|+-]*)File "(?P<file>[^"]+)", line (?P<line>\d+)(?P<rest>.*)')
+_ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?::.*)?")
+_NODE = re.compile(
+    r"\s+at (?:(?P<where>.*) \()?(?:file://)?(?P<file>/[^:()]+):(?P<line>\d+):\d+\)?"
+)
+_NODE_TOP = re.compile(r"(?:file://)?(?P<file>/[^:]+\.[cm]?[jt]sx?):(?P<line>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a program on the way to the error; `function` may be ""."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """`error` is the line that names it, "" if there is none; frames end where it was raised."""
+
+    what: str
+    error: str
+    frames: tuple[Frame, ...]
+    output: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the files that are named, each once."""
+        return tuple(dict.fromkeys(frame.file for frame in self.frames if frame.file[0] == "/"))
+
+    def split(self, is_ours: Callable[[str], bool]) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+        """Return the user's frames, where it was raised first, and the others in their order."""
+        ours = tuple(frame for frame in reversed(self.frames) if is_ours(frame.file))
+        return ours, tuple(frame for frame in self.frames if not is_ours(frame.file))
+
+
+def read(output: Sequence[str], what: str) -> Failure:
+    """Find the error in what a worker printed last; `what` says how it ended."""
+    lines = [_SGR.sub("", line) for line in output[-OUTPUT_MAX:]]
+    python = list(_python(lines))
+    node = [] if python else list(_node(lines))
+    return Failure(
+        what=what,
+        error=_python_error(lines) if python else _node_error(lines) if node else "",
+        frames=tuple(python or node)[-FRAMES_MAX:],
+        output=tuple(lines),
+    )
+
+
+def _python(lines: Sequence[str]) -> Iterator[Frame]:
+    for line in lines:
+        if match := _FRAME.fullmatch(line):
+            rest = match["rest"]
+            function = rest.removeprefix(", in ") if rest.startswith(", in ") else ""
+            yield Frame(match["file"], int(match["line"]), function)
+
+
+def _python_error(lines: Sequence[str]) -> str:
+    """Return the line behind the last frame that stands less far in than the frames do."""
+    last = max(at for at, line in enumerate(lines) if _FRAME.fullmatch(line))
+    frame = _FRAME.fullmatch(lines[last])
+    indent = len(frame["indent"]) if frame else 0
+    for line in lines[last + 1 :]:
+        text = line.lstrip(" |+-")
+        if len(line) - len(text) < indent and _ERROR.fullmatch(text):
+            return text
+    return ""
+
+
+def _node(lines: Sequence[str]) -> Iterator[Frame]:
+    """Yield the frames of a stack, which Node prints the other way round."""
+    found: list[Frame] = []
+    for line in lines:
+        if match := _NODE.fullmatch(line):
+            found.append(Frame(match["file"], int(match["line"]), match["where"] or ""))
+        elif match := _NODE_TOP.fullmatch(line):
+            found.append(Frame(match["file"], int(match["line"]), ""))
+    # The top line is the place of a syntax error, which is in no frame.
+    yield from dict.fromkeys(reversed(found))
+
+
+def _node_error(lines: Sequence[str]) -> str:
+    return next((line for line in lines if re.match(r"(?:Uncaught )?\w*Error\b", line)), "")

@@ -1,0 +1,111 @@
+"""A failure as a person reads it on a terminal: the error, then the user's frames with their lines.
+
+Run in a thread: the libraries that draw take a while to be imported, once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sockmgr.dev.failure import Failure, Frame
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AROUND = 2
+FRAMES_SHOWN = 6
+SOURCE_MAX = 1 << 20
+_LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/([^/.]+)|<frozen (\w+)")
+
+
+def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
+    """Return the numbered lines around that of a frame; () if its source cannot be read."""
+    path = Path(frame.file)
+    try:
+        if not path.is_file() or path.stat().st_size > SOURCE_MAX:
+            return ()
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    first = max(1, frame.line - AROUND)
+    return tuple(enumerate(lines[first - 1 : frame.line + AROUND], first))
+
+
+def render(
+    failure: Failure,
+    *,
+    is_ours: Callable[[str], bool],
+    shown: Callable[[str], str],
+    width: int,
+    lively: bool,
+) -> str:
+    """Return the lines to show."""
+    from rich.console import Console  # noqa: PLC0415 - `dev` may never need it
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(
+        file=StringIO(),
+        width=width,
+        force_terminal=lively,
+        no_color=not lively,
+        color_system="standard" if lively else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    ours, others = failure.split(is_ours)
+    with console.capture() as captured:
+        # Lines that are too long are the terminal's affair: they can be copied whole.
+        error = Text(_printable(failure.error or f"it {failure.what}"), style="bold red")
+        console.print(error, soft_wrap=True)
+        for frame in ours[:FRAMES_SHOWN]:
+            _show(console, frame, shown)
+        if others:
+            names = ", ".join(_libraries(others))
+            text = f"  and {len(others)} frames in {_printable(names)}"
+            console.print(Text(text, style="dim"), soft_wrap=True)
+    return captured.get()
+
+
+def _show(console: Console, frame: Frame, shown: Callable[[str], str]) -> None:
+    from rich.syntax import Syntax  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    place = Text(f"  {_printable(shown(frame.file))}:{frame.line}", style="bold")
+    if frame.function:
+        place.append(f" in {_printable(frame.function)}", style="not bold")
+    console.print(place, soft_wrap=True)
+    source = lines_around(frame)
+    if source:
+        code = "\n".join(_printable(text) for _, text in source)
+        console.print(
+            Syntax(
+                code,
+                Syntax.guess_lexer(frame.file, code),
+                theme="ansi_dark",
+                line_numbers=True,
+                start_line=source[0][0],
+                highlight_lines={frame.line},
+                background_color="default",
+                word_wrap=True,
+            )
+        )
+
+
+def _libraries(frames: Sequence[Frame]) -> Sequence[str]:
+    return list(dict.fromkeys(_library(frame.file) for frame in frames))
+
+
+def _library(file: str) -> str:
+    found = _LIBRARY.match(file)
+    return (found[1] or found[2]) if found else Path(file).name
+
+
+def _printable(text: str) -> str:
+    text = text.expandtabs(4)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
