@@ -1,0 +1,41 @@
+"""The error pages, where the stand-ins read them: in memory, by a path that stays the same.
+
+Owns a memfd for each service. Nothing is left in the file system, however dev ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+STAND_IN = str(Path(__file__).with_name("stand_in.py"))
+
+
+class Pages:
+    """One page for each service that is broken."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+
+    def put(self, service: str, page: bytes) -> None:
+        """Show this page from now on; who reads the one before reads it to its end."""
+        new = os.memfd_create("sockmgr-error-page", os.MFD_CLOEXEC)
+        with open(new, "wb", closefd=False) as file:
+            file.write(page)
+        if service in self._fds:
+            os.dup2(new, self._fds[service], inheritable=False)
+            os.close(new)
+        else:
+            self._fds[service] = new
+
+    def command(self, service: str, *, to_everyone: bool) -> tuple[str, ...]:
+        """Return the command that shows the page of `service`, which has been put."""
+        options = ("--to-everyone",) if to_everyone else ()
+        path = f"/proc/{os.getpid()}/fd/{self._fds[service]}"
+        return (sys.executable, "-I", "-S", STAND_IN, *options, path)
+
+    def close(self) -> None:
+        """Drop all pages."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])

@@ -1,0 +1,172 @@
+"""A program that answers on inherited listeners that the code is broken: `stand_in.py PAGE`.
+
+`sockmgr dev` starts it in place of a worker, and it is stopped as one. It uses nothing of sockmgr
+and only the standard library, so that it starts at once under any Python. PAGE is a file that is
+read anew for each request (page.py). Who is not on this machine gets no source code, unless
+`--to-everyone` is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+FIRST_FD = 3
+CONNECTIONS_MAX = 100
+HEAD_MAX = 64 << 10
+PATIENCE = 5.0  # seconds for a request, and again for its answer to be taken
+ELSEWHERE = "The code is broken. Its error is shown to browsers on its own machine only.\n"
+METHODS = (
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE "
+)  # fmt: skip
+
+
+class Client:
+    """One connection: the head of a request is read, one answer written, then it is closed."""
+
+    def __init__(self, sock: socket.socket, page: str, to_everyone: bool) -> None:
+        sock.setblocking(False)
+        self.sock, self._page = sock, page
+        self._sees_all = to_everyone or _is_here(sock)
+        self._head = b""
+        self._answer: memoryview | None = None
+        self.ends_at = time.monotonic() + PATIENCE
+
+    @property
+    def waits(self) -> bool:
+        """Whether its answer is not all written."""
+        return self._answer is None or bool(self._answer)
+
+    @property
+    def events(self) -> int:
+        """What to wait for."""
+        return selectors.EVENT_WRITE if self._answer else selectors.EVENT_READ
+
+    def advance(self) -> bool:
+        """Read or write what can be; return whether there is more to come."""
+        try:
+            if self._answer:
+                self._answer = self._answer[self.sock.send(self._answer) :]
+                return bool(self._answer) or self._hang_up()
+            data = self.sock.recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:  # the client is gone
+            return False
+        if not data or self._answer is not None:  # what comes behind the head is not read
+            return bool(data)
+        self._head += data
+        if b"\r\n\r\n" in self._head or len(self._head) > HEAD_MAX:
+            self.ends_at = time.monotonic() + PATIENCE
+            self._answer = memoryview(self._respond())
+            return bool(self._answer)
+        return True
+
+    def _hang_up(self) -> bool:
+        """End our side only: a close with unread data would take the answer back (tcp(7))."""
+        self.sock.shutdown(socket.SHUT_WR)
+        return True
+
+    def _respond(self) -> bytes:
+        if not self._head.startswith(METHODS):
+            return b""  # not HTTP: no answer is better than a wrong one
+        told = json.loads(Path(self._page).read_bytes())
+        if not self._sees_all:
+            told["html"] = told["text"] = ELSEWHERE
+        wants_html = b"text/html" in self._head.lower() and self._sees_all
+        body = told["html" if wants_html else "text"].encode(errors="replace")
+        kind = "text/html" if wants_html else "text/plain"
+        headers = (
+            "HTTP/1.1 503 Service Unavailable",
+            f"Content-Type: {kind}; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            f"{told['header']}: {told['id']}",
+            "Cache-Control: no-store",
+            "Retry-After: 1",
+            "X-Content-Type-Options: nosniff",
+            "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "
+            "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+            "Connection: close",
+        )
+        head = "\r\n".join([*headers, "", ""]).encode()
+        return head if self._head.startswith(b"HEAD ") else head + body
+
+
+class StandIn:
+    """All listeners and connections, until told to stop."""
+
+    def __init__(self, listeners: list[socket.socket], page: str, to_everyone: bool) -> None:
+        self._listeners, self._page, self._to_everyone = listeners, page, to_everyone
+        self._selector = selectors.DefaultSelector()
+        self._clients: set[Client] = set()
+        self._wake, self._woken = socket.socketpair()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno())
+
+    def run(self) -> None:
+        """Answer until a signal comes, then only whoever has no answer yet."""
+        for sock in (self._woken, *self._listeners):
+            self._selector.register(sock, selectors.EVENT_READ)
+        stopping = False
+        while not stopping or any(client.waits for client in self._clients):
+            timeout = PATIENCE if self._clients else None
+            for key, _ in self._selector.select(timeout):
+                if isinstance(key.data, Client):
+                    self._serve(key.data)
+                elif key.fileobj is self._woken:
+                    self._woken.recv(100)
+                    stopping = True
+                elif isinstance(key.fileobj, socket.socket) and not stopping:
+                    self._accept(key.fileobj)
+            for client in [c for c in self._clients if c.ends_at < time.monotonic()]:
+                self._drop(client)
+
+    def _accept(self, listener: socket.socket) -> None:
+        if len(self._clients) >= CONNECTIONS_MAX:
+            self._drop(min(self._clients, key=lambda client: client.ends_at))
+        try:
+            sock, _ = listener.accept()
+            client = Client(sock, self._page, self._to_everyone)
+        except OSError:  # somebody else had it, or it is gone again
+            return
+        self._clients.add(client)
+        self._selector.register(sock, client.events, client)
+
+    def _serve(self, client: Client) -> None:
+        if client.advance():
+            self._selector.modify(client.sock, client.events, client)
+        else:
+            self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        self._selector.unregister(client.sock)
+        self._clients.discard(client)
+        client.sock.close()
+
+
+def _is_here(sock: socket.socket) -> bool:
+    if sock.family == socket.AF_UNIX:
+        return True
+    host: str = sock.getpeername()[0].removeprefix("::ffff:")
+    return host.startswith("127.") or host == "::1"
+
+
+def main() -> None:
+    """Serve the listeners that LISTEN_FDS counts."""
+    options, page = sys.argv[1:-1], sys.argv[-1]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # it wakes the loop
+    fds = range(FIRST_FD, FIRST_FD + int(os.environ["LISTEN_FDS"]))
+    listeners = [socket.socket(fileno=fd) for fd in fds]
+    StandIn(listeners, page, "--to-everyone" in options).run()
+
+
+if __name__ == "__main__":
+    main()
