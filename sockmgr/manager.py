@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr.client import default_control
+from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
 from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
@@ -60,15 +61,21 @@ _Begin = Callable[[Estate], Callable[[], None]]
 
 
 def run(
-    source: Source, *, control: Path | None, as_json: bool = False, timeout: float | None = None
+    source: Source,
+    *,
+    control: Path | None,
+    as_json: bool = False,
+    timeout: float | None = None,
+    companion: Companion | None = None,
 ) -> int:
     """Run until stopped; return the exit code. `source` reads the config, again at each reload.
 
     Without a path for the `control` socket it is where that of a manager of our name is.
     `as_json` makes every line on stderr a JSON object. When not all services serve within
-    `timeout` seconds, everything is stopped and the exit code is 1.
+    `timeout` seconds, everything is stopped and the exit code is 1. With a `companion` nothing is
+    kept for another manager: it sees to it that nothing outlives us.
     """
-    sink, flaw = open_sink(as_json=as_json)
+    sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink)], force=True)
     if flaw:
         log.warning("journal not used", because=flaw)
@@ -79,7 +86,7 @@ def run(
         # Before any descriptor of our own could pass for one of systemd's.
         passed = inherited() or passed_descriptors()
         path = control or default_control(_name(source, passed))
-        return asyncio.run(Manager(source, path, sink, timeout).run(passed))
+        return asyncio.run(Manager(source, path, sink, timeout, companion).run(passed))
     finally:
         sink.close()
 
@@ -104,9 +111,18 @@ class Manager:
     """Everything one `sockmgr run` holds."""
 
     def __init__(
-        self, source: Source, control: Path, sink: Sink, serving_timeout: float | None
+        self,
+        source: Source,
+        control: Path,
+        sink: Sink,
+        serving_timeout: float | None,
+        companion: Companion | None = None,
     ) -> None:
         self._source, self._sink, self._serving_timeout = source, sink, serving_timeout
+        self._companion = companion
+        self._beside: asyncio.Task[None] | None = None
+        # Where nothing can survive us: pid 1 is that of a container, which ends with us.
+        self._is_last = companion is not None or os.getpid() == 1
         self._notify_path = control.with_suffix(".notify")
         self._keeper_path = control.with_suffix(".keeper")
         self._server = ControlServer(control, self)
@@ -139,17 +155,18 @@ class Manager:
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         try:
-            store = self._systemd.store or self._keeping(passed)
+            store = self._find_store(passed)
             estate = Estate.of(passed)
             await self._serve(estate, store, self._resume if estate.state else self._begin())
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    def _keeping(self, descriptors: dict[str, list[int]]) -> Keeping | None:
-        """Find the keeper of a manager that died, and what it holds."""
-        if os.getpid() == 1:  # of a container, which ends with us
-            return None
+    def _find_store(self, descriptors: dict[str, list[int]]) -> FdStore | Keeping | None:
+        """Find what keeps descriptors: systemd, or the keeper of a manager that died."""
+        store = None if self._companion else self._systemd.store
+        if store or self._is_last:
+            return store
         found = Keeping.find(self._keeper_path, descriptors)
         if found is None and not descriptors:
             descriptors.update(recovered(self._keeper_path.with_suffix(".state")))
@@ -158,7 +175,7 @@ class Manager:
     def _store(self, found: FdStore | Keeping | None, estate: Estate) -> Store:
         if isinstance(found, FdStore):
             found.inherit({name: estate.descriptors[name] for name in estate.names})
-        if found or os.getpid() == 1:
+        if found or self._is_last:
             return found or Nobody()
         estate.names = frozenset()  # a new keeper holds nothing
         try:
@@ -188,11 +205,15 @@ class Manager:
                 loop.add_signal_handler(signal.SIGCHLD, self._reap)
                 Signals(self, self._tasks).watch(loop)
                 start()
-                self._succession.watch_over()
+                if not self._companion:
+                    self._succession.watch_over()
                 estate.close()
                 self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
+                if self._companion:
+                    beside = self._companion.run(self)
+                    self._beside = self._tasks.create_task(beside, name="companion")
             self._succession.end()
         finally:
             loop.remove_reader(mailbox)
@@ -368,6 +389,8 @@ class Manager:
     async def upgrade(self) -> None:
         """Prove new code of the manager in a child; it takes over in place, soon after."""
         self._refuse_if_stopping()
+        if self._companion:
+            raise ControlError("this is sockmgr dev", do="end it, and start the new version")
         if self._succession.under_way:
             raise ControlError("an upgrade is under way", means="nothing else was begun")
         self._changed()
@@ -411,6 +434,18 @@ class Manager:
             )
         return self._services[name]
 
+    # --- What its companion asks (companion.Host) ------------------------------------------------
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services by name, for reading."""
+        return self._services
+
+    def give_up(self) -> None:
+        """End every start that is under way beside a generation, so that its reload aborts."""
+        for service in self._services.values():
+            service.give_up()
+
     # --- Services --------------------------------------------------------------------------------
 
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
@@ -431,6 +466,8 @@ class Manager:
         if self._services.get(service.name) is service:
             del self._services[service.name]
         self._changed()
+        if self._beside and not self._services:
+            self._beside.cancel()
 
     def _reload_one(
         self, spec: Spec, progress: Callable[[Progress], None]
@@ -465,6 +502,8 @@ class Manager:
         self._close_unused()
         self._systemd.changed()
         self._succession.update(self._config, self._listeners, self._services)
+        if self._companion:
+            self._companion.changed()
 
     def _close_unused(self) -> None:
         """Close the listeners that are no longer configured once no generation uses them."""

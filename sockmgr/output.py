@@ -64,9 +64,13 @@ class Sink:
         return self.pending > PENDING_MAX
 
     def record(self, record: logging.LogRecord) -> None:
+        """Take one of the manager's own records."""
+        self.ring.add(_logged(record, record.getMessage()))
+        self.show_record(record)
+
+    def show_record(self, record: logging.LogRecord) -> None:
         """Write one of the manager's own records."""
         text = record.getMessage()
-        self.ring.add(_logged(record, text))
         if not self._as_json:
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
             self.write(f"{record.levelname[0]} {when} {text}\n")
@@ -75,7 +79,7 @@ class Sink:
         self.write(_as_json({"time": record.created, "level": record.levelname.lower(), **told}))
 
     def line(self, worker: str, text: str) -> None:
-        """Write one line that a worker wrote."""
+        """Take one line that a worker wrote."""
         line = LogLine(
             time=time.time(),
             level="info",
@@ -85,6 +89,10 @@ class Sink:
             message=text,
         )
         self.ring.add(line)
+        self.show_line(worker, text)
+
+    def show_line(self, worker: str, text: str) -> None:
+        """Write one line that a worker wrote."""
         self.write(
             _as_json({"worker": worker, "line": text}) if self._as_json else f"{worker} | {text}\n"
         )

@@ -193,6 +193,13 @@ class Service:
         self._facts.put_nowait(StopNow())
         return self._until(lambda: self.fleet.stopped)
 
+    def give_up(self) -> None:
+        """Kill the workers of a rollout that are not ready: it aborts, if no failure is allowed."""
+        trial = self.fleet.trial
+        for id, running in self.running.items():
+            if trial and id.generation == trial.number and not running.ready:
+                running.kill()
+
     def inspect(self, occasion: str) -> None:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
         for address in self.addresses:
