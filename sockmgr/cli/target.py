@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sockmgr.client import Client, find_control
+from sockmgr.client import SOCKET_VARIABLE, Client, find_control
 from sockmgr.core.errors import ConfigError, SockmgrError
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ def read(path: Path) -> bytes:
         ) from error
 
 
+def control(given: str | None) -> Path | None:
+    """Return where a manager is to listen for the verbs; None: where its name says."""
+    path = given or os.environ.get(SOCKET_VARIABLE)
+    return Path(path) if path else None
+
+
 def options(verb: Callable[..., None]) -> Callable[..., None]:
     """Give `verb` the shared options; it is called with a Target first."""
 
@@ -105,10 +112,9 @@ def complete_service(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
     """Return the services that a shell may complete: those that run, or those of the config."""
-    given = context.params.get(parameter.name or "")
-    before = given if isinstance(given, tuple) else ()  # of an argument that takes several
+    given = context.params.get(parameter.name or "") or ()
     known = _running(context.params) or _configured(context.params)
-    return [name for name in known if name.startswith(incomplete) and name not in before]
+    return [name for name in known if name.startswith(incomplete) and name not in given]
 
 
 def _running(params: Mapping[str, Any]) -> list[str]:

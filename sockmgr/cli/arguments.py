@@ -1,0 +1,74 @@
+"""One service described on the command line: the options for it, and the config they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sockmgr.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sockmgr.core.config import Config
+
+_OPTIONS = (
+    click.option(
+        "--listen", multiple=True, metavar="NAME=URL", help="A listener; may be repeated."
+    ),
+    click.option("--name", metavar="NAME", help="The name of this manager."),
+    click.option("--workers", metavar="N", help="How many workers."),
+    click.option("--cwd", metavar="DIR", help="Their working directory."),
+    click.option("--env", multiple=True, metavar="KEY=VALUE", help="A variable; may be repeated."),
+    click.option("--ready", metavar="HOW", help="accepting, notify or delay=SECONDS."),
+    click.option("--ready-timeout", metavar="TIME", help="Until a worker must be ready."),
+    click.option("--stop-signal", metavar="SIGNAL", help="What drains a worker."),
+    click.option("--drain-timeout", metavar="TIME", help="Until a draining worker is killed."),
+    click.option("--max-age", metavar="TIME", help="After which a worker is replaced."),
+    click.option(
+        "--surge", metavar="N", help="Workers more than wanted in a rollout: all, 1, 25%."
+    ),
+    click.option("--probation", metavar="TIME", help="How long a generation is on trial."),
+)
+
+
+def options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give `verb` the options of one service."""
+    for option in reversed(_OPTIONS):
+        verb = option(verb)
+    return verb
+
+
+def read(
+    name: str | None, listen: tuple[str, ...], command: tuple[str, ...], keys: Mapping[str, Any]
+) -> Config:
+    """Return the config of one service that runs `command`."""
+    from sockmgr.core.config import from_arguments
+
+    values = {key: _value(key, keys[key]) for key in keys}
+    return from_arguments(listen, command, name=name or "", keys=values)
+
+
+def _value(key: str, text: Any) -> object:
+    """Return what `text`, given on the command line, would be in a config file."""
+    if key == "env":
+        return dict(_pair(pair) for pair in text)
+    if key == "ready" and text.startswith("delay="):
+        return {"delay": _number(text.removeprefix("delay="))}
+    return _number(text) if key not in ("cwd", "stop_signal") else text
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--env {text}: it has no value", do="write KEY=VALUE")
+    return key, value
