@@ -112,9 +112,10 @@ def complete_service(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
     """Return the services that a shell may complete: those that run, or those of the config."""
-    given = context.params.get(parameter.name or "") or ()
+    given = context.params.get(parameter.name or "")
+    before = given if isinstance(given, tuple) else ()  # of an argument that takes several
     known = _running(context.params) or _configured(context.params)
-    return [name for name in known if name.startswith(incomplete) and name not in given]
+    return [name for name in known if name.startswith(incomplete) and name not in before]
 
 
 def _running(params: Mapping[str, Any]) -> list[str]:

@@ -50,11 +50,15 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dev(msgspec.Struct, frozen=True, kw_only=True):
-    """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add."""
+    """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add.
+
+    `error_page` None is for HTTP, as far as that is known, and for clients on this machine.
+    """
 
     watch: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    error_page: bool | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -348,6 +348,11 @@ DEV = {
     "watch": Key(TEXTS, "Directories to watch.", []),
     "ignore": Key(TEXTS, "Patterns of file names to leave out.", []),
     "include": Key(TEXTS, "Patterns of file names to add.", []),
+    "error_page": Key(
+        BOOLEAN,
+        "Answer HTTP with the error while no code has served yet: by default to this machine, and "
+        "for servers known to speak HTTP; true: to everyone, for all. false: requests wait.",
+    ),
 }
 TOP = {
     "name": Key(
@@ -357,5 +362,5 @@ TOP = {
 TABLES = {
     "listen": "The listeners: NAME = ADDRESS, or a table. Each belongs to exactly one service.",
     "service": "The services: a table for each, [service.NAME].",
-    "dev": "What `sockmgr dev` watches.",
+    "dev": "What `sockmgr dev` watches, and what it shows.",
 }

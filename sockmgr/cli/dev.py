@@ -1,0 +1,120 @@
+"""`sockmgr dev`: be the manager of a developer, in the foreground."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sockmgr.cli import arguments, target
+from sockmgr.cli.table import is_lively
+from sockmgr.cli.target import DEFAULT_CONFIG, read_config
+from sockmgr.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sockmgr.core.config import Config
+
+LISTEN = "http=tcp://127.0.0.1:8000"
+_APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?")
+
+
+@click.command("dev")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="The config file.")
+@click.option("--control", metavar="PATH", help="Where to listen for the other verbs.")
+@arguments.options
+@click.option("--verbose", is_flag=True, help="Show all records of the manager, too.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[APP | COMMAND...]")
+def command(
+    config: Path | None,
+    control: str | None,
+    listen: tuple[str, ...],
+    name: str | None,
+    verbose: bool,
+    command: tuple[str, ...],
+    **keys: Any,
+) -> None:
+    """Run a server for development: save a file, and the new code serves.
+
+    \b
+    sockmgr dev shop.main:app
+    sockmgr dev -c sockmgr.toml
+    sockmgr dev --listen http=tcp://127.0.0.1:8000 -- uvicorn --fd '{http}' shop.main:app
+
+    APP, an ASGI application, is run by uvicorn. A known server needs no --listen: it gets
+    127.0.0.1:8000. Ctrl-C ends it, twice at once.
+    """
+    given = {key: value for key, value in keys.items() if value}
+    file = "" if command else str((config or Path(DEFAULT_CONFIG)).absolute())
+    if command and config is not None:
+        raise click.UsageError("give either a config file or a command, not both")
+    if not command and (listen or given or name):
+        raise click.UsageError("these options need an APP or a COMMAND")
+    if command:
+        name = name or _name_of(Path.cwd())
+        source = functools.partial(_from_arguments, name, listen, command, given)
+    else:
+        source = functools.partial(read_config, Path(file))
+    sys.exit(_run(source, control, file, typed=tuple(given), verbose=verbose))
+
+
+def _run(
+    read: Callable[[], Config],
+    control: str | None,
+    file: str,
+    *,
+    typed: tuple[str, ...],
+    verbose: bool,
+) -> int:
+    from sockmgr import manager
+    from sockmgr.dev.lifeline import Lifeline
+    from sockmgr.dev.project import Project
+    from sockmgr.dev.screen import Screen
+    from sockmgr.dev.session import Session
+
+    path = target.control(control)
+    cwd = str(Path.cwd())
+    project = Project(base=str(Path(file).parent) if file else cwd, cwd=cwd, file=file)
+    lively = is_lively(sys.stderr)
+    terminal = sys.stdin.fileno() if lively and sys.stdin.isatty() else None
+    lifeline = Lifeline(terminal)
+    try:
+        screen = Screen(lively=lively, verbose=verbose)
+        session = Session(read, project, screen, lifeline, typed=typed, terminal=terminal)
+        return manager.run(session.source, control=path, companion=session)
+    finally:
+        lifeline.dismiss()
+
+
+def _from_arguments(
+    name: str, listen: tuple[str, ...], command: tuple[str, ...], keys: dict[str, Any]
+) -> Config:
+    from sockmgr.presets import recognise
+
+    if len(command) == 1 and _APP.fullmatch(command[0]):
+        command = ("uvicorn", command[0])
+        _check_uvicorn(keys.get("cwd", ""))
+    if not listen and recognise(command):
+        listen = (LISTEN,)
+    return arguments.read(name, listen, command, keys)
+
+
+def _check_uvicorn(cwd: str) -> None:
+    from sockmgr.resolve import find
+
+    if find("uvicorn", os.environ, str(Path.cwd() / cwd)) is None:
+        raise ConfigError(
+            "uvicorn, which is to run the application, is not installed",
+            do="pip install uvicorn, or name another server: sockmgr dev -- COMMAND",
+        )
+
+
+def _name_of(directory: Path) -> str:
+    """Return a name for the manager, so that those of several projects do not clash."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", directory.name).lstrip("_.-")
+    return cleaned[:64] or "sockmgr"

@@ -1,0 +1,87 @@
+"""Single keys from a terminal. Owns its settings from `open` to `close`; decides nothing.
+
+Only while we are in its foreground: a terminal is shared with the shell and its other jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import termios
+from collections.abc import Callable
+
+
+class Keys:
+    """Calls `pressed` with each key, and `lost` when the terminal is gone. The fd is borrowed."""
+
+    def __init__(self, fd: int, pressed: Callable[[str], None], lost: Callable[[], None]) -> None:
+        """Raise termios.error if `fd` is no terminal."""
+        self._fd, self._pressed, self._lost = fd, pressed, lost
+        self._loop = asyncio.get_running_loop()
+        self._saved = termios.tcgetattr(fd)
+        self._reading = False
+
+    def open(self) -> None:
+        """Take keys from now on, and again whenever we come back to the foreground."""
+        self._loop.add_signal_handler(signal.SIGCONT, self._take_or_leave)
+        self._take_or_leave()
+
+    def close(self) -> None:
+        """Give the terminal back as it was."""
+        self._loop.remove_signal_handler(signal.SIGCONT)
+        self._leave()
+        if self._in_foreground():
+            self._set(self._saved)
+
+    # Private
+
+    def _in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:  # hung up, or not our terminal
+            return False
+
+    def _take_or_leave(self) -> None:
+        if not self._in_foreground():
+            self._leave()
+            return
+        settings = termios.tcgetattr(self._fd)
+        settings[3] &= ~(termios.ICANON | termios.ECHO)  # ISIG stays: Ctrl-C is a signal
+        settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+        self._set(settings)
+        if not self._reading:
+            self._loop.add_reader(self._fd, self._on_readable)
+            self._reading = True
+
+    def _leave(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+            self._reading = False
+
+    def _set(self, settings: list[int | list[bytes | int]]) -> None:
+        try:
+            termios.tcsetattr(self._fd, termios.TCSANOW, settings)
+        except termios.error:  # hung up
+            self._leave()
+
+    def _on_readable(self) -> None:
+        if not self._in_foreground() and not self._hung_up():
+            self._leave()  # what is typed now is for the shell
+            return
+        try:
+            typed = os.read(self._fd, 64)
+        except OSError:
+            typed = b""
+        if not typed:
+            self._leave()
+            self._lost()
+        for key in typed.decode(errors="ignore"):
+            self._pressed(key)
+
+    def _hung_up(self) -> bool:
+        try:
+            termios.tcgetattr(self._fd)
+        except termios.error:
+            return True
+        return False

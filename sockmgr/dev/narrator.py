@@ -1,0 +1,118 @@
+"""Tells the developer, on the screen and on the error pages, what became of each generation.
+
+Owns the pages and the thread that draws. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.report import Status, Verdict
+from sockmgr.dev import banner, page, traceback
+from sockmgr.dev.failure import Failure
+from sockmgr.dev.pages import Pages
+from sockmgr.dev.rules import Rules
+from sockmgr.dev.screen import BOLD, DIM, GREEN, RED, YELLOW, Screen
+
+
+class Narrator:
+    """What was told of each service, so that nothing is told twice."""
+
+    def __init__(self, screen: Screen, rules: Callable[[], Rules]) -> None:
+        self._screen, self._rules = screen, rules
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self.pages = Pages()
+        self._shown: dict[str, Failure] = {}
+        self._said: set[str] = set()
+
+    def close(self) -> None:
+        """Drop the pages."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.pages.close()
+
+    def serving(
+        self,
+        service: str,
+        number: int,
+        addresses: Sequence[str],
+        seconds: float,
+        paths: Sequence[str] = (),
+    ) -> None:
+        """Some code of a service serves, for the first time."""
+        text = banner.serving(
+            service, number, addresses, seconds, self._names(paths), self._screen.width
+        )
+        self._screen.say(text, GREEN, BOLD)
+        self._shown.pop(service, None)
+
+    def reloaded(self, verdict: Verdict, before: int, seconds: float, paths: Sequence[str]) -> None:
+        """A generation took over."""
+        names, width = self._names(paths), self._screen.width
+        text = banner.reloaded(verdict.service, before, verdict.generation, seconds, names, width)
+        self._screen.say(text, GREEN, BOLD)
+        self._shown.pop(verdict.service, None)
+
+    def failed(self, verdict: Verdict, kept: str, paths: Sequence[str]) -> None:
+        """A generation did not get ready; its failure has been shown."""
+        names, width = self._names(paths), self._screen.width
+        text = banner.failed(verdict.service, verdict.generation, kept, names, width)
+        self._screen.say(text, RED, BOLD)
+
+    def say(self, text: str) -> None:
+        """Tell something by the way."""
+        self._screen.say(text, DIM)
+
+    def once(self, text: str, *styles: int) -> None:
+        """Tell something that is told only once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._screen.say(text, *(styles or (YELLOW,)))
+
+    def complain(self, error: SockmgrError) -> None:
+        """Tell of an error."""
+        self._screen.complain(error)
+
+    def status(self, told: Status) -> None:
+        """Tell what runs."""
+        for line in banner.status(told):
+            self._screen.say(line)
+
+    async def show(self, service: str, failure: Failure) -> None:
+        """Show why a generation of `service` failed, and put it on its page."""
+        loop = asyncio.get_running_loop()
+        again = self._shown.get(service) == failure
+        self._shown[service] = failure
+        rules = self._rules()
+        if not again:
+            text = await loop.run_in_executor(self._thread, self._draw, failure, rules)
+            self._screen.write(text)
+        written = await loop.run_in_executor(self._thread, self._page, service, failure, rules)
+        self.pages.put(service, written)
+
+    # Private
+
+    def _names(self, paths: Sequence[str]) -> list[str]:
+        rules = self._rules()
+        return [rules.shown(path) for path in paths]
+
+    def _draw(self, failure: Failure, rules: Rules) -> str:
+        return traceback.render(
+            failure,
+            is_ours=rules.holds,
+            shown=rules.shown,
+            width=self._screen.width,
+            lively=self._screen.lively,
+        )
+
+    def _page(self, service: str, failure: Failure, rules: Rules) -> bytes:
+        subject = page.Subject(
+            service=service,
+            failure=failure,
+            is_ours=rules.holds,
+            shown=rules.shown,
+            context=traceback.lines_around,
+        )
+        return page.render(subject)

@@ -1,0 +1,48 @@
+"""Where the code of a config is: what of the file system counts as it."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.dev.rules import Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """`base` is the directory that the config's paths are seen from; `file` is the config, or "".
+
+    `cwd` is where the manager, and so a service without a `cwd` of its own, runs.
+    """
+
+    base: str
+    cwd: str
+    file: str = ""
+
+    def rules(self, config: Config) -> Rules:
+        """Return what counts for this config."""
+        dev = config.dev
+        roots = [_join(self.base, path) for path in dev.watch]
+        files = [path for service in config.services for path in self._arguments(service)]
+        return Rules(
+            _join(self.base, ""),
+            roots or [_join(self.cwd, service.cwd) for service in config.services],
+            ignore=dev.ignore,
+            include=dev.include,
+            files=[*files, self.file] if self.file else files,
+        )
+
+    def _arguments(self, service: ServiceConfig) -> Iterator[str]:
+        """Yield the files of the project that the command names: `node server.js`, `./server`."""
+        cwd = _join(self.cwd, service.cwd)
+        for argument in service.command:
+            path = _join(cwd, argument)
+            if path.startswith(f"{cwd}/") and os.path.isfile(path):  # noqa: PTH113
+                yield path
+
+
+def _join(base: str, path: str) -> str:
+    """Return an absolute path as rules have them."""
+    return os.path.normpath(os.path.join(base, path)).rstrip("/")  # noqa: PTH118

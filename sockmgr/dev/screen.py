@@ -1,0 +1,157 @@
+"""What the developer sees: the lines of the workers, and what becomes of each save.
+
+Takes the place of the manager's sink: nothing here waits for the terminal. Of the manager's own
+records only trouble is shown; what a worker printed that never got ready is kept, for its failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.model import State
+from sockmgr.dev.failure import OUTPUT_MAX, TRACEBACK
+from sockmgr.output import Sink
+
+COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+RED, GREEN, YELLOW, DIM, BOLD = 31, 32, 33, 2, 1
+# They end in a failure that is shown, or in the banner of a reload.
+_TOLD_OTHERWISE = frozenset({"worker ended", "worker killed", "aborted", "reload refused"})
+_SGR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+@dataclass(slots=True)
+class _Starting:
+    """A worker that is not ready yet: what it printed, and what of that is not shown yet."""
+
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_MAX))
+    held: list[str] = field(default_factory=list)
+    why_killed: str = ""
+
+
+class Screen(Sink):
+    """Standard error as a developer wants it; `failed` is told of each start that failed."""
+
+    def __init__(self, fd: int = 2, *, lively: bool = False, verbose: bool = False) -> None:
+        """Be plain unless `lively`: no colours, nothing held back; `verbose` shows all records."""
+        super().__init__(fd)
+        self._terminal = os.isatty(fd)
+        self.lively, self._verbose = lively, verbose
+        self._out = fd
+        self._colours: dict[str, int] = {}
+        self._starting: dict[str, _Starting] = {}
+        self.failed: Callable[[str, list[str], str], None] = _ignore
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        try:
+            return max(20, os.get_terminal_size(self._out).columns)
+        except OSError:  # no terminal
+            return 100
+
+    def say(self, text: str, *styles: int) -> None:
+        """Write lines of our own."""
+        for line in text.splitlines():
+            self.write(f"{self._styled(line, *styles)}\n")
+
+    def complain(self, error: SockmgrError) -> None:
+        """Show an error."""
+        self.say(f"error: {error}", RED)
+
+    def shorten(self, text: str) -> str:
+        """Cut a line that is wider than the terminal."""
+        return text if len(text) <= self.width else f"{text[: self.width - 1]}…"
+
+    def show_line(self, worker: str, text: str) -> None:
+        """Take one line that a worker wrote."""
+        starting = self._starting.get(worker)
+        if starting is None:
+            self._show(worker, text)
+            return
+        starting.lines.append(text)
+        # A traceback is shown with the failure, in a form that is easier to read.
+        if self.lively and (starting.held or TRACEBACK in text):
+            starting.held.append(text)
+            del starting.held[: -2 * OUTPUT_MAX]
+        else:
+            self._show(worker, text)
+
+    def show_record(self, record: logging.LogRecord) -> None:
+        """Take one of the manager's own records."""
+        told: dict[str, object] = getattr(record, "told", {"message": record.getMessage()})
+        message, worker = str(told["message"]), str(told.get("worker", ""))
+        if self._verbose or self._is_trouble(record.levelno, message, told):
+            colour = RED if record.levelno >= logging.ERROR else YELLOW
+            self.say(record.getMessage(), colour if record.levelno >= logging.WARNING else DIM)
+        match message:
+            case "worker started":
+                self._starting[worker] = _Starting()
+            case "worker ready":
+                self._release(worker)
+            case "worker killed":
+                if starting := self._starting.get(worker):
+                    starting.why_killed = str(told.get("why", ""))
+            case "worker ended":
+                self._ended(worker, str(told.get("how", "")), told.get("was"))
+            case _:
+                pass
+
+    # Private
+
+    def _is_trouble(self, level: int, message: str, told: dict[str, object]) -> bool:
+        if message == "worker ended":
+            return told.get("was") is State.READY
+        return level >= logging.WARNING and message not in _TOLD_OTHERWISE
+
+    def _ended(self, worker: str, how: str, was: object) -> None:
+        starting = self._starting.pop(worker, None)
+        if starting is None:
+            return
+        if was in (State.STARTING, State.KILLED):
+            what = f"was {starting.why_killed}" if starting.why_killed else how
+            self.failed(worker, list(starting.lines), what)
+        else:
+            self._show_held(worker, starting)
+
+    def _release(self, worker: str) -> None:
+        if starting := self._starting.pop(worker, None):
+            self._show_held(worker, starting)
+
+    def _show_held(self, worker: str, starting: _Starting) -> None:
+        for text in starting.held:
+            self._show(worker, text)
+
+    def _show(self, worker: str, text: str) -> None:
+        prefix = self._styled(f"{worker} |", self._colour(worker))
+        self.write(f"{prefix} {self._clean(text) if self._terminal else text}\n")
+
+    def _colour(self, worker: str) -> int:
+        service, _, place = worker.partition("@")
+        slot = f"{service}.{place.partition('.')[2]}"
+        return self._colours.setdefault(slot, COLOURS[len(self._colours) % len(COLOURS)])
+
+    def _clean(self, text: str) -> str:
+        """Let colours through, and nothing else that controls a terminal."""
+        parts = _SGR.split(text)
+        shown = [
+            "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in part)
+            if index % 2 == 0
+            else part * self.lively
+            for index, part in enumerate(parts)
+        ]
+        return "".join([*shown, "\x1b[0m" if self.lively and len(parts) > 1 else ""])
+
+    def _styled(self, text: str, *styles: int) -> str:
+        if not (self.lively and styles):
+            return text
+        return f"\x1b[{';'.join(map(str, styles))}m{text}\x1b[0m"
+
+
+def _ignore(worker: str, output: list[str], what: str) -> None:
+    """Nobody is there yet who shows failures."""

@@ -1,0 +1,375 @@
+"""One `sockmgr dev`: watches, asks the manager for reloads as any client does, and tells.
+
+Runs in the manager's loop. When to look and to reload is decided by the pace, what becomes of a
+generation by the fleet of its service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from sockmgr.companion import Host
+from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.core.errors import SockmgrError
+from sockmgr.core.generation import Generation
+from sockmgr.core.report import Progress, Verdict
+from sockmgr.dev import bytecode, defaults
+from sockmgr.dev.banner import KEYS
+from sockmgr.dev.failure import Failure, read
+from sockmgr.dev.keys import Keys
+from sockmgr.dev.lifeline import Lifeline
+from sockmgr.dev.narrator import Narrator
+from sockmgr.dev.pace import GiveUp, Look, Pace, Reload
+from sockmgr.dev.pages import STAND_IN
+from sockmgr.dev.project import Project
+from sockmgr.dev.rules import Rules
+from sockmgr.dev.screen import DIM, Screen
+from sockmgr.dev.watch import Watcher
+from sockmgr.presets import recognise
+from sockmgr.service import Service
+
+EXTRA_FILES_MAX = 500
+
+
+@dataclass(slots=True)
+class _Known:
+    """What dev knows of one service."""
+
+    good: bool = False  # some code of it has served
+    down: bool = False  # its first generation failed, and nothing else has served
+    number: int = 0  # of the generation that serves
+    failure: Failure | None = None
+    failed: int = 0  # the generation that the failure is of
+    took: dict[int, float] = field(default_factory=dict)  # until the cut-over, by generation
+
+
+class Session:
+    """The companion of one manager. Borrows screen, lifeline and terminal."""
+
+    def __init__(
+        self,
+        read_config: Callable[[], Config],
+        project: Project,
+        screen: Screen,
+        lifeline: Lifeline,
+        *,
+        typed: Collection[str] = (),
+        terminal: int | None = None,
+    ) -> None:
+        self.sink = screen
+        self._read, self._project, self._screen = read_config, project, screen
+        self._mark, self._typed, self._terminal = lifeline.mark, typed, terminal
+        self._known: dict[str, _Known] = {}
+        self._standing_in: set[str] = set()
+        self._starting = True  # until every service serves or has failed for the first time
+        self._gave_up = False
+        self._began_at = time.time()
+        self._named: set[str] = set()  # files to be watched as well
+        self._host: Host
+        self._tasks: asyncio.TaskGroup | None = None
+        screen.failed = self._on_failure
+
+    # --- The manager's source of its config ---------------------------------------------------
+
+    def source(self) -> Config:
+        """Read the config, and return what it means now."""
+        self._config = self._read()
+        env = dict([self._mark])
+        if "PYTHONUNBUFFERED" not in os.environ:
+            env["PYTHONUNBUFFERED"] = "1"  # or what it prints comes late, through a pipe
+        config = defaults.for_development(self._config, typed=self._typed, env=env)
+        services = (
+            self._stand_in(service) if service.name in self._standing_in else service
+            for service in config.services
+        )
+        return replace(config, services=tuple(services))
+
+    def _stand_in(self, service: ServiceConfig) -> ServiceConfig:
+        everyone = self._config.dev.error_page is True
+        command = self._narrator.pages.command(service.name, to_everyone=everyone)
+        return defaults.stand_in(service, command, dict([self._mark]))
+
+    # --- The companion ------------------------------------------------------------------------
+
+    async def run(self, manager: Host) -> None:
+        """Watch and reload until cancelled."""
+        self._host, self._loop = manager, asyncio.get_running_loop()
+        self._woken, self._busy = asyncio.Event(), asyncio.Lock()
+        self._pace = Pace(self._loop.time())
+        self._narrator = Narrator(self._screen, lambda: self._watcher.rules)
+        self._ruled = self._config
+        self._watcher = self._new_watcher(self._project.rules(self._ruled))
+        keys = None
+        self._take_signals()
+        try:
+            if self._terminal is not None:
+                keys = Keys(self._terminal, self._on_key, self._hang_up)
+                keys.open()
+            async with asyncio.TaskGroup() as self._tasks:
+                self.changed()
+                looked = await self._watcher.open(self._began_at)
+                self._pace.found(looked.changed, self._loop.time(), in_start=True)
+                await self._attend()
+        finally:
+            if keys:
+                keys.close()
+            self._watcher.close()
+            self._narrator.close()
+
+    def changed(self) -> None:
+        """Look at the services again."""
+        if self._tasks is None:
+            return
+        for name, service in self._host.services.items():
+            known = self._known.setdefault(name, _Known())
+            number = _serving(service)
+            if number and not known.good:
+                known.good = True
+                if not service.fleet.trial:
+                    known.number = number
+                    self._tell_serving(name, number, time.time() - self._began_at)
+            elif not (known.good or known.down) and _has_failed(service):
+                known.down = True
+                self._task(self._bear_failure(name), f"{name} is down")
+        if self._starting and all(known.good or known.down for known in self._known.values()):
+            self._end_start()
+
+    # --- Saves and reloads --------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        while True:
+            await self._watch_what_counts()
+            match self._pace.next(self._loop.time()):
+                case Look():
+                    looked = await self._watcher.look()
+                    self._pace.looked(looked.changed, looked.rewritten, self._loop.time())
+                case Reload(paths):
+                    self._task(self._reload(paths), "reload")
+                case GiveUp():
+                    self._give_up()
+                case None:
+                    await self._wait()
+
+    async def _watch_what_counts(self) -> None:
+        """Watch by the config of the last start, and the files that its failure named."""
+        if self._ruled is not self._config:
+            self._ruled, rules = self._config, self._project.rules(self._config)
+        else:
+            rules = self._watcher.rules
+        if not self._watcher.rules.covers(rules):
+            old, self._watcher = self._watcher, self._new_watcher(rules)
+            looked = await self._watcher.open(self._began_at)
+            old.close()
+            self._pace.found(looked.changed, self._loop.time(), in_start=True)
+        files, self._named = self._named - self._watcher.rules.files, set()
+        if files and len(self._watcher.rules.files) < EXTRA_FILES_MAX:
+            looked = await self._watcher.also(files, self._began_at)
+            self._pace.found(looked.changed, self._loop.time(), in_start=True)
+
+    async def _wait(self) -> None:
+        deadline = self._pace.deadline
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    async def _reload(self, paths: Sequence[str]) -> None:
+        verdicts: list[Verdict] = []
+        async with self._busy:
+            self._began_at = time.time()
+            bytecode.forget(paths, os.environ.get("PYTHONPYCACHEPREFIX", ""))
+            try:
+                verdicts = await self._host.reload((), self._on_progress)
+            except SockmgrError as error:
+                self._complain(error)
+        gave_up, self._gave_up = self._gave_up, False
+        failures = {name: known.failure for name, known in self._known.items()}
+        self._ended()
+        for verdict in verdicts:
+            await self._tell(verdict, paths, failures.get(verdict.service), gave_up=gave_up)
+
+    def _ended(self) -> None:
+        self._pace.ended(self._loop.time())
+        self._woken.set()
+
+    def _give_up(self) -> None:
+        """Make way for newer code: nobody needs to know how the older would have fared."""
+        if self._starting:
+            self._end_start()
+        else:
+            self._gave_up = True
+            self._host.give_up()
+
+    def _end_start(self) -> None:
+        self._starting = False
+        self._ended()
+
+    async def _bear_failure(self, name: str) -> None:
+        """The first code of a service failed: show it, and answer with it if that is wanted."""
+        await self._show(name)
+        await self._answer_with_failure(name)
+        self._show_keys()
+
+    async def _answer_with_failure(self, name: str) -> None:
+        service = next((s for s in self._config.services if s.name == name), None)
+        if service is None or not self._shows_errors(service):
+            self._narrator.once(f"{name}: requests wait until its code is mended")
+            return
+        async with self._busy:
+            if self._known[name].good:
+                return
+            self._standing_in.add(name)
+            try:
+                await self._host.reload((name,), _not_told)
+            except SockmgrError as error:
+                self._complain(error)
+            finally:
+                self._standing_in.discard(name)
+        self._narrator.once(f"{name}: requests are answered with this error until it is mended")
+
+    def _shows_errors(self, service: ServiceConfig) -> bool:
+        call = recognise(service.command)
+        wanted = self._config.dev.error_page
+        preset = call.name if call else ""
+        return defaults.shows_errors(service, self._config.listens(), wanted, preset)
+
+    # --- What is told -------------------------------------------------------------------------
+
+    def _on_failure(self, worker: str, output: list[str], what: str) -> None:
+        """Take what a worker printed that did not get ready."""
+        name, _, place = worker.partition("@")
+        known = self._known.setdefault(name, _Known())
+        known.failure = read(output, what)
+        known.failed = int(place.partition(".")[0])
+        if known.down and not self._busy.locked():
+            self._task(self._show(name), f"{name} failed again")
+
+    async def _show(self, name: str) -> None:
+        if failure := self._known[name].failure:
+            self._named.update(failure.files)
+            self._woken.set()
+            await self._narrator.show(name, failure)
+
+    async def _tell(
+        self, verdict: Verdict, paths: Sequence[str], failure: Failure | None, *, gave_up: bool
+    ) -> None:
+        known = self._known.setdefault(verdict.service, _Known())
+        if verdict.verdict == "committed":
+            before, known.number = known.number, verdict.generation
+            seconds = known.took.pop(verdict.generation, verdict.seconds)
+            if before:
+                self._narrator.reloaded(verdict, before, seconds, paths)
+            else:
+                self._tell_serving(verdict.service, verdict.generation, seconds, paths)
+        elif gave_up:
+            self._narrator.say(f"{verdict.service} {verdict.generation}: given up for newer code")
+        else:
+            if failure and known.failed == verdict.generation:
+                await self._show(verdict.service)
+            else:
+                self._narrator.say(verdict.reason)
+            kept = f"{known.number} keeps serving" if known.good else "nothing serves yet"
+            self._narrator.failed(verdict, kept, paths)
+
+    def _tell_serving(
+        self, name: str, number: int, seconds: float, paths: Sequence[str] = ()
+    ) -> None:
+        status = self._host.status()
+        listen = next((s.listen for s in self._config.services if s.name == name), ())
+        addresses = [status.listeners[one].address for one in listen if one in status.listeners]
+        self._narrator.serving(name, number, addresses, seconds, paths)
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        if self._terminal is not None:
+            self._narrator.once(KEYS, DIM)
+
+    def _complain(self, error: SockmgrError) -> None:
+        if not self._host.stopping:
+            self._narrator.complain(error)
+
+    def _on_progress(self, news: Progress) -> None:
+        if news.phase == "probation":
+            known = self._known.setdefault(news.service, _Known())
+            known.took.setdefault(news.generation, news.seconds)
+
+    # --- The terminal and the signals ---------------------------------------------------------
+
+    def _on_key(self, key: str) -> None:
+        match key:
+            case "r":
+                self._ask()
+            case "s":
+                self._narrator.status(self._host.status())
+            case "q":
+                self._stop(now=self._host.stopping)
+            case "\n":
+                self._screen.write("\n")
+            case _:
+                pass
+
+    def _take_signals(self) -> None:
+        if self._terminal is None:
+            self._loop.add_signal_handler(signal.SIGHUP, self._ask)
+            return
+        # Its terminal is closed. And what the terminal says to jobs is no wish to scale.
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        for number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+    def _ask(self) -> None:
+        self._pace.ask()
+        self._woken.set()
+
+    def _hang_up(self) -> None:
+        if not self._host.stopping:
+            self._stop(now=False)
+
+    def _stop(self, *, now: bool) -> None:
+        self._task(self._host.stop(now), "stop")
+
+    # --- Small things -------------------------------------------------------------------------
+
+    def _task(self, coroutine: Coroutine[None, None, None], name: str) -> None:
+        assert self._tasks  # noqa: S101 - there is one while we run
+        self._tasks.create_task(coroutine, name=name)
+
+    def _new_watcher(self, rules: Rules) -> Watcher:
+        return Watcher(rules, self._on_stir, self._narrator.complain)
+
+    def _on_stir(self) -> None:
+        self._pace.stirred(self._loop.time(), writing=self._watcher.writing)
+        self._woken.set()
+
+
+def _serving(service: Service) -> int:
+    """Return the number of a generation of code that can be reached, 0 if there is none."""
+    generations = service.fleet.generations.values()
+    return max((g.number for g in generations if g.ready and not _is_stand_in(g)), default=0)
+
+
+def _has_failed(service: Service) -> bool:
+    """Tell whether the first generation failed, and nothing is being done about it."""
+    fleet = service.fleet
+    if fleet.current is None or fleet.trial or fleet.pending or fleet.stopping:
+        return False
+    return bool(fleet.current.failures and not fleet.current.ready)
+
+
+def _is_stand_in(generation: Generation) -> bool:
+    return STAND_IN in generation.spec.argv
+
+
+def _not_told(news: Progress) -> None:
+    """Nobody needs to know how far the stand-in is."""

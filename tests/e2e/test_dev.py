@@ -1,0 +1,359 @@
+"""`sockmgr dev` with a real server in a real terminal: saves, broken code, keys, and every end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import ROOT
+from tests.e2e.dev import Dev
+from tests.e2e.harness import wait_for
+
+LISTEN = ("--listen", "http=tcp://127.0.0.1:0")
+APP = """\
+import os
+from shop.version import VERSION
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"version {VERSION}\\n".encode()})
+"""
+
+FAIL = """\
+        try:
+            raise OSError("no database")
+        except OSError:
+            import traceback
+            text = traceback.format_exc()
+            await send({"type": "lifespan.startup.failed", "message": text})
+            return
+"""
+
+
+class Project:
+    """A small project of a developer."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        self.package = directory / "shop"
+        self.package.mkdir()
+        (self.package / "__init__.py").touch()
+        (self.package / "main.py").write_text(APP)
+        self.save("1")
+
+    def save(self, version: str, code: str = "") -> None:
+        """Save version.py as an editor does, perhaps with some code in front."""
+        new = self.package / ".version.py.swp"
+        new.write_text(f'{code}\nVERSION = "{version}"\n')
+        new.rename(self.package / "version.py")
+
+    def dev(self, *arguments: str, **more: object) -> Dev:
+        """Return a dev of its application."""
+        return Dev(self.directory, *LISTEN, *arguments, "shop.main:app", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_a_save_serves_and_says_so(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see(r"^web 1 serves on http://127\.0\.0\.1:\d+ in \d\.\d\d s$")
+        dev.see(r"^keys: r reload, s status, q quit$")
+        assert "version 1" in dev.get()
+        project.save("2")
+        dev.see(r"^web 1 → 2 in \d\.\d\d s, shop/version\.py$")
+        assert "version 2" in dev.get()
+        project.save("2")  # the same again
+        project.save("3")
+        dev.see(r"^web 2 → 3 in ")
+        assert "version 3" in dev.get()
+        assert "\nweb 3 → " not in dev.text
+
+
+def test_lines_of_a_worker_have_its_name_and_a_colour(project: Project) -> None:
+    project.save("1", "print('hello \\x1b[31mred\\x1b[0m \\x1b]0;title\\x07')")
+    with project.dev() as dev:
+        dev.see(r"^web@1\.1 \| hello red \\x1b\]0;title\\x07$")
+        assert "\x1b[36mweb@1.1 |\x1b[0m hello \x1b[31mred" in dev.raw
+        assert "\x1b]0;" not in dev.raw
+
+
+def test_broken_code_shows_its_error_and_the_old_goes_on_serving(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        project.save("2", "1 / 0")
+        dev.see(r"^ZeroDivisionError: division by zero$")
+        dev.see(r"^  shop/version\.py:1 in <module>\n❱ 1 1 / 0")
+        dev.see(r"^web 2 failed: 1 keeps serving, shop/version\.py$")
+        assert "Traceback" not in dev.text
+        assert "version 1" in dev.get()
+        project.save("3")
+        dev.see(r"^web 1 → 3 in ")
+        assert "version 3" in dev.get()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("x = (", r"^SyntaxError: '\(' was never closed$"),
+        ("import nonsense", r"^ModuleNotFoundError: No module named 'nonsense'$"),
+        ("import os; os._exit(3)", r"^it exited with status 3$"),
+        ("import os; os.kill(os.getpid(), 11)", r"^it was killed by signal 11 \(SEGV\)$"),
+    ],
+)
+def test_whatever_ends_a_start_is_told(project: Project, code: str, error: str) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        project.save("2", code)
+        dev.see(error)
+        dev.see(r"^web 2 failed: 1 keeps serving")
+        assert "version 1" in dev.get()
+
+
+def test_an_exception_in_the_start_up_of_the_lifespan_is_told(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        main = project.package / "main.py"
+        main.write_text(
+            APP.replace('        await send({"type": "lifespan.startup.complete"})', FAIL)
+        )
+        dev.see(r"^OSError: no database$")
+        dev.see(r"^  shop/main\.py:8 in app$")
+        dev.see(r"^web 2 failed: 1 keeps serving, shop/main\.py$")
+
+
+def test_code_that_hangs_makes_way_for_the_next_save(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        project.save("2", "import time; print('hanging'); time.sleep(1000)")
+        dev.see(r"^web@2\.1 \| hanging$")
+        project.save("3")
+        dev.see(r"^web 2: given up for newer code$")
+        dev.see(r"^web 1 → 3 in ")
+        assert "version 3" in dev.get()
+
+
+def test_files_of_a_traceback_are_watched_outside_the_project_too(tmp_path: Path) -> None:
+    project, library = Project(tmp_path / "p"), tmp_path / "library" / "helper.py"
+    library.parent.mkdir()
+    library.write_text("x = 1\n")
+    with project.dev(env={"PYTHONPATH": f"{library.parent}:{ROOT}"}) as dev:
+        dev.see("web 1 serves")
+        library.write_text("raise ValueError('from outside')\n")
+        project.save("2", "import helper")
+        dev.see(r"^ValueError: from outside$")
+        dev.see(r"^web 2 failed")
+        library.write_text("x = 2\n")
+        dev.see(r"^web 1 → 3 in \d\.\d\d s, .*/helper\.py$")
+        assert "version 2" in dev.get()
+
+
+# --- No code has served yet ----------------------------------------------------------------------
+
+HTML = "Accept: text/html"
+
+
+def test_requests_are_answered_with_the_error_until_the_code_is_mended(project: Project) -> None:
+    project.save("1", "import nonsense")
+    with project.dev() as dev:
+        dev.see(r"^ModuleNotFoundError: No module named 'nonsense'$")
+        dev.see(r"^web: requests are answered with this error until it is mended$")
+        answer = dev.get(HTML)
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "No module named &#x27;nonsense&#x27;" in answer
+        assert "import nonsense" in answer
+        assert "<pre" not in dev.get()
+        project.save("1", "1 / 0")
+        dev.see(r"^ZeroDivisionError: division by zero$")
+        dev.wait_answer("ZeroDivisionError")
+        dev.see(r"^web 3 failed: nothing serves yet, shop/version\.py$")
+        project.save("4")
+        dev.see(r"^web 4 serves on http://\S+ in .*, shop/version\.py$")
+        assert "version 4" in dev.get()
+        project.save("5", "import nonsense")
+        dev.see("web 5 failed: 4 keeps serving")
+        assert "version 4" in dev.get()
+
+
+def test_requests_wait_where_no_error_page_is_wanted(project: Project) -> None:
+    config = project.directory / "sockmgr.toml"
+    config.write_text(
+        '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\n'
+        'command = ["uvicorn", "shop.main:app"]\n[dev]\nerror_page = false\n'
+    )
+    project.save("1", "import nonsense")
+    with Dev(project.directory) as dev:
+        dev.see(r"^web: requests wait until its code is mended$")
+        with socket.create_connection(dev.address(), timeout=20) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            project.save("2")
+            assert b"200 OK" in sock.recv(1000)
+        assert "503" not in dev.text
+
+
+# --- The config ----------------------------------------------------------------------------------
+
+
+def test_a_changed_config_is_read_and_a_broken_one_is_shown(project: Project) -> None:
+    config = project.directory / "sockmgr.toml"
+    text = (
+        '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\n'
+        'command = ["uvicorn", "shop.main:app"]\nworkers = 4\n'
+    )
+    main = project.package / "main.py"
+    main.write_text(APP.replace("{VERSION}", "{os.environ.get('WHO')}"))
+    config.write_text(text)
+    with Dev(project.directory) as dev:
+        dev.see("web 1 serves")
+        assert len(dev.status()["services"]["web"]["workers"]) == 1
+        config.write_text(text + 'env = { WHO = "me" }\n')
+        dev.see(r"^web 1 → 2 in .*, sockmgr\.toml$")
+        assert "version me" in dev.get()
+        config.write_text(text + "wrokers = 3\n")
+        dev.see(r"^error: .*sockmgr\.toml:6:1: service\.web\.wrokers is not a known key$")
+        assert "version me" in dev.get()
+        config.write_text(text + '[dev]\nwatch = ["elsewhere"]\n')
+        dev.see(r"^web 2 → 3 in .*, sockmgr\.toml$")
+        project.save("2")  # is not watched any more
+        (project.directory / "elsewhere").mkdir()
+        (project.directory / "elsewhere" / "new.py").write_text("")
+        dev.see(r"^web 3 → 4 in .*, elsewhere/new\.py$")
+
+
+# --- Keys, and every way to end it ---------------------------------------------------------------
+
+
+def test_keys_reload_show_the_status_and_quit(project: Project) -> None:
+    with project.dev() as dev:
+        before = termios.tcgetattr(dev.tty)
+        dev.see("web 1 serves")
+        dev.see("^keys")
+        dev.press("r")
+        dev.see(r"^web 1 → 2 in \d\.\d\d s$")
+        dev.press("xs")
+        dev.see(r"^  web@2\.1  ready, \d+ MB, pid \d+$")
+        dev.press("q")
+        assert dev.wait() == 0
+        assert termios.tcgetattr(dev.tty) == before
+        assert dev.text.count("keys:") == 1
+        dev.wait_for_nothing_left()
+
+
+DETACHED = """\
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "1000"])
+    os._exit(0)
+"""
+
+
+def test_ctrl_c_lets_requests_finish_and_twice_ends_at_once(project: Project) -> None:
+    main = project.package / "main.py"
+    answer = '    await send({"type": "http.response.start"'
+    slow = f"    import asyncio; await asyncio.sleep(1)\n{answer}"
+    main.write_text(APP.replace(answer, slow))
+    with project.dev("--drain-timeout", "10") as dev:
+        dev.see("web 1 serves")
+        with socket.create_connection(dev.address(), timeout=20) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for(lambda: not dev.status()["listeners"]["http"]["queue"], "the accept")
+            dev.press("\x03")
+            assert b"200 OK" in sock.recv(1000)
+        assert dev.wait() == 0
+    with project.dev("--drain-timeout", "100") as dev:
+        dev.see("web 1 serves")
+        with socket.create_connection(dev.address(), timeout=20) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            dev.press("\x03")
+            dev.see("Shutting down")
+            dev.press("\x03")
+            assert dev.wait() == 0
+        dev.wait_for_nothing_left()
+
+
+@pytest.mark.parametrize("way", ["kill -9", "hang up", "term"])
+def test_no_orphan_is_left_however_it_ends(project: Project, way: str) -> None:
+    project.save("1", DETACHED)
+    with project.dev() as dev:
+        before = termios.tcgetattr(dev.tty)
+        dev.see("web 1 serves")
+        dev.see("^keys")
+        assert len(dev.leftovers()) >= 2
+        if way == "kill -9":
+            dev.kill9()
+            dev.wait_for_nothing_left()
+            wait_for(lambda: termios.tcgetattr(dev.tty) == before, "the terminal to be mended")
+        elif way == "hang up":
+            dev.hang_up()
+            assert dev.wait() == 0
+            dev.wait_for_nothing_left()
+        else:
+            dev.process.send_signal(signal.SIGTERM)
+            assert dev.wait() == 0
+            assert termios.tcgetattr(dev.tty) == before
+            dev.wait_for_nothing_left()
+
+
+# --- Terminals of all kinds ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["NO_COLOR", "dumb", "a pipe"])
+def test_without_colours_nothing_but_text_is_written(project: Project, how: str) -> None:
+    env = {"NO_COLOR": "1"} if how == "NO_COLOR" else {"TERM": "dumb"} if how == "dumb" else {}
+    with project.dev(env=env, terminal=how != "a pipe") as dev:
+        dev.see("^web 1 serves")
+        project.save("2", "1 / 0")
+        dev.see(r"^web@2\.1 \| ZeroDivisionError: division by zero$")
+        dev.see(r"^web 2 failed: 1 keeps serving")
+        project.save("3")
+        dev.see("^web 1 → 3 in")
+        assert "\x1b" not in dev.raw
+        assert "keys:" not in dev.text
+
+
+def test_forty_columns_are_enough(project: Project) -> None:
+    with project.dev(columns=40) as dev:
+        dev.see("web 1 serves")
+        (project.package / "a_rather_long_name_of_a_file.py").write_text("")
+        dev.see(r"^web 1 → 2 in \d\.\d\d s, 1 file$")
+        project.save("2", "raise ValueError('x' * 60)")
+        dev.see(r"^ValueError: x{60}$")
+        dev.see(r"^web 3 failed: 2 keeps serving, 1 file$")
+
+
+def test_output_to_a_closed_pipe_is_no_trouble(project: Project) -> None:
+    with project.dev(terminal=False) as dev:
+        dev.see("^web 1 serves")
+        dev.close_pipe()
+        project.save("2")
+        dev.wait_answer("version 2")
+        dev.process.send_signal(signal.SIGTERM)
+        assert dev.wait() == 0
+        dev.wait_for_nothing_left()
+
+
+@pytest.mark.skipif(sys.flags.optimize > 0, reason="asserts are needed")
+def test_a_storm_of_saves_is_a_handful_of_reloads_and_ends_with_the_last(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        for number in range(5000):
+            project.save(str(number))
+        dev.wait_answer("version 4999")
+        dev.see("→")
+        assert dev.text.count(" → ") <= 10
