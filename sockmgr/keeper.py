@@ -13,7 +13,7 @@ peer. It goes on with the code it was started with, so later versions must speak
     D         the manager ends for good: close everything and exit
     anything else, or what cannot be done   ->  !REASON
 
-Imports nothing that is written in Python. RSS 6.6 MB, PSS beside other Pythons 2.9 MB, of which an
+Imports nothing that is written in Python. RSS 7 MB, PSS beside other Pythons 2.9 MB, of which an
 interpreter that does nothing takes 2.7 (CPython 3.11).
 """
 
