@@ -75,6 +75,7 @@ def test_reload_answers_in_json_with_a_list_of_verdicts(manager: FakeManager) ->
     committed, aborted = json.loads(result.stdout)
     assert list(committed) == [
         "service", "verdict", "generation", "seconds", "reason", "receipt", "kept", "output",
+        "worker", "journal",
     ]  # fmt: skip
     assert committed["receipt"] == {
         "queue_peak": 3, "overflows": 0, "drained": 1, "killed": 0, "draining": 3,
