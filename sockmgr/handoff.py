@@ -14,10 +14,12 @@ from typing import Protocol
 
 from sockmgr.core import snapshot
 from sockmgr.core.config import Config
+from sockmgr.core.model import State
 from sockmgr.core.snapshot import (
     Snapshot,
 )
 from sockmgr.kernel.queues import inode
+from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.service import Service
@@ -186,9 +188,17 @@ def _snapshot(config: Config, listeners: Listeners, services: Iterable[Service])
     return Snapshot(
         boot_id=boot_id(),
         config=config,
-        listeners=tuple(listener.written() for listener in listeners.all),
+        listeners=tuple(one.written(_settled(one, services)) for one in listeners.all),
         services=tuple(service.written() for service in services if not service.fleet.stopped),
     )
+
+
+def _settled(listener: Listener, services: Iterable[Service]) -> set[int]:
+    """Return the leases of a listener that have workers, and none that boots."""
+    users = [service for service in services if listener.listen.address in service.addresses]
+    workers = [worker for service in users for worker in service.fleet.workers()]
+    booting = {worker.lease for worker in workers if worker.state is State.STARTING}
+    return {worker.lease for worker in workers} - booting
 
 
 def boot_id() -> str:

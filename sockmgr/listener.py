@@ -11,7 +11,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,12 +110,12 @@ class Listener:
         else:
             listener = cls(was.listen, socks[0], None, was.why_overlap)
         listener._created_path = was.owns_path
-        for lease, sock in enumerate(socks):
-            os.set_blocking(sock.fileno(), lease in was.blocking)
+        for lease in was.blocking:
+            os.set_blocking(socks[lease].fileno(), True)
         return listener
 
-    def written(self) -> ListenerSnapshot:
-        """Return what resume() needs beside the sockets."""
+    def written(self, settled: Collection[int] = ()) -> ListenerSnapshot:
+        """Return what resume() needs beside the sockets; at `settled` leases no worker boots."""
         return ListenerSnapshot(
             listen=self.listen,
             inodes=tuple(queues.inode(queue) for queue in self.queues),
@@ -123,7 +123,12 @@ class Listener:
             fed=tuple(self.fed.items()),
             why_overlap=self.why_overlap,
             owns_path=self._created_path,
-            blocking=tuple(n for n, q in enumerate(self.queues) if os.get_blocking(q.fileno())),
+            # Whoever boots is about to set O_NONBLOCK, and nobody tells us when.
+            blocking=tuple(
+                n
+                for n, queue in enumerate(self.queues)
+                if n in settled and os.get_blocking(queue.fileno())
+            ),
         )
 
     @classmethod

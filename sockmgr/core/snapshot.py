@@ -35,8 +35,8 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `order` are leases, in the order of the kernel's indices; empty without steering, and then
     `why_overlap` says why. `fed` are lease and weight. `owns_path`: a unix path that we bound, to
-    be removed with the listener. `blocking` are the leases whose queues lack O_NONBLOCK, which
-    systemd changes under the workers when it passes them to another manager.
+    be removed with the listener. `blocking` are the leases whose workers want no O_NONBLOCK, which
+    systemd sets when it passes their queues to another manager.
     """
 
     listen: Listen

@@ -123,6 +123,26 @@ def test_a_worker_that_wants_a_blocking_socket_has_one_before_and_after_an_adopt
     assert [nonblocking(site, pid) for pid in site.workers()] == before == [False, False]
 
 
+def test_a_worker_that_boots_while_there_is_no_manager_has_its_socket_as_it_made_it(
+    machine: Machine,
+) -> None:
+    site = serving(machine, drop_in="RestartSec=1s\n")
+    site.deploy("2", fault="waits")
+    gate = hold(site)
+    begin_reload(site)
+    wait_for(lambda: len(site.workers()) == 4, "the workers of generation 2")
+    new = list(site.workers())[2:]
+    assert not any(nonblocking(site, pid) for pid in new)
+    kill(site)
+    let_go(gate)
+    wait_for(lambda: all(nonblocking(site, pid) for pid in new), "them to boot")
+    wait_for(lambda: site.main_pid, "another manager")
+    await_ready(site)
+    wait_for(lambda: phase(site) == "", "the end of the rollout")
+    assert list(site.workers()) == new
+    assert all(nonblocking(site, pid) for pid in new)
+
+
 def nonblocking(site: Site, pid: int) -> bool:
     """Tell whether the listener of a worker, which is its descriptor 3, has O_NONBLOCK."""
     _, flags = site.machine.run("grep", "flags", f"/proc/{pid}/fdinfo/3").stdout.split()

@@ -160,6 +160,11 @@ def says_ready(_: socket.socket) -> None:
     notify(b"READY=1")
 
 
+def waits(_: socket.socket) -> None:
+    """Reads a FIFO before it accepts, and tells nobody."""
+    read("go", "")
+
+
 def waits_for_go(_: socket.socket) -> None:
     """Reads a FIFO, so that a test decides when it goes on."""
     read("go", "")
@@ -188,7 +193,8 @@ START: dict[str, Callable[[socket.socket], None]] = {
     "exits": exits, "floods": floods, "floods and exits": floods_and_exits, "hangs": hangs,
     "is deaf": is_deaf, "leaves child": leaves_child, "leaves daemon": leaves_daemon,
     "leaves zombies": leaves_zombies, "says much and exits": says_much_and_exits,
-    "says ready": says_ready, "shrinks": shrinks, "stops": stops, "waits for go": waits_for_go,
+    "says ready": says_ready, "shrinks": shrinks, "stops": stops, "waits": waits,
+    "waits for go": waits_for_go,
 }  # fmt: skip
 LATER: dict[str, Callable[[socket.socket], None]] = {
     "close": closes, "die": dies, "shrink": shrinks, "shutdown": shuts_down, "unlink": unlinks,
