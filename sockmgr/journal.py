@@ -128,7 +128,7 @@ def worker_output(
     """
     place = sink.place
     if found is not None:
-        is_stream = found >= 0 and stat.S_ISSOCK(os.fstat(found).st_mode)
+        is_stream = stat.S_ISSOCK(os.fstat(found).st_mode) if found >= 0 else place is not None
         return Stream(name, found, place) if is_stream else Output(name, sink, loop, found)
     if place is not None:
         try:
@@ -145,9 +145,10 @@ class Stream:
     """
 
     def __init__(self, name: str, fd: int, place: JournalPlace | None) -> None:
-        """Own `fd`, which the worker has, or will have, as well."""
+        """Own `fd`, which the worker has, or will have, as well; -1 if we have no copy."""
         self.writer = fd
-        self.environment: Mapping[str, str] = {"JOURNAL_STREAM": journald.name_of(fd)}
+        own = {"JOURNAL_STREAM": journald.name_of(fd)} if fd >= 0 else {}
+        self.environment: Mapping[str, str] = own
         self._name, self._place = name, place
         self._words: Words | None = None
 

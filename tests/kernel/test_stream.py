@@ -112,6 +112,13 @@ def test_what_another_manager_left_is_told_apart_a_pipe_a_stream_or_nothing() ->
         assert isinstance(nothing, Output)
         assert nothing.fileno() == -1
         nothing.close()
+        sink.place = PLACE  # it has a stream, of which no copy was left
+        lost = worker_output(sink, loop, "web@1.1", -1)
+        lost.ended("exited with status 1")
+        assert (await lost.last_words("").all()).place == PLACE
+        assert lost.fileno() == -1
+        assert lost.has_been_read()
+        lost.close()
 
     within_a_loop(scenario)
 

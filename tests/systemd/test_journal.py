@@ -168,6 +168,53 @@ def test_the_next_manager_goes_on_with_the_stream_of_a_worker_that_it_adopts(sit
     assert ended["_PID"] == str(site.main_pid)
 
 
+def test_streams_are_closed_when_their_workers_have_ended(site: Site) -> None:
+    def streams() -> int:
+        listed = site.machine.run("ls", "-l", f"/proc/{site.main_pid}/fd").stdout
+        return listed.count("socket:")
+
+    before = streams()
+    for version in ("2", "3"):
+        site.deploy(version)
+        site.machine.systemctl("reload", SERVICE)
+    wait_for(lambda: len(site.workers()) == 2, "the old workers to end")
+    assert streams() == before
+
+
+# --- Where there is no way to the journal ---------------------------------------------------------
+
+
+def without(machine: Machine, path: str) -> Site:
+    """Return a site whose manager cannot reach a path."""
+    site = Site(machine, HTTP)
+    site.install()
+    site.drop_in(f"[Service]\nInaccessiblePaths={path}\n")
+    site.start()
+    ask(site, "/do/die")
+    return site
+
+
+def test_without_the_socket_for_entries_one_record_says_so_and_all_goes_through_stderr(
+    machine: Machine,
+) -> None:
+    site = without(machine, "/run/systemd/journal/socket")
+    wait_for(lambda: "| died in probation" in site.journal, "what it said")
+    assert site.journal.count("journal not used") == 1
+    assert "died in probation" in [line["message"] for line in logs(site, "http")]
+
+
+def test_without_the_socket_for_streams_lines_come_through_the_manager_under_the_same_name(
+    machine: Machine,
+) -> None:
+    site = without(machine, "/run/systemd/journal/stdout")
+    (said,) = wait_for(lambda: entries(machine, "MESSAGE=died in probation"), "what it said")
+    assert said["SYSLOG_IDENTIFIER"] == said["SOCKMGR_WORKER"]
+    assert said["_PID"] == str(site.main_pid)
+    site.deploy("2", fault="exits")
+    assert reload_as_service_user(site)["output"] == ["cannot reach the database", "giving up"]
+    assert entries(machine, f"MESSAGE_ID={MESSAGE_IDS['journal stream not opened']}")
+
+
 # --- Verdicts ------------------------------------------------------------------------------------
 
 
