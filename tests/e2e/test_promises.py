@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.ring import LINES_MAX
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
 from tests.load.judge import Load
@@ -203,10 +204,10 @@ def test_p7_what_waits_for_a_generation_that_died_in_probation_is_answered(tmp_p
             done = manager.reload()
             app.deploy("1")
             wait_for(lambda: "the queue it was started for is empty" in manager.log, "the rescue")
+            wait_for(lambda: len(load.result.rows) > 100, "some load")
         assert done.code == 1
         assert "after it was ready" in done.answer[0]["reason"]
         assert not load.result.lost, load.result.failures()
-        assert len(load.result.rows) > 100
 
 
 def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
@@ -226,17 +227,20 @@ def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
         for _ in range(10):
             reload()
         before = at_rest()
-        for _ in range(90):
+        while manager.log.count("\n") <= LINES_MAX:
             reload()
-        memory = field(manager.pid, "VmRSS")  # now that as many lines are remembered as ever
-        for _ in range(100):
-            reload()
+        memory = [field(manager.pid, "VmRSS")]  # as many lines are remembered as ever
+        for _ in range(2):
+            for _ in range(50):
+                reload()
+            memory.append(field(manager.pid, "VmRSS"))
         found = at_rest()
         assert found[1:] == before[1:]
         # As many queues more as generations may drain at once, however many reloads there were.
         more = Counter(found[0]) - Counter(before[0])
         assert more.total() <= MAX_DRAINING, more
-        assert field(manager.pid, "VmRSS") < memory + 512  # kB
+        # Python's table of interned strings doubles once (545 kB); a leak shows in both halves.
+        assert min(memory[1] - memory[0], memory[2] - memory[1]) < 128, memory  # kB
         assert before[1] == 0
         assert manager.status()["services"]["web"]["generation"] == 201
 

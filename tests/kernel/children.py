@@ -100,3 +100,11 @@ def open_fds() -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(f"{link.name} {link.readlink()}")
     return found
+
+
+def children() -> set[int]:
+    """Return the children of this process, those that are dead and not reaped too."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        found.update(map(int, (task / "children").read_text().split()))
+    return found

@@ -42,8 +42,9 @@ def states(child: Child) -> Iterator[list[int]]:
 def guard(states: list[int]) -> Iterator[Guard]:
     found = Guard()
     found.start(states)
-    yield found
-    found.dismiss()
+    with watched(found):
+        yield found
+        found.dismiss()
 
 
 def still_serves(child: Child) -> bool:
@@ -165,8 +166,9 @@ def test_a_guard_that_was_killed_is_noticed_and_another_takes_its_place(
     assert not guard.alive
     guard.start(states)
     assert guard.alive
-    guard.close()
-    assert child.rest() == DRAINED
+    with watched(guard):
+        guard.close()
+        assert child.rest() == DRAINED
 
 
 def test_the_guard_of_a_predecessor_is_taken_over(guard: Guard, child: Child) -> None:
