@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ class Site:
         *,
         name: str = "shop",
         users: Mapping[str, str] | None = None,
+        command: Sequence[str] = (PYTHON, WORKER),
         more: str = "",
     ) -> None:
         """Write the config; `more` are lines that each service has, too."""
@@ -48,7 +49,7 @@ class Site:
             directory = self.directory(listener)
             directory.mkdir(parents=True)
             lines += [
-                f"[service.{listener}]", f'command = ["{PYTHON}", "{WORKER}"]', "workers = 2",
+                f"[service.{listener}]", f"command = {json.dumps(command)}", "workers = 2",
                 f'listen = ["{listener}"]', f'cwd = "{directory}"',
             ]  # fmt: skip
             if users:
