@@ -23,7 +23,7 @@ from sockmgr.core.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from sockmgr.handoff import STATE, Memory, boot_id
+from sockmgr.handoff import NOTIFY, STATE, Memory, boot_id
 from sockmgr.kernel import process, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
@@ -74,6 +74,18 @@ class Estate:
     def memory(self, copy: Path | None) -> Memory:
         """Return what the state is written to from now on; the caller owns it."""
         return Memory(self.descriptors.pop(STATE, []), self.serial, copy)
+
+    def take_notify(self, path: Path) -> socket.socket | None:
+        """Return the notify socket, if there is one that `path` leads to; the caller owns it."""
+        fds = self.descriptors.pop(NOTIFY, [])
+        if fds:
+            left = socket.socket(fileno=fds[0])
+            if left.getsockname() == str(path) and path.is_socket():
+                left.set_inheritable(False)
+                return left
+            left.close()
+        self.names -= {NOTIFY}  # there will be another
+        return None
 
     def take_sockets(self) -> dict[str, list[socket.socket]]:
         """Return all sockets by name; the caller owns them from now on."""

@@ -28,6 +28,7 @@ log = Log("sockmgr")
 
 STATE = "@state"
 LIFELINE = "@lifeline"  # whose end tells the guard that nobody can come back
+NOTIFY = "@notify"  # what workers say READY=1 to, also while there is no manager
 _FOUND = object()  # what a name stands for that a predecessor left
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -126,10 +127,13 @@ class Will:
         config: Config,
         listeners: Listeners,
         services: Mapping[str, Service],
-        lifeline: int = -1,
+        others: Mapping[str, int],
     ) -> None:
-        """Make the store and the state agree with what runs; all descriptors are borrowed."""
-        wanted = self._holdings(listeners, services, lifeline)
+        """Make the store and the state agree with what runs; all descriptors are borrowed.
+
+        `others` are single ones of the manager itself by name, -1 where there is none.
+        """
+        wanted = self._holdings(listeners, services, others)
         for name, (identity, fds) in wanted.items():
             if self._held.get(name) not in (identity, _FOUND):
                 self._store.keep(name, fds)
@@ -141,10 +145,10 @@ class Will:
         self._forget(self._held.keys() - wanted.keys())
 
     def descriptors(
-        self, listeners: Listeners, services: Mapping[str, Service], lifeline: int = -1
+        self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
     ) -> dict[str, tuple[int, ...]]:
         """Return everything by name, borrowed, for this process itself as new code."""
-        wanted = self._holdings(listeners, services, lifeline)
+        wanted = self._holdings(listeners, services, others)
         found = {name: fds for name, (_, fds) in wanted.items()}
         for listener in listeners.all:
             passed = listener.queues[: listener.passed]
@@ -160,14 +164,15 @@ class Will:
         self._forget(set(self._held))
 
     def _holdings(
-        self, listeners: Listeners, services: Mapping[str, Service], lifeline: int
+        self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
     ) -> dict[str, tuple[object, tuple[int, ...]]]:
         """Return by name what a descriptor is, so that another one is noticed, and the numbers."""
         found: dict[str, tuple[object, tuple[int, ...]]] = {
             STATE: (self._state.fds, self._state.fds)
         }
-        if lifeline >= 0:
-            found[LIFELINE] = (os.fstat(lifeline).st_ino, (lifeline,))
+        for name, fd in others.items():
+            if fd >= 0:
+                found[name] = (os.fstat(fd).st_ino, (fd,))
         for listener in listeners.all:
             for n, queue in enumerate(listener.queues):
                 if n >= listener.passed:  # systemd holds what it passed

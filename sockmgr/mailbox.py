@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,8 +16,11 @@ log = Log("sockmgr")
 class Mailbox:
     """The socket at `path`, from now until `close`; call `deliver` when it is readable."""
 
-    def __init__(self, path: Path, services: Callable[[], Iterable[Service]]) -> None:
-        self._socket = NotifySocket(path)
+    def __init__(
+        self, path: Path, left: socket.socket | None, services: Callable[[], Iterable[Service]]
+    ) -> None:
+        """Open it; `left` is a predecessor's, owned."""
+        self._socket = NotifySocket(path, left)
         self._services = services
         self._foreign = 0
 

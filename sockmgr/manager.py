@@ -188,9 +188,12 @@ class Manager:
         loop = asyncio.get_running_loop()
         store = self._store(found, estate)
         copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
-        self._succession = Succession(estate, store, self._sink, self._changed, copy)
         start = begin(estate)
-        mailbox = Mailbox(self._notify_path, self._services.values)
+        left = estate.take_notify(self._notify_path)
+        mailbox = Mailbox(self._notify_path, left, self._services.values)
+        self._succession = Succession(
+            estate, store, self._sink, self._changed, copy, mailbox.fileno()
+        )
         loop.add_reader(mailbox, mailbox.deliver)
         self._around = Surroundings(
             loop=loop,

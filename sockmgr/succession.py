@@ -17,7 +17,7 @@ from sockmgr.core.config import Config
 from sockmgr.core.errors import SpawnError
 from sockmgr.estate import Estate
 from sockmgr.guard import Guard
-from sockmgr.handoff import LIFELINE, Nobody, Store, Will
+from sockmgr.handoff import LIFELINE, NOTIFY, Nobody, Store, Will
 from sockmgr.keeping import KEEPER, Keeping
 from sockmgr.kernel.cgroup import members, own_unit
 from sockmgr.kernel.notify import belongs
@@ -43,16 +43,18 @@ class Succession:
         sink: Sink,
         changed: Callable[[], None],
         copy: Path | None,
+        notify: int,
     ) -> None:
         """Take over from `estate`; `changed` is called when there is something new to keep.
 
-        `copy` is a file that the state is written to as well.
+        `copy` is a file that the state is written to as well, `notify` the notify socket, borrowed.
         """
         self._sink, self._changed, self._store = sink, changed, store
         self._memory = estate.memory(copy)
         self._guard = Guard()
         if lifeline := estate.descriptors.pop(LIFELINE, []):
             self._guard.adopt(socket.socket(fileno=lifeline[0]))
+        self._notify = notify
         self._will = Will(store, self._memory, estate.names)
         self._proof = Proof(sink)
 
@@ -61,6 +63,10 @@ class Succession:
         """Children of ours that are nobody's workers."""
         keeper = self._store.pid if isinstance(self._store, Keeping) else 0
         return {self._proof.pid, self._guard.pid, keeper}
+
+    @property
+    def _others(self) -> Mapping[str, int]:
+        return {LIFELINE: self._guard.fileno(), NOTIFY: self._notify}
 
     @property
     def under_way(self) -> bool:
@@ -99,7 +105,7 @@ class Succession:
 
     def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
         """Keep what there is now for the next manager."""
-        self._will.update(config, listeners, services, self._guard.fileno())
+        self._will.update(config, listeners, services, self._others)
 
     async def prove(self) -> None:
         """Return when new code has read our state; raise ControlError if it cannot."""
@@ -109,7 +115,7 @@ class Succession:
         self, control: socket.socket, listeners: Listeners, services: Mapping[str, Service]
     ) -> None:
         """Become the new code, which goes on listening at `control`. Returns by OSError only."""
-        descriptors = self._will.descriptors(listeners, services, self._guard.fileno())
+        descriptors = self._will.descriptors(listeners, services, self._others)
         if isinstance(self._store, Keeping) and self._store.fileno() >= 0:
             descriptors[KEEPER] = (self._store.fileno(),)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

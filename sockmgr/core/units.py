@@ -340,12 +340,13 @@ def _store_size(config: Config) -> int:
     """Return how many descriptors a manager may have kept, and room for twice as many.
 
     Of each worker its pidfd and its output, in as many generations as may be there at a time; each
-    queue; the state, and what its guard waits for. A limit costs nothing, one that is too low does.
+    queue; the state, the notify socket, and what its guard waits for. A limit costs nothing, one
+    that is too low does.
     """
     generations = [3 + service.rollout.max_draining for service in config.services]
     workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
     queues = len(config.listen) * max(generations)
-    return max(512, 2 * (2 * sum(workers) + queues + 3))
+    return max(512, 2 * (2 * sum(workers) + queues + 4))
 
 
 def _host_port(listen: Listen) -> str:

@@ -38,10 +38,17 @@ class Message:
 class NotifySocket:
     """The socket at `path`, which every user may write to: protect it by its directory."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Bind it, in place of one that a former manager left there."""
+    def __init__(self, path: str | os.PathLike[str], left: socket.socket | None = None) -> None:
+        """Bind it, in place of one that a former manager left there.
+
+        `left` is what that manager bound to the path, owned: what was said to it since is heard.
+        """
         self.path = Path(path)
         self.garbage = 0
+        if left is not None:
+            left.setblocking(False)
+            self._socket, self._inode = left, self.path.stat().st_ino
+            return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

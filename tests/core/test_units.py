@@ -188,8 +188,9 @@ def test_the_fd_store_has_room_for_all_generations_that_may_live() -> None:
     assert values(written()["shop.service"], "FileDescriptorStoreMax") == ["512"]
     many = "workers = 100\n[service.web.rollout]\nmax_draining = 1"
     (size,) = values(written(service=many)["shop.service"], "FileDescriptorStoreMax")
-    # 4 generations of 100 workers with 2 each, 4 queues, 2 states, and the guard's: twice.
-    assert int(size) == 2 * (4 * 100 * 2 + 4 + 2 + 1)
+    # 4 generations of 100 workers with 2 each, 4 queues, 2 states, the notify socket
+    # and the guard's: twice.
+    assert int(size) == 2 * (4 * 100 * 2 + 4 + 2 + 1 + 1)
 
 
 # --- Versions ------------------------------------------------------------------------------------

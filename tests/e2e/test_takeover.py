@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sockmgr.core.model import State
 from tests.e2e.apps import App
-from tests.e2e.harness import Manager, varlink, wait_for
+from tests.e2e.harness import BIN, Manager, varlink, wait_for
 from tests.e2e.test_promises import UVICORN, config, descriptors, field, zombies
 from tests.load.judge import Load
 
@@ -54,6 +54,35 @@ def test_a_rollout_under_way_is_finished_by_the_next_manager(tmp_path: Path) -> 
         assert not load.result.failed, load.result.failures()
         states = {worker["state"] for worker in manager.workers()}
         assert states == {State.READY}
+
+
+NOTIFIES = """
+import os, pathlib, socket, time
+while pathlib.Path("wait").exists():
+    time.sleep(0.01)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.connect(os.environ["NOTIFY_SOCKET"])
+    notify.send(b"READY=1")
+pathlib.Path(f"told.{os.getpid()}").touch()
+while True:
+    socket.socket(fileno=3).accept()
+"""
+
+
+def test_a_worker_that_gets_ready_while_there_is_no_manager_is_heard_by_the_next(
+    tmp_path: Path,
+) -> None:
+    app = App("plain", tmp_path)
+    command = (str(BIN / "python"), "-S", "-c", NOTIFIES.replace("\n", "\\n").replace('"', "'"))
+    with Manager(tmp_path, config(app, command, more='ready = "notify"')) as manager:
+        (app.directory / "wait").touch()
+        os.kill(manager.pid, signal.SIGHUP)
+        wait_for(lambda: len(manager.workers()) == 4, "the rollout")
+        manager.kill9()
+        (app.directory / "wait").unlink()
+        wait_for(lambda: len(list(app.directory.glob("told.*"))) == 4, "what it says")
+        again(manager)
+        wait_for(lambda: manager.status()["services"]["web"]["generation"] == 2, "the commit")
 
 
 def test_when_the_keeper_was_killed_as_well_the_survivors_give_the_sockets_back(
