@@ -9,6 +9,7 @@ from pathlib import Path
 from sockmgr.core.errors import ControlError
 from sockmgr.kernel.keeper import Keeper
 from sockmgr.log import Log
+from sockmgr.restarts import Restarts
 
 log = Log("sockmgr")
 
@@ -21,6 +22,7 @@ class Keeping:
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
         self._broken = False
+        self._restarts = Restarts()
 
     @classmethod
     def find(cls, path: Path, descriptors: dict[str, list[int]]) -> Keeping | None:
@@ -51,7 +53,7 @@ class Keeping:
 
     def watch(self, lost: Callable[[], None]) -> None:
         """Call `lost` when there is another keeper, which holds nothing yet."""
-        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._replace, lost)
+        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone, lost)
 
     @property
     def pid(self) -> int:
@@ -72,6 +74,7 @@ class Keeping:
 
     def dismiss(self) -> None:
         """Have the keeper end: nobody comes after us."""
+        self._restarts.cancel()
         if self._keeper.fileno() >= 0:  # not where the last one was lost and there is no other
             asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         self._keeper.dismiss()
@@ -84,15 +87,21 @@ class Keeping:
                 log.error("keeper does not keep", error=error)
             self._broken = True
 
-    def _replace(self, lost: Callable[[], None]) -> None:
+    def _on_gone(self, lost: Callable[[], None]) -> None:
         asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         self._keeper.kill()
+        self._broken = True  # until there is another, and everybody knows
+        log.warning("keeper ended", another_in=self._restarts.plan(lambda: self._replace(lost)))
+
+    def _replace(self, lost: Callable[[], None]) -> None:
         try:
             self._keeper = Keeper.start(self._path)
         except ControlError as error:
-            log.error("no keeper", error=error.what, means="nothing survives if we are killed")
+            delay = self._restarts.plan(lambda: self._replace(lost))
+            log.error("no keeper", error=error.what, means="nothing survives if we are killed",
+                      tried_again_in=delay)  # fmt: skip
             return
         self._broken = False
-        log.warning("keeper ended; there is a new one", pid=self._keeper.pid)
+        log.info("keeper started", pid=self._keeper.pid)
         self.watch(lost)
         lost()

@@ -25,6 +25,7 @@ from sockmgr.kernel.process import sockets_of
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.output import Sink
+from sockmgr.restarts import Restarts
 from sockmgr.service import Service
 from sockmgr.upgrade import Proof, become
 
@@ -51,7 +52,7 @@ class Succession:
         """
         self._sink, self._changed, self._store = sink, changed, store
         self._memory = estate.memory(copy)
-        self._guard = Guard()
+        self._guard, self._restarts = Guard(), Restarts()
         if lifeline := estate.descriptors.pop(LIFELINE, []):
             self._guard.adopt(socket.socket(fileno=lifeline[0]))
         self._notify = notify
@@ -92,15 +93,19 @@ class Succession:
             try:
                 self._guard.start(self._memory.fds)
             except SpawnError as error:
-                log.error("no guard", error=error.what)
+                delay = self._restarts.plan(self._have_guard_again)
+                log.error("no guard", error=error.what, means=error.means, tried_again_in=delay)
                 return
         asyncio.get_running_loop().add_reader(self._guard.fileno(), self._on_guard_gone)
+
+    def _have_guard_again(self) -> None:
+        self._have_guard()
+        self._changed()
 
     def _on_guard_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.close()
-        log.warning("guard ended; there is a new one")
-        self._have_guard()
+        log.warning("guard ended", another_in=self._restarts.plan(self._have_guard_again))
         self._changed()
 
     def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
@@ -132,6 +137,7 @@ class Succession:
 
     def end(self) -> None:
         """Leave nothing to anybody: all workers have ended."""
+        self._restarts.cancel()
         if self._guard.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.dismiss()

@@ -47,6 +47,22 @@ def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_ane
     assert open_fds() == before
 
 
+def test_where_no_other_can_be_started_it_is_tried_again_until_it_can(path: Path) -> None:
+    async def scenario() -> None:
+        lost = asyncio.Event()
+        keeping = Keeping.start(path)
+        keeping.watch(lost.set)
+        path.unlink()
+        path.parent.rmdir()
+        os.kill(keeping.pid, signal.SIGKILL)
+        await until(lambda: keeping.fileno() < 0)
+        path.parent.mkdir()
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+        keeping.dismiss()
+
+    asyncio.run(scenario())
+
+
 def test_where_no_other_can_be_started_the_manager_goes_on_and_ends_without(path: Path) -> None:
     async def scenario() -> None:
         keeping = Keeping.start(path)

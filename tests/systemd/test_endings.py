@@ -82,7 +82,7 @@ def test_a_guard_that_is_killed_is_replaced(machine: Machine) -> None:
     site = serving(machine)
     before, first = site.workers(), guard_of(site)
     machine.run("kill", "-KILL", str(first))
-    wait_for(lambda: "guard ended; there is a new one" in site.journal, "another guard")
+    wait_for(lambda: site.journal.count("guard started") == 2, "another guard")
     killed(site)
     assert guard_of(site) != first
     assert site.workers() == before
