@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.bench import costs, rollout
-from tests.bench.contender import CONTENDERS
-from tests.bench.report import Costs, document, narrate
-from tests.bench.rollout import Figures
-from tests.load.result import percentile
+from tests.bench.report import Section, document
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(sections: Mapping[str, Callable[[], Section]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=("reloads", "costs"), help="measure only these")
+    parser.add_argument(
+        "--only", choices=sections, action="append", help="measure only this; may be repeated"
+    )
     parser.add_argument(
         "--tool", default="", metavar="TEXT", help="only contenders with TEXT in their name"
     )
@@ -24,40 +24,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _reloads(tool: str) -> tuple[list[Figures], float]:
-    figures, boots = [], []
-    for contender in CONTENDERS:
-        if tool in contender.name:
-            # Each time, so that a machine that gets busier gets busier for both.
-            narrate("four workers by themselves …")
-            boots.append(rollout.boot_seconds())
-            narrate(f"{contender.described} …")
-            figures.append(rollout.measure(contender))
-    return figures, percentile(boots, 0.5)
-
-
-def _costs() -> Costs:
-    narrate("idle manager …")
-    idle = costs.idle()
-    narrate("requests a second …")
-    kept = costs.throughput("kat:conns=16,think=0")
-    short = costs.throughput("slow:path=/,conns=16")
-    narrate("first answer …")
-    first_answer = costs.first_answer()
-    narrate("many workers …")
-    return Costs(
-        idle=idle, kept=kept, short=short, first_answer=first_answer, spawning=costs.spawning()
-    )
-
-
 def main() -> int:
     """Measure, print, and write if asked to. Figures never fail a run: they are for reading."""
-    arguments = _arguments()
+    sections: dict[str, Callable[[], Section]] = {
+        "reloads": lambda: rollout.section(arguments.tool),
+        "costs": costs.section,
+    }
+    arguments = _arguments(sections)
     load_before = os.getloadavg()[0]
-    figures, boot = ([], 0.0) if arguments.only == "costs" else _reloads(arguments.tool)
-    found = None if arguments.only == "reloads" else _costs()
+    found = [sections[name]() for name in arguments.only or sections]
     command = " ".join(["python -m tests.bench", *sys.argv[1:]])
-    text = document(figures, boot, found, command=command, load_before=load_before)
+    text = document(found, command=command, load_before=load_before)
     print(text)
     if arguments.write:
         arguments.write.write_text(text)

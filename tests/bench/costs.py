@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.contender import UVICORN, WORKERS, answers, environment, free_port, toml
+from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager, end_marked, marked_environment, varlink, wait_for
 from tests.load.judge import Load
@@ -51,6 +51,43 @@ class Spawning:
     cost: float  # processor time of the manager for one worker
     wall: float  # from the request to the last worker ready
     stall: float  # the longest time in which the control socket did not answer
+
+
+def section() -> Section:
+    """Measure all of them."""
+    narrate("idle manager …")
+    at_rest = idle()
+    narrate("requests a second …")
+    rows = [
+        (what, number(managed), number(by_hand), number(managed / by_hand))
+        for what, (managed, by_hand) in (
+            ("kept connections", throughput("kat:conns=16,think=0")),
+            ("new connections", throughput("slow:path=/,conns=16")),
+        )
+    ]
+    narrate("first answer …")
+    managed, bare = first_answer()
+    narrate("many workers …")
+    many = spawning()
+    about = (
+        "The same four uvicorn processes, on a socket of the manager and on one opened by hand; "
+        "the manager is not on the path of a request."
+    )
+    head = ("16 clients", "under sockmgr (1/s)", "by hand (1/s)", "ratio")
+    goals = (
+        Goal(what=f"wake-ups of an idle manager in {IDLE_SECONDS:g} s",
+             value=at_rest.switches, limit=2),
+        Goal(what="memory of a manager of 4 workers (PSS)",
+             value=at_rest.pss / 2**20, limit=30, unit="MB"),
+        Goal(what="first answer later than that of the bare command by", value=managed - bare,
+             limit=0.35, unit="s", compared=f"{number(managed, 's')} and {number(bare, 's')}"),
+        Goal(what="manager's processor time for one worker", value=many.cost * 1000,
+             limit=3, unit="ms"),
+        Goal(what=f"longest silence while it starts {TRIVIAL_WORKERS} workers",
+             value=many.stall * 1000, limit=100, unit="ms",
+             compared=f"all started after {number(many.wall, 's')}"),
+    )  # fmt: skip
+    return Section(title="Requests a second", text=f"{about}\n\n{table(head, rows)}", goals=goals)
 
 
 @contextmanager
@@ -246,8 +283,3 @@ class Pinger:
                 while not sock.recv(65536).endswith(b"\0"):
                     pass
                 self.longest = max(self.longest, time.monotonic() - asked_at)
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))

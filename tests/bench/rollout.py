@@ -1,4 +1,4 @@
-"""Two reloads of one contender under mixed load: what failed, what slowed, how long it took."""
+"""Two reloads of each contender under mixed load: what failed, what slowed, how long it took."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.contender import UVICORN, WORKERS, Contender, environment
+from tests.bench.contender import CONTENDERS, UVICORN, WORKERS, Contender, environment
+from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import end_marked, marked_environment, wait_for
 from tests.load.judge import Load
-from tests.load.result import Result
+from tests.load.result import Result, percentile
 
 MODES = ("short:rate=100", "ka:conns=16,rate=100", "slow:conns=2", "stream:conns=2,s=4")
 QUICK = ("short", "ka")
@@ -48,6 +50,72 @@ class Figures:
     mixed: float
     told: float
     lag: float
+
+
+def section(tool: str) -> Section:
+    """Measure the contenders with `tool` in their name."""
+    figures, boots = [], []
+    for contender in CONTENDERS:
+        if tool in contender.name:
+            # Each time, so that a machine that gets busier gets busier for both.
+            narrate("four workers by themselves …")
+            boots.append(boot_seconds())
+            narrate(f"{contender.described} …")
+            figures.append(measure(contender))
+    if not figures:
+        return Section(title="Reloads under load", text="")
+    boot = percentile(boots, 0.5)
+    load = ", ".join(f"`{mode}`" for mode in MODES)
+    about = (
+        f"Four workers of an application that takes 0.5 s to import, two reloads each, load {load}."
+        " Times count from the request to reload; the worse of the two is shown. Latency is of "
+        "short requests and kept connections, from the instant each was due. The four workers, "
+        f"started by hand without load, all serve after {boot:.2f} s."
+    )
+    head = (
+        "tool", "requests", "failed", "p50 / p99 before (ms)", "p50 / p99 in the reload (ms)",
+        "p99 ratio", "first new answer (s)", "last old answer on a new connection (s)",
+        "old beside new (s)", "says it is done after (s)",
+    )  # fmt: skip
+    return Section(
+        title="Reloads under load",
+        text=f"{about}\n\n{table(head, [_row(one) for one in figures])}",
+        goals=tuple(_goals(figures, boot)),
+    )
+
+
+def _goals(figures: Sequence[Figures], boot: float) -> Iterator[Goal]:
+    for one in (one for one in figures if one.name.startswith("sockmgr")):
+        yield Goal(what=f"failed requests, {one.name}", value=one.failed.total(), limit=0)
+        yield Goal(what=f"p99 in the reload / p99 before, {one.name}", value=one.ratio, limit=1.5)
+        if "uvicorn" in one.name:
+            compared = (
+                f"boot alone {number(boot, 's')}; cut-over after {number(one.first_new, 's')}"
+            )
+            yield Goal(
+                what="whole reload / boot of the four workers alone", value=one.told / boot,
+                limit=1.5, compared=compared,
+            )  # fmt: skip
+
+
+def _row(one: Figures) -> Sequence[str]:
+    failed = ", ".join(f"{count} {name}" for name, count in one.failed.most_common())
+    return (
+        one.name,
+        str(one.requests),
+        f"{one.failed.total()}: {failed}" if failed else "0",
+        _pair(one.steady),
+        _pair(one.reloading),
+        number(one.ratio),
+        number(one.first_new),
+        number(one.last_old),
+        number(one.mixed),
+        number(one.told) if one.told > 0.1 else "does not say",
+    )
+
+
+def _pair(times: dict[str, float]) -> str:
+    return f"{number(times['p50'] * 1000)} / {number(times['p99'] * 1000)}"
 
 
 def measure(contender: Contender) -> Figures:
