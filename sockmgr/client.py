@@ -37,6 +37,10 @@ class StillWaitingError(ControlError):
     """The answer did not come in time; what was asked goes on."""
 
 
+class LostError(ControlError):
+    """The connection ended before the answer."""
+
+
 class Client:
     """Asks the manager at one control socket.
 
@@ -47,9 +51,9 @@ class Client:
         self.path = path
         self._timeout = timeout
 
-    def status(self) -> Status:
-        """Return what runs."""
-        return self._ask(varlink.AskStatus(), Status)
+    def status(self, *, sizes: bool = True) -> Status:
+        """Return what runs; without `sizes`, which cost the manager most, the `rss` is 0."""
+        return self._ask(varlink.AskStatus(sizes=None if sizes else False), Status)
 
     def plan(self, text: str | None = None, file: str | None = None) -> Plan:
         """Return what the config `text` of `file` would change (None: what a reload would)."""
@@ -90,13 +94,30 @@ class Client:
 
     def follow_logs(self, service: str, lines: int) -> Iterator[varlink.Logged]:
         """Yield the same, then what comes, until the manager leaves."""
+        ask = varlink.AskLogs(service=service or None, lines=lines)
+        yield from self._follow(ask, varlink.Logged)
+
+    def events(
+        self, service: str = "", *, after: int | None = None, last: int | None = None
+    ) -> varlink.Happened:
+        """Return the last events (None: all) about one service or any, or those `after` an id."""
+        ask = varlink.AskEvents(service=service or None, after=after, last=last)
+        return self._ask(ask, varlink.Happened)
+
+    def follow_events(
+        self, service: str = "", *, after: int | None = None, last: int | None = None
+    ) -> Iterator[varlink.Happened]:
+        """Yield the same, then what comes, until the manager leaves."""
+        ask = varlink.AskEvents(service=service or None, after=after, last=last)
+        yield from self._follow(ask, varlink.Happened)
+
+    def _follow(self, ask: varlink.Ask, kind: type[_Answer]) -> Iterator[_Answer]:
         with self._connect() as line:
-            ask = varlink.AskLogs(service=service or None, lines=lines)
             line.send(ask, more=True)
-            yield line.receive(varlink.Logged)
+            yield line.receive(kind)
             line.extend(self._timeout)
             while line.continues:
-                yield line.receive(varlink.Logged)
+                yield line.receive(kind)
 
     def _ask(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
         with self._connect() as line:
@@ -212,7 +233,7 @@ class _Line:
                 means="what it was asked to do goes on",
                 do='see "sockmgr status", or wait longer with --timeout',
             )
-        return ControlError(
+        return LostError(
             f"no answer from the manager at {self._path}: {error.strerror or error}",
             means="what it was asked to do may have happened",
             do='see "sockmgr status" and the log of the manager',

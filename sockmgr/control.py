@@ -19,6 +19,7 @@ from sockmgr import __version__
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.history import HistoryFollower
 from sockmgr.kernel.claim import Claim, credentials
 from sockmgr.log import Log
 from sockmgr.peer import Dropped, Limits, Peer, dismiss
@@ -29,12 +30,19 @@ log = Log("sockmgr.control")
 _INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
 _LINES = 100  # of the log, for whoever does not say how many
 
+_Followed = varlink.AskLogs | varlink.AskEvents
+_Told = (
+    _Followed | varlink.AskStatus | varlink.AskPlan | varlink.GetInfo
+    | varlink.GetInterfaceDescription
+)  # fmt: skip
+_Found = Follower | HistoryFollower | JournalPlace
+
 
 class Handler(Protocol):
     """What the manager does for its clients. Each may raise SockmgrError."""
 
-    def status(self) -> Status:
-        """Tell what runs."""
+    def status(self, *, sizes: bool = True) -> Status:
+        """Tell what runs; with the `sizes` of workers, which take longest, or 0 for them."""
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
@@ -55,6 +63,12 @@ class Handler(Protocol):
 
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
+
+    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+        """Return the last events (None: all) about a service ("": all) and what comes.
+
+        Only what happened `after` an id, if there is one.
+        """
 
 
 class ControlServer:
@@ -182,7 +196,7 @@ class ControlServer:
             raise Dropped("what it sent is no Varlink call")
         try:
             ask = varlink.read_ask(call)
-            if isinstance(ask, varlink.AskLogs) and call.more and not call.oneway:
+            if isinstance(ask, _Followed) and call.more and not call.oneway:
                 await self._follow(ask, peer)
                 return
             operation = self._begin(ask, call, peer)
@@ -198,18 +212,20 @@ class ControlServer:
         if not call.oneway:
             await peer.send(reply)
 
-    # --- The log: a client reads on for as long as it stays ---
+    # --- Log and events: a client reads on for as long as it stays ---
 
-    def _logs(self, ask: varlink.AskLogs) -> Follower | JournalPlace:
+    def _find(self, ask: _Followed) -> _Found:
+        if isinstance(ask, varlink.AskEvents):
+            return self._handler.events(ask.service or "", ask.after, ask.last)
         return self._handler.logs(ask.service or "", _LINES if ask.lines is None else ask.lines)
 
-    async def _follow(self, ask: varlink.AskLogs, peer: Peer) -> None:
-        found = self._logs(ask)
+    async def _follow(self, ask: _Followed, peer: Peer) -> None:
+        found = self._find(ask)
         if isinstance(found, JournalPlace):
             await peer.send(varlink.write_reply(_taken(found)))
             return
         if self._followers >= self._limits.followers:
-            raise _too_many("clients that follow its log", self._limits.followers)
+            raise _too_many("clients that follow it", self._limits.followers)
         self._followers += 1
         peer.idle = True  # nothing is under way that close() would wait for
         try:
@@ -243,8 +259,6 @@ class ControlServer:
 
     async def _perform(self, ask: varlink.Ask, news: Callable[[Progress], None]) -> varlink.Answer:
         match ask:
-            case varlink.AskStatus():
-                return self._handler.status()
             case varlink.AskReload(services=services):
                 verdicts = await self._handler.reload(services or (), news)
                 return varlink.Reloaded(verdicts=tuple(verdicts))
@@ -257,18 +271,25 @@ class ControlServer:
             case varlink.AskUpgrade():
                 await self._handler.upgrade()
                 return varlink.Upgrading(version=__version__)
+            case _:
+                return self._tell(ask)
+
+    def _tell(self, ask: _Told) -> varlink.Answer:
+        match ask:
+            case varlink.AskStatus(sizes=sizes):
+                return self._handler.status(sizes=sizes is not False)
             case varlink.AskPlan(text=text, file=file):
                 return self._handler.plan(text, file or "config")
-            case varlink.AskLogs():
-                return _taken(self._logs(ask))
+            case varlink.AskLogs() | varlink.AskEvents():
+                return _taken(self._find(ask))
             case varlink.GetInfo() | varlink.GetInterfaceDescription():
                 return _introduce(ask)
             case _:
                 assert_never(ask)
 
 
-async def _send_on(follower: Follower, peer: Peer) -> None:
-    """Send lines as they come until the client leaves; a slow one holds up nobody but itself."""
+async def _send_on(follower: Follower | HistoryFollower, peer: Peer) -> None:
+    """Send what comes until the client leaves; a slow one holds up nobody but itself."""
     news, there = _taken(follower), True
     await peer.stream(varlink.write_reply(news, continues=True))
     while there:
@@ -278,7 +299,7 @@ async def _send_on(follower: Follower, peer: Peer) -> None:
         finally:
             more.cancel()
         news = _taken(follower)
-        if news.lines or news.missed:
+        if news.tells:
             await peer.stream(varlink.write_reply(news, continues=True))
 
 
@@ -296,11 +317,18 @@ def _log_failure(error: BaseException, **fields: object) -> None:
         log.error("control request failed", error=repr(error), trace=trace, **fields)
 
 
-def _taken(found: Follower | JournalPlace) -> varlink.Logged:
-    if isinstance(found, JournalPlace):
-        return varlink.Logged(journal=found)
-    lines, missed = found.take()
-    return varlink.Logged(lines=lines, missed=missed or None)
+def _taken(found: _Found) -> varlink.Logged | varlink.Happened:
+    match found:
+        case JournalPlace():
+            return varlink.Logged(journal=found)
+        case HistoryFollower():
+            events, gone = found.take()
+            return varlink.Happened(events=events, missed=gone, newest=found.newest)
+        case Follower():
+            lines, missed = found.take()
+            return varlink.Logged(lines=lines, missed=missed or None)
+        case _:
+            assert_never(found)
 
 
 def _too_many(what: str, limit: int) -> ControlError:

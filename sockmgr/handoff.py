@@ -15,9 +15,8 @@ from typing import Protocol
 from sockmgr.core import snapshot
 from sockmgr.core.config import Config
 from sockmgr.core.model import State
-from sockmgr.core.snapshot import (
-    Snapshot,
-)
+from sockmgr.core.snapshot import Snapshot
+from sockmgr.history import History
 from sockmgr.kernel.queues import inode
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
@@ -128,6 +127,7 @@ class Will:
         listeners: Listeners,
         services: Mapping[str, Service],
         others: Mapping[str, int],
+        history: History,
     ) -> None:
         """Make the store and the state agree with what runs; all descriptors are borrowed.
 
@@ -138,7 +138,7 @@ class Will:
             if self._held.get(name) not in (identity, _FOUND):
                 self._store.keep(name, fds)
             self._held[name] = identity
-        state = _snapshot(config, listeners, services.values())
+        state = _snapshot(config, listeners, services.values(), history)
         if state != self._written:
             self._state.write(state)
             self._written = state
@@ -189,12 +189,17 @@ class Will:
             del self._held[name]
 
 
-def _snapshot(config: Config, listeners: Listeners, services: Iterable[Service]) -> Snapshot:
+def _snapshot(
+    config: Config, listeners: Listeners, services: Iterable[Service], history: History
+) -> Snapshot:
+    since, events = history.kept
     return Snapshot(
         boot_id=boot_id(),
         config=config,
         listeners=tuple(one.written(_settled(one, services)) for one in listeners.all),
         services=tuple(service.written() for service in services if not service.fleet.stopped),
+        events=events,
+        events_since=since,
     )
 
 

@@ -27,6 +27,7 @@ from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.estate import Estate, check, guessed, recovered
 from sockmgr.gauge import Gauge
 from sockmgr.handoff import Nobody, Store
+from sockmgr.history import History, HistoryFollower
 from sockmgr.journal import open_sink, worker_output
 from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
@@ -76,7 +77,8 @@ def run(
     kept for another manager: it sees to it that nothing outlives us.
     """
     sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
-    logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink)], force=True)
+    history = History()
+    logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
     if flaw:
         log.warning("journal not used", because=flaw)
     close_on_exec_all()
@@ -86,7 +88,7 @@ def run(
         # Before any descriptor of our own could pass for one of systemd's.
         passed = inherited() or passed_descriptors()
         path = control or default_control(_name(source, passed))
-        return asyncio.run(Manager(source, path, sink, timeout, companion).run(passed))
+        return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
     finally:
         sink.close()
 
@@ -115,10 +117,12 @@ class Manager:
         source: Source,
         control: Path,
         sink: Sink,
+        history: History,
         serving_timeout: float | None,
         companion: Companion | None = None,
     ) -> None:
         self._source, self._sink, self._serving_timeout = source, sink, serving_timeout
+        self._history = history
         self._companion = companion
         self._beside: asyncio.Task[None] | None = None
         # Where nothing can survive us: pid 1 is that of a container, which ends with us.
@@ -188,6 +192,8 @@ class Manager:
         loop = asyncio.get_running_loop()
         store = self._store(found, estate)
         copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
+        if was := estate.state:
+            self._history.resume(was.events_since, was.events)
         start = begin(estate)
         left = estate.take_notify(self._notify_path)
         mailbox = Mailbox(self._notify_path, left, self._services.values)
@@ -210,6 +216,8 @@ class Manager:
                 start()
                 if not self._companion:
                     self._succession.watch_over()
+                    # What anybody is told, the next manager is to know.
+                    self._history.told = self._succession.keep_soon
                 estate.close()
                 self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._config.name)
@@ -217,6 +225,7 @@ class Manager:
                 if self._companion:
                     beside = self._companion.run(self)
                     self._beside = self._tasks.create_task(beside, name="companion")
+            self._history.told = None
             self._succession.end()
         finally:
             loop.remove_reader(mailbox)
@@ -293,9 +302,9 @@ class Manager:
 
     # --- What control clients ask (control.Handler) ----------------------------------------------
 
-    def status(self) -> Status:
-        """Tell what runs."""
-        return status_of(self._config.listen, self._listeners, self._services)
+    def status(self, *, sizes: bool = True) -> Status:
+        """Tell what runs, with the `sizes` of workers or without."""
+        return status_of(self._config.listen, self._listeners, self._services, sizes=sizes)
 
     def plan(self, text: str | None, file: str) -> Plan:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""
@@ -306,6 +315,12 @@ class Manager:
         if service:
             self._find(service)
         return self._sink.place or Follower(self._sink.ring, service, lines)
+
+    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+        """Return the last events (None: all) about a service ("": all) and what comes."""
+        if service:
+            self._find(service)
+        return self._history.follow(service, after, last)
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
@@ -409,8 +424,8 @@ class Manager:
         if self.stopping:
             return
         control = await self._server.hand_over()
-        self._changed()
         log.info("upgrading", pid=os.getpid())
+        self._changed()
         try:
             self._succession.become_new(control, self._listeners, self._services)
         except OSError as error:  # it was there when it was proven
@@ -504,7 +519,7 @@ class Manager:
     def _changed(self) -> None:
         self._close_unused()
         self._systemd.changed()
-        self._succession.update(self._config, self._listeners, self._services)
+        self._succession.update(self._config, self._listeners, self._services, self._history)
         if self._companion:
             self._companion.changed()
 

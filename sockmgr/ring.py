@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter, deque
 from itertools import islice
 
+from sockmgr.bell import Bell, rung
 from sockmgr.core.report import LogLine
 
 LINES_MAX = 1000
@@ -24,7 +25,7 @@ class Ring:
         self._characters = 0
         self._added = 0
         self._added_about: Counter[str] = Counter()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._bell = Bell()
 
     def add(self, line: LogLine) -> None:
         """Keep a line, for as long as there is room, and wake those who wait for one."""
@@ -34,9 +35,7 @@ class Ring:
         self._characters += len(line.message)
         while len(self._lines) > self._lines_max or self._characters > self._characters_max:
             self._characters -= len(self._lines.popleft().message)
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self._bell.ring()
 
     def added(self, service: str) -> int:
         """Return how many lines about this service (`""`: in all) there ever were."""
@@ -50,10 +49,7 @@ class Ring:
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when the next line comes; whoever stops waiting cancels it."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        return future
+        return self._bell.next()
 
 
 class Follower:
@@ -75,11 +71,7 @@ class Follower:
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when there may be more to take; to be cancelled when unwanted."""
-        if self._total == self._ring.added(""):
-            return self._ring.next()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        return self._ring.next() if self._total == self._ring.added("") else rung()
 
     def _go_on(self) -> None:
         self._total = self._ring.added("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sockmgr import __version__
 from sockmgr.core.generation import Generation, Worker
@@ -26,14 +26,19 @@ from sockmgr.service import Service
 
 
 def status_of(
-    listens: Iterable[Listen], listeners: Listeners, services: Mapping[str, Service]
+    listens: Iterable[Listen],
+    listeners: Listeners,
+    services: Mapping[str, Service],
+    *,
+    sizes: bool = True,
 ) -> Status:
-    """Tell what runs now."""
+    """Tell what runs now, with the `sizes` of workers or without."""
+    measure = _rss if sizes else _unmeasured
     now = asyncio.get_running_loop().time()
     return Status(
         manager=ManagerStatus(pid=os.getpid(), version=__version__),
         listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
-        services={name: _service(service, now) for name, service in services.items()},
+        services={name: _service(service, now, measure) for name, service in services.items()},
     )
 
 
@@ -46,17 +51,19 @@ def _listener(listener: Listener) -> ListenerStatus:
     )
 
 
-def _service(service: Service, now: float) -> ServiceStatus:
+def _service(service: Service, now: float, measure: Callable[[int], int]) -> ServiceStatus:
     fleet = service.fleet
     return ServiceStatus(
         generation=fleet.current.number if fleet.current else 0,
         state=_state(service),
         workers=tuple(
-            _worker(worker, service.running.get(worker.id), now) for worker in fleet.workers()
+            _worker(worker, service.running.get(worker.id), now, measure)
+            for worker in fleet.workers()
         ),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
         killed=service.killed,
         repairs=tuple(service.repairs),
+        wanted=service.wanted,
     )
 
 
@@ -72,13 +79,15 @@ def _state(service: Service) -> str:
     return "down" if serving.failures else "starting"
 
 
-def _worker(worker: Worker, running: Running | None, now: float) -> WorkerStatus:
+def _worker(
+    worker: Worker, running: Running | None, now: float, measure: Callable[[int], int]
+) -> WorkerStatus:
     return WorkerStatus(
         slot=worker.id.slot,
         generation=worker.id.generation,
         pid=running.pid if running else 0,
         state=worker.state,
-        rss=_rss(running.pid) if running else 0,
+        rss=measure(running.pid) if running else 0,
         age=round(now - running.started_at, 3) if running else 0.0,
     )
 
@@ -93,6 +102,11 @@ def _rss(pid: int) -> int:
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def _unmeasured(pid: int) -> int:
+    del pid
+    return 0
 
 
 def _rollout(trial: Generation, now: float) -> RolloutStatus:

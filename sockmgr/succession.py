@@ -18,6 +18,7 @@ from sockmgr.core.errors import SpawnError
 from sockmgr.estate import Estate
 from sockmgr.guard import Guard
 from sockmgr.handoff import LIFELINE, NOTIFY, Nobody, Store, Will
+from sockmgr.history import History
 from sockmgr.keeping import KEEPER, Keeping
 from sockmgr.kernel.cgroup import members, own_unit
 from sockmgr.kernel.notify import belongs
@@ -58,6 +59,7 @@ class Succession:
         self._notify = notify
         self._will = Will(store, self._memory, estate.names)
         self._proof = Proof(sink)
+        self._due: asyncio.Handle | None = None
 
     @property
     def pids(self) -> Collection[int]:
@@ -84,6 +86,15 @@ class Succession:
         elif not isinstance(self._store, Nobody):
             self._have_guard()
 
+    def keep_soon(self) -> None:
+        """Keep what there is now before anybody who is woken from now on does anything."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._keep)
+
+    def _keep(self) -> None:
+        self._changed()
+        self._due = None  # only now: what is told of the keeping itself waits for the next change
+
     def _on_keeper_gone(self) -> None:
         self._will.start_anew()
         self._changed()
@@ -108,9 +119,15 @@ class Succession:
         log.warning("guard ended", another_in=self._restarts.plan(self._have_guard_again))
         self._changed()
 
-    def update(self, config: Config, listeners: Listeners, services: Mapping[str, Service]) -> None:
+    def update(
+        self,
+        config: Config,
+        listeners: Listeners,
+        services: Mapping[str, Service],
+        history: History,
+    ) -> None:
         """Keep what there is now for the next manager."""
-        self._will.update(config, listeners, services, self._others)
+        self._will.update(config, listeners, services, self._others, history)
 
     async def prove(self) -> None:
         """Return when new code has read our state; raise ControlError if it cannot."""
@@ -137,6 +154,8 @@ class Succession:
 
     def end(self) -> None:
         """Leave nothing to anybody: all workers have ended."""
+        if self._due is not None:
+            self._due.cancel()
         self._restarts.cancel()
         if self._guard.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())

@@ -7,6 +7,7 @@ error, 3 no manager there, 4 timed out waiting (the operation goes on).
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 import click
@@ -18,12 +19,15 @@ from sockmgr.core.errors import ConfigError, SockmgrError
 FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 
 
+_ASKING = ("reload", "scale", "stop", "upgrade")
+
+
 class _Verbs(click.Group):
     """The verbs, each in a module of its name that is imported when it is called."""
 
     names = (
-        "run", "dev", "reload", "status", "scale", "logs", "stop", "upgrade", "check", "doctor",
-        "units", "schema", "completions", "init",
+        "run", "dev", "reload", "status", "events", "scale", "logs", "stop",
+        "upgrade", "check", "doctor", "units", "schema", "completions", "init",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,7 +38,7 @@ class _Verbs(click.Group):
         del ctx
         if cmd_name not in self.names:
             return None
-        command: click.Command = importlib.import_module(f"sockmgr.cli.{cmd_name}").command
+        command: click.Command = _module(cmd_name).command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -45,10 +49,14 @@ class _Verbs(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            asked = ctx.invoked_subcommand in ("reload", "scale", "stop", "upgrade")
+            asked = ctx.invoked_subcommand in _ASKING
             rest = ": what the manager was asked to do goes on" if asked else ""
             click.echo(f"interrupted{rest}", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"sockmgr.cli.{verb.replace('-', '_')}")
 
 
 def exit_code(error: SockmgrError) -> int:

@@ -17,6 +17,7 @@ from sockmgr.core.errors import ConfigError, SockmgrError
 
 if TYPE_CHECKING:
     from sockmgr.core.config import Config
+    from sockmgr.core.report import ServiceStatus
 
 DEFAULT_CONFIG = "sockmgr.toml"
 COMPLETION_TIMEOUT = 1.0  # a person waits, and the names in the config will do
@@ -114,17 +115,17 @@ def complete_service(
     """Return the services that a shell may complete: those that run, or those of the config."""
     given = context.params.get(parameter.name or "")
     before = given if isinstance(given, tuple) else ()  # of an argument that takes several
-    known = _running(context.params) or _configured(context.params)
+    known = list(_running(context.params)) or _configured(context.params)
     return [name for name in known if name.startswith(incomplete) and name not in before]
 
 
-def _running(params: Mapping[str, Any]) -> list[str]:
+def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:
     config, control = params.get("config"), params.get("control")
     where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)
     try:
-        return list(where.client().status().services)
+        return where.client().status(sizes=False).services
     except SockmgrError:  # nobody can be told anything while a line is being completed
-        return []
+        return {}
 
 
 def _configured(params: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The records of a manager as entries of systemd's journal: names, ids, fields, bytes. Pure.
+"""The records of a manager as events, and as entries of systemd's journal. Pure.
 
 A record has a constant message, and that is what names its kind. contrib/systemd/sockmgr.catalog
 explains the kinds in MESSAGE_IDS, for `journalctl -x`.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+from sockmgr.core.report import Event
 
 IDENTIFIER = "sockmgr"  # of the manager's own records; a worker's is its name
 LONGEST_VALUE = 16 * 1024  # characters: an entry must fit into one datagram
@@ -65,8 +67,12 @@ MESSAGE_IDS: Mapping[str, str] = {
     "control request failed": "a13bcbc4fedc4548ba047aedaa0c50a4",
     "notify datagrams ignored": "01146a7b3ec24d66997a30d7c64dc468",
 }
+# The fields that tell why, or how: no record has two of them.
+WHY = ("why", "reason", "how", "because", "error", "found", "where")
+LONGEST_FIELD = 500  # characters of one field of an event
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
+_NAMED = ("message", "service", "generation", "worker")  # they have places of their own
 # A command that is run for a worker is called as it is, and something more.
 _WORKER = re.compile(r"(?P<worker>(?P<service>\S+)@(?P<generation>\d+)\.\d+)(?: .*)?")
 
@@ -88,6 +94,48 @@ def service_of(worker: str) -> str:
 def subject(fields: Mapping[str, object]) -> str:
     """Return the service that a record with these fields is about, or nothing."""
     return str(fields.get("service") or service_of(_worker_of(fields)))
+
+
+def recorded(told: Mapping[str, object], level: str, time: float, id: int) -> Event:
+    """Return the event that a record tells of: its constant `message` and its fields."""
+    message = str(told["message"])
+    about = _about_worker(_worker_of(told))
+    words = {name: _word(value) for name, value in told.items() if name not in _NAMED}
+    why = next((name for name in WHY if name in words), "")
+    generation = str(told.get("generation") or about.get("SOCKMGR_GENERATION", 0))
+    return Event(
+        id=id,
+        time=time,
+        level=level,
+        event=event(message),
+        service=subject(told),
+        generation=int(generation),
+        worker=about.get("SOCKMGR_WORKER", ""),
+        what=message,
+        why=words.pop(why, ""),
+        fields=words,
+    )
+
+
+def _word(value: object) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST_FIELD else f"{text[: LONGEST_FIELD - 1]}\u2026"
+
+
+def line_about(event: Event) -> str:
+    """Return an event as one line for a person, without its time."""
+    where = event.worker or event.service
+    if event.generation and not event.worker:
+        where += f"@{event.generation}"
+    rest = [f"{name}={value}" for name, value in event.fields.items()]
+    told = f"{event.what}: {event.why}" if event.why else event.what
+    return printable(" ".join([where or "-", told, *rest]))
+
+
+def printable(text: str) -> str:
+    """Return `text` as one line that no terminal takes for anything but text."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in words)
 
 
 # --- Entries -------------------------------------------------------------------------------------

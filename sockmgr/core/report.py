@@ -55,8 +55,9 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One service: the generation that serves, all workers, and the rollout if there is one.
 
-    Since this manager started: `killed` workers had served and did not end by themselves, and
-    `repairs` are the last things that were done to its listeners and had to be mended.
+    `wanted` is the number of workers that it is to have. Since this manager started: `killed`
+    workers had served and did not end by themselves, and `repairs` are the last things that were
+    done to its listeners and had to be mended.
     """
 
     generation: int
@@ -65,6 +66,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutStatus | None = None
     killed: int = 0
     repairs: tuple[str, ...] = ()
+    wanted: int = 0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,27 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     event: str
     message: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, as one record of the manager tells it.
+
+    `id` is in microseconds since 1970 and higher than that of each event before, in whichever
+    manager of this name; `time` is in seconds since 1970. `what` is constant for its kind, which
+    `event` names; `service` and `worker` are "" and `generation` is 0 if it is about none. `fields`
+    is what else the record says.
+    """
+
+    id: int
+    time: float
+    level: str
+    event: str
+    service: str
+    generation: int
+    worker: str
+    what: str
+    why: str
+    fields: dict[str, str]
 
 
 class JournalPlace(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
+from sockmgr.core.report import Event
 
 VERSION = 2
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
@@ -106,12 +107,17 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One manager. Instants are of CLOCK_MONOTONIC, so they mean nothing in another boot."""
+    """One manager. Instants are of CLOCK_MONOTONIC, so they mean nothing in another boot.
+
+    `events` are all that have a higher id than `events_since`.
+    """
 
     boot_id: str
     config: Config
     listeners: tuple[ListenerSnapshot, ...]
     services: tuple[ServiceSnapshot, ...]
+    events: tuple[Event, ...] = ()
+    events_since: int = 0
 
 
 # --- Bytes ---------------------------------------------------------------------------------------

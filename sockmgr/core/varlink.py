@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from sockmgr.core.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
-from sockmgr.core.report import JournalPlace, LogLine, Plan, Progress, Status, Verdict
+from sockmgr.core.report import Event, JournalPlace, LogLine, Plan, Progress, Status, Verdict
 
 INTERFACE = "io.sockmgr.Manager"
 SERVICE = "org.varlink.service"
@@ -55,7 +55,9 @@ class GetInterfaceDescription(
 
 
 class AskStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What runs."""
+    """What runs; `sizes` false: without the memory of workers, which takes longest."""
+
+    sizes: bool | None = None
 
 
 class AskReload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,13 +94,21 @@ class AskLogs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     lines: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class AskEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `last` events, all or of one service, or those `after` an id; with `more` what comes."""
+
+    service: str | None = None
+    after: int | None = None
+    last: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replace the manager's own code."""
 
 
 Ask = (
     GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
-    | AskUpgrade | AskLogs
+    | AskUpgrade | AskLogs | AskEvents
 )  # fmt: skip
 
 METHODS: dict[str, type[Ask]] = {
@@ -111,6 +121,7 @@ METHODS: dict[str, type[Ask]] = {
     f"{INTERFACE}.Plan": AskPlan,
     f"{INTERFACE}.Upgrade": AskUpgrade,
     f"{INTERFACE}.Logs": AskLogs,
+    f"{INTERFACE}.Events": AskEvents,
 }
 METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
 
@@ -163,8 +174,31 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     missed: int | None = None
     journal: JournalPlace | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything new in it."""
+        return bool(self.lines or self.missed)
 
-Answer = Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Events: `missed` tells whether others, before these, are gone.
+
+    `newest` is the id to go on after.
+    """
+
+    events: tuple[Event, ...]
+    missed: bool
+    newest: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything new in it."""
+        return bool(self.events or self.missed)
+
+
+Answer = (
+    Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged | Happened
+)  # fmt: skip
 
 # --- Errors --------------------------------------------------------------------------------------
 

@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 
 from sockmgr.core.events import (
+    LONGEST_FIELD,
     LONGEST_VALUE,
     MESSAGE_IDS,
+    WHY,
     encode,
     entry,
     event,
+    line_about,
     line_of,
+    printable,
+    recorded,
     service_of,
     subject,
 )
+from sockmgr.core.report import Event
 from tests.kernel.entries import decode
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +146,50 @@ def test_what_is_no_worker_has_no_service() -> None:
     ]  # fmt: skip
     assert subject({"service": "web"}) == subject({"left_by": "web@7.2"}) == "web"
     assert subject({"pid": 7}) == ""
+
+
+# --- Events --------------------------------------------------------------------------------------
+
+
+def test_an_event_says_of_whom_it_is_what_happened_and_why() -> None:
+    told = {"message": "worker ended", "worker": "web@7.2", "pid": 812, "how": "clean", "a": 0.25}
+    assert recorded(told, "info", 1.5, 3) == Event(
+        id=3, time=1.5, level="info", event="worker-ended", service="web", generation=7,
+        worker="web@7.2", what="worker ended", why="clean", fields={"pid": "812", "a": "0.25"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (
+            {"message": "worker ended", "worker": "web@7.2", "how": "clean", "pid": 8},
+            "web@7.2 worker ended: clean pid=8",
+        ),
+        (
+            {"message": "aborted", "service": "web", "generation": 7, "reason": "it\nfell"},
+            "web@7 aborted: it fell",
+        ),
+        ({"message": "stopped", "service": "web"}, "web stopped"),
+        ({"message": "stopping", "now": False}, "- stopping now=False"),
+    ],
+)
+def test_an_event_is_one_line_for_a_person(told: dict[str, object], line: str) -> None:
+    assert line_about(recorded(told, "info", 0.0, 1)) == line
+
+
+def test_no_record_has_two_fields_that_tell_why() -> None:
+    for message, fields in records():
+        assert len(fields & set(WHY)) <= 1, message
+
+
+def test_an_event_is_bounded_whatever_is_told() -> None:
+    found = recorded({"message": "aborted", "reason": "x" * 10**6}, "error", 0.0, 1)
+    assert len(found.why) == LONGEST_FIELD
+
+
+def test_what_is_printed_has_no_sequence_that_a_terminal_obeys() -> None:
+    assert printable("a\x1b[2Jb\n c\x9b\u20ac") == "a\\x1b[2Jb c\\x9b\u20ac"
 
 
 # --- Bytes ---------------------------------------------------------------------------------------

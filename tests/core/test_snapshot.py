@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from sockmgr.core import snapshot
 from sockmgr.core.config import Config, parse
+from sockmgr.core.events import recorded
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
 from sockmgr.core.snapshot import (
@@ -42,6 +43,8 @@ def a_snapshot(config: Config = CONFIG, fleet: Fleet | None = None) -> Snapshot:
         config=config,
         listeners=(ListenerSnapshot(listen=listen, inodes=(7, 8), order=(1, 0), fed=((1, 2),)),),
         services=(record("web", fleet, processes),) if fleet else (),
+        events=(recorded({"message": "stopping", "why": "\udcff"}, "info", 1.5, 7),),
+        events_since=6,
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from sockmgr.control import ControlServer
 from sockmgr.core.errors import ConfigError
@@ -27,6 +30,7 @@ from sockmgr.core.report import (
     Verdict,
     WorkerStatus,
 )
+from sockmgr.history import History, HistoryFollower
 from sockmgr.peer import Limits
 from sockmgr.ring import Follower, Ring
 
@@ -93,6 +97,25 @@ A_PLAN = Plan(
 )  # fmt: skip
 
 
+def _at_once(what: Callable[[], None]) -> None:
+    what()
+
+
+def without_sizes(status: Status) -> Status:
+    services = {
+        name: replace(one, workers=tuple(replace(worker, rss=0) for worker in one.workers))
+        for name, one in status.services.items()
+    }
+    return replace(status, services=services)
+
+
+def happen(history: History, message: str, **fields: object) -> None:
+    """Have a history take a record of the manager."""
+    record = logging.LogRecord("sockmgr", logging.INFO, "", 0, message, (), None)
+    record.told = {"message": message, **fields}
+    history.emit(record)
+
+
 class FakeManager:
     """Answers at once, unless its gates are closed."""
 
@@ -112,10 +135,13 @@ class FakeManager:
         self.workers = 4
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
+        self.history = History(limit=100)
+        self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
 
-    def status(self) -> Status:
+    def status(self, *, sizes: bool = True) -> Status:
         self._fail()
-        return a_status(self.workers)
+        status = a_status(self.workers)
+        return status if sizes else without_sizes(status)
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
@@ -149,6 +175,19 @@ class FakeManager:
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         self._fail()
         return self.place or Follower(self.ring, service, lines)
+
+    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+        self._fail()
+        return self.history.follow(service, after, last)
+
+    def happen(self, *hows: str, service: str = "web") -> None:
+        """Have workers of `service` end, in these ways."""
+        for how in hows:
+            self.record("worker ended", worker=f"{service}@8.1", how=how, pid=8001)
+
+    def record(self, message: str, **fields: object) -> None:
+        """Have anything happen."""
+        self.soon(lambda: happen(self.history, message, **fields))
 
     def tell(self, *messages: str, service: str = "web") -> None:
         """Have a worker of `service` print these lines."""
@@ -193,7 +232,9 @@ def serving(path: Path, **knobs: object) -> Iterator[FakeManager]:
         for name, value in knobs.items():
             setattr(manager, name, value)
         async with served(path, manager):
-            found.append((asyncio.get_running_loop(), stop, manager))
+            loop = asyncio.get_running_loop()
+            manager.soon = loop.call_soon_threadsafe
+            found.append((loop, stop, manager))
             ready.set()
             await stop.wait()
             manager.gate.set()

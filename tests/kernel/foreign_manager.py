@@ -60,6 +60,7 @@ class Service:
     rollout: Rollout | None
     killed: int
     repairs: list[str]
+    wanted: int
 
 
 class Status(TypedDict):
@@ -85,7 +86,7 @@ class Plan(TypedDict):
 
 class ManagerInterface(asyncvarlink.VarlinkInterface, name="io.sockmgr.Manager"):
     @asyncvarlink.varlinkmethod
-    def Status(self) -> Status:
+    def Status(self, *, sizes: bool | None = None) -> Status:
         raise NotImplementedError
 
     @asyncvarlink.varlinkmethod(return_parameter="workers")

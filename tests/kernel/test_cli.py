@@ -129,7 +129,7 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
     assert list(found["manager"]) == ["pid", "version"]
     assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover"]
     web, job = found["services"]["web"], found["services"]["job"]
-    assert list(web) == ["generation", "state", "workers", "rollout", "killed", "repairs"]
+    assert list(web) == ["generation", "state", "workers", "rollout", "killed", "repairs", "wanted"]
     assert list(web["workers"][0]) == ["slot", "generation", "pid", "state", "rss", "age"]
     assert web["rollout"] is None
     assert list(job["rollout"]) == ["generation", "phase", "ready", "wanted", "deadline"]

@@ -1,0 +1,81 @@
+"""`sockmgr events`: what happens, from manager to manager."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from sockmgr.cli import target
+from sockmgr.client import Client, LostError, NoManagerError, StillWaitingError
+from sockmgr.core.events import line_about
+from sockmgr.core.report import Event
+from sockmgr.core.varlink import Happened
+
+LOOK_AGAIN = 0.2  # seconds: a socket that is not there, or refuses, has nothing to wait on
+
+
+@click.command("events")
+@click.argument("service", default="", shell_complete=target.complete_service)
+@click.option(
+    "-n", "--last", type=click.IntRange(0), default=20, help="How many to begin with; 20."
+)
+@click.option("--no-follow", is_flag=True, help="Do not wait for what happens next.")
+@target.options
+def command(where: target.Target, service: str, last: int, no_follow: bool) -> None:
+    """Show what happened last and what happens, to one SERVICE or all: one line an event.
+
+    When the manager is upgraded, restarted or killed it goes on with the next one, and shows each
+    event once. Events that nobody can tell any more are reported on stderr.
+    """
+    client = where.client()
+    if no_follow:
+        answers = iter([client.events(service, last=last)])
+    else:
+        answers = _follow(client, service, last, patience=where.timeout)
+    for answer in answers:
+        if answer.missed:
+            target.narrate("events were missed: the manager does not have them any more")
+        for event in answer.events:
+            click.echo(msgspec.json.encode(event) if where.as_json else _shown(event))
+
+
+def _follow(
+    client: Client, service: str, last: int, *, patience: float | None
+) -> Iterator[Happened]:
+    """Yield what each manager tells, one after the other."""
+    replies, after = client.follow_events(service, last=last), 0
+    while True:
+        try:
+            for answer in replies:
+                after = answer.newest
+                yield answer
+        except LostError:  # it was killed
+            pass
+        target.narrate("the manager has left; waiting for the next one")
+        replies = _next_manager(client, service, after, patience=patience)
+        target.narrate("the next manager answers")
+
+
+def _next_manager(
+    client: Client, service: str, after: int, *, patience: float | None
+) -> Iterator[Happened]:
+    """Wait for a manager, if need be without an end; return what it tells."""
+    deadline = math.inf if patience is None else time.monotonic() + patience
+    while True:
+        replies = client.follow_events(service, after=after)
+        try:
+            return itertools.chain([next(replies)], replies)
+        except (NoManagerError, LostError, StillWaitingError):
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(LOOK_AGAIN)
+
+
+def _shown(event: Event) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+    return f"{when} {event.level[0].upper()} {line_about(event)}"
