@@ -65,6 +65,13 @@ class Client:
         with self._operate() as line:
             return line.converse(ask, varlink.Scaled).workers
 
+    def restart_worker(self, worker: str) -> str:
+        """Replace one worker (`web@7.2`); return its successor's name when that is done."""
+        with self._operate() as line:
+            return line.converse(
+                varlink.AskRestartWorker(worker=worker), varlink.Restarted
+            ).successor
+
     def upgrade(self) -> str:
         """Have the manager replace its code; return which version it had. Connect again then."""
         with self._operate() as line:

@@ -61,6 +61,9 @@ class Handler(Protocol):
     async def upgrade(self) -> None:
         """Prove new code of the manager; it takes over when the client has its answer."""
 
+    async def restart_worker(self, worker: str) -> str:
+        """Replace this worker (`web@7.2`); return the name of its successor when that is done."""
+
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
 
@@ -241,7 +244,7 @@ class ControlServer:
     ) -> asyncio.Task[varlink.Answer]:
         # What is asked by clients that hung up goes on, so the number of clients is no limit.
         # Half of the room is kept for the rest: a stop is not refused because reloads wait.
-        waits = isinstance(ask, varlink.AskReload | varlink.AskScale)
+        waits = isinstance(ask, varlink.AskReload | varlink.AskScale | varlink.AskRestartWorker)
         room = self._limits.operations // (2 if waits else 1)
         if len(self._operations) >= room:
             raise _too_many("requests", room)
@@ -271,6 +274,8 @@ class ControlServer:
             case varlink.AskUpgrade():
                 await self._handler.upgrade()
                 return varlink.Upgrading(version=__version__)
+            case varlink.AskRestartWorker(worker=worker):
+                return varlink.Restarted(successor=await self._handler.restart_worker(worker))
             case _:
                 return self._tell(ask)
 

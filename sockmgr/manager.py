@@ -391,6 +391,18 @@ class Manager:
         await found.scale(wanted)
         return wanted
 
+    async def restart_worker(self, worker: str) -> str:
+        """Replace this worker (`web@7.2`); return the name of its successor when that is done."""
+        self._refuse_if_stopping()
+        service, _, place = worker.rpartition("@")
+        if not service:
+            raise ControlError(
+                f"{worker} is no worker",
+                means="nothing was changed",
+                do="name it as `sockmgr status` does: SERVICE@GENERATION.SLOT",
+            )
+        return await self._find(service).restart_worker(place)
+
     async def scale_all(self, more: int) -> None:
         """Want so many more workers of each service."""
         for name in list(self._services):

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from sockmgr.core.errors import ControlError, ListenError, SpawnError
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.generation import Worker
+from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -165,6 +165,37 @@ class Service:
                 means="it goes on trying",
                 do="the manager's log says why they fail to start",
             ) from None
+
+    async def restart_worker(self, place: str) -> str:
+        """Replace the worker at `place` (`7.2`); return its successor's name when that is done."""
+        worker, current = self._replaceable(place)
+        before = [id(each) for each in current.workers.values()]
+        self._facts.put_nowait(Recycle(worker=worker.id, why="its restart was asked for"))
+        patience = 2 * current.spec.ready_timeout
+        try:
+            async with asyncio.timeout(patience):
+                await self._until(lambda: not worker.active and current.full)
+        except TimeoutError:
+            raise ControlError(
+                f"there is no successor of {self.name}@{place} after {patience:g} s",
+                means="it goes on serving, and is replaced as soon as there is one",
+                do="the manager's log says why the successor fails to start",
+            ) from None
+        fresh = [each for each in current.members if id(each) not in before]
+        return self._name(fresh[-1].id) if fresh else ""
+
+    def _replaceable(self, place: str) -> tuple[Worker, Generation]:
+        worker = next((each for each in self.fleet.workers() if str(each.id) == place), None)
+        current = self.fleet.current
+        if worker and worker.active and current and worker.id.generation == current.number:
+            return worker, current
+        what = f"is {worker.state} in a generation that comes or goes" if worker else "is not there"
+        serving = [self._name(each.id) for each in current.members] if current else []
+        raise ControlError(
+            f"{self.name}@{place} {what}",
+            means="nothing was changed",
+            do=f"those that can be replaced are: {', '.join(serving) or 'none'}",
+        )
 
     def serving(self) -> asyncio.Future[None]:
         """Return what is done once all wanted workers are ready."""

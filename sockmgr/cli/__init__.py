@@ -19,14 +19,14 @@ from sockmgr.core.errors import ConfigError, SockmgrError
 FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 
 
-_ASKING = ("reload", "scale", "stop", "upgrade")
+_ASKING = ("reload", "scale", "restart-worker", "stop", "upgrade")
 
 
 class _Verbs(click.Group):
     """The verbs, each in a module of its name that is imported when it is called."""
 
     names = (
-        "run", "dev", "reload", "status", "events", "scale", "logs", "stop",
+        "run", "dev", "reload", "status", "events", "scale", "restart-worker", "logs", "stop",
         "upgrade", "check", "doctor", "units", "schema", "completions", "init",
     )  # fmt: skip
 

@@ -119,6 +119,23 @@ def complete_service(
     return [name for name in known if name.startswith(incomplete) and name not in before]
 
 
+def complete_worker(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the workers that a shell may complete: those of the generations that serve."""
+    del parameter
+    return [name for name in _serving(context.params) if name.startswith(incomplete)]
+
+
+def _serving(params: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}@{worker.generation}.{worker.slot}"
+        for name, service in _running(params).items()
+        for worker in service.workers
+        if worker.generation == service.generation
+    ]
+
+
 def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:
     config, control = params.get("config"), params.get("control")
     where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)

@@ -102,13 +102,19 @@ class AskEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     last: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class AskRestartWorker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace one worker (`web@7.2`) by another of its generation."""
+
+    worker: str
+
+
 class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replace the manager's own code."""
 
 
 Ask = (
     GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
-    | AskUpgrade | AskLogs | AskEvents
+    | AskUpgrade | AskLogs | AskEvents | AskRestartWorker
 )  # fmt: skip
 
 METHODS: dict[str, type[Ask]] = {
@@ -122,6 +128,7 @@ METHODS: dict[str, type[Ask]] = {
     f"{INTERFACE}.Upgrade": AskUpgrade,
     f"{INTERFACE}.Logs": AskLogs,
     f"{INTERFACE}.Events": AskEvents,
+    f"{INTERFACE}.RestartWorker": AskRestartWorker,
 }
 METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
 
@@ -196,8 +203,15 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.events or self.missed)
 
 
+class Restarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to RestartWorker, when it is replaced: by whom, "" if nobody was needed."""
+
+    successor: str
+
+
 Answer = (
     Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged | Happened
+    | Restarted
 )  # fmt: skip
 
 # --- Errors --------------------------------------------------------------------------------------

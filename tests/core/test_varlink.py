@@ -59,6 +59,7 @@ REPLIES: dict[type[msgspec.Struct], type[msgspec.Struct]] = {
     varlink.AskUpgrade: varlink.Upgrading,
     varlink.AskLogs: varlink.Logged,
     varlink.AskEvents: varlink.Happened,
+    varlink.AskRestartWorker: varlink.Restarted,
     varlink.GetInfo: varlink.Info,
     varlink.GetInterfaceDescription: varlink.Description,
 }

@@ -136,6 +136,7 @@ class FakeManager:
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
         self.history = History(limit=100)
+        self.restarted: list[str] = []
         self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
 
     def status(self, *, sizes: bool = True) -> Status:
@@ -175,6 +176,13 @@ class FakeManager:
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         self._fail()
         return self.place or Follower(self.ring, service, lines)
+
+    async def restart_worker(self, worker: str) -> str:
+        self.restarted.append(worker)
+        self.began.release()
+        await self.gate.wait()
+        self._fail()
+        return "web@8.9"
 
     def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
         self._fail()

@@ -153,3 +153,16 @@ def test_the_status_leaves_out_what_takes_long_if_that_is_not_wanted(path: Path)
             await client.close()
 
     run(scenario)
+
+
+def test_a_worker_is_restarted_by_name_and_the_answer_names_its_successor(path: Path) -> None:
+    async def scenario() -> None:
+        manager = FakeManager()
+        async with served(path, manager):
+            client = await Raw.connect(path)
+            reply = await client.ask(f"{MANAGER}.RestartWorker", {"worker": "web@8.1"})
+            assert reply["parameters"] == {"successor": "web@8.9"}
+            assert manager.restarted == ["web@8.1"]
+            await client.close()
+
+    run(scenario)
