@@ -7,6 +7,7 @@ import msgspec
 
 from sockmgr.cli import target
 from sockmgr.cli.table import show
+from sockmgr.core.figures import age, size
 from sockmgr.core.report import ServiceStatus, Status, WorkerStatus
 
 
@@ -58,24 +59,4 @@ def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:
 
 def _worker(service: str, worker: WorkerStatus) -> tuple[str, ...]:
     name = f"{service}@{worker.generation}.{worker.slot}"
-    return name, str(worker.pid), worker.state, _size(worker.rss), _age(worker.age)
-
-
-def _size(count: int) -> str:
-    amount = float(count)
-    for unit in ("B", "K", "M"):
-        if amount < 1024:
-            return f"{amount:.0f}{unit}"
-        amount /= 1024
-    return f"{amount:.1f}G"
-
-
-def _age(seconds: float) -> str:
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 1:
-        return f"{seconds:.0f}s"
-    if hours < 1:
-        return f"{int(minutes)}m{int(seconds % 60):02}s"
-    if days < 1:
-        return f"{int(hours)}h{int(minutes % 60):02}m"
-    return f"{int(days)}d{int(hours % 24)}h"
+    return name, str(worker.pid), worker.state, size(worker.rss), age(worker.age)

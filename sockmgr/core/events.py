@@ -119,7 +119,7 @@ def recorded(told: Mapping[str, object], level: str, time: float, id: int) -> Ev
 
 def _word(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= LONGEST_FIELD else f"{text[: LONGEST_FIELD - 1]}\u2026"
+    return text if len(text) <= LONGEST_FIELD else f"{text[: LONGEST_FIELD - 3]}..."
 
 
 def line_about(event: Event) -> str:

@@ -24,7 +24,6 @@ from sockmgr.core.report import Progress, Verdict
 from sockmgr.dev import bytecode, defaults
 from sockmgr.dev.banner import KEYS
 from sockmgr.dev.failure import Failure, read
-from sockmgr.dev.keys import Keys
 from sockmgr.dev.lifeline import Lifeline
 from sockmgr.dev.narrator import Narrator
 from sockmgr.dev.pace import GiveUp, Look, Pace, Reload
@@ -33,6 +32,7 @@ from sockmgr.dev.project import Project
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.screen import DIM, Screen
 from sockmgr.dev.watch import Watcher
+from sockmgr.keys import Keys
 from sockmgr.presets import recognise
 from sockmgr.service import Service
 

@@ -54,7 +54,9 @@ def a_status(workers: int = 4) -> Status:
             )
         },
         services={
-            "web": ServiceStatus(generation=8, state="serving", workers=tuple(fleet)),
+            "web": ServiceStatus(
+                generation=8, state="serving", workers=tuple(fleet), wanted=workers
+            ),
             "job": ServiceStatus(generation=8, state="rolling", workers=(), rollout=trial),
         },
     )

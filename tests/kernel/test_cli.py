@@ -20,6 +20,17 @@ from tests.kernel.fake_manager import ABORTED, FakeManager, a_verdict, progress,
 __all__ = ["manager", "path"]  # fixtures
 
 
+# --- restart-worker ------------------------------------------------------------------------------
+
+
+def test_restart_worker_tells_who_is_the_successor(manager: FakeManager) -> None:
+    result = sockmgr("restart-worker", "web@8.1")
+    assert (result.exit_code, result.stdout) == (0, "web@8.1 is replaced by web@8.9\n")
+    found = json.loads(sockmgr("restart-worker", "web@8.2", "--json").stdout)
+    assert found == {"worker": "web@8.2", "successor": "web@8.9"}
+    assert manager.restarted == ["web@8.1", "web@8.2"]
+
+
 # --- reload --------------------------------------------------------------------------------------
 
 

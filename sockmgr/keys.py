@@ -31,19 +31,30 @@ class Keys:
         """Give the terminal back as it was."""
         self._loop.remove_signal_handler(signal.SIGCONT)
         self._leave()
-        if self._in_foreground():
+        if self.in_foreground:
             self._set(self._saved)
 
-    # Private
-
-    def _in_foreground(self) -> bool:
+    @property
+    def in_foreground(self) -> bool:
+        """Whether what is typed is for us."""
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:  # hung up, or not our terminal
             return False
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the terminal is gone."""
+        try:
+            termios.tcgetattr(self._fd)
+        except termios.error:
+            return True
+        return False
+
+    # Private
+
     def _take_or_leave(self) -> None:
-        if not self._in_foreground():
+        if not self.in_foreground:
             self._leave()
             return
         settings = termios.tcgetattr(self._fd)
@@ -66,7 +77,7 @@ class Keys:
             self._leave()
 
     def _on_readable(self) -> None:
-        if not self._in_foreground() and not self._hung_up():
+        if not self.in_foreground and not self.hung_up:
             self._leave()  # what is typed now is for the shell
             return
         try:
@@ -78,10 +89,3 @@ class Keys:
             self._lost()
         for key in typed.decode(errors="ignore"):
             self._pressed(key)
-
-    def _hung_up(self) -> bool:
-        try:
-            termios.tcgetattr(self._fd)
-        except termios.error:
-            return True
-        return False

@@ -1,0 +1,25 @@
+"""Sizes and durations as a person reads them at a glance."""
+
+from __future__ import annotations
+
+
+def size(count: int) -> str:
+    """Return a number of bytes: `48M`."""
+    amount = float(count)
+    for unit in ("B", "K", "M"):
+        if amount < 1024:
+            return f"{amount:.0f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}G"
+
+
+def age(seconds: float) -> str:
+    """Return a duration by its two greatest units: `3m20s`."""
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 1:
+        return f"{seconds:.0f}s"
+    if hours < 1:
+        return f"{int(minutes)}m{int(seconds % 60):02}s"
+    if days < 1:
+        return f"{int(hours)}h{int(minutes % 60):02}m"
+    return f"{int(days)}d{int(hours % 24)}h"

@@ -1,0 +1,249 @@
+"""A view as lines for a terminal of any size. Pure: the same view and size, the same lines.
+
+What is narrow loses columns, what is low loses rows; no line is ever longer than the terminal.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich.text import Text
+
+from sockmgr.core.events import line_about, printable
+from sockmgr.core.figures import age, size
+from sockmgr.core.report import Event, ListenerStatus, RolloutStatus, ServiceStatus, WorkerStatus
+from sockmgr.top.view import Place, Usage, View, in_order, name_of
+
+T = TypeVar("T")
+
+STATES = {
+    "serving": "green", "ready": "green", "degraded": "yellow", "draining": "yellow",
+    "starting": "cyan", "down": "bold red", "killed": "red",
+}  # fmt: skip
+LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
+HEAD, CHOSEN, TROUBLE = "bold", "reverse", "bold red"
+KEYS = (
+    "up/down choose  r reload  + - scale  w restart worker  q quit",
+    "r reload  + - scale  w worker  q quit",
+    "r + - w q",
+)
+_STATE = "STATE"
+_QUEUE = 11  # as wide as 65535/65535
+_SAID = 3  # lines that what was said may take
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    width: int
+    cell: Callable[[WorkerStatus, Usage], str]
+
+
+# In the order in which they stand, and that in which a narrow terminal does without them.
+_COLUMNS = (
+    _Column("PID", 7, lambda worker, _: str(worker.pid)),
+    _Column(_STATE, 8, lambda worker, _: worker.state),
+    _Column("AGE", 6, lambda worker, _: age(worker.age)),
+    _Column("CPU%", 5, lambda _, usage: _or_dash(usage.cpu, "{:.1f}".format)),
+    _Column("RSS", 5, lambda _, usage: _or_dash(usage.rss, size)),
+    _Column("PSS", 5, lambda _, usage: _or_dash(usage.pss, size)),
+    _Column("CONN", 5, lambda _, usage: _or_dash(usage.connections, str)),
+)
+_DISPENSABLE = ("PSS", "PID", "RSS", "CONN", "CPU%", "AGE")
+_NAME = 12  # the least that is left for the names of workers
+
+
+def frame(view: View, width: int, height: int | None = None) -> list[Text]:
+    """Return the lines of a screen, exactly `height` of them if that is given."""
+    listeners = _listeners(view, width)
+    tree, chosen = _tree(view, width)
+    events = [_event(event) for event in view.events]
+    if height is None:
+        lines = [*listeners, *tree, _head("EVENTS"), *events]
+        return [_crop(line, width) for line in (_first(view, width), *lines)]
+    last = _last(view, width)
+    room = max(0, height - 1 - len(last))
+    kept = min(len(listeners), max(2, room // 4))
+    least = min(len(events) + 1, room // 4)
+    shown = _around(tree, max(2, room - kept - least), chosen)
+    lines = [*listeners[:kept], *shown]
+    if events and (left := room - len(lines)) > 1:
+        lines += [_head("EVENTS"), *events[-(left - 1) :]]
+    lines += [Text() for _ in range(room - len(lines))]
+    if view.trouble:  # what is shown is old
+        for line in lines:
+            line.stylize("dim")
+    whole = [_first(view, width), *lines[:room], *last]
+    return [_crop(line, width) for line in whole[:height]]
+
+
+# --- Parts ---------------------------------------------------------------------------------------
+
+
+def _first(view: View, width: int) -> Text:
+    manager, usage = view.status.manager, view.manager
+    cpu = _or_dash(usage.cpu, "{:.1f}%".format)
+    rss = _or_dash(usage.rss, size)
+    if view.trouble:
+        return Text(printable(view.trouble), TROUBLE)
+    start = f"{view.name}  pid {manager.pid}"
+    told = (f"{start}  sockmgr {manager.version}  cpu {cpu}  rss {rss}", start)
+    text = next((each for each in told if len(each) + 10 <= width), start)
+    return Text(f"{text}{view.clock:>{max(0, width - len(text))}}", HEAD)
+
+
+def _listeners(view: View, width: int) -> list[Text]:
+    names = [printable(name) for name in view.status.listeners]
+    name = min(max(map(len, [*names, "LISTENER"])), max(8, width // 4))
+    cutover = 8 if width >= 60 else 0
+    address = width - name - _QUEUE - cutover - 3
+    head = " ".join([_left("LISTENER", name), _left("ADDRESS", address), _right("QUEUE", _QUEUE)])
+    lines = [_head(f"{head} {_left('CUT-OVER', cutover)}")]
+    for told, one in zip(names, view.status.listeners.values(), strict=True):
+        line = Text(f"{_left(told, name)} {_left(one.address, address)} ")
+        line.append(_right(f"{one.queue}/{one.backlog}", _QUEUE), _queue_style(one))
+        line.append(f" {_left(one.cutover, cutover)}")
+        lines.append(line)
+    return lines
+
+
+def _queue_style(listener: ListenerStatus) -> str:
+    if 2 * listener.queue > listener.backlog:
+        return "bold red"
+    return "yellow" if listener.queue else ""
+
+
+def _tree(view: View, width: int) -> tuple[list[Text], int]:
+    """Return services and workers, a heading before them, and the place of what is chosen."""
+    columns, name = _fitting(width)
+    titles = [_padded(each, each.title) for each in columns]
+    lines, chosen = [_head(" ".join([_left("SERVICE", name), *titles]))], 1
+
+    def add(line: Text, place: Place) -> None:
+        nonlocal chosen
+        if place == view.chosen:
+            line.pad_right(max(0, width - line.cell_len))
+            line.stylize(CHOSEN)
+            chosen = len(lines)
+        lines.append(line)
+
+    for service, told in view.status.services.items():
+        add(_service(service, told, width), Place(service=service))
+        if told.rollout:
+            lines.append(_rollout(told.rollout, width))
+        for worker in in_order(told):
+            which = name_of(service, worker)
+            usage = view.usage.get(which, Usage())
+            add(_worker(which, worker, usage, columns, name), Place(service=service, worker=which))
+    return lines, chosen
+
+
+def _service(name: str, service: ServiceStatus, width: int) -> Text:
+    ready = sum(
+        worker.state == "ready" and worker.generation == service.generation
+        for worker in service.workers
+    )
+    wanted = f"/{service.wanted}" if service.wanted else ""
+    line = Text(_short(printable(name), max(8, width - 32)), "bold")
+    line.append(f"  {service.state}", STATES.get(service.state, ""))
+    line.append(f"  generation {service.generation}  {ready}{wanted} ready", "not bold")
+    return line
+
+
+def _rollout(rollout: RolloutStatus, width: int) -> Text:
+    done = round(10 * rollout.ready / max(1, rollout.wanted))
+    bar = f"[{'#' * done}{'-' * (10 - done)}]"
+    ready = f"{rollout.ready}/{rollout.wanted}"
+    left = f"{rollout.deadline:.0f} s"
+    end = f"commits in {left}" if rollout.phase == "probation" else f"gives up in {left}"
+    told = (
+        f"  generation {rollout.generation} {rollout.phase} {bar} {ready} ready, {end}",
+        f"  {rollout.generation} {rollout.phase} {ready}, {end}",
+        f"  {rollout.generation} {rollout.phase} {ready}, {left}",
+    )
+    return Text(next((each for each in told if len(each) <= width), told[-1]), "cyan")
+
+
+def _fitting(width: int) -> tuple[list[_Column], int]:
+    """Return the columns for which there is room, and how wide the names before them may be."""
+    left_out: set[str] = set()
+    for title in ("", *_DISPENSABLE):
+        left_out.add(title)
+        columns = [each for each in _COLUMNS if each.title not in left_out]
+        name = width - sum(each.width + 1 for each in columns)
+        if name >= _NAME:
+            break
+    return columns, max(1, name)
+
+
+def _worker(
+    name: str, worker: WorkerStatus, usage: Usage, columns: Sequence[_Column], width: int
+) -> Text:
+    line = Text(f"  {_left(printable(name), width - 2)}")
+    for column in columns:
+        style = STATES.get(worker.state, "") if column.title == _STATE else ""
+        line.append(f" {_padded(column, column.cell(worker, usage))}", style)
+    return line
+
+
+def _padded(column: _Column, text: str) -> str:
+    return (_left if column.title == _STATE else _right)(text, column.width)
+
+
+def _event(event: Event) -> Text:
+    when = time.strftime("%H:%M:%S", time.localtime(event.time))
+    return Text(f"{when} {line_about(event)}", LEVELS.get(event.level, ""))
+
+
+def _last(view: View, width: int) -> list[Text]:
+    if view.question:
+        return [Text(view.question, CHOSEN), Text("y yes  any other key no", "dim")]
+    said = textwrap.wrap(printable(view.said), width)[:_SAID] or [""]
+    keys = next((each for each in KEYS if len(each) <= width), KEYS[-1])
+    return [*(Text(line, HEAD) for line in said), Text(keys, "dim")]
+
+
+# --- Room ----------------------------------------------------------------------------------------
+
+
+def _around(tree: Sequence[Text], number: int, chosen: int) -> list[Text]:
+    """Return so many lines that the heading is the first and the chosen one among them."""
+    if len(tree) <= number:
+        return list(tree)
+    rows, room = tree[1:], max(0, number - 2)
+    above = max(0, min(chosen - 1 - room // 2, len(rows) - room))
+    note = f"  {above} more above, {len(rows) - above - room} below"
+    return [tree[0], *rows[above : above + room], Text(note, "dim")]
+
+
+def _head(text: str) -> Text:
+    return Text(text, HEAD)
+
+
+def _crop(line: Text, width: int) -> Text:
+    line.truncate(width, overflow="crop")
+    line.no_wrap = True
+    return line
+
+
+def _left(text: str, width: int) -> str:
+    return _short(text, width).ljust(width)
+
+
+def _right(text: str, width: int) -> str:
+    return _short(text, width).rjust(width)
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}~"[: max(0, width)]
+
+
+# --- Numbers -------------------------------------------------------------------------------------
+
+
+def _or_dash(value: T | None, shown: Callable[[T], str]) -> str:
+    return "-" if value is None else shown(value)

@@ -1,0 +1,30 @@
+"""Key strokes from single characters: an arrow key sends several. Pure."""
+
+from __future__ import annotations
+
+_ESCAPE = "\x1b"
+_ARROWS = {"A": "up", "B": "down"}  # CSI A and SS3 A: ctlseqs of xterm
+
+
+class Strokes:
+    """Takes character after character."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def take(self, character: str) -> str:
+        """Return the key that `character` completes, "" if none: itself, `up` or `down`."""
+        if character == _ESCAPE:
+            self._begun = _ESCAPE
+            return _ESCAPE
+        if self._begun == _ESCAPE and character in "[O":
+            self._begun += character
+            return ""
+        if len(self._begun) > 1:
+            # ECMA-48: parameters, then one final byte from @ to ~.
+            if "@" <= character <= "~":
+                self._begun = ""
+                return _ARROWS.get(character, "")
+            return ""
+        self._begun = ""
+        return character
