@@ -8,26 +8,16 @@ is what it is told.
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import platform
 import socket
-import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sockmgr.core.errors import ListenError
+from sockmgr.kernel.steering import classic, places
 
-Instruction = tuple[int, int, int, int]  # sock_filter: code, jt, jf, k
-
-_ATTACH_FILTER, _DETACH_FILTER, _MEMINFO, _ATTACH_CBPF = 26, 27, 55, 51  # asm-generic/socket.h
-_LDW, _LDH, _LDB, _AND, _MOD = 0x20, 0x28, 0x30, 0x54, 0x94  # linux/bpf_common.h
-_JEQ, _JGE, _RET = 0x15, 0x35, 0x06
-_AD_IFINDEX, _AD_RANDOM = 0xFFFFF008, 0xFFFFF038  # SKF_AD_OFF + 8, + 56
-_NET = 0xFFF00000  # SKF_NET_OFF: loads from the IP header
-_LOOPBACK = 1  # the interface lo has this index in every network namespace
-_DROP: Sequence[Instruction] = ((_RET, 0, 0, 0),)
 # What a new member takes over from the first one, so that workers see no difference. Without
 # SO_REUSEADDR, connections accepted before SO_REUSEPORT was set would be in its way.
 _COMMON = (
@@ -74,7 +64,7 @@ class Pool:
             # A socket without SO_REUSEPORT at its bind can carry a program only once it has
             # company; until the program is there, the twin drops what the kernel gives to it.
             pool = cls([sock, twin], fed={0: 1})
-            twin.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+            classic.remove_filter(twin)
         except OSError as error:
             if twin is not None:
                 twin.close()
@@ -171,7 +161,7 @@ class Pool:
         found: list[int] = []
         for place in range(len(members)):
             try:
-                hit = _find(members, place, self._choice())
+                hit = places.find(members, place, self._program())
             except PermissionError:
                 break
             if hit is None:
@@ -191,24 +181,14 @@ class Pool:
     def _attach(self) -> None:
         if not self._fed.keys() & set(self._order):
             return  # none that is fed can get anything: the old program does as well as any
-        _attach(self._queues[self._order[0]], _ATTACH_CBPF, self._choice())
+        classic.steer(self._queues[self._order[0]], self._program())
 
-    def _choice(self) -> list[Instruction]:
-        """Return the program: one `ret`, or a random number against cumulated weights.
-
-        Queues that are out of the group have no part. No way through it leads past the end, for
-        then the kernel would hash over all members, the idle ones too.
-        """
+    def _program(self) -> classic.Program:
+        """Return the choice among those that are fed. Queues out of the group have no part."""
         place = {number: index for index, number in enumerate(self._order)}
-        fed = [(place[number], weight) for number, weight in self._fed.items() if number in place]
-        if len(fed) == 1:
-            return [(_RET, 0, 0, fed[0][0])]
-        program = [(_LDW, 0, 0, _AD_RANDOM), (_MOD, 0, 0, sum(weight for _, weight in fed))]
-        bound = 0
-        for index, weight in fed[1:]:
-            bound += weight
-            program += [(_JGE, 1, 0, bound), (_RET, 0, 0, index)]
-        return [*program, (_RET, 0, 0, fed[0][0])]
+        return classic.choice(
+            {place[number]: weight for number, weight in self._fed.items() if number in place}
+        )
 
 
 def settle() -> None:
@@ -261,7 +241,7 @@ def _bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
             # A group has one uid. The socket's uid follows fchown(2), which root may do.
             os.fchown(twin.fileno(), owner, -1)
         if quiet:
-            _attach(twin, _ATTACH_FILTER, _DROP)
+            classic.put_filter(twin, classic.DROP)
         os.set_blocking(twin.fileno(), os.get_blocking(first.fileno()))
         twin.bind(first.getsockname())
     except BaseException:
@@ -281,91 +261,3 @@ def _cannot_join(sock: socket.socket, error: OSError) -> ListenError:
     return ListenError(
         what, do="ReusePort=yes and the same ListenStream= twice in the .socket unit mends it"
     )
-
-
-# --- Programs -------------------------------------------------------------------------------------
-
-
-def _attach(sock: socket.socket, option: int, program: Iterable[Instruction]) -> None:
-    code = array.array("B", b"".join(struct.pack("=HBBI", *each) for each in program))
-    address, size = code.buffer_info()
-    # struct sock_fprog; the kernel copies the instructions before setsockopt(2) returns
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("HL", size // 8, address))
-
-
-def _find(members: Sequence[socket.socket], place: int, choice: list[Instruction]) -> int | None:
-    """Return which of `members` the kernel has at `place`; None if no packet arrived."""
-    first = members[0]
-    host, port, *scope = first.getsockname()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
-    for _ in range(5):
-        # Bound alone, so that its port belongs to this probe and nobody else.
-        with socket.socket(first.family, first.type) as probe:
-            probe.setblocking(False)
-            probe.bind((host, 0, *scope))
-            source = probe.getsockname()[1]
-            for member in members:
-                _attach(member, _ATTACH_FILTER, _dropping(source))
-            _attach(first, _ATTACH_CBPF, _exception(first.family, source, place, choice))
-            before = [_drops(member) for member in members]
-            try:
-                _call(probe, (host, port, *scope))
-                hits = _risen(members, before)
-            finally:
-                _attach(first, _ATTACH_CBPF, choice)
-                for member in members:
-                    member.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
-        if len(hits) == 1:
-            return hits[0]
-    return None
-
-
-def _call(probe: socket.socket, target: tuple[object, ...]) -> None:
-    try:
-        probe.connect(target)
-    except BlockingIOError:
-        return
-    probe.send(b"\0")  # UDP
-
-
-def _risen(members: Sequence[socket.socket], before: Sequence[int]) -> list[int]:
-    """Wait for a drop: loopback delivers within connect(2), unless ksoftirqd has to."""
-    deadline = time.monotonic() + 0.02
-    while True:
-        hits = [i for i, member in enumerate(members) if _drops(member) != before[i]]
-        if hits or time.monotonic() > deadline:
-            return hits
-        os.sched_yield()
-
-
-def _drops(sock: socket.socket) -> int:
-    meminfo = sock.getsockopt(socket.SOL_SOCKET, _MEMINFO, 36)
-    return int(struct.unpack_from("=I", meminfo, 32)[0])  # SK_MEMINFO_DROPS
-
-
-def _dropping(port: int) -> Sequence[Instruction]:
-    """Return the socket filter that drops what comes from `port` of this host."""
-    return (
-        (_LDW, 0, 0, _AD_IFINDEX),
-        (_JEQ, 0, 3, _LOOPBACK),
-        (_LDH, 0, 0, 0),  # a socket filter sees the transport header: the source port
-        (_JEQ, 0, 1, port),
-        (_RET, 0, 0, 0),
-        (_RET, 0, 0, 0xFFFFFFFF),
-    )
-
-
-def _exception(family: int, port: int, place: int, choice: list[Instruction]) -> list[Instruction]:
-    """Return `choice` with an exception: what comes from `port` of this host goes to `place`."""
-    version, offset = (0x40, 20) if family == socket.AF_INET else (0x60, 40)
-    return [
-        (_LDW, 0, 0, _AD_IFINDEX),
-        (_JEQ, 0, 6, _LOOPBACK),
-        (_LDB, 0, 0, _NET),
-        (_AND, 0, 0, 0xF0),
-        (_JEQ, 0, 3, version),
-        (_LDH, 0, 0, _NET + offset),
-        (_JEQ, 0, 1, port),
-        (_RET, 0, 0, place),
-        *choice,
-    ]

@@ -1,0 +1,5 @@
+"""Steering: pools of queues on one address, and the programs that choose among them."""
+
+from sockmgr.kernel.steering.pool import Pool, restore_handshakes, settle, shorten_handshakes
+
+__all__ = ["Pool", "restore_handshakes", "settle", "shorten_handshakes"]
