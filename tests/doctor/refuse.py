@@ -1,7 +1,7 @@
 """Run a command to which the kernel refuses something, as in a container: `refuse WHAT COMMAND...`.
 
-WHAT is `pidfd` (pidfd_open), `steering` (SO_ATTACH_REUSEPORT_CBPF) or `netlink` (its sockets); a
-seccomp filter says EPERM to it (seccomp(2)), to the command and to all that it starts.
+WHAT is `pidfd` (pidfd_open), `steering` (SO_ATTACH_REUSEPORT_CBPF), `netlink` (its sockets) or
+`bpf`; a seccomp filter says EPERM to it (seccomp(2)), to the command and to all that it starts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import platform
 import struct
 import sys
 
-_NUMBERS = {  # asm/unistd_64.h, asm-generic/unistd.h: pidfd_open, setsockopt, socket
-    "x86_64": (434, 54, 41),
-    "aarch64": (434, 208, 198),
+_NUMBERS = {  # asm/unistd_64.h, asm-generic/unistd.h: pidfd_open, setsockopt, socket, bpf
+    "x86_64": (434, 54, 41, 321),
+    "aarch64": (434, 208, 198, 280),
 }
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
@@ -25,11 +25,12 @@ _AF_NETLINK, _ATTACH_REUSEPORT_CBPF = 16, 51
 
 def program(what: str) -> bytes:
     """Return the filter: seccomp_data has the number at 0 and argument n at 16 + 8 * n."""
-    pidfd_open, setsockopt, socket = _NUMBERS[platform.machine()]
+    pidfd_open, setsockopt, socket, bpf = _NUMBERS[platform.machine()]
     number, argument, value = {
         "pidfd": (pidfd_open, 0, None),
         "steering": (setsockopt, 2, _ATTACH_REUSEPORT_CBPF),
         "netlink": (socket, 0, _AF_NETLINK),
+        "bpf": (bpf, 0, None),
     }[what]
     code = [(_LDW, 0, 0, 0), (_JEQ, 0, 1 if value is None else 3, number)]
     if value is not None:

@@ -1,5 +1,11 @@
 """Steering: pools of queues on one address, and the programs that choose among them."""
 
-from sockmgr.kernel.steering.pool import Pool, restore_handshakes, settle, shorten_handshakes
+from sockmgr.kernel.steering.pool import (
+    Choice,
+    Pool,
+    restore_handshakes,
+    settle,
+    shorten_handshakes,
+)
 
-__all__ = ["Pool", "restore_handshakes", "settle", "shorten_handshakes"]
+__all__ = ["Choice", "Pool", "restore_handshakes", "settle", "shorten_handshakes"]

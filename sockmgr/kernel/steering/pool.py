@@ -1,9 +1,10 @@
 """Pools of SO_REUSEPORT queues on one address, and the program that chooses among them.
 
 A Pool owns its sockets and closes none before close(): closing one resets what it has queued and
-renumbers the others. The program is classic BPF and needs no privilege; it is replaced whole, so
-a connection sees the old choice or the new one, never a mixture. It decides nothing: whom to feed
-is what it is told.
+renumbers the others. The program is replaced whole, so a connection sees the old choice or the new
+one, never a mixture. Classic BPF, which needs no privilege, gives all to one queue or chooses at
+random; queues take turns by eBPF where that is permitted. It decides nothing: whom to feed is what
+it is told.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ import platform
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from sockmgr.core.errors import ListenError
 from sockmgr.kernel.steering import classic, places
+
+if TYPE_CHECKING:
+    from sockmgr.kernel.steering.round_robin import Refusal, RoundRobin
 
 # What a new member takes over from the first one, so that workers see no difference. Without
 # SO_REUSEADDR, connections accepted before SO_REUSEPORT was set would be in its way.
@@ -24,7 +30,16 @@ _COMMON = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
     (socket.SOL_SOCKET, socket.SO_REUSEADDR),
 )
+_ROOM = 256  # for queues in a map of 8 bytes each; one that gets too small is replaced
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+
+
+class Choice(StrEnum):
+    """How it is decided which of the queues that are fed gets a connection."""
+
+    ONE = "one queue"
+    ROUND_ROBIN = "round robin (eBPF)"
+    RANDOM = "random (classic BPF)"
 
 
 class Pool:
@@ -46,7 +61,14 @@ class Pool:
         # The kernel's index -> our number.
         self._order = list(range(len(queues)) if order is None else order)
         self._fed: dict[int, int] = {}
-        self.feed(fed)
+        self._choice = Choice.ONE
+        self._exact: RoundRobin | None = None  # once there are several to choose from
+        self._refusal: Refusal | None = None
+        try:
+            self.feed(fed)
+        except BaseException:
+            self._release()
+            raise
 
     @classmethod
     def join(cls, sock: socket.socket, *, backlog: int) -> Pool:
@@ -89,6 +111,16 @@ class Pool:
     def fed(self) -> Mapping[int, int]:
         """The weights of the queues that get connections now."""
         return dict(self._fed)
+
+    @property
+    def choice(self) -> Choice:
+        """How one of the queues that are fed is chosen now."""
+        return self._choice
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the choice is random; None if it is not."""
+        return self._refusal
 
     def grow(self, *, backlog: int) -> None:
         """Add one queue that gets no connection until it is fed. None may be shut down now."""
@@ -175,13 +207,47 @@ class Pool:
 
     def close(self) -> None:
         """Close every queue: this address is no longer wanted."""
+        self._release()
         for queue in self._queues:
             queue.close()
 
+    def _release(self) -> None:
+        if self._exact is not None:
+            self._exact.close()
+            self._exact = None
+
     def _attach(self) -> None:
-        if not self._fed.keys() & set(self._order):
+        fed = {number: weight for number, weight in self._fed.items() if number in self._order}
+        if not fed:
             return  # none that is fed can get anything: the old program does as well as any
+        self._refusal = None if len(fed) == 1 else self._take_turns(fed)
+        if len(fed) > 1 and self._refusal is None:
+            self._choice = Choice.ROUND_ROBIN
+            return
+        self._steer_classic()
+        self._choice = Choice.ONE if len(fed) == 1 else Choice.RANDOM
+
+    def _steer_classic(self) -> None:
         classic.steer(self._queues[self._order[0]], self._program())
+
+    def _take_turns(self, fed: Mapping[int, int]) -> Refusal | None:
+        """Let these queues take turns, or return why that cannot be."""
+        from sockmgr.kernel.steering import round_robin  # noqa: PLC0415 - many never need it
+
+        refusal = round_robin.refusal()
+        if refusal is not None:
+            return refusal
+        try:
+            if self._exact is None or max(fed) >= self._exact.room:
+                # No queue can be in two maps: a program that a manager before us left, or ours
+                # that has the smaller map, must go first.
+                self._steer_classic()
+                self._release()
+                self._exact = round_robin.RoundRobin(room=max(_ROOM, 2 * len(self._queues)))
+            self._exact.steer(self._queues, fed, settle)
+        except OSError as error:
+            return round_robin.Refusal.of(error)
+        return None
 
     def _program(self) -> classic.Program:
         """Return the choice among those that are fed. Queues out of the group have no part."""

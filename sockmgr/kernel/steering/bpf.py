@@ -1,0 +1,130 @@
+"""bpf(2): maps, and programs that choose among a group of SO_REUSEPORT sockets.
+
+Knows nothing of queues. A descriptor that is returned is the caller's, and close-on-exec; what is
+attached, and the maps that it uses, live in the kernel without any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import socket
+import struct
+from collections.abc import Sequence
+
+Program = Sequence[tuple[int, int, int, int, int]]  # of bpf_insn: code, dst, src, off, imm
+
+ARRAY, SOCKARRAY = 2, 20  # BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY
+
+# asm/unistd_64.h, asm-generic/unistd.h. Others, big-endian ones among them, are not tried.
+NUMBER = {"x86_64": 321, "aarch64": 280}
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD = 0, 1, 2, 5
+_SK_REUSEPORT = 21  # BPF_PROG_TYPE_SK_REUSEPORT
+# BPF_SK_REUSEPORT_SELECT and, since 5.14, _SELECT_OR_MIGRATE: then the program chooses also who
+# inherits what waits in a member that is closed or shut down, and would be reset otherwise.
+_SELECT, _SELECT_OR_MIGRATE = 39, 40
+_ATTACH_REUSEPORT = 52  # SO_ATTACH_REUSEPORT_EBPF
+_NAME = b"sockmgr"  # for bpftool(8); at most 15 characters
+_LOG_SIZE = 1 << 20
+
+
+class RejectedError(OSError):
+    """The kernel does not take a program; `verifier` is what it says to that, at length."""
+
+    def __init__(self, number: int, verifier: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.verifier = verifier
+
+
+def create_map(kind: int, *, value_size: int, entries: int) -> int:
+    """Return the fd of a new map with keys from 0."""
+    attributes = struct.pack("=IIIIIII16s", kind, 4, value_size, entries, 0, 0, 0, _NAME)
+    return _bpf(_MAP_CREATE, attributes)
+
+
+def lookup(fd: int, key: int, size: int) -> bytes | None:
+    """Return the value of `key`, which has this size; None if there is none."""
+    value = ctypes.create_string_buffer(size)
+    try:
+        _access(_MAP_LOOKUP, fd, key, value)
+    except FileNotFoundError:
+        return None
+    return value.raw
+
+
+def update(fd: int, key: int, value: bytes) -> None:
+    """Set the value of `key`."""
+    _access(_MAP_UPDATE, fd, key, ctypes.create_string_buffer(value, len(value)))
+
+
+def load(program: Program) -> int:
+    """Return the fd of a program that is ready to be attached. Raises RejectedError."""
+    code = b"".join(
+        struct.pack("=BBhi", op, source << 4 | target, offset, immediate)
+        for op, target, source, offset, immediate in program
+    )
+    with contextlib.suppress(OSError):  # perhaps only because it is older than that
+        return _load(code, _SELECT_OR_MIGRATE)
+    try:
+        return _load(code, _SELECT)
+    except OSError as error:
+        raise RejectedError(error.errno or errno.EINVAL, _verdict(code)) from error
+
+
+def attach(member: socket.socket, program: int) -> None:
+    """Have `program`, a borrowed fd, choose among the group of `member` instead of any other."""
+    member.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT, program)
+
+
+def _verdict(code: bytes) -> str:
+    """Return what the verifier says to a program that it rejects."""
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    try:
+        os.close(_load(code, _SELECT, log))
+    except OSError:
+        return log.value.decode(errors="replace").strip()
+    return ""
+
+
+def _load(code: bytes, attach_type: int, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    instructions = ctypes.create_string_buffer(code, len(code))
+    # Nothing in our programs needs the GPL.
+    licence = ctypes.create_string_buffer(b"MIT")
+    attributes = struct.pack(
+        "=IIQQIIQII16sII",
+        _SK_REUSEPORT,
+        len(code) // 8,
+        ctypes.addressof(instructions),
+        ctypes.addressof(licence),
+        0 if log is None else 1,
+        0 if log is None else len(log),
+        0 if log is None else ctypes.addressof(log),
+        0,
+        0,
+        _NAME,
+        0,
+        attach_type,
+    )
+    return _bpf(_PROG_LOAD, attributes)
+
+
+def _access(command: int, fd: int, key: int, value: ctypes.Array[ctypes.c_char]) -> None:
+    place = ctypes.c_uint32(key)
+    _bpf(command, struct.pack("=IIQQQ", fd, 0, ctypes.addressof(place), ctypes.addressof(value), 0))
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    number = NUMBER.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    union = ctypes.create_string_buffer(attributes, len(attributes))
+    size = ctypes.c_long(len(attributes))
+    result: int = libc.syscall(ctypes.c_long(number), ctypes.c_long(command), union, size)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
