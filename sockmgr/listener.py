@@ -62,9 +62,11 @@ class Listener:
         self._peak = 0
         self._mended: list[_Finding] = []  # since the last inspect()
         self._stuck: set[str] = set()  # what the last inspect() could not mend
+        self._told = steering.Choice.ONE
         self._epoll = select.epoll()
         for queue in self.queues:
             self._watch(queue)
+        self._tell_choice()
 
     @classmethod
     def open(cls, listen: Listen) -> Listener:
@@ -160,6 +162,11 @@ class Listener:
         return _OVERLAP if self._pool is None else _STEERED
 
     @property
+    def choice(self) -> steering.Choice:
+        """How one of the queues that are fed is chosen now."""
+        return steering.Choice.ONE if self._pool is None else self._pool.choice
+
+    @property
     def queues(self) -> tuple[socket.socket, ...]:
         """All queues, borrowed, by lease."""
         if self._pool is not None:
@@ -249,6 +256,22 @@ class Listener:
         if self._pool is not None and weights:
             self.lease(max(weights))
             self._pool.feed(weights)
+            self._tell_choice()
+
+    def _tell_choice(self) -> None:
+        """Log once how one of several queues is chosen, and again when that has changed."""
+        if self._pool is None or self.choice in (steering.Choice.ONE, self._told):
+            return
+        self._told = self.choice
+        if (refusal := self._pool.refusal) is None:
+            _log.info("queues take turns", listener=self.listen.name, choice=self.choice)
+            return
+        _log.info(
+            "queues chosen at random", listener=self.listen.name, choice=self.choice,
+            because=refusal.reason, do=refusal.do,
+        )  # fmt: skip
+        if refusal.verifier:
+            _log.debug("verifier", listener=self.listen.name, says=refusal.verifier)
 
     async def quiet(self, n: int) -> None:
         """Return when queue `n`, which must not be fed, is empty and stays so.
@@ -312,8 +335,9 @@ class Listener:
                 self._name.remove()
             self._name.release()
         self._epoll.close()
-        for queue in (*self.queues, *self._retired):
-            queue.close()
+        for sock in (self._pool, self._only, *self._retired):
+            if sock is not None:
+                sock.close()
 
     def _watch(self, queue: socket.socket) -> None:
         if queue.type == socket.SOCK_STREAM:

@@ -48,6 +48,7 @@ def _listener(listener: Listener) -> ListenerStatus:
         queue=listener.queued(),
         backlog=backlog(listener.queues[0]),
         cutover=listener.cutover,
+        choice=listener.choice,
     )
 
 

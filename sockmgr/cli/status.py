@@ -8,7 +8,7 @@ import msgspec
 from sockmgr.cli import target
 from sockmgr.cli.table import show
 from sockmgr.core.figures import age, size
-from sockmgr.core.report import ServiceStatus, Status, WorkerStatus
+from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
 
 
 @click.command("status")
@@ -27,7 +27,7 @@ def _show(status: Status) -> None:
     show(
         ("LISTENER", "ADDRESS", "QUEUE", "CUT-OVER"),
         [
-            (name, one.address, f"{one.queue}/{one.backlog}", one.cutover)
+            (name, one.address, f"{one.queue}/{one.backlog}", _steering(one))
             for name, one in status.listeners.items()
         ],
     )
@@ -43,6 +43,11 @@ def _show(status: Status) -> None:
             for worker in service.workers
         ],
     )
+
+
+def _steering(listener: ListenerStatus) -> str:
+    several = listener.choice != "one queue"
+    return f"{listener.cutover}, {listener.choice}" if several else listener.cutover
 
 
 def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     # Listeners
     "listening": "e9c7498d8c244feb954f322a593843e6",
     "cut-overs overlap": "d54eaee8c1cc47cebcde2000d1118751",
+    "queues chosen at random": "ef978e80954c485cb43f0281e0603a41",
     "listener repaired": "5f4344b38ed64278892e34fdafac3e33",
     "listener closed": "f9bd2bbd7cb347bea8f4bfd1b027eac1",
     "systemd's socket has another address": "9502ccb4330345c4a3e5821cb664cbba",

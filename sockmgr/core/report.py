@@ -22,13 +22,16 @@ class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One listener: `queue` connections wait of the `backlog` that may.
 
-    `cutover` is how new connections leave an old generation: "steered" or "overlap".
+    `cutover` is how new connections leave an old generation: "steered" or "overlap". `choice` is
+    how one of several queues gets a connection now: "round robin (eBPF)", "random (classic BPF)",
+    or "one queue" if there are not several.
     """
 
     address: str
     queue: int
     backlog: int
     cutover: str
+    choice: str = "one queue"
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

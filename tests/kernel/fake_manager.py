@@ -42,7 +42,7 @@ def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
     )
 
 
-def a_status(workers: int = 4) -> Status:
+def a_status(workers: int = 4, choice: str = "one queue") -> Status:
     trial = RolloutStatus(generation=9, phase="booting", ready=1, wanted=4, deadline=20.0)
     fleet = [a_worker(slot, 8, "ready") for slot in range(workers)]
     fleet += [a_worker(slot, 7, "draining") for slot in range(3)]
@@ -50,7 +50,11 @@ def a_status(workers: int = 4) -> Status:
         manager=ManagerStatus(pid=812, version="0.1.0"),
         listeners={
             "http": ListenerStatus(
-                address="tcp://127.0.0.1:8000", queue=2, backlog=4096, cutover="steered"
+                address="tcp://127.0.0.1:8000",
+                queue=2,
+                backlog=4096,
+                cutover="steered",
+                choice=choice,
             )
         },
         services={
@@ -135,6 +139,7 @@ class FakeManager:
         self.verdicts = [a_verdict()]
         self.error: Exception | None = None
         self.workers = 4
+        self.choice = "one queue"
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
         self.history = History(limit=100)
@@ -143,7 +148,7 @@ class FakeManager:
 
     def status(self, *, sizes: bool = True) -> Status:
         self._fail()
-        status = a_status(self.workers)
+        status = a_status(self.workers, self.choice)
         return status if sizes else without_sizes(status)
 
     async def reload(

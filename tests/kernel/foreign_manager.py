@@ -31,6 +31,7 @@ class Listener:
     queue: int
     backlog: int
     cutover: str
+    choice: str
 
 
 @dataclass

@@ -138,12 +138,17 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
     found = json.loads(sockmgr("status", "--json").stdout)
     assert list(found) == ["manager", "listeners", "services"]
     assert list(found["manager"]) == ["pid", "version"]
-    assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover"]
+    assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover", "choice"]
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == ["generation", "state", "workers", "rollout", "killed", "repairs", "wanted"]
     assert list(web["workers"][0]) == ["slot", "generation", "pid", "state", "rss", "age"]
     assert web["rollout"] is None
     assert list(job["rollout"]) == ["generation", "phase", "ready", "wanted", "deadline"]
+
+
+def test_status_says_how_a_queue_is_chosen_where_there_are_several(manager: FakeManager) -> None:
+    manager.choice = "random (classic BPF)"
+    assert "  steered, random (classic BPF)\n" in sockmgr("status").stdout
 
 
 # --- scale and stop ------------------------------------------------------------------------------

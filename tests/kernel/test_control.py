@@ -47,6 +47,7 @@ def test_a_foreign_client_reads_the_status_into_its_own_types(path: Path) -> Non
             transport.close()
         assert found["manager"] == foreign_manager.Manager(pid=812, version="0.1.0")
         assert found["listeners"]["http"].cutover == "steered"
+        assert found["listeners"]["http"].choice == "one queue"
         assert found["services"]["web"].rollout is None
         assert found["services"]["job"].rollout.deadline == 20.0
         assert [worker.age for worker in found["services"]["web"].workers] == [3.5] * 7

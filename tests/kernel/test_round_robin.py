@@ -344,5 +344,5 @@ def test_what_the_verifier_says_is_kept() -> None:
     assert error.errno in (errno.EACCES, errno.EINVAL)
     assert "R7 !read_ok" in error.verifier
     refusal = round_robin.Refusal.of(error)
-    assert refusal.reason.startswith("bpf(2) rejects the program: ")
+    assert refusal.reason.startswith("the kernel rejects the program: ")
     assert refusal.verifier == error.verifier

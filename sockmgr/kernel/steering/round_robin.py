@@ -38,17 +38,24 @@ _FREED = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no round robin, and what the verifier said at length, if it was asked."""
+    """Why there is no round robin, what to do about it, and what the verifier says at length."""
 
     reason: str
+    do: str
     verifier: str = ""
 
     @classmethod
     def of(cls, error: OSError) -> Refusal:
         """Tell it of what the kernel answered."""
-        verifier = error.verifier if isinstance(error, bpf.RejectedError) else ""
-        what = "bpf(2) rejects the program" if verifier else "bpf(2)"
-        return cls(f"{what}: {(error.strerror or str(error)).lower()}", verifier)
+        reason = (error.strerror or str(error)).lower()
+        if isinstance(error, bpf.RejectedError) and error.verifier:
+            do = "use Linux 5.12 or later; if it is, report what the verifier said (level debug)"
+            return cls(f"the kernel rejects the program: {reason}", do, error.verifier)
+        if isinstance(error, PermissionError):
+            return cls(f"bpf(2): {reason}", "give the manager CAP_BPF, or run it as root")
+        if error.errno == errno.ENOSYS:
+            return cls(f"bpf(2): {reason}", "nothing; this kernel has none")
+        return cls(f"bpf(2): {reason}", "nothing; it is tried again at the next change")
 
 
 @functools.cache
