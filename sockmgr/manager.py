@@ -35,6 +35,7 @@ from sockmgr.kernel.process import (
     can_restore_priority,
     reap_strays,
     reset_signals,
+    withhold_bpf,
 )
 from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.listener import Listener
@@ -84,6 +85,7 @@ def run(
     close_on_exec_all()
     reset_signals(blocked=ASKED_BY)
     become_subreaper()
+    withhold_bpf()
     try:
         # Before any descriptor of our own could pass for one of systemd's.
         passed = inherited() or passed_descriptors()

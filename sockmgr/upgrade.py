@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sockmgr.core.errors import ControlError
 from sockmgr.core.model import describe_exit
-from sockmgr.kernel.process import Process
+from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.output import Output, Sink
 
@@ -91,7 +91,11 @@ def become(descriptors: Mapping[str, Sequence[int]]) -> None:
     for fds in descriptors.values():
         for fd in fds:
             os.set_inheritable(fd, True)
-    os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - our own command line again
+    hand_on_bpf()
+    try:
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - our own command line again
+    finally:
+        withhold_bpf()  # we go on as we are
 
 
 def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[int]]:

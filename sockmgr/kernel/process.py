@@ -28,10 +28,11 @@ UNKNOWN_STATUS = 255
 LOW_PRIORITY = 19
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAP_AMBIENT, _RAISE, _LOWER = 47, 2, 3
 _PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9, pidfd_send_signal(2)
 _PIDFD_GET_INFO = 0xC040FF0B  # Linux 6.13, linux/pidfd.h: struct pidfd_info, 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # Linux 6.15
-_CAP_SYS_NICE = 23
+_CAP_SYS_NICE, _CAP_BPF = 23, 39
 
 
 class Process:
@@ -228,9 +229,27 @@ def reset_signals(blocked: Collection[signal.Signals] = ()) -> None:
 
 def become_subreaper() -> None:
     """Have orphaned descendants become our children, so that they can be seen and reaped."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def withhold_bpf() -> None:
+    """Keep CAP_BPF from all that we start, if a unit gave it to us with AmbientCapabilities=.
+
+    For this thread, and those that it starts; we have it still. See capabilities(7).
+    """
+    _prctl(_PR_CAP_AMBIENT, _LOWER, _CAP_BPF)
+
+
+def hand_on_bpf() -> None:
+    """Undo withhold_bpf(), so that the program that we become by execve(2) has it, too."""
+    with contextlib.suppress(PermissionError):  # we have none to hand on
+        _prctl(_PR_CAP_AMBIENT, _RAISE, _CAP_BPF)
+
+
+def _prctl(option: int, first: int, second: int = 0) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    one, zero = ctypes.c_ulong(1), ctypes.c_ulong(0)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, one, zero, zero, zero) != 0:
+    words = (ctypes.c_ulong(word) for word in (first, second, 0, 0))
+    if libc.prctl(option, *words) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -20,6 +20,7 @@ import pytest
 from sockmgr.core.model import Scheme
 from sockmgr.kernel.steering import Choice, Pool, bpf, round_robin, settle
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
+from tests.kernel.capabilities import CAP_BPF, CAP_CHOWN
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import open_fds
 from tests.kernel.pools import down, fill, filled, lengths, pool_of, target
@@ -281,21 +282,14 @@ def test_no_worker_inherits_a_map() -> None:
 
 
 UNPRIVILEGED = """if True:
-    import ctypes, os, sys
+    import os, sys
     sys.path.insert(0, os.getcwd())
     import encodings.idna
     from sockmgr.kernel.steering import round_robin
+    from tests.kernel.capabilities import become_nobody
     from tests.kernel.pools import filled, pool_of
 
-    libc = ctypes.CDLL(None)
-    libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-    kept = int(sys.argv[1])  # capset(2), _LINUX_CAPABILITY_VERSION_3
-    head = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)(0, 0, 0, kept >> 32, kept >> 32, 0)
-    assert libc.capset(head, data) == 0
+    become_nobody(int(sys.argv[1]))
     with pool_of(5) as pool:
         pool.feed({0: 1, 1: 1, 2: 1, 3: 1})
         print(pool.choice)
@@ -305,9 +299,9 @@ UNPRIVILEGED = """if True:
 """
 
 
-def unprivileged(capabilities: int, *under: str) -> list[str]:
+def unprivileged(capability: int, *under: str) -> list[str]:
     result = subprocess.run(
-        [*under, sys.executable, "-c", UNPRIVILEGED, str(capabilities)],
+        [*under, sys.executable, "-c", UNPRIVILEGED, str(capability)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -316,12 +310,12 @@ def unprivileged(capabilities: int, *under: str) -> list[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_cap_bpf_alone_suffices() -> None:
-    assert unprivileged(1 << 39) == ["round robin (eBPF)", "None", "16 16 16 16 0"]
+    assert unprivileged(CAP_BPF) == ["round robin (eBPF)", "None", "16 16 16 16 0"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_without_privilege_the_choice_is_random_among_those_that_are_fed() -> None:
-    choice, reason, found = unprivileged(0)
+    choice, reason, found = unprivileged(CAP_CHOWN)
     assert (choice, reason) == ("random (classic BPF)", "bpf(2): operation not permitted")
     counts = [int(word) for word in found.split()]
     assert sum(counts[:4]) == 64
@@ -330,7 +324,7 @@ def test_without_privilege_the_choice_is_random_among_those_that_are_fed() -> No
 
 def test_a_container_that_refuses_bpf_gets_a_random_choice() -> None:
     refuse = (sys.executable, "-m", "tests.doctor.refuse", "bpf")
-    assert unprivileged(1 << 39, *refuse)[0] == "random (classic BPF)"
+    assert unprivileged(CAP_BPF, *refuse)[0] == "random (classic BPF)"
 
 
 def rejected(program: Sequence[tuple[int, int, int, int, int]]) -> bpf.RejectedError:
