@@ -36,6 +36,7 @@ class Check(Enum):
 
     PIDFD = "pidfd", Patient.MACHINE
     STEERING = "steering", Patient.MACHINE
+    ROUND_ROBIN = "round-robin", Patient.MACHINE, Severity.NOTE
     SOCK_DIAG = "sock-diag", Patient.MACHINE
     UNSEEN_WORKERS = "unseen-workers", Patient.MACHINE
     BECOME_USER = "become-user", Patient.MACHINE
@@ -83,6 +84,7 @@ class Check(Enum):
     LISTENER_HARMED = "listener-harmed", Patient.WORKERS
     QUEUE_FULL = "queue-full", Patient.WORKERS
     OVERLAP = "overlap", Patient.WORKERS
+    RANDOM_QUEUES = "random-queues", Patient.WORKERS, Severity.NOTE
     DIRECTORY_DELETED = "directory-deleted", Patient.WORKERS
     PROGRAM_REPLACED = "program-replaced", Patient.WORKERS, Severity.NOTE
 

@@ -15,10 +15,11 @@ import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from sockmgr.core.config import Config
+from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.model import Accepting, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, queues, steering
+from sockmgr.kernel.steering import round_robin
 
 _SYS = Path("/proc/sys")
 _INET = (Scheme.TCP, Scheme.UDP)
@@ -35,6 +36,7 @@ def examine(config: Config | None) -> Iterator[Finding]:
     yield from _abort_on_overflow(listens)
     yield from _outgoing_port(listens)
     if config:
+        yield from _round_robin(config)
         yield from _visibility(config)
 
 
@@ -73,6 +75,26 @@ def _steering() -> Iterator[Finding]:
                 "connection that it then closes unread",
                 fix="allow this option of setsockopt(2) in the seccomp filter of the container",
             )
+
+
+def _round_robin(config: Config) -> Iterator[Finding]:
+    if not any(map(_feeds_several, config.services)):
+        return
+    if (refusal := round_robin.refusal()) is not None:
+        yield Finding(
+            check=Check.ROUND_ROBIN,
+            subject="kernel",
+            what=f"queues cannot take turns: {refusal.reason}",
+            why="when several queues of a listener are fed, the next one is chosen at random, so "
+            "that some workers get more connections than others; none is lost",
+            fix=refusal.do,
+        )
+
+
+def _feeds_several(service: ServiceConfig) -> bool:
+    """Tell whether the listeners of this service have several queues that are fed at a time."""
+    portions = service.rollout.surge.above(service.workers) < service.workers
+    return bool(service.listen) and portions and not service.rollout.exclusive
 
 
 def _sock_diag() -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from sockmgr.doctor.start import open_files
 from sockmgr.kernel import readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
+from sockmgr.kernel.steering import Choice
 
 LOOKS, LOOK_DELAY = 20, 0.01
 _READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
@@ -116,6 +117,14 @@ def _listener(
             "close it unread",
             fix="the manager's log says why (cut-overs overlap); under systemd, units of "
             "`sockmgr units` mend it",
+        )
+    if listener.choice == Choice.RANDOM:
+        yield Finding(
+            check=Check.RANDOM_QUEUES,
+            subject=f"listen.{name}",
+            what=f"the queues of listener {name} are chosen at random",
+            why="some workers get more connections than others; none is lost",
+            fix="the manager's log says why (queues chosen at random); as a rule, give it CAP_BPF",
         )
     if not listener.address.startswith("udp://") and listener.queue >= listener.backlog > 0:
         yield Finding(

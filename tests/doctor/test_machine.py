@@ -41,6 +41,14 @@ def test_what_a_container_refuses_is_found(config: Path, what: str, check: Check
     assert found["fix"].startswith(fix)
 
 
+def test_queues_that_could_not_take_turns_are_noted_where_several_are_fed(config: Path) -> None:
+    assert diagnose_under([*REFUSE, "bpf"], config) == []
+    config.write_text(CONFIG + "workers = 2\nrollout.surge = 1\n")
+    found = sole(diagnose_under([*REFUSE, "bpf"], config), Check.ROUND_ROBIN)
+    assert found["what"] == "queues cannot take turns: bpf(2): operation not permitted"
+    assert found["fix"] == "give the manager CAP_BPF, or run it as root"
+
+
 @as_root
 def test_a_manager_that_could_not_see_its_workers_is_found(config: Path) -> None:
     config.write_text(CONFIG + 'user = "nobody"\n')

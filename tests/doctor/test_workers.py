@@ -18,7 +18,7 @@ from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import Found, agreed, is_free, sole
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
-from tests.e2e.programs.release import Release, wait_in_log
+from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.e2e.test_bad_listeners import ask
 from tests.kernel.command_line import sockmgr
 
@@ -278,6 +278,18 @@ def test_a_manager_that_cannot_steer_is_found(tmp_path: Path) -> None:
     with Under(tmp_path, Release(tmp_path).config(), *REFUSE, "steering") as manager:
         found = sole(diagnose(manager), Check.OVERLAP)
         assert found["what"] == "listener http cannot be steered"
+
+
+def test_a_manager_that_chooses_queues_at_random_is_noted(tmp_path: Path) -> None:
+    # Three workers get ready, so a reload by portions stays where both generations are fed.
+    ready = 'ready = { exec = ["sh", "-c", "mkdir 1 || mkdir 2 || mkdir 3"] }'
+    config = Release(tmp_path).config("workers = 2", ready, rollout=("surge = 1",))
+    with Under(tmp_path, config, *REFUSE, "bpf") as manager:
+        Ask(manager).hang_up()
+        wait_in_log(manager, "queues chosen at random listener=http")
+        assert manager.status()["listeners"]["http"]["choice"] == "random (classic BPF)"
+        found = sole(diagnose(manager), Check.RANDOM_QUEUES)
+        assert found["what"] == "the queues of listener http are chosen at random"
 
 
 def test_a_manager_with_too_few_descriptors_is_found(tmp_path: Path) -> None:
