@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from sockmgr.kernel.steering import Choice, round_robin
+from sockmgr.kernel.steering import Choice
 from sockmgr.listener import Listener
+from tests.kernel.capabilities import needs_bpf
 from tests.kernel.listeners import opened, tcp
 
 REFUSED = (sys.executable, "-m", "tests.doctor.refuse", "bpf")
@@ -26,7 +27,7 @@ RANDOM = """if True:
 """
 
 
-@pytest.mark.skipif(round_robin.refusal() is not None, reason="needs CAP_BPF")
+@needs_bpf
 def test_that_queues_take_turns_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "sockmgr.listener")
     with opened(tcp()) as listener:
@@ -37,7 +38,7 @@ def test_that_queues_take_turns_is_told_once(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == [TURNS]
 
 
-@pytest.mark.skipif(round_robin.refusal() is not None, reason="needs CAP_BPF")
+@needs_bpf
 def test_a_manager_that_goes_on_with_several_queues_tells_how(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -20,14 +21,12 @@ import pytest
 from sockmgr.core.model import Scheme
 from sockmgr.kernel.steering import Choice, Pool, bpf, round_robin, settle
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
-from tests.kernel.capabilities import CAP_BPF, CAP_CHOWN
+from tests.kernel.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import open_fds
 from tests.kernel.pools import down, fill, filled, lengths, pool_of, target
 
-pytestmark = pytest.mark.skipif(
-    round_robin.refusal() is not None, reason="needs CAP_BPF, and Linux 5.14"
-)
+pytestmark = needs_bpf
 
 
 @pytest.fixture
@@ -148,17 +147,16 @@ def test_turns_of_a_queue_that_was_shut_down_go_to_others_that_are_fed(
     assert sorted(found[:3]) == [0, 20, 40]
 
 
-def test_a_turn_that_no_queue_has_goes_to_the_next_fallback(pool: Pool) -> None:
+def test_a_turn_that_no_queue_has_goes_to_the_fallback(pool: Pool) -> None:
     with contextlib.closing(RoundRobin(room=8)) as exact:
         exact.steer(pool.queues, {2: 1, 3: 1}, settle)
         for order in ([7, 2], [900, 2, 3]):
-            program = exact.load(order)
+            program = exact.load(order, [3])
             try:
                 bpf.attach(pool.queues[0], program)
             finally:
                 os.close(program)
-            found = shares(pool, 12)
-            assert found[2] + found[3] == 12
+            assert shares(pool, 12) == [0, 0, 12 // len(order), 12 - 12 // len(order), 0]
 
 
 @pytest.mark.parametrize("order", [(0,), (2,), (1, 0), (0, 2, 1), (3, 1, 0, 2)])
@@ -320,6 +318,22 @@ def test_without_privilege_the_choice_is_random_among_those_that_are_fed() -> No
     counts = [int(word) for word in found.split()]
     assert sum(counts[:4]) == 64
     assert counts[4] == 0
+
+
+def test_what_fails_for_want_of_descriptors_is_tried_again(pool: Pool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(open_fds()), hard))
+    try:
+        for leases in ((0, 1), (1, 2)):
+            pool.feed(dict.fromkeys(leases, 1))
+            assert pool.choice is Choice.RANDOM
+            assert pool.refusal is not None
+            assert pool.refusal.reason == "bpf(2): too many open files"
+            assert pool.refusal.do.endswith("tried again at the next change")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    pool.feed({0: 1, 1: 1})
+    assert (pool.choice, pool.refusal) == (Choice.ROUND_ROBIN, None)
 
 
 def test_a_container_that_refuses_bpf_gets_a_random_choice() -> None:

@@ -6,7 +6,6 @@ attached, and the maps that it uses, live in the kernel without any.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -66,10 +65,13 @@ def load(program: Program) -> int:
         struct.pack("=BBhi", op, source << 4 | target, offset, immediate)
         for op, target, source, offset, immediate in program
     )
-    with contextlib.suppress(OSError):  # perhaps only because it is older than that
-        return _load(code, _SELECT_OR_MIGRATE)
     try:
-        return _load(code, _SELECT)
+        try:
+            return _load(code, _SELECT_OR_MIGRATE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # which may be about the type alone
+                raise
+            return _load(code, _SELECT)
     except OSError as error:
         raise RejectedError(error.errno or errno.EINVAL, _verdict(code)) from error
 

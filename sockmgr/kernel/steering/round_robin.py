@@ -28,12 +28,13 @@ _MAP_FD, _MAP_VALUE = 1, 2  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
 _SELECT_REUSEPORT = 82  # bpf_sk_select_reuseport
 _PASS = 1  # SK_PASS
 _FALLBACKS = 2  # so that the one left for a queue that is shut down may be that queue
-_COOKIE = 57  # SO_COOKIE
 # Enough for shares of a tenth of a thousandth; what needs a longer list is rounded.
 _LONGEST = 10_000
 # Seconds in which the kernel takes a program apart that was replaced, and frees its queues: an
 # RCU grace period, usually 20 ms.
 _FREED = 1.0
+# Of memory and descriptors there may be enough again, and no signal, and no other manager.
+_FOR_NOW = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +49,32 @@ class Refusal:
     def of(cls, error: OSError) -> Refusal:
         """Tell it of what the kernel answered."""
         reason = (error.strerror or str(error)).lower()
+        if error.errno in _FOR_NOW:
+            return cls(f"bpf(2): {reason}", "nothing; it is tried again at the next change")
         if isinstance(error, bpf.RejectedError) and error.verifier:
             do = "use Linux 5.12 or later; if it is, report what the verifier said (level debug)"
             return cls(f"the kernel rejects the program: {reason}", do, error.verifier)
-        if isinstance(error, PermissionError):
+        if error.errno == errno.EPERM:
             return cls(f"bpf(2): {reason}", "give the manager CAP_BPF, or run it as root")
-        if error.errno == errno.ENOSYS:
-            return cls(f"bpf(2): {reason}", "nothing; this kernel has none")
-        return cls(f"bpf(2): {reason}", "nothing; it is tried again at the next change")
+        return cls(f"bpf(2): {reason}", "use Linux 5.12 or later, on x86-64 or arm64")
+
+
+def refusal() -> Refusal | None:
+    """Return why this process cannot have round robin; None if it can. Tried once as a rule."""
+    try:
+        return _refusal_for_good()
+    except OSError as error:
+        return Refusal.of(error)
 
 
 @functools.cache
-def refusal() -> Refusal | None:
-    """Return why this process cannot have round robin; None if it can. Tried once."""
+def _refusal_for_good() -> Refusal | None:
     try:
         with contextlib.closing(RoundRobin(room=1)) as trial:
-            os.close(trial.load([0, 0]))
+            os.close(trial.load([0, 0], [0]))
     except OSError as error:
+        if error.errno in _FOR_NOW:
+            raise
         return Refusal.of(error)
     return None
 
@@ -90,20 +100,22 @@ class RoundRobin:
         """
         for number in weights:
             self._hold(number, queues[number], settle)
-        program = self.load(turns(weights))
+        program = self.load(turns(weights), list(weights)[:_FALLBACKS])
         try:
             bpf.attach(queues[next(iter(weights))], program)
         finally:
             os.close(program)
 
-    def load(self, order: Sequence[int]) -> int:
-        """Return the fd of a program that gives these numbers in turn, by a list of its own."""
+    def load(self, order: Sequence[int], fallbacks: Sequence[int]) -> int:
+        """Return the fd of a program that gives these numbers in turn, by a list of its own.
+
+        The fallbacks are tried, one after the other, if the queue whose turn it is was shut down.
+        """
         # The counter, and then the numbers.
         value = struct.pack(f"=Q{len(order)}I", 0, *order)
         listed = bpf.create_map(bpf.ARRAY, value_size=len(value), entries=1)
         try:
             bpf.update(listed, 0, value)
-            fallbacks = list(dict.fromkeys(order))[:_FALLBACKS]
             return bpf.load(_program(self._map, listed, len(order), fallbacks))
         finally:
             os.close(listed)
@@ -114,8 +126,7 @@ class RoundRobin:
 
     def _hold(self, number: int, queue: socket.socket, settle: Callable[[], None]) -> None:
         """Put the queue into the map, which the kernel takes it out of when it is shut down."""
-        # The map tells which socket it has by its cookie (socket(7)).
-        if bpf.lookup(self._map, number, 8) == queue.getsockopt(socket.SOL_SOCKET, _COOKIE, 8):
+        if bpf.lookup(self._map, number, 8) is not None:  # a cookie that stands for the socket
             return
         deadline = time.monotonic() + _FREED
         while True:
@@ -147,8 +158,7 @@ def turns(weights: Mapping[int, int]) -> list[int]:
 def _program(queues: int, listed: int, count: int, fallbacks: Sequence[int]) -> bpf.Program:
     """Return it, with the two maps by their fds.
 
-    If the queue whose turn it is was shut down, the fallbacks are tried; after the last one the
-    kernel would hash over all members, the idle ones too.
+    After the last fallback the kernel would hash over all members, the idle ones too.
     """
     select = _select(queues)
     tries = [[(_STORE_IMM, 10, 0, -4, number), *select] for number in fallbacks]
