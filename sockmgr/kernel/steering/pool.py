@@ -60,6 +60,7 @@ class Pool:
         self._queues = list(queues)
         # The kernel's index -> our number.
         self._order = list(range(len(queues)) if order is None else order)
+        self._located = True  # as far as we know
         self._fed: dict[int, int] = {}
         self._choice = Choice.ONE
         self._exact: RoundRobin | None = None  # once there are several to choose from
@@ -199,11 +200,11 @@ class Pool:
             if hit is None:
                 break
             found.append(self._order[hit])
-        exact = sorted(found) == sorted(self._order)
-        if exact:
+        self._located = sorted(found) == sorted(self._order)
+        if self._located:
             self._order = found
         self._attach()
-        return exact
+        return self._located
 
     def close(self) -> None:
         """Close every queue: this address is no longer wanted."""
@@ -220,12 +221,13 @@ class Pool:
         fed = {number: weight for number, weight in self._fed.items() if number in self._order}
         if not fed:
             return  # none that is fed can get anything: the old program does as well as any
-        self._refusal = None if len(fed) == 1 else self._take_turns(fed)
-        if len(fed) > 1 and self._refusal is None:
-            self._choice = Choice.ROUND_ROBIN
-            return
-        self._steer_classic()
-        self._choice = Choice.ONE if len(fed) == 1 else Choice.RANDOM
+        alone = len(fed) == 1
+        # For one queue classic BPF does as well, if we know its place.
+        refusal = None if alone and self._located else self._take_turns(fed)
+        if refusal is not None or (alone and self._located):
+            self._steer_classic()
+        self._refusal = None if alone else refusal
+        self._choice = Choice.ONE if alone else Choice.RANDOM if refusal else Choice.ROUND_ROBIN
 
     def _steer_classic(self) -> None:
         classic.steer(self._queues[self._order[0]], self._program())
@@ -239,15 +241,20 @@ class Pool:
             return refusal
         try:
             if self._exact is None or max(fed) >= self._exact.room:
-                # No queue can be in two maps: a program that a manager before us left, or ours
-                # that has the smaller map, must go first.
-                self._steer_classic()
                 self._release()
                 self._exact = round_robin.RoundRobin(room=max(_ROOM, 2 * len(self._queues)))
-            self._exact.steer(self._queues, fed, settle)
+            self._exact.steer(self._queues, fed, self._make_way)
         except OSError as error:
             return round_robin.Refusal.of(error)
         return None
+
+    def _make_way(self) -> None:
+        """Replace a program that has our queues in a map of its own, and let it go.
+
+        A manager before us left it, or it is ours and has the smaller map.
+        """
+        self._steer_classic()
+        settle()
 
     def _program(self) -> classic.Program:
         """Return the choice among those that are fed. Queues out of the group have no part."""

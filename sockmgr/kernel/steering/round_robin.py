@@ -91,15 +91,15 @@ class RoundRobin:
         self,
         queues: Sequence[socket.socket],
         weights: Mapping[int, int],
-        settle: Callable[[], None],
+        make_way: Callable[[], None],
     ) -> None:
         """Let the queues of these numbers take turns, in place of the program before.
 
-        A queue that the program of another manager has is waited for, `settle` by `settle`: that
-        program must have been replaced. Raises OSError, and nothing has changed then.
+        No queue can be in two maps: while the program before has one of them in another, `make_way`
+        is called, which is to replace it. Raises OSError; that may have been done then.
         """
         for number in weights:
-            self._hold(number, queues[number], settle)
+            self._hold(number, queues[number], make_way)
         program = self.load(turns(weights), list(weights)[:_FALLBACKS])
         try:
             bpf.attach(queues[next(iter(weights))], program)
@@ -124,7 +124,7 @@ class RoundRobin:
         """Let go of the map. What is attached goes on."""
         os.close(self._map)
 
-    def _hold(self, number: int, queue: socket.socket, settle: Callable[[], None]) -> None:
+    def _hold(self, number: int, queue: socket.socket, make_way: Callable[[], None]) -> None:
         """Put the queue into the map, which the kernel takes it out of when it is shut down."""
         if bpf.lookup(self._map, number, 8) is not None:  # a cookie that stands for the socket
             return
@@ -135,7 +135,7 @@ class RoundRobin:
             except OSError as error:
                 if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise
-                settle()
+                make_way()
             else:
                 return
 
