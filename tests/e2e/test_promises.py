@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -113,6 +114,20 @@ def test_p2_connections_wait_and_are_answered_when_every_worker_crashes(tmp_path
         assert not refused, load.result.failures()  # what the killed workers held is theirs
         assert "2" in versions(load.result)
         assert manager.alive
+
+
+def test_p2_nothing_is_lost_while_both_generations_are_fed(tmp_path: Path) -> None:
+    app = App("plain", tmp_path)
+    rollout = "surge = 1\nprobation = 0.2"
+    with Manager(tmp_path, config(app, PLAIN, workers=3, rollout=rollout)) as manager:
+        with Load(manager.target(), LOAD) as load:
+            wait_for(lambda: "1" in versions(load.result), "an answer")
+            app.deploy("2")
+            done = manager.reload()
+            wait_for(lambda: "2" in versions(load.result), "an answer of the new generation")
+        assert done.code == 0, done.stdout + done.stderr
+        assert not load.result.lost, load.result.failures()
+        assert re.search("queues (take turns|chosen at random) listener=http", manager.log)
 
 
 def test_p2_a_first_deploy_that_crashes_is_mended_by_a_reload(tmp_path: Path) -> None:
