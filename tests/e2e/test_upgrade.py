@@ -86,7 +86,8 @@ def test_twenty_upgrades_under_load_lose_nothing_and_nothing_grows(
             answered(load, count=20)
         assert not load.result.failed, load.result
         assert serving(manager) == workers
-        wait_for(lambda: descriptors(first) == before, "as many descriptors as before")
+        # The last client's connection may not have been closed yet when they were counted.
+        wait_for(lambda: len(descriptors(first)) <= len(before), "as few descriptors as before")
         assert zombies(first) == 0
         assert field(first, "Threads") == 1
         assert field(first, "VmRSS") < size + 2 * MEGABYTE
