@@ -19,7 +19,8 @@ from tests.doctor.diagnosis import CONFIG
 from tests.e2e.apps import ROOT
 from tests.kernel.command_line import sockmgr
 
-BAD = CONFIG.replace("127.0.0.1:0", "127.0.0.1:40000") + 'ready = { delay = 2 }\ncwd = "nowhere"\n'
+# Outgoing connections of this machine leave from 127.0.0.1, so none has this port.
+BAD = CONFIG.replace("127.0.0.1:0", "127.0.0.77:40000") + 'ready = { delay = 2 }\ncwd = "nowhere"\n'
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_kernel_that_resets_whom_it_has_no_room_for_is_found(config: Path) -> 
 def test_a_port_that_outgoing_connections_may_take_is_noted_unless_it_is_reserved(
     config: Path,
 ) -> None:
-    config.write_text(listening_at("tcp://0.0.0.0:40000"))
+    config.write_text(listening_at("tcp://127.0.0.77:40000"))
     under = with_sysctl("net/ipv4/ip_local_port_range=32768 60999")
     found = sole(diagnose_under(under, config), Check.OUTGOING_PORT)
     assert "port 40000 of listen.http" in found["what"]
