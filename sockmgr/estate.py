@@ -236,10 +236,11 @@ def guessed(
     leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
     generations = []
     for number in numbers:
-        mine = {id: survivor for id, survivor in workers.items() if id.generation == number}
-        lease = leases[min(mine)]
+        mine = [id for id in workers if id.generation == number]
+        held = {leases[id] for id in mine}
+        lease = held.pop() if len(held) == 1 else None
         records = [
-            WorkerSnapshot(slot=id.slot, lease=lease, since=0.0, deadline=None,
+            WorkerSnapshot(slot=id.slot, lease=leases[id], since=0.0, deadline=None,
                            state=State.READY, ready_at=0.0)
             for id in mine
         ]  # fmt: skip
@@ -248,8 +249,7 @@ def guessed(
             GenerationSnapshot(number=number, spec=spec, lease=lease, wanted=len(mine), since=0.0,
                                deadline=0.0, phase=phase, workers=tuple(records))
         )  # fmt: skip
-    fed = generations[-1].lease
-    others = {lease for lease in leases.values() if lease != fed}
+    serving = {leases[id] for id in workers if id.generation == numbers[-1]}
     return ServiceSnapshot(
         name=spec.service,
         last=numbers[-1],
@@ -257,8 +257,8 @@ def guessed(
         trial=0,
         served=True,
         generations=tuple(generations),
-        fed=((fed, 1),),
-        unquiet=tuple((lease, 0.0) for lease in sorted(others)),
+        fed=(),  # nobody knows, so it is fed anew
+        unquiet=tuple((lease, 0.0) for lease in sorted({*leases.values()} - serving)),
     )
 
 

@@ -4,7 +4,7 @@
 no I/O, so any interleaving of exits, readiness, reloads, signals and time can be replayed.
 
 The policy is level-triggered. Facts only change records; `_settle` then compares what there is
-with what is wanted (targets.py), again and again, until nothing is left to do:
+with what is wanted (targets.py, leases.py), again and again, until nothing is left to do:
 
 1. deadlines that have passed are acted on,
 2. the rollout under way is judged: cut over, commit, abort or wait,
@@ -13,7 +13,6 @@ with what is wanted (targets.py), again and again, until nothing is left to do:
 5. each generation is drained to its target,
 6. and when all that has come to rest, each is filled to its target.
 
-A *lease* is the number of a queue in the pool of each listener. A generation's workers share one.
 The caller must perform the actions in order, before it waits for anything, and must come back with
 a Tick at `deadline`.
 """
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from sockmgr.core.generation import STEADY, Generation, Worker, rollout_timeout
+from sockmgr.core.leases import Leases, Opening
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -139,8 +139,10 @@ class Fleet:
 
     def _start(self, fact: Start) -> None:
         self.last += 1
-        spec, self.unquiet = fact.spec, dict.fromkeys(fact.left[1:], self._now)
-        lease = fact.left[0] if fact.left else self._targets().lease_for(spec, self.fed)
+        spec, lease, left = fact.spec, self._leases().for_all(fact.spec), fact.left
+        if left and lease is not None:
+            lease, left = left[0], left[1:]
+        self.unquiet = dict.fromkeys(left, self._now)
         self.current = Generation(self.last, spec, lease, spec.workers, self._now, math.inf)
         self.current.become(Phase.CURRENT, self._now)
         self.generations[self.last] = self.current
@@ -207,29 +209,32 @@ class Fleet:
             seen = (len(self._out), self.last)
             self._expire()
             self._judge()
+            self._forget_gone()
             self._begin()
-            targets = self._targets()
-            self._give_up(targets)
-            self._feed(targets)
-            self._limit(targets)
-            self._drain(targets)
+            leases = self._leases()
+            self._give_up(leases)
+            self._feed(leases)
+            self._limit(leases.targets)
+            self._drain(leases)
             if seen == (len(self._out), self.last):
-                self._fill(targets)
+                self._fill(leases)
+        self._tell()
+
+    def _forget_gone(self) -> None:
         for generation in list(self.generations.values()):
             if generation.phase is Phase.RETIRING and not generation.workers:
                 generation.become(Phase.GONE, self._now)
                 del self.generations[generation.number]
-        self._tell()
 
-    def _targets(self) -> Targets:
-        return Targets(
+    def _leases(self) -> Leases:
+        targets = Targets(
             generations=self.generations,
             current=self.current,
             trial=self.trial,
-            unquiet=self.unquiet,
             stopping=self.stopping,
             now=self._now,
         )
+        return Leases(targets=targets, fed=self.fed, unquiet=self.unquiet)
 
     def _tell(self) -> None:
         if self.stopping and not self.stopped and not any(self.workers()):
@@ -314,14 +319,9 @@ class Fleet:
             # A number that `scale` set stands until the config's own number changes.
             wanted = current.wanted
         self.last += 1
+        lease, deadline = self._leases().for_all(spec), self._now + self._time_for(spec, wanted)
         self.trial = Generation(
-            self.last,
-            spec,
-            self._targets().lease_for(spec, self.fed),
-            wanted,
-            self._now,
-            self._now + self._time_for(spec, wanted),
-            self.pending_requests,
+            self.last, spec, lease, wanted, self._now, deadline, self.pending_requests
         )
         self.generations[self.last] = self.trial
         self.pending, self.pending_requests = None, ()
@@ -331,55 +331,53 @@ class Fleet:
 
     # --- Meeting the targets -------------------------------------------------------------------
 
-    def _give_up(self, targets: Targets) -> None:
-        for lease in list(self.unquiet):
-            if self._now >= targets.given_up_at(lease):
-                del self.unquiet[lease]
+    def _give_up(self, leases: Leases) -> None:
+        for lease in [n for n in self.unquiet if self._now >= leases.given_up_at(n)]:
+            del self.unquiet[lease]
 
-    def _feed(self, targets: Targets) -> None:
-        leases = targets.leases()
-        if not leases or leases == self.fed:
+    def _feed(self, leases: Leases) -> None:
+        to_feed = leases.to_feed()
+        if not to_feed or to_feed == self.fed:
             return
-        before, after = {lease for lease, _ in self.fed}, {lease for lease, _ in leases}
-        self.fed = leases
-        self.unquiet |= dict.fromkeys(before - after, self._now)
-        for lease in after:
+        before, self.fed = dict(self.fed), to_feed
+        self.unquiet |= dict.fromkeys(before.keys() - dict(to_feed), self._now)
+        for lease, _ in to_feed:
             self.unquiet.pop(lease, None)
-        self._out.append(Feed(leases=leases))
+        self._out.append(Feed(leases=to_feed))
 
     def _limit(self, targets: Targets) -> None:
         for generation in targets.too_many():
             for worker in generation.workers.values():
                 self._kill(worker, "too many generations are draining (max_draining)")
 
-    def _drain(self, targets: Targets) -> None:
+    def _drain(self, leases: Leases) -> None:
         for generation in self.generations.values():
-            for worker, why in list(targets.surplus(generation)):
+            for worker, why in list(leases.targets.surplus(generation)):
                 # A queue that holds connections keeps its worker, for a while.
-                if self.stopping or not targets.keeps(worker.lease):
+                if self.stopping or not leases.keeps(worker.lease):
                     deadline = self._now + generation.spec.drain_timeout
                     worker.become(State.DRAINING, self._now, deadline)
                     self._out.append(Drain(worker=worker.id, why=why))
 
-    def _fill(self, targets: Targets) -> None:
+    def _fill(self, leases: Leases) -> None:
         self._breathe = False
         for generation in filter(None, (self.current, self.trial)):
             starting = sum(w.state is State.STARTING for w in generation.workers.values())
             room = max(0, generation.spec.rollout.start_concurrency - starting)
-            missing = targets.missing(generation)[:room]
-            for lease in missing[: self._budget]:
-                self._spawn(generation, lease)
-            self._breathe = self._breathe or len(missing) > self._budget
-            self._budget -= min(self._budget, len(missing))
+            openings = leases.openings(generation)[:room]
+            for opening in openings[: self._budget]:
+                self._spawn(generation, opening)
+            self._breathe = self._breathe or len(openings) > self._budget
+            self._budget -= min(self._budget, len(openings))
 
-    def _spawn(self, generation: Generation, lease: int) -> None:
+    def _spawn(self, generation: Generation, opening: Opening) -> None:
         slot = next(n for n in range(1, len(generation.workers) + 2) if n not in generation.workers)
         id = WorkerId(generation.number, slot)
         background = any(w.state is State.READY for w in self.workers())
-        generation.workers[slot] = Worker(
-            id, lease, self._now, self._now + generation.spec.ready_timeout
-        )
-        self._out.append(Spawn(worker=id, spec=generation.spec, lease=lease, background=background))
+        spec, lease = generation.spec, opening.lease
+        worker = Worker(id, lease, self._now, self._now + spec.ready_timeout, rescue=opening.rescue)
+        generation.workers[slot] = worker
+        self._out.append(Spawn(worker=id, spec=spec, lease=lease, background=background))
 
     def _find(self, id: WorkerId) -> Worker | None:
         generation = self.generations.get(id.generation)
@@ -397,4 +395,6 @@ class Fleet:
             return
         if self.trial:
             yield self.trial.deadline
-        yield from (instant for instant in self._targets().deadlines() if instant > self._now)
+        leases = self._leases()
+        later = (*leases.deadlines(), *leases.targets.deadlines())
+        yield from (instant for instant in later if instant > self._now)

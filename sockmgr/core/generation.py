@@ -61,6 +61,7 @@ class Worker:
     state: State = State.STARTING
     ready_at: float = math.inf
     recycle: str = ""
+    rescue: bool = False  # started to empty a queue that others left, and for nothing else
 
     def become(self, state: State, now: float, deadline: float = math.inf) -> None:
         """Step to `state`; an illegal step raises and changes nothing."""
@@ -78,11 +79,11 @@ class Worker:
 
 @dataclass(slots=True)
 class Generation:
-    """One spec, numbered, and its workers."""
+    """One spec, numbered, and its workers: they share `lease`, or each has its own (None)."""
 
     number: int
     spec: Spec
-    lease: int
+    lease: int | None
     wanted: int
     since: float
     deadline: float
@@ -103,16 +104,21 @@ class Generation:
         self.phase, self.since, self.deadline = phase, now, deadline
 
     @property
+    def leases(self) -> set[int]:
+        """The leases that its workers serve, rescues left out."""
+        if self.lease is not None:
+            return {self.lease}
+        return {w.lease for w in self.workers.values() if not w.rescue}
+
+    @property
     def members(self) -> list[Worker]:
-        """The workers that count: active, on the generation's own lease, not being replaced."""
-        return [
-            w for w in self.workers.values() if w.active and w.lease == self.lease and not w.recycle
-        ]
+        """The workers that count: active, no rescue, not being replaced."""
+        return [w for w in self.workers.values() if w.active and not (w.rescue or w.recycle)]
 
     @property
     def ready(self) -> int:
         """The number of workers that can take a connection."""
-        return sum(w.state is State.READY and w.lease == self.lease for w in self.workers.values())
+        return sum(w.state is State.READY and not w.rescue for w in self.workers.values())
 
     @property
     def full(self) -> bool:

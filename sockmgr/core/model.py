@@ -125,6 +125,14 @@ class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Ready = Accepting | Notify | Delay | Exec
 
 
+class Accept(StrEnum):
+    """Who takes a new connection: any worker of the generation, or the one that it is given to."""
+
+    SHARED = "shared"
+    PER_WORKER = "per-worker"
+    DISPATCH = "dispatch"
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one generation runs: resolved, so that nothing can change under it.
 
@@ -154,6 +162,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = msgspec.field(default_factory=Rollout)
+    accept: Accept = Accept.SHARED
 
     def within(self, free: int, each: int) -> Spec:
         """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.

@@ -21,7 +21,7 @@ from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
 from sockmgr.core.report import Event
 
-VERSION = 2
+VERSION = 3
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
 _MAGIC = b"sockmgr-state"
@@ -61,7 +61,10 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as its fleet knows it; without a process it was never started. None is never."""
+    """A worker as its fleet knows it; without a process it was never started. None is never.
+
+    `rescue`: it was started to empty a queue that others left.
+    """
 
     slot: int
     lease: int
@@ -70,15 +73,19 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     ready_at: float | None
     recycle: str = ""
+    rescue: bool = False
     process: ProcessSnapshot | None = None
 
 
 class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A generation as its fleet knows it, without those who wait for its verdict."""
+    """A generation as its fleet knows it, without those who wait for its verdict.
+
+    Without a `lease` each of its workers has its own.
+    """
 
     number: int
     spec: Spec
-    lease: int
+    lease: int | None
     wanted: int
     since: float
     deadline: float | None
@@ -146,7 +153,7 @@ def decode(data: bytes) -> Snapshot:
             do="nothing; or start the newer version again",
         )
     try:
-        return msgspec.convert(_UPGRADES[version](json.loads(body)), Snapshot, str_keys=True)
+        return msgspec.convert(_upgraded(json.loads(body), version), Snapshot, str_keys=True)
     except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
 
@@ -192,7 +199,9 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 
-def _same(body: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(body: dict[str, Any], version: int) -> dict[str, Any]:
+    for upgrade in _UPGRADES[version - 1 :]:
+        body = upgrade(body)
     return body
 
 
@@ -208,7 +217,16 @@ def _from_1(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-_UPGRADES = {1: _from_1, VERSION: _same}
+def _from_2(body: dict[str, Any]) -> dict[str, Any]:
+    """The workers of a generation shared one lease, but for those sent to empty another."""
+    for service in body["services"]:
+        for generation in service["generations"]:
+            for worker in generation["workers"]:
+                worker["rescue"] = worker["lease"] != generation["lease"]
+    return body
+
+
+_UPGRADES = (_from_1, _from_2)  # each to the format that came next
 
 
 # --- Fleets --------------------------------------------------------------------------------------
@@ -245,6 +263,7 @@ def _generation(
             state=worker.state,
             ready_at=_finite(worker.ready_at),
             recycle=worker.recycle,
+            rescue=worker.rescue,
             process=processes.get(worker.id),
         )
         for worker in generation.workers.values()
@@ -309,5 +328,6 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             worker.state,
             _or_never(worker.ready_at),
             worker.recycle,
+            worker.rescue,
         )
     return generation

@@ -119,28 +119,49 @@ class Answer:
         assert booting < limit, f"start_concurrency: {booting} boot, {limit} may"
         others_serve = any(p.life == "serving" for p in world.processes.values())
         assert action.background == others_serve, "background: when others serve, and only then"
-        if action.lease == generation.lease:
-            members = sum(p.active and p.lease == action.lease and not p.recycled for p in mine)
-            assert members < generation.wanted, (
-                f"P4: generation {generation.number} has the {members} workers it wants"
-            )
-        else:
+        if generation.workers[action.worker.slot].rescue:
             assert generation is fleet.current, "only the current generation rescues"
             assert action.lease in world.unfed, "a rescue needs a queue that is not empty"
             assert not any(p.active and p.lease == action.lease for p in world.processes.values())
+        else:
+            members = sum(p.active and not (p.rescue or p.recycled) for p in mine)
+            assert members < generation.wanted, (
+                f"P4: generation {generation.number} has the {members} workers it wants"
+            )
+            self._check_lease(generation, action.lease)
         if action.spec.rollout.exclusive:
             assert len(world.processes) == len(mine), "exclusive: nothing else may run"
             assert len(mine) < max(generation.wanted, 1), "exclusive: no more than wanted at once"
         if fleet.current and generation is fleet.trial and generation.phase is Phase.BOOTING:
             self._check_surge(generation)
 
+    def _check_lease(self, generation: Generation, lease: int) -> None:
+        world, fleet = self.world, self.world.fleet
+        if generation.lease is not None:
+            assert lease == generation.lease, "the workers of a generation share one queue"
+            return
+        living = {p.lease for p in world.processes.values() if p.life != "killed"}
+        assert lease not in living, f"lease {lease} is taken from one who may still accept"
+        shared = {g.lease for g in fleet.generations.values() if g.lease is not None}
+        assert lease not in shared or is_exclusive(world), f"all of a generation share {lease}"
+        left = {*world.fed, *world.unfed.keys() & fleet.unquiet.keys()} - living
+        alone = fleet.current is None or not ready_of(world, fleet.current)
+        serves = generation.phase is not Phase.BOOTING or not generation.instant
+        inherits = generation is fleet.current or serves or alone
+        if lease in left:
+            assert inherits, f"what waits in lease {lease} is given to the unproven"
+            return
+        assert not inherits or left <= shared, f"{left} are left by the dead, and {lease} is taken"
+        held = {p.lease for p in world.processes.values()} | {*world.unfed} | {*world.fed} | shared
+        assert lease <= len(held - {lease}), f"lease {lease}, though only {held} are in use"
+
     def _check_surge(self, trial: Generation) -> None:
         current = self.world.fleet.current
         assert current is not None
         count = sum(
-            p.active and not p.recycled and p.lease == self.world.fleet.generations[n].lease
+            p.active and not (p.recycled or p.rescue)
             for p in self.world.processes.values()
-            if (n := p.id.generation) in (current.number, trial.number)
+            if p.id.generation in (current.number, trial.number)
         )
         surge = trial.spec.rollout.surge.above(trial.wanted)
         allowed = max(current.wanted, trial.wanted) + surge
@@ -154,8 +175,15 @@ class Answer:
         assert action.leases != tuple(self.world.fed.items()), "a Feed changes something"
         fleet = self.world.fleet
         trusted = fleet.current
-        if trusted and ready_of(self.world, trusted) and trusted.lease in leases:
-            assert leases[0] == trusted.lease, "the first fed lease, the fallback, is committed"
+        if trusted and ready_of(self.world, trusted):
+            own = self._leases_of(trusted) & {*leases}
+            assert not own or leases[0] in own, "the first fed lease, the fallback, is committed"
+
+    def _leases_of(self, generation: Generation) -> set[int]:
+        if generation.lease is not None:
+            return {generation.lease}
+        mine = [p for p in self.world.processes.values() if p.id.generation == generation.number]
+        return {p.lease for p in mine if p.able}
 
     def _check_drain(self, action: Drain) -> None:
         world, fleet = self.world, self.world.fleet
@@ -237,10 +265,7 @@ class Answer:
 
 
 def ready_of(world: World, generation: Generation) -> int:
-    return sum(
-        p.life == "serving" and p.id.generation == generation.number and p.lease == generation.lease
-        for p in world.processes.values()
-    )
+    return sum(p.able and p.id.generation == generation.number for p in world.processes.values())
 
 
 def users_of(world: World) -> Counter[int]:

@@ -14,8 +14,13 @@ from pathlib import Path
 
 FLEET = "sockmgr.core.fleet"
 TARGETS = "sockmgr.core.targets"
+LEASES = "sockmgr.core.leases"
+SNAPSHOT = "sockmgr.core.snapshot"
 GENERATION = "sockmgr.core.generation"
 HERE = Path(__file__).parent
+EXAMPLES = (
+    "test_fleet.py", "test_fleet_serving.py", "test_own_leases.py", "test_fleet_properties.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ MUTANTS = (
     Mutant(
         "forget who waited before",
         FLEET,
-        "dict.fromkeys(fact.left[1:], self._now)",
-        "dict.fromkeys(fact.left[:0], self._now)",
+        "self.unquiet = dict.fromkeys(left, self._now)",
+        "self.unquiet = {}",
     ),
     Mutant("abort never", FLEET, "if trial.fault:", "if trial.fault and self.stopping:"),
     Mutant(
@@ -57,13 +62,13 @@ MUTANTS = (
     Mutant(
         "forget to feed back after an abort",
         FLEET,
-        "if not leases or leases == self.fed:",
-        "if not leases or leases == self.fed or (self.fed and not self.trial):",
+        "if not to_feed or to_feed == self.fed:",
+        "if not to_feed or to_feed == self.fed or (self.fed and not self.trial):",
     ),
     Mutant(
         "drain before quiet",
         FLEET,
-        "if self.stopping or not targets.keeps(worker.lease):",
+        "if self.stopping or not leases.keeps(worker.lease):",
         "if self.stopping or worker.lease is not None:",
     ),
     Mutant(
@@ -111,15 +116,15 @@ MUTANTS = (
     ),
     Mutant(
         "reuse a lease that holds connections",
-        TARGETS,
-        "for w in self._workers()} | set(self.unquiet)",
-        "for w in self._workers()}",
+        LEASES,
+        "for w in self.targets.workers()} | {*self.unquiet}",
+        "for w in self.targets.workers()}",
     ),
     Mutant(
         "let nobody inherit the queue of the dead",
-        TARGETS,
-        "if self.current and (spec.rollout.exclusive or not self._served(self.current.lease)):",
-        "if self.current and spec.rollout.exclusive:",
+        LEASES,
+        "return bool(current.ready) if lease is None else self._served(lease)",
+        "return bool(current.ready) if lease is None else True",
     ),
     Mutant(
         "drain the ready before the starting",
@@ -135,49 +140,49 @@ MUTANTS = (
     ),
     Mutant(
         "feed those that are to go",
-        TARGETS,
-        "for g in candidates if g.ready and self.target(g)]",
+        LEASES,
+        "for g in candidates if g.ready and targets.target(g)]",
         "for g in candidates if g.ready]",
     ),
     Mutant(
         "feed the unproven beside the current",
-        TARGETS,
-        "rolling = [trial] if trial and self._mixing else []",
+        LEASES,
+        "rolling = [trial] if trial and targets.mixing else []",
         "rolling = [trial] if trial else []",
     ),
     Mutant(
         "a new budget of spawns in every round",
         FLEET,
-        "self._budget -= min(self._budget, len(missing))",
+        "self._budget -= min(self._budget, len(openings))",
         "self._budget -= 0",
     ),
     Mutant(
         "start an exclusive one beside those that drain",
         TARGETS,
-        "others = any(w.id.generation != generation.number for w in self._workers())",
-        "others = any(w.id.generation != generation.number and w.active for w in self._workers())",
+        "others = any(w.id.generation != generation.number for w in self.workers())",
+        "others = any(w.id.generation != generation.number and w.active for w in self.workers())",
     ),
     Mutant(
         "forget connections that nobody takes",
-        TARGETS,
-        "return lacking + (self._abandoned() if rescuing else [])",
-        "return lacking",
+        LEASES,
+        "rescuing = generation is targets.current and generation.ready and not alone",
+        "rescuing = False",
     ),
     Mutant(
         "forget connections that living workers do not take",
-        TARGETS,
+        LEASES,
         "return self.late_at(lease) if rescued or not self._rescuers else math.inf",
         "return self.late_at(lease)",
     ),
     Mutant(
         "wait for Quiet for ever",
-        TARGETS,
-        "return lease in self.unquiet and self.now < self.late_at(lease)",
+        LEASES,
+        "return lease in self.unquiet and self.targets.now < self.late_at(lease)",
         "return lease in self.unquiet",
     ),
     Mutant(
         "rescue for ever",
-        TARGETS,
+        LEASES,
         "return self.late_at(lease) if rescued or not self._rescuers else math.inf",
         "return self.late_at(lease) if not self._rescuers else math.inf",
     ),
@@ -227,7 +232,121 @@ MUTANTS = (
         "help out for ever",
         TARGETS,
         "late = self.now >= generation.deadline and served",
-        "late = self.now >= math.inf and served",
+        "late = self.now < 0 and served",
+    ),
+    Mutant(
+        "feed those that are to go from a queue of their own",
+        TARGETS,
+        "w.state is State.READY and w.id not in going]",
+        "w.state is State.READY and not w.rescue]",
+    ),
+    Mutant(
+        "feed a worker before it is ready",
+        TARGETS,
+        "[w for w in workers if w.state is State.READY and w.id not in going]",
+        "[w for w in workers if w.active and w.id not in going]",
+    ),
+    Mutant(
+        "spread over all what comes when nobody serves",
+        LEASES,
+        "weights = weights or {self._waiting(fallback): 1}",
+        "weights = weights or dict(self.fed) or {self._waiting(fallback): 1}",
+    ),
+    Mutant(
+        "let connections wait where nobody will come",
+        LEASES,
+        "        if self.fed:\n            return self.fed[0][0]\n",
+        "",
+    ),
+    Mutant(
+        "let the first connections wait in any queue",
+        LEASES,
+        "return next(itertools.chain(self._left(), self._free()))",
+        "return next(self._free())",
+    ),
+    Mutant(
+        "give a new queue to the successor of the dead",
+        LEASES,
+        "left = self._left() if self._inherits(generation) else []",
+        "left: list[int] = []",
+    ),
+    Mutant(
+        "give what waits to the unproven",
+        LEASES,
+        "if generation is not targets.trial or targets.mixing:",
+        "if generation is not None:",
+    ),
+    Mutant(
+        "let no new version answer what nobody else does",
+        LEASES,
+        "return not (targets.current and targets.current.ready)",
+        "return False",
+    ),
+    Mutant(
+        "take a queue from one who still drains",
+        LEASES,
+        "for w in self.targets.workers() if w.state is not State.KILLED}",
+        "for w in self.targets.workers() if w.active}",
+    ),
+    Mutant(
+        "wait until the killed are gone before their queue is taken over",
+        LEASES,
+        "for w in self.targets.workers() if w.state is not State.KILLED}",
+        "for w in self.targets.workers()}",
+    ),
+    Mutant(
+        "take the queue that another generation shares",
+        LEASES,
+        "if not self.targets.exclusive:\n            held",
+        "if self.targets.stopping:\n            held",
+    ),
+    Mutant(
+        "leave what waits for an exclusive generation",
+        LEASES,
+        "if not self.targets.exclusive:\n            held",
+        "if self.targets.now:\n            held",
+    ),
+    Mutant(
+        "share no queue after generations that had one for each",
+        LEASES,
+        "if alone or current is None else self._left()",
+        "if current is None else self._left()",
+    ),
+    Mutant(
+        "number queues on and on",
+        LEASES,
+        "(n for n in itertools.count() if n not in taken)",
+        "(n for n in itertools.count(len(taken) + 4) if n not in taken)",
+    ),
+    Mutant(
+        "number two queues alike",
+        LEASES,
+        "| {*dict(self.fed)}\n",
+        "\n",
+    ),
+    Mutant(
+        "send a rescue and a successor to one queue",
+        LEASES,
+        "for lease in self._abandoned() if lease not in own]",
+        "for lease in self._abandoned()]",
+    ),
+    Mutant(
+        "take a rescue worker for one that is wanted",
+        FLEET,
+        "rescue=opening.rescue)",
+        "rescue=False)",
+    ),
+    Mutant(
+        "keep a rescue worker for ever",
+        TARGETS,
+        "if worker.active and worker.rescue:",
+        "if worker.recycle and worker.rescue:",
+    ),
+    Mutant(
+        "forget over a succession who is a rescue",
+        SNAPSHOT,
+        "            worker.recycle,\n            worker.rescue,\n",
+        "            worker.recycle,\n",
     ),
 )
 
@@ -278,7 +397,7 @@ def main(arguments: list[str]) -> int:
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     import pytest  # noqa: PLC0415 - most mutants need no more than the transcripts
 
-    for what in ("test_fleet.py", "test_fleet_serving.py", "test_fleet_properties.py"):
+    for what in EXAMPLES:
         if pytest.main(["-q", "-x", "--no-header", "-p", "no:cacheprovider", str(HERE / what)]):
             print(what)
             return 1

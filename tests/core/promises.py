@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from sockmgr.core.fleet import SPAWN_BATCH
 from sockmgr.core.generation import BACKOFF_MAX, Generation
+from sockmgr.core.leases import RESCUE_DELAY
 from sockmgr.core.model import (
     Aborted,
     Action,
@@ -16,7 +18,6 @@ from sockmgr.core.model import (
     State,
     Tick,
 )
-from sockmgr.core.targets import RESCUE_DELAY
 from tests.core.answers import Answer, fingerprint, is_exclusive, ready_of, users_of
 
 IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do
@@ -36,8 +37,12 @@ class Moment(Answer):
         if self.world.fleet.stopping:
             answered = self.world.answers.keys() == self.world.asked.keys()
             assert answered, "P6: after stop every request is answered"
-        elif self.world.fleet.current:
+        elif self.world.fleet.current is None:
+            self._forget_given_up()
+        else:
             self._check_somebody_serves()
+            self._check_fed()
+            self._check_own_leases()
             self._check_filled()
             self._check_max_draining()
             self._check_rescued()
@@ -104,6 +109,8 @@ class Moment(Answer):
         begun = set(fleet.generations) - self.generations
         for generation in (fleet.generations[n] for n in sorted(begun)):
             lease = generation.lease
+            if lease is None:
+                continue  # there is nothing to share but the leases of its workers: _check_lease
             sharers = [
                 g for g in fleet.generations.values() if g.lease == lease and g is not generation
             ]
@@ -111,7 +118,9 @@ class Moment(Answer):
                 ready_of(self.world, g) for g in sharers
             )
             assert inherits, f"lease {lease} is shared by two generations that could serve"
-            assert sharers or self.world.now >= self.unfed.get(lease, -math.inf), (
+            current = fleet.current
+            left = current is not None and not ready_of(self.world, current)
+            assert sharers or left or self.world.now >= self.unfed.get(lease, -math.inf), (
                 f"lease {lease} is used again before it is quiet"
             )
 
@@ -122,16 +131,38 @@ class Moment(Answer):
         if self.exclusive or is_exclusive(world) or not wanted:
             return
         serving = len(world.serving())
-        able = [
-            p.id
-            for p in world.processes.values()
-            if p.life == "serving" and p.lease == fleet.generations[p.id.generation].lease
-        ]
+        able = [p.id for p in world.processes.values() if p.able]
         assert serving or not able, f"P2: nobody serves, though {able} could"
         before = len(self.serving - self.stopgaps)
         assert serving >= min(before, wanted), (
             f"P2: {before} served, {wanted} are wanted, {serving} are left by our own decision"
         )
+
+    def _check_fed(self) -> None:
+        world = self.world
+        able = {p.lease for p in world.processes.values() if p.able}
+        if able & world.fed.keys():
+            assert world.fed.keys() <= able, f"{world.fed} is fed, and only {able} are served"
+        else:
+            assert len(world.fed) <= 1, f"nobody serves, and what comes is spread over {world.fed}"
+
+    def _check_own_leases(self) -> None:
+        """Where each worker has its own, nobody shares, and nobody who is ready is passed over."""
+        world, fleet = self.world, self.world.fleet
+        living = [p for p in world.processes.values() if p.life != "killed" and not p.rescue]
+        holders = Counter(p.lease for p in living)
+        for generation in fleet.generations.values():
+            if generation.lease is not None or generation.spec.rollout.exclusive:
+                continue
+            mine = [p for p in living if p.id.generation == generation.number]
+            shared = [p.id for p in mine if holders[p.lease] > 1]
+            assert not shared, f"{shared} share their leases with others"
+            if generation is fleet.current and fleet.trial is None:
+                members = [p for p in mine if p.able and not p.recycled]
+                given = [p for p in members if p.lease in world.fed]
+                assert len(given) >= min(len(members), generation.wanted), (
+                    f"of {[p.id for p in members]}, who are ready, only {len(given)} are fed"
+                )
 
     def _check_filled(self) -> None:
         fleet = self.world.fleet
@@ -150,7 +181,7 @@ class Moment(Answer):
 
     def _check_full(self, generation: Generation, helped: int) -> None:
         mine = [p for p in self.world.processes.values() if p.id.generation == generation.number]
-        members = sum(p.active and p.lease == generation.lease and not p.recycled for p in mine)
+        members = sum(p.active and not (p.rescue or p.recycled) for p in mine)
         booting = sum(p.life == "booting" for p in mine)
         assert generation.not_before <= self.world.now + BACKOFF_MAX
         excused = (
@@ -172,6 +203,7 @@ class Moment(Answer):
             is_exclusive(world)
             or current.spec.rollout.exclusive
             or not ready_of(world, current)
+            or not current.wanted
             or world.now < current.not_before
             or booting >= current.spec.rollout.start_concurrency
             or world.fleet.deadline <= world.now
@@ -184,15 +216,16 @@ class Moment(Answer):
             )
             known = lease in world.fleet.unquiet or self._in_vain(lease)
             assert known or excused, f"the connections in lease {lease} are forgotten"
-            if lease not in world.fleet.unquiet:
-                del world.unfed[lease]
+        self._forget_given_up()
+
+    def _forget_given_up(self) -> None:
+        for lease in self.world.unfed.keys() - self.world.fleet.unquiet.keys():
+            del self.world.unfed[lease]
 
     def _in_vain(self, lease: int) -> bool:
         """Whether one who was sent to empty this lease has had the time for it."""
-        generations = self.world.fleet.generations
         return any(
-            p.lease == lease != generations[p.id.generation].lease
-            and self.world.now >= p.ready_at + p.spec.drain_timeout
+            p.rescue and p.lease == lease and self.world.now >= p.ready_at + p.spec.drain_timeout
             for p in self.world.processes.values()
         )
 

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from sockmgr.core.model import (
     SURGE_ALL,
     Aborted,
+    Accept,
     Action,
     Committed,
     CutOver,
@@ -44,7 +45,7 @@ BROKEN = 3  # the exit status that says "broken code" in every spec here
 ROLLOUT_KEYS = (
     "surge", "probation", "max_failed_starts", "start_concurrency", "max_draining", "exclusive",
 )  # fmt: skip
-SPEC_KEYS = ("workers", "ready_timeout", "drain_timeout", "max_age")
+SPEC_KEYS = ("workers", "ready_timeout", "drain_timeout", "max_age", "accept")
 
 
 def make_spec(name: str, **settings: Any) -> Spec:
@@ -81,6 +82,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "ready_timeout": float,
     "drain_timeout": float,
     "max_age": float,
+    "accept": Accept,
 }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec.structs import replace
 
-from sockmgr.core.model import SURGE_ALL, Recycle, Spec, Surge, WorkerExited
+from sockmgr.core.model import SURGE_ALL, Accept, Recycle, Spec, Surge, WorkerExited
 from tests.core.story import BROKEN, make_spec
 from tests.core.world import Life, World
 
@@ -35,6 +36,7 @@ def specs(draw: st.DrawFn) -> Spec:
         start_concurrency=draw(st.sampled_from([1, 2, 4, 20])),
         max_draining=draw(st.integers(0, 3)),
         exclusive=draw(st.sampled_from([False, False, False, False, True])),
+        accept=draw(st.sampled_from([Accept.SHARED, Accept.PER_WORKER])),
     )
 
 
@@ -45,6 +47,11 @@ class FleetMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.steps = 0
+        self.accept: Accept | None = None
+
+    def of(self, spec: Spec) -> Spec:
+        """Return the spec with the way of accepting that this world keeps to, if it does."""
+        return replace(spec, accept=self.accept or spec.accept)
 
     def pass_time(self, seconds: float) -> None:
         self.steps += 1
@@ -54,8 +61,10 @@ class FleetMachine(RuleBasedStateMachine):
         spec=specs(),
         how=st.sampled_from(["well", "well", "badly", "by a reload"]),
         left=st.just([]) | st.lists(st.integers(0, 3), unique=True, max_size=3),
+        accept=st.sampled_from([Accept.SHARED, Accept.PER_WORKER, Accept.PER_WORKER, None]),
     )
-    def start(self, spec: Spec, how: str, left: list[int]) -> None:
+    def start(self, spec: Spec, how: str, left: list[int], accept: Accept | None) -> None:
+        self.accept, spec = accept, replace(spec, accept=accept or spec.accept)
         if how == "by a reload":  # of a config that adds this service
             self.world.reload(spec)
             return
@@ -115,16 +124,16 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(spec=specs(), after=moments)
     def somebody_reloads(self, spec: Spec, after: float) -> None:
         self.pass_time(after)
-        self.world.reload(spec)
+        self.world.reload(self.of(spec))
 
     @rule(spec=specs(), times=st.integers(2, 6))
     def many_reload(self, spec: Spec, times: int) -> None:
         before = self.world.newest
-        self.world.reload(spec)
+        self.world.reload(self.of(spec))
         if self.world.fleet.trial is None:
             return  # nothing is wanted, so it was committed at once
         for _ in range(times):
-            self.world.reload(spec)
+            self.world.reload(self.of(spec))
         assert self.world.newest <= before + 1, "P6: a storm builds one now, one later"
 
     @rule(workers=st.sampled_from([0, 1, 1, 2, 3, 5, 9]))

@@ -10,7 +10,7 @@ from sockmgr.core import snapshot
 from sockmgr.core.config import Config, parse
 from sockmgr.core.events import recorded
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.model import Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
+from sockmgr.core.model import Accept, Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
 from sockmgr.core.snapshot import (
     LENIENCE,
     Found,
@@ -63,7 +63,7 @@ def test_a_restored_fleet_has_the_same_records() -> None:
     world = World()
     world.start(make_spec("v1", workers=2))
     world.ready("1.1", "1.2")
-    world.reload(make_spec("v2", workers=2))
+    world.reload(make_spec("v2", workers=2, accept=Accept.PER_WORKER))
     written = record("web", world.fleet, {})
     assert record("web", restore(written, world.now), {}) == written
 
@@ -110,6 +110,15 @@ def test_of_two_the_latest_whole_one_counts() -> None:
     assert latest([b"", b""]) is None
     with pytest.raises(SnapshotError, match="damaged"):
         latest([first[:-3], second[:-3]])
+
+
+def test_in_the_second_format_a_rescue_is_a_worker_on_another_queue_than_its_generation() -> None:
+    state = decode(Path(__file__).with_name("snapshot-2.json").read_bytes())
+    [service] = state.services
+    workers = {str(worker.id): worker for worker in restore(service, 100.0).workers()}
+    assert [id for id, worker in workers.items() if worker.rescue] == ["2.2"]
+    assert [worker.lease for worker in workers.values()] == [0, 0, 1, 0]
+    assert service.generations[0].spec.accept is Accept.SHARED
 
 
 def test_the_first_format_is_still_read() -> None:

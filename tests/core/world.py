@@ -61,6 +61,7 @@ class Process:
     spec: Spec
     lease: int
     life: Life = Life.BOOTING
+    rescue: bool = False
     recycled: bool = False
     told_at: float = 0.0
     ready_at: float = math.inf
@@ -68,6 +69,11 @@ class Process:
     @property
     def active(self) -> bool:
         return self.life in (Life.BOOTING, Life.SERVING)
+
+    @property
+    def able(self) -> bool:
+        """Whether it may be given new connections."""
+        return self.life is Life.SERVING and not self.rescue
 
 
 @dataclass
@@ -251,9 +257,11 @@ class World:
     def _perform(self, action: Action) -> None:
         match action:
             case Spawn():
+                generation = self.fleet.generations[action.worker.generation]
                 self.processes[action.worker] = Process(
-                    action.worker, action.spec, action.lease, told_at=self.now
-                )
+                    action.worker, action.spec, action.lease, told_at=self.now,
+                    rescue=generation.workers[action.worker.slot].rescue,
+                )  # fmt: skip
                 self.specs[action.worker.generation] = action.spec
                 if unfed := self.unfed.get(action.lease):
                     unfed.patience = min(unfed.patience, action.spec.drain_timeout)
@@ -310,7 +318,8 @@ class World:
             and list(fleet.generations) == [current.number]
             and len(self.processes) == current.wanted
             and all(p.life is Life.SERVING and not p.recycled for p in self.processes.values())
-            and self.fed == {current.lease: 1}
+            and self.fed.keys() == ({p.lease for p in self.processes.values()} or self.fed.keys())
+            and set(self.fed.values()) == {1}
         )
 
     # --- Whole worlds ----------------------------------------------------------------------------

@@ -1,0 +1,187 @@
+"""Which queues are fed, which queue a new worker gets, and which must not be left yet.
+
+A *lease* is the number of a queue in the pool of each listener. The workers of a generation share
+one, or each of them holds its own. Reads the records of a fleet and changes none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.model import Accept, Phase, Spec, State
+from sockmgr.core.targets import Targets
+
+RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A place for a new worker: its lease, and whether it is to empty that and nothing else."""
+
+    lease: int
+    rescue: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leases:
+    """A view of a fleet at one instant: `fed` are lease and weight, `unquiet` since when."""
+
+    targets: Targets
+    fed: tuple[tuple[int, int], ...]
+    unquiet: Mapping[int, float]
+
+    # --- Who is fed ------------------------------------------------------------------------------
+
+    def to_feed(self) -> tuple[tuple[int, int], ...]:
+        """Return the leases that get new connections, with weights, the fallback first.
+
+        Never nothing: when nobody can take them they wait in one queue, which the next worker gets.
+        """
+        weights: dict[int, int] = {}
+        for generation in self._serving():
+            for lease, weight in self._shares(generation):
+                weights[lease] = weights.get(lease, 0) + weight
+        if len(weights) == 1:
+            weights = dict.fromkeys(weights, 1)
+        if fallback := self.targets.current or self.targets.trial:
+            weights = weights or {self._waiting(fallback): 1}
+        return tuple(weights.items())
+
+    def _serving(self) -> list[Generation]:
+        targets, trial = self.targets, self.targets.trial
+        if trial and trial.ready and trial.phase is Phase.PROBATION:
+            return [trial]
+        rolling = [trial] if trial and targets.mixing else []
+        retiring = [g for g in targets.generations.values() if g.phase is Phase.RETIRING]
+        # Who is to go is not fed: its queue must be empty before it is told.
+        candidates = filter(None, (targets.current, *rolling, *retiring))
+        serving = [g for g in candidates if g.ready and targets.target(g)]
+        # Better one that is not proven than nobody.
+        return serving or ([trial] if trial and trial.ready else [])
+
+    def _shares(self, generation: Generation) -> list[tuple[int, int]]:
+        if generation.lease is not None:
+            return [(generation.lease, generation.ready)]
+        return [(worker.lease, 1) for worker in self.targets.staying(generation)]
+
+    def _waiting(self, generation: Generation) -> int:
+        if generation.lease is not None:
+            return generation.lease
+        if self.fed:
+            return self.fed[0][0]
+        return next(itertools.chain(self._left(), self._free()))
+
+    # --- Who gets which --------------------------------------------------------------------------
+
+    def for_all(self, spec: Spec) -> int | None:
+        """Return the lease that the workers of a new generation are to share; None: each its own.
+
+        What waits in a queue that nobody can answer is left to the successor.
+        """
+        if spec.accept is not Accept.SHARED:
+            return None
+        current, alone = self.targets.current, spec.rollout.exclusive
+        if current and self._answers(current) and not alone:
+            return next(self._free())
+        if current and current.lease is not None:
+            return current.lease
+        left = [lease for lease, _ in self.fed] if alone or current is None else self._left()
+        return next(itertools.chain(left, self._free()))
+
+    def openings(self, generation: Generation) -> list[Opening]:
+        """Return the places of the workers that `generation` is to get now."""
+        targets = self.targets
+        if targets.waits(generation):
+            return []
+        own = self._own(generation, targets.missing(generation))
+        alone = targets.exclusive or generation.spec.rollout.exclusive
+        rescuing = generation is targets.current and generation.ready and not alone
+        left = [lease for lease in self._abandoned() if lease not in own] if rescuing else []
+        return [*(Opening(n, rescue=False) for n in own), *(Opening(n, rescue=True) for n in left)]
+
+    def _own(self, generation: Generation, number: int) -> list[int]:
+        if generation.lease is not None:
+            return [generation.lease] * number
+        # First the queues of the dead: somebody may wait there.
+        left = self._left() if self._inherits(generation) else []
+        return list(itertools.islice(itertools.chain(left, self._free()), number))
+
+    def _inherits(self, generation: Generation) -> bool:
+        """Whether its workers may answer, when ready, what came before them."""
+        targets = self.targets
+        if generation is not targets.trial or targets.mixing:
+            return True
+        return not (targets.current and targets.current.ready)
+
+    def _left(self) -> list[int]:
+        """The leases in which somebody may wait, and from which nobody takes any more."""
+        held = {w.lease for w in self.targets.workers() if w.state is not State.KILLED}
+        if not self.targets.exclusive:
+            held |= {g.lease for g in self.targets.generations.values() if g.lease is not None}
+        return [n for n in (*dict(self.fed), *self.unquiet) if n not in held]
+
+    def _free(self) -> Iterator[int]:
+        taken = {g.lease for g in self.targets.generations.values()}
+        taken |= {w.lease for w in self.targets.workers()} | {*self.unquiet} | {*dict(self.fed)}
+        return (n for n in itertools.count() if n not in taken)
+
+    def _abandoned(self) -> list[int]:
+        """Leases with connections that nobody is left to take: the current generation must."""
+        now = self.targets.now
+        late = [n for n, since in self.unquiet.items() if now >= since + RESCUE_DELAY]
+        return [lease for lease in late if not self._users(lease)]
+
+    # --- Queues that are no longer fed -----------------------------------------------------------
+
+    def keeps(self, lease: int) -> bool:
+        """Whether the workers on this lease may not go yet: it is to become Quiet first."""
+        return lease in self.unquiet and self.targets.now < self.late_at(lease)
+
+    def late_at(self, lease: int) -> float:
+        """Return when the workers on an unfed lease wait no longer for its Quiet."""
+        users, generations = self._users(lease), self.targets.generations
+        if not self._served(lease) and (users or self._rescuers):
+            return math.inf  # who boots has a deadline; who is not there yet will be sent
+        numbers = {w.id.generation for w in users}
+        numbers |= {n for n, g in generations.items() if g.lease == lease}
+        timeouts = [generations[n].spec.drain_timeout for n in numbers]
+        newest = self.targets.newest
+        timeouts += [newest.spec.drain_timeout] if newest and not timeouts else []
+        return self.unquiet[lease] + max(timeouts, default=0.0)
+
+    def given_up_at(self, lease: int) -> float:
+        """Return when to forget an unfed lease: not before a rescue worker had its time, too.
+
+        Its own workers may live and yet accept nothing.
+        """
+        rescued = any(
+            w.state is State.READY and w.rescue and w.lease == lease for w in self.targets.workers()
+        )
+        return self.late_at(lease) if rescued or not self._rescuers else math.inf
+
+    def deadlines(self) -> Iterator[float]:
+        """Yield the instants at which one of these answers changes though nothing happens."""
+        for lease, since in self.unquiet.items():
+            yield self.late_at(lease)
+            if not self._users(lease):
+                yield since + RESCUE_DELAY
+
+    def _answers(self, current: Generation) -> bool:
+        lease = current.lease
+        return bool(current.ready) if lease is None else self._served(lease)
+
+    def _served(self, lease: int) -> bool:
+        return any(w.state is State.READY and w.lease == lease for w in self.targets.workers())
+
+    @property
+    def _rescuers(self) -> bool:
+        targets = self.targets
+        wanted = any(g.wanted for g in (targets.current, targets.trial) if g)
+        return bool(wanted and not targets.exclusive)
+
+    def _users(self, lease: int) -> list[Worker]:
+        return [w for w in self.targets.workers() if w.active and w.lease == lease]
