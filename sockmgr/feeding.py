@@ -1,4 +1,4 @@
-"""Which queues of a service's listeners are fed, and the wait until one that is not is empty.
+"""Which queues of a service's listeners are fed, and the wait until those that are not are empty.
 
 Performs each Feed at once and puts the Quiet that it owes. Owns the tasks that wait.
 """
@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from sockmgr.core.model import Fact, Quiet
 from sockmgr.listener import Listener
+from sockmgr.quieting import Quieting
+
+Users = Mapping[int, tuple[Listener, ...]]  # lease -> the listeners that have it
 
 
 class Feeding:
@@ -19,7 +22,7 @@ class Feeding:
     def __init__(self, tasks: asyncio.TaskGroup, put: Callable[[Fact], None]) -> None:
         self._tasks, self._put = tasks, put
         self._fed: dict[int, tuple[Listener, ...]] = {}
-        self._quieting: dict[int, asyncio.Task[None]] = {}
+        self._owed: dict[int, tuple[Quieting, asyncio.Task[None]]] = {}
 
     def adopt(self, listeners: tuple[Listener, ...]) -> tuple[int, ...]:
         """Return the leases on which connections wait since before our time, most first."""
@@ -31,47 +34,55 @@ class Feeding:
         self._fed = dict.fromkeys(leases, listeners)
         return leases
 
-    def resume(
-        self, fed: Mapping[int, tuple[Listener, ...]], unquiet: Mapping[int, tuple[Listener, ...]]
-    ) -> None:
+    def resume(self, fed: Users, unquiet: Users) -> None:
         """Go on where a predecessor was: `fed` is fed, and Quiet is owed for `unquiet`."""
         self._fed = dict(fed)
-        for lease, listeners in unquiet.items():
-            self._owe_quiet(lease, listeners)
+        self._owe_quiet(unquiet)
 
-    def feed(self, weights: Mapping[int, int], users: Mapping[int, tuple[Listener, ...]]) -> None:
+    def feed(self, weights: Mapping[int, int], users: Users) -> None:
         """Feed these leases only; `users` are the listeners of each."""
+        self._steer(weights, users)
+        self.give_up(users.keys() & self._owed.keys())
+        # As they were when it was fed: its generation may be gone, and clients still wait.
+        self._owe_quiet({n: users_ for n, users_ in self._fed.items() if n not in users})
+        self._fed = dict(users)
+
+    def keep_up(self, weights: Mapping[int, int], users: Users) -> None:
+        """Feed the same leases; a worker may have come to one with listeners of its own."""
+        if users != self._fed:
+            self._steer(weights, users)
+            self._fed = dict(users)
+
+    def keep_waiting(self, unquiet: Collection[int]) -> None:
+        """Wait for these only; of the others nobody is left who would empty them."""
+        self.give_up(self._owed.keys() - unquiet)
+
+    def give_up(self, leases: Collection[int]) -> None:
+        """Wait no longer for these."""
+        for lease in list(leases):
+            quieting, task = self._owed.pop(lease)
+            if not quieting.leave_out(lease):
+                task.cancel()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self.give_up(self._owed)
+
+    def _steer(self, weights: Mapping[int, int], users: Users) -> None:
         shares: dict[Listener, dict[int, int]] = {}
         for lease, listeners in users.items():
             for listener in listeners:
                 shares.setdefault(listener, {})[lease] = weights[lease]
         for listener, share in shares.items():
             listener.feed(share)
-        self.give_up(users.keys() & self._quieting.keys())
-        for lease in self._fed.keys() - users.keys():
-            # As they were when it was fed: its generation may be gone, and clients still wait.
-            self._owe_quiet(lease, self._fed[lease])
-        self._fed = dict(users)
 
-    def keep_waiting(self, unquiet: Collection[int]) -> None:
-        """Wait for these only; of the others nobody is left who would empty them."""
-        self.give_up(self._quieting.keys() - unquiet)
+    def _owe_quiet(self, unfed: Users) -> None:
+        if unfed:
+            quieting = Quieting(unfed, self._be_quiet)
+            name = f"quiet {', '.join(map(str, unfed))}"
+            task = self._tasks.create_task(quieting.run(), name=name)
+            self._owed |= dict.fromkeys(unfed, (quieting, task))
 
-    def give_up(self, leases: Collection[int]) -> None:
-        """Wait no longer for these."""
-        for lease in list(leases):
-            self._quieting.pop(lease).cancel()
-
-    def close(self) -> None:
-        """Wait for nothing any more."""
-        self.give_up(self._quieting)
-
-    def _owe_quiet(self, lease: int, listeners: tuple[Listener, ...]) -> None:
-        quiet = self._await_quiet(lease, listeners)
-        self._quieting[lease] = self._tasks.create_task(quiet, name=f"quiet {lease}")
-
-    async def _await_quiet(self, lease: int, listeners: tuple[Listener, ...]) -> None:
-        for listener in listeners:
-            await listener.quiet(lease)
-        del self._quieting[lease]
+    def _be_quiet(self, lease: int) -> None:
+        del self._owed[lease]
         self._put(Quiet(lease=lease))

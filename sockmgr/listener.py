@@ -7,7 +7,6 @@ useless. Knows nothing of workers: `lease` n is a number that the core uses.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import socket
@@ -29,9 +28,9 @@ _UNIX = (
     "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
     "while they are told to stop"
 )
-# Seconds after which no handshake that was shortened goes on: 7 if its client repeats the SYN.
-# What is still half-open then belongs to another queue or to another listener on this port.
-_GIVEN_UP = 10.0
+# More would not fit into the program that chooses: BPF_MAXINSNS, and net.core.optmem_max of old
+# kernels.
+MOST_QUEUES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +156,14 @@ class Listener:
     # --- Names and numbers ---------------------------------------------------------------------
 
     @property
+    def is_steered(self) -> bool:
+        """Whether each lease has a queue of its own; otherwise why_overlap tells."""
+        return self._pool is not None
+
+    @property
     def cutover(self) -> str:
         """How new connections change over: "steered", or "overlap" (see why_overlap)."""
-        return _OVERLAP if self._pool is None else _STEERED
+        return _STEERED if self.is_steered else _OVERLAP
 
     @property
     def choice(self) -> steering.Choice:
@@ -228,6 +232,12 @@ class Listener:
         """
         if self._pool is None:
             return self.queues[0].fileno()
+        if n >= MOST_QUEUES:
+            raise ListenError(
+                f"{self.address} would need more than {MOST_QUEUES} queues",
+                means=f"the {len(self.queues)} queues it has go on as before",
+                do='run fewer workers, or let them share a queue: accept = "shared"',
+            )
         # First, or the new queue would get a wrong number.
         self._mended += [each for each in self._mend_shutdown() if each.mended]
         while len(self._pool) <= n:
@@ -272,45 +282,6 @@ class Listener:
         )  # fmt: skip
         if refusal.verifier:
             _log.debug("verifier", listener=self.listen.name, says=refusal.verifier)
-
-    async def quiet(self, n: int) -> None:
-        """Return when queue `n`, which must not be fed, is empty and stays so.
-
-        With an overlap there is nothing to wait for. A queue that nobody accepts from is never
-        quiet while something is in it: the caller has the deadline.
-        """
-        if self._pool is None or n >= len(self._pool):
-            return
-        queue = self.queues[n]
-        await asyncio.to_thread(steering.settle)
-        if queue.type == socket.SOCK_STREAM:
-            await self._outlast_handshakes(queue)
-        while queue.fileno() >= 0 and queues.queued(queue):  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.005)
-
-    async def _outlast_handshakes(self, queue: socket.socket) -> None:
-        if queue.fileno() < 0:  # closed meanwhile
-            return
-        port = queue.getsockname()[1]
-        steering.shorten_handshakes(queue)
-        try:
-            async with asyncio.timeout(_GIVEN_UP):
-                await self._see_handshakes_end(queue.family, port)
-        except TimeoutError:
-            _log.debug("handshakes outwaited", listener=self.listen.name, seconds=_GIVEN_UP)
-        finally:
-            if queue.fileno() >= 0:
-                steering.restore_handshakes(queue)
-
-    async def _see_handshakes_end(self, family: int, port: int) -> None:
-        try:
-            waiting = await asyncio.to_thread(handshakes.half_open, family, port)
-            while waiting:
-                await asyncio.sleep(0.01)
-                waiting = await asyncio.to_thread(handshakes.still_open, waiting)
-        except OSError as error:
-            _log.debug("no sock_diag", listener=self.listen.name, error=error)
-            await asyncio.sleep(_GIVEN_UP)
 
     # --- Health --------------------------------------------------------------------------------
 

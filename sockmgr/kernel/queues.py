@@ -40,8 +40,11 @@ def queued(sock: socket.socket) -> int:
 
 
 def backlog(sock: socket.socket) -> int:
-    """Return how many connections may wait, as the kernel has it: somaxconn caps listen(2)."""
-    return _queue(sock)[1]
+    """Return how many connections may wait, as the kernel has it: somaxconn caps listen(2).
+
+    Of UDP 0: datagrams are no connections.
+    """
+    return 0 if sock.type == socket.SOCK_DGRAM else _queue(sock)[1]
 
 
 def _queue(sock: socket.socket) -> tuple[int, int]:

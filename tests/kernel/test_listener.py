@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import os
@@ -20,10 +19,16 @@ from sockmgr.core.model import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.listener import Listener
 from tests.kernel.hammer import Hammer, Server
-from tests.kernel.listeners import connect, open_fds, opened, take, tcp, unix
-
-DROP_ALL = b"\x06\0\0\0\0\0\0\0"  # one classic BPF instruction: ret 0
-
+from tests.kernel.listeners import (
+    connect,
+    hold_handshake,
+    open_fds,
+    opened,
+    quiet,
+    take,
+    tcp,
+    unix,
+)
 
 # --- Leases and switches -------------------------------------------------------------------------
 
@@ -98,12 +103,12 @@ def test_a_queue_is_not_quiet_until_what_waits_in_it_is_accepted() -> None:
         with opened(tcp()) as listener:
             clients = [connect(listener) for _ in range(2)]
             listener.feed({1: 1})
-            quiet = asyncio.create_task(listener.quiet(0))
+            waiting = asyncio.create_task(quiet(listener, 0))
             for _ in clients:
-                await asyncio.wait([quiet], timeout=0.2)
-                assert not quiet.done()
+                await asyncio.wait([waiting], timeout=0.2)
+                assert not waiting.done()
                 take(listener, 0)
-            await asyncio.wait_for(quiet, 5)
+            await asyncio.wait_for(waiting, 5)
             for client in clients:
                 client.close()
 
@@ -127,31 +132,21 @@ def test_a_queue_is_not_quiet_while_a_handshake_that_began_before_goes_on(
             listener.lease(1)
             hold_handshake(client, (caller[0], listener.queues[0].getsockname()[1]))
             listener.feed({1: 1})
-            quiet = asyncio.create_task(listener.quiet(0))
-            await asyncio.wait([quiet], timeout=0.3)
-            assert not quiet.done()
+            waiting = asyncio.create_task(quiet(listener, 0))
+            await asyncio.wait([waiting], timeout=0.3)
+            assert not waiting.done()
             client.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
             # The kernel repeats its SYN-ACK one second after the first.
             while not listener.queued():  # noqa: ASYNC110 - seen by asking only
                 await asyncio.sleep(0.01)
             assert queues.queued(listener.queues[0]) == 1  # it ends in the old queue
-            await asyncio.wait([quiet], timeout=0.2)
-            assert not quiet.done()
+            await asyncio.wait([waiting], timeout=0.2)
+            assert not waiting.done()
             take(listener, 0)
-            await asyncio.wait_for(quiet, 5)
+            await asyncio.wait_for(waiting, 5)
             assert listener.queues[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) == 5
 
     asyncio.run(scenario())
-
-
-def hold_handshake(client: socket.socket, address: tuple[str, int]) -> None:
-    """Send a SYN, and drop every answer to it until the filter is detached."""
-    code = array.array("B", DROP_ALL)
-    program = (1).to_bytes(8, sys.byteorder) + code.buffer_info()[0].to_bytes(8, sys.byteorder)
-    client.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
-    client.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        client.connect(address)
 
 
 def test_a_handshake_that_never_ends_keeps_a_queue_busy_for_seconds_only() -> None:
@@ -161,7 +156,7 @@ def test_a_handshake_that_never_ends_keeps_a_queue_busy_for_seconds_only() -> No
             listener.lease(1)
             listener.feed({1: 1})
             began = time.monotonic()
-            await asyncio.wait_for(listener.quiet(0), 20)
+            await asyncio.wait_for(quiet(listener, 0), 20)
             # 7 s, for the client repeats its SYN; 64 s by default; given up after 10 s.
             assert 1 < time.monotonic() - began < 9
 
@@ -178,7 +173,7 @@ def test_handshakes_begun_after_the_switch_do_not_delay_it() -> None:
                 hammer.wait_for(50)
                 for turn in range(20):
                     listener.feed({1 - turn % 2: 1})
-                    await asyncio.wait_for(listener.quiet(turn % 2), 5)
+                    await asyncio.wait_for(quiet(listener, turn % 2), 5)
                     assert queues.queued(listener.queues[turn % 2]) == 0
             assert hammer.failures == {}
 
@@ -189,9 +184,9 @@ def test_the_loop_goes_on_while_a_queue_becomes_quiet() -> None:
     async def scenario() -> float:
         with opened(tcp()) as listener:
             listener.feed({1: 1})
-            quiet = asyncio.create_task(listener.quiet(0))
+            waiting = asyncio.create_task(quiet(listener, 0))
             longest, last = 0.0, time.monotonic()
-            while not quiet.done():
+            while not waiting.done():
                 await asyncio.sleep(0.0005)
                 now = time.monotonic()
                 longest, last = max(longest, now - last), now
@@ -207,13 +202,18 @@ def test_a_udp_queue_is_quiet_when_its_datagrams_are_read() -> None:
             with socket.socket(type=socket.SOCK_DGRAM) as client:
                 client.sendto(b"x", listener.queues[0].getsockname())
             listener.feed({1: 1})
-            quiet = asyncio.create_task(listener.quiet(0))
-            await asyncio.wait([quiet], timeout=0.2)
-            assert not quiet.done()
+            waiting = asyncio.create_task(quiet(listener, 0))
+            await asyncio.wait([waiting], timeout=0.2)
+            assert not waiting.done()
             listener.queues[0].recv(9)
-            await asyncio.wait_for(quiet, 5)
+            await asyncio.wait_for(waiting, 5)
 
     asyncio.run(scenario())
+
+
+def test_a_udp_queue_has_no_backlog_of_connections() -> None:
+    with opened(tcp(scheme=Scheme.UDP)) as listener:
+        assert queues.backlog(listener.queues[0]) == 0
 
 
 # --- Overlap -------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_unix_listener_has_one_queue_for_every_lease(tmp_path: Path) -> None:
             assert listener.inode(0) == listener.inode(7)
             listener.feed({7: 1})
             with connect(listener):
-                await asyncio.wait_for(listener.quiet(0), 5)
+                await asyncio.wait_for(quiet(listener, 0), 5)
                 assert listener.queued() == 1
             assert listener.address == f"unix://{tmp_path / 's'}"
 
@@ -323,10 +323,10 @@ def test_a_listener_may_be_closed_while_a_queue_becomes_quiet() -> None:
     async def scenario() -> None:
         with opened(tcp()) as listener, connect(listener):
             listener.feed({1: 1})
-            quiet = asyncio.create_task(listener.quiet(0))
-            await asyncio.wait([quiet], timeout=0.1)
-            assert not quiet.done()
-        await asyncio.wait_for(quiet, 5)
+            waiting = asyncio.create_task(quiet(listener, 0))
+            await asyncio.wait([waiting], timeout=0.1)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 5)
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ from sockmgr.core.model import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.listener import Listener
 from tests.kernel.hammer import Hammer, Server
-from tests.kernel.listeners import connect, opened, readable, take, tcp, unix
+from tests.kernel.listeners import connect, opened, quiet, readable, take, tcp, unix
 
 
 def test_the_watch_is_silent_under_traffic_and_wakes_at_a_shutdown() -> None:
@@ -247,7 +247,7 @@ def test_a_reload_under_load_loses_nothing_whatever_a_worker_does_to_idle_queues
                 for turn in range(30):
                     old, new = turn % 2, 1 - turn % 2
                     listener.feed({new: 1})
-                    await listener.quiet(old)
+                    await quiet(listener, old)
                     listener.queues[old].listen(5)
                     assert len(listener.inspect()) == 1
                     hammer.wait_for(10)
