@@ -83,6 +83,7 @@ def resolve(
             # traffic no more than one does, and the rollout takes less time.
             start_concurrency=service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0)),
         ),
+        accept=service.accept,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import assert_never
 
 from sockmgr.core.errors import ControlError, ListenError, SpawnError
@@ -50,6 +50,7 @@ from sockmgr.leftovers import Leftovers
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Words
+from sockmgr.pooling import pooled
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
 from sockmgr.verdicts import Verdicts, not_told
@@ -96,8 +97,9 @@ class Service:
 
     def start(self, spec: Spec) -> None:
         """Run `spec`, whatever it takes: there is nothing to fall back to."""
-        left = self._feeding.adopt(self._listeners_of(spec))
-        self._facts.put_nowait(Start(spec=spec, left=left))
+        listeners = self._listeners_of(spec)
+        left = self._feeding.adopt(listeners)
+        self._facts.put_nowait(Start(spec=pooled(spec, listeners), left=left))
 
     def resume(self, was: ServiceSnapshot, survivors: Mapping[WorkerId, Survivor]) -> None:
         """Go on with what another manager ran: `survivors` are its workers that we could find."""
@@ -105,7 +107,7 @@ class Service:
         for worker in list(self.fleet.workers()):
             self._resume(worker, survivors.get(worker.id))
         self._feeding.resume(
-            {lease: self._users_of(lease) for lease, _ in self.fleet.fed},
+            self._fed(dict(self.fleet.fed)),
             {lease: self._users_of(lease) or self._all_listeners for lease in self.fleet.unquiet},
         )
         self._facts.put_nowait(Tick())
@@ -147,7 +149,8 @@ class Service:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
         measured = [running.pid for running in self.running.values()][-MEASURED:]
-        self._facts.put_nowait(Reload(spec=fitting(spec, measured), request=number))
+        spec = pooled(fitting(spec, measured), self._listeners_of(spec))
+        self._facts.put_nowait(Reload(spec=spec, request=number))
         return verdict
 
     async def scale(self, workers: int) -> None:
@@ -347,6 +350,8 @@ class Service:
                 self._report_on(fact.worker, describe_exit(fact.status))
             case _:
                 pass
+        weights = dict(self.fleet.fed)
+        self._feeding.keep_up(weights, self._fed(weights))
         self._feeding.keep_waiting(self.fleet.unquiet)
         for met, future in self._waiters:
             if not future.done() and met():
@@ -362,7 +367,7 @@ class Service:
                 self._spawn(action)
             case Feed():
                 weights = dict(action.leases)
-                self._feeding.feed(weights, {lease: self._users_of(lease) for lease in weights})
+                self._feeding.feed(weights, self._fed(weights))
             case Drain():
                 self._drain(action)
             case Kill():
@@ -478,6 +483,12 @@ class Service:
     def _all_listeners(self) -> tuple[Listener, ...]:
         return tuple(self._listener(address) for address in self.addresses)
 
+    def _fed(self, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
+        """Return `leases` with the listeners of who takes what comes there, or soon will."""
+        serving = self.fleet.current or self.fleet.trial
+        waiting = self._listeners_of(serving.spec) if serving else ()
+        return {lease: self._users_of(lease) or waiting for lease in leases}
+
     def _users_of(self, lease: int) -> tuple[Listener, ...]:
-        specs = [g.spec for g in self.fleet.generations.values() if g.lease == lease]
+        specs = [g.spec for g in self.fleet.generations.values() if lease in g.leases]
         return tuple(dict.fromkeys(each for spec in specs for each in self._listeners_of(spec)))

@@ -54,6 +54,7 @@ def _listener(listener: Listener) -> ListenerStatus:
 
 def _service(service: Service, now: float, measure: Callable[[int], int]) -> ServiceStatus:
     fleet = service.fleet
+    serving = fleet.current or fleet.trial
     return ServiceStatus(
         generation=fleet.current.number if fleet.current else 0,
         state=_state(service),
@@ -65,6 +66,7 @@ def _service(service: Service, now: float, measure: Callable[[int], int]) -> Ser
         killed=service.killed,
         repairs=tuple(service.repairs),
         wanted=service.wanted,
+        accept=serving.spec.accept if serving else "",
     )
 
 
@@ -90,6 +92,7 @@ def _worker(
         state=worker.state,
         rss=measure(running.pid) if running else 0,
         age=round(now - running.started_at, 3) if running else 0.0,
+        lease=worker.lease,
     )
 
 

@@ -16,7 +16,7 @@ import tomli
 from sockmgr.core import address, placeholder, settings, toml_position
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accepting, Delay, Listen, Ready, Rollout, Scheme
+from sockmgr.core.model import Accept, Accepting, Delay, Listen, Ready, Rollout, Scheme
 from sockmgr.core.shape import Keys
 
 PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
@@ -47,6 +47,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     preset: str = "auto"
     rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
+    accept: Accept = Accept.SHARED
 
 
 class Dev(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,7 +247,6 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
     if "command" not in keys:
         raise value.refused("has no command", do='add command = ["PROGRAM", "ARGUMENT", ...]')
     fields = _read(settings.SERVICE, keys)
-    fields.pop("accept", None)  # there is one way, so it need not be kept
     fields["listen"] = _service_listen(value, fields.get("listen"), listeners, services)
     _check_placeholders(keys["command"], fields["listen"])
     fields["ready"] = _ready_or_default(keys, fields)

@@ -59,6 +59,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "queues chosen at random": "ef978e80954c485cb43f0281e0603a41",
     "listener repaired": "5f4344b38ed64278892e34fdafac3e33",
     "listener closed": "f9bd2bbd7cb347bea8f4bfd1b027eac1",
+    "workers share a queue": "4ff425f2516042cd94021d870332f8ae",
     "systemd's socket has another address": "9502ccb4330345c4a3e5821cb664cbba",
     "connections in several queues": "de46a4606c3c48218141712057b7cc2a",
     # Clients

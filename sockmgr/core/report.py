@@ -35,7 +35,7 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process and its descendants."""
+    """One worker process and its descendants; `lease` is the number of its queue."""
 
     slot: int
     generation: int
@@ -43,6 +43,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     rss: int
     age: float
+    lease: int = 0
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +59,10 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One service: the generation that serves, all workers, and the rollout if there is one.
 
-    `wanted` is the number of workers that it is to have. Since this manager started: `killed`
-    workers had served and did not end by themselves, and `repairs` are the last things that were
-    done to its listeners and had to be mended.
+    `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
+    "shared" (a queue) or "per-worker". Since this manager started: `killed` workers had served and
+    did not end by themselves, and `repairs` are the last things that were done to its listeners and
+    had to be mended.
     """
 
     generation: int
@@ -70,6 +72,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     killed: int = 0
     repairs: tuple[str, ...] = ()
     wanted: int = 0
+    accept: str = "shared"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from sockmgr.core import address, placeholder, shape
 from sockmgr.core.document import Value
 from sockmgr.core.model import (
     SURGE_ALL,
+    Accept,
     Accepting,
     Address,
     Delay,
@@ -25,6 +26,7 @@ from sockmgr.core.shape import BOOLEAN, DURATION, SIZE, TEXT, TEXTS, TIMEOUT, Ke
 
 PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
 MAX_WORKERS = 10_000
+ACCEPT = (Accept.SHARED, Accept.PER_WORKER)
 
 # Numbers of Linux on every architecture CPython is packaged for but MIPS, Alpha and PA-RISC.
 SIGNALS = {
@@ -104,10 +106,13 @@ def _signal(value: Value) -> int:
     raise value.wrong(f"one of {', '.join(SIGNALS)}; a drain_timeout of 0 kills at once")
 
 
-def _accept(value: Value) -> str:
-    if value.raw != "shared":
-        raise value.wrong('"shared"; this version does not have other ways')
-    return value.text()
+def _accept(value: Value) -> Accept:
+    allowed = ", ".join(f'"{way}"' for way in ACCEPT)
+    if value.raw == Accept.DISPATCH:
+        raise value.wrong(f"{allowed}; this version does not have it")
+    if value.raw not in ACCEPT:
+        raise value.wrong(allowed)
+    return Accept(value.text())
 
 
 def _preset(value: Value) -> str:
@@ -197,7 +202,7 @@ _LIMITS = Shape(
 _SIGNAL = Shape(
     _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
 )
-_ACCEPT = Shape(_accept, {"enum": ["shared"]})
+_ACCEPT = Shape(_accept, {"enum": [str(way) for way in ACCEPT]})
 _PRESET = Shape(_preset, {"enum": list(PRESETS)})
 
 # --- Tables ------------------------------------------------------------------------------------
@@ -316,7 +321,13 @@ SERVICE = {
         "30s",
     ),
     "max_age": Key(TIMEOUT, "Replace a worker that has served this long, successor first."),
-    "accept": Key(_ACCEPT, "The workers of a generation share one queue.", "shared"),
+    "accept": Key(
+        _ACCEPT,
+        "shared: the workers of a generation share one queue, and whoever is free takes the next "
+        "connection. per-worker: each has its own queue and gets as many as the others, which is "
+        "better for connections that last.",
+        "shared",
+    ),
     "preset": Key(
         _PRESET,
         "What is assumed of the program: auto (by its name), none, or the rules of one server.",

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sockmgr.core.config import Config
+from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Listen, Scheme
+from sockmgr.core.model import Accept, Listen, Scheme
 
 OLDEST = 252  # the oldest systemd that the units were run on
 NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253
@@ -148,10 +148,7 @@ class _Pair:
                 )
 
     def _queues(self, listen: Listen) -> int:
-        rollouts = [s.rollout for s in self.config.services if listen.name in s.listen]
-        # The generation that serves, the next, those that drain, and one that is being killed
-        # because it was too many. An exclusive service never has two.
-        return max(1 if r.exclusive else 3 + r.max_draining for r in rollouts)
+        return max(_leases(s) for s in self.config.services if listen.name in s.listen)
 
     def _options(self, listen: Listen) -> Iterator[str]:
         if listen.address.scheme is not Scheme.UDP:
@@ -336,6 +333,14 @@ def runtime_directory(name: str) -> str:
     return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
 
 
+def _leases(service: ServiceConfig) -> int:
+    """Return how many queues of each listener a service may have in use at a time."""
+    # The generation that serves, the next, those that drain, and one that is being killed because
+    # it was too many. An exclusive service never has two.
+    generations = 1 if service.rollout.exclusive else 3 + service.rollout.max_draining
+    return generations * (1 if service.accept is Accept.SHARED else service.workers)
+
+
 def _store_size(config: Config) -> int:
     """Return how many descriptors a manager may have kept, and room for twice as many.
 
@@ -345,7 +350,7 @@ def _store_size(config: Config) -> int:
     """
     generations = [3 + service.rollout.max_draining for service in config.services]
     workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
-    queues = len(config.listen) * max(generations)
+    queues = sum(len(service.listen) * _leases(service) for service in config.services)
     return max(512, 2 * (2 * sum(workers) + queues + 4))
 
 

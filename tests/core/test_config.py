@@ -15,6 +15,7 @@ from sockmgr.core.config import Config, ServiceConfig, from_arguments, parse
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import (
     SURGE_ALL,
+    Accept,
     Accepting,
     Address,
     Delay,
@@ -176,6 +177,12 @@ def test_ready_can_be_told_in_four_ways(text: str, ready: object) -> None:
     assert service(f"ready = {text}").ready == ready
 
 
+@pytest.mark.parametrize("accept", [Accept.SHARED, Accept.PER_WORKER])
+def test_workers_share_a_queue_or_have_one_each(accept: Accept) -> None:
+    assert service(f'accept = "{accept}"').accept is accept
+    assert service().accept is Accept.SHARED
+
+
 def test_a_service_without_listeners_is_a_plain_process_that_is_ready_by_guess() -> None:
     only = service(head='[service.job]\ncommand = ["job"]\n')
     assert (only.listen, only.ready) == ((), Delay(seconds=1.0))
@@ -305,7 +312,8 @@ MISTAKES = {
     "ready": ('ready   = "accepting"', 'ready = "http"', "19:9", '"notify"'),
     "ready to come": ('ready   = "accepting"', 'ready = { http = "/" }', "19:11", "this version"),
     "ready twofold": ('ready   = "accepting"', "ready = {}", "19:9", "exec"),
-    "accept": ('accept  = "shared"', 'accept = "dispatch"', "23:10", "this version"),
+    "accept": ('accept  = "shared"', 'accept = "each"', "23:10", '"shared", "per-worker"'),
+    "accept to come": ('accept  = "shared"', 'accept = "dispatch"', "23:10", "this version"),
     "app": ("workers = 4", 'app = "a:b"', "10:1", "app is not in this version .* command"),
     "max_rss": ("max_age = ", "max_rss = ", "24:1", "max_rss is not in this version"),
     "canary": ("exclusive = true", "canary = {}", "33:1", "canary is not in this version"),

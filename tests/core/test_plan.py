@@ -10,7 +10,17 @@ from msgspec.structs import fields, replace
 from sockmgr.core import plan
 from sockmgr.core.config import Config, Dev, ServiceConfig, parse
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accepting, Address, Delay, Listen, Rollout, Scheme, Spec, Surge
+from sockmgr.core.model import (
+    Accept,
+    Accepting,
+    Address,
+    Delay,
+    Listen,
+    Rollout,
+    Scheme,
+    Spec,
+    Surge,
+)
 from sockmgr.core.report import Change, Effect, Kind, Plan
 
 HTTP = Listen(name="http", address=Address(scheme=Scheme.TCP, host="::1", port=80))
@@ -113,13 +123,19 @@ def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
         "inherit_env": False, "umask": 0, "user": "u", "group": "g", "limits": (("core", 0, 0),),
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
         "drain_timeout": 1.0, "max_age": 1.0, "preset": "none",
-        "rollout": Rollout(exclusive=True),
+        "rollout": Rollout(exclusive=True), "accept": Accept.PER_WORKER,
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(ServiceConfig)} - {"name"}
     kept = {key for key in values if not plan.replaced(OLD, web(**{key: values[key]}))["web"]}
     assert kept == {
         "workers", "ready", "ready_timeout", "stop_signal", "drain_timeout", "max_age", "rollout",
     }  # fmt: skip
+
+
+def test_another_way_of_accepting_takes_a_rolling_reload() -> None:
+    assert texts(OLD, web(accept=Accept.PER_WORKER)) == [
+        "! service.web.accept shared → per-worker: rolling reload"
+    ]
 
 
 def test_a_service_that_is_added_needs_a_generation_and_the_others_do_not() -> None:
@@ -182,10 +198,11 @@ SPEC = Spec(service="web", argv=("a",), executable="/a", cwd="/", listen=(HTTP,)
         (replace(SPEC, listen=(replace(HTTP, address=ADMIN.address),)), Effect.RELOAD),
         (replace(SPEC, listen=(HTTP, ADMIN)), Effect.RELOAD),
         (replace(SPEC, listen=(replace(HTTP, name="web"),)), Effect.RELOAD),
+        (replace(SPEC, accept=Accept.PER_WORKER), Effect.RELOAD),
     ],
     ids=[
         "same", "workers", "timeout", "workers and rollout", "backlog", "argv", "cwd", "address",
-        "one more listener", "listener's name",
+        "one more listener", "listener's name", "way of accepting",
     ],
 )  # fmt: skip
 def test_what_it_takes_to_run_another_spec(new: Spec, effect: Effect) -> None:

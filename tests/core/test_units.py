@@ -55,6 +55,12 @@ def test_a_tcp_listener_is_a_pool_of_a_queue_for_each_generation_that_may_live()
     assert values(text, "ReusePort") == ["yes"]
 
 
+def test_workers_that_have_a_queue_each_need_that_many_for_each_generation() -> None:
+    each = 'workers = 3\naccept = "per-worker"\n[service.web.rollout]\nmax_draining = 2'
+    text = written(service=each)["shop-http.socket"]
+    assert values(text, "ListenStream") == ["127.0.0.1:8000"] * 5 * 3
+
+
 def test_an_exclusive_service_needs_no_second_queue() -> None:
     text = written(service="[service.web.rollout]\nexclusive = true")["shop-http.socket"]
     assert values(text, "ListenStream") == ["127.0.0.1:8000"]

@@ -38,7 +38,13 @@ from sockmgr.ring import Follower, Ring
 def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
     pid = 1000 * generation + slot
     return WorkerStatus(
-        slot=slot, generation=generation, pid=pid, state=state, rss=50_000_000, age=3.5
+        slot=slot,
+        generation=generation,
+        pid=pid,
+        state=state,
+        rss=50_000_000,
+        age=3.5,
+        lease=slot + 3,
     )
 
 

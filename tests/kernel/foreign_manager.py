@@ -42,6 +42,7 @@ class Worker:
     state: str
     rss: int
     age: float
+    lease: int
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Service:
     killed: int
     repairs: list[str]
     wanted: int
+    accept: str
 
 
 class Status(TypedDict):
