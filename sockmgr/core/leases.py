@@ -97,10 +97,8 @@ class Leases:
         targets = self.targets
         if targets.waits(generation):
             return []
-        own = self._own(generation, targets.missing(generation))
-        alone = targets.exclusive or generation.spec.rollout.exclusive
-        rescuing = generation is targets.current and generation.ready and not alone
-        left = [lease for lease in self._abandoned() if lease not in own] if rescuing else []
+        own, rescues = self._own(generation, targets.missing(generation)), self._rescues(generation)
+        left = [lease for lease in self._abandoned() if lease not in own] if rescues else []
         return [*(Opening(n, rescue=False) for n in own), *(Opening(n, rescue=True) for n in left)]
 
     def _own(self, generation: Generation, number: int) -> list[int]:
@@ -128,6 +126,10 @@ class Leases:
         taken = {g.lease for g in self.targets.generations.values()}
         taken |= {w.lease for w in self.targets.workers()} | {*self.unquiet} | {*dict(self.fed)}
         return (n for n in itertools.count() if n not in taken)
+
+    def _rescues(self, generation: Generation) -> bool:
+        alone = self.targets.exclusive or generation.spec.rollout.exclusive
+        return generation is self.targets.current and bool(generation.ready) and not alone
 
     def _abandoned(self) -> list[int]:
         """Leases with connections that nobody is left to take: the current generation must."""
@@ -165,10 +167,11 @@ class Leases:
 
     def deadlines(self) -> Iterator[float]:
         """Yield the instants at which one of these answers changes though nothing happens."""
+        current = self.targets.current
         for lease, since in self.unquiet.items():
             yield self.late_at(lease)
-            if not self._users(lease):
-                yield since + RESCUE_DELAY
+            if current and self._rescues(current) and not self._users(lease):
+                yield max(since + RESCUE_DELAY, current.not_before)
 
     def _answers(self, current: Generation) -> bool:
         lease = current.lease

@@ -144,7 +144,7 @@ class Targets:
     def deadlines(self) -> Iterator[float]:
         """Yield the instants at which a target changes though nothing happens."""
         for generation in self.generations.values():
-            if generation.phase is not Phase.RETIRING:
-                yield generation.not_before
-            elif self.target(generation):
+            if generation.phase is Phase.RETIRING and self.target(generation):
                 yield generation.deadline
+            elif self.missing(generation):
+                yield generation.not_before

@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "forget connections that nobody takes",
         LEASES,
-        "rescuing = generation is targets.current and generation.ready and not alone",
-        "rescuing = False",
+        "return generation is self.targets.current and bool(generation.ready) and not alone",
+        "return False",
     ),
     Mutant(
         "forget connections that living workers do not take",
