@@ -53,6 +53,12 @@ class Feeding:
             self._steer(weights, users)
             self._fed = dict(users)
 
+    def expect(self, lease: int, listeners: Collection[Listener]) -> None:
+        """Somebody is to come to this lease: let clients of listeners that are new wait there."""
+        known = {listener for users in self._fed.values() for listener in users}
+        for listener in set(listeners) - known:
+            listener.feed({lease: 1})
+
     def keep_waiting(self, unquiet: Collection[int]) -> None:
         """Wait for these only; of the others nobody is left who would empty them."""
         self.give_up(self._owed.keys() - unquiet)

@@ -385,10 +385,10 @@ class Service:
                 assert_never(action)
 
     def _spawn(self, command: Spawn) -> None:
+        listeners = self._listeners_of(command.spec)
         try:
-            running = Running(
-                command, self._listeners_of(command.spec), self._around, self._facts.put_nowait
-            )
+            running = Running(command, listeners, self._around, self._facts.put_nowait)
+            self._feeding.expect(command.lease, listeners)
         except (SpawnError, ListenError) as error:
             log.error("cannot start worker", worker=self._name(command.worker), error=error.what)
             self._facts.put_nowait(SpawnFailed(worker=command.worker, error=error.what))

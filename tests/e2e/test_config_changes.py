@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -9,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from sockmgr.core import settings
+from sockmgr.core.model import Accept
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
+    Ask,
     Release,
     answered,
     serving,
@@ -85,6 +90,30 @@ def test_an_added_listener_serves_and_a_removed_one_is_closed(tmp_path: Path) ->
             wait_for(lambda: not path.exists(), "the removed listener to be closed", timeout=10)
             assert list(manager.status()["listeners"]) == ["http"]
         assert not load.result.failed
+
+
+@pytest.mark.parametrize("accept", settings.ACCEPT)
+def test_who_comes_to_an_added_listener_before_any_worker_is_ready_is_answered(
+    accept: Accept, tmp_path: Path
+) -> None:
+    release = Release(tmp_path, fault="says ready")
+    keys = (f'accept = "{accept}"', "workers = 2", 'ready = "notify"')
+    with Manager(tmp_path, release.config(*keys)) as manager:
+        release.deploy("2", "waits for go")
+        gate = release.directory / "go"
+        os.mkfifo(gate)
+        both = release.service('listen = ["http", "more"]', *keys)
+        manager.config.write_text(config(both, http=LOCAL, more="tcp://127.0.0.2:0"))
+        ask = Ask(manager)
+        wait_for(lambda: len(manager.workers()) == 4, "the new workers")
+        [port] = re.findall(r"listening name=more address=tcp://127.0.0.2:(\d+)", manager.log)
+        with socket.create_connection(("127.0.0.2", int(port)), 10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            fd = os.open(gate, os.O_RDWR)  # whoever waits has a writer now
+            gate.unlink()
+            os.close(fd)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert ask.verdict()["verdict"] == "committed"
 
 
 def test_a_renamed_listener_stays_open(tmp_path: Path) -> None:

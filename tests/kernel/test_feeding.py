@@ -104,6 +104,18 @@ def test_a_listener_that_cannot_be_steered_keeps_nobody_waiting(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+def test_clients_of_a_listener_that_is_new_wait_where_its_first_worker_will_be() -> None:
+    async def scenario() -> None:
+        with opened(tcp()) as one, opened(tcp()) as other:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, lambda _: None)
+                feeding.feed({0: 1}, {0: (one,)})
+                feeding.expect(2, (one, other))
+                assert (one.fed, other.fed) == ({0: 1}, {2: 1})
+
+    asyncio.run(scenario())
+
+
 def test_listeners_that_a_worker_brings_to_a_queue_that_is_fed_are_fed_there_as_well() -> None:
     async def scenario() -> None:
         with opened(tcp()) as one, opened(tcp()) as other:
