@@ -13,7 +13,7 @@ from sockmgr.core.model import Fact, Quiet
 from sockmgr.listener import Listener
 from sockmgr.quieting import Quieting
 
-Users = Mapping[int, tuple[Listener, ...]]  # lease -> the listeners that have it
+Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have it
 
 
 class Feeding:
@@ -34,20 +34,20 @@ class Feeding:
         self._fed = dict.fromkeys(leases, listeners)
         return leases
 
-    def resume(self, fed: Users, unquiet: Users) -> None:
+    def resume(self, fed: Leases, unquiet: Leases) -> None:
         """Go on where a predecessor was: `fed` is fed, and Quiet is owed for `unquiet`."""
         self._fed = dict(fed)
         self._owe_quiet(unquiet)
 
-    def feed(self, weights: Mapping[int, int], users: Users) -> None:
+    def feed(self, weights: Mapping[int, int], users: Leases) -> None:
         """Feed these leases only; `users` are the listeners of each."""
         self._steer(weights, users)
         self.give_up(users.keys() & self._owed.keys())
         # As they were when it was fed: its generation may be gone, and clients still wait.
-        self._owe_quiet({n: users_ for n, users_ in self._fed.items() if n not in users})
+        self._owe_quiet({n: each for n, each in self._fed.items() if n not in users})
         self._fed = dict(users)
 
-    def keep_up(self, weights: Mapping[int, int], users: Users) -> None:
+    def keep_up(self, weights: Mapping[int, int], users: Leases) -> None:
         """Feed the same leases; a worker may have come to one with listeners of its own."""
         if users != self._fed:
             self._steer(weights, users)
@@ -74,7 +74,7 @@ class Feeding:
         """Wait for nothing any more."""
         self.give_up(self._owed)
 
-    def _steer(self, weights: Mapping[int, int], users: Users) -> None:
+    def _steer(self, weights: Mapping[int, int], users: Leases) -> None:
         shares: dict[Listener, dict[int, int]] = {}
         for lease, listeners in users.items():
             for listener in listeners:
@@ -82,7 +82,7 @@ class Feeding:
         for listener, share in shares.items():
             listener.feed(share)
 
-    def _owe_quiet(self, unfed: Users) -> None:
+    def _owe_quiet(self, unfed: Leases) -> None:
         if unfed:
             quieting = Quieting(unfed, self._be_quiet)
             name = f"quiet {', '.join(map(str, unfed))}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from sockmgr.core.errors import ControlError, ListenError, SpawnError
@@ -53,6 +53,7 @@ from sockmgr.output import Words
 from sockmgr.pooling import pooled
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
+from sockmgr.users import Users
 from sockmgr.verdicts import Verdicts, not_told
 
 log = Log("sockmgr")
@@ -84,7 +85,7 @@ class Service:
         self.killed = 0  # that had served
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
-        self._around, self._listener, self._changed = around, listener, changed
+        self._around, self._users, self._changed = around, Users(listener), changed
         self._verdicts = Verdicts(name, around.loop, tasks)
         self._feeding = Feeding(tasks, self._facts.put_nowait)
         self._leftovers = Leftovers(around.helpers)
@@ -97,7 +98,7 @@ class Service:
 
     def start(self, spec: Spec) -> None:
         """Run `spec`, whatever it takes: there is nothing to fall back to."""
-        listeners = self._listeners_of(spec)
+        listeners = self._users.of(spec)
         left = self._feeding.adopt(listeners)
         self._facts.put_nowait(Start(spec=pooled(spec, listeners), left=left))
 
@@ -107,8 +108,8 @@ class Service:
         for worker in list(self.fleet.workers()):
             self._resume(worker, survivors.get(worker.id))
         self._feeding.resume(
-            self._fed(dict(self.fleet.fed)),
-            {lease: self._users_of(lease) or self._all_listeners for lease in self.fleet.unquiet},
+            self._users.fed(self.fleet, dict(self.fleet.fed)),
+            self._users.unquiet(self.fleet, self.addresses),
         )
         self._facts.put_nowait(Tick())
 
@@ -119,7 +120,7 @@ class Service:
             return
         command = Spawn(worker=worker.id, spec=spec, lease=worker.lease, background=False)
         running = self.running[worker.id] = Running(
-            command, self._listeners_of(spec), self._around, self._facts.put_nowait, survivor
+            command, self._users.of(spec), self._around, self._facts.put_nowait, survivor
         )
         log.info("worker adopted", worker=running.name, pid=running.pid, state=worker.state)
         if worker.state is State.KILLED:
@@ -149,7 +150,7 @@ class Service:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
         measured = [running.pid for running in self.running.values()][-MEASURED:]
-        spec = pooled(fitting(spec, measured), self._listeners_of(spec))
+        spec = pooled(fitting(spec, measured), self._users.of(spec))
         self._facts.put_nowait(Reload(spec=spec, request=number))
         return verdict
 
@@ -237,7 +238,7 @@ class Service:
     def inspect(self, occasion: str) -> None:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
         for address in self.addresses:
-            for finding in self._listener(address).inspect():
+            for finding in self._users.listener(address).inspect():
                 tell = log.warning
                 if AT_EVERY_START in finding:  # a habit of servers, and no fault
                     tell = log.debug if finding in self._told else log.info
@@ -308,7 +309,7 @@ class Service:
         trial = self.fleet.trial
         actions = self.fleet.handle(fact, self._around.loop.time())
         if self.fleet.trial and self.fleet.trial is not trial:
-            self._verdicts.measure(self._listeners_of(self.fleet.trial.spec))
+            self._verdicts.measure(self._users.of(self.fleet.trial.spec))
         for action in actions:
             self._perform(action)
         self._after(fact)
@@ -351,7 +352,7 @@ class Service:
             case _:
                 pass
         weights = dict(self.fleet.fed)
-        self._feeding.keep_up(weights, self._fed(weights))
+        self._feeding.keep_up(weights, self._users.fed(self.fleet, weights))
         self._feeding.keep_waiting(self.fleet.unquiet)
         for met, future in self._waiters:
             if not future.done() and met():
@@ -367,7 +368,7 @@ class Service:
                 self._spawn(action)
             case Feed():
                 weights = dict(action.leases)
-                self._feeding.feed(weights, self._fed(weights))
+                self._feeding.feed(weights, self._users.fed(self.fleet, weights))
             case Drain():
                 self._drain(action)
             case Kill():
@@ -385,7 +386,7 @@ class Service:
                 assert_never(action)
 
     def _spawn(self, command: Spawn) -> None:
-        listeners = self._listeners_of(command.spec)
+        listeners = self._users.of(command.spec)
         try:
             running = Running(command, listeners, self._around, self._facts.put_nowait)
             self._feeding.expect(command.lease, listeners)
@@ -475,20 +476,3 @@ class Service:
             return words
         running = self.running.get(id)
         return running.output.last_words("taken back") if running else Words()
-
-    def _listeners_of(self, spec: Spec) -> tuple[Listener, ...]:
-        return tuple(self._listener(listen.address) for listen in spec.listen)
-
-    @property
-    def _all_listeners(self) -> tuple[Listener, ...]:
-        return tuple(self._listener(address) for address in self.addresses)
-
-    def _fed(self, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
-        """Return `leases` with the listeners of who takes what comes there, or soon will."""
-        serving = self.fleet.current or self.fleet.trial
-        waiting = self._listeners_of(serving.spec) if serving else ()
-        return {lease: self._users_of(lease) or waiting for lease in leases}
-
-    def _users_of(self, lease: int) -> tuple[Listener, ...]:
-        specs = [g.spec for g in self.fleet.generations.values() if lease in g.leases]
-        return tuple(dict.fromkeys(each for spec in specs for each in self._listeners_of(spec)))

@@ -1,0 +1,45 @@
+"""Which listeners a lease is of: those of the generation that has it, or of one of its workers.
+
+Looks at the records of a fleet; owns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from sockmgr.core.fleet import Fleet
+from sockmgr.core.model import Address, Spec
+from sockmgr.listener import Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The listeners of one service, found by their addresses."""
+
+    listener: Callable[[Address], Listener]
+
+    def of(self, spec: Spec) -> tuple[Listener, ...]:
+        """Return the listeners of a spec, in its order."""
+        return tuple(self.listener(listen.address) for listen in spec.listen)
+
+    def fed(self, fleet: Fleet, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
+        """Return `leases` with the listeners of who takes what comes there, or soon will."""
+        serving = fleet.current or fleet.trial
+        return self._find(fleet, leases, self.of(serving.spec) if serving else ())
+
+    def unquiet(
+        self, fleet: Fleet, addresses: Collection[Address]
+    ) -> dict[int, tuple[Listener, ...]]:
+        """Return the leases that are not quiet yet; at which addresses nobody may know any more."""
+        every = tuple(self.listener(address) for address in addresses)
+        return self._find(fleet, fleet.unquiet, every)
+
+    def _find(
+        self, fleet: Fleet, leases: Iterable[int], unknown: tuple[Listener, ...]
+    ) -> dict[int, tuple[Listener, ...]]:
+        return {lease: self._users(fleet, lease) or unknown for lease in leases}
+
+    def _users(self, fleet: Fleet, lease: int) -> tuple[Listener, ...]:
+        specs = [g.spec for g in fleet.generations.values() if lease in g.leases]
+        return tuple(dict.fromkeys(each for spec in specs for each in self.of(spec)))
