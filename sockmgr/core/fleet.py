@@ -234,7 +234,7 @@ class Fleet:
             stopping=self.stopping,
             now=self._now,
         )
-        return Leases(targets=targets, fed=self.fed, unquiet=self.unquiet)
+        return Leases.of(targets, fed=self.fed, unquiet=self.unquiet)
 
     def _tell(self) -> None:
         if self.stopping and not self.stopped and not any(self.workers()):

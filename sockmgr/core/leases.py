@@ -28,11 +28,25 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leases:
-    """A view of a fleet at one instant: `fed` are lease and weight, `unquiet` since when."""
+    """A view of a fleet at one instant: `fed` are lease and weight, `unquiet` since when.
+
+    `holders` are the living workers by lease, as they were when the view was taken.
+    """
 
     targets: Targets
     fed: tuple[tuple[int, int], ...]
     unquiet: Mapping[int, float]
+    holders: Mapping[int, list[Worker]]
+
+    @classmethod
+    def of(
+        cls, targets: Targets, *, fed: tuple[tuple[int, int], ...], unquiet: Mapping[int, float]
+    ) -> Leases:
+        """Take the view."""
+        holders: dict[int, list[Worker]] = {}
+        for worker in targets.workers():
+            holders.setdefault(worker.lease, []).append(worker)
+        return cls(targets=targets, fed=fed, unquiet=unquiet, holders=holders)
 
     # --- Who is fed ------------------------------------------------------------------------------
 
@@ -160,9 +174,7 @@ class Leases:
 
         Its own workers may live and yet accept nothing.
         """
-        rescued = any(
-            w.state is State.READY and w.rescue and w.lease == lease for w in self.targets.workers()
-        )
+        rescued = any(w.state is State.READY and w.rescue for w in self.holders.get(lease, ()))
         return self.late_at(lease) if rescued or not self._rescuers else math.inf
 
     def deadlines(self) -> Iterator[float]:
@@ -178,7 +190,7 @@ class Leases:
         return bool(current.ready) if lease is None else self._served(lease)
 
     def _served(self, lease: int) -> bool:
-        return any(w.state is State.READY and w.lease == lease for w in self.targets.workers())
+        return any(w.state is State.READY for w in self.holders.get(lease, ()))
 
     @property
     def _rescuers(self) -> bool:
@@ -187,4 +199,4 @@ class Leases:
         return bool(wanted and not targets.exclusive)
 
     def _users(self, lease: int) -> list[Worker]:
-        return [w for w in self.targets.workers() if w.active and w.lease == lease]
+        return [w for w in self.holders.get(lease, ()) if w.active]
