@@ -28,9 +28,7 @@ _UNIX = (
     "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
     "while they are told to stop"
 )
-# More would not fit into the program that chooses: BPF_MAXINSNS, and net.core.optmem_max of old
-# kernels.
-MOST_QUEUES = 512
+MOST_QUEUES = 512  # what the program that chooses is sure to have room for: BPF_MAXINSNS
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,9 @@ def test_connections_that_last_are_spread_over_all_workers(tmp_path: Path) -> No
                 sock = held.enter_context(socket.create_connection(target.address))
                 counts[who_answers(sock)] += 1
         assert counts.keys() == leases(manager).keys()
-        # 16 each, or chosen at random: beyond this it would be once in a hundred thousand runs.
-        assert max(counts.values()) < 16 + 18, counts
+        in_turn = "round robin" in manager.status()["listeners"]["http"]["choice"]
+        # Chosen at random, one would get more than that once in a hundred thousand runs.
+        assert max(counts.values()) <= (16 if in_turn else 34), counts
 
 
 def who_answers(sock: socket.socket) -> int:
