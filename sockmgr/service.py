@@ -389,12 +389,12 @@ class Service:
         listeners = self._users.of(command.spec)
         try:
             running = Running(command, listeners, self._around, self._facts.put_nowait)
-            self._feeding.expect(command.lease, listeners)
         except (SpawnError, ListenError) as error:
             log.error("cannot start worker", worker=self._name(command.worker), error=error.what)
             self._facts.put_nowait(SpawnFailed(worker=command.worker, error=error.what))
             return
         self.running[command.worker] = running
+        self._feeding.expect(command.lease, listeners)
         log.info("worker started", worker=running.name, pid=running.pid)
 
     def _drain(self, command: Drain) -> None:

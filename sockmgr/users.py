@@ -38,8 +38,9 @@ class Users:
     def _find(
         self, fleet: Fleet, leases: Iterable[int], unknown: tuple[Listener, ...]
     ) -> dict[int, tuple[Listener, ...]]:
-        return {lease: self._users(fleet, lease) or unknown for lease in leases}
-
-    def _users(self, fleet: Fleet, lease: int) -> tuple[Listener, ...]:
-        specs = [g.spec for g in fleet.generations.values() if lease in g.leases]
-        return tuple(dict.fromkeys(each for spec in specs for each in self.of(spec)))
+        found: dict[int, dict[Listener, None]] = {}
+        for generation in fleet.generations.values():
+            listeners = dict.fromkeys(self.of(generation.spec))
+            for lease in generation.leases:
+                found.setdefault(lease, {}).update(listeners)
+        return {lease: tuple(found.get(lease, ())) or unknown for lease in leases}
