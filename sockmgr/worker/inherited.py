@@ -1,0 +1,51 @@
+"""The listening sockets that this process was started with, as sd_listen_fds(3) has them."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+UNNAMED = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
+
+_taken: dict[int, list[tuple[str, socket.socket]]] = {}  # by pid: a fork has none of its own
+
+
+def listeners(name: str | None = None) -> list[socket.socket]:
+    """Return the sockets that were passed, in order; with `name`, only those called so.
+
+    The list is empty if none were. The caller owns the sockets, which are close-on-exec from now
+    on; a second call returns the same objects. Raises ValueError if what was announced is not
+    there.
+    """
+    found = _taken.get(os.getpid())
+    if found is None:
+        found = _taken[os.getpid()] = [
+            (label, adopt(fd)) for fd, label in enumerate(_names(), FIRST_FD)
+        ]
+    return [sock for label, sock in found if name in (None, label)]
+
+
+def adopt(fd: int) -> socket.socket:
+    """Return the socket `fd`, owned by the caller and close-on-exec; raises ValueError."""
+    try:
+        os.set_inheritable(fd, False)
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise ValueError(
+            f"descriptor {fd} was announced as a socket, but is none: {error.strerror}; whatever "
+            "started this program must pass the sockets on"
+        ) from None
+
+
+def _names() -> list[str]:
+    """Return a name for each socket. LISTEN_PID may be left out by who knows that a wrapper runs
+    the program, but a wrong one means that the sockets are somebody else's."""
+    pid, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS", "0")
+    if pid not in (None, str(os.getpid())):
+        return []
+    if not (count.isascii() and count.isdecimal()):
+        raise ValueError(f"LISTEN_FDS={count!r} is not a number of sockets")
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") if int(count) else []
+    named = [name or UNNAMED for name in names[: int(count)]]
+    return named + [UNNAMED] * (int(count) - len(named))

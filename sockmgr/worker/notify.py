@@ -1,0 +1,45 @@
+"""Say something to the manager: datagrams to NOTIFY_SOCKET, as sd_notify(3). Keeps nothing open."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+TIMEOUT = 1.0  # seconds to wait for room in the manager's socket
+
+
+def ready(status: str = "") -> bool:
+    """Say that this program serves now. True if the manager was told."""
+    return send("READY=1", *_status(status))
+
+
+def stopping(status: str = "") -> bool:
+    """Say that this program has begun to end. True if the manager was told."""
+    return send("STOPPING=1", *_status(status))
+
+
+def status(text: str) -> bool:
+    """Say in one line what this program is doing. True if the manager was told."""
+    return send(*_status(text or " "))
+
+
+def send(*lines: str) -> bool:
+    """Send fields as sd_notify(3) has them; False if nobody asked, or nobody is there any more.
+
+    Never raises OSError: a program that serves must not end because its manager is gone.
+    """
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return False
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(TIMEOUT)
+            sock.sendto("\n".join(lines).encode(), address)
+    except OSError:
+        return False
+    return True
+
+
+def _status(text: str) -> tuple[str, ...]:
+    return (f"STATUS={' '.join(text.split())}",) if text else ()
