@@ -1,0 +1,83 @@
+"""`python -m sockmgr.worker APP`: the runtime for `app =`. One process, one application."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sockmgr.worker import application, inherited
+from sockmgr.worker.application import BROKEN, BrokenError
+from sockmgr.worker.options import Options, parse
+
+PACKAGES = {
+    "httptools": "httptools",
+    "websockets-sansio": "websockets",
+    "wsproto": "wsproto",
+    "uvloop": "uvloop",
+}
+EXTRA = dict.fromkeys(("uvicorn", "a2wsgi"), "'sockmgr[asgi]'")
+INSTALL = "pip install {package} into the environment of {python}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; 0 after a drain, 2 for wrong arguments, 3 for broken code."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        serve(options)
+    except (BrokenError, ImportError) as error:
+        sys.stderr.write(f"{application.tell(error)}\n")
+        return BROKEN
+    return 0
+
+
+def serve(options: Options) -> None:
+    """Import the application, configure uvicorn, serve; raises BrokenError."""
+    require("uvicorn", "serves applications")
+    for choice in (options.http, options.ws, options.loop):
+        if choice in PACKAGES:
+            require(PACKAGES[choice], "was asked for")
+    from sockmgr.worker import server  # noqa: PLC0415 - needs uvicorn
+    from sockmgr.worker.drain import Drain  # noqa: PLC0415 - beside it
+
+    where = os.getcwd()  # noqa: PTH109 - as sys.path has it
+    if where not in sys.path:
+        sys.path.insert(0, where)
+    app = as_asgi(application.load(options.app), options)
+    drain = Drain(options.drain_timeout, options.keep_alive)
+    config = server.configure(options, drain.wrap(app))
+    listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
+    if not listeners:
+        raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
+    server.run(server.serve(config, drain, listeners), options.loop)
+
+
+def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """Return `app` as ASGI, whatever it is."""
+    kind = options.interface
+    if kind == "auto":
+        kind = application.interface_of(app, options.app)
+    if kind == "asgi":
+        return app
+    require("a2wsgi", "serves WSGI applications")
+    from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only for WSGI
+
+    return WSGIMiddleware(app, workers=options.threads)
+
+
+def require(package: str, purpose: str) -> None:
+    """Raise BrokenError if `package` is not installed."""
+    try:
+        __import__(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise BrokenError(
+            f"{package}, which {purpose}, is not installed",
+            INSTALL.format(package=EXTRA.get(package, package), python=sys.executable),
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""How a worker leaves without losing a request: what is closed, and when.
+
+From the first moment no connection is accepted; what was is served. Each answer says
+`Connection: close`, so a client that keeps its connection in use moves on without a failure. A
+connection that is not in use is closed only when it has been idle for as long as the keep-alive
+limit: a client that uses it in that very instant loses its request, but not more often than on any
+day without a reload (RFC 9112, 9.5). WebSockets stay until shortly before the deadline, and are
+then told 1012 (service restart), not all in one instant, or all of them would return in one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from sockmgr.worker.connection import KEY, Connection, Tracked
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+CLOSE = (b"connection", b"close")
+LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after the deadline
+
+
+class Leaver(Protocol):
+    """A connection that uvicorn has and we do not track: a WebSocket."""
+
+    def shutdown(self) -> None:
+        """Tell the peer to come back elsewhere, and close."""
+
+
+class Drain:
+    """The drain of one worker. `timeout` is when the manager kills; `idle` the keep-alive limit."""
+
+    def __init__(self, timeout: float, idle: float) -> None:
+        self._timeout, self._idle = timeout, idle
+        self._goodbyes: WeakKeyDictionary[Leaver, float] = WeakKeyDictionary()
+        self.began_at: float | None = None
+
+    @property
+    def last(self) -> float:
+        """Seconds before the manager kills in which what is left is cut off and shut down."""
+        return min(LAST_SECONDS, self._timeout * LAST_SHARE)
+
+    def begin(self) -> None:
+        """From now on, answers close their connections."""
+        if self.began_at is None:
+            self.began_at = time.monotonic()
+
+    def left(self) -> float:
+        """Return the seconds until the manager kills us."""
+        now = time.monotonic()
+        return self._timeout - (now - (self.began_at or now))
+
+    def step(self, connections: Collection[object], pending: int) -> bool:
+        """Close what may be closed now; True when nothing is left, or the time is over.
+
+        `pending` connections have been accepted, but are not among `connections` yet.
+        """
+        for each in tuple(connections):
+            if isinstance(each, Tracked):
+                self._close_if_idle(each)
+            else:
+                self._say_goodbye(each)  # type: ignore[arg-type]
+        return not (connections or pending) or self.left() <= self.last
+
+    def _close_if_idle(self, protocol: Tracked) -> None:
+        connection, transport = protocol.connection, protocol.transport
+        quiet = time.monotonic() - connection.quiet_since
+        if quiet >= self._idle and not connection.open and not transport.is_closing():
+            transport.close()
+
+    def _say_goodbye(self, socket: Leaver) -> None:
+        spread = random.uniform(0, self.last)  # noqa: S311 - nobody gains by guessing it
+        at = self._goodbyes.setdefault(socket, self.last + spread)
+        if self.left() <= at < float("inf"):
+            self._goodbyes[socket] = float("inf")  # once; it may take a while to be gone
+            socket.shutdown()
+
+    def wrap(self, app: App) -> App:
+        """Return `app` with answers that close their connection while this drains."""
+
+        async def serve(scope: Message, receive: Receive, send: Send) -> None:
+            state = scope.get("state")
+            connection = state.pop(KEY, None) if state is not None else None
+            if connection is None or scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            connection.started += 1
+            connection.open += 1
+            try:
+                await app(scope, receive, self._closing(connection, send))
+            finally:
+                connection.open -= 1
+                connection.quiet_since = time.monotonic()
+
+        return serve
+
+    def _closing(self, connection: Connection, send: Send) -> Send:
+        async def closing(message: Message) -> None:
+            if (
+                self.began_at is not None
+                and message["type"] == "http.response.start"
+                # What a client has pipelined is answered first; the last answer closes.
+                and not connection.has_more
+            ):
+                message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+            await send(message)
+
+        return closing

@@ -1,0 +1,66 @@
+"""Take connections from listening sockets, one at a turn of the event loop. Owns the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable, Sequence
+
+log = logging.getLogger("uvicorn.error")
+
+# Out of something that others may give back soon; accept(2). The connection stays in the queue.
+_WAIT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.5
+
+
+class Intake:
+    """Hands each accepted socket, non-blocking, to `take`, which owns it from then on.
+
+    One at a turn, and not as many as there are: the others who wait at the same socket get theirs,
+    so connections that stay do not pile up in one process. listen() is not called again: its
+    backlog is that of every process that has the socket.
+    """
+
+    def __init__(
+        self, listeners: Sequence[socket.socket], take: Callable[[socket.socket], None]
+    ) -> None:
+        self._listeners, self._take = list(listeners), take
+
+    def start(self) -> None:
+        """Accept from now on, in the running event loop."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._resume(listener)
+
+    def close(self) -> None:
+        """Accept no more. Others who have the socket go on; nothing is shut down."""
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        self._listeners = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker was quicker, or the client is gone
+        except OSError as error:
+            if error.errno not in _WAIT:
+                raise
+            self._pause(listener, error)
+            return
+        accepted.setblocking(False)
+        self._take(accepted)
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        """Do not spin: the listener stays readable for as long as the queue is not empty."""
+        log.error("cannot accept: %s; connections wait in the queue", error.strerror)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        loop.call_later(PAUSE, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)

@@ -1,0 +1,61 @@
+"""What `python -m sockmgr.worker` is told on its command line, parsed once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """One worker of `app =`. Durations are seconds; `fds` are the listening sockets."""
+
+    app: str
+    fds: tuple[int, ...] = ()
+    interface: str = "auto"
+    drain_timeout: float = 30.0
+    keep_alive: float = 5.0
+    http: str = "auto"
+    ws: str = "auto"
+    loop: str = "auto"
+    threads: int = 10
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = field(default=("127.0.0.1", "::1"))
+    log_level: str = "info"
+    access_log: bool = True
+
+
+# As uvicorn names them. HTTP/2 is not among them: a connection is counted and told to close in the
+# ways of these two.
+HTTP = ("auto", "httptools", "h11")
+WS = ("auto", "none", "websockets-sansio", "wsproto")
+LOOPS = ("auto", "asyncio", "uvloop")
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+INTERFACES = ("auto", "asgi", "wsgi")
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Return the options in `argv`; exits with 2 and a usage line if they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sockmgr.worker", description="Serve one application, as one process."
+    )
+    add, default = parser.add_argument, Options(app="")
+    add("app", help="module:attribute, or module:factory()")
+    add("--fd", dest="fds", type=int, action="append", default=[],
+        help="a listening socket; may be repeated (default: LISTEN_FDS)")  # fmt: skip
+    add("--interface", choices=INTERFACES, default=default.interface)
+    add("--drain-timeout", type=float, default=default.drain_timeout, metavar="SECONDS")
+    add("--keep-alive", type=float, default=default.keep_alive, metavar="SECONDS")
+    add("--http", choices=HTTP, default=default.http)
+    add("--ws", choices=WS, default=default.ws)
+    add("--loop", choices=LOOPS, default=default.loop)
+    add("--threads", type=int, default=default.threads, help="for WSGI")
+    add("--root-path", default=default.root_path)
+    add("--trusted-proxy", dest="trusted_proxies", action="append", metavar="ADDRESS")
+    add("--log-level", choices=LOG_LEVELS, default=default.log_level)
+    add("--no-access-log", dest="access_log", action="store_false")
+    found = vars(parser.parse_args(argv))
+    found["fds"] = tuple(found["fds"])
+    found["trusted_proxies"] = tuple(found["trusted_proxies"] or default.trusted_proxies)
+    return Options(**found)

@@ -1,0 +1,220 @@
+"""uvicorn's Server with our sockets, our signals and our drain. All that we use of its insides.
+
+The phases of a worker are apart, so that a template process can do the first two and fork:
+application.load() and configure(), then serve() in run().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+
+from sockmgr.worker import notify
+from sockmgr.worker.connection import tracked
+from sockmgr.worker.drain import App, Drain
+from sockmgr.worker.heartbeat import watchdog
+from sockmgr.worker.intake import Intake
+from sockmgr.worker.options import Options
+
+log = logging.getLogger("uvicorn.error")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def configure(options: Options, app: App) -> uvicorn.Config:
+    """Return uvicorn's configuration for `app`, loaded: its protocols are imported."""
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=options.http,
+        ws=options.ws,
+        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # call_later takes it
+        root_path=options.root_path,
+        proxy_headers=bool(options.trusted_proxies),
+        forwarded_allow_ips=list(options.trusted_proxies),
+        log_level=options.log_level,
+        access_log=options.access_log,
+        workers=1,  # or WEB_CONCURRENCY would say
+    )
+    config.load()
+    return config
+
+
+def misfit(config: uvicorn.Config) -> str:
+    """Return what the drain needs and this uvicorn does not have; nothing if all is there.
+
+    None of it is promised by uvicorn: seen from 0.36 to 0.54.
+    """
+    state = getattr(uvicorn.Server(config), "server_state", None)
+    needed = {"config", "server_state", "app_state", "_loop"}
+    methods = ("capture_signals", "startup", "main_loop", "on_tick", "shutdown")
+    checks = {
+        f"Server.{name}": callable(getattr(uvicorn.Server, name, None)) for name in methods
+    } | {
+        "ServerState.connections": isinstance(getattr(state, "connections", None), set),
+        "a known HTTP protocol": tracked(config.http_protocol_class) is not None,
+        "shutdown of protocols": all(
+            hasattr(protocol, "shutdown")
+            for protocol in (config.http_protocol_class, config.ws_protocol_class)
+            if protocol
+        ),
+        "the arguments of protocols": needed
+        <= inspect.signature(config.http_protocol_class).parameters.keys(),
+    }
+    return ", ".join(name for name, there in checks.items() if not there)
+
+
+class Server(uvicorn.Server):
+    """Serves on `listeners`, which it owns, until it is told to stop and has drained."""
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket] = ()
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._intake = Intake(listeners, self.take)
+        self._protocol = tracked(config.http_protocol_class) or config.http_protocol_class
+        self._taking: set[asyncio.Task[Any]] = set()
+        self._serving: asyncio.Task[Any] | None = None
+
+    def take(self, sock: socket.socket) -> None:
+        """Serve the client at `sock`, an accepted connection, which is owned from now on."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._take(loop, sock), name="take")
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _take(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        try:
+            await loop.connect_accepted_socket(lambda: self._connect(loop), sock)
+        except OSError as error:  # the client is gone already
+            log.debug("connection lost before it was served: %s", error)
+            sock.close()
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self._protocol
+        return make(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=loop,
+        )
+
+    # --- Called by uvicorn, in this order ------------------------------------------------------
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals by the loop; uvicorn's own way raises them again at the end."""
+        loop = asyncio.get_running_loop()
+        self._serving = asyncio.current_task()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application up, then accept, and only then say so."""
+        await super().startup(sockets=sockets or [])
+        self._intake.start()
+        _say_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Go on with the drain, ten times a second; True when it is over."""
+        over = await super().on_tick(counter)
+        if self._drain.began_at is None:
+            return over
+        try:
+            return self._drain.step(self.server_state.connections, len(self._taking))
+        except Exception:  # a worker that can neither serve nor leave must not be left behind
+            log.exception("the drain failed: open connections are closed now")
+            return True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cut off what is left, then shut the application down, before the manager kills."""
+        self._stop()  # also when it leaves by itself
+        left, last = self._drain.left(), self._drain.last
+        # Until then it waits for tasks that work on after their answers, and then cancels them.
+        self.config.timeout_graceful_shutdown = max(0.05, left - last)  # type: ignore[assignment]
+        try:
+            async with asyncio.timeout(left - last / 10):
+                await super().shutdown(sockets=sockets)
+        except TimeoutError:
+            log.error("the application did not shut down in time, and is left as it is")
+
+    # Private
+
+    def _stop(self) -> None:
+        if not self.started and self._serving:
+            self._serving.cancel()  # nothing has been accepted: nothing can be lost
+            return
+        if self._drain.began_at is None:
+            self._drain.begin()
+            self._intake.close()
+            notify.stopping()
+
+
+def _say_ready() -> None:
+    notify.ready()
+    _beat(asyncio.get_running_loop())
+
+
+def _beat(loop: asyncio.AbstractEventLoop) -> None:
+    if pause := watchdog():
+        loop.call_later(pause, _beat, loop)
+
+
+async def serve(config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket]) -> None:
+    """Serve until told to stop, with our drain if this uvicorn allows it, else with its own."""
+    if missing := misfit(config):
+        log.warning(
+            "uvicorn %s lacks %s: it drains in its own way, which loses requests on kept-alive "
+            "connections; another version of it, or of sockmgr, is needed",
+            uvicorn.__version__,
+            missing,
+        )
+        await _serve_stock(config, drain, listeners)
+    else:
+        await Server(config, drain, listeners).serve()
+
+
+async def _serve_stock(
+    config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket]
+) -> None:
+    config.timeout_graceful_shutdown = drain.left() - drain.last  # type: ignore[assignment]
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=list(listeners)), name="serve")
+    while not (server.started or serving.done()):  # noqa: ASYNC110 - it tells in no other way
+        await asyncio.sleep(0.02)
+    if server.started:
+        _say_ready()
+    await serving
+
+
+def run(main: Coroutine[Any, Any, None], loop: str) -> None:
+    """Run `main` to its end, in an event loop of the kind named `loop`."""
+    factory = _loop_factory(loop)
+    with (
+        contextlib.suppress(asyncio.CancelledError),
+        asyncio.Runner(loop_factory=factory) as runner,
+    ):
+        runner.run(main)
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name != "asyncio":
+        try:
+            import uvloop  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
+        except ImportError:
+            if name == "uvloop":
+                raise
+        else:
+            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return factory
+    return asyncio.SelectorEventLoop

@@ -1,0 +1,183 @@
+"""A worker that is told to stop answers all that clients have begun, and leaves with 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.runtime import Worker, serving, started
+
+HTTP = ("httptools", "h11")
+LAST = ("200", True, b"")
+KEPT = ("200", False, b"")
+QUICK = ("--drain-timeout", "3")
+
+
+@pytest.fixture(params=HTTP)
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
+    with serving(tmp_path, "--http", request.param, "--loop", "asyncio") as worker:
+        yield worker
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("http", HTTP)
+def test_a_request_on_a_kept_connection_after_term_is_answered_and_told_to_close(
+    http: str, loop: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, "--http", http, "--loop", loop) as worker:
+        kept = worker.warm()
+        worker.stop()
+        kept.get()
+        assert kept.answer() == LAST
+        assert kept.ended()
+        assert worker.status() == 0
+
+
+def test_a_connection_that_was_accepted_before_term_may_send_its_first_request_after(
+    worker: Worker,
+) -> None:
+    fresh = worker.client()
+    worker.warm().close()  # in the same queue, so the fresh one has been accepted, too
+    worker.stop()
+    fresh.get()
+    assert fresh.answer() == LAST
+    assert fresh.ended()
+    assert worker.status() == 0
+
+
+def test_half_a_header_before_term_and_the_rest_after_is_a_request_like_any_other(
+    worker: Worker,
+) -> None:
+    half = worker.warm()
+    half.send(b"GET / HTTP/1.1\r\nHo")
+    worker.stop()
+    half.send(b"st: x\r\n\r\n")
+    assert half.answer() == LAST
+    assert worker.status() == 0
+
+
+def test_a_body_that_ends_after_term_is_read_to_its_end(worker: Worker) -> None:
+    half = worker.warm()
+    half.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
+    worker.stop()
+    half.send(b"56789")
+    assert half.answer() == ("200", True, b"0123456789")
+    assert half.ended()
+    assert worker.status() == 0
+
+
+def test_an_answer_under_way_is_finished(worker: Worker) -> None:
+    slow, other = worker.warm(), worker.warm()
+    slow.get("/hold")
+    worker.prints("holding")
+    worker.stop()
+    other.get("/release")
+    assert other.answer() == LAST
+    assert slow.answer() == LAST
+    assert slow.ended()
+    assert worker.status() == 0
+
+
+def test_pipelined_requests_are_all_answered_and_the_last_answer_closes(worker: Worker) -> None:
+    many, other = worker.warm(), worker.warm()
+    many.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    worker.prints("holding")
+    worker.stop()
+    other.get("/release")
+    assert [many.answer() for _ in range(3)] == [KEPT, KEPT, LAST]
+    assert many.ended()
+    assert worker.status() == 0
+
+
+def test_half_a_pipelined_request_is_answered_when_its_rest_comes(worker: Worker) -> None:
+    many, other = worker.warm(), worker.warm()
+    many.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
+    worker.prints("holding")
+    worker.stop()
+    other.get("/release")
+    assert many.answer() == KEPT
+    many.send(b"TP/1.1\r\nHost: x\r\n\r\n")
+    assert many.answer() == LAST
+    assert worker.status() == 0
+
+
+def test_work_that_goes_on_after_the_answer_is_waited_for(worker: Worker) -> None:
+    after, other = worker.warm(), worker.warm()
+    after.get("/after")
+    assert after.answer() == KEPT
+    worker.prints("working on")
+    after.close()
+    worker.stop()
+    other.get("/release")
+    assert other.answer() == LAST
+    worker.prints("worked on")
+    worker.prints("shut down")
+    assert worker.status() == 0
+
+
+@pytest.mark.parametrize("http", HTTP)
+def test_idle_connections_are_closed_after_the_keep_alive_limit(http: str, tmp_path: Path) -> None:
+    with serving(tmp_path, "--http", http, "--keep-alive", "0.3") as worker:
+        fresh, half = worker.client(), worker.client()
+        half.send(b"GET / HT")
+        worker.warm().close()
+        worker.stop()
+        assert fresh.ended()
+        assert half.ended()
+        assert worker.status() == 0
+
+
+def test_what_is_not_done_at_the_deadline_is_cut_off_and_the_worker_leaves(tmp_path: Path) -> None:
+    with serving(tmp_path, *QUICK) as worker:
+        slow, idle = worker.warm(), worker.warm()
+        slow.get("/hold")
+        worker.prints("holding")
+        worker.stop()
+        assert idle.ended()
+        assert slow.answer()[0] == "500"
+        worker.prints("shut down")
+        assert worker.status() == 0
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+def test_a_websocket_is_served_until_shortly_before_the_deadline_and_then_told_1012(
+    ws: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, "--ws", ws, *QUICK) as worker:
+        client = worker.client()
+        client.send(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert b" 101 " in client.until(b"\r\n\r\n")
+        worker.stop()
+        client.send(b"\x81\x82\x00\x00\x00\x00hi")  # a masked text frame, RFC 6455, 5.2
+        assert client.exactly(4) == b"\x81\x02hi"
+        assert client.exactly(4)[::3] == b"\x88\xf4"
+        assert worker.status() == 0
+
+
+def test_a_drain_that_fails_closes_what_is_open_instead_of_hanging(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text("""
+from edges import app
+from sockmgr.worker.drain import Drain
+def step(*_):
+    raise RuntimeError("seeded")
+Drain.step = step
+""")
+    env = {"PYTHONPATH": str(tmp_path)}
+    with serving(tmp_path, app="failing:app", **env) as worker:
+        idle = worker.warm()
+        worker.stop()
+        assert idle.ended()
+        assert worker.status() == 0
+        assert "RuntimeError: seeded" in worker.child.rest()
+
+
+def test_term_in_the_start_up_ends_the_worker_at_once(tmp_path: Path) -> None:
+    with started(tmp_path, START_UP="hangs") as worker:
+        worker.prints("starting up")
+        worker.child.process.signal(15)
+        assert worker.status() == 0
