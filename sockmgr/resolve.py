@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr import presets
+from sockmgr import presets, runtime
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
@@ -48,7 +48,8 @@ def resolve(
     cwd = _directory(service)
     _check_accounts(service)
     fit, env = _fit(service, cwd, environ)
-    shown = f"service.{service.name}.command = {shlex.join(service.command)}"
+    what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
+    shown = f"service.{service.name}.{what}"
     executable = _executable(shown, fit.argv[0], env, cwd)
     if isinstance(service.ready, Exec):
         shown = f"service.{service.name}.ready.exec = {shlex.join(service.ready.argv)}"
@@ -165,6 +166,8 @@ def _fit(
     if service.user:
         inherited |= _account(service.user)
     env = inherited | given
+    if service.app:
+        return runtime.fit(service), env
     situation = presets.Situation(
         service=service.name,
         listen=service.listen,

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 import tomli
 from msgspec.structs import fields
 
 from sockmgr.cli import cli
-from sockmgr.core import config, settings
+from sockmgr.core import config, runtime, settings
 from sockmgr.core.model import Listen, Rollout
 from sockmgr.core.shape import Keys
 
@@ -22,9 +23,11 @@ PAGES += sorted((ROOT / "examples").glob("*.md"))
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROGRAM = re.compile(r"^(?:command|app) +=", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _ROW = re.compile(r"^\| `(\w+)` \| ([^|]*) \|", re.MULTILINE)
 
+APP_TABLE = '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\napp = "shop:app"\n'
 SERVICE_TABLE = '[service.web]\ncommand = ["server"]\n'
 
 
@@ -41,7 +44,7 @@ def _anchors(page: Path) -> set[str]:
 def whole_configs(page: Path) -> list[str]:
     """Return the snippets of a page that are a config by themselves."""
     found = _TOML.findall(page.read_text())
-    return [text for text in found if "[service." in text and "command" in text]
+    return [text for text in found if "[service." in text and _PROGRAM.search(text)]
 
 
 def _section(heading: str) -> str:
@@ -86,6 +89,7 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
         ("Top level", {*settings.TOP, *settings.TABLES}),
         ("[listen]", set(settings.LISTENER)),
         ("[service.NAME]", set(settings.SERVICE)),
+        ("[service.NAME.http]", set(runtime.HTTP)),
         ("[service.NAME.rollout]", set(settings.ROLLOUT)),
         ("[dev]", set(settings.DEV)),
     ],
@@ -95,7 +99,10 @@ def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[s
 
 
 def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
-    made = {Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT}
+    made: dict[type[msgspec.Struct], Keys] = {
+        Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT,
+        runtime.Http: runtime.HTTP,
+    }  # fmt: skip
     for kind, keys in made.items():
         assert {field.name for field in fields(kind)} - {"name"} == set(keys)
 
@@ -106,6 +113,7 @@ def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
         ("Top level", settings.TOP),
         ("[listen]", settings.LISTENER),
         ("[service.NAME]", settings.SERVICE),
+        ("[service.NAME.http]", runtime.HTTP),
         ("[service.NAME.rollout]", settings.ROLLOUT),
         ("[dev]", settings.DEV),
     ],
@@ -124,6 +132,7 @@ def test_the_defaults_in_the_docs_are_those_that_editors_show(heading: str, keys
         ("Top level", ""),
         ("[listen]", '[listen.http]\naddress = "tcp://127.0.0.1:0"\n'),
         ("[service.NAME]", SERVICE_TABLE),
+        ("[service.NAME.http]", f"{APP_TABLE}[service.web.http]\n"),
         ("[service.NAME.rollout]", f"{SERVICE_TABLE}[service.web.rollout]\n"),
         ("[dev]", f"{SERVICE_TABLE}[dev]\n"),
     ],
@@ -131,7 +140,7 @@ def test_the_defaults_in_the_docs_are_those_that_editors_show(heading: str, keys
 def test_a_default_in_the_docs_changes_nothing_when_it_is_written(
     heading: str, before: str
 ) -> None:
-    after = "" if SERVICE_TABLE in before else SERVICE_TABLE
+    after = "" if "[service.web]" in before else SERVICE_TABLE
     without = config.parse((before + after).encode(), file="without")
     for key, cell in _keys(heading).items():
         if literal := re.fullmatch(r"`([^`]+)`", cell.strip()):

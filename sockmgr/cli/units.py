@@ -108,6 +108,8 @@ def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[st
             yield f"there is no user {user} yet: see contrib/systemd/sysusers.d, or give --user"
     for service in config.services:
         searched = dict(service.env).get("PATH", place.path or SEARCHED)
+        if service.app:
+            continue  # it runs in our own Python
         if find(service.command[0], {"PATH": searched}, service.cwd or "/") is None:
             yield (
                 f"service.{service.name}: {service.command[0]} is not in {searched}: "

@@ -16,20 +16,27 @@ import tomli
 from sockmgr.core import address, placeholder, settings, toml_position
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accept, Accepting, Delay, Listen, Ready, Rollout, Scheme
+from sockmgr.core.model import Accept, Accepting, Delay, Listen, Notify, Ready, Rollout, Scheme
+from sockmgr.core.runtime import Http
 from sockmgr.core.shape import Keys
 
+_OF_APP = ("interface", "http")
+_OF_COMMAND = ("listen_pid", "preset", "stop_signal")
 PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the config says of one service; None and "" leave the choice to preset and default.
 
+    Either `command` or `app` is given; `interface` and `http` belong to `app`.
     `rollout.start_concurrency` 0 means twice as many as there are cores.
     """
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    app: str = ""
+    interface: str = ""
+    http: Http = msgspec.field(default_factory=Http)
     listen: tuple[str, ...] = ()
     workers: int = 1
     cwd: str = ""
@@ -126,7 +133,8 @@ def from_arguments(
         addresses[listener] = where
         arguments["listen", listener] = f"--listen {text}"
     rollout: dict[str, object] = {}
-    table: dict[str, object] = {"command": list(command), "rollout": rollout}
+    table: dict[str, object] = {"rollout": rollout}
+    table |= {} if "app" in (keys or {}) else {"command": list(command)}
     for key, raw in (keys or {}).items():
         path = ("rollout", key) if key in settings.ROLLOUT else (key,)
         arguments["service", service, *path] = "--" + key.replace("_", "-")
@@ -154,6 +162,7 @@ def _config(document: Value) -> Config:
     names = tuple(listen.name for listen in listens)
     services = tuple(_service(name, value, names, len(tables)) for name, value in tables.items())
     _one_service_a_listener(top, services, names)
+    _apps_take_streams(top, services, listens)
     dev = top["dev"].table(settings.DEV) if "dev" in top else {}
     return Config(
         name=settings.TOP["name"].read(top["name"]) if "name" in top else "sockmgr",
@@ -190,6 +199,22 @@ def _one_service_a_listener(
                 .refused(
                     "is used by no service, so clients would wait there for ever",
                     do=f'add "{name}" to the `listen` of a service, or remove it',
+                )
+            )
+
+
+def _apps_take_streams(
+    top: Mapping[str, Value], services: Sequence[ServiceConfig], listens: Sequence[Listen]
+) -> None:
+    datagrams = {each.name for each in listens if each.address.scheme is Scheme.UDP}
+    for service in services:
+        if service.app and (found := datagrams.intersection(service.listen)):
+            raise (
+                top["service"]
+                .entries()[service.name]
+                .refused(
+                    f"serves HTTP, and its listener {min(found)} is of UDP",
+                    do="give that one to a service of its own",
                 )
             )
 
@@ -244,15 +269,30 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
         )
     settings.NAME.read(Value(value.source, value.path, name))
     keys = value.table(settings.SERVICE, settings.PLANNED)
-    if "command" not in keys:
-        raise value.refused("has no command", do='add command = ["PROGRAM", "ARGUMENT", ...]')
+    _check_program(value, keys)
     fields = _read(settings.SERVICE, keys)
     fields["listen"] = _service_listen(value, fields.get("listen"), listeners, services)
-    _check_placeholders(keys["command"], fields["listen"])
+    if "command" in keys:
+        _check_placeholders(keys["command"], fields["listen"])
+    elif not fields["listen"]:
+        raise value.refused("has no listener for its app", do='add one, listen = ["NAME"]')
     fields["ready"] = _ready_or_default(keys, fields)
     if "cwd" in fields:
         fields["cwd"] = _beside(value.source.file, fields["cwd"])
     return ServiceConfig(name=name, **fields)
+
+
+def _check_program(service: Value, keys: Mapping[str, Value]) -> None:
+    """Demand a command or an app, and no key that belongs to the other."""
+    if "command" in keys and "app" in keys:
+        raise keys["app"].refused("stands beside command", do="remove one of them")
+    if "command" not in keys and "app" not in keys:
+        do = 'add command = ["PROGRAM", "ARGUMENT", ...], or app = "shop.main:app"'
+        raise service.refused("has no command", do=do)
+    one, others = ("command", _OF_APP) if "command" in keys else ("app", _OF_COMMAND)
+    for key in others:
+        if key in keys:
+            raise keys[key].refused(f"has no meaning beside {one}", do="remove it")
 
 
 def _service_listen(
@@ -288,6 +328,8 @@ def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
 
 def _ready_or_default(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> Ready:
     ready: Ready | None = fields.get("ready")
+    if ready is None and "app" in keys:
+        return Notify()
     if ready is None:
         return Accepting() if fields["listen"] else Delay(seconds=PLAIN_DELAY)
     if isinstance(ready, Accepting) and not fields["listen"]:

@@ -14,6 +14,7 @@ from sockmgr.core.document import shown
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
 from sockmgr.core.report import Change, Effect, Kind, Plan
+from sockmgr.core.runtime import Http
 from sockmgr.core.settings import SIGNALS
 
 # Keys of a service that workers need not be replaced for. All others go into what is spawned.
@@ -183,18 +184,18 @@ def _service_key(
 ) -> Iterator[Change]:
     path = f"service.{new.name}.{key}"
     before, after = getattr(old, key), getattr(new, key)
-    if isinstance(before, Rollout):
-        for part in (field.name for field in fields(Rollout)):
+    mark, takes = ("!", "rolling reload") if what is Effect.RELOAD else ("~", "no restart")
+    if isinstance(before, Rollout | Http):
+        for part in (field.name for field in fields(before)):
             was, will = getattr(before, part), getattr(after, part)
             if was != will:
                 both = (_written(was), _written(will))
-                yield _changed("~", f"{path}.{part}", *both, what, "no restart")
+                yield _changed(mark, f"{path}.{part}", *both, what, takes)
     elif key in _SECRET:
         names = ", ".join(sorted({name for name, _ in set(before) ^ set(after)}))
         text = f"! {path} ({names}): rolling reload"
         yield Change(kind=Kind.CHANGE, path=path, effect=what, text=text)
     else:
-        mark, takes = ("!", "rolling reload") if what is Effect.RELOAD else ("~", "no restart")
         yield _changed(mark, path, _written(before, key), _written(after, key), what, takes)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sockmgr.core import placeholder, settings, shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_EITHER = [{"required": [key]} for key in ("command", "app")]
 FILE = "sockmgr.schema.json"
 
 
@@ -22,7 +23,7 @@ def schema() -> dict[str, Any]:
         "service": _about(
             "service",
             _free(
-                shape.table(settings.SERVICE, required=("command",)),
+                shape.table(settings.SERVICE) | {"oneOf": _EITHER},
                 settings.NAME.schema["pattern"],
             )
             | {"minProperties": 1},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sockmgr.core import address, placeholder, shape
+from sockmgr.core import address, placeholder, runtime, shape
 from sockmgr.core.document import Value
 from sockmgr.core.model import (
     SURGE_ALL,
@@ -273,6 +273,15 @@ SERVICE = {
         "The program and its arguments. {http} becomes the descriptor number of listener http; "
         "a command that names no listener gets LISTEN_FDS, as from systemd.",
     ),
+    "app": Key(
+        runtime.APP,
+        "An ASGI or WSGI application instead of a command: sockmgr's own runtime serves it, and "
+        "loses no request in a reload. module:attribute, or module:factory().",
+    ),
+    "interface": Key(
+        runtime.INTERFACE, "What `app` is: asgi or wsgi; by default seen by what it takes."
+    ),
+    "http": Key(runtime.HTTP_SHAPE, "How `app` is served."),
     "listen": Key(
         _LISTEN,
         "Names from [listen], in the order in which they are passed; [] for none. All of them, "
@@ -306,7 +315,7 @@ SERVICE = {
         _READY,
         "How a worker is known to be ready: accepting (the kernel shows it waiting for connections "
         "on each listener), notify (it says READY=1, sd_notify(3)), a delay, or a command. "
-        "A delay of 1 s without listeners.",
+        "A delay of 1 s without listeners, and notify for `app`.",
         "accepting",
     ),
     "ready_timeout": Key(
@@ -336,7 +345,6 @@ SERVICE = {
     "rollout": Key(_ROLLOUT, "How one generation of workers replaces another."),
 }
 PLANNED = {
-    "app": 'give a command instead, such as ["uvicorn", "--fd", "{http}", "shop.main:app"]',
     "max_rss": "remove it; max_age replaces workers by age",
 }
 LISTENER = {

@@ -58,7 +58,11 @@ def shows_errors(
     schemes = {listens[name].address.scheme for name in service.listen}
     if not schemes or not schemes <= set(STREAMS):
         return False
-    http = preset in HTTP_SERVERS or any("http" in name for name in service.listen)
+    http = (
+        bool(service.app)
+        or preset in HTTP_SERVERS
+        or any("http" in name for name in service.listen)
+    )
     return http if wanted is None else wanted
 
 

@@ -346,6 +346,8 @@ def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
     python = shebang(start) or start or ""
     for each in config.services:
         path = dict(each.env).get("PATH", (_path(service) or SEARCHED))
+        if each.app:
+            continue  # it runs in our own Python
         name = each.command[0]
         # As resolve.find() does, but beside the Python of the unit, which need not be ours.
         places = [*path.split(os.pathsep), str(Path(python).parent)]

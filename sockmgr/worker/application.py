@@ -90,9 +90,13 @@ def _import(module: str) -> object:
                 f"looked for in {Path.cwd()} and in {sys.prefix}: correct `app` or `cwd`, or "
                 "install it there",
             ) from None
-        raise BrokenError(f"cannot import {module}: {error}", "see the traceback") from error
+        raise BrokenError(
+            f"cannot import {module}: {error}", "the traceback above shows where"
+        ) from error
     except Exception as error:
-        raise BrokenError(f"cannot import {module}: {_a(error)}", "see the traceback") from error
+        raise BrokenError(
+            f"cannot import {module}: {_a(error)}", "the traceback above shows where"
+        ) from error
 
 
 def _attribute(found: object, module: str, path: str) -> Any:
@@ -111,7 +115,9 @@ def _call(factory: Any, target: str) -> object:
     try:
         return factory()
     except Exception as error:
-        raise BrokenError(f"{target} failed: {_a(error)}", "see the traceback") from error
+        raise BrokenError(
+            f"{target} failed: {_a(error)}", "the traceback above shows where"
+        ) from error
 
 
 def _callables(found: object) -> Iterator[str]:

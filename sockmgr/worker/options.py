@@ -57,5 +57,7 @@ def parse(argv: Sequence[str]) -> Options:
     add("--no-access-log", dest="access_log", action="store_false")
     found = vars(parser.parse_args(argv))
     found["fds"] = tuple(found["fds"])
-    found["trusted_proxies"] = tuple(found["trusted_proxies"] or default.trusted_proxies)
+    proxies = found["trusted_proxies"]
+    # One that is empty stands for none at all.
+    found["trusted_proxies"] = tuple(filter(None, proxies)) if proxies else default.trusted_proxies
     return Options(**found)

@@ -22,6 +22,7 @@ from sockmgr.core.model import (
     Surge,
 )
 from sockmgr.core.report import Change, Effect, Kind, Plan
+from sockmgr.core.runtime import Http
 
 HTTP = Listen(name="http", address=Address(scheme=Scheme.TCP, host="::1", port=80))
 ADMIN = Listen(name="admin", address=Address(scheme=Scheme.UNIX, path="/run/a"))
@@ -119,7 +120,8 @@ def test_a_backlog_or_mode_is_set_on_the_open_socket_without_new_workers() -> No
 
 def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
     values = {
-        "command": ("other",), "listen": (), "workers": 9, "cwd": "/", "env": (("A", "1"),),
+        "command": ("other",), "app": "a:b", "interface": "wsgi", "http": Http(threads=1),
+        "listen": (), "workers": 9, "cwd": "/", "env": (("A", "1"),),
         "inherit_env": False, "umask": 0, "user": "u", "group": "g", "limits": (("core", 0, 0),),
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
         "drain_timeout": 1.0, "max_age": 1.0, "preset": "none",

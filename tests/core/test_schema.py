@@ -14,7 +14,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockmgr.core import config, settings, shape
+from sockmgr.core import config, runtime, settings, shape
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.schema import schema
@@ -25,6 +25,7 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not install
 
 TABLES: dict[str, shape.Keys] = {
     "": settings.TOP, "listen.*": settings.LISTENER, "service.*": settings.SERVICE,
+    "service.*.http": runtime.HTTP,
     "service.*.ready": settings.READY, "service.*.rollout": settings.ROLLOUT, "dev": settings.DEV,
 }  # fmt: skip
 KEYS = [(table, name) for table, keys in TABLES.items() for name in keys]
@@ -34,7 +35,7 @@ BEYOND = {
     "listener not known", "placeholder not known", "placeholder of another", "one address twice",
     "listener of two services", "listener of nobody", "listeners not said", "duration nan",
     "long unix path", "limit upside down", "limit unlimited above", "option not known",
-    "option twice",
+    "option twice", "interface beside command", "http beside command",
 }  # fmt: skip
 # Values that only their reader refuses: too much for its type, or one limit above the other.
 TOO_MUCH = ("9999999d", "999999999999999T", [2, 1], ["unlimited", 1], 1.0)
@@ -45,6 +46,7 @@ NUMBERS = [0, 1, 0.25, 1.0, -1, 3, 15, 4096, 10_000, 10_001, 10**9, 2**31, 2**63
 WORDS = ["", "all", "25%", "0%", "100%", "101%", "007%", "00000", "10000", "10001", "auto", "TERM"]
 WORDS += ["SIGTERM", "SIGSIGTERM", "KILL", "none", "apache", "shared", "dispatch", "accepting"]
 WORDS += ["notify", "http", "0660", "660", "00660", "0888", "a b", "a/b", "a\0b", "web", "-", "."]
+WORDS += ["asgi", "info", "h11", "shop.main:app", "shop:create_app()", "shop:", "a:b()()", "a:b."]
 ADDRESSES = [
     "tcp://127.0.0.1:0", "tcp://h:65535", "tcp://h:65536", "tcp://h:00080", "tcp://h:99999",
     "tcp://[::1]:80", "tcp://[fe80::1%eth0]:80", "tcp://[::zz]:1", "tcp://:80", "tcp://h", "udp://h:53",

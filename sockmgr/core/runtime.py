@@ -1,0 +1,80 @@
+"""What the config says of `app =`: the keys that only our runtime (sockmgr/worker) knows."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sockmgr.core import shape
+from sockmgr.core.document import Value
+from sockmgr.core.shape import BOOLEAN, TEXTS, TIMEOUT, Key, Shape, integer
+
+INTERFACES = ("asgi", "wsgi")
+PROTOCOLS = ("auto", "httptools", "h11")
+WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
+LOOPS = ("auto", "asyncio", "uvloop")
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+
+
+class Http(msgspec.Struct, frozen=True, kw_only=True):
+    """How the runtime speaks HTTP: [service.NAME.http]."""
+
+    keep_alive: float = 5.0
+    protocol: str = "auto"
+    websockets: str = "auto"
+    loop: str = "auto"
+    threads: int = 10
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    log_level: str = "info"
+    access_log: bool = True
+
+
+def _one_of(*words: str) -> Shape:
+    allowed = ", ".join(f'"{word}"' for word in words)
+
+    def read(value: Value) -> str:
+        if value.raw not in words:
+            raise value.wrong(allowed)
+        return value.text()
+
+    return Shape(read, {"enum": list(words)})
+
+
+def _http(value: Value) -> Http:
+    return Http(**{key: HTTP[key].read(entry) for key, entry in value.table(HTTP).items()})
+
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
+APP = shape.text(
+    '"module:attribute", for example "shop.main:app", or "shop.main:create_app()"',
+    rf"{_NAME}:{_NAME}(?:\(\))?",
+)
+INTERFACE = _one_of(*INTERFACES)
+HTTP = {
+    "keep_alive": Key(
+        TIMEOUT,
+        "An idle connection is closed after this time, in a drain as on any day. Above the "
+        "proxy's own limit, or the proxy loses requests.",
+        "5s",
+    ),
+    "protocol": Key(
+        _one_of(*PROTOCOLS), "What parses HTTP: httptools if it is installed, else h11.", "auto"
+    ),
+    "websockets": Key(_one_of(*WEBSOCKETS), "What speaks WebSocket: what is installed.", "auto"),
+    "loop": Key(_one_of(*LOOPS), "The event loop: uvloop if it is installed.", "auto"),
+    "threads": Key(integer(1, 1000), "For WSGI: how many requests run at a time.", 10),
+    "root_path": Key(
+        shape.text("a path such as /shop, without / at its end", r"(?:/[^\x00/]+)*"),
+        "The path that the proxy takes away before the application's own.",
+        "",
+    ),
+    "trusted_proxies": Key(
+        TEXTS,
+        "Addresses and networks whose X-Forwarded-For and -Proto are believed; * for all, which a "
+        "unix socket needs.",
+        ["127.0.0.1", "::1"],
+    ),
+    "log_level": Key(_one_of(*LOG_LEVELS), "What uvicorn's own log tells.", "info"),
+    "access_log": Key(BOOLEAN, "Whether each request is a line of the log.", True),
+}
+HTTP_SHAPE = Shape(_http, shape.table(HTTP))

@@ -1,0 +1,64 @@
+"""The command that `app =` stands for: our runtime in our own Python. Runs and imports nothing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import signal
+import sys
+from collections.abc import Iterator
+
+from sockmgr.core import placeholder
+from sockmgr.core.config import ServiceConfig
+from sockmgr.core.errors import ConfigError
+from sockmgr.presets import Fit
+
+# -P: the working directory shall not hide our modules; the runtime adds it for the application's.
+COMMAND = (sys.executable, "-P", "-m", "sockmgr.worker")
+BROKEN_EXITS = frozenset({2, 3})
+
+
+def fit(service: ServiceConfig) -> Fit:
+    """Return the command of a service that has `app`, and what is known of how it ends."""
+    _check_installed(service)
+    return Fit(
+        name="app",
+        argv=(*COMMAND, *_options(service), service.app),
+        stop_signal=signal.SIGTERM,
+        broken_exits=BROKEN_EXITS,
+    )
+
+
+def _options(service: ServiceConfig) -> Iterator[str]:
+    http = service.http
+    for name in service.listen:
+        yield from ("--fd", f"{{{name}}}")
+    yield f"--drain-timeout={service.drain_timeout:g}"
+    if service.interface:
+        yield f"--interface={service.interface}"
+    yield f"--keep-alive={http.keep_alive:g}"
+    yield f"--http={http.protocol}"
+    yield f"--ws={'websockets-sansio' if http.websockets == 'websockets' else http.websockets}"
+    yield f"--loop={http.loop}"
+    yield f"--threads={http.threads}"
+    yield f"--log-level={http.log_level}"
+    if http.root_path:
+        yield f"--root-path={placeholder.literal(http.root_path)}"
+    for proxy in http.trusted_proxies:
+        yield f"--trusted-proxy={placeholder.literal(proxy)}"
+    if not http.trusted_proxies:
+        yield "--trusted-proxy="
+    if not http.access_log:
+        yield "--no-access-log"
+
+
+def _check_installed(service: ServiceConfig) -> None:
+    importlib.invalidate_caches()  # it may have been installed since we started
+    packages = ["uvicorn", *(["a2wsgi"] if service.interface == "wsgi" else [])]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"service.{service.name}.app = {service.app}: {package}, which serves it, is not "
+                f"installed for {sys.executable}",
+                do="pip install 'sockmgr[asgi]' into that environment, or give a command",
+            )

@@ -1,0 +1,93 @@
+"""`app =` under a real manager: reloads that lose nothing, not even on kept-alive connections."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import App
+from tests.e2e.harness import Manager, wait_for
+from tests.e2e.test_reload_servers import has_answered, stale
+from tests.load.judge import Load
+
+RELOADS = 5
+MODES = ("kat:conns=16,think=0.01", "short:rate=100", "slow:conns=2")
+
+
+def config(app: App, *, target: str = "app:app", more: str = "") -> str:
+    return f"""
+[listen]
+http = "tcp://127.0.0.1:0"
+
+[service.web]
+app = "{target}"
+workers = 2
+cwd = "{app.directory}"
+{more}
+
+[service.web.http]
+access_log = false
+
+[service.web.rollout]
+max_draining = 20
+"""
+
+
+@pytest.mark.parametrize("example", ["asgi", "wsgi"])
+def test_reloads_lose_no_request_on_connections_that_are_kept(example: str, tmp_path: Path) -> None:
+    app = App(example, tmp_path)
+    with Manager(tmp_path, config(app)) as manager:
+        with Load(manager.target(), MODES) as load:
+            reloads = []
+            for number in range(2, RELOADS + 2):
+                app.deploy(str(number))
+                reloads.append(manager.reload())
+                assert reloads[-1].code == 0, reloads[-1].stderr
+                answered = partial(has_answered, load, str(number))
+                wait_for(answered, f"version {number} to answer")
+            result = load.stop()
+        assert not result.failed, result.failures()
+        assert not stale(result, reloads)
+        wait_for(lambda: len(manager.workers()) == 2, "the old workers to be gone")
+        assert "was=draining how=clean" in manager.log
+        assert manager.log.count("how=clean") == manager.log.count("worker ended")
+
+
+def test_broken_code_aborts_at_once_and_shows_where_it_broke(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app)) as manager, Load(manager.target(), MODES[:1]) as load:
+        app.deploy_broken()
+        done = manager.say("reload")
+        assert done.code == 1
+        assert "exited with status 3 before it was ready" in done.stdout
+        assert "version.py" in done.stdout
+        assert "a_module_that_nobody_installed" in done.stdout
+        assert not load.stop().failed
+
+
+def test_a_worker_is_ready_only_when_the_start_up_of_the_application_is_done(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    gate = tmp_path / "gate"
+    (app.directory / "slow.py").write_text(f"""
+import asyncio, pathlib
+from app import app as fast
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        print("waits at the gate", flush=True)
+        while not pathlib.Path("{gate}").exists():
+            await asyncio.sleep(0.01)
+    await fast(scope, receive, send)
+""")
+    manager = Manager(tmp_path, config(app, target="slow:app"))
+    try:
+        manager.start()
+        wait_for(lambda: manager.log.count("waits at the gate") == 2, "both to start up")
+        assert {worker["state"] for worker in manager.workers()} == {"starting"}
+        gate.touch()
+        manager.wait_serving()
+    finally:
+        manager.close()

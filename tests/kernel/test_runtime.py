@@ -1,0 +1,77 @@
+"""What the workers of `app =` are started as."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sockmgr import resolve
+from sockmgr.core.config import parse
+from sockmgr.core.model import Spec
+from sockmgr.worker.options import Options
+from sockmgr.worker.options import parse as parse_options
+
+HEAD = '[listen]\nhttp = "tcp://127.0.0.1:0"\nadmin = "tcp://127.0.0.2:0"\n[service.web]\n'
+
+
+def spec(keys: str) -> Spec:
+    config = parse((HEAD + keys).encode(), file="shop.toml")
+    return resolve.resolve(config.services[0], config.listens(), os.environ)
+
+
+def options(found: Spec) -> Options:
+    """Return what the runtime reads on its command line."""
+    program, *rest = resolve.worker_argv(found)
+    assert program == found.executable
+    assert rest[:3] == ["-P", "-m", "sockmgr.worker"]
+    return parse_options(rest[3:])
+
+
+def test_an_app_is_run_in_our_own_python_with_its_sockets_as_arguments() -> None:
+    found = spec('app = "shop.main:app"\ndrain_timeout = "12s"')
+    assert Path(found.executable).samefile(sys.executable)
+    assert options(found) == Options(app="shop.main:app", fds=(3, 4), drain_timeout=12)
+    assert resolve.worker_environment(found, {}) == {}
+    assert not found.set_listen_pid
+    assert found.broken_exits == {2, 3}
+
+
+def test_all_that_the_config_says_reaches_the_runtime() -> None:
+    found = spec(
+        'app = "shop:app()"\ninterface = "wsgi"\n[service.web.http]\nkeep_alive = 7.5\n'
+        'protocol = "h11"\nwebsockets = "websockets"\nloop = "uvloop"\nthreads = 4\n'
+        'root_path = "/{http}"\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
+        'log_level = "warning"\naccess_log = false\n'
+    )
+    assert options(found) == Options(
+        app="shop:app()", fds=(3, 4), interface="wsgi", keep_alive=7.5, http="h11",
+        ws="websockets-sansio", loop="uvloop", threads=4, root_path="/{http}",
+        trusted_proxies=("10.0.0.0/8", "::1"), log_level="warning", access_log=False,
+    )  # fmt: skip
+
+
+def test_no_proxy_is_trusted_if_none_is_named() -> None:
+    found = spec('app = "a:b"\nhttp = { trusted_proxies = [] }')
+    assert options(found).trusted_proxies == ()
+
+
+def test_a_package_that_is_missing_is_an_error_of_the_config_with_what_to_install() -> None:
+    program = f"""
+import os, sys
+sys.modules["uvicorn"] = None
+from sockmgr import resolve
+from sockmgr.core.config import parse
+from sockmgr.core.errors import ConfigError
+config = parse({(HEAD + 'app = "shop:app"').encode()!r}, file="shop.toml")
+try:
+    resolve.resolve(config.services[0], config.listens(), os.environ)
+except ConfigError as error:
+    print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert "service.web.app = shop:app: uvicorn, which serves it, is not installed" in told
+    assert "pip install 'sockmgr[asgi]'" in told
