@@ -46,7 +46,7 @@ def command(
     sockmgr dev -c sockmgr.toml
     sockmgr dev --listen http=tcp://127.0.0.1:8000 -- uvicorn --fd '{http}' shop.main:app
 
-    APP, an ASGI application, is run by uvicorn. A known server needs no --listen: it gets
+    APP, an ASGI or WSGI application, is run by uvicorn. A known server needs no --listen: it gets
     127.0.0.1:8000. Ctrl-C ends it, twice at once.
     """
     given = {key: value for key, value in keys.items() if value}
@@ -96,22 +96,32 @@ def _from_arguments(
 ) -> Config:
     from sockmgr.presets import recognise
 
-    if len(command) == 1 and _APP.fullmatch(command[0]):
+    app = len(command) == 1 and _APP.fullmatch(command[0]) is not None
+    if app and _is_beside_us(_uvicorn(keys.get("cwd", ""))):
+        keys = {**keys, "app": command[0]}
+        command = ()
+    elif app:  # of another environment, where the application may be at home
         command = ("uvicorn", command[0])
-        _check_uvicorn(keys.get("cwd", ""))
-    if not listen and recognise(command):
+    if not listen and (app or recognise(command)):
         listen = (LISTEN,)
     return arguments.read(name, listen, command, keys)
 
 
-def _check_uvicorn(cwd: str) -> None:
+def _uvicorn(cwd: str) -> str:
+    """Return the program: where it is installed, there the application is to run."""
     from sockmgr.resolve import find
 
-    if find("uvicorn", os.environ, str(Path.cwd() / cwd)) is None:
+    found = find("uvicorn", os.environ, str(Path.cwd() / cwd))
+    if found is None:
         raise ConfigError(
             "uvicorn, which is to run the application, is not installed",
             do="pip install uvicorn, or name another server: sockmgr dev -- COMMAND",
         )
+    return found
+
+
+def _is_beside_us(program: str) -> bool:
+    return Path(program).parent == Path(sys.executable).parent
 
 
 def _name_of(directory: Path) -> str:

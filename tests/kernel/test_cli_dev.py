@@ -38,13 +38,24 @@ def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     return found
 
 
-def test_an_application_is_run_by_uvicorn_on_port_8000(started: list[Started]) -> None:
+def test_an_application_is_run_by_our_own_runtime_on_port_8000(started: list[Started]) -> None:
     assert sockmgr("dev", "shop.main:app").exit_code == 7
     (service,) = started[0].config.services
-    assert service.command == ("uvicorn", "shop.main:app")
+    assert (service.app, service.command) == ("shop.main:app", ())
     assert [str(listen.address) for listen in started[0].config.listen] == ["tcp://127.0.0.1:8000"]
     assert (service.workers, service.drain_timeout) == (1, 2.0)
     assert "SOCKMGR_DEV" in dict(service.env)
+
+
+def test_an_application_of_another_environment_is_run_by_the_uvicorn_there(
+    started: list[Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uvicorn").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sockmgr("dev", "shop.main:app").exit_code == 7
+    (service,) = started[0].config.services
+    assert (service.app, service.command) == ("", ("uvicorn", "shop.main:app"))
+    assert [str(listen.address) for listen in started[0].config.listen] == ["tcp://127.0.0.1:8000"]
 
 
 def test_what_is_typed_wins(started: list[Started]) -> None:
