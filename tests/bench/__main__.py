@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import costs, rollout
+from tests.bench import costs, drain, rollout
 from tests.bench.report import Section, document
 
 
@@ -28,6 +28,7 @@ def main() -> int:
     """Measure, print, and write if asked to. Figures never fail a run: they are for reading."""
     sections: dict[str, Callable[[], Section]] = {
         "reloads": lambda: rollout.section(arguments.tool),
+        "drain": drain.section,
         "costs": costs.section,
     }
     arguments = _arguments(sections)
