@@ -74,6 +74,7 @@ def resolve(
         stop_signal=stop_signal,
         drain_timeout=service.drain_timeout,
         max_age=service.max_age,
+        hang_timeout=_hang_timeout(service),
         # What most programs do that are told to stop; 128 + n is a shell's or a JVM's way to say
         # that a signal ended it.
         clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
@@ -92,6 +93,12 @@ def warnings(service: ServiceConfig, environ: Mapping[str, str]) -> tuple[str, .
     """Return what in the command of `service` loses requests, a sentence each."""
     fit, _ = _fit(service, _directory(service), environ)
     return tuple(f"service.{service.name}.command: {text}" for text in fit.warnings)
+
+
+def _hang_timeout(service: ServiceConfig) -> float | None:
+    if service.hang_timeout is None:
+        return runtime.HANG_TIMEOUT if service.app else None
+    return service.hang_timeout or None
 
 
 # --- For each worker ---------------------------------------------------------------------------

@@ -18,20 +18,23 @@ from sockmgr.core.model import (
     Delay,
     Exec,
     Fact,
+    Hung,
     Notify,
     Spawn,
     WorkerExited,
     WorkerReady,
     describe_exit,
 )
-from sockmgr.kernel import process, readiness
+from sockmgr.kernel import heartbeat, process, readiness
+from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Sink, WorkerOutput
 from sockmgr.probe import Probe
-from sockmgr.resolve import find, worker_argv, worker_environment
+from sockmgr.pulse import Pulse
+from sockmgr.resolve import FIRST_FD, find, worker_argv, worker_environment
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
@@ -90,6 +93,7 @@ class Running:
         self._asker = self._find_asker()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
+        self._pulse = self._find_pulse(survivor)
         if survivor is None:
             self.started_at = around.loop.time()
             self.output = around.output(self.name, None)
@@ -105,6 +109,8 @@ class Running:
             self._mind_starvation()
         if not self.ready:
             self._watch()
+        elif self._pulse and not self.told:
+            self._pulse.start()
 
     @property
     def name(self) -> str:
@@ -149,6 +155,8 @@ class Running:
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own."""
         self._boot_is_over()
+        if self._pulse:
+            self._pulse.stop()
         self.told = True
         self.process.signal(self.spec.stop_signal)
 
@@ -175,16 +183,25 @@ class Running:
         self._around.loop.remove_reader(self.process.pidfd)
         self._stop_watching()
         self._lowered = False
+        if self._pulse:
+            self._pulse.close()
         self.output.close()
         self.process.close()
 
     # Private
 
     def _start(self) -> Process:
+        pulse = [self._pulse.memory.fd] if self._pulse else []
+        more = heartbeat.environment(FIRST_FD + len(self._fds), self.spec.hang_timeout or 0)
         try:
-            return self._spawn(self.output, worker_argv(self.spec), self.spec.executable)
+            return self._spawn(
+                self.output, worker_argv(self.spec), self.spec.executable, pulse,
+                **(more if pulse else {}),
+            )  # fmt: skip
         except BaseException:
             self.output.close()
+            if self._pulse:
+                self._pulse.close()
             raise
         finally:
             self.output.spawned()
@@ -199,8 +216,33 @@ class Running:
             raise SpawnError(f"its readiness command {program} is not there, or not executable")
         return found
 
+    def _find_pulse(self, survivor: Survivor | None) -> Pulse | None:
+        """Return what watches the heartbeat, if it is to be watched, and is there."""
+        limit = self.spec.hang_timeout
+        if not limit:
+            return None
+        memory = (
+            HeartbeatMemory.of(survivor.process.pid, FIRST_FD + len(self._fds))
+            if survivor
+            else HeartbeatMemory.create()
+        )
+        return Pulse(self.name, limit, memory, self._around.loop, self._on_hang) if memory else None
+
+    def _on_hang(self, beat: Beat, silent: float) -> None:
+        log.error("worker hangs", worker=self.name, pid=self.pid, silent=silent)
+        # Only what said so itself prints its stacks on that signal; others would die of it.
+        if beat.stacks_signal and beat.pid == self.pid:
+            self.process.signal(beat.stacks_signal)
+        limit = self.spec.hang_timeout or 0.0
+        self._put(Hung(worker=self.id, why=f"hung: no sign of life for {limit:g} s"))
+
     def _spawn(
-        self, output: WorkerOutput, argv: Sequence[str], executable: str, **more: str
+        self,
+        output: WorkerOutput,
+        argv: Sequence[str],
+        executable: str,
+        fds: Sequence[int] = (),
+        **more: str,
     ) -> Process:
         spec = self.spec
         env = dict(spec.env) | worker_environment(spec, self._addresses)
@@ -212,7 +254,7 @@ class Running:
             executable=executable,
             env=env,
             cwd=spec.cwd,
-            fds=self._fds,
+            fds=[*self._fds, *fds],
             umask=spec.umask,
             user=spec.user,
             group=spec.group,
@@ -258,6 +300,8 @@ class Running:
         if not self.ready:
             self.ready = True
             self._boot_is_over()
+            if self._pulse:
+                self._pulse.start()
             self._put(WorkerReady(worker=self.id))
 
     def _boot_is_over(self) -> None:

@@ -15,6 +15,7 @@ from sockmgr.presets import Fit
 
 # -P: the working directory shall not hide our modules; the runtime adds it for the application's.
 COMMAND = (sys.executable, "-P", "-m", "sockmgr.worker")
+HANG_TIMEOUT = 60.0
 BROKEN_EXITS = frozenset({2, 3})
 
 

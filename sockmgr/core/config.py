@@ -52,6 +52,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: int | None = None
     drain_timeout: float = 30.0
     max_age: float | None = None
+    hang_timeout: float | None = None
     preset: str = "auto"
     rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
     accept: Accept = Accept.SHARED

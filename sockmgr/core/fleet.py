@@ -33,6 +33,7 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    Hung,
     Kill,
     Phase,
     Quiet,
@@ -117,7 +118,7 @@ class Fleet:
             case _:
                 self._ask(fact)
 
-    def _ask(self, fact: Start | Reload | Scale | Recycle | Stop | StopNow) -> None:
+    def _ask(self, fact: Start | Reload | Scale | Recycle | Hung | Stop | StopNow) -> None:
         match fact:
             case Start():
                 self._start(fact)
@@ -125,9 +126,8 @@ class Fleet:
                 self._request(fact)
             case Scale():
                 self._scale(fact.workers)
-            case Recycle():
-                if (worker := self._find(fact.worker)) and worker.active:
-                    worker.recycle = fact.why
+            case Recycle() | Hung():
+                self._replace(fact)
             case Stop():
                 self._stop()
             case StopNow():
@@ -188,6 +188,15 @@ class Fleet:
         if generation is self.trial:
             generation.fail(worker, how, status, self._now)
         generation.back_off(self._now, steady=steady)
+
+    def _replace(self, fact: Recycle | Hung) -> None:
+        worker, trial = self._find(fact.worker), self.trial
+        if worker is None or not worker.active:
+            return
+        worker.recycle = fact.why
+        if isinstance(fact, Hung) and trial and trial.number == worker.id.generation:
+            # Its code is at fault: a successor would hang, too.
+            trial.fault, trial.culprit = f"worker {worker.id} {fact.why}", worker.id
 
     def _stop(self) -> None:
         self.stopping = True

@@ -38,11 +38,11 @@ GENERATION_STEPS: dict[Phase, dict[Phase, str]] = {
     Phase.BOOTING: {
         Phase.PROBATION: "all its workers are ready: cut-over",
         Phase.CURRENT: "it is the first: there is nothing to fall back to",
-        Phase.RETIRING: "aborted: too many failed starts, broken code, not ready in time, stop",
+        Phase.RETIRING: "aborted: failed starts, broken code, not ready in time, a hang, stop",
     },
     Phase.PROBATION: {
-        Phase.CURRENT: "no worker died in probation: commit",
-        Phase.RETIRING: "aborted: a worker died in probation, stop",
+        Phase.CURRENT: "no worker died or hung in probation: commit",
+        Phase.RETIRING: "aborted: a worker died or hung in probation, stop",
     },
     Phase.CURRENT: {Phase.RETIRING: "its successor committed"},
     Phase.RETIRING: {Phase.GONE: "its last worker is gone"},

@@ -159,6 +159,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: int = 15
     drain_timeout: float = 30.0
     max_age: float | None = None
+    hang_timeout: float | None = None
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = msgspec.field(default_factory=Rollout)
@@ -268,6 +269,13 @@ class Recycle(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Hung(msgspec.Struct, frozen=True, kw_only=True):
+    """This worker was ready and gives no sign of life any more; `why` says for how long."""
+
+    worker: WorkerId
+    why: str
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """Drain everything and end."""
 
@@ -281,8 +289,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Fact = (
-    Start | Reload | WorkerReady | WorkerExited | SpawnFailed | Quiet | Scale | Recycle | Stop
-    | StopNow | Tick
+    Start | Reload | WorkerReady | WorkerExited | SpawnFailed | Quiet | Scale | Recycle | Hung
+    | Stop | StopNow | Tick
 )  # fmt: skip
 
 

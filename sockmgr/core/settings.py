@@ -330,6 +330,12 @@ SERVICE = {
         "30s",
     ),
     "max_age": Key(TIMEOUT, "Replace a worker that has served this long, successor first."),
+    "hang_timeout": Key(
+        DURATION,
+        "Replace a worker that gives no sign of life for this long, after its stacks were printed "
+        "to the log; 0 never does. 60 s for `app`; a command has to call "
+        "sockmgr.worker.watchdog(), and is not looked at unless this is given.",
+    ),
     "accept": Key(
         _ACCEPT,
         "shared: the workers of a generation share one queue, and whoever is free takes the next "

@@ -36,6 +36,7 @@ def _for_development(
         "workers": 1,
         "drain_timeout": min(service.drain_timeout, DRAIN_TIMEOUT),
         "max_age": None,
+        "hang_timeout": 0.0,  # a debugger holds the event loop, too
     }
     rollout = {"surge": SURGE_ALL, "probation": PROBATION, "max_failed_starts": 1}
     return replace(

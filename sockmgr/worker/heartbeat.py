@@ -29,10 +29,13 @@ class Heartbeat:
     """The memory, mapped. `limit`: seconds without a beat after which the manager acts."""
 
     def __init__(self, fd: int, limit: float) -> None:
-        """Map `fd`, which is closed then; arrange that the manager can have our stacks printed."""
+        """Map `fd`; arrange that the manager can have our stacks printed.
+
+        `fd` stays open: by it, the next manager finds the memory.
+        """
         self.limit = limit
+        os.set_inheritable(fd, False)
         self._words = memoryview(mmap.mmap(fd, SIZE)).cast("q")
-        os.close(fd)
         self._words[_PID] = os.getpid()
         self._words[_SIGNAL] = _print_stacks_on_signal()
 

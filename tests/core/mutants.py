@@ -115,6 +115,24 @@ MUTANTS = (
         "if worker.ready_at <= now and self.phase is not Phase.PROBATION:",
     ),
     Mutant(
+        "forgive a hang on trial",
+        FLEET,
+        "if isinstance(fact, Hung) and trial and",
+        "if isinstance(fact, Hung) and trial and trial.fault and",
+    ),
+    Mutant(
+        "leave a worker that hangs where it is",
+        FLEET,
+        "worker.recycle = fact.why",
+        "worker.recycle = getattr(fact, 'why', '') if isinstance(fact, Recycle) else ''",
+    ),
+    Mutant(
+        "take any worker that hangs for one on trial",
+        FLEET,
+        "trial.number == worker.id.generation:",
+        "trial.number >= worker.id.generation:",
+    ),
+    Mutant(
         "reuse a lease that holds connections",
         LEASES,
         "for w in self.targets.workers()} | {*self.unquiet}",

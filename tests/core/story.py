@@ -20,6 +20,7 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    Hung,
     Kill,
     Quiet,
     Recycle,
@@ -115,7 +116,7 @@ def read_worker(text: str) -> WorkerId:
     return WorkerId(int(generation), int(slot))
 
 
-def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, C901 - one return a fact reads best
+def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one return a fact
     """Read one fact, without its time."""
     match words:
         case ["start", *spec]:
@@ -136,6 +137,8 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, C901 - one return a f
             return Scale(workers=int(workers))
         case ["recycle", worker, *why]:
             return Recycle(worker=read_worker(worker), why=" ".join(why))
+        case ["hung", worker, *why]:
+            return Hung(worker=read_worker(worker), why=" ".join(why))
         case ["stop"]:
             return Stop()
         case ["stop", "now"]:
@@ -146,7 +149,7 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, C901 - one return a f
             raise ValueError(f"no such fact: {' '.join(words)}")
 
 
-def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, C901 - one return a fact reads best
+def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a fact
     """Write one fact so that `read_fact` reads it."""
     match fact:
         case Start():
@@ -166,6 +169,8 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, C901 - one return a fact rea
             return f"scale {fact.workers}"
         case Recycle():
             return f"recycle {fact.worker} {fact.why}"
+        case Hung():
+            return f"hung {fact.worker} {fact.why}"
         case Stop():
             return "stop"
         case StopNow():

@@ -146,6 +146,11 @@ class FleetMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.world.processes)))
         self.world.tell(Recycle(worker=worker, why="max_rss exceeded"))
 
+    @precondition(lambda self: self.world.having(Life.SERVING))
+    @rule(data=st.data())
+    def a_worker_hangs(self, data: st.DataObject) -> None:
+        self.world.hang(data.draw(st.sampled_from(self.world.having(Life.SERVING))))
+
     @precondition(lambda self: self.steps > 12)
     @rule(now=st.booleans())
     def somebody_stops_it(self, *, now: bool) -> None:

@@ -124,7 +124,7 @@ def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
         "listen": (), "workers": 9, "cwd": "/", "env": (("A", "1"),),
         "inherit_env": False, "umask": 0, "user": "u", "group": "g", "limits": (("core", 0, 0),),
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
-        "drain_timeout": 1.0, "max_age": 1.0, "preset": "none",
+        "drain_timeout": 1.0, "max_age": 1.0, "hang_timeout": 1.0, "preset": "none",
         "rollout": Rollout(exclusive=True), "accept": Accept.PER_WORKER,
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(ServiceConfig)} - {"name"}

@@ -23,6 +23,7 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    Hung,
     Kill,
     Quiet,
     Recycle,
@@ -135,6 +136,9 @@ class World:
     def recycle(self, worker: str | WorkerId, why: str = "max_rss exceeded") -> list[Action]:
         return self.tell(Recycle(worker=self.id(worker), why=why))
 
+    def hang(self, worker: str | WorkerId) -> list[Action]:
+        return self.tell(Hung(worker=self.id(worker), why="hung: silent for 60 s"))
+
     def stop(self) -> list[Action]:
         return self.tell(Stop())
 
@@ -244,7 +248,7 @@ class World:
             case Start():
                 for lease in fact.left[1:]:
                     self.unfed[lease] = Unfed(self.now, fact.spec.drain_timeout)
-            case Recycle() if fact.worker in self.processes:
+            case Recycle() | Hung() if fact.worker in self.processes:
                 self.processes[fact.worker].recycled = True
             case Reload():
                 self.asked[fact.request] = fact.spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -91,3 +92,45 @@ async def app(scope, receive, send):
         manager.wait_serving()
     finally:
         manager.close()
+
+
+BLOCKED = """
+import time
+from app import app as well
+async def app(scope, receive, send):
+    if scope.get("path") == "/block":
+        time.sleep(600)
+    await well(scope, receive, send)
+"""
+
+
+def pid_of(line: str) -> int:
+    return int(line.partition("pid=")[2].split()[0])
+
+
+@pytest.mark.parametrize("succession", [False, True])
+def test_a_worker_that_hangs_shows_its_stack_and_is_replaced(
+    succession: bool, tmp_path: Path
+) -> None:
+    app = App("asgi", tmp_path)
+    (app.directory / "blocked.py").write_text(BLOCKED)
+    more = 'hang_timeout = "1s"\ndrain_timeout = "1s"'
+    with Manager(tmp_path, config(app, target="blocked:app", more=more)) as manager:
+        if succession:  # the next manager finds the heartbeat, too
+            manager.kill9()
+            manager.start()
+            manager.wait_serving()
+        with socket.create_connection(manager.target().address) as client:
+            client.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+            hangs = wait_for(partial(line_with, manager, "worker hangs"), "the hang to be seen")
+            wait_for(lambda: "in app" in manager.log, "the stack")
+            wait_for(lambda: not Path(f"/proc/{pid_of(hangs)}").exists(), "it to be killed")
+        assert "blocked.py" in manager.log
+        manager.wait_serving()
+        with Load(manager.target(), ["kat:conns=2"]) as load:
+            wait_for(lambda: len(load.result.rows) > 20, "answers")
+            assert not load.stop().failed
+
+
+def line_with(manager: Manager, words: str) -> str:
+    return next((line for line in manager.log.splitlines() if words in line), "")
