@@ -43,8 +43,9 @@ def _options(service: ServiceConfig) -> Iterator[str]:
     yield f"--loop={http.loop}"
     yield f"--threads={http.threads}"
     yield f"--log-level={http.log_level}"
-    if http.root_path:
-        yield f"--root-path={placeholder.literal(http.root_path)}"
+    for option in ("certfile", "keyfile", "root_path"):
+        if value := getattr(http, option):
+            yield f"--{option.replace('_', '-')}={placeholder.literal(value)}"
     for proxy in http.trusted_proxies:
         yield f"--trusted-proxy={placeholder.literal(proxy)}"
     if not http.trusted_proxies:

@@ -8,6 +8,7 @@ from sockmgr.core import shape
 from sockmgr.core.document import Value
 from sockmgr.core.shape import BOOLEAN, TEXTS, TIMEOUT, Key, Shape, integer
 
+TEXT = Shape(Value.text, shape.TEXT)
 INTERFACES = ("asgi", "wsgi")
 PROTOCOLS = ("auto", "httptools", "h11")
 WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
@@ -23,6 +24,8 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     websockets: str = "auto"
     loop: str = "auto"
     threads: int = 10
+    certfile: str = ""
+    keyfile: str = ""
     root_path: str = ""
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     log_level: str = "info"
@@ -63,6 +66,8 @@ HTTP = {
     "websockets": Key(_one_of(*WEBSOCKETS), "What speaks WebSocket: what is installed.", "auto"),
     "loop": Key(_one_of(*LOOPS), "The event loop: uvloop if it is installed.", "auto"),
     "threads": Key(integer(1, 1000), "For WSGI: how many requests run at a time.", 10),
+    "certfile": Key(TEXT, "Speak TLS with this certificate chain; a reload reads it again.", ""),
+    "keyfile": Key(TEXT, "The key of the certificate, if it is not in the same file.", ""),
     "root_path": Key(
         shape.text("a path such as /shop, without / at its end", r"(?:/[^\x00/]+)*"),
         "The path that the proxy takes away before the application's own.",

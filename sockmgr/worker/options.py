@@ -20,6 +20,8 @@ class Options:
     ws: str = "auto"
     loop: str = "auto"
     threads: int = 10
+    certfile: str = ""
+    keyfile: str = ""
     root_path: str = ""
     trusted_proxies: tuple[str, ...] = field(default=("127.0.0.1", "::1"))
     log_level: str = "info"
@@ -51,6 +53,8 @@ def parse(argv: Sequence[str]) -> Options:
     add("--ws", choices=WS, default=default.ws)
     add("--loop", choices=LOOPS, default=default.loop)
     add("--threads", type=int, default=default.threads, help="for WSGI")
+    add("--certfile", default=default.certfile, help="speak TLS, with this certificate chain")
+    add("--keyfile", default=default.keyfile, help="its key, if that is not in the same file")
     add("--root-path", default=default.root_path)
     add("--trusted-proxy", dest="trusted_proxies", action="append", metavar="ADDRESS")
     add("--log-level", choices=LOG_LEVELS, default=default.log_level)

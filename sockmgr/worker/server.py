@@ -12,12 +12,14 @@ import inspect
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
 from sockmgr.worker import notify
+from sockmgr.worker.application import BROKEN, BrokenError
 from sockmgr.worker.connection import tracked
 from sockmgr.worker.drain import App, Drain
 from sockmgr.worker.heartbeat import watchdog
@@ -26,17 +28,21 @@ from sockmgr.worker.options import Options
 
 log = logging.getLogger("uvicorn.error")
 
+HANDSHAKE_TIMEOUT = 10.0
+GOODBYE_TIMEOUT = 1.0  # for the peer's close_notify; asyncio's own 30 s would hold up the drain
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def configure(options: Options, app: App) -> uvicorn.Config:
-    """Return uvicorn's configuration for `app`, loaded: its protocols are imported."""
+    """Return uvicorn's configuration for `app`, loaded, or raise BrokenError."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
         http=options.http,
         ws=options.ws,
         timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # call_later takes it
+        ssl_certfile=options.certfile or None,
+        ssl_keyfile=options.keyfile or None,
         root_path=options.root_path,
         proxy_headers=bool(options.trusted_proxies),
         forwarded_allow_ips=list(options.trusted_proxies),
@@ -44,7 +50,13 @@ def configure(options: Options, app: App) -> uvicorn.Config:
         access_log=options.access_log,
         workers=1,  # or WEB_CONCURRENCY would say
     )
-    config.load()
+    try:
+        config.load()
+    except OSError as error:
+        raise BrokenError(
+            f"cannot use the certificate {options.certfile}: {error.strerror or error}",
+            "correct certfile and keyfile, which are looked for in cwd",
+        ) from None
     return config
 
 
@@ -93,11 +105,17 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._taking.discard)
 
     async def _take(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        tls = self.config.ssl
         try:
-            await loop.connect_accepted_socket(lambda: self._connect(loop), sock)
-        except OSError as error:  # the client is gone already
+            await loop.connect_accepted_socket(
+                lambda: self._connect(loop),
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+                ssl_shutdown_timeout=GOODBYE_TIMEOUT if tls else None,
+            )
+        except OSError as error:  # the client is gone already, or does not speak TLS
             log.debug("connection lost before it was served: %s", error)
-            sock.close()
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
         make: Callable[..., asyncio.Protocol] = self._protocol
@@ -122,6 +140,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application up, then accept, and only then say so."""
         await super().startup(sockets=sockets or [])
+        if self.should_exit:  # the start-up failed: older versions leave the status to their caller
+            sys.exit(BROKEN)
         self._intake.start()
         _say_ready()
 

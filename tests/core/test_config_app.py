@@ -30,11 +30,13 @@ def test_what_is_said_of_http_arrives() -> None:
     found = service(
         'app = "shop:create_app()"\ninterface = "wsgi"\n[service.web.http]\nkeep_alive = "1m"\n'
         'protocol = "h11"\nwebsockets = "none"\nloop = "asyncio"\nthreads = 4\nroot_path = "/s"\n'
+        'certfile = "c.pem"\nkeyfile = "k.pem"\n'
         'trusted_proxies = ["*"]\nlog_level = "warning"\naccess_log = false\n'
     )
     assert found.interface == "wsgi"
     assert found.http == Http(
         keep_alive=60, protocol="h11", websockets="none", loop="asyncio", threads=4, root_path="/s",
+        certfile="c.pem", keyfile="k.pem",
         trusted_proxies=("*",), log_level="warning", access_log=False,
     )  # fmt: skip
 

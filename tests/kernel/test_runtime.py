@@ -43,12 +43,13 @@ def test_all_that_the_config_says_reaches_the_runtime() -> None:
         'app = "shop:app()"\ninterface = "wsgi"\n[service.web.http]\nkeep_alive = 7.5\n'
         'protocol = "h11"\nwebsockets = "websockets"\nloop = "uvloop"\nthreads = 4\n'
         'root_path = "/{http}"\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
-        'log_level = "warning"\naccess_log = false\n'
+        'log_level = "warning"\naccess_log = false\ncertfile = "c.pem"\nkeyfile = "k.pem"\n'
     )
     assert options(found) == Options(
         app="shop:app()", fds=(3, 4), interface="wsgi", keep_alive=7.5, http="h11",
         ws="websockets-sansio", loop="uvloop", threads=4, root_path="/{http}",
         trusted_proxies=("10.0.0.0/8", "::1"), log_level="warning", access_log=False,
+        certfile="c.pem", keyfile="k.pem",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ PATIENCE = 30.0
 class Client:
     """One connection to the worker. What is read is a whole response, or the test fails."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], *, tls: bool = False) -> None:
         self._sock = socket.create_connection(address, timeout=PATIENCE)
         self._data = b""
+        if tls:
+            context = ssl.create_default_context(cafile=str(PROGRAMS / "localhost.pem"))
+            self._sock = context.wrap_socket(self._sock, server_hostname="localhost")
 
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -75,9 +79,9 @@ class Worker:
     address: tuple[str, int]
     _clients: contextlib.ExitStack
 
-    def client(self) -> Client:
-        """Return a connection that the worker has accepted."""
-        client = Client(self.address)
+    def client(self, *, tls: bool = False) -> Client:
+        """Return a connection to the worker."""
+        client = Client(self.address, tls=tls)
         self._clients.callback(client.close)
         return client
 
@@ -86,6 +90,16 @@ class Worker:
         client = self.client()
         client.get()
         assert client.answer() == ("200", False, b"")
+        return client
+
+    def websocket(self) -> Client:
+        """Return a connection that has become a WebSocket."""
+        client = self.client()
+        client.send(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert b" 101 " in client.until(b"\r\n\r\n")
         return client
 
     def hears(self, field: str) -> None:

@@ -12,7 +12,7 @@ from tests.worker.runtime import Worker, serving, started
 HTTP = ("httptools", "h11")
 LAST = ("200", True, b"")
 KEPT = ("200", False, b"")
-QUICK = ("--drain-timeout", "3")
+QUICK = ("--drain-timeout", "5")
 
 
 @pytest.fixture(params=HTTP)
@@ -142,21 +142,40 @@ def test_what_is_not_done_at_the_deadline_is_cut_off_and_the_worker_leaves(tmp_p
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
-def test_a_websocket_is_served_until_shortly_before_the_deadline_and_then_told_1012(
-    ws: str, tmp_path: Path
-) -> None:
-    with serving(tmp_path, "--ws", ws, *QUICK) as worker:
-        client = worker.client()
-        client.send(
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        assert b" 101 " in client.until(b"\r\n\r\n")
+def test_a_websocket_is_told_1012_before_the_deadline(ws: str, tmp_path: Path) -> None:
+    with serving(tmp_path, "--ws", ws, "--drain-timeout", "2") as worker:
+        client = worker.websocket()
+        worker.stop()
+        assert client.exactly(4)[::3] == b"\x88\xf4"  # close, 0x03f4
+        assert worker.status() == 0
+
+
+def test_a_websocket_is_served_on_in_a_drain(tmp_path: Path) -> None:
+    with serving(tmp_path, "--drain-timeout", "600") as worker:
+        client = worker.websocket()
         worker.stop()
         client.send(b"\x81\x82\x00\x00\x00\x00hi")  # a masked text frame, RFC 6455, 5.2
         assert client.exactly(4) == b"\x81\x02hi"
-        assert client.exactly(4)[::3] == b"\x88\xf4"
+        client.close()
         assert worker.status() == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_over_tls_kept_connections_are_answered_and_silent_ones_do_not_hold_up_the_end(
+    loop: str, tmp_path: Path
+) -> None:
+    options = ("--certfile", "localhost.pem", "--keep-alive", "2", "--loop", loop)
+    with serving(tmp_path, *options) as worker:
+        kept, deaf = worker.client(tls=True), worker.client(tls=True)
+        shaking = worker.client()  # never begins its handshake
+        for client in (kept, deaf):
+            client.get()
+            assert client.answer() == KEPT
+        worker.stop()
+        kept.get()
+        assert kept.answer() == LAST
+        shaking.close()
+        assert worker.status() == 0  # though `deaf` never answers the goodbye
 
 
 def test_a_drain_that_fails_closes_what_is_open_instead_of_hanging(tmp_path: Path) -> None:
