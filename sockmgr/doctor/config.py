@@ -10,6 +10,7 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import Delay
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.resolve import resolve, warnings
+from sockmgr.worker.drain import LAST_SECONDS, LAST_SHARE, last
 
 # How a server is told when to give up its own drain. What a config file of its own says, the
 # command does not show.
@@ -49,6 +50,7 @@ def examine(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
             continue
         yield from _flags(service, environ)
         yield from _graceful_timeout(service, dict(spec.env))
+        yield from _short_drain(service)
         yield from _ready_guess(service)
 
 
@@ -98,6 +100,22 @@ def _seconds(text: str) -> float | None:
         return float(text)
     except ValueError:  # the server will say so
         return None
+
+
+def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
+    ours, idle = service.drain_timeout, service.http.keep_alive
+    left = ours - last(ours)
+    if service.app and left < idle:
+        enough = min(idle / (1 - LAST_SHARE), idle + LAST_SECONDS)
+        yield Finding(
+            check=Check.SHORT_DRAIN,
+            subject=_key(service),
+            what=f"service.{service.name}: drain_timeout = {ours:g} s leaves {left:g} s to idle "
+            f"connections, and keep_alive = {idle:g} s",
+            why="in a reload they are closed before their time, and clients that use them just "
+            "then lose requests",
+            fix=f"set drain_timeout to {enough:.3g} s or more",
+        )
 
 
 def _ready_guess(service: ServiceConfig) -> Iterator[Finding]:

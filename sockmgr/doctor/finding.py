@@ -32,6 +32,7 @@ class Check(Enum):
     COMMAND = "command", Patient.CONFIG
     FLAGS = "flags", Patient.CONFIG
     GRACEFUL_TIMEOUT = "graceful-timeout", Patient.CONFIG
+    SHORT_DRAIN = "short-drain", Patient.CONFIG
     READY_GUESS = "ready-guess", Patient.CONFIG, Severity.NOTE
 
     PIDFD = "pidfd", Patient.MACHINE

@@ -27,6 +27,11 @@ CLOSE = (b"connection", b"close")
 LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after the deadline
 
 
+def last(timeout: float) -> float:
+    """Return how long before the manager kills what is left is cut off, and shutting down begins."""
+    return min(LAST_SECONDS, timeout * LAST_SHARE)
+
+
 class Leaver(Protocol):
     """A connection that uvicorn has and we do not track: a WebSocket."""
 
@@ -41,11 +46,7 @@ class Drain:
         self._timeout, self._idle = timeout, idle
         self._goodbyes: WeakKeyDictionary[Leaver, float] = WeakKeyDictionary()
         self.began_at: float | None = None
-
-    @property
-    def last(self) -> float:
-        """Seconds before the manager kills in which what is left is cut off and shut down."""
-        return min(LAST_SECONDS, self._timeout * LAST_SHARE)
+        self.last = last(timeout)
 
     def begin(self) -> None:
         """From now on, answers close their connections."""

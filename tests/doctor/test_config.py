@@ -106,6 +106,21 @@ def test_a_server_that_may_drain_longer_than_it_is_let_is_found(
     assert diagnose(config) == []
 
 
+def test_a_drain_too_short_for_idle_connections_is_found(config: Path) -> None:
+    head = CONFIG.removesuffix(SERVER) + '[service.web]\napp = "shop:app"\n'
+    config.write_text(head + "drain_timeout = 6\n")
+    found = sole(diagnose(config), Check.SHORT_DRAIN)
+    assert (
+        "drain_timeout = 6 s leaves 4.5 s to idle connections, and keep_alive = 5 s"
+        in (found["what"])
+    )
+    assert found["fix"] == "set drain_timeout to 6.67 s or more"
+    config.write_text(head + "drain_timeout = 6.67\n")
+    assert diagnose(config) == []
+    config.write_text(head + 'http = { keep_alive = "75s" }\n')
+    assert sole(diagnose(config), Check.SHORT_DRAIN)["fix"].endswith("80 s or more")
+
+
 def test_readiness_that_is_a_guess_is_noted(config: Path) -> None:
     config.write_text(CONFIG + "ready = { delay = 2 }\n")
     assert "a delay of 2 s" in sole(diagnose(config), Check.READY_GUESS)["what"]

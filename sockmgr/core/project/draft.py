@@ -37,6 +37,7 @@ exclusive = true
 _NOTHING = """\
 [service.web]
 # Nothing was found here that could be served, so this is yours to write. Examples:
+#     app = "shop.main:app"                    # instead of a command: served by sockmgr itself
 #     command = ["uvicorn", "--fd", "{http}", "shop.main:app"]
 #     command = ["gunicorn", "-k", "gthread", "--threads", "8", "shop.wsgi:app"]
 #     command = ["node", "server.js"]          # with server.listen({ fd: 3 })
