@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(options: Options) -> None:
-    """Import the application, configure uvicorn, serve; raises BrokenError."""
+    """Configure uvicorn for the application, serve; raises BrokenError."""
     require("uvicorn", "serves applications")
     for choice in (options.http, options.ws, options.loop):
         if choice in PACKAGES:
@@ -41,16 +41,20 @@ def serve(options: Options) -> None:
     from sockmgr.worker import server  # noqa: PLC0415 - needs uvicorn
     from sockmgr.worker.drain import Drain  # noqa: PLC0415 - beside it
 
-    where = os.getcwd()  # noqa: PTH109 - as sys.path has it
-    if where not in sys.path:
-        sys.path.insert(0, where)
-    app = as_asgi(application.load(options.app), options)
     drain = Drain(options.drain_timeout, options.keep_alive)
-    config = server.configure(options, drain.wrap(app))
+    config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
     listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
     if not listeners:
         raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
     server.run(server.serve(config, drain, listeners), options.loop)
+
+
+def load(options: Options) -> Callable[..., Any]:
+    """Import the application, with the working directory in front of all others."""
+    where = os.getcwd()  # noqa: PTH109 - as sys.path has it
+    if where not in sys.path:
+        sys.path.insert(0, where)
+    return application.load(options.app)
 
 
 def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:

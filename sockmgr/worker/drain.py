@@ -10,6 +10,8 @@ then told 1012 (service restart), not all in one instant, or all of them would r
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -17,6 +19,8 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from sockmgr.worker.connection import KEY, Connection, Tracked
+
+log = logging.getLogger("uvicorn.error")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,15 +32,29 @@ LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after
 
 
 def last(timeout: float) -> float:
-    """Return how long before the manager kills what is left is cut off, and shutting down begins."""
+    """Return how long before the manager kills the rest is cut off, and shut down."""
     return min(LAST_SECONDS, timeout * LAST_SHARE)
 
 
-class Leaver(Protocol):
-    """A connection that uvicorn has and we do not track: a WebSocket."""
+class Open(Protocol):
+    """A connection as uvicorn has it, of any protocol."""
 
-    def shutdown(self) -> None:
-        """Tell the peer to come back elsewhere, and close."""
+    transport: asyncio.Transport
+    shutdown: Callable[[], None]  # closes it when it is idle; a WebSocket with 1012
+
+
+def dismiss(connection: Open) -> None:
+    """Shut it down, once: to do it again raises in some of uvicorn's protocols."""
+    try:
+        connection.shutdown()
+    except Exception:  # one that cannot be told is no reason to let go of the others untold
+        log.exception("a connection could not be told to close, and is cut off")
+        connection.transport.abort()
+    connection.shutdown = _is_dismissed
+
+
+def _is_dismissed() -> None:
+    """Stand in place of the method of a connection that was shut down."""
 
 
 class Drain:
@@ -44,7 +62,7 @@ class Drain:
 
     def __init__(self, timeout: float, idle: float) -> None:
         self._timeout, self._idle = timeout, idle
-        self._goodbyes: WeakKeyDictionary[Leaver, float] = WeakKeyDictionary()
+        self._goodbyes: WeakKeyDictionary[Open, float] = WeakKeyDictionary()
         self.began_at: float | None = None
         self.last = last(timeout)
 
@@ -58,7 +76,7 @@ class Drain:
         now = time.monotonic()
         return self._timeout - (now - (self.began_at or now))
 
-    def step(self, connections: Collection[object], pending: int) -> bool:
+    def step(self, connections: Collection[Open], pending: int) -> bool:
         """Close what may be closed now; True when nothing is left, or the time is over.
 
         `pending` connections have been accepted, but are not among `connections` yet.
@@ -66,8 +84,8 @@ class Drain:
         for each in tuple(connections):
             if isinstance(each, Tracked):
                 self._close_if_idle(each)
-            else:
-                self._say_goodbye(each)  # type: ignore[arg-type]
+            elif self.left() <= self._goodbye_at(each):
+                dismiss(each)
         return not (connections or pending) or self.left() <= self.last
 
     def _close_if_idle(self, protocol: Tracked) -> None:
@@ -76,12 +94,10 @@ class Drain:
         if quiet >= self._idle and not connection.open and not transport.is_closing():
             transport.close()
 
-    def _say_goodbye(self, socket: Leaver) -> None:
+    def _goodbye_at(self, websocket: Open) -> float:
+        """Return when to close it, in seconds before the manager kills."""
         spread = random.uniform(0, self.last)  # noqa: S311 - nobody gains by guessing it
-        at = self._goodbyes.setdefault(socket, self.last + spread)
-        if self.left() <= at < float("inf"):
-            self._goodbyes[socket] = float("inf")  # once; it may take a while to be gone
-            socket.shutdown()
+        return self._goodbyes.setdefault(websocket, self.last + spread)
 
     def wrap(self, app: App) -> App:
         """Return `app` with answers that close their connection while this drains."""

@@ -1,7 +1,7 @@
 """uvicorn's Server with our sockets, our signals and our drain. All that we use of its insides.
 
 The phases of a worker are apart, so that a template process can do the first two and fork:
-application.load() and configure(), then serve() in run().
+configure(), which imports the application, then serve() in run().
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import uvicorn
 from sockmgr.worker import notify
 from sockmgr.worker.application import BROKEN, BrokenError
 from sockmgr.worker.connection import tracked
-from sockmgr.worker.drain import App, Drain
+from sockmgr.worker.drain import App, Drain, Open, dismiss
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.intake import Intake
 from sockmgr.worker.options import Options
@@ -33,10 +33,15 @@ GOODBYE_TIMEOUT = 1.0  # for the peer's close_notify; asyncio's own 30 s would h
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def configure(options: Options, app: App) -> uvicorn.Config:
-    """Return uvicorn's configuration for `app`, loaded, or raise BrokenError."""
+def configure(options: Options, make: Callable[[], App]) -> uvicorn.Config:
+    """Return uvicorn's configuration, loaded, for the application that `make` imports.
+
+    uvicorn sets up its log before that, so what the application says of loggers stands. Raises
+    BrokenError, as `make` does.
+    """
     config = uvicorn.Config(
-        app,
+        make,
+        factory=True,
         interface="asgi3",
         http=options.http,
         ws=options.ws,
@@ -151,7 +156,7 @@ class Server(uvicorn.Server):
         if self._drain.began_at is None:
             return over
         try:
-            return self._drain.step(self.server_state.connections, len(self._taking))
+            return self._drain.step(self._open(), len(self._taking))
         except Exception:  # a worker that can neither serve nor leave must not be left behind
             log.exception("the drain failed: open connections are closed now")
             return True
@@ -159,6 +164,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut off what is left, then shut the application down, before the manager kills."""
         self._stop()  # also when it leaves by itself
+        for connection in self._open():
+            dismiss(connection)
         left, last = self._drain.left(), self._drain.last
         # Until then it waits for tasks that work on after their answers, and then cancels them.
         self.config.timeout_graceful_shutdown = max(0.05, left - last)  # type: ignore[assignment]
@@ -169,6 +176,9 @@ class Server(uvicorn.Server):
             log.error("the application did not shut down in time, and is left as it is")
 
     # Private
+
+    def _open(self) -> list[Open]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]  # all of them have it
 
     def _stop(self) -> None:
         if not self.started and self._serving:

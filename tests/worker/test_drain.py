@@ -141,9 +141,10 @@ def test_what_is_not_done_at_the_deadline_is_cut_off_and_the_worker_leaves(tmp_p
         assert worker.status() == 0
 
 
+@pytest.mark.parametrize("app", ["edges:app", "punctual:app"])
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
-def test_a_websocket_is_told_1012_before_the_deadline(ws: str, tmp_path: Path) -> None:
-    with serving(tmp_path, "--ws", ws, "--drain-timeout", "2") as worker:
+def test_a_websocket_is_told_1012_before_the_deadline(ws: str, app: str, tmp_path: Path) -> None:
+    with serving(tmp_path, "--ws", ws, "--drain-timeout", "2", app=app) as worker:
         client = worker.websocket()
         worker.stop()
         assert client.exactly(4)[::3] == b"\x88\xf4"  # close, 0x03f4

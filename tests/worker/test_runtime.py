@@ -56,6 +56,21 @@ def test_the_application_sees_the_state_of_its_start_up_and_nothing_of_ours(tmp_
         assert client.answer()[2] == b"{'started': b'yes'}"
 
 
+def test_what_the_application_says_of_the_servers_log_stands(tmp_path: Path) -> None:
+    (tmp_path / "quiet.py").write_text("""
+import logging, sys
+from edges import app
+access = logging.getLogger("uvicorn.access")
+access.handlers = [logging.StreamHandler(sys.stdout)]
+access.handlers[0].setFormatter(logging.Formatter("ours: %(message)s"))
+""")
+    with serving(tmp_path, app="quiet:app", PYTHONPATH=str(tmp_path)) as worker:
+        worker.warm()
+        while not (line := worker.child.line()).startswith("ours: "):
+            assert line
+        assert '"GET / HTTP/1.1" 200' in line
+
+
 def test_several_listeners_are_served_and_left_open_at_the_end() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
