@@ -10,6 +10,7 @@ import struct
 import time
 from dataclasses import dataclass
 
+from sockmgr.core.errors import SpawnError
 from sockmgr.worker.heartbeat import NAME, SIZE, VARIABLE
 
 _WORDS = struct.Struct("@4q")
@@ -38,8 +39,14 @@ class HeartbeatMemory:
 
     @classmethod
     def create(cls) -> HeartbeatMemory:
-        """Make an empty one, to be passed to a worker."""
-        memory = cls(os.memfd_create(NAME, os.MFD_CLOEXEC))
+        """Make an empty one, to be passed to a worker; raises SpawnError."""
+        try:
+            memory = cls(os.memfd_create(NAME, os.MFD_CLOEXEC))
+        except OSError as error:
+            raise SpawnError(
+                f"cannot make the memory of its heartbeat: {error.strerror}",
+                do="raise LimitNOFILE= of the manager, or set hang_timeout = 0",
+            ) from error
         os.truncate(memory.fd, SIZE)
         return memory
 

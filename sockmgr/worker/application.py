@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+_OF_TYPES = ("typing", "types", "collections.abc")  # an alias for a type is callable, too
 BROKEN = 3  # exit status: this code cannot serve, and to start it again will not help
 
 
@@ -121,9 +122,15 @@ def _call(factory: Any, target: str) -> object:
 
 
 def _callables(found: object) -> Iterator[str]:
-    """Yield the names of what could be meant: callables that are no classes and no imports."""
+    """Yield the names of what could be meant: callables, but no classes or imported functions."""
+    home = getattr(found, "__name__", "")
     for name, value in vars(found).items() if hasattr(found, "__dict__") else ():
-        if callable(value) and not name.startswith("_") and not inspect.isclass(value):
+        if not callable(value) or name.startswith("_") or inspect.isclass(value):
+            continue
+        if inspect.isroutine(value):
+            if value.__module__ == home:
+                yield name
+        elif type(value).__module__ not in _OF_TYPES:
             yield name
 
 

@@ -113,7 +113,10 @@ def test_out_of_descriptors_connections_wait_until_there_are_some_again(tmp_path
     [
         ("shop", "'shop' does not name an application"),
         ("nowhere.shop:app", "there is no module nowhere"),
-        ("shop:application", "shop has no attribute application\n  callables there: "),
+        (
+            "shop:application",
+            "no attribute application\n  callables there: create_app, wrapped, dec",
+        ),
         ("shop:number", "shop:number is int, which cannot be called"),
         ("shop:unclear", 'set interface = "asgi" or interface = "wsgi"'),
         ("shop:create_app", 'write "shop:create_app()"'),
