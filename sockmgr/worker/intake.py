@@ -19,7 +19,7 @@ class Intake:
     """Hands each accepted socket, non-blocking, to `take`, which owns it from then on.
 
     One at a turn, and not as many as there are: the others who wait at the same socket get theirs,
-    so connections that stay do not pile up in one process. listen() is not called again: its
+    so fewer of those that stay pile up in one process. listen() is not called again: its
     backlog is that of every process that has the socket.
     """
 
