@@ -14,6 +14,7 @@ from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.model import SURGE_ALL, Accepting, Listen, Scheme
 
 DRAIN_TIMEOUT = 2.0
+KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends
 PROBATION = 0.1  # what dies at once shall not replace what works
 STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
 HTTP_SERVERS = frozenset({"uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn"})
@@ -42,6 +43,7 @@ def _for_development(
     return replace(
         service,
         env=tuple((dict(env) | dict(service.env)).items()),
+        http=replace(service.http, keep_alive=min(service.http.keep_alive, KEEP_ALIVE)),
         rollout=replace(
             service.rollout, **{key: rollout[key] for key in rollout if key not in typed}
         ),

@@ -35,6 +35,8 @@ def test_production_values_make_no_save_slow() -> None:
     assert service.rollout.probation < 0.2
     assert service.rollout.max_failed_starts == 1
     assert service.ready_timeout == 20
+    assert service.http.keep_alive < 1
+    assert service.hang_timeout == 0
 
 
 def test_what_was_typed_for_dev_stands() -> None:
