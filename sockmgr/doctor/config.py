@@ -10,7 +10,7 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import Delay
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.resolve import resolve, warnings
-from sockmgr.worker.drain import LAST_SECONDS, LAST_SHARE, last
+from sockmgr.worker import deadline
 
 # How a server is told when to give up its own drain. What a config file of its own says, the
 # command does not show.
@@ -104,9 +104,8 @@ def _seconds(text: str) -> float | None:
 
 def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
     ours, idle = service.drain_timeout, service.http.keep_alive
-    left = ours - last(ours)
+    left = ours - deadline.last(ours)
     if service.app and left < idle:
-        enough = min(idle / (1 - LAST_SHARE), idle + LAST_SECONDS)
         yield Finding(
             check=Check.SHORT_DRAIN,
             subject=_key(service),
@@ -114,7 +113,7 @@ def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
             f"connections, and keep_alive = {idle:g} s",
             why="in a reload they are closed before their time, and clients that use them just "
             "then lose requests",
-            fix=f"set drain_timeout to {enough:.3g} s or more",
+            fix=f"set drain_timeout to {deadline.enough(idle):.3g} s or more",
         )
 
 

