@@ -197,6 +197,15 @@ def test_what_waits_for_the_version_that_serves_is_not_given_to_the_unproven() -
     assert leases(world.sleep(1)) == {"1.1": 0}
 
 
+def test_the_queue_that_a_generation_shares_is_its_own_also_while_it_has_no_worker() -> None:
+    world = World()
+    world.start(make_spec("v1", workers=1))
+    world.ready("1.1")
+    world.exit("1.1", status=1)  # so soon that the next start is put off
+    assert leases(world.reload(own("v2", workers=1))) == {"2.1": 1}
+    assert leases(world.due()) == {"1.1": 0}
+
+
 def test_when_nobody_serves_a_new_version_answers_what_waits() -> None:
     world = World()
     world.start(own("v1", workers=2))
