@@ -194,6 +194,7 @@ class Fleet:
         if worker is None or not worker.active:
             return
         worker.recycle = fact.why
+        worker.hung = worker.hung or isinstance(fact, Hung)
         if isinstance(fact, Hung) and trial and trial.number == worker.id.generation:
             # Its code is at fault: a successor would hang, too.
             trial.fault, trial.culprit = f"worker {worker.id} {fact.why}", worker.id

@@ -62,6 +62,7 @@ class Worker:
     ready_at: float = math.inf
     recycle: str = ""
     rescue: bool = False  # started to empty a queue that others left, and for nothing else
+    hung: bool = False  # it takes nothing, though it lives
 
     def become(self, state: State, now: float, deadline: float = math.inf) -> None:
         """Step to `state`; an illegal step raises and changes nothing."""

@@ -80,7 +80,7 @@ class Leases:
     def _shares(self, generation: Generation) -> list[tuple[int, int]]:
         if generation.lease is not None:
             return [(generation.lease, generation.ready)]
-        return [(worker.lease, 1) for worker in self.targets.staying(generation)]
+        return [(w.lease, 1) for w in self.targets.staying(generation) if not w.hung]
 
     def _waiting(self, generation: Generation) -> int:
         if generation.lease is not None:
@@ -159,10 +159,10 @@ class Leases:
 
     def late_at(self, lease: int) -> float:
         """Return when the workers on an unfed lease wait no longer for its Quiet."""
-        users, generations = self._users(lease), self.targets.generations
-        if not self._served(lease) and (users or self._rescuers):
+        generations = self.targets.generations
+        if not self._served(lease) and (self._users(lease) or self._rescuers):
             return math.inf  # who boots has a deadline; who is not there yet will be sent
-        numbers = {w.id.generation for w in users}
+        numbers = {w.id.generation for w in self.holders.get(lease, ()) if w.active}
         numbers |= {n for n, g in generations.items() if g.lease == lease}
         timeouts = [generations[n].spec.drain_timeout for n in numbers]
         newest = self.targets.newest
@@ -190,7 +190,7 @@ class Leases:
         return bool(current.ready) if lease is None else self._served(lease)
 
     def _served(self, lease: int) -> bool:
-        return any(w.state is State.READY for w in self.holders.get(lease, ()))
+        return any(w.state is State.READY and not w.hung for w in self.holders.get(lease, ()))
 
     @property
     def _rescuers(self) -> bool:
@@ -199,4 +199,5 @@ class Leases:
         return bool(wanted and not targets.exclusive)
 
     def _users(self, lease: int) -> list[Worker]:
-        return [w for w in self.holders.get(lease, ()) if w.active]
+        """Return who takes from this queue, or will."""
+        return [w for w in self.holders.get(lease, ()) if w.active and not w.hung]

@@ -73,6 +73,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     ready_at: float | None
     recycle: str = ""
+    hung: bool = False
     rescue: bool = False
     process: ProcessSnapshot | None = None
 
@@ -263,6 +264,7 @@ def _generation(
             state=worker.state,
             ready_at=_finite(worker.ready_at),
             recycle=worker.recycle,
+            hung=worker.hung,
             rescue=worker.rescue,
             process=processes.get(worker.id),
         )
@@ -329,5 +331,6 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             _or_never(worker.ready_at),
             worker.recycle,
             worker.rescue,
+            worker.hung,
         )
     return generation

@@ -122,7 +122,7 @@ class Answer:
         if generation.workers[action.worker.slot].rescue:
             assert generation is fleet.current, "only the current generation rescues"
             assert action.lease in world.unfed, "a rescue needs a queue that is not empty"
-            assert not any(p.active and p.lease == action.lease for p in world.processes.values())
+            assert not users_of(world)[action.lease], "somebody takes what waits there"
         else:
             members = sum(p.active and not (p.rescue or p.recycled) for p in mine)
             assert members < generation.wanted, (
@@ -198,8 +198,8 @@ class Answer:
         )
         wanted = fleet.current.wanted if fleet.current else 0
         if process.life == "serving" and process.lease in world.fed and wanted and self.current:
-            others = [p for p in world.serving() if p.lease == process.lease]
-            assert len(others) > 1 or self.exclusive or is_exclusive(world), (
+            others = [p for p in world.serving() if p.lease == process.lease and p is not process]
+            assert others or self.exclusive or is_exclusive(world), (
                 f"P2: lease {process.lease} is fed, and {action.worker} is all it has"
             )
 
@@ -269,7 +269,7 @@ def ready_of(world: World, generation: Generation) -> int:
 
 
 def users_of(world: World) -> Counter[int]:
-    return Counter(p.lease for p in world.processes.values() if p.active)
+    return Counter(p.lease for p in world.processes.values() if p.active and not p.hung)
 
 
 def is_exclusive(world: World) -> bool:

@@ -313,6 +313,24 @@ MUTANTS = (
         "for w in self.targets.workers()}",
     ),
     Mutant(
+        "feed a worker of its own queue though it hangs",
+        LEASES,
+        "self.targets.staying(generation) if not w.hung]",
+        "self.targets.staying(generation) if not w.rescue]",
+    ),
+    Mutant(
+        "leave what waits behind a worker that hangs",
+        LEASES,
+        "if w.active and not w.hung]",
+        "if w.active]",
+    ),
+    Mutant(
+        "forget over a succession who hangs",
+        SNAPSHOT,
+        "            hung=worker.hung,\n",
+        "",
+    ),
+    Mutant(
         "take the queue that another generation shares",
         LEASES,
         "if not self.targets.exclusive:\n            held",

@@ -63,6 +63,27 @@ def test_a_worker_that_is_killed_is_not_fed_any_more_though_it_is_not_gone() -> 
     assert world.fed == {0: 1, 2: 1}
 
 
+def test_a_worker_that_hangs_is_not_fed_any_more_in_the_same_answer() -> None:
+    world = serving()
+    assert fed(world.hang("1.2")) == [{0, 2}]
+    world.succeed()
+    assert world.fed.keys() == {0, 2}
+
+
+def test_what_waits_behind_a_worker_that_hangs_is_answered_by_another() -> None:
+    world = serving()
+    assert leases(world.hang("1.2")) == {"1.4": 3}
+    assert leases(world.sleep(1)) == {"1.5": 1}
+    world.ready("1.5")
+    assert world.fed.keys() == {0, 2}
+
+
+def test_the_only_worker_is_fed_though_it_hangs_until_there_is_another() -> None:
+    world = serving(workers=1)
+    assert not fed(world.hang("1.1"))
+    assert fed(world.ready("1.2")) == [{1}]
+
+
 def test_a_cut_over_is_one_feed_of_all_new_queues_and_of_no_old_one() -> None:
     world = serving()
     world.reload(own("v2", workers=3))

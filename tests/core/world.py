@@ -64,6 +64,7 @@ class Process:
     life: Life = Life.BOOTING
     rescue: bool = False
     recycled: bool = False
+    hung: bool = False
     told_at: float = 0.0
     ready_at: float = math.inf
 
@@ -74,7 +75,7 @@ class Process:
     @property
     def able(self) -> bool:
         """Whether it may be given new connections."""
-        return self.life is Life.SERVING and not self.rescue
+        return self.life is Life.SERVING and not (self.rescue or self.hung)
 
 
 @dataclass
@@ -250,6 +251,7 @@ class World:
                     self.unfed[lease] = Unfed(self.now, fact.spec.drain_timeout)
             case Recycle() | Hung() if fact.worker in self.processes:
                 self.processes[fact.worker].recycled = True
+                self.processes[fact.worker].hung |= isinstance(fact, Hung)
             case Reload():
                 self.asked[fact.request] = fact.spec
                 self.asked_before[fact.request] = self.newest
@@ -307,7 +309,9 @@ class World:
     def serving(self) -> list[Process]:
         """Those that take new connections now."""
         return [
-            p for p in self.processes.values() if p.life is Life.SERVING and p.lease in self.fed
+            p
+            for p in self.processes.values()
+            if p.life is Life.SERVING and p.lease in self.fed and not p.hung
         ]
 
     def at_rest(self) -> bool:
