@@ -119,7 +119,9 @@ class Generation:
     @property
     def ready(self) -> int:
         """The number of workers that can take a connection."""
-        return sum(w.state is State.READY and not w.rescue for w in self.workers.values())
+        return sum(
+            w.state is State.READY and not (w.rescue or w.hung) for w in self.workers.values()
+        )
 
     @property
     def full(self) -> bool:

@@ -80,7 +80,7 @@ class Leases:
     def _shares(self, generation: Generation) -> list[tuple[int, int]]:
         if generation.lease is not None:
             return [(generation.lease, generation.ready)]
-        return [(w.lease, 1) for w in self.targets.staying(generation) if not w.hung]
+        return [(w.lease, 1) for w in self.targets.staying(generation)]
 
     def _waiting(self, generation: Generation) -> int:
         if generation.lease is not None:

@@ -115,7 +115,8 @@ class Targets:
         """Return the workers of `generation` that can take a connection and are not to go."""
         going = {worker.id for worker, _ in self.surplus(generation)}
         workers = generation.workers.values()
-        return [w for w in workers if w.state is State.READY and w.id not in going]
+        ready = (w for w in workers if w.state is State.READY and not w.hung)
+        return [w for w in ready if w.id not in going]
 
     def too_many(self) -> list[Generation]:
         """Return the generations, oldest first, that drain beyond what max_draining allows."""
@@ -130,7 +131,9 @@ class Targets:
         """Those that are being replaced, who is to go last first."""
         mine = [w for w in generation.workers.values() if w.active and not w.rescue]
         recycled = [w for w in mine if w.recycle]
-        return sorted(recycled, key=lambda w: (w.state is State.STARTING, -w.since, w.id.slot))
+        return sorted(
+            recycled, key=lambda w: (w.state is State.STARTING or w.hung, -w.since, w.id.slot)
+        )
 
     def _why(self, generation: Generation) -> str:
         if self.stopping:

@@ -208,7 +208,8 @@ class Answer:
         assert action.why
         if process.life == "killed":
             assert self.world.now >= process.told_at + KILL_AGAIN, "killed again too soon"
-        if process.life == "serving" and not isinstance(self.fact, StopNow):
+        serves = process.life == "serving" and not process.hung
+        if serves and not isinstance(self.fact, StopNow):
             others = [p for p in self.world.serving() if p is not process]
             current = self.world.fleet.current
             excused = current is None or not current.wanted or self.exclusive

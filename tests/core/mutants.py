@@ -314,9 +314,9 @@ MUTANTS = (
     ),
     Mutant(
         "feed a worker of its own queue though it hangs",
-        LEASES,
-        "self.targets.staying(generation) if not w.hung]",
-        "self.targets.staying(generation) if not w.rescue]",
+        TARGETS,
+        "if w.state is State.READY and not w.hung)",
+        "if w.state is State.READY)",
     ),
     Mutant(
         "leave what waits behind a worker that hangs",

@@ -78,6 +78,14 @@ def test_what_waits_behind_a_worker_that_hangs_is_answered_by_another() -> None:
     assert world.fed.keys() == {0, 2}
 
 
+def test_one_that_hangs_is_no_reason_to_let_another_go_before_its_successor_serves() -> None:
+    world = serving()
+    world.hang("1.2")
+    world.ready("1.4")
+    assert not drained(world.recycle("1.3"))
+    assert world.fed.keys() == {0, 2, 3}
+
+
 def test_the_only_worker_is_fed_though_it_hangs_until_there_is_another() -> None:
     world = serving(workers=1)
     assert not fed(world.hang("1.1"))
