@@ -15,14 +15,19 @@ def files(paths: Sequence[str], width: int) -> str:
     if not paths:
         return ""
     for count in range(min(len(paths), SHOWN), 0, -1):
-        more = f" +{len(paths) - count}" if count < len(paths) else ""
-        text = f", {', '.join(paths[:count])}{more}"
+        text = f", {some(paths, count)}"
         if len(text) <= width:
             return text
     _, slash, name = paths[0].rpartition("/")
     text = f", …/{name}" if slash else f", {name}"
     text += f" +{len(paths) - 1}" if len(paths) > 1 else ""
     return text if len(text) <= width else f", {len(paths)} file{'s' * (len(paths) > 1)}"
+
+
+def some(paths: Sequence[str], count: int = SHOWN) -> str:
+    """Name the first `count` of these files, and how many more there are."""
+    more = f" +{len(paths) - count}" if count < len(paths) else ""
+    return f"{', '.join(paths[:count])}{more}"
 
 
 def serving(

@@ -61,6 +61,11 @@ class Narrator:
         text = banner.failed(verdict.service, verdict.generation, kept, names, width)
         self._screen.say(text, RED, BOLD)
 
+    def chasing(self, paths: Sequence[str]) -> None:
+        """The application seems to change these files itself, whenever it starts."""
+        names = banner.some(self._names(paths))
+        self.once(f"every start seems to change {names}: reloads pause; leave it out by dev.ignore")
+
     def say(self, text: str) -> None:
         """Tell something by the way."""
         self._screen.say(text, DIM)

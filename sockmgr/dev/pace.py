@@ -23,7 +23,7 @@ TAIL = 0.05  # an event may be told this much later than it happened
 PATIENCE = 1.0  # a start with old code may take so long when newer code waits ...
 HANG = 10.0  # ... and so long if the one before was given up, so that one gets through
 HABIT = 2  # rewritten as it was in so many starts in a row: the application does that itself
-CHASE = 5  # so many reloads by what changed during the one before: pause between them
+CHASE = 5  # so many reloads by what changed during the start before: pause between them
 CHASE_PAUSE_MAX = 5.0
 
 
@@ -60,10 +60,11 @@ class Pace:
         self._changed_at = math.inf
         self._asked = False
         self._began_at, self._ended_at = now, math.inf
+        self._served_at = math.inf  # since when the code of this start takes requests
         self._gave_up = self._gave_up_before = False
         self._rewrites: dict[str, int] = {}
         self._habits: set[str] = set()
-        self._chased = False  # all that waits for the next reload happened during the last
+        self._chased = False  # all that waits for the next reload happened during the last start
         self._chase = 0
 
     @property
@@ -93,7 +94,8 @@ class Pace:
             self._rewrites.pop(path, None)
         for path in rewritten if in_start else ():
             found += [path] if self._may_have_been_read(path) else []
-        self.found(found, now, in_start=in_start)
+        # Who edits what they have just seen is no application that changes its own files.
+        self.found(found, now, in_start=in_start and ended < self._served_at)
 
     def found(self, paths: Collection[str], now: float, *, in_start: bool = False) -> None:
         """These are known to have changed since the last start began, or even during it."""
@@ -108,9 +110,14 @@ class Pace:
         """Somebody wants a reload."""
         self._asked = True
 
+    def served(self, now: float) -> None:
+        """What was started takes requests now; its verdict is still to come."""
+        self._served_at = min(self._served_at, now)
+
     def ended(self, now: float) -> None:
         """The reload, or the first start, has its verdict."""
         self._ended_at = now
+        self.served(now)
         self._gave_up_before, self._gave_up = self._gave_up, False
 
     # --- What to do --------------------------------------------------------------------------
@@ -176,7 +183,7 @@ class Pace:
         self._chase = self._chase + 1 if paths and self._chased else 0
         self._changed, self._changed_at = {}, math.inf
         self._asked = False
-        self._began_at, self._ended_at = now, math.inf
+        self._began_at, self._ended_at, self._served_at = now, math.inf, math.inf
         return Reload(paths)
 
     def _may_have_been_read(self, path: str) -> bool:

@@ -20,6 +20,7 @@ from sockmgr.companion import Host
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.generation import Generation
+from sockmgr.core.model import Phase
 from sockmgr.core.report import Progress, Verdict
 from sockmgr.dev import bytecode, defaults
 from sockmgr.dev.banner import KEYS
@@ -152,6 +153,8 @@ class Session:
                     looked = await self._watcher.look()
                     self._pace.looked(looked.changed, looked.rewritten, self._loop.time())
                 case Reload(paths):
+                    if self._pace.chasing:
+                        self._narrator.chasing(paths)
                     self._task(self._reload(paths), "reload")
                 case GiveUp():
                     self._give_up()
@@ -302,6 +305,9 @@ class Session:
         if news.phase == "probation":
             known = self._known.setdefault(news.service, _Known())
             known.took.setdefault(news.generation, news.seconds)
+            fleets = [service.fleet for service in self._host.services.values()]
+            if not any(fleet.trial and fleet.trial.phase is Phase.BOOTING for fleet in fleets):
+                self._pace.served(self._loop.time())
 
     # --- The terminal and the signals ---------------------------------------------------------
 

@@ -191,6 +191,17 @@ def test_an_application_that_changes_a_file_at_every_start_is_slowed_down(disk: 
     assert len(disk.reloads) < 40
 
 
+def test_who_edits_what_has_just_begun_to_serve_does_not_wait(disk: Disk) -> None:
+    for number in range(20):
+        disk.save("a", str(number))
+        disk.wait(0.1)
+        disk.pace.served(disk.now)  # the verdict comes in 0.01 s
+        disk.wait(0.005)
+    disk.wait(0.1)
+    assert not disk.pace.chasing
+    assert disk.served == {"a": "19"}
+
+
 def test_a_start_that_takes_long_is_given_up_when_newer_code_waits() -> None:
     disk = Disk(start=60.0)
     disk.until(61)

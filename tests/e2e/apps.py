@@ -25,14 +25,18 @@ class App:
         if self._node:
             self._replace("version.json", json.dumps({"version": version}))
         else:
-            self._replace("version.py", f'VERSION = "{version}"\n')
+            self.deploy_code(f'VERSION = "{version}"')
 
     def deploy_broken(self) -> None:
         """Put a version in place that cannot be loaded."""
         if self._node:
             self._replace("version.json", "{")
         else:
-            self._replace("version.py", "import a_module_that_nobody_installed\n")
+            self.deploy_code("import a_module_that_nobody_installed")
+
+    def deploy_code(self, code: str) -> None:
+        """Put this in place of the version of a Python application."""
+        self._replace("version.py", f"{code}\n")
 
     def _replace(self, name: str, text: str) -> None:
         new = self.directory / f"{name}.new"

@@ -147,6 +147,13 @@ def test_code_that_hangs_makes_way_for_the_next_save(project: Project) -> None:
         assert "version 3" in dev.get()
 
 
+def test_an_application_that_edits_itself_is_told_about_and_paused(project: Project) -> None:
+    code = "from pathlib import Path; f = Path(__file__).with_name('count.py'); f.touch()\n"
+    project.save("1", f"{code}f.write_text(f.read_text() + '#')")
+    with project.dev() as dev:
+        dev.see(r"^every start seems to change shop/count\.py: reloads pause")
+
+
 def test_files_of_a_traceback_are_watched_outside_the_project_too(tmp_path: Path) -> None:
     project, library = Project(tmp_path / "p"), tmp_path / "library" / "helper.py"
     library.parent.mkdir()
