@@ -147,8 +147,14 @@ def _takes_listen_fds(argv: tuple[str, ...], listen: tuple[str, ...]) -> bool:
 
 def _directory(service: ServiceConfig) -> str:
     given = service.cwd or "."
-    path = os.path.realpath(given)  # now, so that a link like `current` is looked at once only
     shown = f"service.{service.name}.cwd = {given}"
+    try:
+        path = os.path.realpath(given)  # now, so that a link like `current` is looked at once only
+    except FileNotFoundError:  # getcwd(3)
+        raise ConfigError(
+            f"{shown}: the directory that the manager was started in has been deleted",
+            do="give an absolute cwd, or start the manager anew in a directory that stays",
+        ) from None
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:

@@ -111,7 +111,7 @@ def _uvicorn(cwd: str) -> str:
     """Return the program: where it is installed, there the application is to run."""
     from sockmgr.resolve import find
 
-    found = find("uvicorn", os.environ, str(Path.cwd() / cwd))
+    found = find("uvicorn", os.environ, cwd)
     if found is None:
         raise ConfigError(
             "uvicorn, which is to run the application, is not installed",

@@ -7,6 +7,7 @@ generation by the fleet of its service.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -82,6 +83,8 @@ class Session:
 
     def source(self) -> Config:
         """Read the config, and return what it means now."""
+        with contextlib.suppress(OSError):  # it tells what is missing
+            os.chdir(self._project.cwd)  # which may have been deleted, and made again
         self._config = self._read()
         env = dict([self._mark])
         if "PYTHONUNBUFFERED" not in os.environ:

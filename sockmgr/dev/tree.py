@@ -234,6 +234,7 @@ def _content(path: str) -> _Content | None:
 
 def _written_since(path: str, since: float) -> bool:
     try:
-        return os.stat(path).st_mtime >= since  # noqa: PTH116
+        # The time of the change, which a copy does not take over from the original: inode(7).
+        return os.stat(path).st_ctime >= since  # noqa: PTH116
     except OSError:
         return True  # it is gone since

@@ -41,9 +41,10 @@ class Dev:
         columns: int = 100,
         terminal: bool = True,
         env: Mapping[str, str] | None = None,
+        control: Path | None = None,
     ) -> None:
         self.directory = directory
-        self.control = directory / "control.sock"
+        self.control = control or directory / "control.sock"
         self._argv = [
             sys.executable, "-m", "sockmgr", "dev", "--control", str(self.control), *arguments,
         ]  # fmt: skip

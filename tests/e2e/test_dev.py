@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import sys
@@ -145,6 +146,36 @@ def test_code_that_hangs_makes_way_for_the_next_save(project: Project) -> None:
         dev.see(r"^web 2: given up for newer code$")
         dev.see(r"^web 1 → 3 in ")
         assert "version 3" in dev.get()
+
+
+def test_code_that_hangs_in_the_first_start_makes_way_too(project: Project) -> None:
+    project.save("1", "import time; print('hanging'); time.sleep(1000)")
+    with project.dev() as dev:
+        dev.see(r"^web@1\.1 \| hanging$")
+        project.save("2")
+        dev.see(r"^web 2 serves on .*, shop/version\.py$")
+        assert "version 2" in dev.get()
+
+
+def test_code_that_hangs_for_good_fails_when_its_time_is_over(project: Project) -> None:
+    with project.dev("--ready-timeout", "1") as dev:
+        dev.see("web 1 serves")
+        project.save("2", "import time; print('hanging'); time.sleep(1000)")
+        dev.see(r"^worker 2\.1 was not ready within 1 s$")
+        dev.see(r"^web 2 failed: 1 keeps serving, shop/version\.py$")
+        assert "version 1" in dev.get()
+
+
+def test_a_project_that_is_deleted_and_made_again_is_served_again(tmp_path: Path) -> None:
+    project = Project(tmp_path / "shop")
+    with project.dev(control=tmp_path / "control.sock") as dev:
+        dev.see("web 1 serves")
+        shutil.rmtree(project.directory)
+        dev.see(r"^error: service\.web\.cwd = \.: the directory .* has been deleted$")
+        assert "version 1" in dev.get()
+        Project(project.directory).save("2")
+        dev.see(r"^web 1 → \d in ")
+        dev.wait_answer("version 2")
 
 
 def test_an_application_that_edits_itself_is_told_about_and_paused(project: Project) -> None:

@@ -92,6 +92,16 @@ def test_a_directory_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> 
         spec(cwd=str(file))
 
 
+def test_a_directory_that_was_deleted_under_the_manager_is_an_error_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "release")
+    (tmp_path / "release").rmdir()
+    with pytest.raises(ConfigError, match=r"service\.web\.cwd = \.: the directory .* deleted"):
+        spec()
+
+
 def test_the_program_is_looked_for_in_the_workers_path_not_in_ours(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "only-there")
     found = spec("only-there", env={"PATH": str(tmp_path / "bin")})
