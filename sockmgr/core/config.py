@@ -68,6 +68,7 @@ class Dev(msgspec.Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     error_page: bool | None = None
+    livereload: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -378,6 +378,12 @@ DEV = {
         "Answer HTTP with the error while no code has served yet: by default to this machine, and "
         "for servers known to speak HTTP; true: to everyone, for all. false: requests wait.",
     ),
+    "livereload": Key(
+        BOOLEAN,
+        "Serve a script, at the address in SOCKMGR_LIVERELOAD, by which pages load themselves anew "
+        "when newer code serves.",
+        False,
+    ),
 }
 TOP = {
     "name": Key(

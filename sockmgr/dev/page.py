@@ -48,9 +48,13 @@ def render(subject: Subject) -> bytes:
 def _html(subject: Subject) -> str:
     failure, service = subject.failure, html.escape(subject.service)
     ours, others = failure.split(subject.is_ours)
-    parts = [f"<h1>{service} is broken</h1>"]
-    parts += [f"<p class=error>{_cut(failure.error)}</p>"] if failure.error else []
-    parts += [f"<p>The worker {_cut(failure.what)}. This page goes when the code is mended.</p>"]
+    ended = _cut(failure.what)
+    parts = [
+        f"<p>{service} is broken: the worker {ended}</p><h1>{_error(failure.error)}</h1>"
+        if failure.error
+        else f"<p>{service} is broken</p><h1>The worker {ended}</h1>",
+        "<p class=wait><i></i>This page goes when the code is mended.</p>",
+    ]
     parts += [_frame(frame, subject) for frame in ours[:FRAMES_SHOWN]]
     if others:
         lines = "\n".join(_place(frame, subject) for frame in others[-FRAMES_SHOWN:])
@@ -68,11 +72,19 @@ def _html(subject: Subject) -> str:
 def _frame(frame: Frame, subject: Subject) -> str:
     lines = "".join(
         f"<span class={'here' if number == frame.line else 'near'}>"
-        f"{number:>5}  {_cut(text)}\n</span>"
+        f"<b>{number}</b>{_cut(text)}\n</span>"
         for number, text in subject.context(frame)
     )
-    source = f"<pre>{lines}</pre>" if lines else ""
-    return f"<section><h2>{_place(frame, subject)}</h2>{source}</section>"
+    source = f"<pre class=code>{lines}</pre>" if lines else ""
+    place = _cut(f"{subject.shown(frame.file)}:{frame.line}")
+    function = f"<small> in {_cut(frame.function)}</small>" if frame.function else ""
+    return f"<section><h2>{place}{function}</h2>{source}</section>"
+
+
+def _error(text: str) -> str:
+    """Return the line of an error, its kind apart from what it says."""
+    kind, colon, message = _cut(text).partition(": ")
+    return f"<em>{kind}{colon}</em>{message}"
 
 
 def _place(frame: Frame, subject: Subject) -> str:
@@ -116,19 +128,50 @@ _PAGE = """\
 </html>
 """
 _STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { margin: 0; border-top: .4rem solid #c33 }
-main { max-width: 60rem; margin: 0 auto; padding: 1rem }
-h1 { margin: 1rem 0 0; font-size: 1.6rem }
-h2 { margin: 0; padding: .4rem .8rem; font: 600 .9rem monospace }
-.error { margin: .5rem 0; font: 600 1.1rem monospace; color: #c33; overflow-wrap: anywhere }
-section, details { margin: 1rem 0; border: 1px solid #8886; border-radius: .4rem }
-summary { padding: .4rem .8rem; cursor: pointer }
-pre { margin: 0; padding: .4rem 0; overflow-x: auto; font: .85rem/1.5 monospace }
-details pre { padding: .4rem .8rem }
-pre span { display: block; padding: 0 .8rem }
-.near { opacity: .65 }
-.here { background: #c332 }
+:root {
+  color-scheme: light dark;
+  font: 16px/1.5 system-ui, sans-serif;
+  --back: #f6f6f8; --card: #fff; --line: #e2e2e8; --text: #1c1c22; --dim: #6a6a78;
+  --red: #b3261e; --mark: #fdecea;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --back: #131317; --card: #1c1c22; --line: #33333d; --text: #ececf1; --dim: #9a9aa8;
+    --red: #ff8a80; --mark: #3b1f20;
+  }
+}
+body { margin: 0; background: var(--back); color: var(--text); border-top: 6px solid #d93025 }
+main { max-width: 60rem; margin: 0 auto; padding: 2rem 1rem }
+p { margin: 0; color: var(--dim) }
+h1 { margin: .3rem 0 .8rem; font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere }
+h1 em { font-style: normal; color: var(--red) }
+.wait { font-size: .9rem }
+.wait i {
+  display: inline-block; width: .55rem; height: .55rem; margin-right: .5rem; border-radius: 50%;
+  background: #d93025; animation: wait 1.6s ease-in-out infinite
+}
+@keyframes wait { 50% { opacity: .2 } }
+@media (prefers-reduced-motion: reduce) { .wait i { animation: none } }
+section, details {
+  margin: 1.2rem 0; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden;
+  background: var(--card)
+}
+h2, summary {
+  margin: 0; padding: .5rem .9rem; font: 600 .85rem/1.5 ui-monospace, monospace;
+  overflow-wrap: anywhere
+}
+h2 { border-bottom: 1px solid var(--line) }
+h2 small { font-size: inherit; font-weight: normal; color: var(--dim) }
+summary { cursor: pointer; color: var(--dim); font-family: inherit }
+pre { margin: 0; padding: .5rem .9rem; overflow-x: auto; font: .85rem/1.6 ui-monospace, monospace }
+.code { padding: .4rem 0 }
+.code span { display: block; width: max-content; min-width: 100%; box-sizing: border-box;
+  padding-right: .9rem; border-left: 3px solid transparent }
+.code b { display: inline-block; width: 3.2rem; margin-right: 1rem; text-align: right;
+  font-weight: normal; color: var(--dim); user-select: none }
+.near { color: var(--dim) }
+.code .here { background: var(--mark); border-left-color: #d93025 }
+.here b { color: var(--red) }
 """
 _SCRIPT = """
 "use strict";

@@ -13,48 +13,34 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from sockmgr.companion import Host
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.generation import Generation
 from sockmgr.core.model import Phase
 from sockmgr.core.report import Progress, Verdict
 from sockmgr.dev import bytecode, defaults
 from sockmgr.dev.banner import KEYS
 from sockmgr.dev.failure import Failure, read
+from sockmgr.dev.known import Known, has_failed, is_alone, serving
 from sockmgr.dev.lifeline import Lifeline
+from sockmgr.dev.livereload import VARIABLE, LiveReload
 from sockmgr.dev.narrator import Narrator
 from sockmgr.dev.pace import GiveUp, Look, Pace, Reload
-from sockmgr.dev.pages import STAND_IN
 from sockmgr.dev.project import Project
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.screen import DIM, Screen
 from sockmgr.dev.watch import Watcher
 from sockmgr.keys import Keys
 from sockmgr.presets import recognise
-from sockmgr.service import Service
 
 EXTRA_FILES_MAX = 500
 
 
-@dataclass(slots=True)
-class _Known:
-    """What dev knows of one service."""
-
-    good: bool = False  # some code of it has served
-    down: bool = False  # its first generation failed, and nothing else has served
-    number: int = 0  # of the generation that serves
-    failure: Failure | None = None
-    failed: int = 0  # the generation that the failure is of
-    took: dict[int, float] = field(default_factory=dict)  # until the cut-over, by generation
-
-
 class Session:
-    """The companion of one manager. Borrows screen, lifeline and terminal."""
+    """The companion of one manager. Borrows all it is given."""
 
     def __init__(
         self,
@@ -62,6 +48,7 @@ class Session:
         project: Project,
         screen: Screen,
         lifeline: Lifeline,
+        livereload: LiveReload,
         *,
         typed: Collection[str] = (),
         terminal: int | None = None,
@@ -69,8 +56,9 @@ class Session:
         self.sink = screen
         self._read, self._project, self._screen = read_config, project, screen
         self._mark, self._typed, self._terminal = lifeline.mark, typed, terminal
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}
         self._standing_in: set[str] = set()
+        self._livereload = livereload
         self._starting = True  # until every service serves or has failed for the first time
         self._gave_up = False
         self._began_at = time.time()
@@ -89,6 +77,10 @@ class Session:
         env = dict([self._mark])
         if "PYTHONUNBUFFERED" not in os.environ:
             env["PYTHONUNBUFFERED"] = "1"  # or what it prints comes late, through a pipe
+        if self._config.dev.livereload:
+            env[VARIABLE] = self._livereload.listen()
+        else:
+            self._livereload.close()
         config = defaults.for_development(self._config, typed=self._typed, env=env)
         services = (
             self._stand_in(service) if service.name in self._standing_in else service
@@ -113,6 +105,7 @@ class Session:
         self._watcher = self._new_watcher(self._project.rules(self._ruled))
         keys = None
         self._take_signals()
+        self._livereload.attach(self._loop)
         try:
             if self._terminal is not None:
                 keys = Keys(self._terminal, self._on_key, self._hang_up)
@@ -127,20 +120,23 @@ class Session:
                 keys.close()
             self._watcher.close()
             self._narrator.close()
+            self._livereload.close()
 
     def changed(self) -> None:
         """Look at the services again."""
         if self._tasks is None:
             return
         for name, service in self._host.services.items():
-            known = self._known.setdefault(name, _Known())
-            number = _serving(service)
+            known = self._known.setdefault(name, Known())
+            number = serving(service)
+            if number:
+                self._livereload.serves(name, number, alone=is_alone(service, number))
             if number and not known.good:
                 known.good = True
                 if not service.fleet.trial:
                     known.number = number
                     self._tell_serving(name, number, time.time() - self._began_at)
-            elif not (known.good or known.down) and _has_failed(service):
+            elif not (known.good or known.down) and has_failed(service):
                 known.down = True
                 self._task(self._bear_failure(name), f"{name} is down")
         if self._starting and all(known.good or known.down for known in self._known.values()):
@@ -254,7 +250,7 @@ class Session:
     def _on_failure(self, worker: str, output: list[str], what: str) -> None:
         """Take what a worker printed that did not get ready."""
         name, _, place = worker.partition("@")
-        known = self._known.setdefault(name, _Known())
+        known = self._known.setdefault(name, Known())
         known.failure = read(output, what)
         known.failed = int(place.partition(".")[0])
         if known.down and not self._busy.locked():
@@ -269,12 +265,13 @@ class Session:
     async def _tell(
         self, verdict: Verdict, paths: Sequence[str], failure: Failure | None, *, gave_up: bool
     ) -> None:
-        known = self._known.setdefault(verdict.service, _Known())
+        known = self._known.setdefault(verdict.service, Known())
         if verdict.verdict == "committed":
             before, known.number = known.number, verdict.generation
             seconds = known.took.pop(verdict.generation, verdict.seconds)
             if before:
                 self._narrator.reloaded(verdict, before, seconds, paths)
+                self._show_keys()
             else:
                 self._tell_serving(verdict.service, verdict.generation, seconds, paths)
         elif gave_up:
@@ -299,6 +296,8 @@ class Session:
     def _show_keys(self) -> None:
         if self._terminal is not None:
             self._narrator.once(KEYS, DIM)
+        if self._livereload.script:
+            self._narrator.once(f"livereload: put {self._livereload.tag} into your pages", DIM)
 
     def _complain(self, error: SockmgrError) -> None:
         if not self._host.stopping:
@@ -306,7 +305,7 @@ class Session:
 
     def _on_progress(self, news: Progress) -> None:
         if news.phase == "probation":
-            known = self._known.setdefault(news.service, _Known())
+            known = self._known.setdefault(news.service, Known())
             known.took.setdefault(news.generation, news.seconds)
             fleets = [service.fleet for service in self._host.services.values()]
             if not any(fleet.trial and fleet.trial.phase is Phase.BOOTING for fleet in fleets):
@@ -360,24 +359,6 @@ class Session:
     def _on_stir(self) -> None:
         self._pace.stirred(self._loop.time(), writing=self._watcher.writing)
         self._woken.set()
-
-
-def _serving(service: Service) -> int:
-    """Return the number of a generation of code that can be reached, 0 if there is none."""
-    generations = service.fleet.generations.values()
-    return max((g.number for g in generations if g.ready and not _is_stand_in(g)), default=0)
-
-
-def _has_failed(service: Service) -> bool:
-    """Tell whether the first generation failed, and nothing is being done about it."""
-    fleet = service.fleet
-    if fleet.current is None or fleet.trial or fleet.pending or fleet.stopping:
-        return False
-    return bool(fleet.current.failures and not fleet.current.ready)
-
-
-def _is_stand_in(generation: Generation) -> bool:
-    return STAND_IN in generation.spec.argv
 
 
 def _not_told(news: Progress) -> None:
