@@ -208,7 +208,8 @@ class Manager:
             sink=self._sink,
             output=functools.partial(worker_output, self._sink, loop),
             notify_path=str(self._notify_path),
-            can_restore_priority=can_restore_priority(),
+            # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
+            can_restore_priority=self._companion is None and can_restore_priority(),
             helpers=lambda: self._succession.pids,
         )
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -83,6 +84,13 @@ def test_a_save_serves_and_says_so(project: Project) -> None:
         dev.see(r"^web 2 → 3 in ")
         assert "version 3" in dev.get()
         assert "\nweb 3 → " not in dev.text
+
+
+def test_a_boot_that_somebody_waits_for_is_not_slowed_down(project: Project) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        project.save("2", "import os; print('nice', os.nice(0))")
+        dev.see(rf"^web@2\.1 \| nice {os.nice(0)}$")
 
 
 def test_lines_of_a_worker_have_its_name_and_a_colour(project: Project) -> None:
