@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import costs, drain, rollout
+from tests.bench import costs, development, drain, rollout
 from tests.bench.report import Section, document
 
 
@@ -30,6 +30,7 @@ def main() -> int:
         "reloads": lambda: rollout.section(arguments.tool),
         "drain": drain.section,
         "costs": costs.section,
+        "development": development.section,
     }
     arguments = _arguments(sections)
     load_before = os.getloadavg()[0]

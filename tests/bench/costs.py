@@ -235,7 +235,7 @@ def _first_answer(command: Callable[[int, Path], list[str]]) -> float:
 def spawning() -> Spawning:
     """Go from one trivial worker to TRIVIAL_WORKERS more, and watch how the manager bears it."""
     with directory() as path, Manager(path, MANY) as manager, Pinger(manager.control) as pinger:
-        before, began_at = _cpu(manager.pid), time.monotonic()
+        before, began_at = cpu(manager.pid), time.monotonic()
         varlink(manager.control, "Scale", {"service": "many", "workers": TRIVIAL_WORKERS + 1})
 
         def all_spawned() -> bool:
@@ -244,12 +244,12 @@ def spawning() -> Spawning:
 
         wait_for(all_spawned, "all the workers", timeout=60)
         wall = time.monotonic() - began_at
-        cost = (_cpu(manager.pid) - before) / TRIVIAL_WORKERS
+        cost = (cpu(manager.pid) - before) / TRIVIAL_WORKERS
         time.sleep(0.5)  # what follows a start may stall, too
     return Spawning(cost=cost, wall=wall, stall=pinger.longest)
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     """Return seconds on a processor of all threads so far (schedstat: nanoseconds)."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
