@@ -23,7 +23,10 @@ _LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/([^/.]+)
 
 
 def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
-    """Return the numbered lines around that of a frame; () if its source cannot be read."""
+    """Return the numbered lines around that of a frame, without empty ones at the ends.
+
+    () if its source cannot be read.
+    """
     path = Path(frame.file)
     try:
         if not path.is_file() or path.stat().st_size > SOURCE_MAX:
@@ -31,8 +34,14 @@ def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return ()
-    first = max(1, frame.line - AROUND)
-    return tuple(enumerate(lines[first - 1 : frame.line + AROUND], first))
+    if frame.line > len(lines):  # it has been edited since
+        return ()
+    first, last = max(1, frame.line - AROUND), min(len(lines), frame.line + AROUND)
+    while first < frame.line and not lines[first - 1].strip():
+        first += 1
+    while last > frame.line and not lines[last - 1].strip():
+        last -= 1
+    return tuple(enumerate(lines[first - 1 : last], first))
 
 
 def render(
@@ -67,7 +76,7 @@ def render(
             _show(console, frame, shown)
         if others:
             names = ", ".join(_libraries(others))
-            text = f"  and {len(others)} frames in {_printable(names)}"
+            text = f"  and {len(others)} frame{'s' * (len(others) > 1)} in {_printable(names)}"
             console.print(Text(text, style="dim"), soft_wrap=True)
     return captured.get()
 

@@ -1,0 +1,58 @@
+"""The error on a terminal: the user's frames, with the lines that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sockmgr.dev.failure import Failure, Frame
+from sockmgr.dev.traceback import lines_around, render
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (1, [(1, "one")]),
+        (4, [(4, "four"), (5, "five")]),
+        (5, [(4, "four"), (5, "five")]),
+        (6, [(4, "four"), (5, "five"), (6, "")]),
+        (9, []),
+    ],
+)
+def test_empty_lines_at_the_ends_are_not_shown(
+    tmp_path: Path, line: int, shown: list[tuple[int, str]]
+) -> None:
+    file = tmp_path / "views.py"
+    file.write_text("one\n\n\nfour\nfive\n\n\n")
+    assert list(lines_around(Frame(str(file), line, ""))) == shown
+
+
+def test_a_file_that_is_gone_or_no_file_has_no_lines(tmp_path: Path) -> None:
+    assert lines_around(Frame(str(tmp_path / "gone.py"), 1, "")) == ()
+    assert lines_around(Frame(str(tmp_path), 1, "")) == ()
+
+
+@pytest.mark.parametrize("width", [20, 40, 100])
+def test_at_any_width_the_line_of_the_error_is_marked(tmp_path: Path, width: int) -> None:
+    file = tmp_path / "views.py"
+    file.write_text("def f():\n    return 1 / 0\n")
+    library = Frame("/usr/lib/python3.11/site-packages/flask/app.py", 1, "run")
+    failure = Failure(
+        what="exited with status 1",
+        error="ZeroDivisionError: division by zero",
+        frames=(library, Frame(str(file), 2, "f")),
+        output=(),
+    )
+    told = render(
+        failure,
+        is_ours=lambda path: path == str(file),
+        shown=lambda path: Path(path).name,
+        width=width,
+        lively=False,
+    )
+    first, place, *source, last = told.splitlines()
+    assert first == "ZeroDivisionError: division by zero"
+    assert place == "  views.py:2 in f"
+    assert any(line.startswith("❱ 2 ") and "return" in line for line in source)
+    assert last == "  and 1 frame in flask"
