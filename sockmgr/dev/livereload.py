@@ -81,19 +81,18 @@ class LiveReload:
             return
         if self._serves.get(service) != generation:
             self._serves[service] = generation
-            if service not in self._waiting:
-                tell = functools.partial(self._tell, service)
-                self._waiting[service] = self._loop.call_later(KEPT, tell)
+            self._wait_no_more(service)
+            tell = functools.partial(self._tell, service)
+            self._waiting[service] = self._loop.call_later(KEPT, tell)
         if alone and service in self._waiting:
-            self._waiting[service].cancel()
             self._tell(service)
 
     def close(self) -> None:
         """Serve nobody any more."""
         while self._clients:
             next(iter(self._clients)).close()
-        while self._waiting:
-            self._waiting.popitem()[1].cancel()
+        for service in list(self._waiting):
+            self._wait_no_more(service)
         if self._listener is not None:
             if self._loop is not None:
                 self._loop.remove_reader(self._listener)
@@ -130,8 +129,12 @@ class LiveReload:
     def _event(self) -> bytes:
         return f"data: {self._alone_at * 1000:.0f}\n\n".encode()
 
+    def _wait_no_more(self, service: str) -> None:
+        if timer := self._waiting.pop(service, None):
+            timer.cancel()
+
     def _tell(self, service: str) -> None:
-        del self._waiting[service]
+        self._wait_no_more(service)
         self._alone_at = time.time()
         for client in [client for client in self._clients if client.follows]:
             client.send(self._event)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.dev.livereload import PORT
 from tests.e2e.browser import Browser
 from tests.e2e.dev import Dev
 from tests.e2e.test_dev import Project
@@ -87,6 +88,35 @@ def test_livereload_shows_each_edit_and_nothing_of_a_broken_one(
         project.save("6")
         browser.wait_text("version 6")
         browser.screenshot("livereload")
+
+
+def test_a_page_that_nobody_sees_is_loaded_when_it_is_seen_again(
+    browser: Browser, project: Project
+) -> None:
+    with project.dev("--livereload") as dev:
+        dev.see("^web 1 serves")
+        browser.open(url(dev))
+        browser.wait_text("version 1")
+        with browser.behind_another():
+            project.save("2")
+            dev.wait_answer("version 2")
+            assert "version 1" in browser.text
+        browser.wait_text("version 2")
+
+
+def test_a_page_that_was_open_when_dev_ended_finds_the_next(
+    browser: Browser, project: Project
+) -> None:
+    with project.dev("--livereload") as dev:
+        if f":{PORT}/" not in dev.see("^livereload: put .*$")[0]:
+            pytest.skip(f"another dev has port {PORT}")
+        host, port = dev.address()
+        browser.open(url(dev))
+        browser.wait_text("version 1")
+    project.save("22")  # of another size: no dev is there to delete bytecode of this second
+    listen = f"http=tcp://{host}:{port}"
+    with Dev(project.directory, "--listen", listen, "--livereload", "shop.main:app"):
+        browser.wait_text("version 22")
 
 
 def test_a_page_without_livereload_stays_as_it_is(browser: Browser, project: Project) -> None:
