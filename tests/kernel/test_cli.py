@@ -278,7 +278,7 @@ def test_a_command_imports_nothing_slow(verb: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sockmgr.client" in imported
-    slow = {"asyncio", "rich", "psutil", "tomli", "logging", "watchfiles", "prometheus_client"}
+    slow = {"asyncio", "rich", "psutil", "tomli", "logging", "prometheus_client"}
     assert not imported & slow
 
 

@@ -90,7 +90,7 @@ def test_completing_imports_nothing_slow(line: str) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sockmgr.cli" in imported
-    assert not imported & {"asyncio", "rich", "psutil", "watchfiles", "prometheus_client"}
+    assert not imported & {"asyncio", "rich", "psutil", "prometheus_client"}
 
 
 def test_an_unknown_shell_is_a_usage_error() -> None:
