@@ -2,22 +2,19 @@
 "use strict";
 (() => {
   const address = new URL("/events", document.currentScript.src);
-  // By the clock of now, which may have been set since the page was asked for.
-  const askedAt = Date.now() - performance.now();
   let events = null;
 
   function follow() {
     if (events !== null || document.hidden) return;
-    events = new EventSource(address);
-    events.onmessage = ({data}) => {
-      if (Number(data) <= askedAt) return;
+    // How old the page is tells the server whether it has missed something. No clock is compared.
+    events = new EventSource(`${address}?age=${Math.round(performance.now())}`);
+    events.onmessage = () => {
       leave();
       location.reload();
     };
     events.onerror = () => {
-      if (events === null || events.readyState !== EventSource.CLOSED) return; // it tries again
-      leave();
-      setTimeout(follow, 1000);
+      leave(); // it would try again by itself, but with the age of now
+      setTimeout(follow, 500);
     };
   }
 

@@ -1,10 +1,9 @@
 """Has the pages of a browser loaded anew when newer code serves: a script, and events for it.
 
 Owns a socket on loopback and the connections to it. It is no part of what is developed: a page has
-to ask for the script, by the one line of HTML that is `tag`. The script asks for /events, and is
-told at once, and whenever that changes, since when the code that serves is alone (milliseconds of
-Unix time). If the page is older than that, it loads itself anew: nothing is missed by a page that
-was loaded, or reconnects, at the wrong moment.
+to ask for the script, by the one line of HTML that is `tag`. The script asks for /events, and says
+how old its page is: it gets an event when newer code serves than the page can be of, at once if
+that is so already. Nothing is missed by a page that was loaded, or reconnects, at a wrong moment.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
+import re
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +28,8 @@ KEPT = 0.5
 PATIENCE = 5.0  # seconds for a request
 HEAD_MAX = 16 << 10
 CONNECTIONS_MAX = 100
+_EVENTS = re.compile(r"/events(?:\?age=(\d{1,12}))?")  # milliseconds
+_EVENT = b"data: newer\n\n"
 _HEAD = (
     "HTTP/1.1 {status}\r\n"
     "Content-Type: {kind}; charset=utf-8\r\n"
@@ -49,7 +51,7 @@ class LiveReload:
         self._clients: dict[Client, None] = {}
         self._serves: dict[str, int] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}  # for the old code of a service to go
-        self._alone_at = time.time()
+        self._alone_at = -math.inf  # since when no other code than what serves is left
 
     @property
     def script(self) -> str:
@@ -71,8 +73,8 @@ class LiveReload:
         return self.script
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve in this loop, until `close`."""
-        self._loop = loop
+        """Serve in this loop, until `close`. What was before it was of other code."""
+        self._loop, self._alone_at = loop, loop.time()
         self._accept_in_loop()
 
     def serves(self, service: str, generation: int, *, alone: bool) -> None:
@@ -112,22 +114,12 @@ class LiveReload:
             return
         if len(self._clients) >= CONNECTIONS_MAX:
             next(iter(self._clients)).close()
-        client = Client(sock, loop, self._respond, self._clients.pop)
+        client = Client(sock, loop, self._is_newer, self._clients.pop)
         self._clients[client] = None
 
-    def _respond(self, path: str) -> bytes:
-        match path:
-            case "/livereload.js":
-                script = Path(__file__).with_name("livereload.js").read_bytes()
-                return _head("200 OK", "text/javascript") + script
-            case "/events":
-                return _head("200 OK", "text/event-stream") + b"retry: 500\n" + self._event
-            case _:
-                return _head("404 Not Found", "text/plain") + b"There is /livereload.js only.\n"
-
-    @property
-    def _event(self) -> bytes:
-        return f"data: {self._alone_at * 1000:.0f}\n\n".encode()
+    def _is_newer(self, age: float) -> bool:
+        """Tell whether a page that was asked for `age` seconds ago may be of older code."""
+        return self._loop is not None and self._alone_at > self._loop.time() - age
 
     def _wait_no_more(self, service: str) -> None:
         if timer := self._waiting.pop(service, None):
@@ -135,9 +127,10 @@ class LiveReload:
 
     def _tell(self, service: str) -> None:
         self._wait_no_more(service)
-        self._alone_at = time.time()
+        if self._loop is not None:
+            self._alone_at = self._loop.time()
         for client in [client for client in self._clients if client.follows]:
-            client.send(self._event)
+            client.send(_EVENT)
 
 
 class Client:
@@ -147,11 +140,11 @@ class Client:
         self,
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        respond: Callable[[str], bytes],
+        is_newer: Callable[[float], bool],
         gone: Callable[[Client], object],
     ) -> None:
         sock.setblocking(False)
-        self._sock, self._loop, self._respond, self._gone = sock, loop, respond, gone
+        self._sock, self._loop, self._is_newer, self._gone = sock, loop, is_newer, gone
         self._request = b""
         self.follows = False
         self._timer = loop.call_later(PATIENCE, self.close)
@@ -176,6 +169,8 @@ class Client:
     def _on_readable(self) -> None:
         try:
             data = self._sock.recv(HEAD_MAX)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         self._request += b"" if self.follows else data
@@ -186,12 +181,19 @@ class Client:
 
     def _answer(self) -> None:
         method, target, *_ = [*self._request.decode("latin-1").split(maxsplit=2), "", ""]
-        path = target.partition("?")[0] if method == "GET" else ""
-        self.follows = path == "/events"
+        asked = target if method == "GET" else ""
         self._timer.cancel()
-        self.send(self._respond(path))
-        if not self.follows:
-            self.close()
+        if events := _EVENTS.fullmatch(asked):
+            self.follows = True
+            newer = self._is_newer(int(events[1] or 0) / 1000)
+            self.send(_head("200 OK", "text/event-stream") + (_EVENT if newer else b":\n\n"))
+            return
+        if asked.partition("?")[0] == "/livereload.js":
+            script = Path(__file__).with_name("livereload.js").read_bytes()
+            self.send(_head("200 OK", "text/javascript") + script)
+        else:
+            self.send(_head("404 Not Found", "text/plain") + b"There is /livereload.js only.\n")
+        self.close()
 
 
 def _listen() -> socket.socket:

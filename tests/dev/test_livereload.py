@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,11 +52,9 @@ class Connection:
         """Read to the end."""
         return (await self.reader.read()).decode()
 
-    async def event(self) -> int:
-        """Read to the end of the next event."""
-        found = re.search(rb"data: (\d+)\n\n$", await self.reader.readuntil(b"\n\n"))
-        assert found
-        return int(found[1])
+    async def newer(self) -> bool:
+        """Read the next of the stream, behind the head; tell whether it is an event."""
+        return b"data: newer" in await self.reader.readuntil(b"\n\n")
 
     async def close(self) -> None:
         self._writer.close()
@@ -98,35 +95,47 @@ def test_the_script_can_be_loaded_by_a_page_of_any_origin(run: Run) -> None:
     run(test)
 
 
-def test_a_page_is_told_at_once_and_when_newer_code_serves_alone(run: Run) -> None:
+def test_a_page_is_told_when_newer_code_serves_alone(run: Run) -> None:
     async def test(server: LiveReload) -> None:
         server.serves("web", 1, alone=True)
-        async with connected(server, "/events") as page:
-            told = [await page.event()]
+        async with connected(server, "/events?age=0") as page:
+            assert not await page.newer()
             server.serves("web", 1, alone=True)  # nothing new
             server.serves("web", 2, alone=False)  # a kept connection may lead to the old
-            server.serves("web", 2, alone=True)
-            told.append(await page.event())
-            async with connected(server, "/events") as late:
-                assert await late.event() == told[1]
-                server.serves("web", 3, alone=True)
-                assert await page.event() == await late.event() >= told[1] >= told[0]
+            async with connected(server, "/events?age=0") as late:
+                assert not await late.newer()
+                server.serves("web", 2, alone=True)
+                assert await page.newer()
+                assert await late.newer()
+
+    run(test)
+
+
+def test_a_page_that_is_older_than_the_code_is_told_at_once(run: Run) -> None:
+    async def test(server: LiveReload) -> None:
+        server.serves("web", 1, alone=True)
+        async with connected(server, "/events?age=999999999999") as old:
+            assert await old.newer()
+        for fresh in ("/events?age=0", "/events"):
+            async with connected(server, fresh) as page:
+                assert not await page.newer()
 
     run(test)
 
 
 def test_old_code_that_does_not_go_is_waited_for_only_so_long(run: Run) -> None:
     async def test(server: LiveReload) -> None:
-        async with connected(server, "/events") as page:
-            before = await page.event()
+        async with connected(server, "/events?age=0") as page:
+            assert not await page.newer()
             server.serves("web", 2, alone=False)
-            assert await page.event() > before
+            assert await page.newer()
 
     run(test)
 
 
 @pytest.mark.parametrize(
-    ("path", "method"), [("/", "GET"), ("/../livereload.py", "GET"), ("/events", "POST")]
+    ("path", "method"),
+    [("/", "GET"), ("/../livereload.py", "GET"), ("/events", "POST"), ("/events?age=x", "GET")],
 )
 def test_there_is_nothing_else(run: Run, path: str, method: str) -> None:
     async def test(server: LiveReload) -> None:
@@ -143,9 +152,9 @@ def test_garbage_harms_nobody_else(run: Run, garbage: bytes) -> None:
             await other.send(garbage)
             answer = await other.reader.read()
             assert not answer or answer.startswith(b"HTTP/1.1 404 ")
-            await page.event()
+            assert not await page.newer()
             server.serves("web", 2, alone=True)
-            await page.event()
+            assert await page.newer()
 
     run(test)
 
@@ -156,7 +165,7 @@ def test_silent_clients_keep_nobody_from_an_answer(run: Run) -> None:
             for _ in range(CONNECTIONS_MAX + 10):
                 await silent.enter_async_context(connected(server))
             async with connected(server, "/events") as page:
-                await page.event()
+                assert not await page.newer()
 
     run(test)
 
@@ -172,12 +181,12 @@ def test_a_port_that_another_has_is_no_trouble() -> None:
 def test_pages_can_come_back_after_it_was_switched_off(run: Run) -> None:
     async def test(server: LiveReload) -> None:
         async with connected(server, "/events") as page:
-            await page.event()
+            assert not await page.newer()
             server.close()
             assert await page.rest() == ""
         server.listen()
         async with connected(server, "/events") as page:
-            await page.event()
+            assert not await page.newer()
 
     run(test)
 
