@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sockmgr.dev.failure import Failure, Frame
 from sockmgr.dev.traceback import lines_around, render
@@ -56,3 +59,24 @@ def test_at_any_width_the_line_of_the_error_is_marked(tmp_path: Path, width: int
     assert place == "  views.py:2 in f"
     assert any(line.startswith("❱ 2 ") and "return" in line for line in source)
     assert last == "  and 1 frame in flask"
+
+
+@given(
+    source=st.binary(max_size=200),
+    suffix=st.sampled_from([".py", ".js", ".html", ".jinja2", ".c", ".\u202e", ""]),
+    error=st.text(max_size=60),
+    function=st.text(max_size=20),
+)
+def test_whatever_the_source_and_the_error_hold_nothing_controls_the_terminal(
+    source: bytes, suffix: str, error: str, function: str
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, f"views{suffix}")
+        file.write_bytes(source)
+        failure = Failure(
+            what="ended", error=error, frames=(Frame(str(file), 1, function),), output=()
+        )
+        told = render(
+            failure, is_ours=lambda _: True, shown=lambda path: path, width=40, lively=False
+        )
+    assert all(c.isprintable() or c == "\n" for c in told)
