@@ -64,10 +64,6 @@ class Screen(Sink):
         """Show an error."""
         self.say(f"error: {error}", RED)
 
-    def shorten(self, text: str) -> str:
-        """Cut a line that is wider than the terminal."""
-        return text if len(text) <= self.width else f"{text[: self.width - 1]}…"
-
     def show_line(self, worker: str, text: str) -> None:
         """Take one line that a worker wrote."""
         starting = self._starting.get(worker)

@@ -46,9 +46,6 @@ class Tree:
         self._numbers: dict[str, int] = {}
         self._files: dict[str, dict[str, _Content]] = {}  # directory -> name -> content
 
-    def __len__(self) -> int:
-        return sum(map(len, self._files.values()))
-
     def begin(self, since: float) -> Looked:
         """Learn everything; what was written `since` (time.time()) counts as changed."""
         looked = self.look_everywhere()
