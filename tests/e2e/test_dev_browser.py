@@ -10,7 +10,7 @@ import pytest
 from sockmgr.dev.livereload import PORT
 from tests.e2e.browser import Browser
 from tests.e2e.dev import Dev
-from tests.e2e.test_dev import Project
+from tests.e2e.dev_project import Project
 
 PAGE = """\
 import os
