@@ -1,0 +1,1 @@
+"""Accept in the manager, and pass each connection to a worker: `accept = "dispatch"`."""
