@@ -1,0 +1,40 @@
+"""Take connections off one listener, a bounded number at a time, without ever blocking."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+# What accept(2) fails with when the next connection broke before it was accepted: take another.
+_BROKEN = frozenset({
+    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+    errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
+    errno.ETIMEDOUT,
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The fds of new connections, ours to close, and why there are no more of them.
+
+    `drained`: nothing waits in the listener. `error`: something waits and cannot be accepted.
+    """
+
+    fds: list[int]
+    drained: bool = False
+    error: OSError | None = None
+
+
+def accept(listener: socket.socket, limit: int) -> Accepted:
+    """Accept at most `limit` connections from a listener that does not block."""
+    fds: list[int] = []
+    for _ in range(limit):
+        try:
+            fds.append(listener.accept()[0].detach())
+        except BlockingIOError:
+            return Accepted(fds=fds, drained=True)
+        except OSError as error:
+            if error.errno not in _BROKEN:
+                return Accepted(fds=fds, error=error)
+    return Accepted(fds=fds)

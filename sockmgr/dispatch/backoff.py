@@ -1,0 +1,69 @@
+"""Rest when files or memory ran out: nothing tells when there are some again, so try ever later."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+
+from sockmgr.log import Log
+
+# They pass by themselves: too many files, here or on their way to workers, or no memory.
+SHORT = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS,
+})  # fmt: skip
+
+_log = Log("sockmgr.dispatch")
+
+
+class Backoff:
+    """One rest at a time. Owns its timer; says in one line that it began, and in one that all is
+    well again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        again: Callable[[], None],
+        first: float,
+        longest: float,
+    ) -> None:
+        """Call `again` after each rest: `first` seconds, then twice as long, up to `longest`."""
+        self._loop, self._again = loop, again
+        self._first, self._longest = first, longest
+        self._next = first
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is to be tried now."""
+        return self._timer is not None
+
+    def rest(self, what: str, error: OSError) -> None:
+        """Begin to rest, because we cannot do `what`."""
+        if self._timer:
+            return
+        if self._next == self._first:
+            do = "look at the listener"
+            if error.errno in SHORT:
+                do = "raise LimitNOFILE= or ulimit -n of the manager"
+            why = f"cannot {what}: {(error.strerror or '').lower()}"
+            means = "they are tried again until it works"
+            _log.error("connections wait", why=why, means=means, do=do)
+        self._timer = self._loop.call_later(self._next, self._rested)
+        self._next = min(2 * self._next, self._longest)
+
+    def succeeded(self) -> None:
+        """Know that all is well."""
+        if self._next != self._first:
+            self._next = self._first
+            _log.info("connections are passed on again")
+
+    def close(self) -> None:
+        """Forget the timer."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _rested(self) -> None:
+        self._timer = None
+        self._again()

@@ -1,0 +1,399 @@
+"""Accept connections and pass each to a worker, on the manager's event loop.
+
+A connection is ours only between accept(2) and sendmsg(2), in one call of one function, at most
+BATCH at a time. When all workers are full nothing is accepted: the rest waits in the kernel.
+Owns the channels of the workers; borrows the listeners. Whom to feed, and what to do about a
+worker that misbehaves, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sockmgr.dispatch.acceptor import accept
+from sockmgr.dispatch.backoff import SHORT, Backoff
+from sockmgr.dispatch.channel import BATCH, MAX_LISTENERS, Channel, close_all
+from sockmgr.dispatch.ledger import Forged, Ledger
+from sockmgr.dispatch.link import Link
+from sockmgr.dispatch.scheduler import Scheduler
+from sockmgr.log import Log
+
+MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all
+
+_log = Log("sockmgr.dispatch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds."""
+
+    take: float = 2.0  # a worker that takes nothing that long gives back what waits for it ...
+    replace: float = 60.0  # ... and is to be replaced after this
+    rest: float = 0.05  # before the next try when files or memory ran out; doubled ...
+    longest_rest: float = 1.0  # ... up to this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What the dispatcher tells, never from within a call of its own methods."""
+
+    takes: Callable[[int], None]  # this lease takes connections, for the first time
+    misbehaves: Callable[[int, str], None]  # replace the worker of this lease, because ...
+
+
+class Dispatcher:
+    """All listeners and workers of one service."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        scheduler: Scheduler,
+        events: Events,
+        timing: Timing | None = None,
+    ) -> None:
+        """Begin with no listener and no worker."""
+        self._loop, self._scheduler, self._events = loop, scheduler, events
+        self._timing = timing or Timing()
+        self._sources: dict[str, socket.socket] = {}
+        self._waiting: dict[str, None] = {}  # those that nobody has room for, first come
+        self._links: dict[int, Link] = {}
+        self._givers: dict[Link, None] = {}  # gone or unreliable: what waits for them is for others
+        self._weights: Mapping[int, int] = {}
+        self._among: dict[str, list[int]] = {}  # the fed leases of each listener
+        self._held: dict[str, list[int]] = {}  # accepted, and nobody has room: seldom any
+        self._quiet: dict[int, asyncio.Future[None]] = {}
+        self._check: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(loop, self._go, self._timing.rest, self._timing.longest_rest)
+
+    # --- What is configured ----------------------------------------------------------------------
+
+    def listen(self, listeners: Mapping[str, socket.socket]) -> None:
+        """Accept from these only, borrowed; they are made non-blocking. Keys are the caller's.
+
+        Call it before a listener is closed, and when it became another socket.
+        """
+        for key, sock in list(self._sources.items()):
+            if listeners.get(key) is not sock:
+                self._pause(key)
+                del self._waiting[key], self._sources[key]
+        for key in listeners.keys() - self._sources.keys():
+            self._sources[key] = listeners[key]
+            self._waiting[key] = None
+        self._go()
+
+    def attach(self, lease: int, name: str, channel: Channel, keys: Sequence[str]) -> None:
+        """Own the channel of a worker, new or adopted, that serves the listeners `keys`.
+
+        It gets nothing before it takes (Events.takes): before it has answered our first question.
+        """
+        if len(keys) > MAX_LISTENERS:
+            raise ValueError(f"a worker can serve {MAX_LISTENERS} listeners, not {len(keys)}")
+        ledger = Ledger(time.monotonic_ns())
+        link = Link(lease=lease, name=name, channel=channel, ledger=ledger, keys=keys)
+        self._links[lease] = link
+        self._scheduler.add(lease)
+        self._find_among()
+        self._loop.add_reader(channel, self._hear, link)
+        self._ask(link)
+
+    def detach(self, lease: int) -> None:
+        """Let go of a worker that is gone; what it had not taken is passed to others."""
+        link = self._links.pop(lease)
+        link.gone = True
+        self._deafen(link)
+        self._givers[link] = None
+        self._scheduler.forget(lease)
+        self._find_among()
+        self._settle(lease)
+        self._go()
+
+    def feed(self, weights: Mapping[int, int]) -> None:
+        """Give new connections to these leases only; with none, they wait in the kernel."""
+        self._weights = dict(weights)
+        self._find_among()
+        self._mind()
+        self._go()
+
+    def quiet(self, lease: int) -> asyncio.Future[None]:
+        """Return what is done when nothing waits for a worker that is not fed, or it is gone."""
+        future = self._quiet.get(lease)
+        if future is None or future.cancelled():
+            future = self._quiet[lease] = self._loop.create_future()
+        if link := self._links.get(lease):
+            if link.waiting:
+                self._ask(link)
+            self._mind()
+        self._settle(lease)
+        return future
+
+    def close(self) -> None:
+        """Accept no more and close the channels: copies of them in other hands live on."""
+        self.listen({})
+        for link in {*self._links.values(), *self._givers}:
+            self._deafen(link)
+            link.channel.close()
+        self._links.clear()
+        self._givers.clear()
+        self._backoff.close()
+        if self._check:
+            self._check.cancel()
+        if self._held:
+            _log.error("connections lost", count=self.held, why="nobody could take them")
+            for fds in self._held.values():
+                close_all(fds)
+            self._held.clear()
+        for future in self._quiet.values():
+            future.cancel()
+
+    # --- What it tells ---------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """How many connections are accepted and passed to nobody: lost if we are killed now."""
+        return sum(map(len, self._held.values()))
+
+    def open(self, lease: int) -> int:
+        """Return how many connections a worker has, with those that it has still to take."""
+        return self._scheduler.open(lease)
+
+    def lost(self, lease: int) -> int:
+        """Return how many it said that it lost."""
+        return self._links[lease].ledger.lost
+
+    # --- From listeners to workers ---------------------------------------------------------------
+
+    def _go(self) -> None:
+        """Pass on what can be passed now: the oldest first."""
+        if not self._backoff.resting:
+            for key in list(self._held):
+                self._pass(key, self._held.pop(key))
+            if self._givers:
+                self._pull()
+            for key in list(self._waiting):
+                self._accept(key)
+
+    def _accept(self, key: str) -> None:
+        room = self._room(key, BATCH)
+        if not room:
+            if key not in self._waiting:
+                self._pause(key)
+            return
+        listener = self._sources[key]
+        # Whoever else holds this socket can change that, and we must never wait.
+        os.set_blocking(listener.fileno(), False)
+        accepted = accept(listener, room)
+        self._pass(key, accepted.fds)
+        if accepted.error:
+            self._backoff.rest("accept", accepted.error)
+        elif accepted.fds and key not in self._held:
+            self._backoff.succeeded()
+        if not self._room(key, 1):
+            self._pause(key)
+        elif key in self._waiting:
+            del self._waiting[key]
+            self._loop.add_reader(listener, self._accept, key)
+
+    def _pause(self, key: str) -> None:
+        if key not in self._waiting:
+            self._loop.remove_reader(self._sources[key])
+        # To the end: who was served last waits longest when there is room for one.
+        self._waiting.pop(key, None)
+        self._waiting[key] = None
+
+    def _room(self, key: str, limit: int) -> int:
+        """Return how many more can be passed on now; none before those that we still hold."""
+        if key in self._held or self._backoff.resting:
+            return 0
+        return self._scheduler.room(self._among.get(key, ()), limit)
+
+    def _pass(self, key: str, fds: Sequence[int]) -> None:
+        parcels: dict[int, list[int]] = {}
+        among = self._among.get(key, ())
+        for fd in fds:
+            lease = self._scheduler.choose(among)
+            if lease is None:
+                self._held.setdefault(key, []).append(fd)
+            else:
+                parcels.setdefault(lease, []).append(fd)
+        sent = [self._send(self._links[lease], key, parcel) for lease, parcel in parcels.items()]
+        if not all(sent) and not self._backoff.resting:
+            # Whoever failed has no room any more, so this comes to an end.
+            self._pass(key, self._held.pop(key))
+
+    def _send(self, link: Link, key: str, fds: Sequence[int]) -> bool:
+        try:
+            link.channel.send(fds, bytes([link.numbers[key]]) * len(fds))
+        except OSError as error:
+            self._scheduler.ended(link.lease, len(fds))
+            self._held.setdefault(key, []).extend(fds)
+            self._not_sent(link, error)
+            return False
+        close_all(fds)
+        link.ledger.passed += len(fds)
+        link.unseen += len(fds)
+        if link.unseen >= MAX_UNTAKEN:
+            link.unseen = link.waiting
+            if link.unseen >= MAX_UNTAKEN:
+                self._ask(link)
+        self._mind()
+        return True
+
+    def _not_sent(self, link: Link, error: OSError) -> None:
+        if isinstance(error, BlockingIOError):  # little memory for sockets, or one message too many
+            self._scheduler.hold(link.lease)
+            self._loop.add_writer(link.channel, self._writable, link)
+        elif error.errno in SHORT:
+            self._backoff.rest("pass on", error)
+        else:
+            self._distrust(link, _broke(error))
+
+    def _pull(self) -> None:
+        """Give to others what waits for workers that are gone or do not take."""
+        for link in [each for each in self._givers if self._is_emptied(each)]:
+            if link.gone:
+                del self._givers[link]
+                link.channel.close()
+            else:
+                self._settle(link.lease)
+
+    def _is_emptied(self, link: Link) -> bool:
+        while link.waiting:
+            if not any(self._room(key, 1) for key in link.keys):
+                return False
+            back = link.channel.take_back() or ()
+            if link.ledger.known and not link.gone:
+                link.ledger.passed -= len(back)
+                self._scheduler.ended(link.lease, len(back))
+            for each in back:
+                self._pass(link.keys[each.listener], [each.fd])
+        try:
+            link.ask_again()
+        except OSError as error:
+            self._distrust(link, _broke(error))
+        return True
+
+    # --- What workers say and do -----------------------------------------------------------------
+
+    def _ask(self, link: Link) -> None:
+        self._scheduler.hold(link.lease)
+        try:
+            link.ask()
+        except BlockingIOError:
+            self._loop.add_writer(link.channel, self._writable, link)
+        except OSError as error:
+            self._distrust(link, _broke(error))
+
+    def _writable(self, link: Link) -> None:
+        self._loop.remove_writer(link.channel)
+        if not link.ledger.known or link.lease in self._quiet:
+            self._ask(link)
+        elif not link.ledger.asked:
+            self._scheduler.release(link.lease)
+        self._go()
+
+    def _hear(self, link: Link) -> None:
+        ledger = link.ledger
+        asked, known, lost = ledger.asked, ledger.known, ledger.lost
+        try:
+            report = link.channel.receive()
+            if report is None:
+                return
+            self._scheduler.found(link.lease, ledger.hear(report))
+        except Forged as error:
+            self._distrust(link, str(error))
+            return
+        if ledger.lost != lost:
+            _log.error("connections lost", worker=link.name, count=ledger.lost - lost,
+                       why="it could open no more files", do="raise its limit")  # fmt: skip
+        if asked and not ledger.asked:
+            self._answered(link)
+        if ledger.known and not known:
+            self._loop.call_soon(self._events.takes, link.lease)
+        self._go()
+
+    def _answered(self, link: Link) -> None:
+        self._scheduler.release(link.lease)
+        link.unseen = 0
+        if link.silent_at:
+            link.silent_at, link.told = 0.0, False
+            del self._givers[link]
+            _log.info("worker takes connections again", worker=link.name)
+        self._settle(link.lease)
+
+    def _distrust(self, link: Link, why: str) -> None:
+        if link.broken:
+            return
+        link.broken = True
+        self._deafen(link)
+        self._givers[link] = None
+        self._scheduler.hold(link.lease)
+        _log.error("worker misbehaves", worker=link.name, why=why,
+                   means="it gets no more connections")  # fmt: skip
+        self._loop.call_soon(self._events.misbehaves, link.lease, why)
+        self._loop.call_soon(self._go)
+
+    def _deafen(self, link: Link) -> None:
+        self._loop.remove_reader(link.channel)
+        self._loop.remove_writer(link.channel)
+
+    # --- Workers that take nothing ---------------------------------------------------------------
+
+    def _mind(self) -> None:
+        """Look in a while whether all take what waits for them; no timer when nothing happens."""
+        if self._check is None:
+            self._check = self._loop.call_later(self._timing.take, self._look)
+
+    def _look(self) -> None:
+        self._check = None
+        for link in [each for each in self._links.values() if not each.broken]:
+            if link.stands_still() and not link.silent_at:
+                self._silence(link)
+            elif link.waiting and link.lease in self._quiet:
+                self._ask(link)
+            if link.silent_at and not link.told:
+                self._tell_of_silence(link)
+            if link.mark is not None and not link.told:
+                self._mind()
+        self._go()
+
+    def _silence(self, link: Link) -> None:
+        link.silent_at = self._loop.time()
+        self._givers[link] = None
+        _log.warning("worker takes no connections", worker=link.name, waiting=link.waiting,
+                     means="others get what waits for it")  # fmt: skip
+        self._ask(link)
+
+    def _tell_of_silence(self, link: Link) -> None:
+        silent = self._loop.time() - link.silent_at
+        if silent >= self._timing.replace:
+            link.told = True
+            why = f"it took no connection for {silent:.0f} s"
+            self._loop.call_soon(self._events.misbehaves, link.lease, why)
+        else:
+            self._mind()
+
+    # --- Small things ----------------------------------------------------------------------------
+
+    def _find_among(self) -> None:
+        self._scheduler.feed(self._weights)
+        self._among = {}
+        for lease, link in self._links.items():
+            if self._scheduler.is_fed(lease):
+                for key in link.keys:
+                    self._among.setdefault(key, []).append(lease)
+
+    def _settle(self, lease: int) -> None:
+        link, future = self._links.get(lease), self._quiet.get(lease)
+        if future and (link is None or not link.waiting):
+            del self._quiet[lease]
+            if not future.done():
+                future.set_result(None)
+
+
+def _broke(error: OSError) -> str:
+    return f"its channel broke: {(error.strerror or '').lower()}"
