@@ -188,7 +188,9 @@ class Connections:
         self._leave_loop()
         with self._lock:
             self._channel.close()
-            os.close(self._stop)
+            stop, self._stop = self._stop, -1
+        if stop >= 0:
+            os.close(stop)
 
     def end_one(self) -> None:
         """Tell the manager that one more has ended; a Connection does that by itself."""

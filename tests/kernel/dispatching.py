@@ -64,6 +64,11 @@ class Worker:
         self.taken += fresh
         return fresh
 
+    def has(self, count: int) -> bool:
+        """Take all that is there, and tell whether so many are open now."""
+        self.take()
+        return len(self.taken) == count
+
     def end(self, count: int) -> None:
         """Close the oldest connections that were taken."""
         for connection in self.taken[:count]:
