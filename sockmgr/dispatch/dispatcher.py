@@ -59,8 +59,8 @@ class Dispatcher:
         """Begin with no listener and no worker."""
         self._loop, self._scheduler, self._events = loop, scheduler, events
         self._timing = timing or Timing()
-        self._sources: dict[str, socket.socket] = {}
-        self._waiting: dict[str, None] = {}  # those that nobody has room for, first come
+        self._sources: dict[socket.socket, str] = {}
+        self._waiting: dict[socket.socket, None] = {}  # those that nobody has room for, first come
         self._links: dict[int, Link] = {}
         self._givers: dict[Link, None] = {}  # gone or unreliable: what waits for them is for others
         self._weights: Mapping[int, int] = {}
@@ -72,18 +72,19 @@ class Dispatcher:
 
     # --- What is configured ----------------------------------------------------------------------
 
-    def listen(self, listeners: Mapping[str, socket.socket]) -> None:
-        """Accept from these only, borrowed; they are made non-blocking. Keys are the caller's.
+    def listen(self, listeners: Mapping[socket.socket, str]) -> None:
+        """Accept from these only, borrowed; they are made non-blocking.
 
-        Call it before a listener is closed, and when it became another socket.
+        The key of each is the caller's name for it; several sockets may be queues of one listener.
+        Call it before one of them is closed.
         """
-        for key, sock in list(self._sources.items()):
-            if listeners.get(key) is not sock:
-                self._pause(key)
-                del self._waiting[key], self._sources[key]
-        for key in listeners.keys() - self._sources.keys():
-            self._sources[key] = listeners[key]
-            self._waiting[key] = None
+        for sock in [sock for sock in self._sources if sock not in listeners]:
+            self._pause(sock)
+            del self._waiting[sock], self._sources[sock]
+        for sock, key in listeners.items():
+            if sock not in self._sources:
+                self._waiting[sock] = None
+            self._sources[sock] = key
         self._go()
 
     def attach(self, lease: int, name: str, channel: Channel, keys: Sequence[str]) -> None:
@@ -174,16 +175,16 @@ class Dispatcher:
                 self._pass(key, self._held.pop(key))
             if self._givers:
                 self._pull()
-            for key in list(self._waiting):
-                self._accept(key)
+            for listener in list(self._waiting):
+                self._accept(listener)
 
-    def _accept(self, key: str) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        key = self._sources[listener]
         room = self._room(key, BATCH)
         if not room:
-            if key not in self._waiting:
-                self._pause(key)
+            if listener not in self._waiting:
+                self._pause(listener)
             return
-        listener = self._sources[key]
         # Whoever else holds this socket can change that, and we must never wait.
         os.set_blocking(listener.fileno(), False)
         accepted = accept(listener, room)
@@ -193,17 +194,17 @@ class Dispatcher:
         elif accepted.fds and key not in self._held:
             self._backoff.succeeded()
         if not self._room(key, 1):
-            self._pause(key)
-        elif key in self._waiting:
-            del self._waiting[key]
-            self._loop.add_reader(listener, self._accept, key)
+            self._pause(listener)
+        elif listener in self._waiting:
+            del self._waiting[listener]
+            self._loop.add_reader(listener, self._accept, listener)
 
-    def _pause(self, key: str) -> None:
-        if key not in self._waiting:
-            self._loop.remove_reader(self._sources[key])
+    def _pause(self, listener: socket.socket) -> None:
+        if listener not in self._waiting:
+            self._loop.remove_reader(listener)
         # To the end: who was served last waits longest when there is room for one.
-        self._waiting.pop(key, None)
-        self._waiting[key] = None
+        self._waiting.pop(listener, None)
+        self._waiting[listener] = None
 
     def _room(self, key: str, limit: int) -> int:
         """Return how many more can be passed on now; none before those that we still hold."""

@@ -31,13 +31,17 @@ class Scheduler:
     """What each worker has open, and whose turn it is."""
 
     def __init__(self, policy: Policy, max_connections: int | None = None) -> None:
-        """Give no worker more than `max_connections` at a time."""
-        self._least = policy is Policy.LEAST_CONNECTIONS
-        self._max = max_connections
+        """Go by `policy`; give no worker more than `max_connections` at a time."""
+        self.configure(policy, max_connections)
         self._workers: dict[int, _Worker] = {}
         # Stride scheduling: each connection puts a worker's turn off by 1/weight. One that had no
         # room meanwhile goes on at `_now`: it does not get all at once what it has missed.
         self._now = 0.0
+
+    def configure(self, policy: Policy, max_connections: int | None) -> None:
+        """Go by these from now on; who has more than `max_connections` keeps them."""
+        self._least = policy is Policy.LEAST_CONNECTIONS
+        self._max = max_connections
 
     def add(self, lease: int) -> None:
         """Know a worker, with nothing open and not fed."""

@@ -86,6 +86,17 @@ def test_only_workers_of_the_listener_are_chosen() -> None:
     assert made.room([], LIMIT) == 0
 
 
+def test_another_limit_counts_from_the_next_connection_on() -> None:
+    made = scheduler(1)
+    chosen(made, 5, 1)
+    made.configure(Policy.ROUND_ROBIN, 4)
+    assert made.choose([0]) is None
+    made.ended(0, 2)
+    assert made.choose([0]) == 0
+    made.configure(Policy.LEAST_CONNECTIONS, None)
+    assert made.room([0], LIMIT) == LIMIT
+
+
 def test_what_a_manager_before_us_passed_counts() -> None:
     made = scheduler(1, most=3)
     made.found(0, 2)

@@ -44,7 +44,7 @@ async def main(workers: int) -> None:
     events = Events(takes=takes, misbehaves=misbehaves)
     dispatcher = Dispatcher(loop, Scheduler(Policy.ROUND_ROBIN), events, TIMING)
     with socket.socket(fileno=3) as listener:
-        dispatcher.listen({"http": listener})
+        dispatcher.listen({listener: "http"})
         for lease in range(workers):
             ours, theirs, pidfd = range(4 + 3 * lease, 7 + 3 * lease)
             dispatcher.attach(lease, f"web@1.{lease}", Channel.adopt(ours, theirs), ["http"])

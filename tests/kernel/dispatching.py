@@ -104,7 +104,7 @@ class Stage:
             Events(takes=self._takes, misbehaves=self.misbehaved.__setitem__),
             timing,
         )
-        self.dispatcher.listen(listeners)
+        self.dispatcher.listen({sock: key for key, sock in listeners.items()})
 
     def _takes(self, lease: int) -> None:
         self.took.add(lease)

@@ -120,6 +120,28 @@ def test_each_worker_gets_connections_of_its_own_listeners_only() -> None:
     run(main)
 
 
+def test_two_queues_of_one_listener_are_both_accepted_from_until_one_is_left_out() -> None:
+    async def main(_: CountingSelector) -> None:
+        with listening() as old, listening() as new:
+            on = Stage({"http": old, "same": new})
+            try:
+                on.dispatcher.listen({old: "http", new: "http"})
+                worker = await on.ready(0)
+                on.connect(2)
+                on.connect(3, "same")
+                await until(lambda: worker.has(5), what="all are served")
+                assert {each.listener for each in worker.taken} == {"http"}
+                on.dispatcher.listen({new: "http"})
+                on.connect(2)
+                on.connect(1, "same")
+                await until(lambda: worker.has(6), what="one is served")
+                await until(lambda: queued(old) == 2, what="two wait")
+            finally:
+                on.close()
+
+    run(main)
+
+
 def test_connections_of_a_unix_socket_are_passed(tmp_path: Path) -> None:
     async def main(_: CountingSelector) -> None:
         with listening_at(tmp_path / "http") as listener:
@@ -467,7 +489,7 @@ def test_a_connection_that_nobody_serves_any_more_holds_up_nobody() -> None:
                 await on.passed(3)
                 on.took.clear()
                 successor = await on.ready(1)
-                on.dispatcher.listen({"http": http})
+                on.dispatcher.listen({http: "http"})
                 on.dispatcher.detach(0)
                 await until(lambda: successor.has(2), what="the others are served")
                 on.connect(2)
