@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import costs, development, drain, rollout
+from tests.bench import costs, development, dispatching, drain, rollout
 from tests.bench.report import Section, document
 
 
@@ -31,6 +31,7 @@ def main() -> int:
         "drain": drain.section,
         "costs": costs.section,
         "development": development.section,
+        "dispatch": dispatching.section,
     }
     arguments = _arguments(sections)
     load_before = os.getloadavg()[0]

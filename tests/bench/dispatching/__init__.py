@@ -1,0 +1,165 @@
+"""Connections that the manager passes on, beside the same workers on one shared queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.report import Goal, Section, narrate, number, table
+from tests.load.result import percentile
+
+ROOT = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).parent
+ROUNDS = 9
+FLOOD_SECONDS = 2.0
+PACE_SECONDS = 4.0
+CLIENTS = 64
+HELD = 64
+
+SHARED = "shared queue"
+MODES = (SHARED, "round-robin", "least-connections")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What the clients of one run say. Waits: seconds from connect(2) to a worker's hands."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+@dataclass(slots=True)
+class Site:
+    """Workers that serve at a port; `counts` is there when they have ended."""
+
+    address: tuple[str, int]
+    counts: Sequence[int] = ()
+
+
+@contextmanager
+def serving(mode: str, workers: int) -> Iterator[Site]:
+    """So many workers on a shared queue, or behind a dispatcher with that policy."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        number = str(listener.fileno())
+        worker = [sys.executable, str(HERE / "worker.py"), number]
+        manager = [sys.executable, str(HERE / "manager.py"), number, mode, str(workers)]
+        commands = [worker] * workers if mode == SHARED else [manager]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        processes = [
+            subprocess.Popen(
+                argv, env=env, pass_fds=[listener.fileno()], stdout=subprocess.PIPE, text=True
+            )
+            for argv in commands
+        ]
+        site = Site(listener.getsockname())
+        try:
+            for process in processes:
+                assert process.stdout
+                assert process.stdout.readline() == "ready\n"
+            yield site
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            said = "".join(process.communicate()[0] for process in processes)
+            site.counts = [int(line.split()[1]) for line in said.splitlines()]
+
+
+def _clients(program: Path, site: Site, kind: str, many: int, seconds: float) -> Run:
+    argv = [str(program), str(site.address[1]), kind, str(many), str(seconds)]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    answered, failed, took, p50, p99 = map(float, said.split())
+    assert not failed, f"{failed:.0f} connections failed"
+    return Run(rate=answered / took, p50=p50 / 1e6, p99=p99 / 1e6)
+
+
+def _flood(program: Path) -> dict[str, float]:
+    """Return the median of connections a second for each mode."""
+    found: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(ROUNDS):  # in turn, so that all meet the same weather
+        for mode, rates in found.items():
+            with serving(mode, 2) as site:
+                rates.append(_clients(program, site, "flood", CLIENTS, FLOOD_SECONDS).rate)
+    return {mode: percentile(rates, 0.5) for mode, rates in found.items()}
+
+
+def _pace(program: Path, rate: int) -> dict[str, Run]:
+    """Return the best of three runs for each mode: what others do with the machine is not ours."""
+    found: dict[str, list[Run]] = {mode: [] for mode in MODES}
+    for _ in range(3):
+        for mode, runs in found.items():
+            with serving(mode, 2) as site:
+                runs.append(_clients(program, site, "pace", rate, PACE_SECONDS))
+    return {mode: min(runs, key=lambda run: run.p99) for mode, runs in found.items()}
+
+
+def spread(mode: str) -> Sequence[int]:
+    """Hold connections open to four workers, and return how many each has."""
+    with serving(mode, 4) as site:
+        clients = [socket.create_connection(site.address) for _ in range(HELD)]
+        for client in clients:
+            client.sendall(bytes(8))
+        for client in clients:
+            with client:
+                assert len(client.recv(8, socket.MSG_WAITALL)) == 8
+    return sorted(site.counts, reverse=True)
+
+
+def section() -> Section:
+    """Measure, and describe."""
+    with tempfile.TemporaryDirectory(prefix="sockmgr-bench-") as name:
+        program = Path(name) / "clients"
+        subprocess.run(["cc", "-O2", "-o", program, HERE / "clients.c"], check=True)
+        narrate("connections a second, passed on …")
+        rates = _flood(program)
+        half = round(min(rates[mode] for mode in MODES[1:]) / 2)
+        narrate("how long a connection waits for a worker …")
+        runs = _pace(program, half)
+    narrate("evenness …")
+    shares = {mode: spread(mode) for mode in MODES}
+    rows = [
+        (
+            mode, number(rates[mode]), number(rates[mode] / rates[SHARED]),
+            f"{number(runs[mode].p50 * 1e3)} / {number(runs[mode].p99 * 1e3)}",
+            "/".join(map(str, shares[mode])), number(_variation(shares[mode])),
+        )
+        for mode in MODES
+    ]  # fmt: skip
+    head = (
+        f"{CLIENTS} clients", "connections a second", "ratio",
+        f"wait for a worker at {half}/s, p50 / p99 (ms)", f"{HELD} held over 4 workers", "CV",
+    )  # fmt: skip
+    about = (
+        "Two workers in Python, on asyncio, that answer eight bytes and close; clients in C. The "
+        "manager is on the path of each new connection, and shares the cores with all the others. "
+        f"Rates are medians of {ROUNDS} rounds in turn; waits are from connect(2) to a worker's "
+        "hands, the best of three runs."
+    )
+    slowest = min(rates[mode] for mode in MODES[1:])
+    goals = (
+        Goal(what="connections a second, shared queue / passed on", value=rates[SHARED] / slowest,
+             limit=1 / 0.75, compared=f"{number(rates[SHARED])} and {number(slowest)}"),
+        *(Goal(what=f"p99 of the wait for a worker, {mode}", value=runs[mode].p99 * 1e3, limit=1,
+               unit="ms", compared=f"shared queue {number(runs[SHARED].p99 * 1e3, 'ms')}")
+          for mode in MODES[1:]),
+        *(Goal(what=f"variation of {HELD} held connections, {mode}",
+               value=_variation(shares[mode]), limit=0,
+               compared=f"shared queue {number(_variation(shares[SHARED]))}")
+          for mode in MODES[1:]),
+    )  # fmt: skip
+    return Section(
+        title="Connections passed on", text=f"{about}\n\n{table(head, rows)}", goals=goals
+    )
+
+
+def _variation(counts: Sequence[int]) -> float:
+    return statistics.pstdev(counts) / statistics.mean(counts)

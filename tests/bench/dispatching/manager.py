@@ -1,0 +1,64 @@
+"""`manager.py LISTENER POLICY WORKERS`: no more than a dispatcher and its workers, until TERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from sockmgr.dispatch.channel import Channel
+from sockmgr.dispatch.dispatcher import Dispatcher, Events
+from sockmgr.dispatch.scheduler import Policy, Scheduler
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def _misbehaves(lease: int, why: str) -> None:
+    print(f"worker {lease}: {why}", file=sys.stderr)
+
+
+def _start(channel: Channel) -> subprocess.Popen[bytes]:
+    env = os.environ | {"SOCKMGR_DISPATCH_FD": str(channel.theirs)}
+    os.set_inheritable(channel.theirs, True)
+    try:
+        return subprocess.Popen([sys.executable, str(WORKER)], env=env, pass_fds=[channel.theirs])
+    finally:
+        os.set_inheritable(channel.theirs, False)
+
+
+async def main() -> None:
+    """Start the workers, feed those that take, print "ready", and end them after TERM."""
+    listener, policy, count = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    fed: set[int] = set()
+
+    def takes(lease: int) -> None:
+        fed.add(lease)
+        dispatcher.feed(dict.fromkeys(fed, 1))
+        if len(fed) == count:
+            print("ready", flush=True)
+
+    dispatcher = Dispatcher(
+        loop, Scheduler(Policy(policy)), Events(takes=takes, misbehaves=_misbehaves)
+    )
+    dispatcher.listen({listener: "http"})
+    workers = []
+    for lease in range(count):
+        channel = Channel.create()
+        workers.append(_start(channel))
+        dispatcher.attach(lease, f"worker {lease}", channel, ["http"])
+    await over.wait()
+    for worker in workers:
+        worker.terminate()
+        worker.wait()
+    dispatcher.close()
+    listener.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
