@@ -31,7 +31,9 @@ def accept(listener: socket.socket, limit: int) -> Accepted:
     fds: list[int] = []
     for _ in range(limit):
         try:
-            fds.append(listener.accept()[0].detach())
+            # accept() makes a socket object, for us to throw away: 10 of its 12 microseconds, as
+            # much as all else that a connection costs the manager.
+            fds.append(listener._accept()[0])  # type: ignore[attr-defined]
         except BlockingIOError:
             return Accepted(fds=fds, drained=True)
         except OSError as error:
