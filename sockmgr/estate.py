@@ -117,7 +117,7 @@ class Estate:
         for name in [name for name in self.descriptors if _WORKER.fullmatch(name)]:
             whose, generation, slot = _WORKER.fullmatch(name).groups()  # type: ignore[union-attr]
             fds = self.descriptors[name]
-            pidfds = [fd for fd in fds if not _is_output(fd)]
+            pidfds = [fd for fd in fds if _is_pidfd(fd)]
             pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
             if pid:
                 del self.descriptors[name]
@@ -194,7 +194,7 @@ def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
     told = worker.process
     if told is None:
         return None
-    if all(map(_is_output, fds)):  # its pidfd did not get into the store
+    if not any(map(_is_pidfd, fds)):  # its pidfd did not get into the store
         pidfd = process.open_again(told.pid, told.started)
         if pidfd is None:
             for fd in fds:
@@ -210,18 +210,35 @@ def _owned(
 ) -> Survivor:
     for fd in fds:
         os.set_inheritable(fd, False)
+    ends = {os.fstat(fd).st_ino: fd for fd in fds if _is_channel(fd)}
+    channel = [ends.pop(inode) for inode in told.channel if inode in ends]
+    for fd in ends.values():
+        os.close(fd)  # nobody knows which end it is
     return Survivor(
-        process=Process(told.pid, pidfd=next(fd for fd in fds if not _is_output(fd))),
+        process=Process(told.pid, pidfd=next(fd for fd in fds if _is_pidfd(fd))),
         output=next(filter(_is_output, fds), -1),
         since=since,
         ready=ready,
         told=told.told,
+        channel=(channel[0], channel[1]) if len(channel) == 2 else None,
     )
 
 
 def _is_output(fd: int) -> bool:
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # a pipe, or a stream to the journal
+    # A pipe, or a stream to the journal.
+    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and not _is_channel(fd))
+
+
+def _is_channel(fd: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.type == socket.SOCK_SEQPACKET
+
+
+def _is_pidfd(fd: int) -> bool:
+    return not stat.S_ISSOCK(os.fstat(fd).st_mode) and not _is_output(fd)
 
 
 def _number(name: str) -> int:

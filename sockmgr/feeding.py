@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from sockmgr.core.model import Fact, Quiet
 from sockmgr.listener import Listener
+from sockmgr.passing import Passing
 from sockmgr.quieting import Quieting
+from sockmgr.users import Ways
 
 Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have it
 
 
 class Feeding:
-    """What is fed now, by lease, and of which listeners."""
+    """What is fed now, by lease, and of which listeners; `ways` tells how each comes by them."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, put: Callable[[Fact], None]) -> None:
-        self._tasks, self._put = tasks, put
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        put: Callable[[Fact], None],
+        passing: Passing,
+        ways: Callable[[], Ways],
+    ) -> None:
+        self._tasks, self._put, self._passing, self._ways = tasks, put, passing, ways
         self._fed: dict[int, tuple[Listener, ...]] = {}
+        self._over = False
         self._owed: dict[int, tuple[Quieting, asyncio.Task[None]]] = {}
 
     def adopt(self, listeners: tuple[Listener, ...]) -> tuple[int, ...]:
@@ -34,9 +44,10 @@ class Feeding:
         self._fed = dict.fromkeys(leases, listeners)
         return leases
 
-    def resume(self, fed: Leases, unquiet: Leases) -> None:
+    def resume(self, weights: Mapping[int, int], fed: Leases, unquiet: Leases) -> None:
         """Go on where a predecessor was: `fed` is fed, and Quiet is owed for `unquiet`."""
         self._fed = dict(fed)
+        self._pass_on(weights)
         self._owe_quiet(unquiet)
 
     def feed(self, weights: Mapping[int, int], users: Leases) -> None:
@@ -46,12 +57,26 @@ class Feeding:
         # As they were when it was fed: its generation may be gone, and clients still wait.
         self._owe_quiet({n: each for n, each in self._fed.items() if n not in users})
         self._fed = dict(users)
+        self._pass_on(weights)
 
     def keep_up(self, weights: Mapping[int, int], users: Leases) -> None:
         """Feed the same leases; a worker may have come to one with listeners of its own."""
         if users != self._fed:
             self._steer(weights, users)
             self._fed = dict(users)
+            self._pass_on(weights)
+
+    @contextmanager
+    def untouched(self, weights: Mapping[int, int]) -> Iterator[None]:
+        """Let somebody mend the queues meanwhile, and replace some."""
+        self._passing.let_go()
+        yield
+        self._pass_on(weights)
+
+    def accept_no_more(self) -> None:
+        """Pass nothing on any more: all are told to stop."""
+        self._over = True
+        self._pass_on({})
 
     def expect(self, lease: int, listeners: Collection[Listener]) -> None:
         """Somebody is to come to this lease: let clients of listeners that are new wait there."""
@@ -73,12 +98,15 @@ class Feeding:
     def close(self) -> None:
         """Wait for nothing any more."""
         self.give_up(self._owed)
+        self._passing.close()
 
     def _steer(self, weights: Mapping[int, int], users: Leases) -> None:
-        shares: dict[Listener, dict[int, int]] = {}
+        shares: dict[Listener, Counter[int]] = {}
+        passed = [lease for lease in users if lease in self._ways().passed]
         for lease, listeners in users.items():
+            queue = self._passing.queue(passed) if lease in passed else lease
             for listener in listeners:
-                shares.setdefault(listener, {})[lease] = weights[lease]
+                shares.setdefault(listener, Counter())[queue] += weights[lease]
         for listener, share in shares.items():
             listener.feed(share)
 
@@ -89,6 +117,20 @@ class Feeding:
             task = self._tasks.create_task(quieting.run(), name=name)
             self._owed |= dict.fromkeys(unfed, (quieting, task))
 
+    def _pass_on(self, weights: Mapping[int, int]) -> None:
+        ways = self._ways()
+        fed = () if self._over else self._fed.keys() & weights.keys() & ways.passed
+        passed = {lease: weights[lease] for lease in fed}
+        listeners = {each for lease in passed for each in self._fed[lease]}
+        self._passing.feed(passed, listeners, ways.accept)
+
     def _be_quiet(self, lease: int) -> None:
-        del self._owed[lease]
-        self._put(Quiet(lease=lease))
+        # The queue is empty; what came from there may still wait for its worker.
+        if taken := self._passing.quiet(lease):
+            taken.add_done_callback(lambda _: self._put_quiet(lease))
+        else:
+            self._put_quiet(lease)
+
+    def _put_quiet(self, lease: int) -> None:
+        if self._owed.pop(lease, None):
+            self._put(Quiet(lease=lease))

@@ -23,7 +23,7 @@ from sockmgr import presets, runtime
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
-from sockmgr.core.model import Exec, Listen, Scheme, Spec
+from sockmgr.core.model import Accept, Exec, Listen, Scheme, Spec
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
@@ -48,6 +48,12 @@ def resolve(
     cwd = _directory(service)
     _check_accounts(service)
     fit, env = _fit(service, cwd, environ)
+    if service.accept is Accept.DISPATCH and placeholder.names(fit.argv):
+        raise ConfigError(
+            f"service.{service.name}.accept = dispatch: {service.command[0]} takes no connections "
+            "that somebody else accepted",
+            do='let it accept by itself, with "shared" or "per-worker"; see dispatch-protocol.md',
+        )
     what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
     shown = f"service.{service.name}.{what}"
     executable = _executable(shown, fit.argv[0], env, cwd)
@@ -68,7 +74,11 @@ def resolve(
         user=service.user,
         group=service.group,
         limits=_limits(service),
-        set_listen_pid=service.listen_pid and _takes_listen_fds(argv, service.listen),
+        set_listen_pid=(
+            service.listen_pid
+            and service.accept is not Accept.DISPATCH
+            and _takes_listen_fds(argv, service.listen)
+        ),
         ready=service.ready,
         ready_timeout=service.ready_timeout,
         stop_signal=stop_signal,
@@ -86,6 +96,8 @@ def resolve(
             start_concurrency=service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0)),
         ),
         accept=service.accept,
+        policy=service.policy,
+        max_connections=service.max_connections,
     )
 
 
@@ -117,6 +129,11 @@ def worker_environment(spec: Spec, addresses: Mapping[str, str]) -> dict[str, st
     the real ones, by listener's name, as in `tcp://127.0.0.1:8000`.
     """
     names = tuple(listen.name for listen in spec.listen)
+    if spec.accept is Accept.DISPATCH:
+        return {
+            "SOCKMGR_DISPATCH_FD": str(FIRST_FD),
+            "SOCKMGR_DISPATCH_NAMES": ":".join(names),
+        }
     if not _takes_listen_fds(spec.argv, names):
         return {}
     fds = range(FIRST_FD, FIRST_FD + len(names))

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import (
+    Accept,
     Accepting,
     Delay,
     Exec,
@@ -25,6 +26,7 @@ from sockmgr.core.model import (
     WorkerReady,
     describe_exit,
 )
+from sockmgr.dispatch.channel import Channel
 from sockmgr.kernel import heartbeat, process, readiness
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
@@ -60,13 +62,17 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:
-    """A worker that another manager started. `output` is our end of its output, -1 without one."""
+    """A worker that another manager started. `output` is our end of its output, -1 without one.
+
+    `channel`: both ends of the one through which it is passed connections, ours first.
+    """
 
     process: Process
     output: int
     since: float
     ready: bool
     told: bool
+    channel: tuple[int, int] | None = None
 
 
 class Running:
@@ -83,7 +89,11 @@ class Running:
         """Start the worker, or own a survivor; raises SpawnError or ListenError."""
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
         self._listeners, self._around, self._put = listeners, around, put
-        self._fds = [listener.lease(command.lease) for listener in listeners]
+        self.channel = self._find_channel(survivor)
+        if self.channel:
+            self._fds = [self.channel.theirs]
+        else:
+            self._fds = [listener.lease(command.lease) for listener in listeners]
         self._addresses = {
             listen.name: listener.address
             for listen, listener in zip(self.spec.listen, listeners, strict=True)
@@ -125,7 +135,15 @@ class Running:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What the next manager needs to own it, borrowed: the pidfd, and the pipe if there is."""
-        return tuple(fd for fd in (self.process.pidfd, self.output.fileno()) if fd >= 0)
+        ends = (self.channel.fileno(), self.channel.theirs) if self.channel else ()
+        return tuple(fd for fd in (self.process.pidfd, self.output.fileno(), *ends) if fd >= 0)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The inodes of its channel, ours first, by which the next manager tells them apart."""
+        if self.channel is None:
+            return ()
+        return tuple(os.fstat(fd).st_ino for fd in (self.channel.fileno(), self.channel.theirs))
 
     @property
     def pids(self) -> set[int]:
@@ -145,11 +163,18 @@ class Running:
     @property
     def is_detached(self) -> bool:
         """Whether a listener got a new socket since, on which this worker does not accept."""
+        if self.channel:
+            return False
         return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
 
     def notified(self, fields: Mapping[str, str]) -> None:
         """Take a message that this worker's processes sent to NOTIFY_SOCKET."""
         if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":
+            self._say_ready()
+
+    def takes(self) -> None:
+        """Know that it takes what is passed to it."""
+        if isinstance(self.spec.ready, Accepting):
             self._say_ready()
 
     def drain(self) -> None:
@@ -167,6 +192,8 @@ class Running:
     def what_was_seen(self) -> str:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
         match self.spec.ready:
+            case Accepting() if self.channel:
+                return "it did not answer on its channel: dispatch-protocol.md"
             case Accepting():
                 return readiness.describe(self.pid, self.inodes)
             case Notify():
@@ -202,9 +229,21 @@ class Running:
             self.output.close()
             if self._pulse:
                 self._pulse.close()
+            if self.channel:
+                self.channel.close()
             raise
         finally:
             self.output.spawned()
+
+    def _find_channel(self, survivor: Survivor | None) -> Channel | None:
+        if self.spec.accept is not Accept.DISPATCH:
+            return None
+        if survivor is None:
+            try:
+                return Channel.create()
+            except OSError as error:
+                raise SpawnError(f"cannot open its channel: {error.strerror}") from error
+        return Channel.adopt(*survivor.channel) if survivor.channel else None
 
     def _find_asker(self) -> str:
         """Return the file of the readiness command, if there is one; start nothing without it."""
@@ -269,7 +308,8 @@ class Running:
         ready, loop = self.spec.ready, self._around.loop
         match ready:
             case Accepting():
-                self._look()
+                if self.channel is None:
+                    self._look()
             case Delay():
                 self._timer = loop.call_later(ready.seconds, self._say_ready)
             case Exec():

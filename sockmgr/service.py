@@ -17,6 +17,7 @@ from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import (
     Aborted,
+    Accept,
     Action,
     Address,
     Committed,
@@ -50,10 +51,11 @@ from sockmgr.leftovers import Leftovers
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Words
+from sockmgr.passing import Passing
 from sockmgr.pooling import pooled
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
-from sockmgr.users import Users
+from sockmgr.users import Users, Ways, ways
 from sockmgr.verdicts import Verdicts, not_told
 
 log = Log("sockmgr")
@@ -87,7 +89,8 @@ class Service:
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._around, self._users, self._changed = around, Users(listener), changed
         self._verdicts = Verdicts(name, around.loop, tasks)
-        self._feeding = Feeding(tasks, self._facts.put_nowait)
+        self.passing = Passing(self._facts.put_nowait)
+        self._feeding = Feeding(tasks, self._facts.put_nowait, self.passing, self._ways)
         self._leftovers = Leftovers(around.helpers)
         self._last_words: dict[WorkerId, Words] = {}
         self._drain_at = 0.0
@@ -107,8 +110,10 @@ class Service:
         self.fleet = restore(was, self._around.loop.time())
         for worker in list(self.fleet.workers()):
             self._resume(worker, survivors.get(worker.id))
+        fed = dict(self.fleet.fed)
         self._feeding.resume(
-            self._users.fed(self.fleet, dict(self.fleet.fed)),
+            fed,
+            self._users.fed(self.fleet, fed),
             self._users.unquiet(self.fleet, self.addresses),
         )
         self._facts.put_nowait(Tick())
@@ -122,6 +127,7 @@ class Service:
         running = self.running[worker.id] = Running(
             command, self._users.of(spec), self._around, self._facts.put_nowait, survivor
         )
+        self.passing.attach(running)
         log.info("worker adopted", worker=running.name, pid=running.pid, state=worker.state)
         if worker.state is State.KILLED:
             running.kill()
@@ -141,7 +147,12 @@ class Service:
     def written(self) -> ServiceSnapshot:
         """Return what resume() needs beside the workers' descriptors."""
         processes = {
-            id: ProcessSnapshot(pid=running.pid, started=running.process.started, told=running.told)
+            id: ProcessSnapshot(
+                pid=running.pid,
+                started=running.process.started,
+                told=running.told,
+                channel=running.ends,
+            )
             for id, running in self.running.items()
         }
         return record(self.name, self.fleet, processes)
@@ -237,15 +248,18 @@ class Service:
 
     def inspect(self, occasion: str) -> None:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
-        for address in self.addresses:
-            for finding in self._users.listener(address).inspect():
-                tell = log.warning
-                if AT_EVERY_START in finding:  # a habit of servers, and no fault
-                    tell = log.debug if finding in self._told else log.info
-                    self._told.add(finding)
-                else:
-                    self.repairs.append(finding)
-                tell("listener repaired", found=finding, occasion=occasion)
+        with self._feeding.untouched(dict(self.fleet.fed)):
+            findings = [
+                each for at in self.addresses for each in self._users.listener(at).inspect()
+            ]
+        for finding in findings:
+            tell = log.warning
+            if AT_EVERY_START in finding:  # a habit of servers, and no fault
+                tell = log.debug if finding in self._told else log.info
+                self._told.add(finding)
+            else:
+                self.repairs.append(finding)
+            tell("listener repaired", found=finding, occasion=occasion)
         for running in self.running.values():
             if running.is_detached:
                 self._facts.put_nowait(
@@ -332,6 +346,7 @@ class Service:
             words = words.plus(WENT_AWAY)
         self._last_words.setdefault(id, words)
         running.close()
+        self.passing.detach(running)
         self._verdicts.count_exit(state)
         expected = state in (State.DRAINING, State.KILLED)
         tell = log.info if expected else log.error
@@ -394,6 +409,7 @@ class Service:
             self._facts.put_nowait(SpawnFailed(worker=command.worker, error=error.what))
             return
         self.running[command.worker] = running
+        self.passing.attach(running)
         self._feeding.expect(command.lease, listeners)
         log.info("worker started", worker=running.name, pid=running.pid)
 
@@ -402,6 +418,7 @@ class Service:
         if running := self.running.get(command.worker):
             log.info("worker draining", worker=running.name, why=command.why)
             if self.fleet.stopping:
+                self._feeding.accept_no_more()
                 running.drain()
                 return
             # One after the other: a process that ends takes a burst of CPU from live traffic.
@@ -476,3 +493,9 @@ class Service:
             return words
         running = self.running.get(id)
         return running.output.last_words("taken back") if running else Words()
+
+    def _ways(self) -> Ways:
+        serving = self.fleet.current or self.fleet.trial
+        if serving and serving.spec.accept is Accept.DISPATCH:
+            self.passing.configure(serving.spec)
+        return ways(self.fleet)

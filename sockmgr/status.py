@@ -21,7 +21,6 @@ from sockmgr.kernel.queues import backlog
 from sockmgr.kernel.readiness import descendants
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
-from sockmgr.running import Running
 from sockmgr.service import Service
 
 
@@ -58,10 +57,7 @@ def _service(service: Service, now: float, measure: Callable[[int], int]) -> Ser
     return ServiceStatus(
         generation=fleet.current.number if fleet.current else 0,
         state=_state(service),
-        workers=tuple(
-            _worker(worker, service.running.get(worker.id), now, measure)
-            for worker in fleet.workers()
-        ),
+        workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
         killed=service.killed,
         repairs=tuple(service.repairs),
@@ -83,8 +79,9 @@ def _state(service: Service) -> str:
 
 
 def _worker(
-    worker: Worker, running: Running | None, now: float, measure: Callable[[int], int]
+    worker: Worker, service: Service, now: float, measure: Callable[[int], int]
 ) -> WorkerStatus:
+    running = service.running.get(worker.id)
     return WorkerStatus(
         slot=worker.id.slot,
         generation=worker.id.generation,
@@ -93,6 +90,7 @@ def _worker(
         rss=measure(running.pid) if running else 0,
         age=round(now - running.started_at, 3) if running else 0.0,
         lease=worker.lease,
+        connections=service.passing.connections(worker.lease),
     )
 
 

@@ -1,6 +1,6 @@
 """Which listeners a lease is of: those of the generation that has it, or of one of its workers.
 
-Looks at the records of a fleet; owns nothing.
+And how each comes by its connections. Looks at the records of a fleet; owns nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.model import Address, Spec
+from sockmgr.core.model import Accept, Address, Spec
 from sockmgr.listener import Listener
 
 
@@ -44,3 +44,22 @@ class Users:
             for lease in generation.leases:
                 found.setdefault(lease, {}).update(listeners)
         return {lease: tuple(found.get(lease, ())) or unknown for lease in leases}
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Which leases are `passed` connections, and which `accept` for themselves."""
+
+    passed: frozenset[int] = frozenset()
+    accept: frozenset[int] = frozenset()
+
+
+def ways(fleet: Fleet) -> Ways:
+    """Return the ways of all leases that are in use."""
+    generations = fleet.generations.values()
+    passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
+    accept = {n for g in generations if g.spec.accept is not Accept.DISPATCH for n in g.leases}
+    serving = fleet.current or fleet.trial
+    if serving and serving.spec.accept is Accept.DISPATCH:
+        passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
+    return Ways(frozenset(passed), frozenset(accept))

@@ -36,7 +36,7 @@ def _show(status: Status) -> None:
         [_service(name, one) for name, one in status.services.items()],
     )
     show(
-        ("WORKER", "PID", "STATE", "LEASE", "MEMORY", "AGE"),
+        ("WORKER", "PID", "STATE", "LEASE", "OPEN", "MEMORY", "AGE"),
         [
             _worker(name, worker)
             for name, service in status.services.items()
@@ -64,5 +64,13 @@ def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:
 
 def _worker(service: str, worker: WorkerStatus) -> tuple[str, ...]:
     name = f"{service}@{worker.generation}.{worker.slot}"
-    lease, memory = str(worker.lease), size(worker.rss)
-    return name, str(worker.pid), worker.state, lease, memory, age(worker.age)
+    opened = "-" if worker.connections is None else str(worker.connections)
+    return (
+        name,
+        str(worker.pid),
+        worker.state,
+        str(worker.lease),
+        opened,
+        size(worker.rss),
+        age(worker.age),
+    )

@@ -16,7 +16,17 @@ import tomli
 from sockmgr.core import address, placeholder, settings, toml_position
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accept, Accepting, Delay, Listen, Notify, Ready, Rollout, Scheme
+from sockmgr.core.model import (
+    Accept,
+    Accepting,
+    Delay,
+    Listen,
+    Notify,
+    Policy,
+    Ready,
+    Rollout,
+    Scheme,
+)
 from sockmgr.core.runtime import Http
 from sockmgr.core.shape import Keys
 
@@ -56,6 +66,8 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     preset: str = "auto"
     rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
     accept: Accept = Accept.SHARED
+    policy: Policy = Policy.ROUND_ROBIN
+    max_connections: int | None = None
 
 
 class Dev(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +175,8 @@ def _config(document: Value) -> Config:
     tables = top["service"].entries()
     names = tuple(listen.name for listen in listens)
     services = tuple(_service(name, value, names, len(tables)) for name, value in tables.items())
+    for service in services:
+        _check_dispatch(tables[service.name], service, listens)
     _one_service_a_listener(top, services, names)
     _apps_take_streams(top, services, listens)
     dev = top["dev"].table(settings.DEV) if "dev" in top else {}
@@ -326,6 +340,30 @@ def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
                     f"{{NAME}} with a listener of this service ({', '.join(listen) or 'none'}); "
                     f"if the text itself is meant, write {{{{{name}}}}}"
                 )
+
+
+def _check_dispatch(value: Value, service: ServiceConfig, listens: Sequence[Listen]) -> None:
+    keys = value.entries()
+    if service.accept is not Accept.DISPATCH:
+        if service.policy is not Policy.ROUND_ROBIN or service.max_connections is not None:
+            name = "policy" if service.max_connections is None else "max_connections"
+            raise keys[name].refused("has no meaning here", do='add accept = "dispatch"')
+        return
+    if service.app:
+        raise keys["accept"].wrong(
+            '"shared" or "per-worker" for an app: its runtime accepts by itself in this version'
+        )
+    if named := placeholder.names(service.command):
+        raise keys["command"].refused(
+            f"names the listener {named[0]}, which its workers do not get",
+            do="use a program that takes the connections passed to it: dispatch-protocol.md",
+        )
+    for listen in listens:
+        if listen.name in service.listen and listen.address.scheme is Scheme.UDP:
+            raise keys["accept"].refused(
+                f"has nothing to accept on the listener {listen.name}: UDP has no connections",
+                do='let a service of its own have it, with accept = "shared"',
+            )
 
 
 def _ready_or_default(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> Ready:

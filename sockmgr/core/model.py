@@ -133,6 +133,13 @@ class Accept(StrEnum):
     DISPATCH = "dispatch"
 
 
+class Policy(StrEnum):
+    """To which worker a connection is passed, among those that have room (dispatch)."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one generation runs: resolved, so that nothing can change under it.
 
@@ -164,6 +171,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = msgspec.field(default_factory=Rollout)
     accept: Accept = Accept.SHARED
+    policy: Policy = Policy.ROUND_ROBIN
+    max_connections: int | None = None
 
     def within(self, free: int, each: int) -> Spec:
         """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.

@@ -35,7 +35,10 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process and its descendants; `lease` is the number of its queue."""
+    """One worker process and its descendants; `lease` is the number of its queue.
+
+    `connections`: how many it has, if the manager passes them to it.
+    """
 
     slot: int
     generation: int
@@ -44,6 +47,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     rss: int
     age: float
     lease: int = 0
+    connections: int | None = None
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +64,9 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One service: the generation that serves, all workers, and the rollout if there is one.
 
     `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
-    "shared" (a queue) or "per-worker". Since this manager started: `killed` workers had served and
-    did not end by themselves, and `repairs` are the last things that were done to its listeners and
-    had to be mended.
+    "shared" (a queue), "per-worker" or "dispatch". Since this manager started: `killed` workers had
+    served and did not end by themselves, and `repairs` are the last things that were done to its
+    listeners and had to be mended.
     """
 
     generation: int

@@ -18,6 +18,7 @@ from sockmgr.core.model import (
     Delay,
     Exec,
     Notify,
+    Policy,
     Ready,
     Rollout,
     Surge,
@@ -26,7 +27,6 @@ from sockmgr.core.shape import BOOLEAN, DURATION, SIZE, TEXT, TEXTS, TIMEOUT, Ke
 
 PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
 MAX_WORKERS = 10_000
-ACCEPT = (Accept.SHARED, Accept.PER_WORKER)
 
 # Numbers of Linux on every architecture CPython is packaged for but MIPS, Alpha and PA-RISC.
 SIGNALS = {
@@ -107,12 +107,15 @@ def _signal(value: Value) -> int:
 
 
 def _accept(value: Value) -> Accept:
-    allowed = ", ".join(f'"{way}"' for way in ACCEPT)
-    if value.raw == Accept.DISPATCH:
-        raise value.wrong(f"{allowed}; this version does not have it")
-    if value.raw not in ACCEPT:
-        raise value.wrong(allowed)
+    if value.raw not in list(Accept):
+        raise value.wrong(", ".join(f'"{way}"' for way in Accept))
     return Accept(value.text())
+
+
+def _policy(value: Value) -> Policy:
+    if value.raw not in list(Policy):
+        raise value.wrong(", ".join(f'"{way}"' for way in Policy))
+    return Policy(value.text())
 
 
 def _preset(value: Value) -> str:
@@ -202,7 +205,8 @@ _LIMITS = Shape(
 _SIGNAL = Shape(
     _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
 )
-_ACCEPT = Shape(_accept, {"enum": [str(way) for way in ACCEPT]})
+_ACCEPT = Shape(_accept, {"enum": [str(way) for way in Accept]})
+_POLICY = Shape(_policy, {"enum": [str(way) for way in Policy]})
 _PRESET = Shape(_preset, {"enum": list(PRESETS)})
 
 # --- Tables ------------------------------------------------------------------------------------
@@ -340,8 +344,19 @@ SERVICE = {
         _ACCEPT,
         "shared: the workers of a generation share one queue, and whoever is free takes the next "
         "connection. per-worker: each has its own queue and gets as many as the others, which is "
-        "better for connections that last.",
+        "better for connections that last. dispatch: the manager accepts and passes each "
+        "connection to a worker, which must know how to take it: dispatch-protocol.md.",
         "shared",
+    ),
+    "policy": Key(
+        _POLICY,
+        "With dispatch: pass a connection to each worker in turn, or to the one that has fewest.",
+        "round-robin",
+    ),
+    "max_connections": Key(
+        integer(1, 2**31 - 1),
+        "With dispatch: a worker that has so many open gets no more; when all have, the rest waits "
+        "in the kernel's queue. No limit if not given.",
     ),
     "preset": Key(
         _PRESET,

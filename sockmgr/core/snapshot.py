@@ -52,12 +52,13 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: `started` is field 22 of proc_pid_stat(5), which tells a pid's reuse.
 
-    `told`: it was sent its stop signal.
+    `told`: it was sent its stop signal. `channel`: the inodes of both ends, ours first.
     """
 
     pid: int
     started: int
     told: bool = False
+    channel: tuple[int, ...] = ()
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -351,7 +351,10 @@ def _store_size(config: Config) -> int:
     generations = [3 + service.rollout.max_draining for service in config.services]
     workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
     queues = sum(len(service.listen) * _leases(service) for service in config.services)
-    return max(512, 2 * (2 * sum(workers) + queues + 4))
+    ends = sum(
+        s.accept is Accept.DISPATCH and 2 * n for s, n in zip(config.services, workers, strict=True)
+    )
+    return max(512, 2 * (2 * sum(workers) + ends + queues + 4))
 
 
 def _host_port(listen: Listen) -> str:

@@ -9,14 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Policy(StrEnum):
-    """How a worker is chosen among those that have room."""
-
-    ROUND_ROBIN = "round-robin"
-    LEAST_CONNECTIONS = "least-connections"
+from sockmgr.core.model import Policy
 
 
 @dataclass(slots=True)

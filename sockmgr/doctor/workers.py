@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import SIGNAL_NAMES, Accepting, Listen
+from sockmgr.core.model import SIGNAL_NAMES, Accept, Accepting, Listen
 from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
@@ -271,6 +271,8 @@ def _deaf(
     alone: frozenset[int],
 ) -> Iterator[Symptom]:
     """Find out why a worker shows no sign of accepting on its listeners."""
+    if config and config.accept is Accept.DISPATCH:
+        return  # it has no listener of its own
     seen_to_accept = config is None or isinstance(config.ready, Accepting)
     if worker.state == "ready" and seen_to_accept:
         return

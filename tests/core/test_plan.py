@@ -16,6 +16,7 @@ from sockmgr.core.model import (
     Address,
     Delay,
     Listen,
+    Policy,
     Rollout,
     Scheme,
     Spec,
@@ -126,6 +127,7 @@ def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
         "drain_timeout": 1.0, "max_age": 1.0, "hang_timeout": 1.0, "preset": "none",
         "rollout": Rollout(exclusive=True), "accept": Accept.PER_WORKER,
+        "policy": Policy.LEAST_CONNECTIONS, "max_connections": 9,
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(ServiceConfig)} - {"name"}
     kept = {key for key in values if not plan.replaced(OLD, web(**{key: values[key]}))["web"]}

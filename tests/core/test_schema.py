@@ -35,7 +35,8 @@ BEYOND = {
     "listener not known", "placeholder not known", "placeholder of another", "one address twice",
     "listener of two services", "listener of nobody", "listeners not said", "duration nan",
     "long unix path", "limit upside down", "limit unlimited above", "option not known",
-    "option twice", "interface beside command", "http beside command",
+    "option twice", "interface beside command", "http beside command", "policy alone",
+    "limit alone",
 }  # fmt: skip
 # Values that only their reader refuses: too much for its type, or one limit above the other.
 TOO_MUCH = ("9999999d", "999999999999999T", [2, 1], ["unlimited", 1], 1.0)
@@ -45,6 +46,7 @@ SIZES = ["512M", "1", "0", "2GB", "1.5G", "unlimited", "999999999999999T", "m", 
 NUMBERS = [0, 1, 0.25, 1.0, -1, 3, 15, 4096, 10_000, 10_001, 10**9, 2**31, 2**63 - 1, 2**63, 10**30]
 WORDS = ["", "all", "25%", "0%", "100%", "101%", "007%", "00000", "10000", "10001", "auto", "TERM"]
 WORDS += ["SIGTERM", "SIGSIGTERM", "KILL", "none", "apache", "shared", "dispatch", "accepting"]
+WORDS += ["least-connections"]
 WORDS += ["notify", "http", "0660", "660", "00660", "0888", "a b", "a/b", "a\0b", "web", "-", "."]
 WORDS += ["asgi", "info", "h11", "shop.main:app", "shop:create_app()", "shop:", "a:b()()", "a:b."]
 ADDRESSES = [

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sockmgr.core import settings
 from sockmgr.core.model import Accept
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
@@ -92,7 +91,7 @@ def test_an_added_listener_serves_and_a_removed_one_is_closed(tmp_path: Path) ->
         assert not load.result.failed
 
 
-@pytest.mark.parametrize("accept", settings.ACCEPT)
+@pytest.mark.parametrize("accept", [Accept.SHARED, Accept.PER_WORKER])
 def test_who_comes_to_an_added_listener_before_any_worker_is_ready_is_answered(
     accept: Accept, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ class Worker:
     rss: int
     age: float
     lease: int
+    connections: int | None
 
 
 @dataclass

@@ -129,7 +129,7 @@ def test_status_shows_listeners_services_and_workers() -> None:
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["http", "tcp://127.0.0.1:8000", "2/4096", "steered"] in rows
     assert ["web", "8", "serving", "4", "-"] in rows
-    assert ["web@7.2", "7002", "draining", "5", "48M", "4s"] in rows
+    assert ["web@7.2", "7002", "draining", "5", "-", "48M", "4s"] in rows
     assert "9 booting, 1/4 ready, 20 s left" in result.stdout
 
 
@@ -144,7 +144,7 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
         "generation", "state", "workers", "rollout", "killed", "repairs", "wanted", "accept",
     ]  # fmt: skip
     assert list(web["workers"][0]) == [
-        "slot", "generation", "pid", "state", "rss", "age", "lease",
+        "slot", "generation", "pid", "state", "rss", "age", "lease", "connections",
     ]  # fmt: skip
     assert web["rollout"] is None
     assert list(job["rollout"]) == ["generation", "phase", "ready", "wanted", "deadline"]
