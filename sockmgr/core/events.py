@@ -54,6 +54,9 @@ MESSAGE_IDS: Mapping[str, str] = {
     "worker hangs": "649fcf219d6e47a0950a6f708edfc36e",
     "cannot start worker": "e05487ee07ae4cd1ad1d4167dd31604c",
     "stray process killed": "851a8b989daa4d7cb91c071a2b14dc23",
+    "worker takes no connections": "4181aab0ee5041bab576756a2bb45420",
+    "worker lost connections": "de1ffb8dd2da44a19f02ea8cbe4aa9fc",
+    "worker misbehaves": "625590e5eca447e3b4c54e2dba60b5ef",
     # Listeners
     "listening": "e9c7498d8c244feb954f322a593843e6",
     "cut-overs overlap": "d54eaee8c1cc47cebcde2000d1118751",
@@ -63,6 +66,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "workers share a queue": "4ff425f2516042cd94021d870332f8ae",
     "systemd's socket has another address": "9502ccb4330345c4a3e5821cb664cbba",
     "connections in several queues": "de46a4606c3c48218141712057b7cc2a",
+    "connections wait": "5bc921ec7d124949bb4e65ee9c823d85",
     # Clients
     "control client refused": "ae5fe4fb012346edad20cd05795a83e3",
     "control socket crowded": "04cc6222d8c948d2b0f8544ea0dfe607",

@@ -131,7 +131,8 @@ class Channel:
         if data[0] == _ASKED:
             return []
         if len(fds) < len(data):
-            _log.error("connections lost", count=len(data) - len(fds), why="no free descriptors",
+            _log.error("connections lost on the way back", count=len(data) - len(fds),
+                       why="no free descriptors",
                        do="raise LimitNOFILE= or ulimit -n of the manager")  # fmt: skip
         return [Passed(fd=fd, listener=listener) for fd, listener in zip(fds, data, strict=False)]
 

@@ -309,7 +309,7 @@ class Dispatcher:
             self._distrust(link, str(error))
             return
         if ledger.lost != lost:
-            _log.error("connections lost", worker=link.name, count=ledger.lost - lost,
+            _log.error("worker lost connections", worker=link.name, count=ledger.lost - lost,
                        why="it could open no more files", do="raise its limit")  # fmt: skip
         if asked and not ledger.asked:
             self._answered(link)

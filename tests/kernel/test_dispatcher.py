@@ -366,7 +366,7 @@ def test_what_a_worker_lost_is_told_and_makes_room(caplog: pytest.LogCaptureFixt
 
     run(main)
     told = [record.getMessage() for record in caplog.records]
-    assert any("connections lost worker=web@1.0 count=2" in each for each in told)
+    assert any("worker lost connections worker=web@1.0 count=2" in each for each in told)
 
 
 # --- Draining ------------------------------------------------------------------------------------
