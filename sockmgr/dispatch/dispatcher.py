@@ -162,10 +162,6 @@ class Dispatcher:
         """Return how many connections a worker has, with those that it has still to take."""
         return self._scheduler.open(lease)
 
-    def lost(self, lease: int) -> int:
-        """Return how many it said that it lost."""
-        return self._links[lease].ledger.lost
-
     # --- From listeners to workers ---------------------------------------------------------------
 
     def _go(self) -> None:

@@ -434,3 +434,17 @@ def test_any_edit_of_a_config_is_a_config_or_one_error(data: st.DataObject) -> N
     put = data.draw(st.text(max_size=5) | st.sampled_from('"[]{}=\n.') | lines)
     with contextlib.suppress(ConfigError):  # any other exception is a failure
         assert isinstance(read(FULL[:at] + put + FULL[end:]), Config)
+
+
+@pytest.mark.parametrize(
+    ("listen", "program", "why"),
+    [
+        ("tcp://127.0.0.1:0", 'command = ["x", "{http}"]', "names the listener http"),
+        ("udp://127.0.0.1:0", 'command = ["x"]', "UDP has no connections"),
+        ("tcp://127.0.0.1:0", 'app = "a:b"', "its runtime accepts by itself"),
+    ],
+)
+def test_who_cannot_be_passed_connections_is_refused(listen: str, program: str, why: str) -> None:
+    text = f'[listen]\nhttp = "{listen}"\n[service.web]\n{program}\naccept = "dispatch"\n'
+    assert why in error(text).what or why in error(text).do
+    read(text.replace("dispatch", "shared"))
