@@ -11,21 +11,17 @@ import functools
 import logging
 import os
 import signal
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr.client import default_control
 from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
-from sockmgr.core import plan
-from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.model import Address, Spec, describe_exit
+from sockmgr.core.model import Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.estate import Estate, check, guessed, recovered
-from sockmgr.gauge import Gauge
 from sockmgr.handoff import Nobody, Store
 from sockmgr.history import History, HistoryFollower
 from sockmgr.journal import open_sink, worker_output
@@ -43,10 +39,10 @@ from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
 from sockmgr.output import RecordHandler, Sink
-from sockmgr.resolve import resolve, warnings
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
+from sockmgr.services import Services, Source
 from sockmgr.signals import ASKED_BY, Signals
 from sockmgr.status import status_of
 from sockmgr.succession import CONTROL, Succession, end_strangers
@@ -57,7 +53,6 @@ from sockmgr.vitals import Vitals
 
 log = Log("sockmgr")
 
-Source = Callable[[], Config]
 # Opens or adopts the listeners, and returns what starts or adopts the workers.
 _Begin = Callable[[Estate], Callable[[], None]]
 
@@ -123,7 +118,7 @@ class Manager:
         serving_timeout: float | None,
         companion: Companion | None = None,
     ) -> None:
-        self._source, self._sink, self._serving_timeout = source, sink, serving_timeout
+        self._sink, self._serving_timeout = sink, serving_timeout
         self._history = history
         self._companion = companion
         self._beside: asyncio.Task[None] | None = None
@@ -133,13 +128,11 @@ class Manager:
         self._keeper_path = control.with_suffix(".keeper")
         self._server = ControlServer(control, self)
         self._listeners = Listeners(self._on_shutdown)
-        self._asked_for: Counter[Address] = Counter()
-        self._services: dict[str, Service] = {}
-        self._vitals = Vitals(lambda: self._config.listen, self._listeners, self._services)
+        self._services = Services(source, self._listeners, self._changed)
+        self._vitals = Vitals(self._services.configured, self._listeners, self.services)
         self._systemd = Notifier(self._vitals)
         self.stopping = self._gave_up = False
         self._leaving = ""
-        self._warned: set[str] = set()
 
     async def run(self, passed: dict[str, list[int]]) -> int:
         """Open, start, and return when the last worker is gone; own what systemd `passed`."""
@@ -198,12 +191,12 @@ class Manager:
             self._history.resume(was.events_since, was.events)
         start = begin(estate)
         left = estate.take_notify(self._notify_path)
-        mailbox = Mailbox(self._notify_path, left, self._services.values)
+        mailbox = Mailbox(self._notify_path, left, self.services.values)
         self._succession = Succession(
             estate, store, self._sink, self._changed, copy, mailbox.fileno()
         )
         loop.add_reader(mailbox, mailbox.deliver)
-        self._around = Surroundings(
+        around = Surroundings(
             loop=loop,
             sink=self._sink,
             output=functools.partial(worker_output, self._sink, loop),
@@ -214,6 +207,7 @@ class Manager:
         )
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                self._services.work_in(around, self._tasks, self._vitals.attend)
                 loop.add_signal_handler(signal.SIGCHLD, self._reap)
                 Signals(self, self._tasks).watch(loop)
                 start()
@@ -223,7 +217,7 @@ class Manager:
                     self._history.told = self._succession.keep_soon
                 estate.close()
                 self._changed()
-                log.info("manager started", pid=os.getpid(), name=self._config.name)
+                log.info("manager started", pid=os.getpid(), name=self._services.config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
                 if self._companion:
                     beside = self._companion.run(self)
@@ -236,21 +230,20 @@ class Manager:
 
     def _begin(self) -> _Begin:
         """Read the config, before anything is touched, and return what begins to do it."""
-        self._config = config = self._source()
-        specs = [self._resolve(config, service) for service in config.services]
+        specs = self._services.read()
 
         def begin(estate: Estate) -> Callable[[], None]:
             if estate.flaw:
                 log.error("state of another manager not used", because=estate.flaw,
                           workers="are replaced by a rollout")  # fmt: skip
-            self._listeners.open(config.listen, estate.take_queues())
+            self._listeners.open(self._services.config.listen, estate.take_queues())
             return functools.partial(self._start, specs, estate)
 
         return begin
 
     def _start(self, specs: Sequence[Spec], estate: Estate) -> None:
         for spec in specs:
-            service = self._add(spec.service)
+            service = self._services.add(spec.service)
             if strangers := estate.take_strangers(spec.service):
                 listeners = [self._listeners.at(listen.address) for listen in spec.listen]
                 service.resume(guessed(spec, strangers, listeners), strangers)
@@ -261,16 +254,16 @@ class Manager:
     def _resume(self, estate: Estate) -> Callable[[], None]:
         """Go on with what another manager ran, and then look whether the config says otherwise."""
         assert estate.state is not None  # noqa: S101 - or this was not called
-        state, self._config = estate.state, estate.state.config
+        state, self._services.config = estate.state, estate.state.config
         self._listeners.resume(state.listeners, estate.take_sockets())
 
         def start() -> None:
             for service in state.services:
-                adopted = self._add(service.name)
+                adopted = self._services.add(service.name)
                 adopted.resume(service, estate.take_survivors(service))
                 adopted.replace_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
-            known = {pid for service in self._services.values() for pid in service.pids}
+            known = {pid for service in self._services for pid in service.pids}
             end_strangers(inodes, known | set(self._succession.pids))
             self._tasks.create_task(self._catch_up(), name="catch up")
 
@@ -278,19 +271,15 @@ class Manager:
 
     async def _catch_up(self) -> None:
         """Do what the config says now, which may not be what it said to our predecessor."""
+        if self._services.are_up_to_date():
+            return
         try:
-            config = self._source()
-            if config == self._config and all(s.name in self._services for s in config.services):
-                return
-        except SockmgrError:
-            pass  # the reload tells everybody
-        try:
-            await self._systemd.reload(self._reload_changed())
+            await self._systemd.reload(self._services.reload_changed())
         except SockmgrError as error:
             log.error("reload refused", error=error)
 
     async def _expect_serving(self) -> None:
-        serving = [service.serving() for service in self._services.values()]
+        serving = [service.serving() for service in self._services]
         done, late = await asyncio.wait(serving, timeout=self._serving_timeout)
         for future in done:
             future.exception()  # a service that was stopped before it served is no news
@@ -307,22 +296,22 @@ class Manager:
 
     def status(self, *, sizes: bool = True) -> Status:
         """Tell what runs, with the `sizes` of workers or without."""
-        return status_of(self._config.listen, self._listeners, self._services, sizes=sizes)
+        return status_of(self._services.configured(), self._listeners, self.services, sizes=sizes)
 
     def plan(self, text: str | None, file: str) -> Plan:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""
-        return plan.plan(self._config, self._source, text, file)
+        return self._services.plan(text, file)
 
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
         if service:
-            self._find(service)
+            self._services.find(service)
         return self._sink.place or Follower(self._sink.ring, service, lines)
 
     def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
         """Return the last events (None: all) about a service ("": all) and what comes."""
         if service:
-            self._find(service)
+            self._services.find(service)
         return self._history.follow(service, after, last)
 
     async def reload(
@@ -342,48 +331,12 @@ class Manager:
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
     ) -> list[Verdict]:
         self._refuse_if_stopping()
-        config = self._source()
-        known = [service.name for service in config.services]
-        for name in services:
-            if name not in known:
-                raise ControlError(
-                    f"there is no service {name}", do=f"the config has: {', '.join(sorted(known))}"
-                )
-        removed = () if services else self._services.keys() - set(known)
-        return await self._roll(config, services or known, removed, progress)
-
-    async def _reload_changed(self) -> list[Verdict]:
-        config = self._source()
-        known = {service.name for service in config.services}
-        chosen = plan.changed(self._config, config) | (known - self._services.keys())
-        return await self._roll(config, chosen, self._services.keys() - known, not_told)
-
-    async def _roll(
-        self,
-        config: Config,
-        chosen: Collection[str],
-        removed: Collection[str],
-        progress: Callable[[Progress], None],
-    ) -> list[Verdict]:
-        specs = [self._resolve(config, s) for s in config.services if s.name in chosen]
-        self._listeners.open([listen for spec in specs for listen in spec.listen])
-        addresses = [listen.address for spec in specs for listen in spec.listen]
-        self._asked_for.update(addresses)
-        try:
-            waiting = [self._reload_one(spec, progress) for spec in specs]
-            gone = [self._remove(self._services[name]) for name in removed]
-            verdicts = [*await asyncio.gather(*waiting), *gone]
-            committed = {v.service for v in verdicts if v.verdict == "committed"}
-            self._config = plan.accepted(self._config, config, committed)
-        finally:
-            self._asked_for.subtract(addresses)
-            self._changed()
-        return verdicts
+        return await self._services.reload(services, progress)
 
     async def scale(self, service: str, workers: int, relative: bool) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""
         self._refuse_if_stopping()
-        found = self._find(service)
+        found = self._services.find(service)
         wanted = found.wanted + workers if relative else workers
         if wanted < 1:
             raise ControlError(
@@ -404,20 +357,19 @@ class Manager:
                 means="nothing was changed",
                 do="name it as `sockmgr status` does: SERVICE@GENERATION.SLOT",
             )
-        return await self._find(service).restart_worker(place)
+        return await self._services.find(service).restart_worker(place)
 
     async def scale_all(self, more: int) -> None:
         """Want so many more workers of each service."""
-        for name in list(self._services):
-            await self.scale(name, more, relative=True)
+        for service in self._services:
+            await self.scale(service.name, more, relative=True)
 
     async def stop(self, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
         self.stopping = True
         log.info("stopping", now=now)
         self._systemd.stopping()
-        services = list(self._services.values())
-        await asyncio.gather(*[s.stop_now() if now else s.stop() for s in services])
+        await asyncio.gather(*[s.stop_now() if now else s.stop() for s in self._services])
 
     async def upgrade(self) -> None:
         """Prove new code of the manager in a child; it takes over in place, soon after."""
@@ -434,7 +386,7 @@ class Manager:
 
     async def _hand_over(self) -> None:
         """Become the new code when every rollout has its verdict and every client its answer."""
-        settled = [service.settled() for service in self._services.values()]
+        settled = [service.settled() for service in self._services]
         await asyncio.gather(*settled, return_exceptions=True)
         if self.stopping:
             return
@@ -442,7 +394,7 @@ class Manager:
         log.info("upgrading", pid=os.getpid())
         self._changed()
         try:
-            self._succession.become_new(control, self._listeners, self._services)
+            self._succession.become_new(control, self._listeners, self.services)
         except OSError as error:  # it was there when it was proven
             log.error("cannot become the new version", error=error.strerror)
             self._leaving = ""
@@ -460,71 +412,17 @@ class Manager:
         self._systemd.close()
         self._succession.leave()
 
-    def _find(self, name: str) -> Service:
-        if name not in self._services:
-            raise ControlError(
-                f"there is no service {name}", do=f"there is: {', '.join(self._services)}"
-            )
-        return self._services[name]
-
     # --- What its companion asks (companion.Host) ------------------------------------------------
 
     @property
     def services(self) -> Mapping[str, Service]:
         """The services by name, for reading."""
-        return self._services
+        return self._services.by_name
 
     def give_up(self) -> None:
         """End every start that is under way beside a generation, so that its reload aborts."""
-        for service in self._services.values():
+        for service in self._services:
             service.give_up()
-
-    # --- Services --------------------------------------------------------------------------------
-
-    def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
-        for flaw in warnings(service, os.environ):
-            if flaw not in self._warned:
-                log.warning("this loses requests", where=flaw)
-                self._warned.add(flaw)
-        return resolve(service, config.listens(), os.environ)
-
-    def _add(self, name: str) -> Service:
-        service = Service(name, self._around, self._tasks, self._listeners.at, self._changed)
-        self._services[name] = service
-        self._vitals.attend(service, self._tasks.create_task(self._run_service(service), name=name))
-        return service
-
-    async def _run_service(self, service: Service) -> None:
-        await service.run()
-        if self._services.get(service.name) is service:
-            del self._services[service.name]
-        self._changed()
-        if self._beside and not self._services:
-            self._beside.cancel()
-
-    def _reload_one(
-        self, spec: Spec, progress: Callable[[Progress], None]
-    ) -> asyncio.Future[Verdict]:
-        service = self._services.get(spec.service)
-        if service:
-            return service.reload(spec, progress)
-        service = self._add(spec.service)
-        verdict = service.reload(spec, progress)
-        verdict.add_done_callback(lambda done: _end_if_aborted(service, done))
-        return verdict
-
-    def _remove(self, service: Service) -> Verdict:
-        service.stop()
-        number = service.fleet.current.number if service.fleet.current else 0
-        return Verdict(
-            service=service.name,
-            verdict="committed",
-            generation=number,
-            seconds=0.0,
-            reason="removed from the config",
-            receipt=Gauge(()).receipt(len(service.running)),
-            kept=0,
-        )
 
     def _refuse_if_stopping(self) -> None:
         if self.stopping or self._leaving:
@@ -532,43 +430,30 @@ class Manager:
             raise ControlError(why, means="nothing was changed")
 
     def _changed(self) -> None:
-        self._close_unused()
+        self._services.close_unused()
         self._systemd.changed()
-        self._succession.update(self._config, self._listeners, self._services, self._history)
+        config = self._services.config
+        self._succession.update(config, self._listeners, self.services, self._history)
         if self._companion:
             self._companion.changed()
-
-    def _close_unused(self) -> None:
-        """Close the listeners that are no longer configured once no generation uses them."""
-        kept = {listen.address for listen in self._config.listen}
-        if self._listeners.all_in(kept):
-            return
-        kept.update(address for address, number in self._asked_for.items() if number)
-        for service in self._services.values():
-            kept |= service.addresses
-        self._listeners.close_unused(kept)
+        if self._beside and not self.services:
+            self._beside.cancel()
 
     # --- What happens to us ----------------------------------------------------------------------
 
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
-        known = {pid for service in self._services.values() for pid in service.pids}
+        known = {pid for service in self._services for pid in service.pids}
         known |= set(self._succession.pids)
         reaped = reap_strays(known)
         for pid, status in reaped:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))
-        for service in self._services.values() if reaped else ():
+        for service in self._services if reaped else ():
             service.orphans_reaped()
 
     def _on_shutdown(self, listener: Listener) -> None:
         """Have a listener mended that a worker shut down, and name who may have done it."""
-        for service in self._services.values():
+        for service in self._services:
             if listener.listen.address in service.addresses:
                 suspects = ", ".join(running.name for running in service.running.values())
                 service.inspect(f"shut down by one of {suspects}")
-
-
-def _end_if_aborted(service: Service, done: asyncio.Future[Verdict]) -> None:
-    """A service that a reload added and that failed leaves nothing behind."""
-    if not done.cancelled() and done.result().verdict == "aborted":
-        service.stop()
