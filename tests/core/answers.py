@@ -197,7 +197,8 @@ class Answer:
             f"{action.worker} is told to stop before its queue, lease {process.lease}, is quiet"
         )
         wanted = fleet.current.wanted if fleet.current else 0
-        if process.life == "serving" and process.lease in world.fed and wanted and self.current:
+        serves = process.life == "serving" and not process.hung and process.lease in world.fed
+        if serves and wanted and self.current:
             others = [p for p in world.serving() if p.lease == process.lease and p is not process]
             assert others or self.exclusive or is_exclusive(world), (
                 f"P2: lease {process.lease} is fed, and {action.worker} is all it has"
