@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import costs, development, dispatching, drain, rollout
+from tests.bench import costs, development, dispatching, drain, models, rollout, sharing
 from tests.bench.report import Section, document
 
 
@@ -32,6 +32,8 @@ def main() -> int:
         "costs": costs.section,
         "development": development.section,
         "dispatch": dispatching.section,
+        "models": models.section,
+        "sharing": sharing.section,
     }
     arguments = _arguments(sections)
     load_before = os.getloadavg()[0]
