@@ -43,6 +43,9 @@ def main() -> int:
     print(text)
     if arguments.write:
         arguments.write.write_text(text)
+        for section in found:
+            if section.draw:
+                section.draw(arguments.write.parent)
     return 0
 
 

@@ -6,9 +6,10 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import sockmgr
 
@@ -37,11 +38,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What one program under tests/bench found: its part of the document, and its goals."""
+    """What one program under tests/bench found: its part of the document, and its goals.
+
+    `draw` makes pictures of it, in the directory of the document.
+    """
 
     title: str
     text: str
     goals: Sequence[Goal] = ()
+    draw: Callable[[Path], None] | None = None
 
 
 def number(value: float, unit: str = "") -> str:

@@ -74,6 +74,7 @@ def section() -> Section:
                  limit=0)
             for one in found if one.name in EXACT
         ],
+        draw=lambda directory: _draw(found, directory / "who-gets-the-connections.svg"),
     )  # fmt: skip
 
 
@@ -212,6 +213,31 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> in
         if line.lower().startswith(b"content-length:")
     )
     return int(json.loads(await reader.readexactly(length))["pid"])
+
+
+def _draw(found: Sequence[Sharing], path: Path) -> None:
+    """Draw a bar for each contender, a piece of it for each worker."""
+    import matplotlib  # noqa: PLC0415 - only where something is drawn
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": path.name, "font.size": 9}
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 0.32 * len(found) + 0.9), layout="constrained")
+    names = [one.name for one in found]
+    left = [0] * len(found)
+    for worker, colour in enumerate(("#1f4e79", "#3f7fb5", "#8fb8de", "#d0e2f2")):
+        held = [one.held[worker] for one in found]
+        bars = axes.barh(names, held, left=left, color=colour, edgecolor="white")
+        axes.bar_label(bars, [str(n) if n > 1 else "" for n in held], label_type="center",
+                       color="white" if worker < 2 else "black", fontsize=8)  # fmt: skip
+        left = [sum(pair) for pair in zip(left, held, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{HELD} connections, held open: how many each of {WORKERS} workers has")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 # --- Waiting -------------------------------------------------------------------------------------
