@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from sockmgr.boot import Boot
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import (
     Accept,
@@ -24,10 +25,10 @@ from sockmgr.core.model import (
     Spawn,
     WorkerExited,
     WorkerReady,
-    describe_exit,
 )
 from sockmgr.dispatch.channel import Channel
-from sockmgr.kernel import heartbeat, process, readiness
+from sockmgr.exit import KILL_SIGNAL, Exit
+from sockmgr.kernel import heartbeat, readiness
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
@@ -40,10 +41,6 @@ from sockmgr.resolve import FIRST_FD, find, worker_argv, worker_environment
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
-STARVED = 1.0  # seconds that a boot at low priority has waited for a CPU: long enough
-READ_DELAY = 0.001  # between two looks whether the output of one that ended has been read ...
-READ_TIMEOUT = 0.2  # ... and it is reaped after this time all the same
-KILL_SIGNAL = 9
 
 log = Log("sockmgr")
 
@@ -112,11 +109,9 @@ class Running:
             self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
             self.output = around.output(self.name, survivor.output)
             self.process = survivor.process
-        around.loop.add_reader(self.process.pidfd, self._on_exit)
-        self._lowered = command.background and around.can_restore_priority
-        if self._lowered:
-            process.lower_priority(self.pid)
-            self._mind_starvation()
+        self._exit = Exit(self.process, self.output, around.loop, self._stop_watching, self._ended)
+        low = command.background and around.can_restore_priority
+        self._boot = Boot(self.name, self.pid, around.loop, low=low)
         if not self.ready:
             self._watch()
         elif self._pulse and not self.told:
@@ -207,9 +202,9 @@ class Running:
 
     def close(self) -> None:
         """Let go of the process and the pipe; nothing more is put."""
-        self._around.loop.remove_reader(self.process.pidfd)
+        self._exit.close()
         self._stop_watching()
-        self._lowered = False
+        self._boot.forget()
         if self._pulse:
             self._pulse.close()
         self.output.close()
@@ -346,20 +341,7 @@ class Running:
 
     def _boot_is_over(self) -> None:
         self._stop_watching()
-        if self._lowered:
-            self._lowered = False
-            process.restore_priority(self.pid)
-
-    def _mind_starvation(self) -> None:
-        """Be polite to live traffic, not to a busy machine for ever: a rollout must end."""
-        if not self._lowered:
-            return
-        if process.waited_for_cpu(self.pid) > STARVED:
-            self._lowered = False
-            process.restore_priority(self.pid)
-            log.info("boot priority restored", worker=self.name, waited=STARVED)
-            return
-        self._around.loop.call_later(STARVED / 4, self._mind_starvation)
+        self._boot.over()
 
     def _stop_watching(self) -> None:
         if self._timer:
@@ -369,22 +351,5 @@ class Running:
             self._probe.close()
             self._probe = None
 
-    def _on_exit(self) -> None:
-        # Before the reap the pid, and so the group, cannot belong to anybody else.
-        self.process.signal_group(KILL_SIGNAL)
-        status = self.process.peek()
-        if status is None:
-            return
-        self._around.loop.remove_reader(self.process.pidfd)
-        self._stop_watching()
-        self.output.ended(describe_exit(status))
-        self._reap(status, self._around.loop.time() + READ_TIMEOUT)
-
-    def _reap(self, status: int, until: float) -> None:
-        """Reap it when its output has been read, which may need the process: not long after."""
-        loop = self._around.loop
-        if not self.output.has_been_read() and loop.time() < until:
-            self._timer = loop.call_later(READ_DELAY, self._reap, status, until)
-            return
-        self.process.poll()
+    def _ended(self, status: int) -> None:
         self._put(WorkerExited(worker=self.id, status=status))

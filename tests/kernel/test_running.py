@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr import running as module
+from sockmgr import exit as module
 from sockmgr.core.model import Delay, Fact, Spawn, Spec, WorkerExited, WorkerId
 from sockmgr.output import Sink, Words
 from sockmgr.running import Running, Surroundings
