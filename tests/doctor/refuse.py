@@ -1,7 +1,8 @@
 """Run a command to which the kernel refuses something, as in a container: `refuse WHAT COMMAND...`.
 
 WHAT is `pidfd` (pidfd_open), `steering` (SO_ATTACH_REUSEPORT_CBPF), `netlink` (its sockets) or
-`bpf`; a seccomp filter says EPERM to it (seccomp(2)), to the command and to all that it starts.
+`bpf` or `clone3`; a seccomp filter says EPERM to it (seccomp(2)), to the command and to all that it
+starts. To clone3 it says ENOSYS, as those of containers do, or glibc could start no thread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NUMBERS = {  # asm/unistd_64.h, asm-generic/unistd.h: pidfd_open, setsockopt, s
     "aarch64": (434, 208, 198, 280),
 }
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _LDW, _JEQ, _RET = 0x20, 0x15, 0x06
 _AF_NETLINK, _ATTACH_REUSEPORT_CBPF = 16, 51
 
@@ -31,11 +32,13 @@ def program(what: str) -> bytes:
         "steering": (setsockopt, 2, _ATTACH_REUSEPORT_CBPF),
         "netlink": (socket, 0, _AF_NETLINK),
         "bpf": (bpf, 0, None),
+        "clone3": (435, 0, None),
     }[what]
     code = [(_LDW, 0, 0, 0), (_JEQ, 0, 1 if value is None else 3, number)]
     if value is not None:
         code += [(_LDW, 0, 0, 16 + 8 * argument), (_JEQ, 0, 1, value)]
-    code += [(_RET, 0, 0, _REFUSE), (_RET, 0, 0, _ALLOW)]
+    says = errno.ENOSYS if what == "clone3" else errno.EPERM
+    code += [(_RET, 0, 0, _REFUSE | says), (_RET, 0, 0, _ALLOW)]
     return b"".join(struct.pack("=HBBI", *each) for each in code)
 
 

@@ -1,0 +1,58 @@
+"""What a manager and a template say to each other: datagrams of a SOCK_SEQPACKET pair.
+
+    template  ->  manager   IMPORTED
+    manager   ->  template  MAKE, with the worker's end of a pair of its own
+    template  ->  manager   MADE, with a pidfd of the worker; or FAILED and why
+    manager   ->  worker    encode(environment), with descriptors for 1, 2, 3, ...
+
+The last goes over the worker's own pair. Until then the worker does nothing, and at the end of
+that pair it ends: so none is ever at work that its manager does not know.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+IMPORTED, MAKE, MADE, FAILED = b"imported", b"make", b"made", b"failed "
+SIZE = 1 << 20  # of the longest datagram
+
+
+def receive(sock: socket.socket, size: int, fds: int, flags: int = 0) -> tuple[bytes, list[int]]:
+    """Return a datagram and its descriptors, the caller's and close-on-exec.
+
+    Raises OSError, and so if there were more than `fds`, or more than this process may have.
+    """
+    # socket.recv_fds() ignores its flags, so the descriptors would be inherited by children.
+    data, ancillary, told, _ = sock.recvmsg(
+        size, socket.CMSG_LEN(fds * 4), flags | socket.MSG_CMSG_CLOEXEC
+    )
+    found = array.array("i")
+    for level, kind, packed in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(packed[: len(packed) // 4 * 4])
+    if told & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        for fd in found:
+            os.close(fd)
+        raise OSError(errno.EMSGSIZE, "descriptors were lost (raise the limit nofile)")
+    return data, list(found)
+
+
+def encode(environment: Mapping[str, str | None]) -> bytes:
+    """Return the variables to set, and those to remove: None. It is never empty."""
+    lines = [os.fsencode(name if value is None else f"{name}={value}")
+             for name, value in environment.items()]  # fmt: skip
+    return b"\0".join([b"", *lines]) + b"\0"
+
+
+def obey(orders: bytes, environment: MutableMapping[str, str]) -> None:
+    """Do to `environment` what encode() wrote down."""
+    for line in filter(None, orders.split(b"\0")):
+        name, equals, value = os.fsdecode(line).partition("=")
+        if equals:
+            environment[name] = value
+        else:
+            environment.pop(name, None)
