@@ -211,6 +211,7 @@ class Manager:
                 loop.add_signal_handler(signal.SIGCHLD, self._reap)
                 Signals(self, self._tasks).watch(loop)
                 start()
+                self._reap()  # what a predecessor in this process left, before anybody told us
                 if not self._companion:
                     self._succession.watch_over()
                     # What anybody is told, the next manager is to know.

@@ -79,6 +79,7 @@ def resolve(
             and service.accept is not Accept.DISPATCH
             and _takes_listen_fds(argv, service.listen)
         ),
+        preload=service.preload,
         ready=service.ready,
         ready_timeout=service.ready_timeout,
         stop_signal=stop_signal,

@@ -23,6 +23,7 @@ from sockmgr.core.model import (
     Hung,
     Notify,
     Spawn,
+    SpawnFailed,
     WorkerExited,
     WorkerReady,
 )
@@ -34,13 +35,15 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.listener import Listener
 from sockmgr.log import Log
-from sockmgr.output import Sink, WorkerOutput
+from sockmgr.output import Sink, Words, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.pulse import Pulse
 from sockmgr.resolve import FIRST_FD, find, worker_argv, worker_environment
+from sockmgr.template import Order, Orders, Template
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
+NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
 
 log = Log("sockmgr")
 
@@ -82,40 +85,48 @@ class Running:
         around: Surroundings,
         put: Callable[[Fact], None],
         survivor: Survivor | None = None,
+        template: Template | None = None,
     ) -> None:
-        """Start the worker, or own a survivor; raises SpawnError or ListenError."""
+        """Start the worker, have `template` make it, or own a survivor.
+
+        Raises SpawnError or ListenError.
+        """
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
         self._listeners, self._around, self._put = listeners, around, put
+        self._template, self._words = template, Words()
+        self._low = command.background and around.can_restore_priority
         self.channel = self._find_channel(survivor)
-        if self.channel:
-            self._fds = [self.channel.theirs]
-        else:
-            self._fds = [listener.lease(command.lease) for listener in listeners]
+        self._take_leases()
         self._addresses = {
             listen.name: listener.address
             for listen, listener in zip(self.spec.listen, listeners, strict=True)
         }
-        self.inodes = frozenset(os.fstat(fd).st_ino for fd in self._fds)
         self.ready = self.told = False
         self._asker = self._find_asker()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
+        self._order: Order | None = None
+        self._boot: Boot | None = None
+        self._exit: Exit | None = None
         self._pulse = self._find_pulse(survivor)
-        if survivor is None:
-            self.started_at = around.loop.time()
-            self.output = around.output(self.name, None)
-            self.process = self._start()
-        else:
+        self.process = NOBODY
+        if survivor:
             self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
             self.output = around.output(self.name, survivor.output)
-            self.process = survivor.process
-        self._exit = Exit(self.process, self.output, around.loop, self._stop_watching, self._ended)
-        low = command.background and around.can_restore_priority
-        self._boot = Boot(self.name, self.pid, around.loop, low=low)
-        if not self.ready:
-            self._watch()
-        elif self._pulse and not self.told:
-            self._pulse.start()
+            self._begin(survivor.process)
+            return
+        self.started_at = around.loop.time()
+        self.output = around.output(self.name, None)
+        try:
+            if template:
+                self._ask(template)
+            else:
+                self._start()
+        except BaseException:
+            self.close()
+            if self.channel:
+                self.channel.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -124,7 +135,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """The pid of the process we started."""
+        """The pid of the process we started; 0 for as long as its template has not made it."""
         return self.process.pid
 
     @property
@@ -143,7 +154,8 @@ class Running:
     @property
     def pids(self) -> set[int]:
         """The processes whose exit is told here."""
-        return {self.pid, self._probe.pid} if self._probe else {self.pid}
+        found = {self.pid, self._probe.pid} if self._probe else {self.pid}
+        return found - {0}
 
     @property
     def is_unheard(self) -> bool:
@@ -174,18 +186,32 @@ class Running:
 
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own."""
-        self._boot_is_over()
         if self._pulse:
             self._pulse.stop()
         self.told = True
+        if self._order:
+            self._order.withdraw()
+            self._not_made(0)
+            return
+        self._boot_is_over()
         self.process.signal(self.spec.stop_signal)
 
     def kill(self) -> None:
         """Kill the whole process group."""
+        if self._order and self._template:  # which is what hangs, and tells us when it is dead
+            self._template.kill()
         self.process.signal_group(KILL_SIGNAL)
+
+    def last_words(self, why: str) -> Words:
+        """Return what it said last, when we look because of `why`; its template, if it is none."""
+        if self._order and self._template:
+            return self._template.last_words(why)
+        return self.output.last_words(why) if self.pid else self._words
 
     def what_was_seen(self) -> str:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
+        if self._order:
+            return "its template has not imported the application yet"
         match self.spec.ready:
             case Accepting() if self.channel:
                 return "it did not answer on its channel: dispatch-protocol.md"
@@ -202,9 +228,11 @@ class Running:
 
     def close(self) -> None:
         """Let go of the process and the pipe; nothing more is put."""
-        self._exit.close()
         self._stop_watching()
-        self._boot.forget()
+        if self._exit:
+            self._exit.close()
+        if self._boot:
+            self._boot.forget()
         if self._pulse:
             self._pulse.close()
         self.output.close()
@@ -212,23 +240,55 @@ class Running:
 
     # Private
 
-    def _start(self) -> Process:
-        pulse = [self._pulse.memory.fd] if self._pulse else []
-        more = heartbeat.environment(FIRST_FD + len(self._fds), self.spec.hang_timeout or 0)
+    def _take_leases(self) -> None:
+        if self.channel:
+            self._fds = [self.channel.theirs]
+        else:
+            self._fds = [listener.lease(self.lease) for listener in self._listeners]
+        self.inodes = frozenset(os.fstat(fd).st_ino for fd in self._fds)
+
+    def _begin(self, process: Process) -> None:
+        self.process = process
+        loop = self._around.loop
+        self._exit = Exit(process, self.output, loop, self._stop_watching, self._ended)
+        self._boot = Boot(self.name, self.pid, loop, low=self._low)
+        if not self.ready:
+            self._watch()
+        elif self._pulse and not self.told:
+            self._pulse.start()
+
+    def _start(self) -> None:
         try:
-            return self._spawn(
-                self.output, worker_argv(self.spec), self.spec.executable, pulse,
-                **(more if pulse else {}),
-            )  # fmt: skip
-        except BaseException:
-            self.output.close()
-            if self._pulse:
-                self._pulse.close()
-            if self.channel:
-                self.channel.close()
-            raise
+            process = Process(spawn(self._launch_worker()))
         finally:
             self.output.spawned()
+        self._begin(process)
+
+    def _ask(self, template: Template) -> None:
+        self._order = Order(launch=self._launch_worker, made=self._made, failed=self._not_made)
+        try:
+            template.make(self._order, low=self._low)
+        except BaseException:
+            self.output.spawned()
+            raise
+
+    def _made(self, process: Process, orders: Orders) -> None:
+        self._order = None
+        self._begin(process)
+        log.info("worker started", worker=self.name, pid=self.pid)
+        orders()
+        self.output.spawned()
+
+    def _not_made(self, why: int | str) -> None:
+        """Tell the end of what has never begun: with a status, or with what kept it from that."""
+        self._order = None
+        self.output.spawned()
+        if isinstance(why, int):
+            self._words = self._template.words if self._template else Words()
+            self._put(WorkerExited(worker=self.id, status=why))
+        else:
+            log.error("cannot start worker", worker=self.name, error=why)
+            self._put(SpawnFailed(worker=self.id, error=why))
 
     def _find_channel(self, survivor: Survivor | None) -> Channel | None:
         if self.spec.accept is not Accept.DISPATCH:
@@ -270,20 +330,29 @@ class Running:
         limit = self.spec.hang_timeout or 0.0
         self._put(Hung(worker=self.id, why=f"hung: no sign of life for {limit:g} s"))
 
-    def _spawn(
+    def _launch_worker(self) -> Launch:
+        self._take_leases()  # a template takes its time, and a listener may have a new socket now
+        fds, more = [], {}
+        if self._pulse and self.spec.hang_timeout:
+            fds = [self._pulse.memory.fd]
+            more = heartbeat.environment(FIRST_FD + len(self._fds), self.spec.hang_timeout)
+        argv = worker_argv(self.spec)
+        return self._launch(self.output, argv, self.spec.executable, fds, **more)
+
+    def _launch(
         self,
         output: WorkerOutput,
         argv: Sequence[str],
         executable: str,
         fds: Sequence[int] = (),
         **more: str,
-    ) -> Process:
+    ) -> Launch:
         spec = self.spec
         env = dict(spec.env) | worker_environment(spec, self._addresses)
         env |= dict(output.environment) | more
         if isinstance(spec.ready, Notify):
             env["NOTIFY_SOCKET"] = self._around.notify_path
-        launch = Launch(
+        return Launch(
             argv=tuple(argv),
             executable=executable,
             env=env,
@@ -297,7 +366,6 @@ class Running:
             stdout=output.writer,
             stderr=output.writer,
         )
-        return Process(spawn(launch))
 
     def _watch(self) -> None:
         ready, loop = self.spec.ready, self._around.loop
@@ -326,7 +394,9 @@ class Running:
 
     def _start_probe(self, ready: Exec) -> None:
         def start(output: WorkerOutput) -> Process:
-            return self._spawn(output, ready.argv, self._asker, SOCKMGR_WORKER_PID=str(self.pid))
+            told = str(self.pid)
+            launch = self._launch(output, ready.argv, self._asker, SOCKMGR_WORKER_PID=told)
+            return Process(spawn(launch))
 
         loop, sink = self._around.loop, self._around.sink
         self._probe = Probe(f"{self.name} ready?", sink, loop, start, self._say_ready)
@@ -341,7 +411,8 @@ class Running:
 
     def _boot_is_over(self) -> None:
         self._stop_watching()
-        self._boot.over()
+        if self._boot:
+            self._boot.over()
 
     def _stop_watching(self) -> None:
         if self._timer:

@@ -55,6 +55,7 @@ from sockmgr.passing import Passing
 from sockmgr.pooling import pooled
 from sockmgr.room import fitting
 from sockmgr.running import Running, Surroundings, Survivor
+from sockmgr.template import Templates
 from sockmgr.users import Users, Ways, ways
 from sockmgr.verdicts import Verdicts, not_told
 
@@ -92,6 +93,7 @@ class Service:
         self.passing = Passing(self._facts.put_nowait)
         self._feeding = Feeding(tasks, self._facts.put_nowait, self.passing, self._ways)
         self._leftovers = Leftovers(around.helpers)
+        self._templates = Templates(name, around.loop, around.output, changed)
         self._last_words: dict[WorkerId, Words] = {}
         self._drain_at = 0.0
         self._told: set[str] = set()
@@ -120,10 +122,13 @@ class Service:
 
     def _resume(self, worker: Worker, survivor: Survivor | None) -> None:
         spec = self.fleet.generations[worker.id.generation].spec
+        command = Spawn(worker=worker.id, spec=spec, lease=worker.lease, background=False)
+        if survivor is None and spec.preload and worker.state is State.STARTING:
+            self._spawn(command)  # its template, which was to make it, ended with our predecessor
+            return
         if survivor is None:
             self._facts.put_nowait(SpawnFailed(worker=worker.id, error=LOST))
             return
-        command = Spawn(worker=worker.id, spec=spec, lease=worker.lease, background=False)
         running = self.running[worker.id] = Running(
             command, self._users.of(spec), self._around, self._facts.put_nowait, survivor
         )
@@ -154,13 +159,14 @@ class Service:
                 channel=running.ends,
             )
             for id, running in self.running.items()
+            if running.pid
         }
         return record(self.name, self.fleet, processes)
 
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
-        measured = [running.pid for running in self.running.values()][-MEASURED:]
+        measured = [running.pid for running in self.running.values() if running.pid][-MEASURED:]
         spec = pooled(fitting(spec, measured), self._users.of(spec))
         self._facts.put_nowait(Reload(spec=spec, request=number))
         return verdict
@@ -281,7 +287,8 @@ class Service:
     @property
     def pids(self) -> set[int]:
         """The processes whose exit we hear of by ourselves."""
-        return {pid for running in self.running.values() for pid in running.pids}
+        workers = {pid for running in self.running.values() for pid in running.pids}
+        return workers | self._templates.pids
 
     @property
     def _used(self) -> set[int]:
@@ -306,6 +313,7 @@ class Service:
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
         self._feeding.close()
+        self._templates.end_all_but(())
         for _, future in self._waiters:
             if not future.done():
                 future.set_exception(ControlError(f"{self.name} was stopped meanwhile"))
@@ -336,12 +344,16 @@ class Service:
                     log.info("worker ready", worker=running.name, pid=running.pid, took=took)
             case WorkerExited():
                 self._bury(fact.worker, fact.status)
+            case SpawnFailed():
+                if unmade := self.running.pop(fact.worker, None):
+                    unmade.close()
+                    self.passing.detach(unmade)
             case _:
                 pass
 
     def _bury(self, id: WorkerId, status: int) -> None:
         running, state = self.running.pop(id), self._state(id)
-        words = running.output.last_words("")
+        words = running.last_words("")
         if status == 0 and state is State.STARTING:
             words = words.plus(WENT_AWAY)
         self._last_words.setdefault(id, words)
@@ -369,6 +381,9 @@ class Service:
         weights = dict(self.fleet.fed)
         self._feeding.keep_up(weights, self._users.fed(self.fleet, weights))
         self._feeding.keep_waiting(self.fleet.unquiet)
+        fleet = self.fleet
+        needed = () if fleet.stopping else (fleet.current, fleet.trial)
+        self._templates.end_all_but({each.number for each in needed if each})
         for met, future in self._waiters:
             if not future.done() and met():
                 future.set_result(None)
@@ -403,7 +418,13 @@ class Service:
     def _spawn(self, command: Spawn) -> None:
         listeners = self._users.of(command.spec)
         try:
-            running = Running(command, listeners, self._around, self._facts.put_nowait)
+            running = Running(
+                command,
+                listeners,
+                self._around,
+                self._facts.put_nowait,
+                template=self._templates.of(command),
+            )
         except (SpawnError, ListenError) as error:
             log.error("cannot start worker", worker=self._name(command.worker), error=error.what)
             self._facts.put_nowait(SpawnFailed(worker=command.worker, error=error.what))
@@ -411,7 +432,8 @@ class Service:
         self.running[command.worker] = running
         self.passing.attach(running)
         self._feeding.expect(command.lease, listeners)
-        log.info("worker started", worker=running.name, pid=running.pid)
+        if running.pid:
+            log.info("worker started", worker=running.name, pid=running.pid)
 
     def _drain(self, command: Drain) -> None:
         # A worker that could not be started has its SpawnFailed on the way.
@@ -432,7 +454,7 @@ class Service:
         if running is None:
             return
         if not running.ready:
-            words = running.output.last_words(f"to be killed: {command.why}")
+            words = running.last_words(f"to be killed: {command.why}")
             self._last_words[running.id] = words.plus(running.what_was_seen())
         self.killed += running.ready
         log.warning("worker killed", worker=running.name, why=command.why)
@@ -492,7 +514,7 @@ class Service:
         if (words := self._last_words.get(id)) is not None:
             return words
         running = self.running.get(id)
-        return running.output.last_words("taken back") if running else Words()
+        return running.last_words("taken back") if running else Words()
 
     def _ways(self) -> Ways:
         serving = self.fleet.current or self.fleet.trial

@@ -30,7 +30,7 @@ from sockmgr.core.model import (
 from sockmgr.core.runtime import Http
 from sockmgr.core.shape import Keys
 
-_OF_APP = ("interface", "http")
+_OF_APP = ("interface", "http", "preload")
 _OF_COMMAND = ("listen_pid", "preset", "stop_signal")
 PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
 
@@ -38,7 +38,7 @@ PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a gu
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the config says of one service; None and "" leave the choice to preset and default.
 
-    Either `command` or `app` is given; `interface` and `http` belong to `app`.
+    Either `command` or `app` is given; `interface`, `http` and `preload` belong to `app`.
     `rollout.start_concurrency` 0 means twice as many as there are cores.
     """
 
@@ -47,6 +47,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     app: str = ""
     interface: str = ""
     http: Http = msgspec.field(default_factory=Http)
+    preload: bool = False
     listen: tuple[str, ...] = ()
     workers: int = 1
     cwd: str = ""
@@ -308,7 +309,8 @@ def _check_program(service: Value, keys: Mapping[str, Value]) -> None:
     one, others = ("command", _OF_APP) if "command" in keys else ("app", _OF_COMMAND)
     for key in others:
         if key in keys:
-            raise keys[key].refused(f"has no meaning beside {one}", do="remove it")
+            do = f"remove it, or give {'an app' if one == 'command' else 'a command'} instead"
+            raise keys[key].refused(f"has no meaning beside {one}", do=do)
 
 
 def _service_listen(

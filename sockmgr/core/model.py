@@ -145,7 +145,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv` still holds its `{name}` placeholders. `executable` is the file to run and `cwd` the
     real path of the working directory. `env` is the whole environment but for what differs from
-    worker to worker (LISTEN_PID and the like). `limits` are resource names without RLIMIT_, with
+    worker to worker (LISTEN_PID and the like). With `preload` workers are copies of one process
+    that has loaded everything, their template. `limits` are resource names without RLIMIT_, with
     soft and hard limit (-1: unlimited). Exit statuses are as Popen.returncode: -15 is signal 15.
     """
 
@@ -161,6 +162,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     limits: tuple[tuple[str, int, int], ...] = ()
     set_listen_pid: bool = True
+    preload: bool = False
     ready: Ready = msgspec.field(default_factory=Accepting)
     ready_timeout: float = 60.0
     stop_signal: int = 15

@@ -286,6 +286,12 @@ SERVICE = {
         runtime.INTERFACE, "What `app` is: asgi or wsgi; by default seen by what it takes."
     ),
     "http": Key(runtime.HTTP_SHAPE, "How `app` is served."),
+    "preload": Key(
+        BOOLEAN,
+        "Whether `app` is imported once for all workers of a generation, which then share its "
+        "memory and start at once. Its import must start no thread, process or event loop.",
+        False,
+    ),
     "listen": Key(
         _LISTEN,
         "Names from [listen], in the order in which they are passed; [] for none. All of them, "

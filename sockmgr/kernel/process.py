@@ -174,6 +174,24 @@ def pid_of(pidfd: int) -> int:
     return 0
 
 
+def take_in(pidfd: int, group: int) -> Process | None:
+    """Own a child of ours that a process of this group made, and give it a group of its own.
+
+    None, and `pidfd` is closed, if it is no such child or was reaped: who passed it may lie, and
+    what is not our own we must never signal.
+    """
+    pid = pid_of(pidfd)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if pid and os.getpgid(pid) == group:
+            os.setpgid(pid, pid)
+            return Process(pid, pidfd=pidfd)
+    except OSError:  # another's child, one that is gone, or no pidfd at all
+        pass
+    os.close(pidfd)
+    return None
+
+
 def sockets_of(pid: int) -> frozenset[int]:
     """Return the inodes of the sockets that a process has open; none if we may not look."""
     found: set[int] = set()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from sockmgr.worker import application, inherited
 from sockmgr.worker.application import BROKEN, BrokenError
@@ -28,12 +30,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve(options)
     except (BrokenError, ImportError) as error:
         sys.stderr.write(f"{application.tell(error)}\n")
+        if options.template is not None:
+            end(BROKEN)
         return BROKEN
     return 0
 
 
 def serve(options: Options) -> None:
-    """Configure uvicorn for the application, serve; raises BrokenError."""
+    """Configure uvicorn for the application, serve; raises BrokenError.
+
+    In a template that is done once, and what serves are its copies.
+    """
+    template = None
+    if options.template is not None:
+        from sockmgr.worker.template import Template  # noqa: PLC0415 - most workers have none
+
+        template = Template(options.app, options.template)
+    serve_on = prepare(options)
+    if template:
+        template.wait()
+    listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
+    if not listeners:
+        raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
+    serve_on(listeners)
+
+
+def prepare(options: Options) -> Callable[[Sequence[socket.socket]], None]:
+    """Import the application and all that serves it; return what serves, and owns the sockets."""
     require("uvicorn", "serves applications")
     for choice in (options.http, options.ws, options.loop):
         if choice in PACKAGES:
@@ -43,10 +66,9 @@ def serve(options: Options) -> None:
 
     drain = Drain(options.drain_timeout, options.keep_alive)
     config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
-    listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
-    if not listeners:
-        raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
-    server.run(server.serve(config, drain, listeners), options.loop)
+    if options.template is not None:
+        server.warm_up(options.loop)
+    return lambda listeners: server.run(server.serve(config, drain, listeners), options.loop)
 
 
 def load(options: Options) -> Callable[..., Any]:
@@ -68,6 +90,14 @@ def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:
     from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only for WSGI
 
     return WSGIMiddleware(app, workers=options.threads)
+
+
+def end(status: int) -> NoReturn:
+    """End at once, without the threads that an import may have left and what it does at an exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # None, or closed
+            stream.flush()
+    os._exit(status)
 
 
 def require(package: str, purpose: str) -> None:

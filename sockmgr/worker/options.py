@@ -26,6 +26,7 @@ class Options:
     trusted_proxies: tuple[str, ...] = field(default=("127.0.0.1", "::1"))
     log_level: str = "info"
     access_log: bool = True
+    template: int | None = None  # be one, for workers that have so many descriptors
 
 
 # As uvicorn names them. HTTP/2 is not among them: a connection is counted and told to close in the
@@ -59,6 +60,12 @@ def parse(argv: Sequence[str]) -> Options:
     add("--trusted-proxy", dest="trusted_proxies", action="append", metavar="ADDRESS")
     add("--log-level", choices=LOG_LEVELS, default=default.log_level)
     add("--no-access-log", dest="access_log", action="store_false")
+    add(
+        "--template",
+        type=int,
+        metavar="NUMBER",
+        help="import only, and make workers, with so many descriptors, as a manager at fd 3 asks",
+    )
     found = vars(parser.parse_args(argv))
     found["fds"] = tuple(found["fds"])
     proxies = found["trusted_proxies"]

@@ -237,6 +237,16 @@ def run(main: Coroutine[Any, Any, None], loop: str) -> None:
         runner.run(main)
 
 
+def warm_up(loop: str) -> None:
+    """Import what the first event loop of a process imports; leave no loop behind.
+
+    None of uvloop's: its way to pass signals on would be shared by all that is copied from here.
+    """
+    _loop_factory(loop)
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(asyncio.sleep(0))
+
+
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name != "asyncio":
         try:

@@ -34,6 +34,7 @@ def test_what_is_said_of_http_arrives() -> None:
         'trusted_proxies = ["*"]\nlog_level = "warning"\naccess_log = false\n'
     )
     assert found.interface == "wsgi"
+    assert not found.preload
     assert found.http == Http(
         keep_alive=60, protocol="h11", websockets="none", loop="asyncio", threads=4, root_path="/s",
         certfile="c.pem", keyfile="k.pem",
@@ -41,9 +42,14 @@ def test_what_is_said_of_http_arrives() -> None:
     )  # fmt: skip
 
 
+def test_an_app_can_be_preloaded() -> None:
+    assert service('app = "a:b"\npreload = true').preload
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
+        ('command = ["x"]\npreload = true', "5:1: .*preload has no meaning .* an app instead"),
         ('app = "shop"', '4:7: .* "shop" cannot be used\n.*"shop.main:app"'),
         ('app = "shop:app"\ncommand = ["x"]', "4:1: service.web.app stands beside command"),
         ("workers = 2", r'3:1: service.web has no command\n.*app = "shop.main:app"'),

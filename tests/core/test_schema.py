@@ -35,8 +35,8 @@ BEYOND = {
     "listener not known", "placeholder not known", "placeholder of another", "one address twice",
     "listener of two services", "listener of nobody", "listeners not said", "duration nan",
     "long unix path", "limit upside down", "limit unlimited above", "option not known",
-    "option twice", "interface beside command", "http beside command", "policy alone",
-    "limit alone",
+    "option twice", "interface beside command", "http beside command", "preload beside command",
+    "policy alone", "limit alone",
 }  # fmt: skip
 # Values that only their reader refuses: too much for its type, or one limit above the other.
 TOO_MUCH = ("9999999d", "999999999999999T", [2, 1], ["unlimited", 1], 1.0)

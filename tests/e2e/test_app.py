@@ -114,13 +114,15 @@ def pid_of(line: str) -> int:
     return int(line.partition("pid=")[2].split()[0])
 
 
-@pytest.mark.parametrize("succession", [False, True])
+@pytest.mark.parametrize(
+    ("succession", "preload"), [(False, "false"), (True, "false"), (True, "true")]
+)
 def test_a_worker_that_hangs_shows_its_stack_and_is_replaced(
-    succession: bool, tmp_path: Path
+    succession: bool, preload: str, tmp_path: Path
 ) -> None:
     app = App("asgi", tmp_path)
     (app.directory / "blocked.py").write_text(BLOCKED)
-    more = 'hang_timeout = "1s"\ndrain_timeout = "1s"'
+    more = f'hang_timeout = "1s"\ndrain_timeout = "1s"\npreload = {preload}'
     with Manager(tmp_path, config(app, target="blocked:app", more=more)) as manager:
         if succession:  # the next manager finds the heartbeat, too
             manager.kill9()

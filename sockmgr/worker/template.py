@@ -1,0 +1,172 @@
+"""The process that imports the application once and is copied for each worker.
+
+It has one thread and no event loop, or it could not be copied, and never serves. It ends with its
+manager, at once: the next one starts another when it needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sockmgr.worker import clone, orders
+from sockmgr.worker.application import BrokenError
+
+CONTROL = 3  # the descriptor of the socket to the manager, at the start
+_PR_SET_PDEATHSIG = 1
+_MAX_FDS = 253  # SCM_MAX_FD, linux/net/scm.h
+_SHARED = ("anon_inode:[eventpoll]", "anon_inode:[io_uring]")
+
+
+class Template:
+    """The template that this process is, until wait() returns: then it is a worker."""
+
+    def __init__(self, app: str, places: int) -> None:
+        """Take the socket to the manager; call it before `app` is imported.
+
+        What the import opens shall not get the numbers, from 3 on, that the workers' `places`
+        descriptors are to have.
+        """
+        self._app, self._pid = app, os.getpid()
+        self._make = clone.clone
+        self._forked = mmap.mmap(-1, 1)  # shared with what the import forks
+        moved = fcntl.fcntl(CONTROL, fcntl.F_DUPFD_CLOEXEC, CONTROL + places)
+        self._control = socket.socket(fileno=moved)
+        os.close(CONTROL)
+        for _ in range(places):  # these are the lowest that are free
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        _die_with_the_manager(self._control)
+
+    def wait(self) -> None:
+        """Make the workers that the manager asks for; return in each of them, and only there.
+
+        Raises BrokenError if this process cannot be copied after what the import did.
+        """
+        if os.getpid() != self._pid:
+            self._forked[0] = 1
+            os._exit(0)
+        if obstacle := "forked" if self._forked[0] else _obstacle():
+            raise BrokenError(
+                f"{self._app} cannot be preloaded: its import {obstacle}",
+                "do that in the application's start-up (lifespan), or set preload = false",
+            )
+        gc.collect()
+        # Else the first full collection in a worker would write to, and so copy, every object.
+        gc.freeze()
+        self._tell(orders.IMPORTED)
+        while channel := self._asked():
+            try:
+                pid, pidfd = self._copy()
+            except OSError as error:
+                self._tell(orders.FAILED + str(error.strerror).encode())
+            else:
+                if pid == 0:
+                    self._control.close()
+                    _become_worker(channel)
+                    return
+                self._tell(orders.MADE, pidfd)
+                os.close(pidfd)
+            channel.close()
+        os._exit(0)  # what the application does at an exit is for workers to do
+
+    def _asked(self) -> socket.socket | None:
+        """Wait to be asked for a worker; return its end of its pair, None at the manager's end."""
+        data, fds = orders.receive(self._control, 64, 1)
+        if data == orders.MAKE and fds:
+            return socket.socket(fileno=fds[0])
+        return None
+
+    def _copy(self) -> clone.Made:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # None, or closed
+                stream.flush()  # or each worker would say it again
+        try:
+            return self._make()
+        except clone.RefusedError as error:
+            _print(f"{error}: each worker is made by two forks instead, which takes longer")
+            self._make = clone.fork_twice
+            return self._make()
+
+    def _tell(self, message: bytes, *fds: int) -> None:
+        try:
+            socket.send_fds(self._control, [message], fds)
+        except OSError:  # the manager is gone
+            os._exit(0)
+
+
+def _become_worker(channel: socket.socket) -> None:
+    """Wait for our orders, and put descriptors and environment as they say."""
+    try:
+        with channel:
+            data, fds = orders.receive(channel, orders.SIZE, _MAX_FDS)
+    except OSError as error:
+        _print(f"this worker cannot begin: {error.strerror}")
+        os._exit(1)
+    if not data:  # the manager is gone, or wants us no more
+        os._exit(0)
+    places = range(1, 1 + len(fds))
+    for fd, place in zip(fds, places, strict=True):  # all above their places, which are taken
+        os.dup2(fd, place)
+        os.close(fd)
+    orders.obey(data, os.environ)
+
+
+def _die_with_the_manager(control: socket.socket) -> None:
+    """Not only at the end of the socket: an import may take long, or for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    watch = select.poll()
+    watch.register(control, 0)
+    if watch.poll(0):  # it died before
+        os._exit(0)
+
+
+# --- What cannot be copied -----------------------------------------------------------------------
+
+
+def _obstacle() -> str:
+    """Say what the import did that a copy would lack, or would share to the harm of both."""
+    if threads := list(_threads()):
+        return f"started threads, which no worker would have: {', '.join(threads)}"
+    if children := list(_children()):
+        return f"started processes, which no worker could wait for: {', '.join(children)}"
+    if loops := list(_shared()):
+        return f"made an event loop, which all workers would share: descriptor {', '.join(loops)}"
+    return ""
+
+
+def _threads() -> Iterator[str]:
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != threading.get_native_id():
+            yield names.get(int(task.name)) or (task / "comm").read_text().strip()
+
+
+def _children() -> Iterator[str]:
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        name, _, rest = stat.partition(" (")[2].rpartition(") ")
+        if not rest.startswith("Z"):  # over, and only not waited for
+            yield f"{name} (pid {pid})"
+
+
+def _shared() -> Iterator[str]:
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of this listing
+            if str(fd.readlink()) in _SHARED:
+                yield fd.name
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(f"sockmgr.worker: {text}\n")
+    sys.stderr.flush()
