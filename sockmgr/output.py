@@ -201,10 +201,12 @@ class RecordHandler(logging.Handler):
 class Words:
     """What a worker said last: lines, and some before them that must be asked for first.
 
-    `place` is set if the first line stands for others, which only that journal has.
+    `place` is set if the first line stands for others, which only that journal has. `said_by` is
+    who said it in the worker's stead.
     """
 
     lines: tuple[str, ...] = ()
+    said_by: str = ""
     place: JournalPlace | None = None
     before: Callable[[], Awaitable[Words]] | None = None
 

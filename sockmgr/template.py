@@ -108,7 +108,8 @@ class Template:
 
     def last_words(self, why: str) -> Words:
         """Return what the template has said until now, when we look because of `why`."""
-        return self._run.output.last_words(why) if self._run else self.words
+        words = self._run.output.last_words(why) if self._run else self.words
+        return replace(words, said_by=self.name)
 
     def kill(self) -> None:
         """Kill it; whoever waits is told so."""
@@ -242,7 +243,7 @@ class Template:
         if run is None:
             return
         self._loop.remove_reader(run.control)
-        self.words = run.output.last_words("")
+        self.words = replace(run.output.last_words(""), said_by=self.name)
         run.close()
         waiting = [order for order in self._waiting if order.wanted]
         self._waiting.clear()

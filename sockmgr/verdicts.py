@@ -87,7 +87,7 @@ class Verdicts:
             receipt=self._receipt(draining),
             kept=outcome.kept,
             output=words.lines,
-            worker=f"{self._service}@{outcome.worker}" if outcome.worker else "",
+            worker=words.said_by or (f"{self._service}@{outcome.worker}" if outcome.worker else ""),
         )
         if words.before is None:
             self._answer(outcome.requests, verdict)

@@ -40,7 +40,7 @@ class Site:
         command: Sequence[str] = (PYTHON, WORKER),
         more: str = "",
     ) -> None:
-        """Write the config; `more` are lines that each service has, too."""
+        """Write the config; `more` are lines that each service has, too: an app without command."""
         self.machine, self.name = machine, name
         self.config = f"/etc/sockmgr/{name}.toml"
         lines = [f'name = "{name}"', "[listen]"]
@@ -49,8 +49,9 @@ class Site:
             directory = self.directory(listener)
             directory.mkdir(parents=True)
             lines += [
-                f"[service.{listener}]", f"command = {json.dumps(command)}", "workers = 2",
+                f"[service.{listener}]", "workers = 2",
                 f'listen = ["{listener}"]', f'cwd = "{directory}"',
+                *([f"command = {json.dumps(command)}"] if command else []),
             ]  # fmt: skip
             if users:
                 lines.append(f'user = "{users[listener]}"')
