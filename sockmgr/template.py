@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from sockmgr.boot import Boot
-from sockmgr.core.errors import SockmgrError
+from sockmgr.core.errors import SockmgrError, SpawnError
 from sockmgr.core.model import Spawn, describe_exit
 from sockmgr.exit import KILL_SIGNAL, Exit
 from sockmgr.kernel.process import Process, take_in
@@ -124,10 +124,10 @@ class Template:
     # Private
 
     def _start(self, launch: Launch, *, low: bool) -> _Run:
+        ours, its = _pair()
         output = self._new_output(self.name, None)
         env = {k: v for k, v in launch.env.items() if k not in _OF_A_WORKER}
         env |= output.environment
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own = replace(
             launch,
             argv=(*launch.argv, f"--template={len(launch.fds)}"),
@@ -163,7 +163,12 @@ class Template:
             self._waiting.popleft()
         if run.asked or not (run.imported and self._waiting):
             return
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, its = _pair()
+        except SpawnError as error:
+            self._waiting.popleft().failed(error.what)
+            self._ask(run)
+            return
         with its:
             try:
                 socket.send_fds(run.control, [orders.MAKE], [its.fileno()])
@@ -191,7 +196,7 @@ class Template:
                 self._ask(run)
                 return False
             data, fds = b"", []
-        if data == orders.IMPORTED:
+        if data == orders.IMPORTED and not run.imported:
             self._imported(run)
         elif data == orders.MADE and fds and run.asked:
             self._deliver(run, fds.pop())
@@ -255,6 +260,16 @@ class Template:
         tell("template ended", template=self.name, pid=run.process.pid, how=describe_exit(status))
         for order in waiting:
             order.failed(status)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise SpawnError(
+            f"cannot open a socket to a template: {error.strerror}",
+            do="raise LimitNOFILE= of the manager",
+        ) from error
 
 
 class Templates:

@@ -67,7 +67,7 @@ def prepare(options: Options) -> Callable[[Sequence[socket.socket]], None]:
     drain = Drain(options.drain_timeout, options.keep_alive)
     config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
     if options.template is not None:
-        server.warm_up(options.loop)
+        server.warm_up(config, options.loop)
     return lambda listeners: server.run(server.serve(config, drain, listeners), options.loop)
 
 

@@ -237,11 +237,15 @@ def run(main: Coroutine[Any, Any, None], loop: str) -> None:
         runner.run(main)
 
 
-def warm_up(loop: str) -> None:
-    """Import what the first event loop of a process imports; leave no loop behind.
+def warm_up(config: uvicorn.Config, loop: str) -> None:
+    """Import what a worker imports until it serves, so that copies of this process need not.
 
-    None of uvloop's: its way to pass signals on would be shared by all that is copied from here.
+    Leaves no event loop behind, and runs none of uvloop's: all copies would share its pipe for
+    signals.
     """
+    import faulthandler  # noqa: F401, PLC0415 - for a heartbeat
+
+    misfit(config)
     _loop_factory(loop)
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(asyncio.sleep(0))

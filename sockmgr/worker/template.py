@@ -41,6 +41,10 @@ class Template:
         self._app, self._pid = app, os.getpid()
         self._make = clone.clone
         self._forked = mmap.mmap(-1, 1)  # shared with what the import forks
+        # What an import makes mostly stays: to look for garbage meanwhile takes long, and leaves
+        # holes for which memory that is shared would be written to; gc.freeze() in Python's docs.
+        self._threshold = gc.get_threshold()
+        gc.set_threshold(0)
         moved = fcntl.fcntl(CONTROL, fcntl.F_DUPFD_CLOEXEC, CONTROL + places)
         self._control = socket.socket(fileno=moved)
         os.close(CONTROL)
@@ -64,6 +68,8 @@ class Template:
         gc.collect()
         # Else the first full collection in a worker would write to, and so copy, every object.
         gc.freeze()
+        if gc.get_threshold()[0] == 0:  # else the application has said what it wants
+            gc.set_threshold(*self._threshold)
         self._tell(orders.IMPORTED)
         while channel := self._asked():
             try:

@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import costs, development, dispatching, drain, models, rollout, sharing
+from tests.bench import (
+    costs,
+    development,
+    dispatching,
+    drain,
+    models,
+    preload,
+    rollout,
+    sharing,
+)
 from tests.bench.report import Section, document
 
 
@@ -29,6 +38,7 @@ def main() -> int:
     sections: dict[str, Callable[[], Section]] = {
         "reloads": lambda: rollout.section(arguments.tool),
         "drain": drain.section,
+        "preload": preload.section,
         "costs": costs.section,
         "development": development.section,
         "dispatch": dispatching.section,

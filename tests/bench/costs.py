@@ -112,7 +112,7 @@ def idle() -> Idle:
         time.sleep(5)  # for probation and what else follows a start
         before = _switches(manager.pid)
         time.sleep(IDLE_SECONDS)
-        return Idle(switches=_switches(manager.pid) - before, pss=_pss(manager.pid))
+        return Idle(switches=_switches(manager.pid) - before, pss=pss(manager.pid))
 
 
 def _switches(pid: int) -> int:
@@ -125,7 +125,7 @@ def _switches(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
 
 
-def _pss(pid: int) -> int:
+def pss(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

@@ -1,6 +1,6 @@
 """Run a command to which the kernel refuses something, as in a container: `refuse WHAT COMMAND...`.
 
-WHAT is `pidfd` (pidfd_open), `steering` (SO_ATTACH_REUSEPORT_CBPF), `netlink` (its sockets) or
+WHAT is `pidfd` (pidfd_open), `steering` (SO_ATTACH_REUSEPORT_CBPF), `netlink` (its sockets),
 `bpf` or `clone3`; a seccomp filter says EPERM to it (seccomp(2)), to the command and to all that it
 starts. To clone3 it says ENOSYS, as those of containers do, or glibc could start no thread.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -77,21 +78,26 @@ def test_what_the_import_opened_is_not_where_the_workers_sockets_go(tmp_path: Pa
     )
 
 
-def test_a_template_is_not_told_where_workers_report_and_they_are(tmp_path: Path) -> None:
+def test_workers_report_and_collect_garbage_as_always_and_their_template_does_not(
+    tmp_path: Path,
+) -> None:
     async def story(nursery: Nursery) -> None:
         nursery.order()
         worker = await nursery.made()
         wait_until((tmp_path / "said").exists, what="the start-up")
-        assert (tmp_path / "said").read_text() == f"{worker.pid} None /none"
+        usual = gc.get_threshold()[0]
+        assert (tmp_path / "said").read_text() == f"{worker.pid} None 0 /none {usual}"
 
     play(
         tmp_path,
         story,
         """
-import os, pathlib
-early = os.environ.get("NOTIFY_SOCKET")
+import gc, os, pathlib
+def what():
+    return f"{os.environ.get('NOTIFY_SOCKET')} {gc.get_threshold()[0]}"
+early = what()
 async def app(scope, receive, send):
-    pathlib.Path("new").write_text(f"{os.getpid()} {early} {os.environ['NOTIFY_SOCKET']}")
+    pathlib.Path("new").write_text(f"{os.getpid()} {early} {what()}")
     os.rename("new", "said")
 """,
     )
