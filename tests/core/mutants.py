@@ -255,14 +255,14 @@ MUTANTS = (
     Mutant(
         "feed those that are to go from a queue of their own",
         TARGETS,
-        "w.state is State.READY and w.id not in going]",
-        "w.state is State.READY and not w.rescue]",
+        "[w for w in ready if w.id not in going]",
+        "[w for w in ready if not w.rescue]",
     ),
     Mutant(
         "feed a worker before it is ready",
         TARGETS,
-        "[w for w in workers if w.state is State.READY and w.id not in going]",
-        "[w for w in workers if w.active and w.id not in going]",
+        "if w.state is State.READY and not w.hung)",
+        "if w.active and not w.hung)",
     ),
     Mutant(
         "spread over all what comes when nobody serves",
