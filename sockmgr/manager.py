@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sockmgr import staffing
 from sockmgr.client import default_control
 from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
@@ -345,7 +346,7 @@ class Manager:
                 means="nothing was changed",
                 do="ask for 1 or more; `sockmgr stop` ends the service",
             )
-        await found.scale(wanted)
+        await staffing.scale(found, wanted)
         return wanted
 
     async def restart_worker(self, worker: str) -> str:
@@ -358,7 +359,7 @@ class Manager:
                 means="nothing was changed",
                 do="name it as `sockmgr status` does: SERVICE@GENERATION.SLOT",
             )
-        return await self._services.find(service).restart_worker(place)
+        return await staffing.restart_worker(self._services.find(service), place)
 
     async def scale_all(self, more: int) -> None:
         """Want so many more workers of each service."""

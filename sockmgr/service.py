@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from sockmgr.core.errors import ControlError, ListenError, SpawnError
+from sockmgr.core.errors import ListenError, SpawnError
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.generation import Worker
 from sockmgr.core.model import (
     Aborted,
     Accept,
@@ -28,7 +28,6 @@ from sockmgr.core.model import (
     Kill,
     Recycle,
     Reload,
-    Scale,
     Serving,
     Spawn,
     SpawnFailed,
@@ -58,6 +57,7 @@ from sockmgr.running import Running, Surroundings, Survivor
 from sockmgr.template import Templates
 from sockmgr.users import Users, Ways, ways
 from sockmgr.verdicts import Verdicts, not_told
+from sockmgr.waiters import Waiters
 
 log = Log("sockmgr")
 
@@ -97,7 +97,7 @@ class Service:
         self._last_words: dict[WorkerId, Words] = {}
         self._drain_at = 0.0
         self._told: set[str] = set()
-        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._waiters = Waiters(around.loop)
 
     # --- What others ask -----------------------------------------------------------------------
 
@@ -171,79 +171,31 @@ class Service:
         self._facts.put_nowait(Reload(spec=spec, request=number))
         return verdict
 
-    async def scale(self, workers: int) -> None:
-        """Want `workers` from now on; return when just as many are ready, raise if that fails."""
-        self._facts.put_nowait(Scale(workers=workers))
-        serving = self.fleet.current or self.fleet.trial
-        patience = serving.spec.ready_timeout * (workers + 1) if serving else 0.0
-        try:
-            async with asyncio.timeout(patience):
-                await self._until(lambda: self._serves_with(workers))
-        except TimeoutError:
-            ready = serving.ready if serving else 0
-            raise ControlError(
-                f"{self.name} has {ready} of {workers} workers after {patience:g} s",
-                means="it goes on trying",
-                do="the manager's log says why they fail to start",
-            ) from None
+    def put(self, fact: Fact) -> None:
+        """Have the fleet told of this, soon."""
+        self._facts.put_nowait(fact)
 
-    async def restart_worker(self, place: str) -> str:
-        """Replace the worker at `place` (`7.2`); return its successor's name when that is done."""
-        worker, current = self._replaceable(place)
-        before = [id(each) for each in current.workers.values()]
-        self._facts.put_nowait(Recycle(worker=worker.id, why="its restart was asked for"))
-        patience = 2 * current.spec.ready_timeout
-        try:
-            async with asyncio.timeout(patience):
-                await self._until(lambda: not worker.active and current.full)
-        except TimeoutError:
-            raise ControlError(
-                f"there is no successor of {self.name}@{place} after {patience:g} s",
-                means="it goes on serving, and is replaced as soon as there is one",
-                do="the manager's log says why the successor fails to start",
-            ) from None
-        fresh = [each for each in current.members if id(each) not in before]
-        return self._name(fresh[-1].id) if fresh else ""
-
-    def _replaceable(self, place: str) -> tuple[Worker, Generation]:
-        worker = next((each for each in self.fleet.workers() if str(each.id) == place), None)
-        current = self.fleet.current
-        if worker and worker.active and current and worker.id.generation == current.number:
-            return worker, current
-        what = f"is {worker.state} in a generation that comes or goes" if worker else "is not there"
-        serving = [self._name(each.id) for each in current.members] if current else []
-        raise ControlError(
-            f"{self.name}@{place} {what}",
-            means="nothing was changed",
-            do=f"those that can be replaced are: {', '.join(serving) or 'none'}",
-        )
+    def until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
+        """Return what is done once this is so; it fails if the service stops before."""
+        return self._waiters.until(met)
 
     def serving(self) -> asyncio.Future[None]:
         """Return what is done once all wanted workers are ready."""
-        served = self._until(self._serves)
-        if self._serves():  # adopted, so nothing need happen any more
-            served.set_result(None)
-        return served
+        return self.until(lambda: bool(self.fleet.current and self.fleet.current.full))
 
     def settled(self) -> asyncio.Future[None]:
         """Return what is done when no rollout is under way."""
-        settled = self._until(self._rests)
-        if self._rests():
-            settled.set_result(None)
-        return settled
-
-    def _rests(self) -> bool:
-        return self.fleet.trial is None and self.fleet.pending is None
+        return self.until(lambda: self.fleet.trial is None and self.fleet.pending is None)
 
     def stop(self) -> asyncio.Future[None]:
         """Drain everything; the future is done when no worker is left."""
         self._facts.put_nowait(Stop())
-        return self._until(lambda: self.fleet.stopped)
+        return self.until(lambda: self.fleet.stopped)
 
     def stop_now(self) -> asyncio.Future[None]:
         """Kill everything; the future is done when no worker is left."""
         self._facts.put_nowait(StopNow())
-        return self._until(lambda: self.fleet.stopped)
+        return self.until(lambda: self.fleet.stopped)
 
     def give_up(self) -> None:
         """Kill the workers of a rollout that are not ready: it aborts, if no failure is allowed."""
@@ -314,9 +266,7 @@ class Service:
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
         self._feeding.close()
         self._templates.end_all_but(())
-        for _, future in self._waiters:
-            if not future.done():
-                future.set_exception(ControlError(f"{self.name} was stopped meanwhile"))
+        self._waiters.end(f"{self.name} was stopped meanwhile")
 
     async def _next_fact(self) -> Fact:
         deadline = self.fleet.deadline
@@ -384,10 +334,7 @@ class Service:
         fleet = self.fleet
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
         self._templates.end_all_but({each.number for each in needed if each})
-        for met, future in self._waiters:
-            if not future.done() and met():
-                future.set_result(None)
-        self._waiters = [(met, future) for met, future in self._waiters if not future.done()]
+        self._waiters.look()
         self._changed()
 
     # --- Commands ------------------------------------------------------------------------------
@@ -479,30 +426,8 @@ class Service:
             self._report(f"{self._name(id)} {what}")
 
     def _report(self, message: str) -> None:
-        trial = self.fleet.trial
-        if trial:
-            news = Progress(
-                service=self.name,
-                generation=trial.number,
-                phase=trial.phase,
-                ready=trial.ready,
-                wanted=trial.wanted,
-                seconds=0.0,
-                message=message,
-            )
-            self._verdicts.tell(trial.requests, news)
-
-    def _until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._around.loop.create_future()
-        self._waiters.append((met, future))
-        return future
-
-    def _serves(self) -> bool:
-        return bool(self.fleet.current and self.fleet.current.full)
-
-    def _serves_with(self, workers: int) -> bool:
-        current = self.fleet.current
-        return bool(current and len(current.members) == current.ready == workers)
+        if self.fleet.trial:
+            self._verdicts.report(self.fleet.trial, message)
 
     def _state(self, id: WorkerId) -> State:
         return self.fleet.generations[id.generation].workers[id.slot].state

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from sockmgr.core.generation import Generation
 from sockmgr.core.model import Aborted, Committed, State
 from sockmgr.core.report import Progress, Receipt, Verdict
 from sockmgr.gauge import Gauge
@@ -53,10 +54,19 @@ class Verdicts:
         if self._gauge:
             self._gauge.count_exit(state)
 
-    def tell(self, requests: Sequence[int], news: Progress) -> None:
-        """Let those who asked hear how far their rollout is."""
+    def report(self, trial: Generation, message: str) -> None:
+        """Let those who asked for the generation on trial hear how far it is."""
+        news = Progress(
+            service=self._service,
+            generation=trial.number,
+            phase=trial.phase,
+            ready=trial.ready,
+            wanted=trial.wanted,
+            seconds=0.0,
+            message=message,
+        )
         now = self._loop.time()
-        for request in (self._requests[number] for number in requests):
+        for request in (self._requests[number] for number in trial.requests):
             seconds = round(now - request.began, 3)
             request.progress(msgspec.structs.replace(news, seconds=seconds))
 
