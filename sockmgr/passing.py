@@ -39,15 +39,19 @@ class Passing:
             self._dispatcher = Dispatcher(asyncio.get_running_loop(), self._scheduler, events)
             self._go_on(self._dispatcher)
         if before := self._workers.get(running.lease):
-            self.detach(before)  # it was killed, and has not ended yet
+            self.detach(before)  # it hangs or was killed, and has not ended yet
         keys = [str(listen.address) for listen in spec.listen]
         self._workers[running.lease] = running
         self._dispatcher.attach(running.lease, running.name, running.channel, keys)
 
     def detach(self, running: Running) -> None:
-        """Know that this worker is gone: what it had not taken goes to others."""
+        """Know that this worker is gone: what it had not taken goes to others.
+
+        It may live on for a while: its channel is not its own any more, and may be closed.
+        """
         if self._dispatcher and self._workers.get(running.lease) is running:
             del self._workers[running.lease]
+            running.channel = None
             self._dispatcher.detach(running.lease)
 
     def configure(self, spec: Spec) -> None:

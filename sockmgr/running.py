@@ -170,7 +170,7 @@ class Running:
     @property
     def is_detached(self) -> bool:
         """Whether a listener got a new socket since, on which this worker does not accept."""
-        if self.channel:
+        if self.spec.accept is Accept.DISPATCH:
             return False
         return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
 
@@ -213,7 +213,7 @@ class Running:
         if self._order:
             return "its template has not imported the application yet"
         match self.spec.ready:
-            case Accepting() if self.channel:
+            case Accepting() if self.spec.accept is Accept.DISPATCH:
                 return "it did not answer on its channel: dispatch-protocol.md"
             case Accepting():
                 return readiness.describe(self.pid, self.inodes)

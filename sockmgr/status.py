@@ -90,7 +90,10 @@ def _worker(
         rss=measure(running.pid) if running else 0,
         age=round(now - running.started_at, 3) if running else 0.0,
         lease=worker.lease,
-        connections=service.passing.connections(worker.lease),
+        # Who hangs has its lease in common with its successor, and its channel no more.
+        connections=(
+            service.passing.connections(worker.lease) if running and running.channel else None
+        ),
     )
 
 

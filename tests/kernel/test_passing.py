@@ -73,6 +73,7 @@ def test_a_successor_takes_the_lease_of_one_that_was_killed_and_has_not_ended() 
             await until(lambda: passing.connections(0) == 2, what="both wait for it")
             passing.attach(successor.running)
             await until(lambda: successor.end.has(2), what="the successor has them")
+            assert killed.running.channel is None
             passing.detach(killed.running)
             assert passing.connections(0) == 2
             killed.end.close()
