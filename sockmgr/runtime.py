@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError
+from sockmgr.core.model import Accept
 from sockmgr.presets import Fit
 
 # -P: the working directory shall not hide our modules; the runtime adds it for the application's.
@@ -32,7 +33,8 @@ def fit(service: ServiceConfig) -> Fit:
 
 def _options(service: ServiceConfig) -> Iterator[str]:
     http = service.http
-    for name in service.listen:
+    # What the manager accepts comes by its channel: SOCKMGR_DISPATCH_FD.
+    for name in service.listen if service.accept is not Accept.DISPATCH else ():
         yield from ("--fd", f"{{{name}}}")
     yield f"--drain-timeout={service.drain_timeout:g}"
     if service.interface:

@@ -351,10 +351,6 @@ def _check_dispatch(value: Value, service: ServiceConfig, listens: Sequence[List
             name = "policy" if service.max_connections is None else "max_connections"
             raise keys[name].refused("has no meaning here", do='add accept = "dispatch"')
         return
-    if service.app:
-        raise keys["accept"].wrong(
-            '"shared" or "per-worker" for an app: its runtime accepts by itself in this version'
-        )
     if named := placeholder.names(service.command):
         raise keys["command"].refused(
             f"names the listener {named[0]}, which its workers do not get",

@@ -351,7 +351,8 @@ SERVICE = {
         "shared: the workers of a generation share one queue, and whoever is free takes the next "
         "connection. per-worker: each has its own queue and gets as many as the others, which is "
         "better for connections that last. dispatch: the manager accepts and passes each "
-        "connection to a worker, which must know how to take it: dispatch-protocol.md.",
+        "connection to a worker, which must know how to take it, as one of `app` does: "
+        "dispatch-protocol.md.",
         "shared",
     ),
     "policy": Key(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sockmgr.worker import application, inherited
 from sockmgr.worker.application import BROKEN, BrokenError
+from sockmgr.worker.connections import Connections
+from sockmgr.worker.intake import Intake, Source
 from sockmgr.worker.options import Options, parse
 
 PACKAGES = {
@@ -46,17 +47,14 @@ def serve(options: Options) -> None:
         from sockmgr.worker.template import Template  # noqa: PLC0415 - most workers have none
 
         template = Template(options.app, options.template)
-    serve_on = prepare(options)
+    serve_from = prepare(options)
     if template:
         template.wait()
-    listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
-    if not listeners:
-        raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
-    serve_on(listeners)
+    serve_from(connections(options))
 
 
-def prepare(options: Options) -> Callable[[Sequence[socket.socket]], None]:
-    """Import the application and all that serves it; return what serves, and owns the sockets."""
+def prepare(options: Options) -> Callable[[Source], None]:
+    """Import the application and all that serves it; return what serves, and owns its source."""
     require("uvicorn", "serves applications")
     for choice in (options.http, options.ws, options.loop):
         if choice in PACKAGES:
@@ -68,7 +66,17 @@ def prepare(options: Options) -> Callable[[Sequence[socket.socket]], None]:
     config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
     if options.template is not None:
         server.warm_up(config, options.loop)
-    return lambda listeners: server.run(server.serve(config, drain, listeners), options.loop)
+    return lambda source: server.run(server.serve(config, drain, source), options.loop)
+
+
+def connections(options: Options) -> Source:
+    """Return where the connections come from; raises BrokenError if from nowhere."""
+    if passed := Connections.inherited():
+        return passed
+    listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
+    if not listeners:
+        raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
+    return Intake(listeners)
 
 
 def load(options: Options) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import uvicorn
@@ -23,7 +23,7 @@ from sockmgr.worker.application import BROKEN, BrokenError
 from sockmgr.worker.connection import tracked
 from sockmgr.worker.drain import App, Drain, Open, dismiss
 from sockmgr.worker.heartbeat import watchdog
-from sockmgr.worker.intake import Intake
+from sockmgr.worker.intake import Intake, Source
 from sockmgr.worker.options import Options
 
 log = logging.getLogger("uvicorn.error")
@@ -90,14 +90,11 @@ def misfit(config: uvicorn.Config) -> str:
 
 
 class Server(uvicorn.Server):
-    """Serves on `listeners`, which it owns, until it is told to stop and has drained."""
+    """Serves what comes from `source`, which it owns, until it is told to stop and has drained."""
 
-    def __init__(
-        self, config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket] = ()
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, source: Source) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._intake = Intake(listeners, self.take)
+        self._drain, self._source = drain, source
         self._protocol = tracked(config.http_protocol_class) or config.http_protocol_class
         self._taking: set[asyncio.Task[Any]] = set()
         self._serving: asyncio.Task[Any] | None = None
@@ -147,7 +144,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets or [])
         if self.should_exit:  # the start-up failed: older versions leave the status to their caller
             sys.exit(BROKEN)
-        self._intake.start()
+        self._source.start(self.take, self._stop)
         _say_ready()
 
     async def on_tick(self, counter: int) -> bool:
@@ -156,7 +153,9 @@ class Server(uvicorn.Server):
         if self._drain.began_at is None:
             return over
         try:
-            return self._drain.step(self._open(), len(self._taking))
+            # What was passed to us before the signal may still wait in the channel.
+            pending = len(self._taking) + (not self._source.ended)
+            return self._drain.step(self._open(), pending)
         except Exception:  # a worker that can neither serve nor leave must not be left behind
             log.exception("the drain failed: open connections are closed now")
             return True
@@ -186,7 +185,7 @@ class Server(uvicorn.Server):
             return
         if self._drain.began_at is None:
             self._drain.begin()
-            self._intake.close()
+            self._source.stop()
             notify.stopping()
 
 
@@ -200,26 +199,34 @@ def _beat(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(pause, _beat, loop)
 
 
-async def serve(config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket]) -> None:
-    """Serve until told to stop, with our drain if this uvicorn allows it, else with its own."""
-    if missing := misfit(config):
+async def serve(config: uvicorn.Config, drain: Drain, source: Source) -> None:
+    """Serve until told to stop, with our drain if this uvicorn allows it, else with its own.
+
+    Raises BrokenError if this uvicorn cannot take connections that somebody else accepted.
+    """
+    missing = misfit(config)
+    if not missing:
+        await Server(config, drain, source).serve()
+    elif isinstance(source, Intake):
         log.warning(
             "uvicorn %s lacks %s: it drains in its own way, which loses requests on kept-alive "
             "connections; another version of it, or of sockmgr, is needed",
             uvicorn.__version__,
             missing,
         )
-        await _serve_stock(config, drain, listeners)
+        await _serve_stock(config, drain, source)
     else:
-        await Server(config, drain, listeners).serve()
+        raise BrokenError(
+            f"uvicorn {uvicorn.__version__} lacks {missing}: it takes no connections that the "
+            "manager accepted",
+            'use another version of uvicorn, or of sockmgr, or accept = "shared"',
+        )
 
 
-async def _serve_stock(
-    config: uvicorn.Config, drain: Drain, listeners: Sequence[socket.socket]
-) -> None:
+async def _serve_stock(config: uvicorn.Config, drain: Drain, intake: Intake) -> None:
     config.timeout_graceful_shutdown = drain.left() - drain.last  # type: ignore[assignment]
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=list(listeners)), name="serve")
+    serving = asyncio.create_task(server.serve(sockets=intake.listeners), name="serve")
     while not (server.started or serving.done()):  # noqa: ASYNC110 - it tells in no other way
         await asyncio.sleep(0.02)
     if server.started:

@@ -441,7 +441,6 @@ def test_any_edit_of_a_config_is_a_config_or_one_error(data: st.DataObject) -> N
     [
         ("tcp://127.0.0.1:0", 'command = ["x", "{http}"]', "names the listener http"),
         ("udp://127.0.0.1:0", 'command = ["x"]', "UDP has no connections"),
-        ("tcp://127.0.0.1:0", 'app = "a:b"', "its runtime accepts by itself"),
     ],
 )
 def test_who_cannot_be_passed_connections_is_refused(listen: str, program: str, why: str) -> None:

@@ -38,6 +38,16 @@ def test_an_app_is_run_in_our_own_python_with_its_sockets_as_arguments() -> None
     assert found.broken_exits == {2, 3}
 
 
+def test_an_app_gets_its_channel_and_no_listener_where_the_manager_accepts() -> None:
+    found = spec('app = "shop.main:app"\naccept = "dispatch"')
+    assert options(found) == Options(app="shop.main:app")
+    assert resolve.worker_environment(found, {}) == {
+        "SOCKMGR_DISPATCH_FD": "3",
+        "SOCKMGR_DISPATCH_NAMES": "http:admin",
+    }
+    assert not found.set_listen_pid
+
+
 def test_all_that_the_config_says_reaches_the_runtime() -> None:
     found = spec(
         'app = "shop:app()"\ninterface = "wsgi"\n[service.web.http]\nkeep_alive = 7.5\n'

@@ -1,0 +1,136 @@
+"""`app =` with accept = "dispatch" under a real manager: kept connections are counted, too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.apps import App
+from tests.e2e.harness import Manager, wait_for
+from tests.e2e.test_app import BLOCKED, config, line_with
+from tests.e2e.test_dispatch import connections
+from tests.e2e.test_reload_servers import has_answered
+from tests.load.judge import Load
+
+DISPATCH = 'accept = "dispatch"'
+MODES = ("kat:conns=16,think=0.01", "short:rate=80", "slow:conns=2,s=0.3")
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connected(manager: Manager, listener: str = "http") -> socket.socket:
+    """Return a client that has sent a request."""
+    target = manager.target(listener)
+    client = socket.socket(target.family)
+    client.settimeout(30)
+    client.connect(target.address)
+    client.sendall(REQUEST)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("example", "more", "unix"),
+    [
+        ("asgi", 'policy = "round-robin"', False),
+        ("wsgi", 'policy = "least-connections"', True),
+        ("asgi", "preload = true", False),
+    ],
+)
+def test_reloads_lose_no_request_on_new_or_kept_connections(
+    example: str, more: str, unix: bool, tmp_path: Path
+) -> None:
+    app = App(example, tmp_path)
+    more = f"{DISPATCH}\nmax_connections = 50\n{more}"
+    address = f"unix://{tmp_path}/http.sock" if unix else "tcp://127.0.0.1:0"
+    with Manager(tmp_path, config(app, more=more, address=address)) as manager:
+        with Load(manager.target(), MODES) as load:
+            for version in "23":
+                app.deploy(version)
+                assert manager.reload().code == 0
+                wait_for(partial(has_answered, load, version), f"version {version} to answer")
+        assert not load.result.failed, load.result.failures()
+        wait_for(lambda: set(connections(manager).values()) == {0}, "all to be closed")
+
+
+def test_each_of_four_workers_has_a_quarter_of_those_who_stay(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=DISPATCH).replace("workers = 2", "workers = 4")
+    with Manager(tmp_path, text) as manager, ExitStack() as clients:
+        held = [clients.enter_context(connected(manager)) for _ in range(64)]
+        assert all(client.recv(12) == b"HTTP/1.1 200" for client in held)
+        assert list(connections(manager).values()) == [16] * 4
+        for client in held[::4]:
+            client.close()
+        wait_for(lambda: sum(connections(manager).values()) == 48, "the end of those to be known")
+
+
+def test_all_listeners_are_served(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=DISPATCH)
+    text = text.replace("[listen]", f'[listen]\nadmin = "unix://{tmp_path}/admin.sock"')
+    with Manager(tmp_path, text) as manager, ExitStack() as clients:
+        for listener in ("http", "admin", "http", "admin"):
+            client = clients.enter_context(connected(manager, listener))
+            assert client.recv(12) == b"HTTP/1.1 200"
+        assert list(connections(manager).values()) == [2, 2]
+
+
+def test_clients_wait_while_all_are_full_of_kept_connections(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=f"{DISPATCH}\nmax_connections = 2")
+    with Manager(tmp_path, text) as manager, ExitStack() as clients:
+        kept = [clients.enter_context(connected(manager)) for _ in range(4)]
+        assert all(client.recv(12) == b"HTTP/1.1 200" for client in kept)
+        fifth = clients.enter_context(connected(manager))
+        assert list(connections(manager).values()) == [2, 2]
+        fifth.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            fifth.recv(1)
+        fifth.settimeout(30)
+        kept[0].close()
+        assert fifth.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_worker_that_is_killed_loses_no_more_than_it_had_in_hand(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, more=DISPATCH)) as manager:
+        with Load(manager.target(), ["short:rate=120"]) as load:
+            for _ in range(2):
+                victim = next(iter(connections(manager)))
+                os.kill(victim, signal.SIGKILL)
+                wait_for(
+                    lambda v=victim: len(found := connections(manager)) == 2 and v not in found,
+                    "its successor",
+                )
+        # At this rate one is in hand at a time, or two.
+        assert len(load.result.failed) <= 2 * 2, load.result.failures()
+
+
+def test_what_waits_for_a_worker_that_hangs_goes_to_others_before_it_ends(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    (app.directory / "blocked.py").write_text(BLOCKED)
+    more = f'{DISPATCH}\nhang_timeout = "1s"\ndrain_timeout = "1s"'
+    with Manager(tmp_path, config(app, target="blocked:app", more=more)) as manager:
+        with connected(manager) as blocked, Load(manager.target(), ["short:rate=60"]) as load:
+            assert blocked.recv(12) == b"HTTP/1.1 200"
+            blocked.sendall(REQUEST.replace(b"/", b"/block", 1))
+            wait_for(partial(line_with, manager, "was=killed"), "it to be killed")
+        assert not load.result.failed, load.result.failures()
+
+
+def test_a_worker_that_others_tell_to_stop_is_replaced_without_a_loss(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, more=DISPATCH)) as manager:
+        with Load(manager.target(), MODES[:2]) as load:
+            told = next(iter(connections(manager)))
+            os.kill(told, signal.SIGTERM)
+            wait_for(
+                lambda: len(found := connections(manager)) == 2 and told not in found,
+                "its successor",
+            )
+        assert not load.result.failed, load.result.failures()
