@@ -109,8 +109,7 @@ class Channel:
             raise Forged("it closed its channel")
         if len(data) != _REPORT.size:
             raise Forged(f"it sent what is no report: {data[: _REPORT.size]!r}")
-        answered, taken, closed, lost = _REPORT.unpack(data)
-        return Report(answered=answered, taken=taken, closed=closed, lost=lost)
+        return Report._make(_REPORT.unpack(data))
 
     def take_back(self) -> list[Passed] | None:
         """Return the oldest message that the worker has not taken; ours to close.

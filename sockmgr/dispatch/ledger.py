@@ -6,16 +6,18 @@ no harm, the next one says it again; and a manager that adopts a channel knows a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Forged(Exception):
     """A worker said what cannot be; the text completes "the worker: ..."."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a worker says of itself; nobody vouches for it."""
+class Report(NamedTuple):
+    """What a worker says of itself, in the order of the message; nobody vouches for it.
+
+    A tuple: one is made for nearly each connection, and a frozen dataclass takes thrice the time.
+    """
 
     answered: int  # the last question that it has read
     taken: int  # connections that came out of the channel, `lost` ones included

@@ -7,6 +7,7 @@ was passed to it and not yet taken counts as open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,12 @@ class _Worker:
     open: int = 0
     weight: int = 0
     held: bool = False
+    takes: bool = False  # it is fed and not held
     turn: float = 0.0
+
+    def settle(self) -> None:
+        """Know whether it takes: looked at for each connection, and changed seldom."""
+        self.takes = self.weight > 0 and not self.held
 
 
 class Scheduler:
@@ -35,7 +41,7 @@ class Scheduler:
     def configure(self, policy: Policy, max_connections: int | None) -> None:
         """Go by these from now on; who has more than `max_connections` keeps them."""
         self._least = policy is Policy.LEAST_CONNECTIONS
-        self._max = max_connections
+        self._max = math.inf if max_connections is None else max_connections
 
     def add(self, lease: int) -> None:
         """Know a worker, with nothing open and not fed."""
@@ -49,14 +55,19 @@ class Scheduler:
         """Let these workers have new connections, in proportion to their weights; no other."""
         for lease, worker in self._workers.items():
             worker.weight = weights.get(lease, 0)
+            worker.settle()
 
     def hold(self, lease: int) -> None:
         """Give it nothing until `release()`."""
-        self._workers[lease].held = True
+        worker = self._workers[lease]
+        worker.held = True
+        worker.settle()
 
     def release(self, lease: int) -> None:
         """Let it have connections again, if it is fed."""
-        self._workers[lease].held = False
+        worker = self._workers[lease]
+        worker.held = False
+        worker.settle()
 
     def open(self, lease: int) -> int:
         """Return how many connections it has, with those that it has still to take."""
@@ -68,29 +79,29 @@ class Scheduler:
 
     def room(self, among: Collection[int], limit: int) -> int:
         """Return how often choose() finds somebody now, `limit` at most."""
-        found = 0
+        found = 0.0
         for lease in among:
             worker = self._workers[lease]
-            if self._has_room(worker):
-                if self._max is None:
-                    return limit
+            if worker.takes and worker.open < self._max:
                 found += self._max - worker.open
-        return min(found, limit)
+                if found >= limit:
+                    return limit
+        return int(found)
 
     def choose(self, among: Collection[int]) -> int | None:
         """Return who of these gets a connection, which is its own from now on; None: nobody."""
-        best, best_key, chosen = -1, (0.0, 0.0), None
+        best, best_load, best_turn, chosen = -1, math.inf, math.inf, None
         for lease in among:
             worker = self._workers[lease]
-            if not self._has_room(worker):
+            if not worker.takes or worker.open >= self._max:
                 continue
-            turn = max(worker.turn, self._now)
-            key = (worker.open / worker.weight if self._least else 0.0, turn)
-            if chosen is None or key < best_key:
-                best, best_key, chosen = lease, key, worker
+            load = worker.open / worker.weight if self._least else 0.0
+            turn = worker.turn if worker.turn > self._now else self._now
+            if load < best_load or (load == best_load and turn < best_turn):
+                best, best_load, best_turn, chosen = lease, load, turn, worker
         if chosen is None:
             return None
-        self._now = best_key[1]
+        self._now = best_turn
         chosen.turn = self._now + 1 / chosen.weight
         chosen.open += 1
         return best
@@ -102,7 +113,3 @@ class Scheduler:
     def found(self, lease: int, connections: int) -> None:
         """Count these as its own, which it has since before our time."""
         self._workers[lease].open += connections
-
-    def _has_room(self, worker: _Worker) -> bool:
-        within = self._max is None or worker.open < self._max
-        return worker.weight > 0 and not worker.held and within
