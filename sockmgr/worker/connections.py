@@ -19,10 +19,13 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 FD_VARIABLE = "SOCKMGR_DISPATCH_FD"
 NAMES_VARIABLE = "SOCKMGR_DISPATCH_NAMES"
+# Seconds between two reports of a busy event loop.
+REPORT_PACE = 0.001
 
 _MAX_FDS = 253  # in one message: SCM_MAX_FD, unix(7)
 _QUESTION = struct.Struct("=BQ")
@@ -76,6 +79,7 @@ class Connections:
         self._answered = self._taken = self._closed = self._lost = 0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = self._over = self._due = False
+        self._reported_at = -REPORT_PACE
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -199,9 +203,14 @@ class Connections:
             if self._loop is None or self._thread != threading.get_ident():
                 self._report()
             elif not self._due:
-                # One report for all that end in this turn of the loop.
+                # At once where little happens; else one for all that end in a while, for each
+                # wakes the manager.
                 self._due = True
-                self._loop.call_soon(self._report_due)
+                pause = self._reported_at + REPORT_PACE - time.monotonic()
+                if pause > 0:
+                    self._loop.call_later(pause, self._report_due)
+                else:
+                    self._loop.call_soon(self._report_due)
 
     # Private
 
@@ -240,6 +249,7 @@ class Connections:
         if loop:
             loop.remove_reader(self)
             loop.remove_reader(self._stop)
+            self._report_due()
 
     def _report_due(self) -> None:
         with self._lock:
@@ -247,7 +257,7 @@ class Connections:
                 self._report()
 
     def _report(self) -> None:
-        self._due = False
+        self._due, self._reported_at = False, time.monotonic()
         report = _REPORT.pack(self._answered, self._taken, self._closed, self._lost)
         # Where nobody reads it now, the next one says the same and more.
         with contextlib.suppress(OSError):

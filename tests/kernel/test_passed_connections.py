@@ -164,6 +164,28 @@ def test_all_that_end_in_one_turn_of_the_loop_are_told_of_at_once(
     asyncio.run(main())
 
 
+def test_a_busy_loop_tells_at_once_and_then_of_all_that_end_in_a_while(
+    channel: Channel, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockmgr.worker.connections.REPORT_PACE", 0.2)
+
+    async def main() -> None:
+        taken: list[Connection] = []
+        connections.start(taken.append)
+        clients = passed(channel, 3)
+        await until(lambda: len(taken) == 3, what="all are taken")
+        taken.pop().close()
+        await until(lambda: (said := channel.receive()) and said.closed == 1, what="the first end")
+        for connection in taken:
+            connection.close()
+            await asyncio.sleep(0)
+        assert channel.receive() is None
+        await until(lambda: (said := channel.receive()) and said.closed == 3, what="the others")
+        close(clients)
+
+    asyncio.run(main())
+
+
 def test_the_end_of_the_channel_ends_the_server(connections: Connections, channel: Channel) -> None:
     async def never(connection: Connection) -> None:
         raise AssertionError(connection)
