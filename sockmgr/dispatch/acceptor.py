@@ -16,13 +16,9 @@ _BROKEN = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """The fds of new connections, ours to close, and why there are no more of them.
-
-    `drained`: nothing waits in the listener. `error`: something waits and cannot be accepted.
-    """
+    """The fds of new connections, ours to close; `error` if one waits and cannot be accepted."""
 
     fds: list[int]
-    drained: bool = False
     error: OSError | None = None
 
 
@@ -35,7 +31,7 @@ def accept(listener: socket.socket, limit: int) -> Accepted:
             # much as all else that a connection costs the manager.
             fds.append(listener._accept()[0])  # type: ignore[attr-defined]
         except BlockingIOError:
-            return Accepted(fds=fds, drained=True)
+            break
         except OSError as error:
             if error.errno not in _BROKEN:
                 return Accepted(fds=fds, error=error)
