@@ -35,12 +35,19 @@ def leases(manager: Manager) -> dict[int, int]:
     return {w["pid"]: w["lease"] for w in manager.workers() if w["state"] == "ready"}
 
 
-def rest(manager: Manager, workers: int) -> dict[int, int]:
-    """Wait until there are these workers and no others; return their leases, no two alike."""
-    found = wait_for(
-        lambda: len(manager.workers()) == len(leases(manager)) == workers and leases(manager),
-        f"{workers} workers and no more",
-    )
+def rest(manager: Manager, workers: int, without: int = 0) -> dict[int, int]:
+    """Wait until there are these workers, not that pid, and no others.
+
+    Return their leases, no two alike.
+    """
+
+    def look() -> dict[int, int] | None:
+        found = manager.workers()
+        all_ready = all(worker["state"] == "ready" for worker in found)
+        pids = {worker["pid"]: worker["lease"] for worker in found}
+        return pids if all_ready and len(pids) == workers and without not in pids else None
+
+    found = wait_for(look, f"{workers} workers and no more")
     assert len(set(found.values())) == workers
     return found
 
@@ -93,9 +100,8 @@ def test_what_waits_for_a_worker_that_is_killed_is_answered_by_its_successor(
             stopped_at = time.monotonic()
             wait_for(lambda: manager.status()["listeners"]["http"]["queue"] > 10, "a queue")
             os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: lease in rest(manager, 3).values(), "its successor")
+            assert lease in rest(manager, 3, without=pid).values()
             result = load.stop()
-        assert pid not in leases(manager)
         in_flight = [row for row in result.failed if row.began <= stopped_at]
         assert result.failed == in_flight, result.failures()
         assert len(in_flight) <= 2
