@@ -136,6 +136,7 @@ def test_a_rollout_whose_template_imports_when_the_manager_is_killed_is_finished
         os.kill(manager.pid, signal.SIGHUP)
         wait_for(lambda: template(manager) != first, "the next template")
         imports = template(manager)
+        manager.status()  # whoever is answered knows that what was before is kept
         manager.kill9()
         wait_for(lambda: imports not in manager.leftovers(), "its end")
         manager.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 from sockmgr.core.model import State
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
-from tests.e2e.test_promises import UVICORN, config, descriptors, field, zombies
+from tests.e2e.test_promises import UVICORN, config
 from tests.load.judge import Load
 
 LOAD = "short:rate=100"
@@ -108,30 +108,6 @@ def test_after_a_stop_no_process_and_no_file_is_left(tmp_path: Path) -> None:
         assert manager.stop() == 0
         assert manager.leftovers() == []
         assert not list(tmp_path.glob("control.*"))
-
-
-def test_twenty_upgrades_under_load_lose_nothing_and_nothing_grows(tmp_path: Path) -> None:
-    app = App("asgi", tmp_path)
-    with Manager(tmp_path, config(app, UVICORN)) as manager:
-        before, pid = pids(manager), manager.pid
-
-        def size() -> tuple[list[str], int, int]:
-            return descriptors(pid), zombies(pid), field(pid, "Threads")
-
-        with Load(manager.target(), [LOAD]) as load:
-            assert manager.run("upgrade").code == 0
-            first, memory = size(), field(pid, "VmRSS")
-            for _ in range(19):
-                done = manager.run("upgrade")
-                assert done.code == 0, done.stderr
-        assert not load.result.failed, load.result.failures()
-        assert manager.alive
-        assert pids(manager) == before
-        # The last client's connection may not be closed yet, in either.
-        wait_for(lambda: len(size()[0]) <= len(first[0]), "as few descriptors as after the first")
-        assert size()[1:] == first[1:]
-        assert field(pid, "VmRSS") < memory + 1024  # kB
-        assert manager.reload().code == 0
 
 
 def test_a_new_version_that_cannot_read_the_state_leaves_the_old_one_running(
