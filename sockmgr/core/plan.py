@@ -55,25 +55,6 @@ def diff(old: Config, new: Config) -> tuple[Change, ...]:
     return (*_listeners(old, new), *_services(old, new), *_rest(old, new))
 
 
-def replaced(old: Config, new: Config) -> dict[str, bool]:
-    """Tell for each service of `new` whether its change alone needs a new generation.
-
-    By the text of the config only: new code, or a `current` that points elsewhere, is not seen.
-    """
-    before = {service.name: service for service in old.services}
-    moved = {
-        name
-        for name, listen in new.listens().items()
-        if name not in old.listens() or old.listens()[name].address != listen.address
-    }
-    return {
-        service.name: service.name not in before
-        or bool(moved.intersection(service.listen))
-        or any(effect is Effect.RELOAD for _, effect in _keys(before[service.name], service))
-        for service in new.services
-    }
-
-
 def accepted(old: Config, new: Config, committed: Collection[str]) -> Config:
     """Return `old` with what `new` says of the services `committed`; one not in `new` is gone."""
     known = {service.name for service in new.services}
