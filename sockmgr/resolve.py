@@ -24,6 +24,7 @@ from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
 from sockmgr.core.model import Accept, Exec, Listen, Scheme, Spec
+from sockmgr.dispatch.scheduler import report_pace
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
@@ -134,6 +135,7 @@ def worker_environment(spec: Spec, addresses: Mapping[str, str]) -> dict[str, st
         return {
             "SOCKMGR_DISPATCH_FD": str(FIRST_FD),
             "SOCKMGR_DISPATCH_NAMES": ":".join(names),
+            "SOCKMGR_DISPATCH_PACE": str(report_pace(spec.policy, spec.max_connections)),
         }
     if not _takes_listen_fds(spec.argv, names):
         return {}

@@ -27,6 +27,14 @@ class _Worker:
         self.takes = self.weight > 0 and not self.held
 
 
+def report_pace(policy: Policy, max_connections: int | None) -> int:
+    """Return how many milliseconds a busy worker may take to tell what it has closed.
+
+    Each report wakes the manager: be told soon only where it decides who gets the next connection.
+    """
+    return 1 if policy is Policy.LEAST_CONNECTIONS or max_connections is not None else 100
+
+
 class Scheduler:
     """What each worker has open, and whose turn it is."""
 

@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 FD_VARIABLE = "SOCKMGR_DISPATCH_FD"
 NAMES_VARIABLE = "SOCKMGR_DISPATCH_NAMES"
-# Seconds between two reports of a busy event loop.
-REPORT_PACE = 0.001
+PACE_VARIABLE = "SOCKMGR_DISPATCH_PACE"
+PACE = 0.001
 
 _MAX_FDS = 253  # in one message: SCM_MAX_FD, unix(7)
 _QUESTION = struct.Struct("=BQ")
@@ -69,8 +69,11 @@ class Connection(socket.socket):
 class Connections:
     """The channel to the manager, and the account of what came through it. Safe in threads."""
 
-    def __init__(self, fd: int, names: Sequence[str] = ()) -> None:
-        """Own the channel `fd`; `names` are those of the listeners, by number."""
+    def __init__(self, fd: int, names: Sequence[str] = (), pace: float = PACE) -> None:
+        """Own the channel `fd`; `names` are those of the listeners, by number.
+
+        A busy event loop reports what was closed once in `pace` seconds.
+        """
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
         self._channel.setblocking(False)
         self._names = tuple(names)
@@ -79,7 +82,7 @@ class Connections:
         self._answered = self._taken = self._closed = self._lost = 0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = self._over = self._due = False
-        self._reported_at = -REPORT_PACE
+        self._pace, self._reported_at = pace, -pace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -90,10 +93,11 @@ class Connections:
         The variables that told of it are removed: a child has another or none.
         """
         fd, names = os.environ.pop(FD_VARIABLE, ""), os.environ.pop(NAMES_VARIABLE, "")
+        pace = os.environ.pop(PACE_VARIABLE, "")
         if not fd:
             return None
         os.set_inheritable(int(fd), False)
-        return cls(int(fd), names.split(":") if names else ())
+        return cls(int(fd), names.split(":") if names else (), int(pace) / 1000 if pace else PACE)
 
     def fileno(self) -> int:
         """Return the descriptor of the channel, borrowed, to wait on: then call take()."""
@@ -206,7 +210,7 @@ class Connections:
                 # At once where little happens; else one for all that end in a while, for each
                 # wakes the manager.
                 self._due = True
-                pause = self._reported_at + REPORT_PACE - time.monotonic()
+                pause = self._reported_at + self._pace - time.monotonic()
                 if pause > 0:
                     self._loop.call_later(pause, self._report_due)
                 else:

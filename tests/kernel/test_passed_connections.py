@@ -13,7 +13,13 @@ from contextlib import closing
 import pytest
 
 from sockmgr.dispatch.channel import Channel
-from sockmgr.worker.connections import FD_VARIABLE, NAMES_VARIABLE, Connection, Connections
+from sockmgr.worker.connections import (
+    FD_VARIABLE,
+    NAMES_VARIABLE,
+    PACE_VARIABLE,
+    Connection,
+    Connections,
+)
 from tests.kernel.children import python, wait_for_exit, wait_until
 from tests.kernel.dispatching import until
 
@@ -62,11 +68,13 @@ def test_a_program_inherits_its_channel_and_its_children_do_not(
     os.set_inheritable(fd, True)
     monkeypatch.setenv(FD_VARIABLE, str(fd))
     monkeypatch.setenv(NAMES_VARIABLE, "http:admin")
+    monkeypatch.setenv(PACE_VARIABLE, "100")
     connections = Connections.inherited()
     assert connections
     with closing(connections):
         assert FD_VARIABLE not in os.environ
         assert NAMES_VARIABLE not in os.environ
+        assert PACE_VARIABLE not in os.environ
         assert not os.get_inheritable(fd)
         clients = passed(channel)
         (connection,) = connections.take()
@@ -165,9 +173,12 @@ def test_all_that_end_in_one_turn_of_the_loop_are_told_of_at_once(
 
 
 def test_a_busy_loop_tells_at_once_and_then_of_all_that_end_in_a_while(
-    channel: Channel, connections: Connections, monkeypatch: pytest.MonkeyPatch
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockmgr.worker.connections.REPORT_PACE", 0.2)
+    monkeypatch.setenv(FD_VARIABLE, str(os.dup(channel.theirs)))
+    monkeypatch.setenv(PACE_VARIABLE, "200")
+    connections = Connections.inherited()
+    assert connections
 
     async def main() -> None:
         taken: list[Connection] = []
@@ -183,7 +194,8 @@ def test_a_busy_loop_tells_at_once_and_then_of_all_that_end_in_a_while(
         await until(lambda: (said := channel.receive()) and said.closed == 3, what="the others")
         close(clients)
 
-    asyncio.run(main())
+    with closing(connections):
+        asyncio.run(main())
 
 
 def test_the_end_of_the_channel_ends_the_server(connections: Connections, channel: Channel) -> None:

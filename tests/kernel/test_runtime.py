@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sockmgr import resolve
 from sockmgr.core.config import parse
 from sockmgr.core.model import Spec
@@ -44,8 +46,15 @@ def test_an_app_gets_its_channel_and_no_listener_where_the_manager_accepts() -> 
     assert resolve.worker_environment(found, {}) == {
         "SOCKMGR_DISPATCH_FD": "3",
         "SOCKMGR_DISPATCH_NAMES": "http:admin",
+        "SOCKMGR_DISPATCH_PACE": "100",
     }
     assert not found.set_listen_pid
+
+
+@pytest.mark.parametrize("more", ['policy = "least-connections"', "max_connections = 9"])
+def test_a_worker_reports_often_where_that_decides_who_is_next(more: str) -> None:
+    found = spec(f'app = "shop.main:app"\naccept = "dispatch"\n{more}')
+    assert resolve.worker_environment(found, {})["SOCKMGR_DISPATCH_PACE"] == "1"
 
 
 def test_all_that_the_config_says_reaches_the_runtime() -> None:

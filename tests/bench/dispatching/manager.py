@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sockmgr.dispatch.channel import Channel
 from sockmgr.dispatch.dispatcher import Dispatcher, Events
-from sockmgr.dispatch.scheduler import Policy, Scheduler
+from sockmgr.dispatch.scheduler import Policy, Scheduler, report_pace
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -21,8 +21,11 @@ def _misbehaves(lease: int, why: str) -> None:
     print(f"worker {lease}: {why}", file=sys.stderr)
 
 
-def _start(channel: Channel) -> subprocess.Popen[bytes]:
-    env = os.environ | {"SOCKMGR_DISPATCH_FD": str(channel.theirs)}
+def _start(channel: Channel, policy: Policy) -> subprocess.Popen[bytes]:
+    env = os.environ | {
+        "SOCKMGR_DISPATCH_FD": str(channel.theirs),
+        "SOCKMGR_DISPATCH_PACE": str(report_pace(policy, None)),
+    }
     os.set_inheritable(channel.theirs, True)
     try:
         return subprocess.Popen([sys.executable, str(WORKER)], env=env, pass_fds=[channel.theirs])
@@ -32,7 +35,8 @@ def _start(channel: Channel) -> subprocess.Popen[bytes]:
 
 async def main() -> None:
     """Start the workers, feed those that take, print "ready", and end them after TERM."""
-    listener, policy, count = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    policy, count = Policy(sys.argv[2]), int(sys.argv[3])
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     fed: set[int] = set()
@@ -43,14 +47,12 @@ async def main() -> None:
         if len(fed) == count:
             print("ready", flush=True)
 
-    dispatcher = Dispatcher(
-        loop, Scheduler(Policy(policy)), Events(takes=takes, misbehaves=_misbehaves)
-    )
+    dispatcher = Dispatcher(loop, Scheduler(policy), Events(takes=takes, misbehaves=_misbehaves))
     dispatcher.listen({listener: "http"})
     workers = []
     for lease in range(count):
         channel = Channel.create()
-        workers.append(_start(channel))
+        workers.append(_start(channel, policy))
         dispatcher.attach(lease, f"worker {lease}", channel, ["http"])
     await over.wait()
     for worker in workers:
