@@ -9,9 +9,26 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from sockmgr.kernel.keeper import Keeper
 from sockmgr.kernel.process import Process
 from tests.kernel.children import PATIENCE, running
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Return where the keeper of a test is found; none is left there."""
+    path = tmp_path / "keeper"
+    yield path
+    Keeper.evict(path)
+
+
+@pytest.fixture
+def keeper(path: Path) -> Iterator[Keeper]:
+    keeper = Keeper.start(path)
+    yield keeper
+    keeper.kill()
 
 
 @contextlib.contextmanager

@@ -33,6 +33,13 @@ class Raw:
     async def connect(cls, path: Path) -> Raw:
         return cls(*await asyncio.open_unix_connection(path, limit=2**26))
 
+    @classmethod
+    async def following(cls, path: Path, method: str, parameters: object = None) -> Raw:
+        """Connect and ask for more than one reply."""
+        client = await cls.connect(path)
+        client.call(method, parameters, more=True)
+        return client
+
     def call(self, method: str, parameters: object = None, **flags: bool) -> None:
         message = {"method": method, "parameters": parameters or {}, **flags}
         self.writer.write(json.dumps(message).encode() + b"\0")

@@ -25,12 +25,6 @@ def whys(reply: dict[str, Any]) -> list[str]:
     return [event["why"] for event in reply["parameters"]["events"]]
 
 
-async def following(path: Path, **parameters: object) -> Raw:
-    client = await Raw.connect(path)
-    client.call(EVENTS, parameters, more=True)
-    return client
-
-
 def test_without_more_the_last_events_come_in_one_reply(path: Path) -> None:
     async def scenario() -> None:
         manager = FakeManager()
@@ -59,7 +53,7 @@ def test_with_more_events_come_as_they_happen(path: Path) -> None:
         manager = FakeManager()
         manager.happen("before")
         async with served(path, manager):
-            client = await following(path)
+            client = await Raw.following(path, EVENTS)
             reply = await client.reply()
             assert (whys(reply), reply["continues"]) == (["before"], True)
             for why in ("one", "two"):
@@ -76,7 +70,7 @@ def test_a_follower_that_does_not_read_is_told_that_it_missed_some_and_costs_no_
     async def scenario() -> None:
         manager = FakeManager()
         async with served(path, manager, Limits(write_timeout=0.01)):
-            client = await following(path, last=0)
+            client = await Raw.following(path, EVENTS, {"last": 0})
             await client.reply()
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             for number in range(500):  # what a socket and one reply hold, and the history
@@ -110,7 +104,7 @@ def test_the_last_events_reach_a_follower_when_the_manager_ends_which_does_not_w
     async def scenario() -> None:
         manager = FakeManager()
         async with served(path, manager, Limits(close_timeout=2 * LONG)) as server:
-            client = await following(path)
+            client = await Raw.following(path, EVENTS)
             await client.reply()
             manager.happen("stopped")
             async with asyncio.timeout(LONG):
@@ -130,7 +124,7 @@ def test_those_who_follow_events_and_those_who_follow_the_log_are_bounded_togeth
 ) -> None:
     async def scenario() -> None:
         async with served(path, FakeManager(), Limits(followers=2)):
-            clients = [await following(path) for _ in range(2)]
+            clients = [await Raw.following(path, EVENTS) for _ in range(2)]
             assert not any(["error" in await client.reply() for client in clients])
             other = await Raw.connect(path)
             other.call(f"{MANAGER}.Logs", more=True)

@@ -25,12 +25,6 @@ def messages(reply: dict[str, Any]) -> list[str]:
     return [line["message"] for line in reply["parameters"].get("lines", ())]
 
 
-async def following(path: Path, **parameters: object) -> Raw:
-    client = await Raw.connect(path)
-    client.call(LOGS, parameters, more=True)
-    return client
-
-
 def test_without_more_the_last_lines_come_in_one_reply(path: Path) -> None:
     async def scenario() -> None:
         manager = FakeManager()
@@ -53,7 +47,7 @@ def test_with_more_lines_come_as_they_are_told(path: Path) -> None:
         manager = FakeManager()
         manager.tell("before")
         async with served(path, manager):
-            client = await following(path)
+            client = await Raw.following(path, LOGS)
             reply = await client.reply()
             assert (messages(reply), reply["continues"]) == (["before"], True)
             for message in ("one", "two"):
@@ -70,7 +64,7 @@ def test_the_last_lines_reach_a_follower_when_the_manager_ends_which_does_not_wa
     async def scenario() -> None:
         manager = FakeManager()
         async with served(path, manager, Limits(close_timeout=2 * LONG)) as server:
-            client = await following(path)
+            client = await Raw.following(path, LOGS)
             await client.reply()
             manager.tell("stopped")
             async with asyncio.timeout(LONG):
@@ -91,7 +85,7 @@ def test_a_follower_that_does_not_read_holds_up_nobody_and_is_told_what_it_misse
     async def scenario() -> None:
         manager = FakeManager()
         async with served(path, manager, Limits(write_timeout=0.01)):
-            client = await following(path)
+            client = await Raw.following(path, LOGS)
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             told = 0
             for _ in range(100):
@@ -114,7 +108,7 @@ def test_a_follower_that_does_not_read_holds_up_nobody_and_is_told_what_it_misse
 def test_followers_without_number_are_turned_away_and_the_rest_is_served(path: Path) -> None:
     async def scenario() -> None:
         async with served(path, FakeManager(), Limits(followers=2)):
-            clients = [await following(path) for _ in range(3)]
+            clients = [await Raw.following(path, LOGS) for _ in range(3)]
             replies = [await client.reply() for client in clients]
             assert sum("error" in reply for reply in replies) == 1
             await assert_serves(path)
@@ -129,7 +123,7 @@ def test_the_place_of_a_follower_that_left_is_free_again(path: Path) -> None:
         manager = FakeManager()
         async with served(path, manager, Limits(followers=1)):
             for _ in range(5):
-                client = await following(path)
+                client = await Raw.following(path, LOGS)
                 while "error" in await client.reply():
                     client.call(LOGS, more=True)
                 await client.close()
@@ -141,7 +135,7 @@ def test_a_follower_that_only_ends_its_own_half_still_gets_what_comes(path: Path
     async def scenario() -> None:
         manager = FakeManager()
         async with served(path, manager):
-            client = await following(path)
+            client = await Raw.following(path, LOGS)
             await client.reply()
             client.writer.write_eof()
             await assert_serves(path)

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,8 @@ from tests.kernel.keeping import (
     connect,
     fds_of,
     is_readable,
+    keeper,
+    path,
     pipe,
     sleeping,
     take,
@@ -27,19 +28,7 @@ from tests.kernel.keeping import (
     watched,
 )
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "keeper"
-    yield path
-    Keeper.evict(path)
-
-
-@pytest.fixture
-def keeper(path: Path) -> Iterator[Keeper]:
-    keeper = Keeper.start(path)
-    yield keeper
-    keeper.kill()
+__all__ = ["keeper", "path"]  # fixtures
 
 
 # --- What it holds -------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ from tests.kernel.keeping import (
     connect,
     fds_of,
     is_readable,
+    keeper,
+    path,
     pipe,
     sleeping,
     take,
@@ -30,21 +31,9 @@ from tests.kernel.keeping import (
     watched,
 )
 
+__all__ = ["keeper", "path"]  # fixtures
+
 NOBODY = 65534
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "keeper"
-    yield path
-    Keeper.evict(path)
-
-
-@pytest.fixture
-def keeper(path: Path) -> Iterator[Keeper]:
-    keeper = Keeper.start(path)
-    yield keeper
-    keeper.kill()
 
 
 # --- Who may speak with it -----------------------------------------------------------------------

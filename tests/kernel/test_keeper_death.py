@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,15 @@ from tests.kernel.children import PATIENCE, open_fds, python, wait_for_exit
 from tests.kernel.keeping import (
     close_all,
     is_readable,
+    keeper,
+    path,
     sleeping,
     take,
     take_names,
     watched,
 )
+
+__all__ = ["keeper", "path"]  # fixtures
 
 SO_COOKIE = 57  # asm-generic/socket.h
 
@@ -44,20 +47,6 @@ print(keeper.pid, worker, listener.getsockname()[1], os.fstat(listener.fileno())
 sys.stdin = open(os.pipe()[0])
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "keeper"
-    yield path
-    Keeper.evict(path)
-
-
-@pytest.fixture
-def keeper(path: Path) -> Iterator[Keeper]:
-    keeper = Keeper.start(path)
-    yield keeper
-    keeper.kill()
 
 
 def test_what_a_killed_manager_held_comes_back_with_the_connections_that_wait(path: Path) -> None:
