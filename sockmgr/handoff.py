@@ -200,6 +200,8 @@ def _snapshot(
         services=tuple(service.written() for service in services if not service.fleet.stopped),
         events=events,
         events_since=since,
+        counts=history.tally.kept,
+        refused=history.tally.refused,
     )
 
 

@@ -1,4 +1,4 @@
-"""What happened last, for whoever asks or follows: bounded, and nobody is waited for.
+"""What happened last, and how often, for whoever asks or follows: bounded; nobody is waited for.
 
 Events are known by ids that grow from manager to manager, so a follower can go on with the next
 one where it was. Whoever reads too slowly is told that it missed something.
@@ -17,17 +17,22 @@ from msgspec.structs import replace
 from sockmgr.bell import Bell, rung
 from sockmgr.core.events import recorded
 from sockmgr.core.report import Event
+from sockmgr.core.tally import Tally
 
 EVENTS_MAX = 512
 KEPT_MAX = 64  # for the next manager: the whole state is written anew at each change
 
 
 class History(logging.Handler):
-    """The newest events, made of the manager's records; `told` is called after each."""
+    """The newest events, made of the manager's records; `told` is called after each.
+
+    `tally` counts them all.
+    """
 
     def __init__(self, limit: int = EVENTS_MAX) -> None:
         super().__init__()
         self.told: Callable[[], object] | None = None
+        self.tally = Tally()
         self._limit = limit
         self._events: deque[Event] = deque()
         self._complete_since = time.time_ns() // 1000  # nothing with a higher id is missing
@@ -36,6 +41,7 @@ class History(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records; others have no constant message."""
         if told := getattr(record, "told", None):
+            self.tally.take(told)
             id = max(int(record.created * 1e6), self.newest + 1)
             self._add(recorded(told, record.levelname.lower(), record.created, id))
 

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,7 +121,7 @@ class Manager:
         companion: Companion | None = None,
     ) -> None:
         self._sink, self._serving_timeout = sink, serving_timeout
-        self._history = history
+        self._history, self._started = history, time.time()
         self._companion = companion
         self._beside: asyncio.Task[None] | None = None
         # Where nothing can survive us: pid 1 is that of a container, which ends with us.
@@ -190,6 +191,7 @@ class Manager:
         copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
         if was := estate.state:
             self._history.resume(was.events_since, was.events)
+            self._history.tally.resume(was.counts, was.refused)
         start = begin(estate)
         left = estate.take_notify(self._notify_path)
         mailbox = Mailbox(self._notify_path, left, self.services.values)
@@ -298,7 +300,10 @@ class Manager:
 
     def status(self, *, sizes: bool = True) -> Status:
         """Tell what runs, with the `sizes` of workers or without."""
-        return status_of(self._services.configured(), self._listeners, self.services, sizes=sizes)
+        configured, tally = self._services.configured(), self._history.tally
+        return status_of(
+            configured, self._listeners, self.services, tally, self._started, sizes=sizes
+        )
 
     def plan(self, text: str | None, file: str) -> Plan:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""
@@ -323,7 +328,11 @@ class Manager:
 
         Whatever cannot even begin raises SockmgrError, and nothing has changed.
         """
-        return await self._systemd.reload(self._reload(services, progress))
+        try:
+            return await self._systemd.reload(self._reload(services, progress))
+        except SockmgrError as error:
+            log.error("reload refused", error=error)
+            raise
 
     async def reload_all(self) -> None:
         """Do the same for all, asked by a signal."""

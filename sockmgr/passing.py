@@ -90,6 +90,11 @@ class Passing:
         """Return how many connections a worker has; None if it accepts for itself."""
         return self._dispatcher.open(lease) if self._dispatcher and lease in self._workers else None
 
+    @property
+    def accepted(self) -> int | None:
+        """How many connections were accepted to be passed on; None if nothing is."""
+        return self._dispatcher.accepted if self._dispatcher else None
+
     def close(self) -> None:
         """Accept no more."""
         if self._dispatcher:

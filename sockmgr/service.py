@@ -302,7 +302,8 @@ class Service:
                 pass
 
     def _bury(self, id: WorkerId, status: int) -> None:
-        running, state = self.running.pop(id), self._state(id)
+        running, worker = self.running.pop(id), self._worker(id)
+        state, served = worker.state, worker.served(self._around.loop.time())
         words = running.last_words("")
         if status == 0 and state is State.STARTING:
             words = words.plus(WENT_AWAY)
@@ -314,7 +315,8 @@ class Service:
         tell = log.info if expected else log.error
         clean = expected and status in running.spec.clean_exits
         how = "clean" if clean else describe_exit(status)
-        tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how)
+        tell("worker ended", worker=running.name, pid=running.pid, was=state, how=how,
+             served=served)  # fmt: skip
         self._leftovers.add(running.inodes, running.name)
         self._leftovers.end(self._used)
 
@@ -429,8 +431,8 @@ class Service:
         if self.fleet.trial:
             self._verdicts.report(self.fleet.trial, message)
 
-    def _state(self, id: WorkerId) -> State:
-        return self.fleet.generations[id.generation].workers[id.slot].state
+    def _worker(self, id: WorkerId) -> Worker:
+        return self.fleet.generations[id.generation].workers[id.slot]
 
     def _name(self, id: WorkerId) -> str:
         return f"{self.name}@{id}"

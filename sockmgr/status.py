@@ -10,6 +10,7 @@ from sockmgr import __version__
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen
 from sockmgr.core.report import (
+    Counts,
     ListenerStatus,
     ManagerStatus,
     RolloutStatus,
@@ -17,6 +18,7 @@ from sockmgr.core.report import (
     Status,
     WorkerStatus,
 )
+from sockmgr.core.tally import Tally
 from sockmgr.kernel.queues import backlog
 from sockmgr.kernel.readiness import descendants
 from sockmgr.listener import Listener
@@ -28,16 +30,23 @@ def status_of(
     listens: Iterable[Listen],
     listeners: Listeners,
     services: Mapping[str, Service],
+    tally: Tally,
+    started: float,
     *,
     sizes: bool = True,
 ) -> Status:
-    """Tell what runs now, with the `sizes` of workers or without."""
+    """Tell what runs now, with the `sizes` of workers or without, and what was counted."""
     measure = _rss if sizes else _unmeasured
     now = asyncio.get_running_loop().time()
     return Status(
-        manager=ManagerStatus(pid=os.getpid(), version=__version__),
+        manager=ManagerStatus(
+            pid=os.getpid(), version=__version__, started=started, refused=tally.refused
+        ),
         listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
-        services={name: _service(service, now, measure) for name, service in services.items()},
+        services={
+            name: _service(service, tally.of(name), now, measure)
+            for name, service in services.items()
+        },
     )
 
 
@@ -51,7 +60,9 @@ def _listener(listener: Listener) -> ListenerStatus:
     )
 
 
-def _service(service: Service, now: float, measure: Callable[[int], int]) -> ServiceStatus:
+def _service(
+    service: Service, counts: Counts, now: float, measure: Callable[[int], int]
+) -> ServiceStatus:
     fleet = service.fleet
     serving = fleet.current or fleet.trial
     return ServiceStatus(
@@ -63,6 +74,8 @@ def _service(service: Service, now: float, measure: Callable[[int], int]) -> Ser
         repairs=tuple(service.repairs),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",
+        counts=counts,
+        accepted=service.passing.accepted,
     )
 
 

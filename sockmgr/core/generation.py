@@ -72,6 +72,10 @@ class Worker:
         if state is State.READY:
             self.ready_at = now
 
+    def served(self, now: float) -> int:
+        """Return for how many seconds it was ready, begun ones in full; 0 if it never was."""
+        return math.ceil(now - self.ready_at) if self.ready_at < now else 0
+
     @property
     def active(self) -> bool:
         """Whether it serves or will."""

@@ -1,7 +1,8 @@
 """What a manager tells of itself: the status, a plan, the news of a rollout and its verdict.
 
 These key names are the public format of `--json` and of the Varlink interface. Seconds are
-durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now.
+durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now, `started` and
+`time` are in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -12,11 +13,36 @@ from typing import Literal
 import msgspec
 
 
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How often something happened to a service; the next manager goes on where this one was.
+
+    Rollouts that `committed` and `aborted`; workers that `started`, could not be (`not_started`)
+    and `hung`; and how they ended: told to, cleanly (`drained`) or not (`unclean`); `killed`, as
+    they took too long; unasked, with status 0 (`exited`) or not (`crashed`); or `unready`, before
+    they ever were ready. `connections_lost` were those that workers had no files for.
+    """
+
+    committed: int = 0
+    aborted: int = 0
+    started: int = 0
+    not_started: int = 0
+    drained: int = 0
+    unclean: int = 0
+    killed: int = 0
+    exited: int = 0
+    crashed: int = 0
+    unready: int = 0
+    hung: int = 0
+    connections_lost: int = 0
+
+
 class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that answers."""
+    """The process that answers; so many reloads were `refused`, and did not even begin."""
 
     pid: int
     version: str
+    started: float = 0.0
+    refused: int = 0
 
 
 class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +92,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
     "shared" (a queue), "per-worker" or "dispatch". Since this manager started: `killed` workers had
     served and did not end by themselves, and `repairs` are the last things that were done to its
-    listeners and had to be mended.
+    listeners and had to be mended. `accepted`: how many connections it accepted and passed on, if
+    it does that for this service.
     """
 
     generation: int
@@ -77,6 +104,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...] = ()
     wanted: int = 0
     accept: str = "shared"
+    counts: Counts = Counts()
+    accepted: int | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

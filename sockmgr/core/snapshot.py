@@ -19,7 +19,7 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
-from sockmgr.core.report import Event
+from sockmgr.core.report import Counts, Event
 
 VERSION = 3
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
@@ -118,7 +118,8 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One manager. Instants are of CLOCK_MONOTONIC, so they mean nothing in another boot.
 
-    `events` are all that have a higher id than `events_since`.
+    `events` are all that have a higher id than `events_since`; `counts` (of each service) and
+    `refused` are what was counted until now.
     """
 
     boot_id: str
@@ -127,6 +128,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceSnapshot, ...]
     events: tuple[Event, ...] = ()
     events_since: int = 0
+    counts: dict[str, Counts] = {}
+    refused: int = 0
 
 
 # --- Bytes ---------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Dispatcher:
         """Begin with no listener and no worker."""
         self._loop, self._scheduler, self._events = loop, scheduler, events
         self._timing = timing or Timing()
+        self.accepted = 0  # connections, ever
         self._sources: dict[socket.socket, str] = {}
         self._waiting: dict[socket.socket, None] = {}  # those that nobody has room for, first come
         self._links: dict[int, Link] = {}
@@ -184,6 +185,7 @@ class Dispatcher:
         # Whoever else holds this socket can change that, and we must never wait.
         os.set_blocking(listener.fileno(), False)
         accepted = accept(listener, room)
+        self.accepted += len(accepted.fds)
         self._pass(key, accepted.fds)
         if accepted.error:
             self._backoff.rest("accept", accepted.error)

@@ -11,6 +11,7 @@ from sockmgr.core.config import Config, parse
 from sockmgr.core.events import recorded
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import Accept, Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
+from sockmgr.core.report import Counts
 from sockmgr.core.snapshot import (
     LENIENCE,
     Found,
@@ -45,6 +46,8 @@ def a_snapshot(config: Config = CONFIG, fleet: Fleet | None = None) -> Snapshot:
         services=(record("web", fleet, processes),) if fleet else (),
         events=(recorded({"message": "stopping", "why": "\udcff"}, "info", 1.5, 7),),
         events_since=6,
+        counts={"web": Counts(crashed=2)},
+        refused=1,
     )
 
 

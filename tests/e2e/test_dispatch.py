@@ -36,6 +36,7 @@ def test_reloads_and_other_numbers_of_workers_lose_nothing(tmp_path: Path) -> No
             for workers in (3, 1):
                 assert manager.say("scale", "web", str(workers)).code == 0
         assert not load.result.failed, load.result.failures()
+        assert manager.status()["services"]["web"]["accepted"] > len(load.result.rows) / 2
         assert {"v0", "v1"} <= versions(load.result)
 
 

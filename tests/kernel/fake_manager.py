@@ -15,6 +15,7 @@ from sockmgr.control import ControlServer
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.report import (
     Change,
+    Counts,
     Effect,
     JournalPlace,
     Kind,
@@ -53,7 +54,7 @@ def a_status(workers: int = 4, choice: str = "one queue") -> Status:
     fleet = [a_worker(slot, 8, "ready") for slot in range(workers)]
     fleet += [a_worker(slot, 7, "draining") for slot in range(3)]
     return Status(
-        manager=ManagerStatus(pid=812, version="0.1.0"),
+        manager=ManagerStatus(pid=812, version="0.1.0", started=1.5e9, refused=2),
         listeners={
             "http": ListenerStatus(
                 address="tcp://127.0.0.1:8000",
@@ -65,7 +66,11 @@ def a_status(workers: int = 4, choice: str = "one queue") -> Status:
         },
         services={
             "web": ServiceStatus(
-                generation=8, state="serving", workers=tuple(fleet), wanted=workers
+                generation=8,
+                state="serving",
+                workers=tuple(fleet),
+                wanted=workers,
+                counts=Counts(committed=7, aborted=1, crashed=3),
             ),
             "job": ServiceStatus(generation=8, state="rolling", workers=(), rollout=trial),
         },

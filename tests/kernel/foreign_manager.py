@@ -23,6 +23,8 @@ Effect = enum.Enum("Effect", "none scale policy reload listener start stop")
 class Manager:
     pid: int
     version: str
+    started: float
+    refused: int
 
 
 @dataclass
@@ -56,6 +58,22 @@ class Rollout:
 
 
 @dataclass
+class Counts:
+    committed: int
+    aborted: int
+    started: int
+    not_started: int
+    drained: int
+    unclean: int
+    killed: int
+    exited: int
+    crashed: int
+    unready: int
+    hung: int
+    connections_lost: int
+
+
+@dataclass
 class Service:
     generation: int
     state: str
@@ -65,6 +83,8 @@ class Service:
     repairs: list[str]
     wanted: int
     accept: str
+    counts: Counts
+    accepted: int | None
 
 
 class Status(TypedDict):

@@ -137,11 +137,16 @@ def test_status_shows_listeners_services_and_workers() -> None:
 def test_status_answers_in_json_with_the_public_keys() -> None:
     found = json.loads(sockmgr("status", "--json").stdout)
     assert list(found) == ["manager", "listeners", "services"]
-    assert list(found["manager"]) == ["pid", "version"]
+    assert list(found["manager"]) == ["pid", "version", "started", "refused"]
     assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover", "choice"]
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == [
         "generation", "state", "workers", "rollout", "killed", "repairs", "wanted", "accept",
+        "counts", "accepted",
+    ]  # fmt: skip
+    assert list(web["counts"]) == [
+        "committed", "aborted", "started", "not_started", "drained", "unclean", "killed", "exited",
+        "crashed", "unready", "hung", "connections_lost",
     ]  # fmt: skip
     assert list(web["workers"][0]) == [
         "slot", "generation", "pid", "state", "rss", "age", "lease", "connections",

@@ -45,7 +45,10 @@ def test_a_foreign_client_reads_the_status_into_its_own_types(path: Path) -> Non
             transport, protocol = await foreign(path)
             found = await protocol.make_proxy(foreign_manager.ManagerInterface).Status()
             transport.close()
-        assert found["manager"] == foreign_manager.Manager(pid=812, version="0.1.0")
+        assert found["manager"] == foreign_manager.Manager(
+            pid=812, version="0.1.0", started=1.5e9, refused=2
+        )
+        assert found["services"]["web"].counts.crashed == 3
         assert found["listeners"]["http"].cutover == "steered"
         assert found["listeners"]["http"].choice == "one queue"
         assert found["services"]["web"].rollout is None
