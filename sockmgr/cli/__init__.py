@@ -26,8 +26,8 @@ class _Verbs(click.Group):
     """The verbs, each in a module of its name that is imported when it is called."""
 
     names = (
-        "run", "dev", "reload", "status", "top", "events", "scale", "restart-worker", "logs",
-        "stop", "upgrade", "check", "doctor", "units", "schema", "completions", "init",
+        "run", "dev", "reload", "status", "top", "events", "metrics", "scale", "restart-worker",
+        "logs", "stop", "upgrade", "check", "doctor", "units", "schema", "completions", "init",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -66,7 +66,7 @@ class Meter:
             return Usage()
         cpu = self._share(members[0], spent, time.time() - started)
         # Of a process that may not be looked into nothing is counted, and none has no memory.
-        return Usage(cpu=cpu, rss=rss, pss=memory.used(members) or None)
+        return Usage(cpu=cpu, spent=spent, rss=rss, pss=memory.used(members) or None)
 
     def _share(self, pid: int, spent: float, age: float) -> float:
         now = time.monotonic()

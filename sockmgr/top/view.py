@@ -12,10 +12,11 @@ from sockmgr.core.report import Event, ServiceStatus, Status, WorkerStatus
 class Usage:
     """What a worker and its descendants use: a share of one core, bytes, a number.
 
-    None is what could not be read.
+    `spent` are seconds of CPU, ever. None is what could not be read.
     """
 
     cpu: float | None = None
+    spent: float | None = None
     rss: int | None = None
     pss: int | None = None
     connections: int | None = None

@@ -1,0 +1,72 @@
+"""Asks a manager at each scrape, and never in between. Owns nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CollectorRegistry, Metric
+
+from sockmgr.client import Client
+from sockmgr.core.errors import SockmgrError
+from sockmgr.metrics import families
+
+if TYPE_CHECKING:
+    from sockmgr.top.meter import Meter
+
+
+class StatusCollector:
+    """Collects from the manager that `find` finds, each time anew, whichever runs then.
+
+    With `processes`, what the manager and its workers use is measured here. `say` hears when a
+    manager begins or ceases to answer, and `trouble` is why the last scrape had no answer.
+    """
+
+    def __init__(
+        self, find: Callable[[], Client], *, processes: bool, say: Callable[[str], None]
+    ) -> None:
+        self.trouble: SockmgrError | None = None
+        self._find, self._say = find, say
+        self._meter = _meter() if processes else None
+        self._lock = threading.Lock()
+
+    def registry(self) -> CollectorRegistry:
+        """Return a registry with this collector alone."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield what there may be, so that a scrape can choose by name; nobody is asked."""
+        yield from families.known()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this moment; without an answer, only that there was none."""
+        try:
+            status = self._find().status(sizes=False)
+        except SockmgrError as error:
+            self._note(error)
+            yield families.up(answers=False)
+            return
+        self._note(None)
+        yield families.up(answers=True)
+        yield from families.of(status)
+        if self._meter:
+            with self._lock:  # it remembers what it saw last
+                manager, workers = self._meter.measure(status)
+            yield from families.of_processes(status, manager, workers)
+
+    def _note(self, trouble: SockmgrError | None) -> None:
+        with self._lock:
+            was, self.trouble = self.trouble, trouble
+        if trouble and (was is None or was.what != trouble.what):
+            self._say(f"sockmgr_up is 0: {trouble.what}")
+        elif was and not trouble:
+            self._say("sockmgr_up is 1: a manager answers")
+
+
+def _meter() -> Meter:
+    from sockmgr.top.meter import Meter  # noqa: PLC0415 - psutil, for whoever asks only
+
+    return Meter()

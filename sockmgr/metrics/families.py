@@ -1,0 +1,233 @@
+"""A status as metrics for Prometheus: their names, types, labels and help. Asks nobody.
+
+The names are a public format; docs/metrics.md has each of them. What ends in `_total` is a counter,
+all others are gauges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from sockmgr.core.model import State
+from sockmgr.core.report import ListenerStatus, ManagerStatus, ServiceStatus, Status
+from sockmgr.top.view import Usage, name_of
+
+WORKER_STATES = tuple(state for state in State if state is not State.GONE)
+SERVICE_STATES = ("starting", "serving", "degraded", "down", "stopping")
+OUTCOMES = ("committed", "aborted")
+ENDS = ("drained", "unclean", "killed", "exited", "crashed", "unready")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row(Generic[T]):
+    """One metric of a T; None is told of nobody, a mapping is told with its keys as a label."""
+
+    name: str
+    help: str
+    value: Callable[[T], float | Mapping[str, float] | None]
+    by: str = ""
+
+
+_MANAGER: tuple[_Row[ManagerStatus], ...] = (
+    _Row("sockmgr_info", "The version that runs; always 1.", lambda m: {m.version: 1}, "version"),
+    _Row(
+        "sockmgr_start_time_seconds",
+        "When this manager started, in seconds since 1970.",
+        lambda m: m.started,
+    ),
+    _Row(
+        "sockmgr_reloads_refused_total",
+        "Reloads that could not even begin: the config cannot be used, for example.",
+        lambda m: m.refused,
+    ),
+)
+
+_LISTENER: tuple[_Row[ListenerStatus], ...] = (
+    _Row(
+        "sockmgr_listener_info",
+        "Where a listener listens; always 1.",
+        lambda one: {one.address: 1},
+        "address",
+    ),
+    _Row(
+        "sockmgr_listener_queue_length",
+        "Connections that wait to be accepted.",
+        lambda one: one.queue,
+    ),
+    _Row(
+        "sockmgr_listener_backlog",
+        "Connections that may wait in one queue.",
+        lambda one: one.backlog,
+    ),
+)
+
+
+def _by_state(service: ServiceStatus) -> Mapping[str, float]:
+    found = Counter(worker.state for worker in service.workers)
+    return {state: found[state] for state in WORKER_STATES}
+
+
+_SERVICE: tuple[_Row[ServiceStatus], ...] = (
+    _Row(
+        "sockmgr_service_state",
+        "The state of a service: 1 for the one that it is in, 0 for the others.",
+        lambda s: {state: s.state == state for state in SERVICE_STATES},
+        "state",
+    ),
+    _Row(
+        "sockmgr_service_generation",
+        "The generation that serves; 0 before the first does.",
+        lambda s: s.generation,
+    ),
+    _Row(
+        "sockmgr_service_workers_wanted",
+        "Workers that a service is to have.",
+        lambda s: s.wanted,
+    ),
+    _Row(
+        "sockmgr_service_workers",
+        "Workers there are, of all generations.",
+        _by_state,
+        "state",
+    ),
+    _Row(
+        "sockmgr_service_rollout_in_progress",
+        "Whether a rollout is under way.",
+        lambda s: s.rollout is not None,
+    ),
+    _Row(
+        "sockmgr_service_rollout_deadline_seconds",
+        "Seconds until the rollout under way goes on or gives up by itself.",
+        lambda s: s.rollout.deadline if s.rollout else None,
+    ),
+    _Row(
+        "sockmgr_service_rollouts_total",
+        "Rollouts that ended.",
+        lambda s: {outcome: getattr(s.counts, outcome) for outcome in OUTCOMES},
+        "outcome",
+    ),
+    _Row(
+        "sockmgr_service_worker_starts_total",
+        "Workers that were started.",
+        lambda s: s.counts.started,
+    ),
+    _Row(
+        "sockmgr_service_worker_start_failures_total",
+        "Workers that could not be started at all: there is no such program, for example.",
+        lambda s: s.counts.not_started,
+    ),
+    _Row(
+        "sockmgr_service_worker_ends_total",
+        "Workers that ended.",
+        lambda s: {how: getattr(s.counts, how) for how in ENDS},
+        "how",
+    ),
+    _Row(
+        "sockmgr_service_worker_hangs_total",
+        "Workers that gave no sign of life for hang_timeout, and were replaced.",
+        lambda s: s.counts.hung,
+    ),
+    _Row(
+        "sockmgr_service_connections",
+        'Connections that workers have open, where the manager passes them (accept = "dispatch").',
+        lambda s: None if s.accepted is None else sum(w.connections or 0 for w in s.workers),
+    ),
+    _Row(
+        "sockmgr_service_connections_accepted_total",
+        'Connections that the manager accepted to pass them on (accept = "dispatch").',
+        lambda s: s.accepted,
+    ),
+    _Row(
+        "sockmgr_service_connections_lost_total",
+        "Connections that were passed to a worker which could open no more files.",
+        lambda s: s.counts.connections_lost,
+    ),
+)
+
+
+def _usage(prefix: str, whose: str) -> tuple[_Row[Usage], ...]:
+    return (
+        _Row(f"{prefix}_cpu_seconds_total", f"CPU time of {whose}.", lambda u: u.spent),
+        _Row(
+            f"{prefix}_resident_memory_bytes",
+            f"Resident memory (RSS) of {whose}.",
+            lambda u: u.rss,
+        ),
+        _Row(
+            f"{prefix}_proportional_memory_bytes",
+            f"Memory of {whose}, its share of what is shared included (PSS).",
+            lambda u: u.pss,
+        ),
+    )
+
+
+_PROCESS = _usage("sockmgr_manager", "the manager")
+_WORKER: tuple[_Row[Usage], ...] = (
+    *_usage("sockmgr_worker", "a worker and its descendants"),
+    _Row(
+        "sockmgr_worker_connections",
+        "Connections to the listeners that a worker has open.",
+        lambda u: u.connections,
+    ),
+)
+
+# --- What is made of them ------------------------------------------------------------------------
+
+
+def up(*, answers: bool) -> Metric:
+    """Return whether the manager answers: the one metric that is always there."""
+    return GaugeMetricFamily("sockmgr_up", "Whether the manager answers in time.", value=answers)
+
+
+def known() -> Iterator[Metric]:
+    """Yield everything that can be told, without a value."""
+    yield up(answers=False)
+    yield from _families(_MANAGER, (), ())
+    yield from _families(_LISTENER, (), ())
+    yield from _families(_SERVICE, (), ())
+    yield from _families(_PROCESS, (), ())
+    yield from _families(_WORKER, (), ())
+
+
+def of(status: Status) -> Iterator[Metric]:
+    """Yield what a manager tells of itself."""
+    yield from _families(_MANAGER, (), [((), status.manager)])
+    listeners = [((name,), one) for name, one in status.listeners.items()]
+    yield from _families(_LISTENER, ("listener",), listeners)
+    services = [((name,), one) for name, one in status.services.items()]
+    yield from _families(_SERVICE, ("service",), services)
+
+
+def of_processes(status: Status, manager: Usage, workers: Mapping[str, Usage]) -> Iterator[Metric]:
+    """Yield what the processes use, as far as it could be measured."""
+    yield from _families(_PROCESS, (), [((), manager)])
+    # A slot alone is no name: during a rollout two generations have the same.
+    found = [
+        ((service, str(worker.generation), str(worker.slot)), workers[name_of(service, worker)])
+        for service, one in status.services.items()
+        for worker in one.workers
+    ]
+    yield from _families(_WORKER, ("service", "generation", "slot"), found)
+
+
+def _families(
+    rows: Iterable[_Row[T]], labels: Sequence[str], subjects: Sequence[tuple[Sequence[str], T]]
+) -> Iterator[Metric]:
+    for row in rows:
+        kind = CounterMetricFamily if row.name.endswith("_total") else GaugeMetricFamily
+        family = kind(row.name, row.help, labels=[*labels, row.by] if row.by else labels)
+        for values, subject in subjects:
+            found = row.value(subject)
+            if isinstance(found, Mapping):
+                for key, value in found.items():
+                    family.add_metric([*values, key], value)
+            elif found is not None:
+                family.add_metric(values, found)
+        yield family

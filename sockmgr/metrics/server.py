@@ -1,0 +1,140 @@
+"""HTTP for those who scrape: one WSGI application on one listening socket.
+
+The library brings the application, and wsgiref the protocol. Here is what they leave open: a socket
+that was inherited, and that no client can hold a thread for long, or have more than a few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from dataclasses import dataclass
+from socketserver import BaseServer, ThreadingMixIn
+from typing import Any, NoReturn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import WSGIApplication
+
+from sockmgr.core import address
+from sockmgr.core.errors import ListenError
+from sockmgr.core.model import Listen, Scheme
+from sockmgr.kernel import queues, sockets
+from sockmgr.systemd import passed_descriptors
+
+_NOT_SERVED = "no metrics are served; the manager goes on as it did"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What clients may take: threads, seconds without a byte, and seconds for all of a request."""
+
+    threads: int = 8
+    silence: float = 5.0
+    longest: float = 15.0
+
+
+class MetricsServer(ThreadingMixIn, WSGIServer):
+    """Owns `sock`, which listens, until it is closed."""
+
+    daemon_threads = True
+
+    def __init__(
+        self, sock: socket.socket, application: WSGIApplication, limits: Limits | None = None
+    ) -> None:
+        # Not WSGIServer's: it makes a socket of its own, which a sandbox may refuse.
+        BaseServer.__init__(self, sock.getsockname(), _Handler)
+        self.socket = sock
+        self.server_name, self.server_port = "sockmgr", 0
+        self.setup_environ()
+        self.set_app(application)
+        self._limits = limits or Limits()
+        self._room = threading.BoundedSemaphore(self._limits.threads)
+
+    def serve(self) -> NoReturn:
+        """Answer until a signal ends the process; asleep while nobody scrapes."""
+        while True:  # serve_forever() would wake up twice a second
+            self.handle_request()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; wsgiref wants an address of two parts, which unix peers lack."""
+        sock, peer = super().get_request()
+        sock.settimeout(self._limits.silence)
+        return sock, peer if isinstance(peer, tuple) else ("unix", 0)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for this connection when there is room for one."""
+        self._room.acquire()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and hang up on whoever takes too long."""
+        overdue = threading.Timer(self._limits.longest, _hang_up, [request])
+        overdue.daemon = True
+        overdue.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            overdue.cancel()
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up or said nothing."""
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a scrape is no news, and garbage is its sender's."""
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is closed already
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+# --- Sockets -------------------------------------------------------------------------------------
+
+
+def listening_at(text: str) -> socket.socket:
+    """Return a socket that listens at HOST:PORT, tcp://... or unix://...; raise ListenError."""
+    has_scheme = "://" in text or text.startswith(f"{Scheme.ABSTRACT}:")
+    try:
+        found, options = address.parse(text if has_scheme else f"tcp://{text}")
+    except ValueError as error:
+        raise _unusable(text, str(error)) from None
+    if options or found.scheme not in (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT):
+        raise _unusable(text, "allowed: HOST:PORT, unix:///PATH or unix-abstract:NAME")
+    try:
+        return sockets.bind(Listen(name="metrics", address=found, backlog=64), reuse_port=False)
+    except ListenError as error:
+        do = "stop who holds it, or name another address with --listen"
+        raise ListenError(error.what, means=_NOT_SERVED, do=do) from error
+
+
+def passed() -> socket.socket | None:
+    """Return the socket that systemd passed, if it passed one; raise ListenError if it is unfit."""
+    found = [fd for fds in passed_descriptors().values() for fd in fds]
+    if not found:
+        return None
+    with contextlib.suppress(OSError):  # it is no socket
+        sock = socket.socket(fileno=found[0])
+        if len(found) == 1 and queues.is_listening(sock):
+            return sock
+    raise ListenError(
+        "systemd passed something else than one socket that listens",
+        means=_NOT_SERVED,
+        do="have one ListenStream= in the .socket unit, and Accept=no",
+    )
+
+
+def _unusable(text: str, why: str) -> ListenError:
+    return ListenError(f"cannot listen on {text}: {why}", means=_NOT_SERVED)
+
+
+def url(sock: socket.socket) -> str:
+    """Return where the metrics are, for a person."""
+    where = sockets.describe(sock)
+    return where.replace("tcp:", "http:", 1) + "/metrics" if where.startswith("tcp:") else where
