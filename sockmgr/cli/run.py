@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sockmgr.cli import arguments, target
-from sockmgr.cli.target import DEFAULT_CONFIG, Duration, read_config
+from sockmgr.cli.target import DEFAULT_CONFIG, duration, read_config
 
 
 @click.command("run")
@@ -18,7 +18,7 @@ from sockmgr.cli.target import DEFAULT_CONFIG, Duration, read_config
 @click.option("--control", metavar="PATH", help="Where to listen for the other verbs.")
 @arguments.options
 @click.option("--json", "as_json", is_flag=True, help="Write every line on stderr as JSON.")
-@click.option("--timeout", type=Duration(), help="Give up if it does not serve after this time.")
+@click.option("--timeout", type=duration, help="Give up if it does not serve after this time.")
 @click.option("--check-state", type=int, hidden=True, help="Read the state in this descriptor.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(

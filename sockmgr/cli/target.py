@@ -23,27 +23,18 @@ DEFAULT_CONFIG = "sockmgr.toml"
 COMPLETION_TIMEOUT = 1.0  # a person waits, and the names in the config will do
 
 
-class Duration(click.ParamType[float]):
-    """Seconds, or a text like 1m30s."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds that `value` says."""
-        number = r"(\d+(?:\.\d+)?)"
-        found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", str(value), re.ASCII)
-        seconds = sum(
-            float(part) * unit
-            for part, unit in zip(found.groups() if found else (), (3600, 60, 1), strict=False)
-            if part
-        )
-        if seconds <= 0:
-            self.fail(
-                f'"{value}" is no time: allowed are seconds, or a text like 1m30s', param, ctx
-            )
-        return seconds
+def duration(text: str) -> float:
+    """Return the seconds that a text like 1m30s says."""
+    number = r"(\d+(?:\.\d+)?)"
+    found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text, re.ASCII)
+    seconds = sum(
+        float(part) * unit
+        for part, unit in zip(found.groups() if found else (), (3600, 60, 1), strict=False)
+        if part
+    )
+    if seconds <= 0:
+        raise click.BadParameter(f'"{text}" is no time: allowed are seconds, or a text like 1m30s')
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +84,7 @@ def options(verb: Callable[..., None]) -> Callable[..., None]:
     @click.option("-c", "--config", type=click.Path(path_type=Path), help="Its config file.")
     @click.option("--control", type=click.Path(), metavar="PATH", help="Its control socket.")
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-    @click.option("--timeout", type=Duration(), help="Wait no longer than this.")
+    @click.option("--timeout", type=duration, help="Wait no longer than this.")
     @functools.wraps(verb)
     def with_target(
         *arguments: Any,
