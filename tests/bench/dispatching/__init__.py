@@ -8,12 +8,12 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.dispatching.clients import Clients, Run
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.load.result import percentile
 
@@ -27,15 +27,6 @@ HELD = 64
 
 SHARED = "shared queue"
 MODES = (SHARED, "round-robin", "least-connections")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What the clients of one run say. Waits: seconds from connect(2) to a worker's hands."""
-
-    rate: float
-    p50: float
-    p99: float
 
 
 @dataclass(slots=True)
@@ -74,31 +65,23 @@ def serving(mode: str, workers: int) -> Iterator[Site]:
             site.counts = [int(line.split()[1]) for line in said.splitlines()]
 
 
-def _clients(program: Path, site: Site, kind: str, many: int, seconds: float) -> Run:
-    argv = [str(program), str(site.address[1]), kind, str(many), str(seconds)]
-    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-    answered, failed, took, p50, p99 = map(float, said.split())
-    assert not failed, f"{failed:.0f} connections failed"
-    return Run(rate=answered / took, p50=p50 / 1e6, p99=p99 / 1e6)
-
-
-def _flood(program: Path) -> dict[str, float]:
+def _flood(clients: Clients) -> dict[str, float]:
     """Return the median of connections a second for each mode."""
     found: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(ROUNDS):  # in turn, so that all meet the same weather
         for mode, rates in found.items():
             with serving(mode, 2) as site:
-                rates.append(_clients(program, site, "flood", CLIENTS, FLOOD_SECONDS).rate)
+                rates.append(clients.run(site.address, "flood", CLIENTS, FLOOD_SECONDS).rate)
     return {mode: percentile(rates, 0.5) for mode, rates in found.items()}
 
 
-def _pace(program: Path, rate: int) -> dict[str, Sequence[Run]]:
+def _pace(clients: Clients, rate: int) -> dict[str, Sequence[Run]]:
     """Return the runs of each mode, that with the lowest p99 first."""
     found: dict[str, list[Run]] = {mode: [] for mode in MODES}
     for _ in range(ROUNDS):
         for mode, runs in found.items():
             with serving(mode, 2) as site:
-                runs.append(_clients(program, site, "pace", rate, PACE_SECONDS))
+                runs.append(clients.run(site.address, "pace", rate, PACE_SECONDS))
     return {mode: sorted(runs, key=lambda run: run.p99) for mode, runs in found.items()}
 
 
@@ -116,14 +99,12 @@ def spread(mode: str) -> Sequence[int]:
 
 def section() -> Section:
     """Measure, and describe."""
-    with tempfile.TemporaryDirectory(prefix="sockmgr-bench-") as name:
-        program = Path(name) / "clients"
-        subprocess.run(["cc", "-O2", "-o", program, HERE / "clients.c"], check=True)
+    with Clients.built() as clients:
         narrate("connections a second, passed on …")
-        rates = _flood(program)
+        rates = _flood(clients)
         half = round(min(rates[mode] for mode in MODES[1:]) / 2)
         narrate("how long a connection waits for a worker …")
-        runs = _pace(program, half)
+        runs = _pace(clients, half)
     best = {mode: runs[mode][0] for mode in MODES}
     usual = {mode: percentile([run.p99 for run in runs[mode]], 0.5) for mode in MODES}
     narrate("evenness …")
