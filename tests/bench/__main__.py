@@ -29,7 +29,12 @@ def _arguments(sections: Mapping[str, Callable[[], Section]]) -> argparse.Namesp
     parser.add_argument(
         "--tool", default="", metavar="TEXT", help="only contenders with TEXT in their name"
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the document here, too")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="write the document here, too, and its figures beside it",
+    )
     return parser.parse_args()
 
 
@@ -52,6 +57,7 @@ def main() -> int:
     text = document(found, command=command, load_before=load_before)
     print(text)
     if arguments.write:
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
         arguments.write.write_text(text)
         for section in found:
             if section.draw:

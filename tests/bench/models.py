@@ -97,8 +97,8 @@ def _reloaded(server: Server, model: str) -> Result:
             return load.stop()
 
 
-def config(server: Server, model: str, cwd: Path, *, workers: int = 0) -> str:
-    """Return a config of one service; the runtime is a server without a command."""
+def config(server: Server, model: str, cwd: Path, *, workers: int = 0, more: str = "") -> str:
+    """Return a config of one service, `more` in it; the runtime is a server without a command."""
     words = ", ".join(f'"{word}"' for word in server.command)
     return f"""
 [listen]
@@ -109,7 +109,7 @@ http = "tcp://127.0.0.1:0"
 accept = "{model}"
 workers = {workers or server.workers}
 cwd = "{cwd}"
-
+{more}
 [service.web.rollout]
 probation = 0.2
 max_draining = 20

@@ -94,9 +94,11 @@ class Manager:
         env: Mapping[str, str] | None = None,
         serving_timeout: float = 30.0,
         code: Path = ROOT,
+        under: Sequence[str] = (),
     ) -> None:
-        """Write the config; `code` is the directory that has the package sockmgr to run."""
-        self.directory, self._code = directory, code
+        """Write the config; `code` is the directory that has the package sockmgr to run, `under` a
+        command that becomes the manager, as setpriv(1) does."""
+        self.directory, self._code, self._under = directory, code, under
         self.config = directory / "sockmgr.toml"
         self.control = directory / "control.sock"
         self._log = directory / "stderr.log"
@@ -129,7 +131,7 @@ class Manager:
 
     def start(self, *arguments: str) -> None:
         """Start the manager; it need not serve yet when this returns."""
-        argv = [*self._command("run"), "-c", str(self.config), *arguments]
+        argv = [*self._under, *self._command("run"), "-c", str(self.config), *arguments]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 argv, cwd=self._code, env=self._env, stdin=subprocess.DEVNULL, stdout=log,

@@ -1,35 +1,42 @@
-"""How evenly several processes share a listener, and what that does to those who wait."""
+"""How evenly several processes share a listener: who gets 64 connections, and who 600."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import math
+import os
+import re
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.kernel.steering import Choice, round_robin
 from tests.bench.contender import WORKERS, environment, free_port, started
 from tests.bench.costs import directory
 from tests.bench.models import RUNTIME, config
-from tests.bench.report import Goal, Section, narrate, number, table
+from tests.bench.report import Goal, narrate, number, table
+from tests.bench.sharing import figures
+from tests.bench.sharing.chance import Chance
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.test_reload_servers import GTHREAD, SERVERS, UVICORN, Server
-from tests.load.judge import Load
 from tests.load.mode import Target
 
 HELD = 64
 SHORT, CLIENTS = 600, 8
+BURSTS, RUNS = 100, 20
+ERRORS = 3  # standard errors that chance is given: it then misses the goal once in a thousand runs
 EXACT = ("uvicorn, per-worker", "runtime, dispatch")
-# Each slow request takes a worker that answers one at a time for itself.
-MIXED = ("short:rate=60", "slow:conns=2,s=0.05")
-MIXED_SECONDS = 10.0
+CHANCE = "uvicorn, per-worker, random"
+# eBPF is for CAP_BPF or CAP_SYS_ADMIN (capabilities(7)); who is not root has neither as a rule.
+WITHOUT_BPF = (
+    ("setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin")
+    if os.geteuid() == 0 else ()
+)  # fmt: skip
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 Start = Callable[[Path], AbstractContextManager[Target]]
@@ -44,55 +51,78 @@ class Sharing:
     short: tuple[int, ...]
 
 
-def section() -> Section:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evenness:
+    """All contenders, and how the random choice did when it was asked again and again."""
+
+    contenders: Sequence[Sharing]
+    chances: Sequence[Chance]
+
+
+def measure() -> Evenness:
     """Measure all of them."""
     found = [_measure(name, start) for name, start in _contenders()]
+    return Evenness(contenders=found, chances=_repeat())
+
+
+def described(found: Evenness) -> str:
+    """Return what was measured, as Markdown."""
     about = (
         f"{WORKERS} workers. *Held*: {HELD} connections are opened at once, each sends a request "
         f"and stays open. *Short*: {SHORT} requests, a new connection each, by {CLIENTS} clients. "
         "The connections of each worker, and their coefficient of variation: 0 if all have the "
-        f"same, {number(_binomial(HELD))} and {number(_binomial(SHORT))} on average if each is "
-        "chosen at random."
+        "same. By the log of the managers, the queues of `per-worker` are chosen by "
+        f"{_permitted()}, and by {Choice.RANDOM} in the line *random*, where the manager was "
+        "started without `CAP_BPF`."
     )
-    mixed = (
-        "And those who wait, where a worker answers one request at a time (Gunicorn sync, "
-        f"{WORKERS} workers, load {', '.join(f'`{mode}`' for mode in MIXED)}): a slow request "
-        "blocks its worker for 50 ms, and a short one in the queue of that worker waits for it."
-    )
+    rows = [
+        (one.name, "/".join(map(str, one.held)), number(_variation(one.held)),
+         "/".join(map(str, one.short)), number(_variation(one.short)))
+        for one in found.contenders
+    ]  # fmt: skip
     head = ("servers", "held", "CV", "short", "CV")
-    waits = [_mixed(model) for model in ("shared", "per-worker")]
-    return Section(
-        title="Who gets the connections",
-        text="\n\n".join([
-            about,
-            table(head, [_row(one) for one in found]),
-            mixed,
-            table(("queue", "requests", "p50 (ms)", "p90 (ms)", "p99 (ms)", "max (ms)"), waits),
-        ]),
-        goals=[
-            Goal(what=f"CV of {HELD} held connections, {one.name}", value=_variation(one.held),
-                 limit=0)
-            for one in found if one.name in EXACT
-        ],
-        draw=lambda directory: _draw(found, directory / "who-gets-the-connections.svg"),
-    )  # fmt: skip
+    return f"{about}\n\n{table(head, rows)}\n\n{_chances(found.chances)}"
 
 
-def _row(one: Sharing) -> tuple[str, ...]:
-    return (
-        one.name,
-        "/".join(map(str, one.held)), number(_variation(one.held)),
-        "/".join(map(str, one.short)), number(_variation(one.short)),
+def _chances(found: Sequence[Chance]) -> str:
+    about = (
+        "One sample of what is random says little. Such a manager without `CAP_BPF` again, "
+        f"{BURSTS} bursts of {HELD} and {RUNS} runs of {SHORT}: the root mean square of the "
+        "coefficients of variation, and what it is for a binomial choice."
+    )
+    rows = [
+        (f"{len(one.variations)} times {one.connections}",
+         f"{number(one.usual)} ± {number(one.error)}", number(one.expected),
+         f"{number(min(one.variations))} to {number(max(one.variations))}")
+        for one in found
+    ]  # fmt: skip
+    head = ("connections", "CV ± standard error", "binomial", "least and most")
+    return f"{about}\n\n{table(head, rows)}"
+
+
+def goals(found: Evenness) -> Sequence[Goal]:
+    """Exact where it can be; else no worse than chance, but for what so few samples cannot tell."""
+    return [
+        *(Goal(what=f"CV of {HELD} held connections, {one.name}", value=_variation(one.held),
+               limit=0)
+          for one in found.contenders if one.name in EXACT),
+        *(Goal(what=f"CV of {one.connections} connections, {CHANCE}", value=one.usual,
+               limit=one.expected + ERRORS * one.error,
+               compared=f"binomial {number(one.expected)}, standard error {number(one.error)}")
+          for one in found.chances),
+    ]  # fmt: skip
+
+
+def draw(found: Evenness, path: Path) -> None:
+    """Draw a bar for each contender, a piece of it for each worker."""
+    figures.bars(
+        path, [one.name for one in found.contenders], [one.held for one in found.contenders],
+        across=f"{HELD} connections, held open: how many each of {WORKERS} workers has",
     )  # fmt: skip
 
 
 def _variation(counts: Sequence[int]) -> float:
     return statistics.pstdev(counts) / statistics.mean(counts)
-
-
-def _binomial(connections: int) -> float:
-    """The coefficient of variation that a random choice among WORKERS has on average."""
-    return math.sqrt((WORKERS - 1) / connections)
 
 
 # --- Who is compared ------------------------------------------------------------------------------
@@ -121,6 +151,8 @@ def _contenders() -> Iterator[tuple[str, Start]]:
     ):
         for model in models:
             yield f"{name}, {model}", _managed(server, model)
+            if server is UVICORN and model == "per-worker":
+                yield CHANCE, _by_chance
 
 
 def _as_it_comes(example: str, command: str) -> Start:
@@ -140,9 +172,31 @@ def _managed(server: Server, model: str) -> Start:
         app = App(server.example, path)
         text = config(server, model, app.directory, workers=WORKERS)
         with Manager(path, text, env=environment()) as manager:
+            assert model != "per-worker" or _choice(manager) == _permitted(), manager.log
             yield manager.target()
 
     return start
+
+
+@contextmanager
+def _by_chance(path: Path) -> Iterator[Target]:
+    """Start one with a queue for each worker that cannot load eBPF, by what it says itself."""
+    app = App(UVICORN.example, path)
+    text = config(UVICORN, "per-worker", app.directory, workers=WORKERS)
+    with Manager(path, text, env=environment(), under=WITHOUT_BPF) as manager:
+        assert _choice(manager) == Choice.RANDOM, manager.log
+        yield manager.target()
+
+
+def _permitted() -> Choice:
+    """Return what a manager is permitted that we start as we are."""
+    return Choice.RANDOM if round_robin.refusal() else Choice.ROUND_ROBIN
+
+
+def _choice(manager: Manager) -> str:
+    """Return how a queue is chosen, as the log tells it."""
+    told = re.search(r"queues (?:take turns|chosen at random) .*?choice='([^']*)'", manager.log)
+    return told[1] if told else ""
 
 
 # --- Counting ------------------------------------------------------------------------------------
@@ -154,6 +208,19 @@ def _measure(name: str, start: Start) -> Sharing:
         _await_all(target)
         held, short = asyncio.run(_hold(target)), asyncio.run(_ask_often(target))
     return Sharing(name=name, held=_counts(held), short=_counts(short))
+
+
+def _repeat() -> Sequence[Chance]:
+    """Ask the random choice again and again: one sample of it proves nothing."""
+    narrate(f"{CHANCE}, {BURSTS} bursts and {RUNS} runs …")
+    with directory() as path, _by_chance(path) as target:
+        _await_all(target)
+        held = [_variation(_counts(asyncio.run(_hold(target)))) for _ in range(BURSTS)]
+        short = [_variation(_counts(asyncio.run(_ask_often(target)))) for _ in range(RUNS)]
+    return [
+        Chance(connections=connections, choices=WORKERS, variations=variations)
+        for connections, variations in ((HELD, held), (SHORT, short))
+    ]
 
 
 def _counts(pids: Sequence[int]) -> tuple[int, ...]:
@@ -213,46 +280,3 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> in
         if line.lower().startswith(b"content-length:")
     )
     return int(json.loads(await reader.readexactly(length))["pid"])
-
-
-def _draw(found: Sequence[Sharing], path: Path) -> None:
-    """Draw a bar for each contender, a piece of it for each worker."""
-    import matplotlib  # noqa: PLC0415 - only where something is drawn
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": path.name, "font.size": 9}
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    figure, axes = pyplot.subplots(figsize=(7.5, 0.32 * len(found) + 0.9), layout="constrained")
-    names = [one.name for one in found]
-    left = [0] * len(found)
-    for worker, colour in enumerate(("#1f4e79", "#3f7fb5", "#8fb8de", "#d0e2f2")):
-        held = [one.held[worker] for one in found]
-        bars = axes.barh(names, held, left=left, color=colour, edgecolor="white")
-        axes.bar_label(bars, [str(n) if n > 1 else "" for n in held], label_type="center",
-                       color="white" if worker < 2 else "black", fontsize=8)  # fmt: skip
-        left = [sum(pair) for pair in zip(left, held, strict=True)]
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{HELD} connections, held open: how many each of {WORKERS} workers has")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
-# --- Waiting -------------------------------------------------------------------------------------
-
-
-def _mixed(model: str) -> tuple[str, ...]:
-    narrate(f"a mixed load, {model} …")
-    server = replace(SERVERS["gunicorn sync"], workers=WORKERS)
-    with directory() as path:
-        text = config(server, model, App(server.example, path).directory)
-        with Manager(path, text) as manager, Load(manager.target(), MIXED) as load:
-            time.sleep(MIXED_SECONDS)
-            result = load.stop()
-    assert not result.lost, result.failures()
-    rows = result.select(modes=["short"])
-    times = result.latencies(rows)
-    figures = (number(times[name] * 1000) for name in ("p50", "p90", "p99", "max"))
-    return model, str(len(rows)), *figures
