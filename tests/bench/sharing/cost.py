@@ -18,7 +18,7 @@ from tests.e2e.harness import Manager
 from tests.e2e.test_reload_servers import Server
 
 WORKERS = 2
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 0.4
 PROGRAM = (sys.executable, str(Path(__file__).parents[1] / "dispatching" / "worker.py"))
 ACCEPTS = Server(example="", command=(*PROGRAM, "{http}"), workers=WORKERS)

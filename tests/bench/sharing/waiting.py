@@ -66,6 +66,9 @@ WAYS = (
         colour="#c0504d", style="--"),
     Way(name="runtime, dispatch, least-connections", server=RUNTIME, model="dispatch",
         more=f'policy = "least-connections"\n{ONE_THREAD}', colour="#c0504d", style="-"),
+    Way(name="the same, max_connections = 1", server=RUNTIME, model="dispatch",
+        more=f'policy = "least-connections"\nmax_connections = 1\n{ONE_THREAD}',
+        colour="#5c1512", style="-."),
 )  # fmt: skip
 
 
