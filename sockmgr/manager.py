@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 import signal
 import time
@@ -17,39 +16,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr import staffing
-from sockmgr.client import default_control
 from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.model import Spec, describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
-from sockmgr.estate import Estate, check, guessed, recovered
-from sockmgr.handoff import Nobody, Store
+from sockmgr.estate import Estate, guessed
 from sockmgr.history import History, HistoryFollower
-from sockmgr.journal import open_sink, worker_output
+from sockmgr.journal import worker_output
 from sockmgr.keeping import Keeping
 from sockmgr.kernel.process import (
-    become_subreaper,
     can_restore_priority,
     reap_strays,
-    reset_signals,
-    withhold_bpf,
 )
-from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
-from sockmgr.output import RecordHandler, Sink
+from sockmgr.output import Sink
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.services import Services, Source
 from sockmgr.signals import ASKED_BY, Signals
 from sockmgr.status import status_of
+from sockmgr.stores import find_keeper, take_or_start
 from sockmgr.succession import CONTROL, Succession, end_strangers
-from sockmgr.systemd import Ending, FdStore, Notifier, ending, passed_descriptors
-from sockmgr.upgrade import inherited
+from sockmgr.systemd import Ending, FdStore, Notifier, ending
 from sockmgr.verdicts import not_told
 from sockmgr.vitals import Vitals
 
@@ -57,55 +50,6 @@ log = Log("sockmgr")
 
 # Opens or adopts the listeners, and returns what starts or adopts the workers.
 _Begin = Callable[[Estate], Callable[[], None]]
-
-
-def run(
-    source: Source,
-    *,
-    control: Path | None,
-    as_json: bool = False,
-    timeout: float | None = None,
-    companion: Companion | None = None,
-) -> int:
-    """Run until stopped; return the exit code. `source` reads the config, again at each reload.
-
-    Without a path for the `control` socket it is where that of a manager of our name is.
-    `as_json` makes every line on stderr a JSON object. When not all services serve within
-    `timeout` seconds, everything is stopped and the exit code is 1. With a `companion` nothing is
-    kept for another manager: it sees to it that nothing outlives us.
-    """
-    sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
-    history = History()
-    logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
-    if flaw:
-        log.warning("journal not used", because=flaw)
-    close_on_exec_all()
-    reset_signals(blocked=ASKED_BY)
-    become_subreaper()
-    withhold_bpf()
-    try:
-        # Before any descriptor of our own could pass for one of systemd's.
-        passed = inherited() or passed_descriptors()
-        path = control or default_control(_name(source, passed))
-        return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
-    finally:
-        sink.close()
-
-
-def _name(source: Source, passed: dict[str, list[int]]) -> str:
-    """Return our name, which is our predecessor's if the config cannot be read any more."""
-    try:
-        return source().name
-    except SockmgrError:
-        state = Estate.of(passed).state
-        if state is None:
-            raise
-        return state.config.name
-
-
-def check_state(fd: int) -> str:
-    """Say in a line what this version reads in the state of another; raise SnapshotError if not."""
-    return check(fd)
 
 
 class Manager:
@@ -163,31 +107,13 @@ class Manager:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    def _find_store(self, descriptors: dict[str, list[int]]) -> FdStore | Keeping | None:
-        """Find what keeps descriptors: systemd, or the keeper of a manager that died."""
-        store = None if self._companion else self._systemd.store
-        if store or self._is_last:
-            return store
-        found = Keeping.find(self._keeper_path, descriptors)
-        if found is None and not descriptors:
-            descriptors.update(recovered(self._keeper_path.with_suffix(".state")))
-        return found
-
-    def _store(self, found: FdStore | Keeping | None, estate: Estate) -> Store:
-        if isinstance(found, FdStore):
-            found.inherit({name: estate.descriptors[name] for name in estate.names})
-        if found or self._is_last:
-            return found or Nobody()
-        estate.names = frozenset()  # a new keeper holds nothing
-        try:
-            return Keeping.start(self._keeper_path)
-        except ControlError as error:
-            log.error("no keeper", error=error.what, means="nothing survives if we are killed")
-            return Nobody()
+    def _find_store(self, passed: dict[str, list[int]]) -> FdStore | Keeping | None:
+        found = None if self._companion else self._systemd.store
+        return found if found or self._is_last else find_keeper(self._keeper_path, passed)
 
     async def _serve(self, estate: Estate, found: FdStore | Keeping | None, begin: _Begin) -> None:
         loop = asyncio.get_running_loop()
-        store = self._store(found, estate)
+        store = take_or_start(found, estate, None if self._is_last else self._keeper_path)
         copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
         if was := estate.state:
             self._history.resume(was.events_since, was.events)

@@ -75,7 +75,7 @@ def _run(
     typed: tuple[str, ...],
     verbose: bool,
 ) -> int:
-    from sockmgr import manager
+    from sockmgr import start
     from sockmgr.dev.lifeline import Lifeline
     from sockmgr.dev.livereload import LiveReload
     from sockmgr.dev.project import Project
@@ -93,7 +93,7 @@ def _run(
         session = Session(
             read, project, screen, lifeline, livereload, typed=typed, terminal=terminal
         )
-        return manager.run(session.source, control=path, companion=session)
+        return start.run(session.source, control=path, companion=session)
     finally:
         livereload.close()
         lifeline.dismiss()

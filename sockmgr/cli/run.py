@@ -49,10 +49,10 @@ def command(
         raise click.UsageError("these options need a command: -- COMMAND [ARGUMENT]...")
     else:
         source = functools.partial(read_config, (config or Path(DEFAULT_CONFIG)).absolute())
-    from sockmgr import manager
+    from sockmgr import estate, start
 
     if state is not None:
-        click.echo(manager.check_state(state))
+        click.echo(estate.check(state))
         return
     path = target.control(control)
-    sys.exit(manager.run(source, control=path, as_json=as_json, timeout=timeout))
+    sys.exit(start.run(source, control=path, as_json=as_json, timeout=timeout))

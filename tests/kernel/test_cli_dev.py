@@ -34,7 +34,7 @@ def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
         found.append(Started(config=source(), control=control))
         return 7
 
-    monkeypatch.setattr("sockmgr.manager.run", remember)
+    monkeypatch.setattr("sockmgr.start.run", remember)
     assert path.parent == Path.cwd()
     return found
 

@@ -36,7 +36,7 @@ def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
         found.append(Started(config=source(), control=control, as_json=as_json, timeout=timeout))
         return 7
 
-    monkeypatch.setattr("sockmgr.manager.run", remember)
+    monkeypatch.setattr("sockmgr.start.run", remember)
     assert path.parent == Path.cwd()
     return found
 

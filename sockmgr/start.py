@@ -1,0 +1,69 @@
+"""Make this process a manager, and run it: what has to be done before there is an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from sockmgr.client import default_control
+from sockmgr.companion import Companion
+from sockmgr.core.errors import SockmgrError
+from sockmgr.estate import Estate
+from sockmgr.history import History
+from sockmgr.journal import open_sink
+from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
+from sockmgr.kernel.spawn import close_on_exec_all
+from sockmgr.log import Log
+from sockmgr.manager import Manager
+from sockmgr.output import RecordHandler
+from sockmgr.services import Source
+from sockmgr.signals import ASKED_BY
+from sockmgr.systemd import passed_descriptors
+from sockmgr.upgrade import inherited
+
+log = Log("sockmgr")
+
+
+def run(
+    source: Source,
+    *,
+    control: Path | None,
+    as_json: bool = False,
+    timeout: float | None = None,
+    companion: Companion | None = None,
+) -> int:
+    """Run until stopped; return the exit code. `source` reads the config, again at each reload.
+
+    Without a path for the `control` socket it is where that of a manager of our name is.
+    `as_json` makes every line on stderr a JSON object. When not all services serve within
+    `timeout` seconds, everything is stopped and the exit code is 1. With a `companion` nothing is
+    kept for another manager: it sees to it that nothing outlives us.
+    """
+    sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
+    history = History()
+    logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
+    if flaw:
+        log.warning("journal not used", because=flaw)
+    close_on_exec_all()
+    reset_signals(blocked=ASKED_BY)
+    become_subreaper()
+    withhold_bpf()
+    try:
+        # Before any descriptor of our own could pass for one of systemd's.
+        passed = inherited() or passed_descriptors()
+        path = control or default_control(_name(source, passed))
+        return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
+    finally:
+        sink.close()
+
+
+def _name(source: Source, passed: dict[str, list[int]]) -> str:
+    """Return our name, which is our predecessor's if the config cannot be read any more."""
+    try:
+        return source().name
+    except SockmgrError:
+        state = Estate.of(passed).state
+        if state is None:
+            raise
+        return state.config.name
