@@ -1,4 +1,4 @@
-"""One-line edits of the core that the suite must notice: a green suite may just have been lucky.
+"""One-line edits of pure code that the suite must notice: a green suite may just have been lucky.
 
 `python -m tests.core.mutants NAME` tries one: transcripts, then examples, then properties, and says
 which of them noticed. Without a name it tries the real code by the same route.
@@ -17,10 +17,13 @@ TARGETS = "sockmgr.core.targets"
 LEASES = "sockmgr.core.leases"
 SNAPSHOT = "sockmgr.core.snapshot"
 GENERATION = "sockmgr.core.generation"
+SCHEDULER = "sockmgr.dispatch.scheduler"
+LEDGER = "sockmgr.dispatch.ledger"
 HERE = Path(__file__).parent
 EXAMPLES = (
     "test_fleet.py", "test_fleet_serving.py", "test_own_leases.py", "test_fleet_properties.py",
 )  # fmt: skip
+OF_DISPATCH = ("test_ledger.py", "test_scheduler.py")
 
 
 @dataclass(frozen=True)
@@ -384,6 +387,61 @@ MUTANTS = (
         "            worker.recycle,\n            worker.rescue,\n",
         "            worker.recycle,\n",
     ),
+    Mutant(
+        "pass a worker more than it may have",
+        SCHEDULER,
+        "if not worker.takes or worker.open >= self._max:",
+        "if not worker.takes or worker.open > self._max:",
+    ),
+    Mutant("count the full as room", SCHEDULER, "found += self._max - worker.open", "found += 1"),
+    Mutant(
+        "give who was held at once what it has missed",
+        SCHEDULER,
+        "turn = worker.turn if worker.turn > self._now else self._now",
+        "turn = worker.turn",
+    ),
+    Mutant(
+        "let equals with few connections take no turns",
+        SCHEDULER,
+        "if load < best_load or (load == best_load and turn < best_turn):",
+        "if load < best_load or (not self._least and turn < best_turn):",
+    ),
+    Mutant(
+        "forget the weights of those with few connections",
+        SCHEDULER,
+        "load = worker.open / worker.weight if self._least else 0.0",
+        "load = worker.open if self._least else 0.0",
+    ),
+    Mutant(
+        "release who is not fed",
+        SCHEDULER,
+        "self.takes = self.weight > 0 and not self.held",
+        "self.takes = not self.held",
+    ),
+    Mutant(
+        "believe who took what nobody passed",
+        LEDGER,
+        "if report.taken > self.passed:",
+        "if report.taken > self.passed + 1:",
+    ),
+    Mutant(
+        "take any answer for that to the last question",
+        LEDGER,
+        "answers = report.answered == self.asked != 0",
+        "answers = self.asked != 0",
+    ),
+    Mutant(
+        "let nobody have room for what was lost",
+        LEDGER,
+        "return before.closed + before.lost - report.closed - report.lost",
+        "return before.closed - report.closed",
+    ),
+    Mutant(
+        "tell again what was lost before our time",
+        LEDGER,
+        "self.passed = report.taken\n",
+        "self.passed, self.lost = report.taken, report.lost\n",
+    ),
 )
 
 
@@ -427,13 +485,15 @@ def main(arguments: list[str]) -> int:
     for name in arguments:
         install(name)
         os.environ["SOCKMGR_MUTANT"] = name
-    if _transcripts_differ():
+    of_dispatch = {named(name).module for name in arguments} & {SCHEDULER, LEDGER}
+    if not of_dispatch and _transcripts_differ():
         print("transcripts")
         return 1
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     import pytest  # noqa: PLC0415 - most mutants need no more than the transcripts
 
-    for what in EXAMPLES:
+    suite = OF_DISPATCH if of_dispatch else EXAMPLES if arguments else EXAMPLES + OF_DISPATCH
+    for what in suite:
         if pytest.main(["-q", "-x", "--no-header", "-p", "no:cacheprovider", str(HERE / what)]):
             print(what)
             return 1
