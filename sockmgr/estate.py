@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.core import snapshot
-from sockmgr.core.model import Phase, Spec, State, WorkerId
+from sockmgr.core.model import Accept, Phase, Spec, State, WorkerId
 from sockmgr.core.snapshot import (
     GenerationSnapshot,
     ProcessSnapshot,
@@ -251,11 +251,13 @@ def guessed(
     """Return the records of these workers as if they ran `spec`, so that it can replace them."""
     numbers = sorted({id.generation for id in workers})
     leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
+    if passed := spec.accept is Accept.DISPATCH:  # they hold no listener: each has a lease
+        leases = {id: n for n, id in enumerate(workers)}
     generations = []
     for number in numbers:
         mine = [id for id in workers if id.generation == number]
         held = {leases[id] for id in mine}
-        lease = held.pop() if len(held) == 1 else None
+        lease = held.pop() if len(held) == 1 and not passed else None
         records = [
             WorkerSnapshot(slot=id.slot, lease=leases[id], since=0.0, deadline=None,
                            state=State.READY, ready_at=0.0)

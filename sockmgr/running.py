@@ -331,6 +331,8 @@ class Running:
         self._put(Hung(worker=self.id, why=f"hung: no sign of life for {limit:g} s"))
 
     def _launch_worker(self) -> Launch:
+        if self.spec.accept is Accept.DISPATCH and self.channel is None:
+            raise SpawnError(f"another worker has the lease of {self.name} by now")
         self._take_leases()  # a template takes its time, and a listener may have a new socket now
         fds, more = [], {}
         if self._pulse and self.spec.hang_timeout:

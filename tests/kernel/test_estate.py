@@ -1,0 +1,29 @@
+"""What is made of the workers of a predecessor whose state nobody can read."""
+
+from __future__ import annotations
+
+import os
+
+from sockmgr.core.model import Accept, Spec, WorkerId
+from sockmgr.estate import guessed
+from sockmgr.kernel.process import Process
+from sockmgr.running import Survivor
+from tests.kernel.listeners import opened, tcp
+
+
+def survivor() -> Survivor:
+    process = Process(os.getpid(), pidfd=-1)
+    return Survivor(process=process, output=-1, since=0.0, ready=True, told=False)
+
+
+def test_each_worker_that_is_passed_connections_has_a_lease_of_its_own() -> None:
+    workers = {WorkerId(3, 1): survivor(), WorkerId(3, 2): survivor(), WorkerId(4, 1): survivor()}
+    with opened(tcp()) as listener:
+        spec = Spec(
+            service="web", argv=("x",), executable="/x", cwd="/", listen=(listener.listen,),
+            accept=Accept.DISPATCH,
+        )  # fmt: skip
+        found = guessed(spec, workers, [listener])
+    assert [generation.lease for generation in found.generations] == [None, None]
+    leases = [worker.lease for generation in found.generations for worker in generation.workers]
+    assert sorted(leases) == [0, 1, 2]
