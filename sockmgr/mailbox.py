@@ -35,7 +35,7 @@ class Mailbox:
         for message in self._socket.receive():
             sender = next((r for r in running if belongs(message.pid, r.pid)), None)
             if sender:
-                sender.notified(message.fields)
+                sender.notified(message.pid, message.fields)
             else:
                 self._foreign += 1
         # From 1, 2, 4, 8 ... on: a flood is no news.

@@ -54,6 +54,11 @@ class Passing:
             running.channel = None
             self._dispatcher.detach(running.lease)
 
+    def abandon(self, running: Running) -> None:
+        """Pass this worker nothing any more, and others what it has not taken: it is leaving."""
+        if self._dispatcher and self._workers.get(running.lease) is running:
+            self._dispatcher.abandon(running.lease)
+
     def configure(self, spec: Spec) -> None:
         """Go by the policy of what serves now."""
         if self._dispatcher:

@@ -26,6 +26,7 @@ from sockmgr.core.model import (
     SpawnFailed,
     WorkerExited,
     WorkerReady,
+    WorkerStopping,
 )
 from sockmgr.dispatch.channel import Channel
 from sockmgr.exit import KILL_SIGNAL, Exit
@@ -64,7 +65,8 @@ class Surroundings:
 class Survivor:
     """A worker that another manager started. `output` is our end of its output, -1 without one.
 
-    `channel`: both ends of the one through which it is passed connections, ours first.
+    `told`: it was told to stop, by whomever. `channel`: both ends of the one through which it is
+    passed connections, ours first.
     """
 
     process: Process
@@ -174,10 +176,15 @@ class Running:
             return False
         return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
 
-    def notified(self, fields: Mapping[str, str]) -> None:
-        """Take a message that this worker's processes sent to NOTIFY_SOCKET."""
+    def notified(self, sender: int, fields: Mapping[str, str]) -> None:
+        """Take a message that one of this worker's processes sent to NOTIFY_SOCKET."""
         if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":
             self._say_ready()
+        # A helper of the worker may stop, and inherits the variable.
+        if fields.get("STOPPING") == "1" and sender == self.pid and self.ready and not self.told:
+            self.told = True
+            self._calm()
+            self._put(WorkerStopping(worker=self.id))
 
     def takes(self) -> None:
         """Know that it takes what is passed to it."""
@@ -186,8 +193,7 @@ class Running:
 
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own."""
-        if self._pulse:
-            self._pulse.stop()
+        self._calm()
         self.told = True
         if self._order:
             self._order.withdraw()
@@ -410,6 +416,11 @@ class Running:
             if self._pulse:
                 self._pulse.start()
             self._put(WorkerReady(worker=self.id))
+
+    def _calm(self) -> None:
+        """Expect no heartbeat: an application that shuts down may block."""
+        if self._pulse:
+            self._pulse.stop()
 
     def _boot_is_over(self) -> None:
         self._stop_watching()

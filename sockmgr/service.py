@@ -41,6 +41,7 @@ from sockmgr.core.model import (
     WorkerExited,
     WorkerId,
     WorkerReady,
+    WorkerStopping,
     describe_exit,
 )
 from sockmgr.core.report import Progress, Verdict
@@ -138,6 +139,8 @@ class Service:
             running.kill()
         elif worker.state is State.DRAINING and not running.told:
             running.drain()
+        elif worker.leaving:
+            self.passing.abandon(running)
 
     def replace_unheard(self) -> None:
         """Replace the workers if nobody took over what they print to: writing may end them.
@@ -292,6 +295,10 @@ class Service:
                 if running := self.running.get(fact.worker):
                     took = self._around.loop.time() - running.started_at
                     log.info("worker ready", worker=running.name, pid=running.pid, took=took)
+            case WorkerStopping():
+                if running := self.running.get(fact.worker):
+                    log.warning("worker stops by itself", worker=running.name, pid=running.pid)
+                    self.passing.abandon(running)
             case WorkerExited():
                 self._bury(fact.worker, fact.status)
             case SpawnFailed():

@@ -53,6 +53,7 @@ from sockmgr.core.model import (
     WorkerExited,
     WorkerId,
     WorkerReady,
+    WorkerStopping,
     describe_exit,
 )
 from sockmgr.core.targets import Targets
@@ -109,6 +110,8 @@ class Fleet:
                 self._ready(fact.worker)
             case WorkerExited():
                 self._exited(fact.worker, describe_exit(fact.status), fact.status)
+            case WorkerStopping():
+                self._leaves(fact.worker)
             case SpawnFailed():
                 self._exited(fact.worker, f"could not be started: {fact.error}", None)
             case Quiet():
@@ -179,15 +182,27 @@ class Fleet:
         worker = self._find(id)
         if worker is None:
             return
-        generation = self.generations[id.generation]
-        was, steady = worker.state, self._now - worker.ready_at >= STEADY
+        was = worker.state
         worker.become(State.GONE, self._now)
-        del generation.workers[id.slot]
-        if was in (State.DRAINING, State.KILLED):
+        del self.generations[id.generation].workers[id.slot]
+        if was not in (State.DRAINING, State.KILLED):
+            self._lost(worker, how, status)
+
+    def _leaves(self, id: WorkerId) -> None:
+        worker = self._find(id)
+        if worker is None or worker.state is not State.READY:
             return
+        drain_timeout = self.generations[id.generation].spec.drain_timeout
+        worker.become(State.DRAINING, self._now, self._now + drain_timeout)
+        worker.leaving = True
+        self._lost(worker, "stopped by itself", None)
+
+    def _lost(self, worker: Worker, how: str, status: int | None) -> None:
+        """Count a worker that nobody told to go."""
+        generation = self.generations[worker.id.generation]
         if generation is self.trial:
             generation.fail(worker, how, status, self._now)
-        generation.back_off(self._now, steady=steady)
+        generation.back_off(self._now, steady=self._now - worker.ready_at >= STEADY)
 
     def _replace(self, fact: Recycle | Hung) -> None:
         worker, trial = self._find(fact.worker), self.trial

@@ -22,7 +22,7 @@ WORKER_STEPS: dict[State, dict[State, str]] = {
         State.GONE: "it exited, or could not be started",
     },
     State.READY: {
-        State.DRAINING: "its generation retires, it is surplus, or its successor is ready",
+        State.DRAINING: "its generation retires, it is surplus or replaced, or it stops by itself",
         State.KILLED: "max_draining is exceeded, or all must end now",
         State.GONE: "it died",
     },
@@ -63,6 +63,7 @@ class Worker:
     recycle: str = ""
     rescue: bool = False  # started to empty a queue that others left, and for nothing else
     hung: bool = False  # it takes nothing, though it lives
+    leaving: bool = False  # it drains, and not because we told it to: it takes nothing any more
 
     def become(self, state: State, now: float, deadline: float = math.inf) -> None:
         """Step to `state`; an illegal step raises and changes nothing."""

@@ -131,7 +131,8 @@ class Leases:
 
     def _left(self) -> list[int]:
         """The leases in which somebody may wait, and from which nobody takes any more."""
-        held = {w.lease for w in self.targets.workers() if w.state is not State.KILLED}
+        alive = (w for w in self.targets.workers() if w.state is not State.KILLED)
+        held = {w.lease for w in alive if not w.leaving}
         if not self.targets.exclusive:
             held |= {g.lease for g in self.targets.generations.values() if g.lease is not None}
         return [n for n in (*dict(self.fed), *self.unquiet) if n not in held]

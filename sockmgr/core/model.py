@@ -254,6 +254,12 @@ class WorkerExited(msgspec.Struct, frozen=True, kw_only=True):
     status: int
 
 
+class WorkerStopping(msgspec.Struct, frozen=True, kw_only=True):
+    """This worker says that it stops, and we have not told it to: it takes nothing any more."""
+
+    worker: WorkerId
+
+
 class SpawnFailed(msgspec.Struct, frozen=True, kw_only=True):
     """This worker could not be started at all."""
 
@@ -300,8 +306,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Fact = (
-    Start | Reload | WorkerReady | WorkerExited | SpawnFailed | Quiet | Scale | Recycle | Hung
-    | Stop | StopNow | Tick
+    Start | Reload | WorkerReady | WorkerExited | WorkerStopping | SpawnFailed | Quiet | Scale
+    | Recycle | Hung | Stop | StopNow | Tick
 )  # fmt: skip
 
 

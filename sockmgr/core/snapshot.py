@@ -64,7 +64,7 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as its fleet knows it; without a process it was never started. None is never.
 
-    `rescue`: it was started to empty a queue that others left.
+    `rescue`: it was started to empty a queue that others left. `leaving`: it drains unasked.
     """
 
     slot: int
@@ -76,6 +76,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     recycle: str = ""
     hung: bool = False
     rescue: bool = False
+    leaving: bool = False
     process: ProcessSnapshot | None = None
 
 
@@ -270,6 +271,7 @@ def _generation(
             recycle=worker.recycle,
             hung=worker.hung,
             rescue=worker.rescue,
+            leaving=worker.leaving,
             process=processes.get(worker.id),
         )
         for worker in generation.workers.values()
@@ -336,5 +338,6 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             worker.recycle,
             worker.rescue,
             worker.hung,
+            worker.leaving,
         )
     return generation

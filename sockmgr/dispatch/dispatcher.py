@@ -114,6 +114,14 @@ class Dispatcher:
         self._settle(lease)
         self._go()
 
+    def abandon(self, lease: int) -> None:
+        """Pass a worker nothing any more that has begun to leave; others get what waits for it."""
+        link = self._links[lease]
+        link.leaving = True
+        self._scheduler.hold(lease)
+        self._givers[link] = None
+        self._go()
+
     def feed(self, weights: Mapping[int, int]) -> None:
         """Give new connections to these leases only; with none, they wait in the kernel."""
         self._weights = dict(weights)
@@ -126,7 +134,7 @@ class Dispatcher:
         future = self._quiet.get(lease)
         if future is None or future.cancelled():
             future = self._quiet[lease] = self._loop.create_future()
-        if link := self._links.get(lease):
+        if (link := self._links.get(lease)) and not link.leaving:
             if link.waiting:
                 self._ask(link)
             self._mind()
@@ -292,7 +300,7 @@ class Dispatcher:
         if not link.ledger.known or link.lease in self._quiet:
             self._ask(link)
         elif not link.ledger.asked:
-            self._scheduler.release(link.lease)
+            self._release(link)
         self._go()
 
     def _hear(self, link: Link) -> None:
@@ -315,13 +323,18 @@ class Dispatcher:
             self._loop.call_soon(self._events.takes, link.lease)
         self._go()
 
+    def _release(self, link: Link) -> None:
+        if not link.leaving:
+            self._scheduler.release(link.lease)
+
     def _answered(self, link: Link) -> None:
-        self._scheduler.release(link.lease)
+        self._release(link)
         link.unseen = 0
         if link.silent_at:
             link.silent_at, link.told = 0.0, False
-            del self._givers[link]
-            _log.info("worker takes connections again", worker=link.name)
+            if not link.leaving:
+                del self._givers[link]
+                _log.info("worker takes connections again", worker=link.name)
         self._settle(link.lease)
 
     def _distrust(self, link: Link, why: str) -> None:
@@ -349,7 +362,7 @@ class Dispatcher:
 
     def _look(self) -> None:
         self._check = None
-        for link in [each for each in self._links.values() if not each.broken]:
+        for link in [x for x in self._links.values() if not (x.broken or x.leaving)]:
             if link.stands_still() and not link.silent_at:
                 self._silence(link)
             elif link.waiting and link.lease in self._quiet:

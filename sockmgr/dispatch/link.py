@@ -24,6 +24,7 @@ class Link:
     silent_at: float = 0.0  # since when it takes nothing, though something waits; 0: it takes
     broken: bool = False  # nothing that it says is believed any more
     told: bool = False  # that it should be replaced
+    leaving: bool = False  # it takes nothing any more, and is not expected to
     gone: bool = False  # nobody has the other end any more
 
     def __post_init__(self) -> None:

@@ -140,7 +140,8 @@ class Answer:
         if generation.lease is not None:
             assert lease == generation.lease, "the workers of a generation share one queue"
             return
-        living = {p.lease for p in world.processes.values() if p.life != "killed"}
+        alive = (p for p in world.processes.values() if p.life != "killed")
+        living = {p.lease for p in alive if not p.leaving}
         assert lease not in living, f"lease {lease} is taken from one who may still accept"
         shared = {g.lease for g in fleet.generations.values() if g.lease is not None}
         assert lease not in shared or is_exclusive(world), f"all of a generation share {lease}"

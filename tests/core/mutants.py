@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "back off the wrong generation",
         FLEET,
-        "generation.back_off(self._now, steady=steady)",
-        "(self.current or generation).back_off(self._now, steady=steady)",
+        "generation.back_off(self._now, steady=self._now",
+        "(self.current or generation).back_off(self._now, steady=self._now",
     ),
     Mutant("never back off", GENERATION, "if self.failures:", "if self.failures < 0:"),
     Mutant(
@@ -306,14 +306,14 @@ MUTANTS = (
     Mutant(
         "take a queue from one who still drains",
         LEASES,
-        "for w in self.targets.workers() if w.state is not State.KILLED}",
-        "for w in self.targets.workers() if w.active}",
+        "for w in self.targets.workers() if w.state is not State.KILLED)",
+        "for w in self.targets.workers() if w.active)",
     ),
     Mutant(
         "wait until the killed are gone before their queue is taken over",
         LEASES,
-        "for w in self.targets.workers() if w.state is not State.KILLED}",
-        "for w in self.targets.workers()}",
+        "for w in self.targets.workers() if w.state is not State.KILLED)",
+        "for w in self.targets.workers())",
     ),
     Mutant(
         "feed a worker of its own queue though it hangs",
@@ -331,6 +331,30 @@ MUTANTS = (
         "forget over a succession who hangs",
         SNAPSHOT,
         "            hung=worker.hung,\n",
+        "",
+    ),
+    Mutant(
+        "feed who stops by itself",
+        FLEET,
+        "worker.become(State.DRAINING, self._now, self._now + drain_timeout)",
+        "worker.recycle = 'it stops'",
+    ),
+    Mutant(
+        "forgive who stops by itself on trial",
+        FLEET,
+        'self._lost(worker, "stopped by itself", None)',
+        "pass",
+    ),
+    Mutant(
+        "leave the queue of who stops by itself to nobody",
+        LEASES,
+        "held = {w.lease for w in alive if not w.leaving}",
+        "held = {w.lease for w in alive}",
+    ),
+    Mutant(
+        "forget over a succession who stops by itself",
+        SNAPSHOT,
+        "            leaving=worker.leaving,\n",
         "",
     ),
     Mutant(

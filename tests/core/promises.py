@@ -149,7 +149,8 @@ class Moment(Answer):
     def _check_own_leases(self) -> None:
         """Where each worker has its own, nobody shares, and nobody who is ready is passed over."""
         world, fleet = self.world, self.world.fleet
-        living = [p for p in world.processes.values() if p.life != "killed" and not p.rescue]
+        alive = [p for p in world.processes.values() if p.life != "killed" and not p.leaving]
+        living = [p for p in alive if not p.rescue]
         holders = Counter(p.lease for p in living)
         for generation in fleet.generations.values():
             if generation.lease is not None or generation.spec.rollout.exclusive:

@@ -40,6 +40,7 @@ from sockmgr.core.model import (
     WorkerExited,
     WorkerId,
     WorkerReady,
+    WorkerStopping,
 )
 
 BROKEN = 3  # the exit status that says "broken code" in every spec here
@@ -129,6 +130,8 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one r
             return WorkerReady(worker=read_worker(worker))
         case ["exit", worker, status]:
             return WorkerExited(worker=read_worker(worker), status=int(status))
+        case ["stopping", worker]:
+            return WorkerStopping(worker=read_worker(worker))
         case ["fail", worker, *error]:
             return SpawnFailed(worker=read_worker(worker), error=" ".join(error))
         case ["quiet", lease]:
@@ -161,6 +164,8 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
             return f"ready {fact.worker}"
         case WorkerExited():
             return f"exit {fact.worker} {fact.status}"
+        case WorkerStopping():
+            return f"stopping {fact.worker}"
         case SpawnFailed():
             return f"fail {fact.worker} {fact.error}"
         case Quiet():

@@ -151,6 +151,12 @@ class FleetMachine(RuleBasedStateMachine):
     def a_worker_hangs(self, data: st.DataObject) -> None:
         self.world.hang(data.draw(st.sampled_from(self.world.having(Life.SERVING))))
 
+    @precondition(lambda self: self.world.having(Life.SERVING))
+    @rule(data=st.data(), after=moments)
+    def a_worker_stops_by_itself(self, data: st.DataObject, after: float) -> None:
+        self.pass_time(after)
+        self.world.leave(data.draw(st.sampled_from(self.world.having(Life.SERVING))))
+
     @precondition(lambda self: self.steps > 12)
     @rule(now=st.booleans())
     def somebody_stops_it(self, *, now: bool) -> None:

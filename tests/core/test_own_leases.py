@@ -70,6 +70,24 @@ def test_a_worker_that_hangs_is_not_fed_any_more_in_the_same_answer() -> None:
     assert world.fed.keys() == {0, 2}
 
 
+def test_who_stops_by_itself_is_not_fed_any_more_and_its_successor_has_its_queue() -> None:
+    world = serving()
+    answer = world.leave("1.2")
+    assert fed(answer) == [{0, 2}]
+    assert leases(answer) == {"1.4": 1}
+    assert not drained(answer)
+    assert fed(world.ready("1.4")) == [{0, 2, 1}]
+
+
+def test_who_stops_by_itself_has_time_for_it_and_a_successor_under_the_next_manager_too() -> None:
+    world = serving(workers=1, drain_timeout=5.0)
+    world.leave("1.1")
+    world.succeed()
+    world.ready("1.2")
+    assert world.fed == {0: 1}
+    assert killed(world.sleep(6)) == ["1.1"]
+
+
 def test_what_waits_behind_a_worker_that_hangs_is_answered_by_another() -> None:
     world = serving()
     assert leases(world.hang("1.2")) == {"1.4": 3}

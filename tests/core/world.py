@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sockmgr.core.config import Config
@@ -40,6 +40,7 @@ from sockmgr.core.model import (
     WorkerExited,
     WorkerId,
     WorkerReady,
+    WorkerStopping,
 )
 from sockmgr.core.snapshot import Snapshot, decode, encode, record, restore
 from tests.core.story import tell_action, tell_fact
@@ -65,6 +66,7 @@ class Process:
     rescue: bool = False
     recycled: bool = False
     hung: bool = False
+    leaving: bool = False  # it drains, and nobody here told it to
     told_at: float = 0.0
     ready_at: float = math.inf
 
@@ -103,7 +105,7 @@ class World:
     stopped: bool = False
     idle: int = 0
     broken: bool = False  # a promise is, so nothing more can be learnt here
-    left: Process | None = None  # whose exit is what happens now
+    left: Process | None = None  # as it was, whose exit or own decision to go is what happens now
     cut_over_at: dict[int, float] = field(default_factory=dict)
     failed_at: dict[int, float] = field(default_factory=dict)
     failed_starts: Counter[int] = field(default_factory=Counter)
@@ -139,6 +141,9 @@ class World:
 
     def hang(self, worker: str | WorkerId) -> list[Action]:
         return self.tell(Hung(worker=self.id(worker), why="hung: silent for 60 s"))
+
+    def leave(self, worker: str | WorkerId) -> list[Action]:
+        return self.tell(WorkerStopping(worker=self.id(worker)))
 
     def stop(self) -> list[Action]:
         return self.tell(Stop())
@@ -227,13 +232,21 @@ class World:
         return f"  wait {deadline - self.now:.6g}" if deadline < math.inf else "  rest"
 
     def _leave(self, worker: WorkerId) -> None:
-        self.left = self.processes.pop(worker, None)
-        if self.left and self.left.life is Life.BOOTING:
-            self.failed_starts[worker.generation] += 1
-        if self.left and self.left.active and self.now - self.left.ready_at < STEADY:
-            self.failed_at[worker.generation] = self.now
+        self._lose(self.processes.pop(worker, None))
 
-    def _happen(self, fact: Fact) -> None:
+    def _go(self, process: Process) -> None:
+        if process.life is Life.SERVING:
+            self._lose(replace(process))
+            process.life, process.told_at, process.leaving = Life.DRAINING, self.now, True
+
+    def _lose(self, process: Process | None) -> None:
+        self.left = process
+        if process and process.life is Life.BOOTING:
+            self.failed_starts[process.id.generation] += 1
+        if process and process.active and self.now - process.ready_at < STEADY:
+            self.failed_at[process.id.generation] = self.now
+
+    def _happen(self, fact: Fact) -> None:  # noqa: C901 - one case a fact
         self.left = None
         match fact:
             case WorkerReady():
@@ -244,6 +257,8 @@ class World:
                         self.unfed[process.lease].since = self.now
             case WorkerExited() | SpawnFailed():
                 self._leave(fact.worker)
+            case WorkerStopping():
+                self._go(self.processes[fact.worker])
             case Quiet():
                 self.unfed.pop(fact.lease, None)
             case Start():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ import pytest
 
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.test_app import BLOCKED, config, line_with
 from tests.e2e.test_dispatch import connections
 from tests.e2e.test_reload_servers import has_answered
@@ -123,14 +126,61 @@ def test_what_waits_for_a_worker_that_hangs_goes_to_others_before_it_ends(tmp_pa
         assert not load.result.failed, load.result.failures()
 
 
-def test_a_worker_that_others_tell_to_stop_is_replaced_without_a_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accept", ["shared", "per-worker", "dispatch"])
+def test_a_worker_that_others_tell_to_stop_gets_nothing_more_and_loses_nothing(
+    accept: str, tmp_path: Path
+) -> None:
     app = App("asgi", tmp_path)
-    with Manager(tmp_path, config(app, more=DISPATCH)) as manager:
+    # So long that a client who stays keeps it from ending.
+    text = config(app, more=f'accept = "{accept}"').replace(
+        "access_log", "keep_alive = 60\naccess_log"
+    )
+    with Manager(tmp_path, text) as manager, connected(manager) as stays:
+        told = who_answers(stays)
         with Load(manager.target(), MODES[:2]) as load:
-            told = next(iter(connections(manager)))
+            answered(load, count=20)
             os.kill(told, signal.SIGTERM)
-            wait_for(
-                lambda: len(found := connections(manager)) == 2 and told not in found,
-                "its successor",
-            )
+            wait_in_log(manager, "worker stops by itself", f"pid={told}")
+            rows = answered(load, count=100)
+            assert told not in {row.pid for row in rows if row.fresh}
+            wait_for(lambda: len(ready(manager) - {told}) == 2, "its successor")
+            answered(load, count=100)
+            # Nobody has waited for it to end.
+            assert told in {worker["pid"] for worker in manager.workers()}
         assert not load.result.failed, load.result.failures()
+        assert "takes no connections" not in manager.log
+        stays.close()
+        wait_for(lambda: len(manager.workers()) == 2, "its end")
+
+
+def ready(manager: Manager) -> set[int]:
+    return {worker["pid"] for worker in manager.workers() if worker["state"] == "ready"}
+
+
+def who_answers(client: socket.socket) -> int:
+    """Return the pid in the answer to the request that was sent."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        answer += client.recv(4096)
+    return int(json.loads(answer.partition(b"\r\n\r\n")[2])["pid"])
+
+
+def test_when_manager_and_keeper_were_killed_the_next_manager_serves_with_other_workers(
+    tmp_path: Path,
+) -> None:
+    """Nobody else holds the listener, so clients are refused until then."""
+    app = App("asgi", tmp_path)
+    more = f"{DISPATCH}\npreload = true"
+    with Manager(tmp_path, config(app, more=more)) as manager:
+        before = ready(manager)
+        [keeper] = re.findall(r"keeper started pid=(\d+)", manager.log)
+        manager.kill9()
+        os.kill(int(keeper), signal.SIGKILL)
+        manager.start()
+        manager.wait_serving()
+        wait_for(lambda: len(ready(manager) - before) == 2, "other workers")
+        with Load(manager.target(), MODES) as load:
+            assert manager.reload().code == 0
+            answered(load, count=100)
+        assert not load.result.failed, load.result.failures()
+        assert "Traceback" not in manager.log

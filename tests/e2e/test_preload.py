@@ -227,7 +227,7 @@ from app import app
         assert {parent(pid) for pid in pids(manager)} == {manager.pid}
         victim = min(pids(manager))
         os.kill(victim, signal.SIGTERM)
-        wait_in_log(manager, "worker ended", f"pid={victim}", "exited with status 0")
+        wait_in_log(manager, "worker ended", f"pid={victim}", "how=clean")
         with Load(manager.target(), LOAD) as load:
             app.deploy("2")
             assert manager.reload().code == 0
