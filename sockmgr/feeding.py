@@ -16,6 +16,7 @@ from sockmgr.passing import Passing
 from sockmgr.quieting import Quieting
 from sockmgr.users import Ways
 
+_Owed = tuple[Quieting, asyncio.Task[None]]
 Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have it
 
 
@@ -31,8 +32,9 @@ class Feeding:
     ) -> None:
         self._tasks, self._put, self._passing, self._ways = tasks, put, passing, ways
         self._fed: dict[int, tuple[Listener, ...]] = {}
+        self._parting: Leases = {}
         self._over = False
-        self._owed: dict[int, tuple[Quieting, asyncio.Task[None]]] = {}
+        self._owed: dict[int, _Owed] = {}
 
     def adopt(self, listeners: tuple[Listener, ...]) -> tuple[int, ...]:
         """Return the leases on which connections wait since before our time, most first."""
@@ -65,6 +67,8 @@ class Feeding:
             self._steer(weights, users)
             self._fed = dict(users)
             self._pass_on(weights)
+        elif self._ways().parting != self._parting:
+            self._pass_on(weights)
 
     @contextmanager
     def untouched(self, weights: Mapping[int, int]) -> Iterator[None]:
@@ -83,6 +87,11 @@ class Feeding:
         known = {listener for users in self._fed.values() for listener in users}
         for listener in set(listeners) - known:
             listener.feed({lease: 1})
+
+    def wait_anew(self, unfed: Leases) -> None:
+        """Owe Quiet for these from now on, whatever was seen before."""
+        self.give_up(unfed.keys() & self._owed.keys())
+        self._owe_quiet(unfed)
 
     def keep_waiting(self, unquiet: Collection[int]) -> None:
         """Wait for these only; of the others nobody is left who would empty them."""
@@ -119,18 +128,29 @@ class Feeding:
 
     def _pass_on(self, weights: Mapping[int, int]) -> None:
         ways = self._ways()
-        fed = () if self._over else self._fed.keys() & weights.keys() & ways.passed
-        passed = {lease: weights[lease] for lease in fed}
-        listeners = {each for lease in passed for each in self._fed[lease]}
-        self._passing.feed(passed, listeners, ways.accept)
+        self._parting = ways.parting
+        if self._over:
+            self._passing.feed({}, {}, ways.accept)
+            return
+        fed = self._fed.keys() & weights.keys() & ways.passed
+        has = {each for users in self._fed.values() for each in users}
+        last = {
+            lease: tuple(each for each in ways.parting[lease] if each not in has)
+            for lease in ways.parting.keys() & ways.passed
+        }
+        users = {lease: self._fed[lease] for lease in fed}
+        users |= {lease: listeners for lease, listeners in last.items() if listeners}
+        self._passing.feed({lease: weights.get(lease, 1) for lease in users}, users, ways.accept)
 
     def _be_quiet(self, lease: int) -> None:
+        owed = self._owed.get(lease)
         # The queue is empty; what came from there may still wait for its worker.
         if taken := self._passing.quiet(lease):
-            taken.add_done_callback(lambda _: self._put_quiet(lease))
+            taken.add_done_callback(lambda _: self._put_quiet(lease, owed))
         else:
-            self._put_quiet(lease)
+            self._put_quiet(lease, owed)
 
-    def _put_quiet(self, lease: int) -> None:
-        if self._owed.pop(lease, None):
+    def _put_quiet(self, lease: int, owed: _Owed | None) -> None:
+        if owed and self._owed.get(lease) is owed:
+            del self._owed[lease]
             self._put(Quiet(lease=lease))

@@ -48,6 +48,7 @@ class Listener:
         """Own `pool`, or the one socket `only`; use open() and adopt()."""
         self.listen = listen
         self.why_overlap = why
+        self.is_refusing = False
         self.passed = 0  # how many of its sockets systemd holds anyway
         self._only = only
         self._pool = pool
@@ -109,6 +110,7 @@ class Listener:
         else:
             listener = cls(was.listen, socks[0], None, was.why_overlap)
         listener._created_path = was.owns_path
+        listener.is_refusing = was.refusing
         for lease in was.blocking:
             os.set_blocking(socks[lease].fileno(), True)
         return listener
@@ -122,6 +124,7 @@ class Listener:
             fed=tuple(self.fed.items()),
             why_overlap=self.why_overlap,
             owns_path=self._created_path,
+            refusing=self.is_refusing,
             # Whoever boots is about to set O_NONBLOCK, and nobody tells us when.
             blocking=tuple(
                 n
@@ -281,6 +284,30 @@ class Listener:
         if refusal.verifier:
             _log.debug("verifier", listener=self.listen.name, says=refusal.verifier)
 
+    # --- Its end -------------------------------------------------------------------------------
+
+    def refuse(self) -> None:
+        """Let nobody come any more; who waits, waits on. For one that is to be closed."""
+        if self.is_refusing:
+            return
+        self.is_refusing = True
+        for queue in self.queues:
+            if queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX:
+                steering.refuse_handshakes(queue)
+        if self._name is not None and self._created_path:
+            self._name.take_away()
+
+    def admit(self) -> None:
+        """Undo refuse(): it is configured again."""
+        if not self.is_refusing:
+            return
+        self.is_refusing = False
+        for queue in self.queues:
+            if queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX:
+                steering.admit_handshakes(queue)
+        if self._name is not None:
+            self._name.restore()  # or the next inspect() finds that it is not there
+
     # --- Health --------------------------------------------------------------------------------
 
     def watch_fd(self) -> int:
@@ -350,7 +377,7 @@ class Listener:
 
     def _mend_name(self) -> list[_Finding]:
         name = self._name
-        if name is None or name.holds:
+        if name is None or name.holds or self.is_refusing:
             return []
         if not name.vacant and not (name.is_socket and sockets.is_stale(name.path)):
             return [

@@ -82,6 +82,7 @@ class Listeners:
                     socks = passed.pop(listen.name, waiting)
                     self._open[listen.address] = self._open_one(listen, socks)
                     opened.append(listen.address)
+                self._open[listen.address].admit()
             if passed:
                 raise _nobody_named(passed, named)
         except SockmgrError:

@@ -26,6 +26,7 @@ class Passing:
         self._workers: dict[int, Running] = {}
         self._queue = -1
         self._weights: Mapping[int, int] = {}
+        self._keys: Mapping[int, Collection[str]] = {}
         self._sources: dict[socket.socket, str] = {}
 
     def attach(self, running: Running) -> None:
@@ -71,10 +72,15 @@ class Passing:
         return self._queue
 
     def feed(
-        self, weights: Mapping[int, int], listeners: Collection[Listener], others: Collection[int]
+        self,
+        weights: Mapping[int, int],
+        users: Mapping[int, Collection[Listener]],
+        others: Collection[int],
     ) -> None:
-        """Pass what comes at these listeners to these leases; `others` accept for themselves."""
-        self._weights, self._sources = dict(weights), _sources(listeners, others)
+        """Pass each of these leases what comes at its listeners; `others` accept for themselves."""
+        self._weights = dict(weights)
+        self._keys = {lease: [_key(each) for each in users[lease]] for lease in weights}
+        self._sources = _sources({each for mine in users.values() for each in mine}, others)
         if self._dispatcher:
             self._go_on(self._dispatcher)
 
@@ -85,7 +91,7 @@ class Passing:
 
     def _go_on(self, dispatcher: Dispatcher) -> None:
         dispatcher.listen(self._sources)
-        dispatcher.feed(self._weights)
+        dispatcher.feed(self._weights, self._keys)
 
     def quiet(self, lease: int) -> asyncio.Future[None] | None:
         """Return what is done when this worker has taken all; None if it is passed nothing."""
@@ -115,10 +121,14 @@ class Passing:
             self._put(Recycle(worker=running.id, why=why))
 
 
+def _key(listener: Listener) -> str:
+    return str(listener.listen.address)
+
+
 def _sources(listeners: Collection[Listener], others: Collection[int]) -> dict[socket.socket, str]:
     """Return all queues that nobody else accepts from: what a handshake began late ends there."""
     return {
-        queue: str(listener.listen.address)
+        queue: _key(listener)
         for listener in listeners
         for n, queue in enumerate(listener.queues)
         if not (listener.is_steered and n in others)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.listener import Listener
@@ -32,13 +32,16 @@ class Quieting:
     def __init__(
         self, leases: Mapping[int, Collection[Listener]], tell: Callable[[int], None]
     ) -> None:
-        """`tell` is called with each lease, when all of its queues are empty and stay so."""
+        """`tell` is called with each lease, when all of its queues are empty and stay so.
+
+        Of a listener that refuses new connections, because it is to be closed, these are all.
+        """
         self._tell = tell
         self._waiting: dict[int, list[socket.socket]] = {}
         self._shortened: set[socket.socket] = set()
         self._names: dict[Listener, list[socket.socket]] = {}
         for lease, listeners in leases.items():
-            mine = [(each, each.queues[lease]) for each in listeners if _is_queue(each, lease)]
+            mine = [(each, queue) for each in listeners for queue in _queues(each, lease)]
             self._waiting[lease] = [queue for _, queue in mine]
             for listener, queue in mine:
                 self._names.setdefault(listener, []).append(queue)
@@ -47,7 +50,7 @@ class Quieting:
         """Wait for all of them; one membarrier(2) and one look at the handshakes a listener."""
         for listener, unfed in self._names.items():
             await asyncio.to_thread(steering.settle)
-            if unfed[0].type == socket.SOCK_STREAM:
+            if unfed[0].type == socket.SOCK_STREAM and unfed[0].family != socket.AF_UNIX:
                 await self._outlast_handshakes(listener, unfed)
         while self._waiting:
             for lease in [n for n, unfed in self._waiting.items() if not any(map(_holds, unfed))]:
@@ -85,8 +88,10 @@ class Quieting:
                 steering.restore_handshakes(queue)
 
 
-def _is_queue(listener: Listener, lease: int) -> bool:
-    return listener.is_steered and lease < len(listener.queues)
+def _queues(listener: Listener, lease: int) -> Sequence[socket.socket]:
+    if listener.is_refusing:
+        return listener.queues
+    return listener.queues[lease : lease + 1] if listener.is_steered else ()
 
 
 def _holds(queue: socket.socket) -> bool:

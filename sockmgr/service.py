@@ -26,6 +26,7 @@ from sockmgr.core.model import (
     Fact,
     Feed,
     Kill,
+    Phase,
     Recycle,
     Reload,
     Serving,
@@ -82,7 +83,9 @@ class Service:
         tasks: asyncio.TaskGroup,
         listener: Callable[[Address], Listener],
         changed: Callable[[], None],
+        kept: Callable[[Address, Service], bool],
     ) -> None:
+        """`kept` tells whether anybody else wants a listener."""
         self.name = name
         self.fleet = Fleet()
         self.running: dict[WorkerId, Running] = {}
@@ -90,6 +93,7 @@ class Service:
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._around, self._users, self._changed = around, Users(listener), changed
+        self._is_kept = kept
         self._verdicts = Verdicts(name, around.loop, tasks)
         self.passing = Passing(self._facts.put_nowait)
         self._feeding = Feeding(tasks, self._facts.put_nowait, self.passing, self._ways)
@@ -364,7 +368,10 @@ class Service:
                 self._report("cut-over: new connections go to the new generation")
             case Serving():
                 log.info("serving", service=self.name, generation=action.generation)
-            case Committed() | Aborted():
+            case Committed():
+                self._tell_verdict(action)
+                self._see_off()
+            case Aborted():
                 self._tell_verdict(action)
             case Stopped():
                 log.info("stopped", service=self.name)
@@ -428,6 +435,20 @@ class Service:
             self._verdicts.aborted(outcome, draining, words)
         self._last_words.clear()
 
+    def _see_off(self) -> None:
+        """Let nobody come any more to listeners that are removed, and wait until all are served."""
+        removed = {
+            address
+            for generation in self.fleet.generations.values()
+            if self.fleet.current and generation.phase is Phase.RETIRING
+            for address in generation.spec.removed(self.fleet.current.spec)
+        }
+        for address in removed:
+            if not self._is_kept(address, self):
+                self._users.listener(address).refuse()
+        if removed:
+            self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
+
     # --- Small things --------------------------------------------------------------------------
 
     def _report_on(self, id: WorkerId, what: str) -> None:
@@ -454,4 +475,4 @@ class Service:
         serving = self.fleet.current or self.fleet.trial
         if serving and serving.spec.accept is Accept.DISPATCH:
             self.passing.configure(serving.spec)
-        return ways(self.fleet)
+        return ways(self.fleet, self._users)

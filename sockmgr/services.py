@@ -40,6 +40,7 @@ class Services:
         self.config: Config
         self._source, self._listeners, self._changed = source, listeners, changed
         self._asked_for: Counter[Address] = Counter()
+        self._newest: Config | None = None  # that is or was to be in force
         self._warned: set[str] = set()
 
     def work_in(
@@ -68,7 +69,9 @@ class Services:
 
     def add(self, name: str) -> Service:
         """Return a new service, which runs nothing yet."""
-        service = Service(name, self._around, self._tasks, self._listeners.at, self._changed)
+        service = Service(
+            name, self._around, self._tasks, self._listeners.at, self._changed, self._is_kept
+        )
         self.by_name[name] = service
         self._attend(service, self._tasks.create_task(self._run(service), name=name))
         return service
@@ -139,6 +142,7 @@ class Services:
         progress: Callable[[Progress], None],
     ) -> list[Verdict]:
         specs = [self._resolve(config, s) for s in config.services if s.name in chosen]
+        self._newest = config
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
         self._asked_for.update(addresses)
@@ -152,6 +156,11 @@ class Services:
             self._asked_for.subtract(addresses)
             self._changed()
         return verdicts
+
+    def _is_kept(self, address: Address, service: Service) -> bool:
+        config = self._newest or self.config
+        configured = any(address == listen.address for listen in config.listen)
+        return configured or any(address in each.addresses for each in self if each is not service)
 
     def _reload_one(
         self, spec: Spec, progress: Callable[[Progress], None]

@@ -5,11 +5,11 @@ And how each comes by its connections. Looks at the records of a fleet; owns not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.model import Accept, Address, Spec
+from sockmgr.core.model import Accept, Address, Phase, Spec
 from sockmgr.listener import Listener
 
 
@@ -35,6 +35,16 @@ class Users:
         every = tuple(self.listener(address) for address in addresses)
         return self._find(fleet, fleet.unquiet, every)
 
+    def parting(self, fleet: Fleet) -> dict[int, tuple[Listener, ...]]:
+        """Return the leases that are fed no more, but served, with their listeners."""
+        fed = dict(fleet.fed)
+        return {
+            lease: self.of(generation.spec)
+            for generation in fleet.generations.values()
+            for lease in generation.served
+            if lease not in fed and generation.phase is not Phase.BOOTING
+        }
+
     def _find(
         self, fleet: Fleet, leases: Iterable[int], unknown: tuple[Listener, ...]
     ) -> dict[int, tuple[Listener, ...]]:
@@ -48,13 +58,18 @@ class Users:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Which leases are `passed` connections, and which `accept` for themselves."""
+    """Which leases are `passed` connections, and which `accept` for themselves.
+
+    `parting` are those that are fed no more, but served: they have the clients of listeners that
+    nobody else has.
+    """
 
     passed: frozenset[int] = frozenset()
     accept: frozenset[int] = frozenset()
+    parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
-def ways(fleet: Fleet) -> Ways:
+def ways(fleet: Fleet, users: Users) -> Ways:
     """Return the ways of all leases that are in use."""
     generations = fleet.generations.values()
     passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
@@ -62,4 +77,4 @@ def ways(fleet: Fleet) -> Ways:
     serving = fleet.current or fleet.trial
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
-    return Ways(frozenset(passed), frozenset(accept))
+    return Ways(frozenset(passed), frozenset(accept), users.parting(fleet))

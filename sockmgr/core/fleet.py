@@ -313,6 +313,10 @@ class Fleet:
         self.served = True
         if old:
             self._retire(old)
+            if old.spec.removed(trial.spec):
+                # Until now others may have come there, and nobody else takes them.
+                left = old.served - dict(self.fed).keys()
+                self.unquiet |= dict.fromkeys(sorted(left), self._now)
         self._out.append(Committed(requests=trial.requests, generation=trial.number))
 
     def _abort(self, trial: Generation) -> None:

@@ -117,6 +117,12 @@ class Generation:
         return {w.lease for w in self.workers.values() if not w.rescue}
 
     @property
+    def served(self) -> set[int]:
+        """The leases from which its workers take connections."""
+        workers = self.workers.values()
+        return {w.lease for w in workers if w.state is State.READY and not w.hung}
+
+    @property
     def members(self) -> list[Worker]:
         """The workers that count: active, no rescue, not being replaced."""
         return [w for w in self.workers.values() if w.active and not (w.rescue or w.recycle)]

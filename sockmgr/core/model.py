@@ -176,6 +176,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = Policy.ROUND_ROBIN
     max_connections: int | None = None
 
+    def removed(self, newer: Spec) -> frozenset[Address]:
+        """Return the addresses that `newer`, which replaces this, does not listen on."""
+        kept = {listen.address for listen in newer.listen}
+        return frozenset(listen.address for listen in self.listen) - kept
+
     def within(self, free: int, each: int) -> Spec:
         """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.
 
@@ -365,7 +370,11 @@ class CutOver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """The rollout that these requests asked for is done: `generation` is the current one."""
+    """The rollout that these requests asked for is done: `generation` is the current one.
+
+    If it replaces one that had more listeners, each lease of that is unquiet again: the shell owes
+    a Quiet, when nobody can come to these listeners any more, and nobody waits there.
+    """
 
     requests: tuple[int, ...]
     generation: int

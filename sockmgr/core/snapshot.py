@@ -37,7 +37,8 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     `order` are leases, in the order of the kernel's indices; empty without steering, and then
     `why_overlap` says why. `fed` are lease and weight. `owns_path`: a unix path that we bound, to
     be removed with the listener. `blocking` are the leases whose workers want no O_NONBLOCK, which
-    systemd sets when it passes their queues to another manager.
+    systemd sets when it passes their queues to another manager. `refusing`: it is to be closed, and
+    nobody can come any more.
     """
 
     listen: Listen
@@ -47,6 +48,7 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     why_overlap: str = ""
     owns_path: bool = False
     blocking: tuple[int, ...] = ()
+    refusing: bool = False
 
 
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sockmgr.dispatch.acceptor import accept
@@ -65,6 +65,7 @@ class Dispatcher:
         self._links: dict[int, Link] = {}
         self._givers: dict[Link, None] = {}  # gone or unreliable: what waits for them is for others
         self._weights: Mapping[int, int] = {}
+        self._keys: Mapping[int, Collection[str]] | None = None
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
         self._held: dict[str, list[int]] = {}  # accepted, and nobody has room: seldom any
         self._quiet: dict[int, asyncio.Future[None]] = {}
@@ -122,9 +123,14 @@ class Dispatcher:
         self._givers[link] = None
         self._go()
 
-    def feed(self, weights: Mapping[int, int]) -> None:
-        """Give new connections to these leases only; with none, they wait in the kernel."""
-        self._weights = dict(weights)
+    def feed(
+        self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]] | None = None
+    ) -> None:
+        """Give new connections to these leases only; with none, they wait in the kernel.
+
+        `keys` are the listeners that each may have them from; without, all that it serves.
+        """
+        self._weights, self._keys = dict(weights), keys
         self._find_among()
         self._mind()
         self._go()
@@ -396,7 +402,8 @@ class Dispatcher:
         self._among = {}
         for lease, link in self._links.items():
             if self._scheduler.is_fed(lease):
-                for key in link.keys:
+                mine = link.keys if self._keys is None else self._keys.get(lease, ())
+                for key in link.numbers.keys() & mine:
                     self._among.setdefault(key, []).append(lease)
 
     def _settle(self, lease: int) -> None:

@@ -60,6 +60,11 @@ class UnixName:
             return False
         return True
 
+    def take_away(self) -> None:
+        """Remove the name if it still leads to the socket; restore() puts it back."""
+        if self.holds:
+            _unlink(self.path)
+
     def release(self) -> None:
         """Remove the spare link."""
         if self._linked and _identity(self._spare) == self._identity:
@@ -68,8 +73,7 @@ class UnixName:
 
     def remove(self) -> None:
         """Remove the name itself if it still leads to the socket, and the spare link."""
-        if self.holds:
-            _unlink(self.path)
+        self.take_away()
         self.release()
 
 

@@ -15,6 +15,7 @@ from sockmgr.core.model import (
     Aborted,
     Accept,
     Action,
+    Address,
     Committed,
     CutOver,
     Drain,
@@ -22,11 +23,13 @@ from sockmgr.core.model import (
     Feed,
     Hung,
     Kill,
+    Listen,
     Quiet,
     Recycle,
     Reload,
     Rollout,
     Scale,
+    Scheme,
     Serving,
     Spawn,
     SpawnFailed,
@@ -47,7 +50,7 @@ BROKEN = 3  # the exit status that says "broken code" in every spec here
 ROLLOUT_KEYS = (
     "surge", "probation", "max_failed_starts", "start_concurrency", "max_draining", "exclusive",
 )  # fmt: skip
-SPEC_KEYS = ("workers", "ready_timeout", "drain_timeout", "max_age", "accept")
+SPEC_KEYS = ("workers", "ready_timeout", "drain_timeout", "max_age", "accept", "listen")
 
 
 def make_spec(name: str, **settings: Any) -> Spec:
@@ -61,6 +64,13 @@ def make_spec(name: str, **settings: Any) -> Spec:
         broken_exits=frozenset({BROKEN}),
         rollout=Rollout(**{"probation": 0.5, **rollout}),  # not the default, which may change
         **settings,
+    )
+
+
+def listening(*names: str) -> tuple[Listen, ...]:
+    """Return listeners of these names, on addresses of their own."""
+    return tuple(
+        Listen(name=name, address=Address(scheme=Scheme.ABSTRACT, path=name)) for name in names
     )
 
 
@@ -85,6 +95,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "drain_timeout": float,
     "max_age": float,
     "accept": Accept,
+    "listen": lambda text: listening(*text.split(",")),
 }
 
 
@@ -105,6 +116,8 @@ def tell_spec(spec: Spec) -> str:
 def _tell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(listen.name for listen in value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 

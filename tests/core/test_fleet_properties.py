@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from msgspec.structs import replace
 
 from sockmgr.core.model import SURGE_ALL, Accept, Recycle, Spec, Surge, WorkerExited
-from tests.core.story import BROKEN, make_spec
+from tests.core.story import BROKEN, listening, make_spec
 from tests.core.world import Life, World
 
 surges = st.sampled_from(
@@ -37,6 +37,7 @@ def specs(draw: st.DrawFn) -> Spec:
         max_draining=draw(st.integers(0, 3)),
         exclusive=draw(st.sampled_from([False, False, False, False, True])),
         accept=draw(st.sampled_from([Accept.SHARED, Accept.PER_WORKER])),
+        listen=listening(*draw(st.sampled_from([["a"], ["a"], ["a", "b"], ["b"]]))),
     )
 
 

@@ -17,7 +17,7 @@ from sockmgr.core.model import (
     WorkerId,
 )
 from tests.core.reading import ONE, drained, killed, serving, spawned, verdict
-from tests.core.story import make_spec
+from tests.core.story import listening, make_spec
 from tests.core.world import Life, World
 
 # --- P2: somebody serves -------------------------------------------------------------------------
@@ -484,3 +484,23 @@ def test_workers_of_a_rolling_rollout_are_fed_on_when_it_is_scaled_down_to_its_s
     assert len(world.fed) == 2
     world.scale(2)
     assert len(world.serving()) == 2
+
+
+# --- Listeners that are removed ------------------------------------------------------------------
+
+
+def test_who_may_wait_at_a_listener_that_is_removed_is_waited_for_once_it_is() -> None:
+    world = serving(workers=2, listen=listening("a", "b"), drain_timeout=5.0)
+    world.reload(make_spec("v2", workers=2, listen=listening("a")))
+    world.ready("2.1", "2.2")
+    world.quiet(0)  # but until the commit "b" is configured, and somebody may come
+    assert not drained(world.sleep(0.6))
+    assert drained(world.quiet(0)) == ["1.1", "1.2"]
+
+
+def test_who_waits_at_a_listener_that_is_removed_is_not_waited_for_for_ever() -> None:
+    world = serving(listen=listening("a", "b"), drain_timeout=5.0)
+    world.reload(make_spec("v2", listen=listening("a")))
+    world.ready("2.1")
+    world.quiet(0)
+    assert drained(world.sleep(6)) == ["1.1"]

@@ -111,6 +111,7 @@ class World:
     failed_starts: Counter[int] = field(default_factory=Counter)
     successions: int = 0  # of managers; who had asked the one before hears no verdict
     newest: int = 0  # the number of the generation begun last
+    committed: int = 0  # that of the one committed last
     _told_at: float = 100.0
 
     # --- Facts -----------------------------------------------------------------------------------
@@ -262,6 +263,7 @@ class World:
             case Quiet():
                 self.unfed.pop(fact.lease, None)
             case Start():
+                self.committed = 1
                 for lease in fact.left[1:]:
                     self.unfed[lease] = Unfed(self.now, fact.spec.drain_timeout)
             case Recycle() | Hung() if fact.worker in self.processes:
@@ -297,10 +299,22 @@ class World:
             case Committed() | Aborted():
                 self.answers |= dict.fromkeys(action.requests, action)
                 self.newest = max(self.newest, action.generation)
+                if isinstance(action, Committed):
+                    self._replace(action.generation)
             case Stopped():
                 self.stopped = True
             case _:
                 pass
+
+    def _replace(self, number: int) -> None:
+        """Owe a Quiet for what may wait at the listeners that the generation before had alone."""
+        old, new = self.specs.get(self.committed), self.specs.get(number)
+        if old and new and old.removed(new):
+            for p in self.processes.values():
+                takes = p.life is Life.SERVING and not p.hung and p.lease not in self.fed
+                if takes and p.id.generation == self.committed:
+                    self.unfed[p.lease] = Unfed(self.now, old.drain_timeout)
+        self.committed = number
 
     def _end(self, worker: WorkerId, life: Life) -> None:
         self.processes[worker].life = life

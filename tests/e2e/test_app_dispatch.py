@@ -184,3 +184,26 @@ def test_when_manager_and_keeper_were_killed_the_next_manager_serves_with_other_
             answered(load, count=100)
         assert not load.result.failed, load.result.failures()
         assert "Traceback" not in manager.log
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "unix"])
+def test_who_waits_at_a_listener_that_a_reload_removes_is_served_by_the_old_workers(
+    scheme: str, tmp_path: Path
+) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=f"{DISPATCH}\nmax_connections = 1")
+    removed = f"unix://{tmp_path}/old.sock" if scheme == "unix" else "tcp://127.0.0.2:0"
+    more = text.replace("[listen]", f'[listen]\nold = "{removed}"')
+    with Manager(tmp_path, more) as manager, ExitStack() as clients:
+        full = [clients.enter_context(connected(manager)) for _ in range(2)]
+        old = {who_answers(client) for client in full}
+        waits = [clients.enter_context(connected(manager, "old")) for _ in range(3)]
+        manager.config.write_text(text)
+        assert manager.reload().code == 0
+        with connected(manager) as other:
+            assert who_answers(other) not in old
+        for client in (*full, *waits):
+            if client in waits:
+                assert who_answers(client) in old
+            client.close()
+        wait_for(lambda: list(manager.status()["listeners"]) == ["http"], "it to be closed")

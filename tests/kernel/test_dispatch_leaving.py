@@ -1,8 +1,8 @@
-"""A worker that leaves unasked: what waits for it goes to others, and it gets nothing more."""
+"""Workers that leave, asked or unasked, and who gets what comes meanwhile."""
 
 from __future__ import annotations
 
-from tests.kernel.dispatching import CountingSelector, run, stage, until
+from tests.kernel.dispatching import CountingSelector, Stage, listening, run, stage, until
 
 
 def test_what_waits_for_a_worker_that_leaves_goes_to_others_at_once_and_it_gets_no_more() -> None:
@@ -32,5 +32,27 @@ def test_what_waits_for_the_only_worker_that_leaves_goes_to_its_successor() -> N
             staged.connect(2)
             successor = await staged.ready(1)
             await until(lambda: successor.has(5), what="the successor has all of them")
+
+    run(main)
+
+
+def test_who_is_fed_no_more_gets_what_comes_to_a_listener_that_nobody_else_has() -> None:
+    async def main(_: CountingSelector) -> None:
+        with listening() as http, listening() as removed:
+            staged = Stage({"http": http, "removed": removed}, most=1)
+            old = await staged.ready(0, ["http", "removed"])
+            staged.connect(1, "removed")
+            await until(lambda: old.has(1), what="the old one is full")
+            staged.connect(1, "removed")
+            staged.feeds = False
+            new = await staged.ready(1, ["http"])
+            staged.dispatcher.feed({1: 1, 0: 1}, {1: ["http"], 0: ["removed"]})
+            staged.connect(1)
+            await until(lambda: new.has(1), what="the new one has who came to http")
+            assert not old.take()
+            old.end(1)
+            await until(lambda: old.has(1), what="the old one has who waited there")
+            assert old.taken[0].listener == "removed"
+            staged.close()
 
     run(main)

@@ -38,7 +38,7 @@ class Played:
 
 
 def fed(passing: Passing, listener: Listener, *leases: int) -> None:
-    passing.feed(dict.fromkeys(leases, 1), [listener], ())
+    passing.feed(dict.fromkeys(leases, 1), dict.fromkeys(leases, (listener,)), ())
 
 
 def test_what_was_fed_before_there_was_a_worker_is_fed_when_it_comes() -> None:

@@ -38,7 +38,8 @@ class Room:
             can_restore_priority=False,
             helpers=lambda: (),
         )
-        self.service = Service("web", around, tasks, self.listeners.at, lambda: None)
+        self.service = Service("web", around, tasks, self.listeners.at, lambda: None,
+                               lambda *_: True)  # fmt: skip
         self.vitals = Vitals(lambda: [listen], self.listeners, {"web": self.service})
         self.task = tasks.create_task(self.service.run())
         self.vitals.attend(self.service, self.task)

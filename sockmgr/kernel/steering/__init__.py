@@ -3,9 +3,19 @@
 from sockmgr.kernel.steering.pool import (
     Choice,
     Pool,
+    admit_handshakes,
+    refuse_handshakes,
     restore_handshakes,
     settle,
     shorten_handshakes,
 )
 
-__all__ = ["Choice", "Pool", "restore_handshakes", "settle", "shorten_handshakes"]
+__all__ = [
+    "Choice",
+    "Pool",
+    "admit_handshakes",
+    "refuse_handshakes",
+    "restore_handshakes",
+    "settle",
+    "shorten_handshakes",
+]

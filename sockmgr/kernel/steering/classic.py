@@ -18,9 +18,16 @@ _LDW, _LDH, _LDB, _AND, _MOD = 0x20, 0x28, 0x30, 0x54, 0x94  # linux/bpf_common.
 _JEQ, _JGE, _RET = 0x15, 0x35, 0x06
 _AD_IFINDEX, _AD_RANDOM = 0xFFFFF008, 0xFFFFF038  # SKF_AD_OFF + 8, + 56
 _NET = 0xFFF00000  # SKF_NET_OFF: loads from the IP header
+_SYN, _ACK = 0x02, 0x10  # RFC 9293
 _LOOPBACK = 1  # the interface lo has this index in every network namespace
 
 DROP: Program = ((_RET, 0, 0, 0),)
+# What begins a handshake is dropped; what goes on with one is not. A socket filter sees the
+# transport header, whose byte 13 are the flags.
+DROP_SYN: Program = (
+    (_LDB, 0, 0, 13), (_AND, 0, 0, _SYN | _ACK), (_JEQ, 0, 1, _SYN), (_RET, 0, 0, 0),
+    (_RET, 0, 0, 0xFFFFFFFF),
+)  # fmt: skip
 
 
 def steer(member: socket.socket, program: Program) -> None:

@@ -277,6 +277,19 @@ def settle() -> None:
         time.sleep(0.05)
 
 
+def refuse_handshakes(queue: socket.socket) -> None:
+    """Let no handshake begin at this TCP socket any more; those that have begun go on.
+
+    Who tries is not answered, and tries again (tcp(7), tcp_syn_retries).
+    """
+    classic.put_filter(queue, classic.DROP_SYN)
+
+
+def admit_handshakes(queue: socket.socket) -> None:
+    """Undo refuse_handshakes()."""
+    classic.remove_filter(queue)
+
+
 def shorten_handshakes(queue: socket.socket) -> None:
     """Give up half-open handshakes of this TCP queue after 3 s instead of 63 s."""
     # TCP_SYNCNT acts on entries that exist, too: inet_csk_listen's max_syn_ack_retries
