@@ -1,4 +1,5 @@
-"""What is lost when managers die, are restarted or upgraded: `python -m tests.reliability`.
+"""What is lost when managers die, are restarted or upgraded, and when workers or templates die:
+`python -m tests.reliability`.
 
 Needs root, for the real systemd. `--write` puts the table into docs/reliability.md.
 """
@@ -6,14 +7,13 @@ Needs root, for the real systemd. `--write` puts the table into docs/reliability
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import deaths
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.test_promises import UVICORN, config
@@ -58,8 +58,8 @@ def measure(
 class UnderSystemd:
     """A site on a booted machine with uvicorn, and what is done to its manager."""
 
-    def __init__(self, site: Site, app: App) -> None:
-        self.site, self.machine, self.app = site, site.machine, app
+    def __init__(self, site: Site) -> None:
+        self.site, self.machine = site, site.machine
 
     def pids(self) -> set[int]:
         return set(self.site.workers())
@@ -69,46 +69,25 @@ class UnderSystemd:
             return measure(what, self.site.load, self.pids, act, same=same)
 
         return [
-            line("`kill -9` 5 times, at rest", self.kill),
-            line("`kill -9` 5 times, each in a rollout", self.kill_in_rollouts, same=False),
             line("`systemctl restart` twice", self.restart),
             line("SIGSTOP, and the watchdog", self.hang),
             line("`systemctl reload`, again and again for 30 s", self.reload, same=False),
         ]
-
-    def kill(self) -> None:
-        for _ in range(5):
-            self._end_manager("-KILL")
-
-    def kill_in_rollouts(self) -> None:
-        for version in range(2, 7):
-            before = self.pids()
-            self.app.deploy(str(version))
-            self.machine.run("kill", "-HUP", str(self.site.main_pid))
-            self._wait_for(lambda now, before=before: bool(now - before), "a new worker")
-            self._end_manager("-KILL")
-            self._wait_for(lambda now, before=before: not before & now, "the end of the rollout")
 
     def restart(self) -> None:
         for _ in range(2):
             self.machine.systemctl("restart", SERVICE)
 
     def hang(self) -> None:
-        self._end_manager("-STOP")
+        old = self.site.main_pid
+        self.machine.run("kill", "-STOP", str(old))
+        wait_for(lambda: self.site.main_pid not in (0, old), "another manager")
+        wait_for(lambda: self.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
 
     def reload(self) -> None:
         end = time.monotonic() + 30
         while time.monotonic() < end:
             self.machine.systemctl("reload", SERVICE)
-
-    def _end_manager(self, signal_name: str) -> None:
-        old = self.site.main_pid
-        self.machine.run("kill", signal_name, str(old))
-        wait_for(lambda: self.site.main_pid not in (0, old), "another manager")
-        wait_for(lambda: self.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
-
-    def _wait_for(self, seen: Callable[[set[int]], bool], what: str) -> None:
-        wait_for(lambda: seen(self.pids()), what)
 
 
 class Without:
@@ -124,23 +103,7 @@ class Without:
         def line(what: str, act: Callable[[], None], *, same: bool = True) -> str:
             return measure(what, self._load, self.pids, act, same=same)
 
-        return [
-            line("`kill -9` 5 times, at rest", self.kill),
-            line("`kill -9` 5 times, each in a rollout", self.kill_in_rollouts, same=False),
-            line("`sockmgr upgrade` 20 times", self.upgrade),
-        ]
-
-    def kill(self) -> None:
-        for _ in range(5):
-            self._succeed()
-
-    def kill_in_rollouts(self) -> None:
-        for _ in range(5):
-            before = self.pids()
-            os.kill(self.manager.pid, signal.SIGHUP)
-            self._wait_for(lambda now, before=before: bool(now - before), "a new worker")
-            self._succeed()
-            self._wait_for(lambda now, before=before: not before & now, "the end of the rollout")
+        return [line("`sockmgr upgrade` 20 times", self.upgrade)]
 
     def upgrade(self) -> None:
         for _ in range(20):
@@ -149,23 +112,15 @@ class Without:
     def _load(self, *modes: str) -> Load:
         return Load(self.manager.target(), modes)
 
-    def _succeed(self) -> None:
-        self.manager.kill9()
-        self.manager.start()
-        self.manager.wait_serving()
-
-    def _wait_for(self, seen: Callable[[set[int]], bool], what: str) -> None:
-        wait_for(lambda: seen(self.pids()), what)
-
 
 def under_systemd() -> list[str]:
     with Machine() as machine:
         site = Site(machine, {"http": "tcp://127.0.0.1:8000"}, command=INSIDE)
-        app = App("asgi", site.directory("http"))
+        App("asgi", site.directory("http"))
         site.install()
         site.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=2s\n")
         site.start()
-        return UnderSystemd(site, app).table()
+        return UnderSystemd(site).table()
 
 
 def without_systemd() -> list[str]:
@@ -186,7 +141,9 @@ def main() -> None:
     )
     table = "\n".join([
         "", "### Under systemd", "", head, *under_systemd(),
-        "", "### Without", "", head, *without_systemd(), "",
+        "", "### Without", "", head, *without_systemd(),
+        "", "### Who is killed: under systemd", "", deaths.HEAD, *deaths.under_systemd(),
+        "", "### Who is killed: without", "", deaths.HEAD, *deaths.without_systemd(), "",
     ])  # fmt: skip
     if arguments.write:
         text = PAGE.read_text()

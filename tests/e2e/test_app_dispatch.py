@@ -99,21 +99,6 @@ def test_clients_wait_while_all_are_full_of_kept_connections(tmp_path: Path) -> 
         assert fifth.recv(12) == b"HTTP/1.1 200"
 
 
-def test_a_worker_that_is_killed_loses_no_more_than_it_had_in_hand(tmp_path: Path) -> None:
-    app = App("asgi", tmp_path)
-    with Manager(tmp_path, config(app, more=DISPATCH)) as manager:
-        with Load(manager.target(), ["short:rate=120"]) as load:
-            for _ in range(2):
-                victim = next(iter(connections(manager)))
-                os.kill(victim, signal.SIGKILL)
-                wait_for(
-                    lambda v=victim: len(found := connections(manager)) == 2 and v not in found,
-                    "its successor",
-                )
-        # At this rate one is in hand at a time, or two.
-        assert len(load.result.failed) <= 2 * 2, load.result.failures()
-
-
 def test_what_waits_for_a_worker_that_hangs_goes_to_others_before_it_ends(tmp_path: Path) -> None:
     app = App("asgi", tmp_path)
     (app.directory / "blocked.py").write_text(BLOCKED)

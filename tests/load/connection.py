@@ -55,6 +55,7 @@ class Connection:
         self._request: Request | None = None
         self._response = Response()
         self._timer: asyncio.TimerHandle | None = None
+        self._port = 0
 
     def start(self, request: Request) -> None:
         """Send one request: on the kept connection if it still stands, else on a new one."""
@@ -68,6 +69,7 @@ class Connection:
             self._connect(request)
         else:
             self._send(request)
+        request.row.port = self._port
 
     def close(self) -> None:
         """Close for good; a request still open is unfinished."""
@@ -99,6 +101,7 @@ class Connection:
         if code == errno.EINPROGRESS:
             self._loop.add_writer(self._sock, self._connect_ended)
             self._arm(request.connect_timeout, Outcome.CONNECT_TIMEOUT)
+            self._port = self._sock.getsockname()[1]
         elif code:
             self._connect_failed(code)
         else:

@@ -40,7 +40,8 @@ KEPT_ALIVE_RACES = frozenset({Outcome.KA_LOST_RST, Outcome.KA_LOST_FIN})
 @dataclass(slots=True, kw_only=True)
 class Row:
     """One request. Instants are of time.monotonic(); `began` is when its journey started:
-    the connect(2) of a fresh connection, the send of a kept one."""
+    the connect(2) of a fresh connection, the send of a kept one. `port` is the client's own: by it
+    the process is found that has the other end; 0 on a unix socket."""
 
     mode: str
     scheduled: float
@@ -48,6 +49,7 @@ class Row:
     began: float = math.nan
     ended: float = math.nan
     fresh: bool = True
+    port: int = 0
     pid: int = 0
     version: str = ""
     detail: str = ""
