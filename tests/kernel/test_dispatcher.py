@@ -296,13 +296,13 @@ def test_a_worker_that_does_not_take_gives_back_what_waits_for_it(
             assert not on.misbehaved
             on.connect(4)
             await until(lambda: living.has(14), what="it gets no more")
+            told = [record.getMessage() for record in caplog.records]
+            assert sum("worker takes no connections worker=web@1.0" in each for each in told) == 1
             silent.take()  # it answers
             on.connect(4)
             await until(silent.take, what="it gets connections again")
 
     run(main)
-    told = [record.getMessage() for record in caplog.records]
-    assert sum("worker takes no connections worker=web@1.0" in each for each in told) == 1
 
 
 def test_a_worker_that_does_not_take_for_long_is_to_be_replaced() -> None:
