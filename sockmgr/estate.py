@@ -106,7 +106,9 @@ class Estate:
         named = self.take_sockets()
         for name in sorted(named, key=_number):
             found.setdefault(name.partition("#")[0], []).extend(named[name])
-        if not self.names:  # nobody has set NonBlocking= for a worker that runs
+        # Nobody has set NonBlocking= for a worker that runs; but if one runs, it may have set it,
+        # and would hang in accept(2) when another was faster.
+        if not (self.names or any(map(_WORKER.fullmatch, self.descriptors))):
             for sock in (sock for socks in found.values() for sock in socks):
                 os.set_blocking(sock.fileno(), True)
         return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from sockmgr.core.model import Accept, Spec, WorkerId
-from sockmgr.estate import guessed
+from sockmgr.estate import Estate, guessed
 from sockmgr.kernel.process import Process
 from sockmgr.running import Survivor
 from tests.kernel.listeners import opened, tcp
@@ -27,3 +29,21 @@ def test_each_worker_that_is_passed_connections_has_a_lease_of_its_own() -> None
     assert [generation.lease for generation in found.generations] == [None, None]
     leases = [worker.lease for generation in found.generations for worker in generation.workers]
     assert sorted(leases) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_socket_that_a_worker_uses_stays_as_that_wants_it_though_nobody_kept_it(
+    runs: bool,
+) -> None:
+    with opened(tcp()) as listener:
+        queue = os.dup(listener.lease(0))
+        os.set_blocking(queue, False)
+        descriptors = {"http#0": [queue]} | (
+            {"web@1.1": [os.pidfd_open(os.getpid())]} if runs else {}
+        )
+        estate = Estate(descriptors)
+        [[sock]] = estate.take_queues().values()
+        assert os.get_blocking(sock.fileno()) is not runs
+        sock.close()
+        for fd in estate.descriptors.get("web@1.1", []):
+            os.close(fd)
