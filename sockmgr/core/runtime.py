@@ -10,7 +10,7 @@ from sockmgr.core.shape import BOOLEAN, TEXTS, TIMEOUT, Key, Shape, integer
 
 TEXT = Shape(Value.text, shape.TEXT)
 INTERFACES = ("asgi", "wsgi")
-PROTOCOLS = ("auto", "httptools", "h11")
+PROTOCOLS = ("auto", "httptools", "h11", "zttp")
 WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")

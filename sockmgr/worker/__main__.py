@@ -16,11 +16,12 @@ from sockmgr.worker.options import Options, parse
 
 PACKAGES = {
     "httptools": "httptools",
+    "zttp": "zttp",
     "websockets-sansio": "websockets",
     "wsproto": "wsproto",
     "uvloop": "uvloop",
 }
-EXTRA = dict.fromkeys(("uvicorn", "a2wsgi"), "'sockmgr[asgi]'")
+EXTRA = dict.fromkeys(("uvicorn", "a2wsgi"), "'sockmgr[asgi]'") | {"zttp": "'sockmgr[http2]'"}
 INSTALL = "pip install {package} into the environment of {python}"
 
 

@@ -1,7 +1,7 @@
-"""What the drain must know of a client's connection, and how uvicorn's protocols tell it.
+"""What the drain must know of a client's connection, and how uvicorn's protocols for HTTP/1.1 tell.
 
-`tracked` makes a subclass of uvicorn's HTTP protocol that notes, through the methods that asyncio
-and httptools call, when something came and which requests have begun. Decides nothing.
+Each class goes before one of uvicorn's (tracking.py) and notes, through the methods that asyncio,
+uvicorn and httptools call, when something came and which requests have begun. Decides nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 KEY = "sockmgr.connection"  # in the state of a scope, from the protocol to the drain
+END = b"\r\n\r\n"  # of a head, and of a body in chunks
+HELD = 65536  # bytes of pipelined requests, beyond which no more is read
 
 
 class Connection:
     """One HTTP connection. Instants are of CLOCK_MONOTONIC."""
 
-    __slots__ = ("begun", "open", "parser", "quiet_since", "started")
+    __slots__ = ("begun", "more", "open", "parser", "quiet_since", "started")
 
     def __init__(self) -> None:
         self.quiet_since = time.monotonic()  # the last byte came, or the last answer ended
@@ -25,17 +27,21 @@ class Connection:
         self.started = 0  # requests that the application got
         self.open = 0  # requests that it has not finished
         self.parser: Any = None  # h11's Connection, where that parses
+        self.more = False  # more came than the request that is being answered (zttp)
 
     @property
     def has_more(self) -> bool:
         """Whether more came than the requests that were started: the client pipelines."""
         if self.parser is not None:  # received and not parsed, a public attribute of h11
             return bool(self.parser.trailing_data[0])
-        return self.begun > self.started
+        return self.more or self.begun > self.started
 
 
 class Tracked(asyncio.Protocol):
     """Goes before uvicorn's protocol in the order of classes. Owns a Connection."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()  # what it uses of uvicorn's protocol
+    needs_of_cycle: ClassVar[frozenset[str]] = frozenset()  # and of what answers one request
 
     def __init__(
         self,
@@ -65,27 +71,87 @@ class Tracked(asyncio.Protocol):
         super().data_received(data)
 
 
-class _HttpTools(Tracked):
+class HttpTools(Tracked):
+    """Goes before HttpToolsProtocol."""
+
     def on_message_begin(self) -> None:
         """Count the request (a callback of httptools)."""
         self.connection.begun += 1
         super().on_message_begin()  # type: ignore[misc]
 
 
-class _H11(Tracked):
+class H11(Tracked):
+    """Goes before H11Protocol."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note its parser."""
         self.connection.parser = self.conn  # type: ignore[attr-defined]
         super().connection_made(transport)
 
 
-def tracked(protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
-    """Return `protocol` as one that tells of its connections; None if it is not known how."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415 - only a worker has it
+class Zttp(Tracked):
+    """Goes before ZttpProtocol.
 
-    if issubclass(protocol, H11Protocol):
-        mixin: type[Tracked] = _H11
-    elif hasattr(protocol, "on_message_begin"):
-        mixin = _HttpTools
-    else:
-        return None
-    return type(f"Tracked{protocol.__name__}", (mixin, protocol), {})
+    zttp does not tell whether it has got more than it has parsed. So it gets one request, and the
+    next when that is answered; it says itself where a request ends, if what it gets ends wherever
+    one may.
+    """
+
+    needs = frozenset({"connections", "cycle", "flow", "headers", "on_response_complete"})
+    needs_of_cycle = frozenset({"more_body", "response_complete"})
+
+    connections: set[object]
+    cycle: Any
+    flow: Any
+    headers: list[tuple[bytes, bytes]]
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._came = b""
+        self._given = 0  # so much of it
+        self._unended = 0  # from here on no END was seen
+        self._length = 0  # of the body, what is still to come
+
+    def data_received(self, data: bytes) -> None:
+        """Give zttp what belongs to this request."""
+        keep = max(self._unended, self._given - len(END) + 1)
+        self._came = self._came[keep:] + data
+        self._given, self._unended = self._given - keep, 0
+        self._give()
+        if len(self._came) - self._given > HELD:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """Give it the next one (called by uvicorn)."""
+        super().on_response_complete()  # type: ignore[misc]
+        self._give()
+
+    def _give(self) -> None:
+        while self._has_more and self._is_ready:
+            cycle = self.cycle
+            super().data_received(self._piece())
+            if self.cycle is not cycle:
+                length = dict(self.headers).get(b"content-length", b"")
+                self._length = int(length) if length.isdigit() else 0
+        self.connection.more = self._has_more
+
+    @property
+    def _has_more(self) -> bool:
+        return self._given < len(self._came)
+
+    @property
+    def _is_ready(self) -> bool:
+        if self not in self.connections or self.transport.is_closing():  # upgraded, or given up
+            return False
+        return self.cycle is None or self.cycle.more_body or self.cycle.response_complete
+
+    def _piece(self) -> bytes:
+        began = self._given
+        if self._length:
+            self._given = self._unended = min(began + self._length, len(self._came))
+            self._length -= self._given - began
+        elif (end := self._came.find(END, max(self._unended, began - len(END) + 1))) >= 0:
+            self._given = self._unended = end + len(END)
+        else:
+            self._given = len(self._came)
+        return self._came[began : self._given]

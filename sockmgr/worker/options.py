@@ -30,8 +30,8 @@ class Options:
 
 
 # As uvicorn names them. HTTP/2 is not among them: a connection is counted and told to close in the
-# ways of these two.
-HTTP = ("auto", "httptools", "h11")
+# ways of these.
+HTTP = ("auto", "httptools", "h11", "zttp")
 WS = ("auto", "none", "websockets-sansio", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")

@@ -20,11 +20,11 @@ import uvicorn
 
 from sockmgr.worker import notify
 from sockmgr.worker.application import BROKEN, BrokenError
-from sockmgr.worker.connection import tracked
 from sockmgr.worker.drain import App, Drain, Open, dismiss
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.intake import Intake, Source
 from sockmgr.worker.options import Options
+from sockmgr.worker.tracking import tracked
 
 log = logging.getLogger("uvicorn.error")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.worker.runtime import Worker, serving, started
 
-HTTP = ("httptools", "h11")
+HTTP = ("httptools", "h11", "zttp")
 LAST = ("200", True, b"")
 KEPT = ("200", False, b"")
 QUICK = ("--drain-timeout", "5")

@@ -1,0 +1,34 @@
+"""Which of our classes goes before which of uvicorn's protocols, and whether it fits this one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from sockmgr.worker.connection import H11, HttpTools, Tracked, Zttp
+
+
+def tracked(protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
+    """Return `protocol` as one that tells of its connections; None if it is not known how."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415 - only a worker has it
+
+    if issubclass(protocol, H11Protocol):
+        return _joined(H11, protocol)
+    if protocol.__name__ == "ZttpProtocol":
+        return _joined(Zttp, protocol)
+    return _joined(HttpTools, protocol) if hasattr(protocol, "on_message_begin") else None
+
+
+def _joined(ours: type[Tracked], protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
+    cycle = getattr(sys.modules[protocol.__module__], "RequestResponseCycle", None)
+    if not (_has(protocol, ours.needs) and _has(cycle, ours.needs_of_cycle)):
+        return None
+    return type(f"Tracked{protocol.__name__}", (ours, protocol), {})
+
+
+def _has(made: Any, names: frozenset[str]) -> bool:
+    """Return whether objects of a class have these, as its own or set when they are made."""
+    set_at_first = getattr(getattr(made, "__init__", None), "__code__", None)
+    known = frozenset(set_at_first.co_names) if set_at_first else frozenset()
+    return all(name in known or hasattr(made, name) for name in names)
