@@ -52,17 +52,23 @@ def _options(service: ServiceConfig) -> Iterator[str]:
         yield f"--trusted-proxy={placeholder.literal(proxy)}"
     if not http.trusted_proxies:
         yield "--trusted-proxy="
+    if http.http2:
+        yield "--http2"
     if not http.access_log:
         yield "--no-access-log"
 
 
 def _check_installed(service: ServiceConfig) -> None:
     importlib.invalidate_caches()  # it may have been installed since we started
-    packages = ["uvicorn", *(["a2wsgi"] if service.interface == "wsgi" else [])]
-    for package in packages:
+    needed = [("uvicorn", "asgi", "serves it")]
+    if service.interface == "wsgi":
+        needed.append(("a2wsgi", "asgi", "serves it"))
+    if service.http.http2 or service.http.protocol == "zttp":
+        needed.append(("zttp", "http2", "parses HTTP for it"))
+    for package, extra, purpose in needed:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"service.{service.name}.app = {service.app}: {package}, which serves it, is not "
+                f"service.{service.name}.app = {service.app}: {package}, which {purpose}, is not "
                 f"installed for {sys.executable}",
-                do="pip install 'sockmgr[asgi]' into that environment, or give a command",
+                do=f"pip install 'sockmgr[{extra}]' into that environment, or give a command",
             )

@@ -11,6 +11,7 @@ from sockmgr.core.shape import BOOLEAN, TEXTS, TIMEOUT, Key, Shape, integer
 TEXT = Shape(Value.text, shape.TEXT)
 INTERFACES = ("asgi", "wsgi")
 PROTOCOLS = ("auto", "httptools", "h11", "zttp")
+OF_HTTP2 = ("auto", "zttp")
 WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -21,6 +22,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
 
     keep_alive: float = 5.0
     protocol: str = "auto"
+    http2: bool = False
     websockets: str = "auto"
     loop: str = "auto"
     threads: int = 10
@@ -44,7 +46,14 @@ def _one_of(*words: str) -> Shape:
 
 
 def _http(value: Value) -> Http:
-    return Http(**{key: HTTP[key].read(entry) for key, entry in value.table(HTTP).items()})
+    keys = value.table(HTTP)
+    http = Http(**{key: HTTP[key].read(entry) for key, entry in keys.items()})
+    if http.http2 and http.protocol not in OF_HTTP2:
+        raise keys["http2"].refused(
+            f'has no meaning beside protocol = "{http.protocol}", which speaks HTTP/1.1 only',
+            do='set protocol = "zttp", or remove that',
+        )
+    return http
 
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
@@ -61,7 +70,14 @@ HTTP = {
         "5s",
     ),
     "protocol": Key(
-        _one_of(*PROTOCOLS), "What parses HTTP: httptools if it is installed, else h11.", "auto"
+        _one_of(*PROTOCOLS),
+        "What parses HTTP: httptools if it is installed, else h11; zttp for HTTP/2.",
+        "auto",
+    ),
+    "http2": Key(
+        BOOLEAN,
+        "Speak HTTP/2, too: by ALPN with TLS, else to clients that begin with it.",
+        False,
     ),
     "websockets": Key(_one_of(*WEBSOCKETS), "What speaks WebSocket: what is installed.", "auto"),
     "loop": Key(_one_of(*LOOPS), "The event loop: uvloop if it is installed.", "auto"),

@@ -19,7 +19,7 @@ HELD = 65536  # bytes of pipelined requests, beyond which no more is read
 class Connection:
     """One HTTP connection. Instants are of CLOCK_MONOTONIC."""
 
-    __slots__ = ("begun", "more", "open", "parser", "quiet_since", "started")
+    __slots__ = ("begun", "leaving", "more", "open", "parser", "quiet_since", "started")
 
     def __init__(self) -> None:
         self.quiet_since = time.monotonic()  # the last byte came, or the last answer ended
@@ -27,6 +27,7 @@ class Connection:
         self.started = 0  # requests that the application got
         self.open = 0  # requests that it has not finished
         self.parser: Any = None  # h11's Connection, where that parses
+        self.leaving = False  # the drain wants it to end (for HTTP/2, which says so later)
         self.more = False  # more came than the request that is being answered (zttp)
 
     @property

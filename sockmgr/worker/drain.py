@@ -1,11 +1,12 @@
 """How a worker leaves without losing a request: what is closed, and when.
 
 From the first moment no connection is accepted; what was is served. Each answer says
-`Connection: close`, so a client that keeps its connection in use moves on without a failure. A
-connection that is not in use is closed only when it has been idle for as long as the keep-alive
-limit: a client that uses it in that very instant loses its request, but not more often than on any
-day without a reload (RFC 9112, 9.5). WebSockets stay until shortly before the deadline, and are
-then told 1012 (service restart), not all in one instant, or all of them would return in one.
+`Connection: close`, so a client that keeps its connection in use moves on without a failure; in
+HTTP/2 the last answer that is open comes with a GOAWAY (http2.py). A connection that is not in use
+is closed only when it has been idle for as long as the keep-alive limit: a client that uses it in
+that very instant loses its request, but not more often than on any day without a reload (RFC 9112,
+9.5). WebSockets stay until shortly before the deadline, and are then told 1012 (service restart),
+not all in one instant, or all of them would return in one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from sockmgr.worker import deadline
 from sockmgr.worker.connection import KEY, Connection, Tracked
+from sockmgr.worker.http2 import Http2
 
 log = logging.getLogger("uvicorn.error")
 
@@ -29,6 +31,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
+# Seconds in which the goodbye of HTTP/2 waits for an instant without an open stream: some clients
+# (python-hyper/h2#1181) give up those that are open when it comes.
+GRACE = 1.0
 
 
 class Open(Protocol):
@@ -77,17 +82,31 @@ class Drain:
         `pending` connections have been accepted, but are not among `connections` yet.
         """
         for each in tuple(connections):
-            if isinstance(each, Tracked):
+            if isinstance(each, Http2):
+                self._part(each)
+            elif isinstance(each, Tracked):
                 self._close_if_idle(each)
             elif self.left() <= self._goodbye_at(each):
                 dismiss(each)
         return not (connections or pending) or self.left() <= self.last
 
     def _close_if_idle(self, protocol: Tracked) -> None:
-        connection, transport = protocol.connection, protocol.transport
-        quiet = time.monotonic() - connection.quiet_since
-        if quiet >= self._idle and not connection.open and not transport.is_closing():
+        transport = protocol.transport
+        if self._is_idle(protocol) and not protocol.connection.open and not transport.is_closing():
             transport.close()
+
+    def _part(self, protocol: Http2) -> None:
+        protocol.connection.leaving = True
+        if protocol.busy:
+            if not protocol.told and self._timeout - self.left() >= GRACE:
+                protocol.tell()
+        elif protocol.heard or self._is_idle(protocol):
+            protocol.finish()
+        elif protocol.told and not protocol.asked:
+            protocol.ask()
+
+    def _is_idle(self, protocol: Tracked) -> bool:
+        return time.monotonic() - protocol.connection.quiet_since >= self._idle
 
     def _goodbye_at(self, websocket: Open) -> float:
         """Return when to close it, in seconds before the manager kills."""
@@ -115,13 +134,11 @@ class Drain:
 
     def _closing(self, connection: Connection, send: Send) -> Send:
         async def closing(message: Message) -> None:
-            if (
-                self.began_at is not None
-                and message["type"] == "http.response.start"
+            if self.began_at is not None:
+                connection.leaving = True
                 # What a client has pipelined is answered first; the last answer closes.
-                and not connection.has_more
-            ):
-                message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+                if message["type"] == "http.response.start" and not connection.has_more:
+                    message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
             await send(message)
 
         return closing

@@ -17,6 +17,7 @@ class Options:
     drain_timeout: float = 30.0
     keep_alive: float = 5.0
     http: str = "auto"
+    http2: bool = False
     ws: str = "auto"
     loop: str = "auto"
     threads: int = 10
@@ -29,9 +30,7 @@ class Options:
     template: int | None = None  # be one, for workers that have so many descriptors
 
 
-# As uvicorn names them. HTTP/2 is not among them: a connection is counted and told to close in the
-# ways of these.
-HTTP = ("auto", "httptools", "h11", "zttp")
+HTTP = ("auto", "httptools", "h11", "zttp")  # as uvicorn names them
 WS = ("auto", "none", "websockets-sansio", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -51,6 +50,7 @@ def parse(argv: Sequence[str]) -> Options:
     add("--drain-timeout", type=float, default=default.drain_timeout, metavar="SECONDS")
     add("--keep-alive", type=float, default=default.keep_alive, metavar="SECONDS")
     add("--http", choices=HTTP, default=default.http)
+    add("--http2", action="store_true", help="speak HTTP/2, too, by zttp")
     add("--ws", choices=WS, default=default.ws)
     add("--loop", choices=LOOPS, default=default.loop)
     add("--threads", type=int, default=default.threads, help="for WSGI")
@@ -67,6 +67,10 @@ def parse(argv: Sequence[str]) -> Options:
         help="import only, and make workers, with so many descriptors, as a manager at fd 3 asks",
     )
     found = vars(parser.parse_args(argv))
+    if found["http2"]:
+        if found["http"] not in ("auto", "zttp"):
+            parser.error(f"--http2 is spoken by zttp, and not by {found['http']}")
+        found["http"] = "zttp"
     found["fds"] = tuple(found["fds"])
     proxies = found["trusted_proxies"]
     # One that is empty stands for none at all.

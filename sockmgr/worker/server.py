@@ -44,6 +44,7 @@ def configure(options: Options, make: Callable[[], App]) -> uvicorn.Config:
         factory=True,
         interface="asgi3",
         http=options.http,
+        **_of_zttp(options),
         ws=options.ws,
         timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # call_later takes it
         ssl_certfile=options.certfile or None,
@@ -63,6 +64,18 @@ def configure(options: Options, make: Callable[[], App]) -> uvicorn.Config:
             "correct certfile and keyfile, which are looked for in cwd",
         ) from None
     return config
+
+
+def _of_zttp(options: Options) -> dict[str, Any]:
+    """Return what asks for HTTP/2; raises BrokenError if this uvicorn knows nothing of it."""
+    knows_http2 = "http2" in inspect.signature(uvicorn.Config).parameters
+    knows_zttp = "zttp" in getattr(uvicorn.config, "HTTP_PROTOCOLS", ())
+    if (options.http2 and not knows_http2) or (options.http == "zttp" and not knows_zttp):
+        raise BrokenError(
+            f"uvicorn {uvicorn.__version__} does not speak {'HTTP/2' if knows_zttp else 'by zttp'}",
+            f"pip install 'sockmgr[http2]' into the environment of {sys.executable}",
+        )
+    return {"http2": True} if options.http2 else {}
 
 
 def misfit(config: uvicorn.Config) -> str:

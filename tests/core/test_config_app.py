@@ -42,6 +42,12 @@ def test_what_is_said_of_http_arrives() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("protocol", ["auto", "zttp"])
+def test_http2_can_be_asked_for(protocol: str) -> None:
+    found = service(f'app = "a:b"\nhttp = {{ http2 = true, protocol = "{protocol}" }}')
+    assert found.http == Http(http2=True, protocol=protocol)
+
+
 def test_an_app_can_be_preloaded() -> None:
     assert service('app = "a:b"\npreload = true').preload
 
@@ -57,6 +63,10 @@ def test_an_app_can_be_preloaded() -> None:
         ('app = "a:b"\nstop_signal = "INT"', "5:1: service.web.stop_signal has no meaning"),
         ('app = "a:b"\nlisten = []', "3:1: service.web has no listener for its app"),
         ('app = "a:b"\nhttp = { keepalive = 1 }', '5:10: .*did you mean "keep_alive"'),
+        (
+            'app = "a:b"\nhttp = { protocol = "h11", http2 = true }',
+            '5:.*http2 has no meaning beside protocol = "h11".*set protocol = "zttp"',
+        ),
         ('app = "a:b"\nhttp = { root_path = "shop/" }', "5:22: .* without / at its end"),
     ],
 )

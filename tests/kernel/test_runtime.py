@@ -77,14 +77,25 @@ def test_no_proxy_is_trusted_if_none_is_named() -> None:
     assert options(found).trusted_proxies == ()
 
 
-def test_a_package_that_is_missing_is_an_error_of_the_config_with_what_to_install() -> None:
+def test_http2_is_asked_of_the_worker() -> None:
+    found = options(spec('app = "a:b"\nhttp = { http2 = true }'))
+    assert (found.http, found.http2) == ("zttp", True)
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "keys"),
+    [("uvicorn", "asgi", ""), ("zttp", "http2", "\nhttp = { http2 = true }")],
+)
+def test_a_package_that_is_missing_is_an_error_of_the_config_with_what_to_install(
+    missing: str, extra: str, keys: str
+) -> None:
     program = f"""
 import os, sys
-sys.modules["uvicorn"] = None
+sys.modules["{missing}"] = None
 from sockmgr import resolve
 from sockmgr.core.config import parse
 from sockmgr.core.errors import ConfigError
-config = parse({(HEAD + 'app = "shop:app"').encode()!r}, file="shop.toml")
+config = parse({(HEAD + 'app = "shop:app"' + keys).encode()!r}, file="shop.toml")
 try:
     resolve.resolve(config.services[0], config.listens(), os.environ)
 except ConfigError as error:
@@ -93,5 +104,5 @@ except ConfigError as error:
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
-    assert "service.web.app = shop:app: uvicorn, which serves it, is not installed" in told
-    assert "pip install 'sockmgr[asgi]'" in told
+    assert f"service.web.app = shop:app: {missing}, which " in told
+    assert f"pip install 'sockmgr[{extra}]'" in told

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.kernel.notify import NotifySocket
+from tests.http2 import Http2Client
 from tests.kernel.children import Child, running, wait_for_exit
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -82,6 +83,12 @@ class Worker:
     def client(self, *, tls: bool = False) -> Client:
         """Return a connection to the worker."""
         client = Client(self.address, tls=tls)
+        self._clients.callback(client.close)
+        return client
+
+    def http2(self, *, tls: bool = False, lazy: bool = False) -> Http2Client:
+        """Return a connection that speaks HTTP/2."""
+        client = Http2Client(self.address, tls=tls, lazy=lazy)
         self._clients.callback(client.close)
         return client
 

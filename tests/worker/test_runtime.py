@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvicorn
 
+from sockmgr.worker import server
+from sockmgr.worker.application import BrokenError
+from sockmgr.worker.options import Options
 from tests.kernel.children import running, wait_for_exit
 from tests.worker.runtime import PROGRAMS, serving, started
 
@@ -157,23 +161,45 @@ def test_a_start_up_that_fails_is_broken_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "app", "remedy"),
+    ("missing", "argv", "extra"),
     [
-        ("uvicorn", "edges:app", "pip install 'sockmgr[asgi]' into the environment of "),
-        ("a2wsgi", "shop:decorated", "pip install 'sockmgr[asgi]' into the environment of "),
+        ("uvicorn", ["edges:app"], "asgi"),
+        ("a2wsgi", ["shop:decorated"], "asgi"),
+        ("zttp", ["edges:app", "--http2"], "http2"),
     ],
 )
 def test_a_package_that_is_missing_is_named_at_once(
-    missing: str, app: str, remedy: str, tmp_path: Path
+    missing: str, argv: list[str], extra: str, tmp_path: Path
 ) -> None:
+    app, *options = argv
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / f"{missing}.py").write_text(f"raise ModuleNotFoundError(name={missing!r})\n")
-    with started(tmp_path, app=app, PYTHONPATH=str(hidden)) as worker:
+    with started(tmp_path, *options, app=app, PYTHONPATH=str(hidden)) as worker:
         told = worker.child.rest()
         assert f"{missing}, which " in told
-        assert remedy in told
+        assert f"pip install 'sockmgr[{extra}]' into the environment of " in told
         assert worker.status() == 3
+
+
+def test_a_uvicorn_that_does_not_know_zttp_is_told_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(uvicorn.config.HTTP_PROTOCOLS, "zttp")
+    with pytest.raises(
+        BrokenError, match=r"does not speak by zttp\n  pip install 'sockmgr\[http2]"
+    ):
+        server.configure(Options(app="a:b", http="zttp", http2=True), lambda: never)
+
+
+async def never(*_: object) -> None:
+    raise AssertionError
+
+
+def test_http2_by_what_does_not_speak_it_is_a_wrong_argument(tmp_path: Path) -> None:
+    with started(tmp_path, "--http", "h11", "--http2") as worker:
+        assert "--http2 is spoken by zttp, and not by h11" in worker.child.rest()
+        assert worker.status() == 2
 
 
 def test_a_uvicorn_that_does_not_fit_serves_and_drains_in_its_own_way_and_that_is_said(

@@ -48,6 +48,8 @@ async def http(scope: dict[str, Any], receive: Any, send: Any) -> None:
         released.set()
     elif scope["path"] == "/block":
         time.sleep(60)  # noqa: ASYNC251 - what a test wants to see
+    elif scope["path"] == "/large":
+        body = bytes(100_000)
     elif scope["path"] == "/state":
         body = repr(scope["state"]).encode()
     await answer(send, body)
