@@ -178,7 +178,7 @@ class Will:
                 if n >= listener.passed:  # systemd holds what it passed
                     found[f"{listener.listen.name}#{n}"] = (inode(queue), (queue.fileno(),))
         for service in services.values():
-            for running in (r for r in service.running.values() if r.pid):
+            for running in (r for r in service.crew.running.values() if r.pid):
                 identity = (running.process.pid, running.process.started)
                 found[running.name] = (identity, running.descriptors)
         return found

@@ -30,7 +30,8 @@ class Mailbox:
 
     def deliver(self) -> None:
         """Take what has arrived; believe the kernel only as to who sent it."""
-        running = [r for service in self._services() for r in service.running.values() if r.pid]
+        crews = [service.crew for service in self._services()]
+        running = [each for crew in crews for each in crew.running.values() if each.pid]
         before = self._ignored
         for message in self._socket.receive():
             sender = next((r for r in running if belongs(message.pid, r.pid)), None)

@@ -193,7 +193,7 @@ class Manager:
                 adopted.resume(service, estate.take_survivors(service))
                 adopted.replace_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
-            known = {pid for service in self._services for pid in service.pids}
+            known = {pid for service in self._services for pid in service.crew.pids}
             end_strangers(inodes, known | set(self._succession.pids))
             self._tasks.create_task(self._catch_up(), name="catch up")
 
@@ -380,17 +380,17 @@ class Manager:
 
     def _reap(self) -> None:
         """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
-        known = {pid for service in self._services for pid in service.pids}
+        known = {pid for service in self._services for pid in service.crew.pids}
         known |= set(self._succession.pids)
         reaped = reap_strays(known)
         for pid, status in reaped:
             log.info("descendant reaped", pid=pid, how=describe_exit(status))
         for service in self._services if reaped else ():
-            service.orphans_reaped()
+            service.crew.end_strays()
 
     def _on_shutdown(self, listener: Listener) -> None:
         """Have a listener mended that a worker shut down, and name who may have done it."""
         for service in self._services:
             if listener.listen.address in service.addresses:
-                suspects = ", ".join(running.name for running in service.running.values())
+                suspects = ", ".join(running.name for running in service.crew.running.values())
                 service.inspect(f"shut down by one of {suspects}")

@@ -192,7 +192,7 @@ def _remove(service: Service) -> Verdict:
         generation=number,
         seconds=0.0,
         reason="removed from the config",
-        receipt=Gauge(()).receipt(len(service.running)),
+        receipt=Gauge(()).receipt(len(service.crew.running)),
         kept=0,
     )
 

@@ -70,12 +70,12 @@ def _service(
         state=_state(service),
         workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
-        killed=service.killed,
+        killed=service.crew.killed,
         repairs=tuple(service.repairs),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",
         counts=counts,
-        accepted=service.passing.accepted,
+        accepted=service.crew.passing.accepted,
     )
 
 
@@ -94,7 +94,7 @@ def _state(service: Service) -> str:
 def _worker(
     worker: Worker, service: Service, now: float, measure: Callable[[int], int]
 ) -> WorkerStatus:
-    running = service.running.get(worker.id)
+    running = service.crew.running.get(worker.id)
     return WorkerStatus(
         slot=worker.id.slot,
         generation=worker.id.generation,
@@ -105,7 +105,7 @@ def _worker(
         lease=worker.lease,
         # Who hangs has its lease in common with its successor, and its channel no more.
         connections=(
-            service.passing.connections(worker.lease) if running and running.channel else None
+            service.crew.passing.connections(worker.lease) if running and running.channel else None
         ),
     )
 

@@ -129,10 +129,15 @@ def test_a_manager_that_is_killed_loses_its_template_and_no_worker(tmp_path: Pat
 def test_a_rollout_whose_template_imports_when_the_manager_is_killed_is_finished_by_the_next(
     tmp_path: Path,
 ) -> None:
-    app = App("asgi", tmp_path)
-    with Manager(tmp_path, config(app, more='env = { IMPORT_SECONDS = "1" }')) as manager:
+    app, gate = App("asgi", tmp_path), tmp_path / "gate"
+    with Manager(tmp_path, config(app)) as manager:
         before, first = pids(manager), template(manager)
-        app.deploy("2")
+        app.deploy_code(
+            "import os, time\n"
+            f"while not os.path.exists({str(gate)!r}):\n"
+            "    time.sleep(0.01)\n"
+            'VERSION = "2"'
+        )
         os.kill(manager.pid, signal.SIGHUP)
         wait_for(lambda: template(manager) != first, "the next template")
         imports = template(manager)
@@ -141,9 +146,12 @@ def test_a_rollout_whose_template_imports_when_the_manager_is_killed_is_finished
         wait_for(lambda: imports not in manager.leftovers(), "its end")
         manager.start()
         manager.wait_serving()
-        wait_for(lambda: len(pids(manager) - before) == 2, "the rollout to end")
         with Load(manager.target(), LOAD[1:]) as load:
+            answered(load, "1")  # who serves is fed, not who will
+            gate.touch()
+            wait_for(lambda: len(pids(manager) - before) == 2, "the rollout to end")
             answered(load, "2")
+        assert not load.result.failed, load.result.failures()
         assert "aborted" not in manager.log
 
 
