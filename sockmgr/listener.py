@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,6 @@ from sockmgr.log import Log
 _log = Log("sockmgr.listener")
 
 _STEERED, _OVERLAP = "steered", "overlap"
-_UNIX = (
-    "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
-    "while they are told to stop"
-)
 MOST_QUEUES = 512  # what the program that chooses is sure to have room for: BPF_MAXINSNS
 
 
@@ -40,23 +36,31 @@ class _Finding:
 
 
 class Listener:
-    """The sockets of one name in the config. Open or adopt one; close() when it is removed."""
+    """The sockets of one name in the config, as `opening` came by them; close() ends it."""
 
     def __init__(
-        self, listen: Listen, only: socket.socket | None, pool: steering.Pool | None, why: str
+        self,
+        listen: Listen,
+        held: socket.socket | steering.Pool,
+        why_overlap: str = "",
+        *,
+        owns_path: bool = False,
     ) -> None:
-        """Own `pool`, or the one socket `only`; use open() and adopt()."""
+        """Own `held`: a pool, or one socket and why it is not steered.
+
+        `owns_path`: the path of a unix socket is ours to remove.
+        """
         self.listen = listen
-        self.why_overlap = why
+        self.why_overlap = why_overlap
         self.is_refusing = False
         self.passed = 0  # how many of its sockets systemd holds anyway
-        self._only = only
-        self._pool = pool
+        self._only = held if isinstance(held, socket.socket) else None
+        self._pool = held if isinstance(held, steering.Pool) else None
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
         self._name: UnixName | None = None  # of a unix socket with a path
         if listen.address.scheme is Scheme.UNIX:
             self._name = UnixName(Path(listen.address.path))
-        self._created_path = False
+        self._owns_path = owns_path
         self._peak = 0
         self._mended: list[_Finding] = []  # since the last inspect()
         self._stuck: set[str] = set()  # what the last inspect() could not mend
@@ -66,55 +70,6 @@ class Listener:
             self._watch(queue)
         self._tell_choice()
 
-    @classmethod
-    def open(cls, listen: Listen) -> Listener:
-        """Bind what `listen` says. Raises ListenError."""
-        if listen.address.scheme is Scheme.FD:
-            return cls.adopt(listen, [sockets.bind(listen, reuse_port=False)])
-        inet = listen.address.scheme in (Scheme.TCP, Scheme.UDP)
-        sock = sockets.bind(listen, reuse_port=inet)
-        if not inet:
-            listener = cls(listen, sock, None, _UNIX)
-            listener._created_path = True
-            return listener
-        return cls._group(listen, [sock], {0: 1})
-
-    @classmethod
-    def adopt(cls, listen: Listen, socks: Sequence[socket.socket]) -> Listener:
-        """Own sockets that somebody else bound to the one address of `listen`; lease n is the nth.
-
-        Raises ListenError; the sockets stay the caller's then.
-        """
-        if not socks:
-            raise ListenError(f"there is no socket to adopt for listener {listen.name}")
-        first = socks[0]
-        if len(socks) > 1:
-            queues.check_group(listen, socks)
-            # Before there was a program to steer them, connections went to any queue.
-            return cls._group(listen, socks, {_fullest(socks): 1})
-        if first.type == socket.SOCK_STREAM and queues.backlog(first) < queues.reachable(listen):
-            first.listen(listen.backlog)
-        if first.family == socket.AF_UNIX:
-            return cls(listen, first, None, _UNIX)
-        try:
-            return cls(listen, None, steering.Pool.join(first, backlog=listen.backlog), "")
-        except ListenError as error:
-            return cls(listen, first, None, f"{error.what}; {error.do}")
-
-    @classmethod
-    def resume(cls, was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
-        """Own the sockets of a predecessor's listener; lease n is the nth, as it was there."""
-        if was.order:
-            pool = steering.Pool(socks, fed=dict(was.fed), order=was.order)
-            listener = cls(was.listen, None, pool, "")
-        else:
-            listener = cls(was.listen, socks[0], None, was.why_overlap)
-        listener._created_path = was.owns_path
-        listener.is_refusing = was.refusing
-        for lease in was.blocking:
-            os.set_blocking(socks[lease].fileno(), True)
-        return listener
-
     def written(self, settled: Collection[int] = ()) -> ListenerSnapshot:
         """Return what resume() needs beside the sockets; at `settled` leases no worker boots."""
         return ListenerSnapshot(
@@ -123,7 +78,7 @@ class Listener:
             order=() if self._pool is None else self._pool.order,
             fed=tuple(self.fed.items()),
             why_overlap=self.why_overlap,
-            owns_path=self._created_path,
+            owns_path=self._owns_path,
             refusing=self.is_refusing,
             # Whoever boots is about to set O_NONBLOCK, and nobody tells us when.
             blocking=tuple(
@@ -132,27 +87,6 @@ class Listener:
                 if n in settled and os.get_blocking(queue.fileno())
             ),
         )
-
-    @classmethod
-    def _group(
-        cls, listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int]
-    ) -> Listener:
-        try:
-            pool = steering.Pool(socks, fed=fed)
-        except OSError as error:
-            if len(socks) > 1:
-                raise ListenError(
-                    f"cannot steer the {len(socks)} sockets of listener {listen.name}: "
-                    f"{error.strerror}",
-                    do="pass one socket, or set ReusePort=yes in the .socket unit",
-                ) from error
-            return cls(listen, socks[0], None, f"the kernel does not steer: {error.strerror}")
-        if len(socks) > 1 and not pool.locate():
-            _log.warning("order of adopted queues not confirmed", listener=listen.name)
-        aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)
-        if aside:
-            _log.info("connections in several queues", listener=listen.name, waiting=aside)
-        return cls(listen, None, pool, "")
 
     # --- Names and numbers ---------------------------------------------------------------------
 
@@ -294,7 +228,7 @@ class Listener:
         for queue in self.queues:
             if queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX:
                 steering.refuse_handshakes(queue)
-        if self._name is not None and self._created_path:
+        if self._name is not None and self._owns_path:
             self._name.take_away()
 
     def admit(self) -> None:
@@ -327,7 +261,7 @@ class Listener:
     def close(self) -> None:
         """Close every socket and remove the path: the listener is no longer configured."""
         if self._name is not None:
-            if self._created_path:
+            if self._owns_path:
                 self._name.remove()
             self._name.release()
         self._epoll.close()
@@ -420,7 +354,3 @@ class Listener:
         for sock in [each for each in self._retired if not queues.queued(each)]:
             self._retired.remove(sock)
             sock.close()
-
-
-def _fullest(socks: Sequence[socket.socket]) -> int:
-    return max(range(len(socks)), key=lambda n: queues.queued(socks[n]))

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
+from sockmgr import opening
 from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.core.model import Address, Listen
 from sockmgr.core.snapshot import ListenerSnapshot
@@ -48,7 +49,7 @@ class Listeners:
         found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
         for was in listeners:
             mine = [found.pop(inode) for inode in was.inodes]
-            listener = Listener.resume(was, [sock for _, sock in mine])
+            listener = opening.resume(was, [sock for _, sock in mine])
             listener.passed = sum(name == was.listen.name for name, _ in mine)
             self._watch(listener)
             self._open[was.listen.address] = listener
@@ -99,7 +100,7 @@ class Listeners:
             self._close(address)
 
     def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
-        listener = Listener.adopt(listen, socks) if socks else Listener.open(listen)
+        listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
         listener.passed = len(socks)
         self._watch(listener)
         log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from sockmgr import opening
 from sockmgr.core.model import Address, Listen, Scheme
 from sockmgr.listener import Listener
 from sockmgr.quieting import Quieting
@@ -30,7 +31,7 @@ def unix(path: Path) -> Listen:
 
 @contextlib.contextmanager
 def opened(listen: Listen) -> Iterator[Listener]:
-    with contextlib.closing(Listener.open(listen)) as listener:
+    with contextlib.closing(opening.bind(listen)) as listener:
         yield listener
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr import opening
 from sockmgr.core.errors import ListenError
 from sockmgr.core.model import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
-from sockmgr.listener import Listener
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import (
     connect,
@@ -243,7 +243,7 @@ def test_a_single_inherited_socket_is_steered_without_a_stray_under_load() -> No
     address = sock.getsockname()
     with Server([sock]) as server, Hammer(socket.AF_INET, address) as hammer:
         hammer.wait_for(50)
-        with contextlib.closing(Listener.adopt(tcp(), [sock])) as listener:
+        with contextlib.closing(opening.adopt(tcp(), [sock])) as listener:
             assert listener.cutover == "steered"
             hammer.wait_for(50)
             server.add(listener.queues[1], 1)
@@ -262,7 +262,7 @@ def test_a_pool_from_systemd_keeps_its_order() -> None:
         second.setsockopt(socket.SOL_SOCKET, option, 1)
     second.bind(first.getsockname())
     second.listen()
-    with contextlib.closing(Listener.adopt(tcp(), [second, first])) as listener:
+    with contextlib.closing(opening.adopt(tcp(), [second, first])) as listener:
         assert listener.cutover == "steered"
         for lease in (0, 1, 2):
             listener.feed({lease: 1})
@@ -279,7 +279,7 @@ def test_a_pool_that_serves_is_taken_over_without_misleading_a_connection() -> N
         with Hammer(socket.AF_INET, before.queues[0].getsockname()) as hammer:
             hammer.wait_for(100)
             socks = [queue.dup() for queue in before.queues]
-            with contextlib.closing(Listener.resume(before.written(), socks)) as after:
+            with contextlib.closing(opening.resume(before.written(), socks)) as after:
                 hammer.wait_for(100)
                 assert after.fed == {2: 1}
         assert hammer.failures == {}
@@ -293,7 +293,7 @@ def test_the_queue_that_most_connections_went_to_before_is_the_one_that_is_fed()
             before.feed({1: 1})
             with connect(before), connect(before):
                 socks = [queue.dup() for queue in before.queues]
-                with contextlib.closing(Listener.adopt(tcp(), socks)) as after:
+                with contextlib.closing(opening.adopt(tcp(), socks)) as after:
                     assert after.fed == {1: 1}
                     assert list(after.left.items()) == [(1, 2), (0, 1)]
                     take(after, 1)
@@ -306,7 +306,7 @@ def test_no_queue_counts_as_filled_by_others_if_nobody_is_in_it_or_on_the_way() 
     with opened(tcp()) as before:
         before.feed({2: 1})
         socks = [queue.dup() for queue in before.queues]
-        with contextlib.closing(Listener.adopt(tcp(), socks)) as after:
+        with contextlib.closing(opening.adopt(tcp(), socks)) as after:
             assert after.left == {0: 0}
             with socket.socket() as client:
                 hold_handshake(client, after.queues[0].getsockname())
@@ -337,7 +337,7 @@ def test_sockets_that_are_no_group_are_not_adopted_as_one() -> None:
         sockets.bind(tcp(), reuse_port=True) as other,
         pytest.raises(ListenError, match="not one group"),
     ):
-        Listener.adopt(tcp(), [one, other])
+        opening.adopt(tcp(), [one, other])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket of another user")
@@ -348,14 +348,14 @@ def test_a_socket_of_another_user_is_served_with_an_overlap_that_says_how_to_men
         import encodings.idna, asyncio
         from sockmgr.core.model import Address, Listen, Scheme
         from sockmgr.kernel import sockets
-        from sockmgr.listener import Listener
+        from sockmgr import opening
 
         listen = Listen(name="http", address=Address(scheme=Scheme.TCP, host="127.0.0.1"))
         sock = sockets.bind(listen, reuse_port=False)
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-        listener = Listener.adopt(listen, [sock])
+        listener = opening.adopt(listen, [sock])
         print(listener.cutover, listener.why_overlap)
         with socket.create_connection(sock.getsockname()):
             print(listener.queued(), listener.lease(5) == sock.fileno())

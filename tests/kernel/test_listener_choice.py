@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from sockmgr import opening
 from sockmgr.kernel.steering import Choice
-from sockmgr.listener import Listener
 from tests.kernel.capabilities import needs_bpf
 from tests.kernel.listeners import opened, tcp
 
@@ -46,7 +46,7 @@ def test_a_manager_that_goes_on_with_several_queues_tells_how(
     with opened(tcp()) as listener:
         listener.feed({0: 1, 2: 3})
         was, copies = listener.written(), [queue.dup() for queue in listener.queues]
-    with contextlib.closing(Listener.resume(was, copies)) as resumed:
+    with contextlib.closing(opening.resume(was, copies)) as resumed:
         assert resumed.fed == {0: 1, 2: 3}
         assert resumed.choice is Choice.ROUND_ROBIN
     assert caplog.messages == [TURNS, TURNS]

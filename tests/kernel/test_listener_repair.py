@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr import opening
 from sockmgr.core.model import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
-from sockmgr.listener import Listener
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import connect, opened, quiet, readable, take, tcp, unix
 
@@ -220,7 +220,7 @@ def test_a_directory_that_went_away_with_the_path_is_told_and_mended_when_it_is_
 def test_an_adopted_socket_whose_path_is_gone_is_bound_anew(tmp_path: Path) -> None:
     sock = sockets.bind(unix(tmp_path / "s"), reuse_port=False)
     (tmp_path / "s").unlink()
-    with contextlib.closing(Listener.adopt(unix(tmp_path / "s"), [sock])) as listener:
+    with contextlib.closing(opening.adopt(unix(tmp_path / "s"), [sock])) as listener:
         assert "bound anew" in listener.inspect()[0]
         with connect(listener):
             take(listener, 0)

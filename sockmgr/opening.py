@@ -1,0 +1,94 @@
+"""How a listener comes by its sockets: bound, adopted from whoever bound them, or a predecessor's.
+
+Decides whether new connections can be steered among them, or why not. Owns nothing: the sockets
+are the listener's, or still the caller's when there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+
+from sockmgr.core.errors import ListenError
+from sockmgr.core.model import Listen, Scheme
+from sockmgr.core.snapshot import ListenerSnapshot
+from sockmgr.kernel import queues, sockets, steering
+from sockmgr.listener import Listener
+from sockmgr.log import Log
+
+_log = Log("sockmgr.listener")
+
+_UNIX = (
+    "the kernel steers TCP and UDP only, so with a unix socket the old workers may still accept "
+    "while they are told to stop"
+)
+
+
+def bind(listen: Listen) -> Listener:
+    """Bind what `listen` says. Raises ListenError."""
+    if listen.address.scheme is Scheme.FD:
+        return adopt(listen, [sockets.bind(listen, reuse_port=False)])
+    inet = listen.address.scheme in (Scheme.TCP, Scheme.UDP)
+    sock = sockets.bind(listen, reuse_port=inet)
+    if not inet:
+        return Listener(listen, sock, _UNIX, owns_path=True)
+    return _group(listen, [sock], {0: 1})
+
+
+def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
+    """Own sockets that somebody else bound to the one address of `listen`; lease n is the nth.
+
+    Raises ListenError; the sockets stay the caller's then.
+    """
+    if not socks:
+        raise ListenError(f"there is no socket to adopt for listener {listen.name}")
+    first = socks[0]
+    if len(socks) > 1:
+        queues.check_group(listen, socks)
+        # Before there was a program to steer them, connections went to any queue.
+        return _group(listen, socks, {_fullest(socks): 1})
+    if first.type == socket.SOCK_STREAM and queues.backlog(first) < queues.reachable(listen):
+        first.listen(listen.backlog)
+    if first.family == socket.AF_UNIX:
+        return Listener(listen, first, _UNIX)
+    try:
+        return Listener(listen, steering.Pool.join(first, backlog=listen.backlog))
+    except ListenError as error:
+        return Listener(listen, first, f"{error.what}; {error.do}")
+
+
+def resume(was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
+    """Own the sockets of a predecessor's listener; lease n is the nth, as it was there."""
+    held: socket.socket | steering.Pool = socks[0]
+    if was.order:
+        held = steering.Pool(socks, fed=dict(was.fed), order=was.order)
+    why = "" if was.order else was.why_overlap
+    listener = Listener(was.listen, held, why, owns_path=was.owns_path)
+    listener.is_refusing = was.refusing
+    for lease in was.blocking:
+        os.set_blocking(socks[lease].fileno(), True)
+    return listener
+
+
+def _group(listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int]) -> Listener:
+    try:
+        pool = steering.Pool(socks, fed=fed)
+    except OSError as error:
+        if len(socks) > 1:
+            raise ListenError(
+                f"cannot steer the {len(socks)} sockets of listener {listen.name}: "
+                f"{error.strerror}",
+                do="pass one socket, or set ReusePort=yes in the .socket unit",
+            ) from error
+        return Listener(listen, socks[0], f"the kernel does not steer: {error.strerror}")
+    if len(socks) > 1 and not pool.locate():
+        _log.warning("order of adopted queues not confirmed", listener=listen.name)
+    aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)
+    if aside:
+        _log.info("connections in several queues", listener=listen.name, waiting=aside)
+    return Listener(listen, pool)
+
+
+def _fullest(socks: Sequence[socket.socket]) -> int:
+    return max(range(len(socks)), key=lambda n: queues.queued(socks[n]))
