@@ -25,7 +25,8 @@ from sockmgr.leftovers import Leftovers
 from sockmgr.log import Log
 from sockmgr.output import Words
 from sockmgr.passing import Passing
-from sockmgr.running import Running, Surroundings, Survivor
+from sockmgr.running import Running, Surroundings
+from sockmgr.survivor import Survivor
 from sockmgr.template import Templates
 from sockmgr.users import Users
 

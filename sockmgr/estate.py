@@ -29,7 +29,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.listener import Listener
 from sockmgr.log import Log
-from sockmgr.running import Survivor
+from sockmgr.survivor import Survivor
 
 log = Log("sockmgr")
 

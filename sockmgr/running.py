@@ -1,4 +1,4 @@
-"""A worker that runs: its process, its output, and the watch for its readiness and its exit.
+"""A worker that runs: its process, its output, what it says of itself, and its end.
 
 Owns the pidfd and the pipe. Decides nothing: it puts facts.
 """
@@ -10,14 +10,12 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from sockmgr.boot import Boot
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import (
     Accept,
     Accepting,
-    Delay,
     Exec,
     Fact,
     Hung,
@@ -30,7 +28,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.dispatch.channel import Channel
 from sockmgr.exit import KILL_SIGNAL, Exit
-from sockmgr.kernel import heartbeat, readiness
+from sockmgr.kernel import heartbeat
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
@@ -39,11 +37,11 @@ from sockmgr.log import Log
 from sockmgr.output import Sink, Words, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.pulse import Pulse
-from sockmgr.resolve import FIRST_FD, find, worker_argv, worker_environment
+from sockmgr.ready_watch import ReadyWatch
+from sockmgr.resolve import FIRST_FD, worker_argv, worker_environment
+from sockmgr.survivor import Survivor
 from sockmgr.template import Order, Orders, Template
 
-LOOK_DELAY = 0.005  # between two looks at a starting worker ...
-LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
 NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
 
 log = Log("sockmgr")
@@ -59,22 +57,6 @@ class Surroundings:
     notify_path: str
     can_restore_priority: bool
     helpers: Callable[[], Collection[int]]  # pids of our own that are nobody's workers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survivor:
-    """A worker that another manager started. `output` is our end of its output, -1 without one.
-
-    `told`: it was told to stop, by whomever. `channel`: both ends of the one through which it is
-    passed connections, ours first.
-    """
-
-    process: Process
-    output: int
-    since: float
-    ready: bool
-    told: bool
-    channel: tuple[int, int] | None = None
 
 
 class Running:
@@ -104,9 +86,9 @@ class Running:
             for listen, listener in zip(self.spec.listen, listeners, strict=True)
         }
         self.ready = self.told = False
-        self._asker = self._find_asker()
-        self._timer: asyncio.TimerHandle | None = None
-        self._probe: Probe | None = None
+        self._watch = ReadyWatch(
+            self.spec, listeners, around.loop, self._start_probe, self._say_ready
+        )
         self._order: Order | None = None
         self._boot: Boot | None = None
         self._exit: Exit | None = None
@@ -156,8 +138,7 @@ class Running:
     @property
     def pids(self) -> set[int]:
         """The processes whose exit is told here."""
-        found = {self.pid, self._probe.pid} if self._probe else {self.pid}
-        return found - {0}
+        return {self.pid, self._watch.pid} - {0}
 
     @property
     def is_unheard(self) -> bool:
@@ -218,23 +199,11 @@ class Running:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
         if self._order:
             return "its template has not imported the application yet"
-        match self.spec.ready:
-            case Accepting() if self.spec.accept is Accept.DISPATCH:
-                return "it did not answer on its channel: dispatch-protocol.md"
-            case Accepting():
-                return readiness.describe(self.pid, self.inodes)
-            case Notify():
-                return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
-            case Exec():
-                seen = f": {self._probe.seen}" if self._probe else ""
-                return f"{self.spec.ready} did not exit with 0{seen}"
-            case Delay():
-                return f"its {self.spec.ready} is longer than ready_timeout"
-        assert_never(self.spec.ready)
+        return self._watch.describe()
 
     def close(self) -> None:
         """Let go of the process and the pipe; nothing more is put."""
-        self._stop_watching()
+        self._watch.close()
         if self._exit:
             self._exit.close()
         if self._boot:
@@ -256,10 +225,10 @@ class Running:
     def _begin(self, process: Process) -> None:
         self.process = process
         loop = self._around.loop
-        self._exit = Exit(process, self.output, loop, self._stop_watching, self._ended)
+        self._exit = Exit(process, self.output, loop, self._watch.close, self._ended)
         self._boot = Boot(self.name, self.pid, loop, low=self._low)
         if not self.ready:
-            self._watch()
+            self._watch.start(self.pid, self.inodes)
         elif self._pulse and not self.told:
             self._pulse.start()
 
@@ -305,16 +274,6 @@ class Running:
             except OSError as error:
                 raise SpawnError(f"cannot open its channel: {error.strerror}") from error
         return Channel.adopt(*survivor.channel) if survivor.channel else None
-
-    def _find_asker(self) -> str:
-        """Return the file of the readiness command, if there is one; start nothing without it."""
-        if not isinstance(self.spec.ready, Exec):
-            return ""
-        program = self.spec.ready.argv[0]
-        found = find(program, dict(self.spec.env), self.spec.cwd)
-        if found is None:
-            raise SpawnError(f"its readiness command {program} is not there, or not executable")
-        return found
 
     def _find_pulse(self, survivor: Survivor | None) -> Pulse | None:
         """Return what watches the heartbeat, if it is to be watched, and is there."""
@@ -375,39 +334,14 @@ class Running:
             stderr=output.writer,
         )
 
-    def _watch(self) -> None:
-        ready, loop = self.spec.ready, self._around.loop
-        match ready:
-            case Accepting():
-                if self.channel is None:
-                    self._look()
-            case Delay():
-                self._timer = loop.call_later(ready.seconds, self._say_ready)
-            case Exec():
-                self._start_probe(ready)
-            case Notify():
-                pass
-            case _:
-                assert_never(ready)
-
-    def _look(self) -> None:
-        began = self._around.loop.time()
-        for listener in self._listeners:
-            listener.sample()
-        if readiness.accepting(self.pid, self.inodes) >= self.inodes:
-            self._say_ready()
-            return
-        cost = self._around.loop.time() - began
-        self._timer = self._around.loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
-
-    def _start_probe(self, ready: Exec) -> None:
+    def _start_probe(self, command: Exec, executable: str) -> Probe:
         def start(output: WorkerOutput) -> Process:
             told = str(self.pid)
-            launch = self._launch(output, ready.argv, self._asker, SOCKMGR_WORKER_PID=told)
+            launch = self._launch(output, command.argv, executable, SOCKMGR_WORKER_PID=told)
             return Process(spawn(launch))
 
-        loop, sink = self._around.loop, self._around.sink
-        self._probe = Probe(f"{self.name} ready?", sink, loop, start, self._say_ready)
+        around = self._around
+        return Probe(f"{self.name} ready?", around.sink, around.loop, start, self._say_ready)
 
     def _say_ready(self) -> None:
         if not self.ready:
@@ -423,17 +357,9 @@ class Running:
             self._pulse.stop()
 
     def _boot_is_over(self) -> None:
-        self._stop_watching()
+        self._watch.close()
         if self._boot:
             self._boot.over()
-
-    def _stop_watching(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if self._probe:
-            self._probe.close()
-            self._probe = None
 
     def _ended(self, status: int) -> None:
         self._put(WorkerExited(worker=self.id, status=status))

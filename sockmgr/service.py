@@ -52,7 +52,8 @@ from sockmgr.log import Log
 from sockmgr.output import Words
 from sockmgr.pooling import pooled
 from sockmgr.room import fitting
-from sockmgr.running import Surroundings, Survivor
+from sockmgr.running import Surroundings
+from sockmgr.survivor import Survivor
 from sockmgr.users import Users, Ways, ways
 from sockmgr.verdicts import Verdicts, not_told
 from sockmgr.waiters import Waiters

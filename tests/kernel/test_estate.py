@@ -9,7 +9,7 @@ import pytest
 from sockmgr.core.model import Accept, Spec, WorkerId
 from sockmgr.estate import Estate, guessed
 from sockmgr.kernel.process import Process
-from sockmgr.running import Survivor
+from sockmgr.survivor import Survivor
 from tests.kernel.listeners import opened, tcp
 
 
