@@ -21,6 +21,7 @@ from sockmgr.dispatch.channel import BATCH, MAX_LISTENERS, Channel, close_all
 from sockmgr.dispatch.ledger import Forged, Ledger
 from sockmgr.dispatch.link import Link
 from sockmgr.dispatch.scheduler import Scheduler
+from sockmgr.dispatch.untaken import Remedies, Untaken
 from sockmgr.log import Log
 
 MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all
@@ -58,7 +59,7 @@ class Dispatcher:
     ) -> None:
         """Begin with no listener and no worker."""
         self._loop, self._scheduler, self._events = loop, scheduler, events
-        self._timing = timing or Timing()
+        timing = timing or Timing()
         self.accepted = 0  # connections, ever
         self._sources: dict[socket.socket, str] = {}
         self._waiting: dict[socket.socket, None] = {}  # those that nobody has room for, first come
@@ -68,9 +69,11 @@ class Dispatcher:
         self._keys: Mapping[int, Collection[str]] | None = None
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
         self._held: dict[str, list[int]] = {}  # accepted, and nobody has room: seldom any
-        self._quiet: dict[int, asyncio.Future[None]] = {}
-        self._check: asyncio.TimerHandle | None = None
-        self._backoff = Backoff(loop, self._go, self._timing.rest, self._timing.longest_rest)
+        remedies = Remedies(
+            ask=self._ask, bypass=self._bypass, replace=events.misbehaves, looked=self._go
+        )
+        self._untaken = Untaken(loop, self._links, timing.take, timing.replace, remedies)
+        self._backoff = Backoff(loop, self._go, timing.rest, timing.longest_rest)
 
     # --- What is configured ----------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class Dispatcher:
         self._givers[link] = None
         self._scheduler.forget(lease)
         self._find_among()
-        self._settle(lease)
+        self._untaken.settle(lease)
         self._go()
 
     def abandon(self, lease: int) -> None:
@@ -132,20 +135,12 @@ class Dispatcher:
         """
         self._weights, self._keys = dict(weights), keys
         self._find_among()
-        self._mind()
+        self._untaken.mind()
         self._go()
 
     def quiet(self, lease: int) -> asyncio.Future[None]:
         """Return what is done when nothing waits for a worker that is not fed, or it is gone."""
-        future = self._quiet.get(lease)
-        if future is None or future.cancelled():
-            future = self._quiet[lease] = self._loop.create_future()
-        if (link := self._links.get(lease)) and not link.leaving:
-            if link.waiting:
-                self._ask(link)
-            self._mind()
-        self._settle(lease)
-        return future
+        return self._untaken.quiet(lease)
 
     def close(self) -> None:
         """Accept no more and close the channels: copies of them in other hands live on."""
@@ -156,15 +151,12 @@ class Dispatcher:
         self._links.clear()
         self._givers.clear()
         self._backoff.close()
-        if self._check:
-            self._check.cancel()
         if self._held:
             _log.error("connections lost", count=self.held, why="nobody could take them")
             for fds in self._held.values():
                 close_all(fds)
             self._held.clear()
-        for future in self._quiet.values():
-            future.cancel()
+        self._untaken.close()
 
     # --- What it tells ---------------------------------------------------------------------------
 
@@ -188,6 +180,15 @@ class Dispatcher:
                 self._pull()
             for listener in list(self._waiting):
                 self._accept(listener)
+
+    def _find_among(self) -> None:
+        self._scheduler.feed(self._weights)
+        self._among = {}
+        for lease, link in self._links.items():
+            if self._scheduler.is_fed(lease):
+                mine = link.keys if self._keys is None else self._keys.get(lease, ())
+                for key in link.numbers.keys() & mine:
+                    self._among.setdefault(key, []).append(lease)
 
     def _accept(self, listener: socket.socket) -> None:
         key = self._sources[listener]
@@ -253,7 +254,7 @@ class Dispatcher:
             link.unseen = link.waiting
             if link.unseen >= MAX_UNTAKEN:
                 self._ask(link)
-        self._mind()
+        self._untaken.mind()
         return True
 
     def _not_sent(self, link: Link, error: OSError) -> None:
@@ -272,7 +273,7 @@ class Dispatcher:
                 del self._givers[link]
                 link.channel.close()
             else:
-                self._settle(link.lease)
+                self._untaken.settle(link.lease)
 
     def _is_emptied(self, link: Link) -> bool:
         while link.waiting:
@@ -290,6 +291,10 @@ class Dispatcher:
             self._distrust(link, _broke(error))
         return True
 
+    def _bypass(self, link: Link) -> None:
+        self._givers[link] = None
+        self._ask(link)
+
     # --- What workers say and do -----------------------------------------------------------------
 
     def _ask(self, link: Link) -> None:
@@ -303,7 +308,7 @@ class Dispatcher:
 
     def _writable(self, link: Link) -> None:
         self._loop.remove_writer(link.channel)
-        if not link.ledger.known or link.lease in self._quiet:
+        if not link.ledger.known or self._untaken.is_awaited(link.lease):
             self._ask(link)
         elif not link.ledger.asked:
             self._release(link)
@@ -341,7 +346,7 @@ class Dispatcher:
             if not link.leaving:
                 del self._givers[link]
                 _log.info("worker takes connections again", worker=link.name)
-        self._settle(link.lease)
+        self._untaken.settle(link.lease)
 
     def _distrust(self, link: Link, why: str) -> None:
         if link.broken:
@@ -358,60 +363,6 @@ class Dispatcher:
     def _deafen(self, link: Link) -> None:
         self._loop.remove_reader(link.channel)
         self._loop.remove_writer(link.channel)
-
-    # --- Workers that take nothing ---------------------------------------------------------------
-
-    def _mind(self) -> None:
-        """Look in a while whether all take what waits for them; no timer when nothing happens."""
-        if self._check is None:
-            self._check = self._loop.call_later(self._timing.take, self._look)
-
-    def _look(self) -> None:
-        self._check = None
-        for link in [x for x in self._links.values() if not (x.broken or x.leaving)]:
-            if link.stands_still() and not link.silent_at:
-                self._silence(link)
-            elif link.waiting and link.lease in self._quiet:
-                self._ask(link)
-            if link.silent_at and not link.told:
-                self._tell_of_silence(link)
-            if link.mark is not None and not link.told:
-                self._mind()
-        self._go()
-
-    def _silence(self, link: Link) -> None:
-        link.silent_at = self._loop.time()
-        self._givers[link] = None
-        _log.warning("worker takes no connections", worker=link.name, waiting=link.waiting,
-                     means="others get what waits for it")  # fmt: skip
-        self._ask(link)
-
-    def _tell_of_silence(self, link: Link) -> None:
-        silent = self._loop.time() - link.silent_at
-        if silent >= self._timing.replace:
-            link.told = True
-            why = f"it took no connection for {silent:.0f} s"
-            self._loop.call_soon(self._events.misbehaves, link.lease, why)
-        else:
-            self._mind()
-
-    # --- Small things ----------------------------------------------------------------------------
-
-    def _find_among(self) -> None:
-        self._scheduler.feed(self._weights)
-        self._among = {}
-        for lease, link in self._links.items():
-            if self._scheduler.is_fed(lease):
-                mine = link.keys if self._keys is None else self._keys.get(lease, ())
-                for key in link.numbers.keys() & mine:
-                    self._among.setdefault(key, []).append(lease)
-
-    def _settle(self, lease: int) -> None:
-        link, future = self._links.get(lease), self._quiet.get(lease)
-        if future and (link is None or not link.waiting):
-            del self._quiet[lease]
-            if not future.done():
-                future.set_result(None)
 
 
 def _broke(error: OSError) -> str:

@@ -223,7 +223,7 @@ def test_an_idle_dispatcher_does_not_wake_up() -> None:
             on.connect(3)
             await on.passed(3)
             worker.take()
-            await until(lambda: on.dispatcher._check is None, what="the last look")
+            await until(lambda: on.dispatcher._untaken._check is None, what="the last look")
             await nothing_happens(selector)
 
     run(main)
@@ -244,7 +244,7 @@ def test_clients_that_say_nothing_cost_the_manager_nothing() -> None:
                 )
             mine = len(open_fds() - before) - len(on.clients) - 5000
             assert (mine, on.dispatcher.held) == (0, 0)
-            await until(lambda: on.dispatcher._check is None, what="the last look")
+            await until(lambda: on.dispatcher._untaken._check is None, what="the last look")
             await nothing_happens(selector)
 
     run(main)
