@@ -25,3 +25,5 @@ def machine() -> Iterator[Machine]:
         pytest.skip(f"no systemd can be booted here: {why}")
     with Machine() as booted:
         yield booted
+        # Shown if the test has failed.
+        print(booted.run("journalctl", "--output=short-precise", "--lines=300", check=False).stdout)
