@@ -8,7 +8,7 @@ import pytest
 
 from sockmgr.core.model import Accept
 from tests import deaths
-from tests.deaths import KEPT, MODES, Alone
+from tests.deaths import LIGHT, Alone
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager
 from tests.e2e.programs.release import answered
@@ -21,7 +21,7 @@ def test_a_worker_and_a_template_that_are_killed_take_with_them_what_they_had_in
     app = App("asgi", tmp_path)
     with Manager(tmp_path, deaths.config(app, "app", accept)) as manager:
         place = Alone(manager)
-        with place.load(*MODES, KEPT) as load:
+        with place.load(*LIGHT) as load:
             answered(load, count=20)
             worker = deaths.worker(place, load)
             deaths.in_a_reload(place, lambda: place.kill_next_template(load))

@@ -11,7 +11,7 @@ def test_managers_that_are_killed_at_rest_and_in_a_rollout_lose_what_they_had_in
 ) -> None:
     place = deaths.UnderSystemd(deaths.site(machine, "app", "dispatch"))
     before = place.workers()
-    with place.load(*deaths.MODES, deaths.KEPT) as load:
+    with place.load(*deaths.LIGHT) as load:
         killed = [place.succeed(load)]
         assert place.workers() == before
         killed.append(deaths.manager_in_a_reload(place, load))
