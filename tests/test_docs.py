@@ -12,7 +12,7 @@ import tomli
 from msgspec.structs import fields
 
 from sockmgr.cli import cli
-from sockmgr.core import config, runtime, settings
+from sockmgr.core import config, runtime, settings, values
 from sockmgr.core.model import Listen, Rollout
 from sockmgr.core.shape import Keys
 
@@ -150,7 +150,7 @@ def test_a_default_in_the_docs_changes_nothing_when_it_is_written(
 
 def test_every_known_word_of_the_config_is_in_the_docs() -> None:
     text = _section("[service.NAME]")
-    for word in (*settings.PRESETS, *settings.RESOURCES, *settings.SIGNALS, *settings.RESERVED_ENV):
+    for word in (*values.PRESETS, *values.RESOURCES, *values.SIGNALS, *values.RESERVED_ENV):
         assert re.search(rf"\b{word}\b", text), f"{word} is not in the docs"
 
 
@@ -170,5 +170,5 @@ def test_every_key_that_is_refused_as_planned_is_in_the_docs() -> None:
 def test_every_preset_is_in_the_table_of_presets() -> None:
     text = (ROOT / "docs" / "servers.md").read_text().lower()
     table = text.partition("\n## presets\n")[2].partition("\n## ")[0]
-    for preset in set(settings.PRESETS) - {"auto", "none"}:
+    for preset in set(values.PRESETS) - {"auto", "none"}:
         assert f"\n| {preset} |" in table, f"{preset} is not in the table"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import tomli
 
-from sockmgr.core import address, placeholder, settings, toml_position
+from sockmgr.core import address, placeholder, settings, toml_position, values
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import (
@@ -189,9 +189,9 @@ def _config(document: Value) -> Config:
     )
 
 
-def _read(known: Keys, values: Mapping[str, Value]) -> dict[str, Any]:
-    """Return what the values mean, in the order in which the keys are known."""
-    return {name: key.read(values[name]) for name, key in known.items() if name in values}
+def _read(known: Keys, given: Mapping[str, Value]) -> dict[str, Any]:
+    """Return what the given values mean, in the order in which the keys are known."""
+    return {name: key.read(given[name]) for name, key in known.items() if name in given}
 
 
 def _one_service_a_listener(
@@ -284,7 +284,7 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
         raise value.refused(
             "is not a table", do=f"write the keys of a service under [service.NAME], not {name} = "
         )
-    settings.NAME.read(Value(value.source, value.path, name))
+    values.NAME.read(Value(value.source, value.path, name))
     keys = value.table(settings.SERVICE, settings.PLANNED)
     _check_program(value, keys)
     fields = _read(settings.SERVICE, keys)

@@ -15,7 +15,7 @@ from sockmgr.core.errors import ConfigError
 from sockmgr.core.model import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
 from sockmgr.core.report import Change, Effect, Kind, Plan
 from sockmgr.core.runtime import Http
-from sockmgr.core.settings import SIGNALS
+from sockmgr.core.values import SIGNALS
 
 # Keys of a service that workers need not be replaced for. All others go into what is spawned.
 _EFFECTS = {

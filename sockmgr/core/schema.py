@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sockmgr.core import placeholder, settings, shape
+from sockmgr.core import placeholder, settings, shape, values
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EITHER = [{"required": [key]} for key in ("command", "app")]
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
             "service",
             _free(
                 shape.table(settings.SERVICE) | {"oneOf": _EITHER},
-                settings.NAME.schema["pattern"],
+                values.NAME.schema["pattern"],
             )
             | {"minProperties": 1},
         ),

@@ -8,120 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sockmgr.core import address, placeholder, runtime, shape
+from sockmgr.core import runtime, shape, values
 from sockmgr.core.document import Value
-from sockmgr.core.model import (
-    SURGE_ALL,
-    Accept,
-    Accepting,
-    Address,
-    Delay,
-    Exec,
-    Notify,
-    Policy,
-    Ready,
-    Rollout,
-    Surge,
-)
-from sockmgr.core.shape import BOOLEAN, DURATION, SIZE, TEXT, TEXTS, TIMEOUT, Key, Shape, integer
-
-PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
-MAX_WORKERS = 10_000
-
-# Numbers of Linux on every architecture CPython is packaged for but MIPS, Alpha and PA-RISC.
-SIGNALS = {
-    "HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "USR1": 10, "USR2": 12, "TERM": 15, "CONT": 18,
-    "WINCH": 28, "PWR": 30,
-}  # fmt: skip
-RESOURCES = (
-    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
-)  # fmt: skip
-# Set for each worker by the manager; a value from `env` would be lost or would mislead.
-RESERVED_ENV = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET")
+from sockmgr.core.model import Accepting, Delay, Exec, Notify, Ready, Rollout
+from sockmgr.core.shape import BOOLEAN, DURATION, TEXTS, TIMEOUT, Key, Shape, integer
 
 # --- Readers -----------------------------------------------------------------------------------
-
-
-def _address(value: Value) -> tuple[Address, dict[str, str]]:
-    try:
-        return address.parse(value.text())
-    except ValueError as error:
-        raise value.unusable(str(error)) from None
-
-
-def _command(value: Value) -> tuple[str, ...]:
-    allowed = 'an array: the program, then its arguments, for example ["uvicorn", "app:app"]'
-    argv = value.texts(allowed)
-    if not argv or not argv[0]:
-        raise value.wrong(allowed)
-    return argv
-
-
-def _octal(value: Value) -> int:
-    return int(value.text('octal digits in quotes, such as "0660" or "022"', _OCTAL_PATTERN), 8)
-
-
-def _listen(value: Value) -> tuple[str, ...]:
-    names: list[str] = []
-    for item in value.items("an array of names from [listen]"):
-        name = item.text("the name of a listener", placeholder.NAME)
-        if name in names:
-            raise item.wrong("each listener once")
-        names.append(name)
-    return tuple(names)
-
-
-def _env(value: Value) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for variable, entry in value.entries().items():
-        if not variable or "=" in variable or "\0" in variable:
-            raise entry.refused("is not a name for a variable", do="allowed: a text without =")
-        if variable in RESERVED_ENV:
-            raise entry.refused("is set by sockmgr itself for each worker", do="remove it from env")
-        pairs.append((variable, entry.text('a text: numbers need quotes too, PORT = "80"')))
-    return tuple(pairs)
-
-
-def _limits(value: Value) -> tuple[tuple[str, int, int], ...]:
-    limits = []
-    for resource, entry in value.table(RESOURCES).items():
-        if isinstance(entry.raw, list):
-            both = [item.size() for item in entry.items("")]
-            if len(both) != 2 or -1 < both[1] < (both[0] if both[0] >= 0 else 2**63):
-                raise entry.wrong("[SOFT, HARD], the soft limit not above the hard one")
-            limits.append((resource, both[0], both[1]))
-        else:
-            limits.append((resource, entry.size(), entry.size()))
-    return tuple(sorted(limits))
-
-
-def _signal(value: Value) -> int:
-    if isinstance(value.raw, str):
-        signal = value.raw.removeprefix("SIG")
-        if signal in SIGNALS:
-            return SIGNALS[signal]
-    elif isinstance(value.raw, int) and value.raw in SIGNALS.values():
-        return value.integer(1, 64)
-    raise value.wrong(f"one of {', '.join(SIGNALS)}; a drain_timeout of 0 kills at once")
-
-
-def _accept(value: Value) -> Accept:
-    if value.raw not in list(Accept):
-        raise value.wrong(", ".join(f'"{way}"' for way in Accept))
-    return Accept(value.text())
-
-
-def _policy(value: Value) -> Policy:
-    if value.raw not in list(Policy):
-        raise value.wrong(", ".join(f'"{way}"' for way in Policy))
-    return Policy(value.text())
-
-
-def _preset(value: Value) -> str:
-    if value.raw not in PRESETS:
-        raise value.wrong(", ".join(f'"{preset}"' for preset in PRESETS))
-    return value.text()
 
 
 def _ready(value: Value) -> Ready:
@@ -139,20 +31,6 @@ def _ready(value: Value) -> Ready:
     return Exec(argv=READY[kind].read(argument))
 
 
-def _surge(value: Value) -> Surge:
-    allowed = '"all", a number of workers from 1, or "1%" to "100%"; for none, exclusive = true'
-    if value.raw == "all":
-        return SURGE_ALL
-    if isinstance(value.raw, str):
-        text = value.text(allowed, r"[0-9]{1,5}%?").rstrip("%")
-        amount, percent = int(text), value.raw.endswith("%")
-    else:
-        amount, percent = value.integer(1, MAX_WORKERS, allowed), False
-    if not 1 <= amount <= (100 if percent else MAX_WORKERS):
-        raise value.wrong(allowed)
-    return Surge(amount=amount, percent=percent)
-
-
 def _rollout(value: Value) -> Rollout:
     planned = {"canary": "remove it; surge, probation and max_failed_starts are what there is"}
     keys = value.table(ROLLOUT, planned)
@@ -161,59 +39,13 @@ def _rollout(value: Value) -> Rollout:
     return Rollout(**fields)
 
 
-# --- Shapes ------------------------------------------------------------------------------------
-
-_OCTAL_PATTERN = r"0?[0-7]{1,4}"
-NAME = shape.text(
-    "a name of 1 to 64 letters, digits, _, - and ., beginning with a letter or digit",
-    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
-)
-ACCOUNT = shape.text("the name or number of an account, in quotes", r"[^\x00:/\s]+")
-OCTAL = Shape(_octal, {"type": "string", "pattern": f"^{_OCTAL_PATTERN}$"})
-ADDRESS = Shape(_address, {"type": "string", "pattern": f"^(?:{address.PATTERN})$"})
-COMMAND = Shape(
-    _command,
-    {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]},
-)
-_LISTEN = Shape(
-    _listen,
-    {"type": "array", "items": {"type": "string", "pattern": f"^{placeholder.NAME}$"},
-     "uniqueItems": True},
-)  # fmt: skip
-_ENV = Shape(
-    _env,
-    {
-        "type": "object",
-        "propertyNames": {"pattern": r"^[^=\x00]+$", "not": {"enum": list(RESERVED_ENV)}},
-        "additionalProperties": TEXT,
-    },
-)
-_LIMIT = {
-    "anyOf": [
-        SIZE.schema,
-        {"type": "array", "items": SIZE.schema, "minItems": 2, "maxItems": 2},
-    ]
-}
-_LIMITS = Shape(
-    _limits,
-    {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": dict.fromkeys(RESOURCES, _LIMIT),
-    },
-)
-_SIGNAL = Shape(
-    _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
-)
-_ACCEPT = Shape(_accept, {"enum": [str(way) for way in Accept]})
-_POLICY = Shape(_policy, {"enum": [str(way) for way in Policy]})
-_PRESET = Shape(_preset, {"enum": list(PRESETS)})
-
 # --- Tables ------------------------------------------------------------------------------------
 
 READY = {
     "delay": Key(DURATION, "Ready when this much time has passed and it lives: a guess."),
-    "exec": Key(COMMAND, "Ready when this command exits with 0; it is tried again until it does."),
+    "exec": Key(
+        values.COMMAND, "Ready when this command exits with 0; it is tried again until it does."
+    ),
 }
 _READY = Shape(
     _ready,
@@ -224,23 +56,9 @@ _READY = Shape(
         ]
     },
 )
-_SURGE = Shape(
-    _surge,
-    {
-        "anyOf": [
-            {"enum": ["all"]},
-            integer(1, MAX_WORKERS).schema,
-            {
-                "type": "string",
-                "pattern": r"^(?:(?:0{0,3}[0-9]{1,2}|0{0,2}100)%|0?[0-9]{1,4}|10000)$",
-                "allOf": [{"pattern": "[1-9]"}],
-            },
-        ]
-    },
-)
 ROLLOUT = {
     "surge": Key(
-        _SURGE,
+        values.SURGE,
         "How many workers more than wanted a reload may run: all (every new one beside the old, "
         "one instant of cut-over), a number, or a share such as 25% (less memory, but both "
         "versions serve for a while).",
@@ -253,7 +71,7 @@ ROLLOUT = {
         integer(1, 1000), "So many workers may fail to start before the reload aborts.", 3
     ),
     "start_concurrency": Key(
-        integer(0, MAX_WORKERS),
+        integer(0, values.MAX_WORKERS),
         "How many workers boot at a time; 0: twice as many as there are cores.",
         0,
     ),
@@ -273,7 +91,7 @@ _ROLLOUT = Shape(_rollout, shape.table(ROLLOUT))
 
 SERVICE = {
     "command": Key(
-        COMMAND,
+        values.COMMAND,
         "The program and its arguments. {http} becomes the descriptor number of listener http; "
         "a command that names no listener gets LISTEN_FDS, as from systemd.",
     ),
@@ -293,25 +111,27 @@ SERVICE = {
         False,
     ),
     "listen": Key(
-        _LISTEN,
+        values.LISTEN,
         "Names from [listen], in the order in which they are passed; [] for none. All of them, "
         "if there is one service.",
     ),
-    "workers": Key(integer(1, MAX_WORKERS), "How many processes.", 1),
+    "workers": Key(integer(1, values.MAX_WORKERS), "How many processes.", 1),
     "cwd": Key(
         shape.text("a directory", r"[^\x00]+"),
         "Working directory, relative to this file. Its real path is taken at each reload, so a "
         "generation stays in its own release when a symbolic link moves.",
     ),
-    "env": Key(_ENV, "Variables added for the workers, as texts.", {}),
+    "env": Key(values.ENV, "Variables added for the workers, as texts.", {}),
     "inherit_env": Key(
         BOOLEAN, "Whether workers also get the environment of the manager itself.", True
     ),
-    "umask": Key(OCTAL, "Of the workers: octal, in quotes, such as 022."),
-    "user": Key(ACCOUNT, "Who the workers run as: a name, or a number in quotes. Needs root."),
-    "group": Key(ACCOUNT, "And their group."),
+    "umask": Key(values.OCTAL, "Of the workers: octal, in quotes, such as 022."),
+    "user": Key(
+        values.ACCOUNT, "Who the workers run as: a name, or a number in quotes. Needs root."
+    ),
+    "group": Key(values.ACCOUNT, "And their group."),
     "limits": Key(
-        _LIMITS,
+        values.LIMITS,
         "Resource limits, as in setrlimit(2): a number, a size such as 1G, unlimited, or an array "
         "of soft and hard limit.",
         {},
@@ -332,7 +152,7 @@ SERVICE = {
         TIMEOUT, "A worker not ready by then is killed; in a reload that aborts it.", "60s"
     ),
     "stop_signal": Key(
-        _SIGNAL, "What asks a worker to finish: that of the preset, or TERM, if not given."
+        values.SIGNAL, "What asks a worker to finish: that of the preset, or TERM, if not given."
     ),
     "drain_timeout": Key(
         DURATION,
@@ -347,7 +167,7 @@ SERVICE = {
         "sockmgr.worker.watchdog(), and is not looked at unless this is given.",
     ),
     "accept": Key(
-        _ACCEPT,
+        values.ACCEPT,
         "shared: the workers of a generation share one queue, and whoever is free takes the next "
         "connection. per-worker: each has its own queue and gets as many as the others, which is "
         "better for connections that last. dispatch: the manager accepts and passes each "
@@ -356,7 +176,7 @@ SERVICE = {
         "shared",
     ),
     "policy": Key(
-        _POLICY,
+        values.POLICY,
         "With dispatch: pass a connection to each worker in turn, or to the one that has fewest.",
         "round-robin",
     ),
@@ -366,7 +186,7 @@ SERVICE = {
         "in the kernel's queue. No limit if not given.",
     ),
     "preset": Key(
-        _PRESET,
+        values.PRESET,
         "What is assumed of the program: auto (by its name), none, or the rules of one server.",
         "auto",
     ),
@@ -377,7 +197,7 @@ PLANNED = {
 }
 LISTENER = {
     "address": Key(
-        ADDRESS,
+        values.ADDRESS,
         "tcp://127.0.0.1:8000, tcp://[::1]:8000, udp://127.0.0.1:5353, unix:///run/shop.sock, "
         "unix-abstract:shop or fd://3. Port 0: the kernel chooses one.",
     ),
@@ -386,9 +206,9 @@ LISTENER = {
         "How many connections may wait; the kernel caps it at net.core.somaxconn.",
         4096,
     ),
-    "mode": Key(OCTAL, "Mode of a unix path: octal, in quotes, such as 0660."),
-    "user": Key(ACCOUNT, "Owner of a unix path: a name, or a number in quotes."),
-    "group": Key(ACCOUNT, "Group of a unix path."),
+    "mode": Key(values.OCTAL, "Mode of a unix path: octal, in quotes, such as 0660."),
+    "user": Key(values.ACCOUNT, "Owner of a unix path: a name, or a number in quotes."),
+    "group": Key(values.ACCOUNT, "Group of a unix path."),
 }
 UNIX_ONLY = ("mode", "user", "group")
 DEV = {
@@ -409,7 +229,7 @@ DEV = {
 }
 TOP = {
     "name": Key(
-        NAME, "The name of this manager; part of the path of its control socket.", "sockmgr"
+        values.NAME, "The name of this manager; part of the path of its control socket.", "sockmgr"
     ),
 }
 TABLES = {

@@ -14,7 +14,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockmgr.core import config, runtime, settings, shape
+from sockmgr.core import config, runtime, settings, shape, values
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.schema import schema
@@ -109,7 +109,7 @@ def test_every_key_of_the_parser_is_in_the_schema_and_no_other() -> None:
         assert set(within(table)["properties"]) == {*keys, *more}
         assert within(table)["additionalProperties"] is False
     limits = within("service.*.limits")
-    assert set(limits["properties"]) == set(settings.RESOURCES)
+    assert set(limits["properties"]) == set(values.RESOURCES)
 
 
 def test_every_table_of_keys_is_tested_here() -> None:
