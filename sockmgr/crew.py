@@ -15,12 +15,12 @@ from sockmgr.core.model import (
     Kill,
     Spawn,
     SpawnFailed,
-    Spec,
     State,
     WorkerId,
     describe_exit,
 )
 from sockmgr.core.snapshot import ProcessSnapshot
+from sockmgr.core.spec import Spec
 from sockmgr.leftovers import Leftovers
 from sockmgr.log import Log
 from sockmgr.output import Words

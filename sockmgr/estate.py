@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.core import snapshot
-from sockmgr.core.model import Accept, Phase, Spec, State, WorkerId
+from sockmgr.core.model import Phase, State, WorkerId
 from sockmgr.core.snapshot import (
     GenerationSnapshot,
     ProcessSnapshot,
@@ -23,6 +23,7 @@ from sockmgr.core.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
+from sockmgr.core.spec import Accept, Spec
 from sockmgr.handoff import NOTIFY, STATE, Memory, boot_id
 from sockmgr.kernel import process, survivors
 from sockmgr.kernel.process import Process

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Listen, Scheme
 from sockmgr.core.snapshot import ListenerSnapshot
+from sockmgr.core.spec import Listen, Scheme
 from sockmgr.kernel import handshakes, queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from sockmgr import opening
 from sockmgr.core.errors import ListenError, SockmgrError
-from sockmgr.core.model import Address, Listen
 from sockmgr.core.snapshot import ListenerSnapshot
+from sockmgr.core.spec import Address, Listen
 from sockmgr.kernel import queues
 from sockmgr.kernel.sockets import describe, same_address
 from sockmgr.listener import Listener

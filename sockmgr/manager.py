@@ -19,8 +19,9 @@ from sockmgr import staffing
 from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.model import Spec, describe_exit
+from sockmgr.core.model import describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.core.spec import Spec
 from sockmgr.estate import Estate, guessed
 from sockmgr.history import History, HistoryFollower
 from sockmgr.journal import worker_output

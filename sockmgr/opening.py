@@ -11,8 +11,8 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Listen, Scheme
 from sockmgr.core.snapshot import ListenerSnapshot
+from sockmgr.core.spec import Listen, Scheme
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.listener import Listener
 from sockmgr.log import Log

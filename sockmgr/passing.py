@@ -9,7 +9,8 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection, Mapping
 
-from sockmgr.core.model import Fact, Recycle, Spec
+from sockmgr.core.model import Fact, Recycle
+from sockmgr.core.spec import Spec
 from sockmgr.dispatch.dispatcher import Dispatcher, Events
 from sockmgr.dispatch.scheduler import Scheduler
 from sockmgr.listener import Listener

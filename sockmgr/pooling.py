@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Accept, Spec
+from sockmgr.core.spec import Accept, Spec
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from sockmgr.core.errors import SpawnError
-from sockmgr.core.model import Accept, Accepting, Delay, Exec, Notify, Spec
+from sockmgr.core.spec import Accept, Accepting, Delay, Exec, Notify, Spec
 from sockmgr.kernel import readiness
 from sockmgr.listener import Listener
 from sockmgr.probe import Probe

@@ -23,7 +23,7 @@ from sockmgr import presets, runtime
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
-from sockmgr.core.model import Accept, Exec, Listen, Scheme, Spec
+from sockmgr.core.spec import Accept, Exec, Listen, Scheme, Spec
 from sockmgr.dispatch.scheduler import report_pace
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)

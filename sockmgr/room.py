@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sockmgr.core.model import Spec
+from sockmgr.core.spec import Spec
 from sockmgr.kernel import memory
 from sockmgr.kernel.readiness import descendants
 from sockmgr.log import Log

@@ -14,18 +14,15 @@ from pathlib import Path
 from sockmgr.boot import Boot
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import (
-    Accept,
-    Accepting,
-    Exec,
     Fact,
     Hung,
-    Notify,
     Spawn,
     SpawnFailed,
     WorkerExited,
     WorkerReady,
     WorkerStopping,
 )
+from sockmgr.core.spec import Accept, Accepting, Exec, Notify
 from sockmgr.dispatch.channel import Channel
 from sockmgr.exit import KILL_SIGNAL, Exit
 from sockmgr.kernel import heartbeat

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accept
+from sockmgr.core.spec import Accept
 from sockmgr.presets import Fit
 
 # -P: the working directory shall not hide our modules; the runtime adds it for the application's.

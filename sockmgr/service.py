@@ -15,9 +15,7 @@ from typing import assert_never
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import (
     Aborted,
-    Accept,
     Action,
-    Address,
     Committed,
     CutOver,
     Drain,
@@ -30,7 +28,6 @@ from sockmgr.core.model import (
     Serving,
     Spawn,
     SpawnFailed,
-    Spec,
     Start,
     State,
     Stop,
@@ -45,6 +42,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.report import Progress, Verdict
 from sockmgr.core.snapshot import ServiceSnapshot, record, restore
+from sockmgr.core.spec import Accept, Address, Spec
 from sockmgr.crew import Crew
 from sockmgr.feeding import Feeding
 from sockmgr.listener import Listener

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from sockmgr.core import plan
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.model import Address, Listen, Spec
 from sockmgr.core.report import Plan, Progress, Verdict
+from sockmgr.core.spec import Address, Listen, Spec
 from sockmgr.gauge import Gauge
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log

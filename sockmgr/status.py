@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sockmgr import __version__
 from sockmgr.core.generation import Generation, Worker
-from sockmgr.core.model import Listen
 from sockmgr.core.report import (
     Counts,
     ListenerStatus,
@@ -18,6 +17,7 @@ from sockmgr.core.report import (
     Status,
     WorkerStatus,
 )
+from sockmgr.core.spec import Listen
 from sockmgr.core.tally import Tally
 from sockmgr.kernel.queues import backlog
 from sockmgr.kernel.readiness import descendants

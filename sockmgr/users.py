@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.model import Accept, Address, Phase, Spec
+from sockmgr.core.model import Phase
+from sockmgr.core.spec import Accept, Address, Spec
 from sockmgr.listener import Listener
 
 

@@ -10,7 +10,8 @@ import math
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sockmgr.core.model import Listen, State
+from sockmgr.core.model import State
+from sockmgr.core.spec import Listen
 from sockmgr.kernel.queues import is_listening
 from sockmgr.listeners import Listeners
 from sockmgr.service import Service

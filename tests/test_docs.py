@@ -13,8 +13,8 @@ from msgspec.structs import fields
 
 from sockmgr.cli import cli
 from sockmgr.core import config, runtime, settings, values
-from sockmgr.core.model import Listen, Rollout
 from sockmgr.core.shape import Keys
+from sockmgr.core.spec import Listen, Rollout
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from urllib.parse import parse_qsl, unquote
 
-from sockmgr.core.model import Address, Scheme
+from sockmgr.core.spec import Address, Scheme
 
 FORMS = (
     "tcp://HOST:PORT, tcp://[::1]:PORT, udp://HOST:PORT, unix:///PATH, unix-abstract:NAME or fd://N"

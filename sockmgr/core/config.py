@@ -16,7 +16,9 @@ import tomli
 from sockmgr.core import address, placeholder, settings, toml_position, values
 from sockmgr.core.document import Source, Value
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import (
+from sockmgr.core.runtime import Http
+from sockmgr.core.shape import Keys
+from sockmgr.core.spec import (
     Accept,
     Accepting,
     Delay,
@@ -27,8 +29,6 @@ from sockmgr.core.model import (
     Rollout,
     Scheme,
 )
-from sockmgr.core.runtime import Http
-from sockmgr.core.shape import Keys
 
 _OF_APP = ("interface", "http", "preload")
 _OF_COMMAND = ("listen_pid", "preset", "stop_signal")

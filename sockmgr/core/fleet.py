@@ -43,7 +43,6 @@ from sockmgr.core.model import (
     Serving,
     Spawn,
     SpawnFailed,
-    Spec,
     Start,
     State,
     Stop,
@@ -56,6 +55,7 @@ from sockmgr.core.model import (
     WorkerStopping,
     describe_exit,
 )
+from sockmgr.core.spec import Spec
 from sockmgr.core.targets import Targets
 
 KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so

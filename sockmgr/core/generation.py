@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from sockmgr.core.model import Phase, Spec, State, WorkerId
+from sockmgr.core.model import Phase, State, WorkerId
+from sockmgr.core.spec import Spec
 
 STEADY = 10.0  # a worker that was ready this long did not fail to start
 BACKOFF_MAX = 30.0

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sockmgr.core.generation import Generation, Worker
-from sockmgr.core.model import Accept, Phase, Spec, State
+from sockmgr.core.model import Phase, State
+from sockmgr.core.spec import Accept, Spec
 from sockmgr.core.targets import Targets
 
 RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long

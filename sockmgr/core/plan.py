@@ -12,9 +12,9 @@ from msgspec.structs import fields, replace
 from sockmgr.core.config import Config, ServiceConfig, parse
 from sockmgr.core.document import shown
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
 from sockmgr.core.report import Change, Effect, Kind, Plan
 from sockmgr.core.runtime import Http
+from sockmgr.core.spec import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
 from sockmgr.core.values import SIGNALS
 
 # Keys of a service that workers need not be replaced for. All others go into what is spawned.

@@ -10,8 +10,8 @@ from typing import Any
 
 from sockmgr.core import runtime, shape, values
 from sockmgr.core.document import Value
-from sockmgr.core.model import Accepting, Delay, Exec, Notify, Ready, Rollout
 from sockmgr.core.shape import BOOLEAN, DURATION, TEXTS, TIMEOUT, Key, Shape, integer
+from sockmgr.core.spec import Accepting, Delay, Exec, Notify, Ready, Rollout
 
 # --- Readers -----------------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.generation import Generation, Worker
-from sockmgr.core.model import Listen, Phase, Reload, Spec, State, WorkerId
+from sockmgr.core.model import Phase, Reload, State, WorkerId
 from sockmgr.core.report import Counts, Event
+from sockmgr.core.spec import Listen, Spec
 
 VERSION = 3
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager

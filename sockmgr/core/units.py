@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accept, Listen, Scheme
+from sockmgr.core.spec import Accept, Listen, Scheme
 
 OLDEST = 252  # the oldest systemd that the units were run on
 NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sockmgr.core import address, placeholder, shape
 from sockmgr.core.document import Value
-from sockmgr.core.model import SURGE_ALL, Accept, Address, Policy, Surge
 from sockmgr.core.shape import SIZE, TEXT, TEXTS, Shape, integer
+from sockmgr.core.spec import SURGE_ALL, Accept, Address, Policy, Surge
 
 PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
 MAX_WORKERS = 10_000

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from msgspec.structs import replace
 
 from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.model import SURGE_ALL, Accepting, Listen, Scheme
+from sockmgr.core.spec import SURGE_ALL, Accepting, Listen, Scheme
 
 DRAIN_TIMEOUT = 2.0
 KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sockmgr.core.model import Policy
+from sockmgr.core.spec import Policy
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from sockmgr import presets
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import Delay
+from sockmgr.core.spec import Delay
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.resolve import resolve, warnings
 from sockmgr.worker import deadline

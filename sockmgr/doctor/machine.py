@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.model import Accepting, Listen, Scheme
+from sockmgr.core.spec import Accepting, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.kernel.steering import round_robin

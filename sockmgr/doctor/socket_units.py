@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sockmgr.core.config import Config
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sockmgr.core.config import Config
-from sockmgr.core.model import Listen, Scheme
+from sockmgr.core.spec import Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 
 _OWN_FILES = 40  # descriptors of a manager without listeners and workers, about

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import SIGNAL_NAMES, Accept, Accepting, Listen
+from sockmgr.core.model import SIGNAL_NAMES
 from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.core.spec import Accept, Accepting, Listen
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.machine import outgoing_ports

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Listen
+from sockmgr.core.spec import Listen
 
 
 def inode(sock: socket.socket) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 _TYPES = {

@@ -17,7 +17,7 @@ from wsgiref.types import WSGIApplication
 
 from sockmgr.core import address
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Listen, Scheme
+from sockmgr.core.spec import Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.systemd import passed_descriptors
 

@@ -8,16 +8,7 @@ from collections import Counter
 from sockmgr.core.fleet import SPAWN_BATCH
 from sockmgr.core.generation import BACKOFF_MAX, Generation
 from sockmgr.core.leases import RESCUE_DELAY
-from sockmgr.core.model import (
-    Aborted,
-    Action,
-    Committed,
-    Phase,
-    Scale,
-    Spawn,
-    State,
-    Tick,
-)
+from sockmgr.core.model import Aborted, Action, Committed, Phase, Scale, Spawn, State, Tick
 from tests.core.answers import Answer, fingerprint, is_exclusive, ready_of, users_of
 
 IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do

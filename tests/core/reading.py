@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from sockmgr.core.model import (
-    Aborted,
-    Action,
-    Committed,
-    Drain,
-    Kill,
-    Spawn,
-    Surge,
-)
+from sockmgr.core.model import Aborted, Action, Committed, Drain, Kill, Spawn
+from sockmgr.core.spec import Surge
 from tests.core.story import make_spec
 from tests.core.world import World
 

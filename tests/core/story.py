@@ -11,11 +11,8 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from sockmgr.core.model import (
-    SURGE_ALL,
     Aborted,
-    Accept,
     Action,
-    Address,
     Committed,
     CutOver,
     Drain,
@@ -23,28 +20,24 @@ from sockmgr.core.model import (
     Feed,
     Hung,
     Kill,
-    Listen,
     Quiet,
     Recycle,
     Reload,
-    Rollout,
     Scale,
-    Scheme,
     Serving,
     Spawn,
     SpawnFailed,
-    Spec,
     Start,
     Stop,
     StopNow,
     Stopped,
-    Surge,
     Tick,
     WorkerExited,
     WorkerId,
     WorkerReady,
     WorkerStopping,
 )
+from sockmgr.core.spec import SURGE_ALL, Accept, Address, Listen, Rollout, Scheme, Spec, Surge
 
 BROKEN = 3  # the exit status that says "broken code" in every spec here
 ROLLOUT_KEYS = (

@@ -13,7 +13,7 @@ from msgspec.structs import fields
 from sockmgr.core import address, config, placeholder
 from sockmgr.core.config import Config, ServiceConfig, from_arguments, parse
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import (
+from sockmgr.core.spec import (
     SURGE_ALL,
     Accept,
     Accepting,

@@ -8,8 +8,8 @@ import pytest
 
 from sockmgr.core.config import ServiceConfig, parse
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Accepting, Notify
 from sockmgr.core.runtime import Http
+from sockmgr.core.spec import Accepting, Notify
 
 HEAD = '[listen]\nhttp = "tcp://127.0.0.1:80"\n[service.web]\n'
 

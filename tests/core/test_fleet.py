@@ -17,7 +17,6 @@ from sockmgr.core.model import (
     Phase,
     Quiet,
     Reload,
-    Rollout,
     Serving,
     Spawn,
     State,
@@ -26,6 +25,7 @@ from sockmgr.core.model import (
     WorkerId,
     WorkerReady,
 )
+from sockmgr.core.spec import Rollout
 from tests.core.reading import aborted, drained, killed, serving, spawned, verdict
 from tests.core.story import BROKEN, make_spec
 from tests.core.world import Life, World

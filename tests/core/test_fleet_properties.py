@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from msgspec.structs import replace
 
-from sockmgr.core.model import SURGE_ALL, Accept, Recycle, Spec, Surge, WorkerExited
+from sockmgr.core.model import Recycle, WorkerExited
+from sockmgr.core.spec import SURGE_ALL, Accept, Spec, Surge
 from tests.core.story import BROKEN, listening, make_spec
 from tests.core.world import Life, World
 

@@ -7,15 +7,8 @@ import math
 import pytest
 
 from sockmgr.core.fleet import SPAWN_BATCH
-from sockmgr.core.model import (
-    Committed,
-    Drain,
-    Feed,
-    Phase,
-    Spawn,
-    Surge,
-    WorkerId,
-)
+from sockmgr.core.model import Committed, Drain, Feed, Phase, Spawn, WorkerId
+from sockmgr.core.spec import Surge
 from tests.core.reading import ONE, drained, killed, serving, spawned, verdict
 from tests.core.story import listening, make_spec
 from tests.core.world import Life, World

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sockmgr.core.model import (
-    SURGE_ALL,
-    Address,
-    Rollout,
-    Scheme,
-    Spec,
-    Surge,
-    describe_exit,
-)
+from sockmgr.core.model import describe_exit
+from sockmgr.core.spec import SURGE_ALL, Address, Rollout, Scheme, Spec, Surge
 
 MEGABYTE = 1 << 20
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from sockmgr.core.model import SURGE_ALL, Accept, Action, CutOver, Feed, Spawn, Spec, Surge
+from sockmgr.core.model import Action, CutOver, Feed, Spawn
 from sockmgr.core.snapshot import record
+from sockmgr.core.spec import SURGE_ALL, Accept, Spec, Surge
 from tests.core.reading import ONE, drained, killed, spawned
 from tests.core.story import make_spec
 from tests.core.world import Life, World

@@ -10,7 +10,9 @@ from msgspec.structs import fields, replace
 from sockmgr.core import plan
 from sockmgr.core.config import Config, Dev, ServiceConfig, parse
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import (
+from sockmgr.core.report import Change, Effect, Kind, Plan
+from sockmgr.core.runtime import Http
+from sockmgr.core.spec import (
     Accept,
     Accepting,
     Address,
@@ -22,8 +24,6 @@ from sockmgr.core.model import (
     Spec,
     Surge,
 )
-from sockmgr.core.report import Change, Effect, Kind, Plan
-from sockmgr.core.runtime import Http
 
 HTTP = Listen(name="http", address=Address(scheme=Scheme.TCP, host="::1", port=80))
 ADMIN = Listen(name="admin", address=Address(scheme=Scheme.UNIX, path="/run/a"))

@@ -10,7 +10,7 @@ from sockmgr.core import snapshot
 from sockmgr.core.config import Config, parse
 from sockmgr.core.events import recorded
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.model import Accept, Address, Delay, Exec, Listen, Notify, Scheme, WorkerId
+from sockmgr.core.model import WorkerId
 from sockmgr.core.report import Counts
 from sockmgr.core.snapshot import (
     LENIENCE,
@@ -25,6 +25,7 @@ from sockmgr.core.snapshot import (
     record,
     restore,
 )
+from sockmgr.core.spec import Accept, Address, Delay, Exec, Listen, Notify, Scheme
 from tests.core.story import make_spec
 from tests.core.world import World
 

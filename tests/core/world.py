@@ -31,7 +31,6 @@ from sockmgr.core.model import (
     Scale,
     Spawn,
     SpawnFailed,
-    Spec,
     Start,
     Stop,
     StopNow,
@@ -43,6 +42,7 @@ from sockmgr.core.model import (
     WorkerStopping,
 )
 from sockmgr.core.snapshot import Snapshot, decode, encode, record, restore
+from sockmgr.core.spec import Spec
 from tests.core.story import tell_action, tell_fact
 
 

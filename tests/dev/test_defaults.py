@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sockmgr.core.config import Config, parse
-from sockmgr.core.model import SURGE_ALL, Surge
+from sockmgr.core.spec import SURGE_ALL, Surge
 from sockmgr.dev.defaults import for_development, shows_errors, stand_in
 
 PRODUCTION = """\

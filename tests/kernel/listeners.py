@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr import opening
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.listener import Listener
 from sockmgr.quieting import Quieting
 

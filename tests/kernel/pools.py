@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.kernel.steering import Pool
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from sockmgr.core.config import parse
-from sockmgr.core.model import Phase, Spec, State
+from sockmgr.core.model import Phase, State
 from sockmgr.core.snapshot import (
     GenerationSnapshot,
     ProcessSnapshot,
@@ -15,6 +15,7 @@ from sockmgr.core.snapshot import (
     WorkerSnapshot,
     encode,
 )
+from sockmgr.core.spec import Spec
 from sockmgr.kernel.cgroup import member
 
 _CONFIG = parse(b'[listen]\n[service.web]\ncommand = ["x"]\nlisten = []\n', file="sockmgr.toml")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.core.config import Config
-from sockmgr.core.model import Delay, Surge
+from sockmgr.core.spec import Delay, Surge
 from tests.kernel.command_line import CONFIG, path, sockmgr
 
 __all__ = ["path"]  # fixture

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from sockmgr.core.model import Accept, Spec, WorkerId
+from sockmgr.core.model import WorkerId
+from sockmgr.core.spec import Accept, Spec
 from sockmgr.estate import Estate, guessed
 from sockmgr.kernel.process import Process
 from sockmgr.survivor import Survivor

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sockmgr.core.model import Fact, Quiet, Scheme
+from sockmgr.core.model import Fact, Quiet
+from sockmgr.core.spec import Scheme
 from sockmgr.feeding import Feeding
 from sockmgr.passing import Passing
 from sockmgr.users import Ways

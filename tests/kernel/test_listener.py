@@ -16,7 +16,7 @@ import pytest
 
 from sockmgr import opening
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import (
@@ -346,7 +346,7 @@ def test_a_socket_of_another_user_is_served_with_an_overlap_that_says_how_to_men
         import os, socket, sys
         sys.path.insert(0, os.getcwd())
         import encodings.idna, asyncio
-        from sockmgr.core.model import Address, Listen, Scheme
+        from sockmgr.core.spec import Address, Listen, Scheme
         from sockmgr.kernel import sockets
         from sockmgr import opening
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr import opening
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import connect, opened, quiet, readable, take, tcp, unix

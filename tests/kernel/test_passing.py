@@ -7,7 +7,8 @@ import contextlib
 import os
 from typing import cast
 
-from sockmgr.core.model import Accept, Fact, Listen, Recycle, Spec, WorkerId
+from sockmgr.core.model import Fact, Recycle, WorkerId
+from sockmgr.core.spec import Accept, Listen, Spec
 from sockmgr.dispatch.channel import Channel
 from sockmgr.listener import Listener
 from sockmgr.passing import Passing

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Accept, Rollout, Spec, Surge
+from sockmgr.core.spec import Accept, Rollout, Spec, Surge
 from sockmgr.listener import MOST_QUEUES
 from sockmgr.pooling import pooled
 from tests.kernel.listeners import opened, tcp, unix

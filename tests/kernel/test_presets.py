@@ -17,7 +17,7 @@ import pytest
 from sockmgr import presets, resolve
 from sockmgr.core import config
 from sockmgr.core.errors import ConfigError
-from sockmgr.core.model import Spec
+from sockmgr.core.spec import Spec
 from sockmgr.kernel.spawn import Launch, spawn
 
 APP = """

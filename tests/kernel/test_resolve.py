@@ -15,7 +15,7 @@ import pytest
 from sockmgr import resolve
 from sockmgr.core import config
 from sockmgr.core.errors import ConfigError, SpawnError
-from sockmgr.core.model import Exec, Spec
+from sockmgr.core.spec import Exec, Spec
 from sockmgr.kernel.spawn import Launch, spawn
 
 ROOT = os.geteuid() == 0

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from sockmgr.core.model import Scheme
+from sockmgr.core.spec import Scheme
 from sockmgr.kernel.steering import Choice, Pool, bpf, round_robin, settle
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
 from tests.kernel.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf

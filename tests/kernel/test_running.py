@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sockmgr import exit as module
-from sockmgr.core.model import Delay, Fact, Spawn, Spec, WorkerExited, WorkerId
+from sockmgr.core.model import Fact, Spawn, WorkerExited, WorkerId
+from sockmgr.core.spec import Delay, Spec
 from sockmgr.output import Sink, Words
 from sockmgr.running import Running, Surroundings
 

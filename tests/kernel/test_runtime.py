@@ -11,7 +11,7 @@ import pytest
 
 from sockmgr import resolve
 from sockmgr.core.config import parse
-from sockmgr.core.model import Spec
+from sockmgr.core.spec import Spec
 from sockmgr.worker.options import Options
 from sockmgr.worker.options import parse as parse_options
 

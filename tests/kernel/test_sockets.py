@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Address, Listen, Scheme
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 
 ROOT = os.geteuid() == 0
@@ -41,7 +41,7 @@ def as_nobody(listen: Listen) -> str:
     program = f"""if True:
         import encodings.idna, os, tempfile  # what bind() imports must be read before setuid
         from sockmgr.core.errors import ListenError
-        from sockmgr.core.model import Address, Listen, Scheme
+        from sockmgr.core.spec import Address, Listen, Scheme
         from sockmgr.kernel import sockets
 
         os.setgroups([])

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from sockmgr.core.errors import ListenError
-from sockmgr.core.model import Scheme
+from sockmgr.core.spec import Scheme
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.steering import Pool
 from tests.kernel.hammer import Hammer, Server, ask

@@ -9,7 +9,8 @@ import math
 import socket
 from collections.abc import Callable
 
-from sockmgr.core.model import Spec, Start
+from sockmgr.core.model import Start
+from sockmgr.core.spec import Spec
 from sockmgr.journal import worker_output
 from sockmgr.listeners import Listeners
 from sockmgr.output import Sink
