@@ -6,13 +6,14 @@ no I/O, so any interleaving of exits, readiness, reloads, signals and time can b
 The policy is level-triggered. Facts only change records; `_settle` then compares what there is
 with what is wanted (targets.py, leases.py), again and again, until nothing is left to do:
 
-1. deadlines that have passed are acted on,
+1. deadlines of workers that have passed are acted on,
 2. the rollout under way is judged: cut over, commit, abort or wait,
 3. a reload that waits becomes the next rollout,
 4. the leases to feed are worked out,
 5. each generation is drained to its target,
 6. and when all that has come to rest, each is filled to its target.
 
+Rollouts (2, 3) and queues (4) are decided here; turnover.py lets workers come and go (1, 5, 6).
 The caller must perform the actions in order, before it waits for anything, and must come back with
 a Tick at `deadline`.
 """
@@ -23,25 +24,23 @@ import math
 from collections.abc import Iterator
 from typing import assert_never
 
+from sockmgr.core import turnover
 from sockmgr.core.generation import STEADY, Generation, Worker, rollout_timeout
-from sockmgr.core.leases import Leases, Opening
+from sockmgr.core.leases import Leases
 from sockmgr.core.model import (
     Aborted,
     Action,
     Committed,
     CutOver,
-    Drain,
     Fact,
     Feed,
     Hung,
-    Kill,
     Phase,
     Quiet,
     Recycle,
     Reload,
     Scale,
     Serving,
-    Spawn,
     SpawnFailed,
     Start,
     State,
@@ -58,7 +57,6 @@ from sockmgr.core.model import (
 from sockmgr.core.spec import Spec
 from sockmgr.core.targets import Targets
 
-KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so
 STOPPING = "the manager is stopping"
 SPAWN_BATCH = 8  # spawns in one go; the shell's loop breathes in between
 
@@ -136,7 +134,7 @@ class Fleet:
             case StopNow():
                 self._stop()
                 for worker in self.workers():
-                    self._kill(worker, "stop now")
+                    self._out += turnover.kill(worker, "stop now", self._now)
             case _:
                 assert_never(fact)
 
@@ -232,15 +230,15 @@ class Fleet:
         seen = (-1, -1)
         while seen != (len(self._out), self.last):
             seen = (len(self._out), self.last)
-            self._expire()
+            self._out += turnover.expire(self._targets())
             self._judge()
             self._forget_gone()
             self._begin()
             leases = self._leases()
             self._give_up(leases)
             self._feed(leases)
-            self._limit(leases.targets)
-            self._drain(leases)
+            self._out += turnover.limit(leases.targets)
+            self._out += turnover.drain(leases)
             if seen == (len(self._out), self.last):
                 self._fill(leases)
         self._tell()
@@ -251,15 +249,17 @@ class Fleet:
                 generation.become(Phase.GONE, self._now)
                 del self.generations[generation.number]
 
-    def _leases(self) -> Leases:
-        targets = Targets(
+    def _targets(self) -> Targets:
+        return Targets(
             generations=self.generations,
             current=self.current,
             trial=self.trial,
             stopping=self.stopping,
             now=self._now,
         )
-        return Leases.of(targets, fed=self.fed, unquiet=self.unquiet)
+
+    def _leases(self) -> Leases:
+        return Leases.of(self._targets(), fed=self.fed, unquiet=self.unquiet)
 
     def _tell(self) -> None:
         if self.stopping and not self.stopped and not any(self.workers()):
@@ -268,29 +268,6 @@ class Fleet:
         if self.current and not self.served and not self.stopping and self.current.full:
             self.served = True
             self._out.append(Serving(generation=self.current.number))
-
-    def _expire(self) -> None:
-        for worker in list(self.workers()):
-            if self._now >= worker.deadline:
-                self._overdue(worker)
-
-    def _overdue(self, worker: Worker) -> None:
-        generation = self.generations[worker.id.generation]
-        match worker.state:
-            case State.STARTING:
-                why = f"not ready within {generation.spec.ready_timeout:g} s"
-                self._kill(worker, why)
-                if generation is self.trial:
-                    generation.fault = f"worker {worker.id} was {why}"
-                    generation.culprit = worker.id
-                generation.back_off(self._now, steady=False)
-            case State.READY:
-                worker.deadline, worker.recycle = math.inf, "max_age reached"
-            case State.DRAINING:
-                self._kill(worker, f"not drained within {generation.spec.drain_timeout:g} s")
-            case State.KILLED | State.GONE:
-                worker.deadline = self._now + KILL_AGAIN
-                self._out.append(Kill(worker=worker.id, why="still there after SIGKILL"))
 
     def _judge(self) -> None:
         trial = self.trial
@@ -358,8 +335,6 @@ class Fleet:
     def _time_for(self, spec: Spec, wanted: int) -> float:
         return rollout_timeout(spec, wanted, self.current.spec if self.current else None)
 
-    # --- Meeting the targets -------------------------------------------------------------------
-
     def _give_up(self, leases: Leases) -> None:
         for lease in [n for n in self.unquiet if self._now >= leases.given_up_at(n)]:
             del self.unquiet[lease]
@@ -374,48 +349,14 @@ class Fleet:
             self.unquiet.pop(lease, None)
         self._out.append(Feed(leases=to_feed))
 
-    def _limit(self, targets: Targets) -> None:
-        for generation in targets.too_many():
-            for worker in generation.workers.values():
-                self._kill(worker, "too many generations are draining (max_draining)")
-
-    def _drain(self, leases: Leases) -> None:
-        for generation in self.generations.values():
-            for worker, why in list(leases.targets.surplus(generation)):
-                # A queue that holds connections keeps its worker, for a while.
-                if self.stopping or not leases.keeps(worker.lease):
-                    deadline = self._now + generation.spec.drain_timeout
-                    worker.become(State.DRAINING, self._now, deadline)
-                    self._out.append(Drain(worker=worker.id, why=why))
-
     def _fill(self, leases: Leases) -> None:
-        self._breathe = False
-        for generation in filter(None, (self.current, self.trial)):
-            starting = sum(w.state is State.STARTING for w in generation.workers.values())
-            room = max(0, generation.spec.rollout.start_concurrency - starting)
-            openings = leases.openings(generation)[:room]
-            for opening in openings[: self._budget]:
-                self._spawn(generation, opening)
-            self._breathe = self._breathe or len(openings) > self._budget
-            self._budget -= min(self._budget, len(openings))
-
-    def _spawn(self, generation: Generation, opening: Opening) -> None:
-        slot = next(n for n in range(1, len(generation.workers) + 2) if n not in generation.workers)
-        id = WorkerId(generation.number, slot)
-        background = any(w.state is State.READY for w in self.workers())
-        spec, lease = generation.spec, opening.lease
-        worker = Worker(id, lease, self._now, self._now + spec.ready_timeout, rescue=opening.rescue)
-        generation.workers[slot] = worker
-        self._out.append(Spawn(worker=id, spec=spec, lease=lease, background=background))
+        spawns, self._breathe = turnover.fill(leases, self._budget)
+        self._budget -= len(spawns)
+        self._out += spawns
 
     def _find(self, id: WorkerId) -> Worker | None:
         generation = self.generations.get(id.generation)
         return generation.workers.get(id.slot) if generation else None
-
-    def _kill(self, worker: Worker, why: str) -> None:
-        if worker.state is not State.KILLED:
-            worker.become(State.KILLED, self._now, self._now + KILL_AGAIN)
-            self._out.append(Kill(worker=worker.id, why=why))
 
     def _deadlines(self) -> Iterator[float]:
         for worker in self.workers():

@@ -1,7 +1,7 @@
 """The records of a fleet, generations and their workers, and the steps each may take.
 
-They count what befalls them; only the fleet acts on it. Their place in life changes only through
-`become`.
+They count what befalls them; only the fleet acts on it (fleet.py, turnover.py). Their place in life
+changes only through `become`.
 """
 
 from __future__ import annotations

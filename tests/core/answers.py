@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from sockmgr.core.fleet import KILL_AGAIN, SPAWN_BATCH
+from sockmgr.core.fleet import SPAWN_BATCH
 from sockmgr.core.generation import Generation
 from sockmgr.core.model import (
     Aborted,
@@ -29,6 +29,7 @@ from sockmgr.core.model import (
     Stopped,
     WorkerId,
 )
+from sockmgr.core.turnover import KILL_AGAIN
 
 if TYPE_CHECKING:
     from tests.core.world import World

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FLEET = "sockmgr.core.fleet"
+TURNOVER = "sockmgr.core.turnover"
 TARGETS = "sockmgr.core.targets"
 LEASES = "sockmgr.core.leases"
 SNAPSHOT = "sockmgr.core.snapshot"
@@ -39,9 +40,9 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "replace from the trial only",
-        FLEET,
-        "for generation in filter(None, (self.current, self.trial)):\n            starting",
-        "for generation in filter(None, (self.trial or self.current,)):\n            starting",
+        TURNOVER,
+        "for generation in filter(None, (targets.current, targets.trial)):",
+        "for generation in filter(None, (targets.trial or targets.current,)):",
     ),
     Mutant(
         "commit without probation",
@@ -70,9 +71,9 @@ MUTANTS = (
     ),
     Mutant(
         "drain before quiet",
-        FLEET,
-        "if self.stopping or not leases.keeps(worker.lease):",
-        "if self.stopping or worker.lease is not None:",
+        TURNOVER,
+        "if targets.stopping or not leases.keeps(worker.lease):",
+        "if targets.stopping or worker.lease is not None:",
     ),
     Mutant(
         "back off the wrong generation",
@@ -95,14 +96,14 @@ MUTANTS = (
     ),
     Mutant(
         "no deadline while draining",
-        FLEET,
-        "deadline = self._now + generation.spec.drain_timeout",
+        TURNOVER,
+        "deadline = targets.now + generation.spec.drain_timeout",
         "deadline = math.inf",
     ),
     Mutant(
         "kill once and then hope",
-        FLEET,
-        "worker.deadline = self._now + KILL_AGAIN",
+        TURNOVER,
+        "worker.deadline = now + KILL_AGAIN",
         "worker.deadline = math.inf",
     ),
     Mutant(
@@ -174,8 +175,14 @@ MUTANTS = (
     Mutant(
         "a new budget of spawns in every round",
         FLEET,
-        "self._budget -= min(self._budget, len(openings))",
+        "self._budget -= len(spawns)",
         "self._budget -= 0",
+    ),
+    Mutant(
+        "a budget of spawns for each generation",
+        TURNOVER,
+        "budget - len(commands)",
+        "budget",
     ),
     Mutant(
         "start an exclusive one beside those that drain",
@@ -239,7 +246,7 @@ MUTANTS = (
     ),
     Mutant(
         "boot one more at a time",
-        FLEET,
+        TURNOVER,
         "room = max(0, generation.spec.rollout.start_concurrency - starting)",
         "room = max(0, generation.spec.rollout.start_concurrency + 1 - starting)",
     ),
@@ -401,7 +408,7 @@ MUTANTS = (
     ),
     Mutant(
         "take a rescue worker for one that is wanted",
-        FLEET,
+        TURNOVER,
         "rescue=opening.rescue)",
         "rescue=False)",
     ),

@@ -447,6 +447,12 @@ def test_many_spawns_are_spread_so_that_the_loop_can_breathe() -> None:
     assert world.fleet.deadline > world.now
 
 
+def test_what_two_generations_lack_is_spawned_in_one_batch() -> None:
+    world = serving(start_concurrency=20)
+    world.reload(make_spec("v2", start_concurrency=20))
+    assert len(spawned(world.scale(7))) == SPAWN_BATCH
+
+
 def test_more_draining_generations_than_allowed_end_the_oldest() -> None:
     world = serving(drain_timeout=900.0, probation=0.0, max_draining=1)
     for number in (2, 3):
