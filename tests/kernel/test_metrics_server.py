@@ -32,7 +32,8 @@ def serving(limits: Limits) -> Iterator[tuple[str, int]]:
             yield sock.getsockname()
         finally:
             done.set()
-            answer(sock.getsockname())
+            # Wakes it, and waits for no answer: it may have seen `done` and accept no more.
+            socket.create_connection(sock.getsockname()).close()
             thread.join()
 
 
