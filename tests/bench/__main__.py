@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import sockmgr
 from tests.bench import (
     costs,
     development,
@@ -51,6 +53,7 @@ def main() -> int:
         "sharing": sharing.section,
     }
     arguments = _arguments(sections)
+    compileall.compile_dir(Path(sockmgr.__file__).parent, quiet=1)  # as pip does
     load_before = os.getloadavg()[0]
     found = [sections[name]() for name in arguments.only or sections]
     command = " ".join(["python -m tests.bench", *sys.argv[1:]])
