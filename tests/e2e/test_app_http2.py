@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -38,12 +37,7 @@ class Http2Load:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
