@@ -218,6 +218,12 @@ class Listener:
         if refusal.verifier:
             _log.debug("verifier", listener=self.listen.name, says=refusal.verifier)
 
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether connections come by a handshake, that is by TCP."""
+        queue = self.queues[0]
+        return queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX
+
     # --- Its end -------------------------------------------------------------------------------
 
     def refuse(self) -> None:
@@ -225,9 +231,8 @@ class Listener:
         if self.is_refusing:
             return
         self.is_refusing = True
-        for queue in self.queues:
-            if queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX:
-                steering.refuse_handshakes(queue)
+        for queue in self.queues if self.has_handshakes else ():
+            steering.refuse_handshakes(queue)
         if self._name is not None and self._owns_path:
             self._name.take_away()
 
@@ -236,9 +241,8 @@ class Listener:
         if not self.is_refusing:
             return
         self.is_refusing = False
-        for queue in self.queues:
-            if queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX:
-                steering.admit_handshakes(queue)
+        for queue in self.queues if self.has_handshakes else ():
+            steering.admit_handshakes(queue)
         if self._name is not None:
             self._name.restore()  # or the next inspect() finds that it is not there
 

@@ -50,7 +50,7 @@ class Quieting:
         """Wait for all of them; one membarrier(2) and one look at the handshakes a listener."""
         for listener, unfed in self._names.items():
             await asyncio.to_thread(steering.settle)
-            if unfed[0].type == socket.SOCK_STREAM and unfed[0].family != socket.AF_UNIX:
+            if listener.has_handshakes:
                 await self._outlast_handshakes(listener, unfed)
         while self._waiting:
             for lease in [n for n, unfed in self._waiting.items() if not any(map(_holds, unfed))]:
