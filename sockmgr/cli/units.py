@@ -63,8 +63,15 @@ def command(
         target.narrate(remark)
     for name in _left_over(directory, found.name, states):
         target.narrate(f"{directory / name} is of an older config: disable and remove it")
-    if install and (steps := _next(f"{found.name}.service", states)):
+    service = f"{found.name}.service"
+    if install and (steps := _next(service, states)):
         target.narrate(f"next: {' && '.join(steps)}")
+        if states[service] != "new" and (late := _new(states)):
+            target.narrate(
+                f"{', '.join(late)}: if a reload has opened that address already, the manager "
+                "holds it, and keeps it over restarts and crashes; systemd can take it over, and "
+                f"shows the socket as failed until then, when {service} is stopped and started"
+            )
 
 
 # --- Where it is to run --------------------------------------------------------------------------
@@ -163,14 +170,18 @@ def _next(service: str, states: dict[str, str]) -> list[str]:
         return []
     if units[service] == "new":
         return ["systemctl daemon-reload", f"systemctl enable --now {' '.join(units)}"]
-    new = [name for name, state in units.items() if state == "new"]
-    # A socket whose addresses changed; one that is new is started by what requires it.
+    new = _new(units)
+    # A socket whose addresses changed; one that is new is started by what wants it.
     moved = [name for name, state in units.items() if state in ("outdated", "changed")]
     return [
         "systemctl daemon-reload",
         *([f"systemctl enable {' '.join(new)}"] if new else []),
         f"systemctl restart {' '.join(dict.fromkeys([*moved, service]))}",
     ]
+
+
+def _new(states: dict[str, str]) -> list[str]:
+    return [name for name, state in states.items() if state == "new"]
 
 
 def _write(path: Path, text: str) -> None:

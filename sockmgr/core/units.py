@@ -174,7 +174,7 @@ class _Pair:
         return _text(
             "[Unit]",
             f"Description=sockmgr: {self.config.name}",
-            *([f"Requires={' '.join(sockets)}"] if sockets else []),
+            *_sockets_of_service(sockets),
             f"After={' '.join([*sockets, 'network.target'])}",
             *START_LIMIT,
             "",
@@ -246,6 +246,11 @@ POLL_LIMITS = (
     "# Slows down such a loop, and closes nothing.",
     "PollLimitIntervalSec=1s",
     "PollLimitBurst=5",
+)
+SOCKETS = (
+    "# Not Requires=: the socket of a listener that came to the config later cannot be bound while",
+    "# the manager holds that address itself, and would then keep each next manager from starting.",
+    "# PartOf=: who stops a socket wants the port closed.",
 )
 START_LIMIT = (
     "# A start limit that is hit closes the sockets, too.",
@@ -331,6 +336,12 @@ POLL_LIMIT_DROP_IN = "\n".join(
 def runtime_directory(name: str) -> str:
     """Return the RuntimeDirectory= of the manager called `name`: one each, as each removes its."""
     return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
+
+
+def _sockets_of_service(names: list[str]) -> Iterator[str]:
+    if names:
+        yield from SOCKETS
+        yield from (f"Wants={' '.join(names)}", f"PartOf={' '.join(names)}")
 
 
 def _leases(service: ServiceConfig) -> int:

@@ -46,7 +46,8 @@ def test_each_of_several_listeners_has_a_socket_unit_because_a_unit_has_one_name
     assert values(files["shop-http.socket"], "FileDescriptorName") == ["http"]
     assert values(files["shop-admin.socket"], "FileDescriptorName") == ["admin"]
     assert values(files["shop-admin.socket"], "Service") == ["shop.service"]
-    assert values(files["shop.service"], "Requires") == ["shop-http.socket shop-admin.socket"]
+    assert values(files["shop.service"], "Wants") == ["shop-http.socket shop-admin.socket"]
+    assert values(files["shop.service"], "PartOf") == ["shop-http.socket shop-admin.socket"]
 
 
 def test_a_tcp_listener_is_a_pool_of_a_queue_for_each_generation_that_may_live() -> None:

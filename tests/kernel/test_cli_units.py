@@ -96,11 +96,23 @@ def test_a_socket_unit_that_the_config_no_longer_has_is_named(units: Path) -> No
     assert f"{units}/shop-http.socket is of an older config" not in result.stderr
 
 
+def test_who_installs_a_socket_later_is_told_that_a_running_manager_may_hold_its_address(
+    units: Path,
+) -> None:
+    fewer = CONFIG.replace('admin = "unix:///run/shop-admin.sock"\n', "").replace(', "admin"', "")
+    (units.parent / "sockmgr.toml").write_text(fewer)
+    assert "holds it" not in sockmgr("units", "--install", f"--dir={units}").stderr
+    (units.parent / "sockmgr.toml").write_text(CONFIG)
+    told = sockmgr("units", "--install", f"--dir={units}").stderr
+    assert "shop-admin.socket: if a reload has opened that address already" in told
+    assert "when shop.service is stopped and started" in told
+
+
 def test_what_is_to_be_done_next_depends_on_what_is_there(units: Path) -> None:
     def after(config: str) -> str:
         (units.parent / "sockmgr.toml").write_text(config)
         told = sockmgr("units", "--systemd=252", "--install", f"--dir={units}").stderr
-        return told.partition("next: ")[2].strip()
+        return told.partition("next: ")[2].partition("\n")[0]
 
     fewer = CONFIG.replace('admin = "unix:///run/shop-admin.sock"\n', "").replace(', "admin"', "")
     reread = "systemctl daemon-reload && "
