@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sockmgr.core.model import State
 from sockmgr.core.report import Receipt
-from sockmgr.kernel.sockets import listen_overflows
+from sockmgr.kernel.queues import listen_overflows
 from sockmgr.listener import Listener
 
 

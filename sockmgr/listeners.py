@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
-from sockmgr import opening
+from sockmgr import free_bind, opening
 from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.core.snapshot import ListenerSnapshot
-from sockmgr.core.spec import Address, Listen
+from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues
 from sockmgr.kernel.sockets import describe, same_address
 from sockmgr.listener import Listener
@@ -106,6 +106,13 @@ class Listeners:
         log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
         if listener.why_overlap:
             log.info("cut-overs overlap", name=listen.name, because=listener.why_overlap)
+        if listen.address.scheme in (Scheme.TCP, Scheme.UDP) and free_bind.is_absent(
+            listener.queues[0]
+        ):
+            log.warning(
+                "this host does not have the address", name=listen.name, address=listener.address,
+                means="nobody can connect until it does; the other listeners are not affected",
+            )  # fmt: skip
         if socks and not same_address(socks[0], listen.address):
             log.warning("systemd's socket has another address", config=str(listen.address))
         return listener

@@ -44,6 +44,7 @@ class Check(Enum):
     SOMAXCONN = "somaxconn", Patient.MACHINE
     ABORT_ON_OVERFLOW = "abort-on-overflow", Patient.MACHINE
     OUTGOING_PORT = "outgoing-port", Patient.MACHINE, Severity.NOTE
+    ADDRESS_ABSENT = "address-absent", Patient.MACHINE, Severity.NOTE
     CANNOT_LISTEN = "cannot-listen", Patient.MACHINE
     OPEN_FILES = "open-files", Patient.MACHINE
 

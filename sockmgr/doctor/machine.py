@@ -6,6 +6,7 @@ from kernels that have them.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -14,9 +15,10 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.spec import Accepting, Listen, Scheme
+from sockmgr.core.spec import Accepting, Address, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.kernel.steering import round_robin
@@ -35,6 +37,7 @@ def examine(config: Config | None) -> Iterator[Finding]:
     yield from _backlog(listens)
     yield from _abort_on_overflow(listens)
     yield from _outgoing_port(listens)
+    yield from _absent(listens)
     if config:
         yield from _round_robin(config)
         yield from _visibility(config)
@@ -217,6 +220,39 @@ def outgoing_ports() -> tuple[int, int] | None:
     """Return the first and the last port that the kernel gives to outgoing connections."""
     words = _words("net/ipv4/ip_local_port_range")
     return (int(words[0]), int(words[1])) if len(words) == 2 else None
+
+
+def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
+    for listen in listens:
+        if listen.address.scheme in _INET and _is_absent(listen.address):
+            yield Finding(
+                check=Check.ADDRESS_ABSENT,
+                subject=f"listen.{listen.name}",
+                what=f"this host does not have the address of {listen.address} now",
+                why="a manager listens there all the same, and nobody can connect until it comes",
+                fix=f'write an address of this host ("ip addr") in listen.{listen.name}, if it is '
+                "not one that comes later",
+            )
+
+
+def _is_absent(address: Address) -> bool:
+    """Tell whether none of the addresses that this name stands for is one of this host."""
+    host = None if address.host in ("", "*") else address.host
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror:  # no manager can listen there: found if none runs
+        return False
+    return all(map(_is_missing, found))
+
+
+def _is_missing(found: tuple[Any, ...]) -> bool:
+    family, kind, *_, target = found
+    try:
+        with socket.socket(family, kind) as sock:
+            sock.bind(target)
+    except OSError as error:
+        return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return False
 
 
 def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:

@@ -85,7 +85,6 @@ def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
         found = socket.getaddrinfo(host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         return str(error.strerror).lower(), f"write an address of this host in listen.{listen.name}"
-    failure: OSError | None = None
     for family, *_, target in found:
         try:
             # Bound and never listening: with SO_REUSEADDR this is in nobody's way.
@@ -94,12 +93,11 @@ def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(target)
         except OSError as error:
-            failure = error
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                break
+                return _explain(listen, error)
         else:
             return None
-    return _explain(listen, failure) if failure else None
+    return None  # an address may come later
 
 
 def _explain(listen: Listen, error: OSError) -> tuple[str, str]:
@@ -113,8 +111,7 @@ def _explain(listen: Listen, error: OSError) -> tuple[str, str]:
                 "choose a higher port"
             )
         case _:
-            what = (error.strerror or str(error)).lower()
-            return what, f'write an address of this host ("ip addr") in listen.{listen.name}'
+            return (error.strerror or str(error)).lower(), f"change listen.{listen.name}"
 
 
 def _path_obstacle(listen: Listen) -> tuple[str, str] | None:

@@ -47,6 +47,14 @@ def backlog(sock: socket.socket) -> int:
     return 0 if sock.type == socket.SOCK_DGRAM else _queue(sock)[1]
 
 
+def listen_overflows() -> int:
+    """Return how many connections this network namespace has turned away for a full queue."""
+    lines = Path("/proc/net/netstat").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    # ListenDrops counts every ListenOverflows too, tcp_listendrop() in net/tcp.h
+    return int(dict(zip(names, values, strict=True)).get("ListenDrops", 0))
+
+
 def _queue(sock: socket.socket) -> tuple[int, int]:
     if sock.family == socket.AF_UNIX:
         return _unix_queue(inode(sock))

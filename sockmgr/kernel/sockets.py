@@ -9,14 +9,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import grp
+import itertools
 import os
 import pwd
 import secrets
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
+from sockmgr import free_bind
 from sockmgr.core.errors import ListenError
 from sockmgr.core.spec import Address, Listen, Scheme
 
@@ -27,6 +29,7 @@ _TYPES = {
     Scheme.UNIX: socket.SOCK_STREAM,
     Scheme.ABSTRACT: socket.SOCK_STREAM,
 }
+_Target = tuple[socket.AddressFamily, tuple[object, ...]]
 _PATH_MAX = 107  # sun_path is 108 bytes with its NUL, unix(7)
 _NOTHING_CHANGED = "nothing else was opened, closed or changed"
 _UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -52,10 +55,11 @@ def bind(listen: Listen, *, reuse_port: bool) -> socket.socket:
 
 
 def _bind_inet(listen: Listen, *, reuse_port: bool) -> socket.socket:
+    """Prefer an address that this host has, but one that may come later is bound, too."""
     failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, target in _resolve(listen):
+    for absent, target in itertools.product((False, True), _resolve(listen)):
         try:
-            return _bind_to(listen, family, target, reuse_port=reuse_port)
+            return _bind_to(listen, target, reuse_port=reuse_port, absent=absent)
         except OSError as error:
             failure = error
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -63,7 +67,7 @@ def _bind_inet(listen: Listen, *, reuse_port: bool) -> socket.socket:
     raise _refusal(listen, failure) from failure
 
 
-def _resolve(listen: Listen) -> Iterable[tuple[socket.AddressFamily, tuple[object, ...]]]:
+def _resolve(listen: Listen) -> Sequence[_Target]:
     address = listen.address
     if address.host in ("", "*"):
         return [
@@ -85,22 +89,21 @@ def _resolve(listen: Listen) -> Iterable[tuple[socket.AddressFamily, tuple[objec
     return [(family, target) for family, _, _, _, target in found if family in _INET]
 
 
-def _bind_to(
-    listen: Listen, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
-) -> socket.socket:
+def _bind_to(listen: Listen, found: _Target, *, reuse_port: bool, absent: bool) -> socket.socket:
     """Bind a probe without SO_REUSEPORT, so that a taken port is seen, then what is wanted.
 
     The probe also chooses the number for port 0: a TCP socket that was bound to port 0 itself
     would lose its port when a worker shuts it down.
     """
-    probe = _fresh(listen, family, str(target[0]))
+    family, target = found
+    probe = _fresh(listen, family, str(target[0]), absent=absent)
     with probe:
         probe.bind(target)
         target = probe.getsockname()
         if listen.address.scheme is Scheme.UDP:
             # Without SO_REUSEADDR, which lets anybody take datagrams, two cannot be bound.
             probe.close()
-        sock = _fresh(listen, family, str(target[0]))
+        sock = _fresh(listen, family, str(target[0]), absent=absent)
         try:
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -114,8 +117,12 @@ def _bind_to(
     return sock
 
 
-def _fresh(listen: Listen, family: socket.AddressFamily, host: str) -> socket.socket:
+def _fresh(
+    listen: Listen, family: socket.AddressFamily, host: str, *, absent: bool
+) -> socket.socket:
     sock = socket.socket(family, _TYPES[listen.address.scheme])
+    if absent:
+        free_bind.allow(sock)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
     if sock.type == socket.SOCK_STREAM:
@@ -351,14 +358,6 @@ def describe(sock: socket.socket) -> str:
     return str(Address(scheme=Scheme.UNIX, path=os.fsdecode(name)))
 
 
-def listen_overflows() -> int:
-    """Return how many connections this network namespace has turned away for a full queue."""
-    lines = Path("/proc/net/netstat").read_text().splitlines()
-    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
-    # ListenDrops counts every ListenOverflows too, tcp_listendrop() in net/tcp.h
-    return int(dict(zip(names, values, strict=True)).get("ListenDrops", 0))
-
-
 # --- Errors --------------------------------------------------------------------------------------
 
 
@@ -387,8 +386,6 @@ def _refusal(listen: Listen, error: OSError) -> ListenError:
         case errno.ENOENT | errno.ENOTDIR:
             what = f"cannot listen on {address}: there is no directory {Path(address.path).parent}"
             do = f"create it (RuntimeDirectory= in a systemd unit does), or change {name}"
-        case errno.EADDRNOTAVAIL:
-            do = f'write an address of this host ("ip addr") in {name}'
     return ListenError(what, means=_NOTHING_CHANGED, do=do)
 
 

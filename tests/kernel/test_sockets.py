@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr import free_bind
 from sockmgr.core.errors import ListenError
 from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
@@ -177,14 +178,24 @@ def test_udp_is_bound_and_counts_what_waits() -> None:
         assert queues.queued(sock) == 0
 
 
-@pytest.mark.parametrize(
-    ("host", "message"),
-    [("192.0.2.77", "cannot assign"), ("no-such-host.invalid", "cannot listen on")],
-)
-def test_an_address_of_another_host_is_an_error(host: str, message: str) -> None:
-    with pytest.raises(ListenError, match=message) as caught:
-        sockets.bind(tcp(host, 8000), reuse_port=True)
+def test_a_name_that_no_host_has_is_an_error() -> None:
+    with pytest.raises(ListenError, match="cannot listen on") as caught:
+        sockets.bind(tcp("no-such-host.invalid", 8000), reuse_port=True)
     assert "listen.http" in caught.value.do
+
+
+@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
+@pytest.mark.parametrize("scheme", [Scheme.TCP, Scheme.UDP])
+def test_an_address_that_this_host_does_not_have_yet_is_bound(host: str, scheme: Scheme) -> None:
+    with sockets.bind(tcp(host, scheme=scheme), reuse_port=True) as sock:
+        assert sock.getsockname()[0] == host
+        assert free_bind.is_absent(sock)
+
+
+def test_an_address_that_this_host_has_is_preferred_and_not_absent() -> None:
+    with sockets.bind(tcp("localhost"), reuse_port=True) as sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
+        assert not free_bind.is_absent(sock)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can become a user without privileges")
@@ -386,4 +397,4 @@ def test_an_inherited_fd_is_duplicated_so_that_it_can_be_opened_again() -> None:
 
 
 def test_overflows_of_this_namespace_are_counted() -> None:
-    assert sockets.listen_overflows() >= 0
+    assert queues.listen_overflows() >= 0

@@ -131,6 +131,19 @@ def test_a_queue_whose_port_was_taken_meanwhile_stays_down_and_the_others_serve(
             assert found == [0, 4]
 
 
+@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
+@pytest.mark.parametrize("scheme", [Scheme.TCP, Scheme.UDP])
+def test_queues_at_an_address_that_is_not_there_are_steered_and_grow_in_the_order_they_had(
+    host: str, scheme: Scheme
+) -> None:
+    with pool_of(3, host, scheme) as pool:
+        assert not pool.locate()
+        assert pool.order == (0, 1, 2)
+        pool.feed({2: 1})
+        pool.grow(backlog=256)
+        pool.feed({3: 1})
+
+
 @pytest.mark.parametrize("scheme", [Scheme.TCP, Scheme.UDP])
 def test_the_order_of_adopted_queues_is_found_without_disturbing_workers(scheme: Scheme) -> None:
     with pool_of(4, scheme=scheme) as pool:

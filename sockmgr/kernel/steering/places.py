@@ -16,8 +16,8 @@ _MEMINFO = 55  # SO_MEMINFO
 def find(members: Sequence[socket.socket], place: int, program: classic.Program) -> int | None:
     """Return which of `members` the kernel has at `place`; None if no packet arrived.
 
-    Meanwhile and afterwards `program` steers all else. Raises PermissionError where only root may
-    attach the filter that drops.
+    Meanwhile and afterwards `program` steers all else. Raises OSError where only root may attach
+    the filter that drops, or where the address is not one of this host now.
     """
     first = members[0]
     host, port, *scope = first.getsockname()

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sockmgr import free_bind
 from sockmgr.core.errors import ListenError
 from sockmgr.kernel.steering import classic, places
 
@@ -186,7 +187,8 @@ class Pool:
 
         For each place one packet of ours is steered there, and every queue drops it: no worker
         sees a connection, and the queue whose drop counter rises is the one in that place. All
-        else is steered as before. Some kernels let only root attach the filter that drops (EPERM).
+        else is steered as before. Some kernels let only root attach the filter that drops (EPERM),
+        and no packet reaches an address that is not there now (EADDRNOTAVAIL).
         """
         if not self._fed.keys() & set(self._order):
             return False
@@ -195,7 +197,7 @@ class Pool:
         for place in range(len(members)):
             try:
                 hit = places.find(members, place, self._program())
-            except PermissionError:
+            except OSError:
                 break
             if hit is None:
                 break
@@ -328,6 +330,7 @@ def _bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
             os.fchown(twin.fileno(), owner, -1)
         if quiet:
             classic.put_filter(twin, classic.DROP)
+        free_bind.allow(twin)  # the address may have gone since the first was bound
         os.set_blocking(twin.fileno(), os.get_blocking(first.fileno()))
         twin.bind(first.getsockname())
     except BaseException:
