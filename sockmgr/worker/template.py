@@ -16,17 +16,13 @@ import select
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-from sockmgr.worker import clone, orders
+from sockmgr.worker import clone, obstacles, orders
 from sockmgr.worker.application import BrokenError
 
 CONTROL = 3  # the descriptor of the socket to the manager, at the start
 _PR_SET_PDEATHSIG = 1
 _MAX_FDS = 253  # SCM_MAX_FD, linux/net/scm.h
-_SHARED = ("anon_inode:[eventpoll]", "anon_inode:[io_uring]")
 
 
 class Template:
@@ -51,6 +47,7 @@ class Template:
         for _ in range(places):  # these are the lowest that are free
             os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         _die_with_the_manager(self._control)
+        self._before = obstacles.sockets()  # our own, and what the manager reads our output by
 
     def wait(self) -> None:
         """Make the workers that the manager asks for; return in each of them, and only there.
@@ -60,12 +57,13 @@ class Template:
         if os.getpid() != self._pid:
             self._forked[0] = 1
             os._exit(0)
-        if obstacle := "forked" if self._forked[0] else _obstacle():
+        gc.collect()  # what is only garbage is no obstacle
+        if obstacle := "forked" if self._forked[0] else obstacles.found(self._before):
             raise BrokenError(
                 f"{self._app} cannot be preloaded: its import {obstacle}",
-                "do that in the application's start-up (lifespan), or set preload = false",
+                "undo that by the end of the import, do it in the application's start-up "
+                "(lifespan), or set preload = false",
             )
-        gc.collect()
         # Else the first full collection in a worker would write to, and so copy, every object.
         gc.freeze()
         if gc.get_threshold()[0] == 0:  # else the application has said what it wants
@@ -135,42 +133,6 @@ def _die_with_the_manager(control: socket.socket) -> None:
     watch.register(control, 0)
     if watch.poll(0):  # it died before
         os._exit(0)
-
-
-# --- What cannot be copied -----------------------------------------------------------------------
-
-
-def _obstacle() -> str:
-    """Say what the import did that a copy would lack, or would share to the harm of both."""
-    if threads := list(_threads()):
-        return f"started threads, which no worker would have: {', '.join(threads)}"
-    if children := list(_children()):
-        return f"started processes, which no worker could wait for: {', '.join(children)}"
-    if loops := list(_shared()):
-        return f"made an event loop, which all workers would share: descriptor {', '.join(loops)}"
-    return ""
-
-
-def _threads() -> Iterator[str]:
-    names = {thread.native_id: thread.name for thread in threading.enumerate()}
-    for task in Path("/proc/self/task").iterdir():
-        if int(task.name) != threading.get_native_id():
-            yield names.get(int(task.name)) or (task / "comm").read_text().strip()
-
-
-def _children() -> Iterator[str]:
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        name, _, rest = stat.partition(" (")[2].rpartition(") ")
-        if not rest.startswith("Z"):  # over, and only not waited for
-            yield f"{name} (pid {pid})"
-
-
-def _shared() -> Iterator[str]:
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # that of this listing
-            if str(fd.readlink()) in _SHARED:
-                yield fd.name
 
 
 def _print(text: str) -> None:

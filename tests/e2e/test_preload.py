@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -192,6 +193,28 @@ def test_code_that_is_broken_or_starts_threads_aborts_at_once_and_says_why(tmp_p
         done = manager.say("reload")
         assert done.code == 1
         assert "its import started threads, which no worker would have: Thread-1" in done.stdout
+        assert pids(manager) == before
+        assert not load.stop().failed
+
+
+def test_an_import_that_leaves_a_connection_open_aborts_the_reload_by_name(tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as database,
+        Manager(tmp_path, config(app)) as manager,
+        Load(manager.target(), LOAD) as load,
+    ):
+        before = pids(manager)
+        where = "{}:{}".format(*database.getsockname())
+        code = f"""
+import socket
+POOL = [socket.create_connection(("127.0.0.1", {database.getsockname()[1]}))]
+VERSION = "2"
+"""
+        (app.directory / "version.py").write_text(code)
+        done = manager.say("reload")
+        assert done.code == 1
+        assert f"its import left 1 connection open to {where} (fd " in done.stdout
         assert pids(manager) == before
         assert not load.stop().failed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -227,6 +228,85 @@ def test_an_import_after_which_no_copy_could_work_is_refused_with_the_reason(
         assert "start-up (lifespan), or set preload = false" in words
 
     play(tmp_path, story, f"{main}\n{APP}")
+
+
+PEER = """
+import socket
+ours, theirs = socket.create_server(("127.0.0.1", 0)), socket.create_server(("::1", 0), family=10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("main", "says"),
+    [
+        (
+            f"{PEER}\nkept = socket.create_connection(ours.getsockname())",
+            r"left 1 connection open to 127\.0\.0\.1:\d+ \(fd \d+\): all workers would share it",
+        ),
+        (
+            f"{PEER}\nto = [each.getsockname()[:2] for each in (ours, theirs)]\n"
+            "kept = [socket.create_connection(each) for each in to]\nkept[0].detach()",
+            r"left 2 connections open to 127\.0\.0\.1:\d+ \(fd \d+\), \[::1\]:\d+ \(fd \d+\)",
+        ),
+        (
+            "import socket\nserver = socket.socket(socket.AF_UNIX)\nserver.bind('db.sock')\n"
+            "server.listen()\nkept = socket.socket(socket.AF_UNIX)\nkept.connect('db.sock')",
+            r"left 1 connection open to db\.sock \(fd \d+\)",
+        ),
+        (
+            "import socket\nkept = socket.socketpair()",
+            r"left 2 connections open to a unix socket without a name \(fd \d+, \d+\)",
+        ),
+        (
+            "import socket\nkept = socket.socket(type=socket.SOCK_DGRAM)\n"
+            "kept.connect(('127.0.0.1', 53))",
+            r"left 1 connection open to 127\.0\.0\.1:53 \(fd \d+\)",
+        ),
+        (
+            "import sqlite3\nkept = sqlite3.connect('shop.db')\nkept.execute('create table t(x)')",
+            r"left 1 SQLite database open, /\S+/shop\.db \(fd \d+\): no copy may use it",
+        ),
+    ],
+)
+def test_an_import_that_leaves_a_connection_or_a_database_open_is_refused_by_name(
+    main: str, says: str, tmp_path: Path
+) -> None:
+    async def story(nursery: Nursery) -> None:
+        nursery.order()
+        assert re.search(
+            f"cannot be preloaded: its import {says}", words := await nursery.refused()
+        )
+        assert "undo that by the end of the import" in words
+
+    play(tmp_path, story, f"{main}\n{APP}")
+
+
+def test_sockets_and_files_that_copies_may_share_are_no_obstacle(tmp_path: Path) -> None:
+    async def story(nursery: Nursery) -> None:
+        nursery.order()
+        await nursery.made()
+
+    main = f"""{PEER}
+import logging.handlers, os, sqlite3
+syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+syslog.bind("log.sock")
+handler = logging.handlers.SysLogHandler("log.sock")
+handler.emit(logging.makeLogRecord({{}}))
+statsd = socket.socket(type=socket.SOCK_DGRAM)
+statsd.sendto(b"x", ("127.0.0.1", 9))
+ended = socket.create_connection(ours.getsockname())
+ended.close()
+garbage = [socket.create_connection(ours.getsockname())]
+garbage.append(garbage)
+del garbage
+with sqlite3.connect("shop.db") as made:
+    made.execute("create table t(x)")
+made.close()
+kept = sqlite3.connect("file:shop.db?mode=ro", uri=True)
+kept.execute("select * from t")
+pipe, log = os.pipe(), open("log", "a+")
+"""
+    play(tmp_path, story, main + APP)
 
 
 def test_an_import_that_forks_makes_no_second_template(tmp_path: Path) -> None:
