@@ -7,19 +7,22 @@ error, 3 no manager there, 4 timed out waiting (the operation goes on).
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from sockmgr import __version__
-from sockmgr.cli import host
+from sockmgr.cli import host, streams
 from sockmgr.core.errors import ConfigError, SockmgrError
 
 FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 _ASKING = ("reload", "scale", "restart-worker", "stop", "upgrade")
+# What they print goes into files: it is all that they do.
+_PRINTING = ("metrics", "schema", "completions", "units", "init")
 
 
 class _Verbs(click.Group):
@@ -81,6 +84,13 @@ def cli() -> None:
     """Run servers behind sockets that never close, and replace them without losing a request."""
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line."""
-    cli.main(prog_name="sockmgr")
+    streams.open_missing()
+    streams.make_tolerant()
+    code = 0
+    try:
+        cli.main(prog_name="sockmgr")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    streams.finish(code, needs_output=any(verb in _PRINTING for verb in sys.argv[1:2]))

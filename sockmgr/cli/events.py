@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from sockmgr.cli import target
+from sockmgr.cli import streams, target
 from sockmgr.client import Client, LostError, NoManagerError, StillWaitingError
 from sockmgr.core.events import line_about
 from sockmgr.core.report import Event
@@ -36,6 +36,7 @@ def command(where: target.Target, service: str, last: int, no_follow: bool) -> N
     if no_follow:
         answers = iter([client.events(service, last=last)])
     else:
+        streams.end_without_reader()
         answers = _follow(client, service, last, patience=where.timeout)
     for answer in answers:
         if answer.missed:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from sockmgr.cli import target
+from sockmgr.cli import streams, target
 from sockmgr.cli.journal import Journal
 from sockmgr.client import SOCKET_VARIABLE, NoManagerError
 from sockmgr.core.errors import ControlError
@@ -30,6 +30,8 @@ def command(where: target.Target, service: str, follow: bool, lines: int) -> Non
     It comes from systemd's journal if the manager writes there, else from the manager itself.
     """
     wish = _Wish(where=where, service=service, follow=follow, lines=lines)
+    if follow:
+        streams.end_without_reader()
     try:
         place = _show_what_it_tells(wish)
     except NoManagerError:

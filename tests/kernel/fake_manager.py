@@ -155,6 +155,7 @@ class FakeManager:
         self.place: JournalPlace | None = None
         self.history = History(limit=100)
         self.restarted: list[str] = []
+        self.upgraded = 0
         self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
 
     def status(self, *, sizes: bool = True) -> Status:
@@ -201,6 +202,10 @@ class FakeManager:
         await self.gate.wait()
         self._fail()
         return "web@8.9"
+
+    async def upgrade(self) -> None:
+        self.upgraded += 1
+        self._fail()
 
     def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
         self._fail()
