@@ -21,6 +21,7 @@ from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.history import HistoryFollower
 from sockmgr.kernel.claim import Claim, credentials
+from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.peer import Dropped, Limits, Peer, dismiss
 from sockmgr.ring import Follower
@@ -28,6 +29,7 @@ from sockmgr.ring import Follower
 log = Log("sockmgr.control")
 
 _INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
+_SPARE_FILES = 4  # that clients leave free: what they ask for takes some
 _LINES = 100  # of the log, for whoever does not say how many
 
 _Followed = varlink.AskLogs | varlink.AskEvents
@@ -172,6 +174,12 @@ class ControlServer:
         if uid not in self._uids:
             log.warning("control client refused", uid=uid, pid=pid)
             return varlink.Unanswerable("PermissionDenied")
+        if OpenFiles.left_above(sock.fileno()) < _SPARE_FILES:
+            return ControlError(
+                "too few descriptors are left: the manager needs them for what runs",
+                means="what runs is not touched",
+                do="try again when other clients are done; raise LimitNOFILE= of the manager",
+            )
         was_crowded, self._crowded = self._crowded, len(self._clients) >= self._limits.clients
         if not self._crowded:
             return None

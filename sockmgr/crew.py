@@ -21,6 +21,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.snapshot import ProcessSnapshot
 from sockmgr.core.spec import Spec
+from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.leftovers import Leftovers
 from sockmgr.log import Log
 from sockmgr.output import Words
@@ -86,6 +87,7 @@ class Crew:
     def spawn(self, command: Spawn) -> bool:
         """Start one; return whether it could be, and if not put that."""
         try:
+            OpenFiles.check()
             running = Running(
                 command,
                 self._users.of(command.spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from sockmgr.core.model import State
@@ -15,7 +16,7 @@ class Gauge:
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = listeners
-        self._overflows = listen_overflows()
+        self._overflows = _overflows()
         self._ended = {State.DRAINING: 0, State.KILLED: 0}
         for listener in listeners:
             listener.take_peak()
@@ -30,9 +31,15 @@ class Gauge:
         cutovers = {listener.cutover for listener in self._listeners}
         return Receipt(
             queue_peak=max((listener.take_peak() for listener in self._listeners), default=0),
-            overflows=listen_overflows() - self._overflows,
+            overflows=max(0, _overflows() - self._overflows),
             drained=self._ended[State.DRAINING],
             killed=self._ended[State.KILLED],
             draining=draining,
             cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
         )
+
+
+def _overflows() -> int:
+    with contextlib.suppress(OSError):  # no descriptor is left to read it with
+        return listen_overflows()
+    return 0

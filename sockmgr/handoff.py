@@ -7,6 +7,7 @@ that it writes to, `@state` the state itself.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -213,6 +214,7 @@ def _settled(listener: Listener, services: Iterable[Service]) -> set[int]:
     return {worker.lease for worker in workers} - booting
 
 
+@functools.cache  # it never changes, and there may be no descriptor left to read it with
 def boot_id() -> str:
     """Return what this boot of the machine is called."""
     return _BOOT_ID.read_text().strip()

@@ -16,6 +16,7 @@ from sockmgr.core.snapshot import ListenerSnapshot
 from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues
 from sockmgr.kernel.sockets import describe, same_address
+from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 
@@ -100,6 +101,7 @@ class Listeners:
             self._close(address)
 
     def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
+        OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
         listener.passed = len(socks)
         self._watch(listener)

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sockmgr.core.errors import SpawnError
 from sockmgr.core.events import event, service_of, subject
 from sockmgr.core.report import JournalPlace, LogLine
 from sockmgr.ring import Ring
@@ -253,12 +254,15 @@ class Output:
     def __init__(
         self, name: str, sink: Sink, loop: asyncio.AbstractEventLoop, found: int | None = None
     ) -> None:
-        """Make a pipe, or own the end that is read of one that was `found` (-1: there is none)."""
+        """Make a pipe, or own the end that is read of one that was `found` (-1: there is none).
+
+        Raises SpawnError.
+        """
         self._name, self._sink, self._loop = name, sink, loop
         self.writer = -1
         self.environment: Mapping[str, str] = {}
         if found is None:
-            self._read, self.writer = os.pipe2(os.O_CLOEXEC)
+            self._read, self.writer = _pipe(name)
         else:
             self._read = found
         self._partial = b""
@@ -346,3 +350,13 @@ class Output:
         self._loop.remove_reader(self._read)
         os.close(self._read)
         self._read = -1
+
+
+def _pipe(name: str) -> tuple[int, int]:
+    try:
+        return os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise SpawnError(
+            f"cannot open the pipe that {name} prints to: {(error.strerror or '').lower()}",
+            do="raise LimitNOFILE= of the manager",
+        ) from error

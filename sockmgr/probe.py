@@ -52,14 +52,15 @@ class Probe:
             self._release()
 
     def _run(self) -> None:
-        self._output = Output(self._name, self._sink, self._loop)
         try:
+            self._output = Output(self._name, self._sink, self._loop)
             self._process = self._start(self._output)
         except SpawnError as error:
             self._sink.line(self._name, error.what)
             self._last = error.what
         finally:
-            self._output.spawned()
+            if self._output:
+                self._output.spawned()
         if self._process:
             self._loop.add_reader(self._process.pidfd, self._on_exit)
         else:

@@ -97,7 +97,7 @@ class Running:
             self._begin(survivor.process)
             return
         self.started_at = around.loop.time()
-        self.output = around.output(self.name, None)
+        self.output = self._open_output()
         try:
             if template:
                 self._ask(template)
@@ -211,6 +211,16 @@ class Running:
         self.process.close()
 
     # Private
+
+    def _open_output(self) -> WorkerOutput:
+        try:
+            return self._around.output(self.name, None)
+        except SpawnError:
+            if self._pulse:
+                self._pulse.close()
+            if self.channel:
+                self.channel.close()
+            raise
 
     def _take_leases(self) -> None:
         if self.channel:

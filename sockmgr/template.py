@@ -124,8 +124,13 @@ class Template:
     # Private
 
     def _start(self, launch: Launch, *, low: bool) -> _Run:
-        ours, its = _pair()
         output = self._new_output(self.name, None)
+        try:
+            ours, its = _pair()
+        except SpawnError:
+            output.spawned()
+            output.close()
+            raise
         env = {k: v for k, v in launch.env.items() if k not in _OF_A_WORKER}
         env |= output.environment
         own = replace(

@@ -13,15 +13,16 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from sockmgr.core.errors import ControlError
+from sockmgr.core.errors import ControlError, SpawnError
 from sockmgr.core.model import describe_exit
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
-from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.kernel.spawn import Launch, OpenFiles, spawn
 from sockmgr.output import Output, Sink
 
 CHECK = "--check-state"
 PROOF_TIMEOUT = 30.0
 _HANDOFF = "SOCKMGR_HANDOFF"  # descriptors by name, as JSON, from one manager to itself
+_OPEN_FILES = "SOCKMGR_OPEN_FILES"  # the soft limit that it was started with
 
 
 class Proof:
@@ -37,6 +38,9 @@ class Proof:
         output = Output("upgrade", self._sink, loop)
         try:
             process = Process(spawn(_check(state, output.writer)))
+        except SpawnError:
+            output.close()
+            raise
         finally:
             output.spawned()
         self.pid = process.pid
@@ -88,6 +92,7 @@ def become(descriptors: Mapping[str, Sequence[int]]) -> None:
     """Replace this process by the new code, which gets `descriptors`. Returns by raising only."""
     environ = dict(os.environ)
     environ[_HANDOFF] = json.dumps(descriptors)
+    environ[_OPEN_FILES] = str(OpenFiles.given or "")
     for fds in descriptors.values():
         for fd in fds:
             os.set_inheritable(fd, True)
@@ -101,8 +106,10 @@ def become(descriptors: Mapping[str, Sequence[int]]) -> None:
 def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[int]]:
     """Return the descriptors that this process had before it became new code; the caller owns them.
 
-    They are inheritable no more.
+    They are inheritable no more. As many may be open as there were, and as ever can be.
     """
+    given = environ.pop(_OPEN_FILES, "")
+    OpenFiles.allow_all(int(given) if given.isdecimal() else None)
     found: dict[str, list[int]] = json.loads(environ.pop(_HANDOFF, "{}"))
     for fds in found.values():
         for fd in fds:

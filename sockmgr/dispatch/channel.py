@@ -26,7 +26,9 @@ _REPORT = struct.Struct("=QQQQ")
 _QUESTION = struct.Struct("=BQ")
 _ASKED = 255
 _INT = struct.Struct("=i")
-_ROOM = socket.CMSG_SPACE(BATCH * _INT.size)
+_SCM_PIDFD = 4  # linux/socket.h: a pidfd of the sender, Linux 6.5
+_DESCRIPTORS = {(socket.SOL_SOCKET, socket.SCM_RIGHTS), (socket.SOL_SOCKET, _SCM_PIDFD)}
+_ROOM = socket.CMSG_SPACE(BATCH * _INT.size) + 256  # and what the worker may have asked for as well
 
 QUESTION = _QUESTION.size
 
@@ -123,8 +125,13 @@ class Channel:
             return None
         fds = array.array("i")
         for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            found = array.array("i")
+            if (level, kind) in _DESCRIPTORS:
+                found.frombytes(payload[: len(payload) - len(payload) % found.itemsize])
+            if kind == socket.SCM_RIGHTS:
+                fds += found
+            else:  # the worker, whose end it is as well, has set SO_PASSPIDFD
+                close_all(found)
         if not data:  # the worker shut it down
             return None
         if data[0] == _ASKED:

@@ -21,8 +21,8 @@ _OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
 
 def examine(config: Config) -> Iterator[Finding]:
     """Look at the limits of this process, and at the addresses of all listeners."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield from open_files(config, soft, "a manager started here", Check.OPEN_FILES)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a manager raises the soft one to it
+    yield from open_files(config, hard, "a manager started here", Check.OPEN_FILES)
     for listen in config.listen:
         if why := _obstacle(listen):
             what, fix = why

@@ -23,7 +23,7 @@ from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, pro
 from sockmgr.presets import shebang
 from sockmgr.resolve import find
 
-DEFAULT_OPEN_FILES = 1024  # DefaultLimitNOFILE=, systemd-system.conf(5)
+DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
 _KILLS = {
     "control-group": "systemd itself signals every process of every worker at a stop, and kills "
     "all of them with the manager; the manager is to drain them",
@@ -49,8 +49,8 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     yield from _account(service, config)
     yield from _sandbox(service, config)
     yield from _workers_program(service, config)
-    soft = _open_files(service)
-    yield from open_files(config, soft, service.name, Check.UNIT_OPEN_FILES) if soft else ()
+    limit = _open_files(service)
+    yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES) if limit else ()
     yield from socket_units.examine(config, found, wanted)
 
 
@@ -367,7 +367,7 @@ def _path(service: UnitFile) -> str:
 
 
 def _open_files(service: UnitFile) -> int | None:
-    text = service.last("Service", "LimitNOFILE", str(DEFAULT_OPEN_FILES)).partition(":")[0]
+    text = service.last("Service", "LimitNOFILE", str(DEFAULT_OPEN_FILES)).rpartition(":")[2]
     return int(text) if text.isdecimal() else None
 
 

@@ -7,6 +7,7 @@ of programs that each exec the next one, in the process that was spawned: the pi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import itertools
@@ -18,7 +19,7 @@ import shutil
 import signal
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sockmgr.core.errors import SpawnError
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"
 _CAP_SYS_RESOURCE = 24
+_SPARE_FILES = 16  # descriptors that a start leaves free: to read /proc, to answer clients
 
 # Variables that a shell drops (no identifiers), changes or refuses to take over; dash(1), bash(1).
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -77,16 +79,17 @@ def spawn(launch: Launch) -> int:
     if launch.set_listen_pid:
         env.pop("LISTEN_PID", None)
     try:
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            env,
-            file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
-            setpgroup=0,
-            # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
-            setsigdef=signal.valid_signals(),
-            setsigmask=(),
-        )
+        with _open_files_as_given():
+            return os.posix_spawn(
+                argv[0],
+                argv,
+                env,
+                file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
+                setpgroup=0,
+                # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
+                setsigdef=signal.valid_signals(),
+                setsigmask=(),
+            )
     except OSError as error:
         raise _explain(launch, error) from error
     except ValueError as error:  # a NUL byte, or '=' in the name of a variable
@@ -108,6 +111,65 @@ def close_on_exec_all() -> None:
 
 
 # --- Descriptors -------------------------------------------------------------------------------
+
+
+class OpenFiles:
+    """How many descriptors this process may have, and the soft limit that it was started with."""
+
+    given: int | None = None
+
+    @classmethod
+    def allow_all(cls, given: int | None = None) -> None:
+        """Raise our soft limit to the hard one. What we start gets the one that was `given` to us.
+
+        A soft limit of 1024 has a reason: a program that uses select(2) cannot have more.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        cls.given = soft if given is None else given
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise SpawnError if so few are left that a start could not be managed to its end."""
+        try:
+            lowest = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError as error:
+            raise _no_files(error.strerror or "", error.errno) from error
+        os.close(lowest)
+        if cls.left_above(lowest) < _SPARE_FILES:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            raise _no_files(f"{lowest} of {limit} file descriptors are in use", errno.EMFILE)
+
+    @staticmethod
+    def left_above(fd: int) -> int:
+        """Return how many are left at least if `fd` was just opened: open(2) takes the lowest."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return limit - fd - 1
+
+
+def _no_files(what: str, number: int | None) -> SpawnError:
+    return SpawnError(
+        f"too few descriptors are left: {what.lower()}",
+        means="what runs goes on",
+        do=_REMEDIES.get(number or 0, ""),
+    )
+
+
+@contextlib.contextmanager
+def _open_files_as_given() -> Iterator[None]:
+    """Have our soft limit as it was for as long as it takes to start something, which inherits it.
+
+    It binds what is opened meanwhile, not what is open: getrlimit(2).
+    """
+    if OpenFiles.given is None:
+        yield
+        return
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OpenFiles.given, ours[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
 
 
 def file_actions(

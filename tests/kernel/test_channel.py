@@ -11,10 +11,12 @@ from contextlib import closing
 
 import pytest
 
-from sockmgr.dispatch.channel import BATCH, QUESTION, Channel
+from sockmgr.dispatch.channel import BATCH, QUESTION, Channel, close_all
 from sockmgr.dispatch.ledger import Forged
 from tests.kernel.children import open_fds, python, wait_until
 from tests.kernel.dispatching import Worker
+
+SO_PASSPIDFD = 76  # asm-generic/socket.h
 
 
 @pytest.fixture
@@ -161,6 +163,25 @@ def test_descriptors_in_a_report_are_not_ours(channel: Channel) -> None:
         )
         before = open_fds()
         assert channel.receive()
+        assert open_fds() == before
+
+
+def test_what_is_taken_back_brings_no_descriptor_but_connections(channel: Channel) -> None:
+    client, server = pair()
+    with client, server, socket.socket(fileno=os.dup(channel.theirs)) as theirs:
+        try:
+            theirs.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        except OSError:
+            pytest.skip("this kernel passes no pidfds: Linux 6.5")
+        before = open_fds()
+        channel.send([server.fileno()] * 2, bytes(2))
+        channel.ask(1)
+        taken = channel.take_back()
+        assert taken is not None
+        close_all([each.fd for each in taken])
+        assert len(taken) == 2
+        assert channel.take_back() == []
         assert open_fds() == before
 
 
