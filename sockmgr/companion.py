@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from sockmgr.control import Handler
-from sockmgr.output import Sink
 from sockmgr.service import Service
+from sockmgr.sink import Sink
 
 
 class Host(Handler, Protocol):

@@ -13,14 +13,16 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.events import IDENTIFIER, PRIORITIES, encode, entry, line_of
+from sockmgr.core.pieces import Piece
 from sockmgr.core.report import JournalPlace
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log
-from sockmgr.output import LINE_MAX, RECORDS_MAX, TAIL_LINES, Output, Sink, Words, WorkerOutput
+from sockmgr.output import TAIL_LINES, Output, Words, WorkerOutput
+from sockmgr.sink import RECORDS_MAX, Sink
 from sockmgr.systemd import journald
 
 RECALL_TIMEOUT = 1.0  # seconds until a verdict goes without what is still not in the journal
@@ -72,9 +74,10 @@ class JournalSink(Sink):
         else:
             self._put(_foreign(text, level))
 
-    def line(self, worker: str, text: str) -> None:
-        """Send a line that came through a pipe all the same."""
-        self._put(line_of(worker, text))
+    def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+        """Send what came through a pipe all the same."""
+        for piece in pieces:
+            self._put(line_of(worker, piece))
 
     def write(self, text: str) -> None:
         """Send lines of no worker."""
@@ -221,7 +224,7 @@ async def _recalled(
     lines = found.result() if found.done() else None
     if lines is None:
         return _elsewhere(name, place)
-    return Words(lines=tuple(line[:LINE_MAX] for line in lines))
+    return Words(lines=tuple(lines))
 
 
 def _elsewhere(name: str, place: JournalPlace | None) -> Words:

@@ -34,12 +34,12 @@ from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
-from sockmgr.output import Sink
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
 from sockmgr.services import Services, Source
 from sockmgr.signals import ASKED_BY, Signals
+from sockmgr.sink import Sink
 from sockmgr.status import status_of
 from sockmgr.stores import find_keeper, take_or_start
 from sockmgr.succession import CONTROL, Succession, end_strangers

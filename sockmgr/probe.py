@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.model import describe_exit
+from sockmgr.core.pieces import Piece
 from sockmgr.kernel.process import Process
-from sockmgr.output import Output, Sink
+from sockmgr.output import Output
+from sockmgr.sink import Sink
 
 AGAIN_DELAY = 0.25
 KILL_SIGNAL = 9
@@ -56,7 +58,7 @@ class Probe:
             self._output = Output(self._name, self._sink, self._loop)
             self._process = self._start(self._output)
         except SpawnError as error:
-            self._sink.line(self._name, error.what)
+            self._sink.lines(self._name, [Piece(error.what)])
             self._last = error.what
         finally:
             if self._output:

@@ -31,11 +31,12 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.listener import Listener
 from sockmgr.log import Log
-from sockmgr.output import Sink, Words, WorkerOutput
+from sockmgr.output import Words, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.pulse import Pulse
 from sockmgr.ready_watch import ReadyWatch
 from sockmgr.resolve import FIRST_FD, worker_argv, worker_environment
+from sockmgr.sink import Sink
 from sockmgr.survivor import Survivor
 from sockmgr.template import Order, Orders, Template
 

@@ -16,9 +16,9 @@ from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
 from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.log import Log
 from sockmgr.manager import Manager
-from sockmgr.output import RecordHandler
 from sockmgr.services import Source
 from sockmgr.signals import ASKED_BY
+from sockmgr.sink import RecordHandler
 from sockmgr.systemd import passed_descriptors
 from sockmgr.upgrade import inherited
 

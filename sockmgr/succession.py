@@ -25,9 +25,9 @@ from sockmgr.kernel.notify import belongs
 from sockmgr.kernel.process import sockets_of
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
-from sockmgr.output import Sink
 from sockmgr.restarts import Restarts
 from sockmgr.service import Service
+from sockmgr.sink import Sink
 from sockmgr.upgrade import Proof, become
 
 log = Log("sockmgr")

@@ -17,7 +17,8 @@ from sockmgr.core.errors import ControlError, SpawnError
 from sockmgr.core.model import describe_exit
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
 from sockmgr.kernel.spawn import Launch, OpenFiles, spawn
-from sockmgr.output import Output, Sink
+from sockmgr.output import Output
+from sockmgr.sink import Sink
 
 CHECK = "--check-state"
 PROOF_TIMEOUT = 30.0

@@ -10,6 +10,7 @@ from typing import Any
 
 from sockmgr.core.errors import ControlError
 from sockmgr.core.events import service_of
+from sockmgr.core.pieces import Piece, whole
 from sockmgr.core.report import JournalPlace, LogLine
 
 TAIL_LINES = 20
@@ -96,7 +97,8 @@ def last_words(place: JournalPlace, worker: str) -> tuple[str, ...]:
         # A journald that has not read them yet does so first, if it is root who asks.
         subprocess.run(["journalctl", "--sync"], capture_output=True, timeout=5, check=False)
         journal = Journal([place], "", f"SYSLOG_IDENTIFIER={worker}")
-        return tuple(line.message for line in journal.last_of_one_stream(TAIL_LINES))
+        found = journal.last_of_one_stream(TAIL_LINES)
+        return tuple(whole(Piece(line.message, partial=bool(line.partial)) for line in found))
     except (OSError, subprocess.TimeoutExpired, ControlError):
         return ()
 
@@ -110,6 +112,8 @@ def _line(entry: _Entry) -> LogLine:
         service=_text(entry.get("SOCKMGR_SERVICE")) or service_of(source),
         event=_text(entry.get("SOCKMGR_EVENT")),
         message=_text(entry.get("MESSAGE")),
+        # journald's own mark of a line longer than LineMax= (journald.conf(5)), or ours.
+        partial=entry.get("_LINE_BREAK") == "line-max" or "SOCKMGR_PARTIAL" in entry or None,
     )
 
 
@@ -121,7 +125,7 @@ def _text(value: Any) -> str:
         case str():
             return value
         case [int(), *_]:
-            return bytes(value).decode(errors="replace")
+            return bytes(value).decode(errors="backslashreplace")
         case [first, *_]:
             return _text(first)
         case _:

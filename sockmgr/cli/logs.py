@@ -104,5 +104,6 @@ def _show(wish: _Wish, lines: Iterable[LogLine]) -> None:
 
 def _shown(line: LogLine) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.time))
-    who = line.level[0].upper() if line.event else f"{line.source} |"
+    mark = "\\" if line.partial else "|"
+    who = line.level[0].upper() if line.event else f"{line.source} {mark}"
     return f"{when} {who} {line.message}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sockmgr.core.pieces import PIECE_MAX, Piece
 from sockmgr.core.report import Event
+from sockmgr.core.visible import visible
 
 IDENTIFIER = "sockmgr"  # of the manager's own records; a worker's is its name
-LONGEST_VALUE = 16 * 1024  # characters: an entry must fit into one datagram
+LONGEST_VALUE = PIECE_MAX  # characters: an entry must fit into one datagram
 
 # Of the kinds that somebody may look for or be woken by. They never change: random, once.
 MESSAGE_IDS: Mapping[str, str] = {
@@ -141,8 +143,7 @@ def line_about(event: Event) -> str:
 
 def printable(text: str) -> str:
     """Return `text` as one line that no terminal takes for anything but text."""
-    words = " ".join(text.split())
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in words)
+    return visible(" ".join(text.split()), colours=False)
 
 
 # --- Entries -------------------------------------------------------------------------------------
@@ -164,9 +165,11 @@ def entry(told: Mapping[str, object], text: str, level: str) -> dict[str, str]:
     return fields | {f"SOCKMGR_{name.upper()}": str(value) for name, value in own.items()}
 
 
-def line_of(worker: str, text: str) -> dict[str, str]:
+def line_of(worker: str, piece: Piece) -> dict[str, str]:
     """Return the fields of a line that a worker, or a command run for it, wrote."""
-    fields = {"MESSAGE": text, "PRIORITY": "6", "SYSLOG_IDENTIFIER": worker}
+    fields = {"MESSAGE": piece.text, "PRIORITY": "6", "SYSLOG_IDENTIFIER": worker}
+    if piece.partial:
+        fields["SOCKMGR_PARTIAL"] = "1"
     return fields | _about_worker(worker)
 
 
@@ -187,7 +190,7 @@ def encode(fields: Mapping[str, str]) -> bytes:
 
 
 def _encode(name: str, value: str) -> bytes:
-    data = value.encode(errors="replace")
+    data = value.encode(errors="surrogateescape" if name == "MESSAGE" else "replace")
     if b"\n" not in data:
         return b"%s=%s\n" % (name.encode(), data)
     return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)

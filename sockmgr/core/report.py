@@ -116,11 +116,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, ServiceStatus]
 
 
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the log: a record of the manager, or what a worker printed.
 
     `time` is in seconds since 1970; `source` is "sockmgr" or a worker's name; `service` is the one
     that it is about, "" if none is; `event` says what a record tells of, "" if it is no record.
+    `partial`, told only if it is so: more of a long line comes, with the same source.
     """
 
     time: float
@@ -129,6 +130,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     event: str
     message: str
+    partial: bool | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import State
+from sockmgr.core.pieces import Piece, readable
+from sockmgr.core.visible import visible
 from sockmgr.dev.failure import OUTPUT_MAX, TRACEBACK
-from sockmgr.output import Sink
+from sockmgr.sink import Sink, prefix
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 RED, GREEN, YELLOW, DIM, BOLD = 31, 32, 33, 2, 1
 # They end in a failure that is shown, or in the banner of a reload.
 _TOLD_OTHERWISE = frozenset({"worker ended", "worker killed", "aborted", "reload refused"})
-_SGR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Starting:
     """A worker that is not ready yet: what it printed, and what of that is not shown yet."""
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_MAX))
-    held: list[str] = field(default_factory=list)
+    held: list[Piece] = field(default_factory=list)
     why_killed: str = ""
 
 
@@ -40,7 +40,6 @@ class Screen(Sink):
     def __init__(self, fd: int = 2, *, lively: bool = False, verbose: bool = False) -> None:
         """Be plain unless `lively`: no colours, nothing held back; `verbose` shows all records."""
         super().__init__(fd)
-        self._terminal = os.isatty(fd)
         self.lively, self._verbose = lively, verbose
         self._out = fd
         self._colours: dict[str, int] = {}
@@ -64,19 +63,10 @@ class Screen(Sink):
         """Show an error."""
         self.say(f"error: {error}", RED)
 
-    def show_line(self, worker: str, text: str) -> None:
-        """Take one line that a worker wrote."""
-        starting = self._starting.get(worker)
-        if starting is None:
-            self._show(worker, text)
-            return
-        starting.lines.append(text)
-        # A traceback is shown with the failure, in a form that is easier to read.
-        if self.lively and (starting.held or TRACEBACK in text):
-            starting.held.append(text)
-            del starting.held[: -2 * OUTPUT_MAX]
-        else:
-            self._show(worker, text)
+    def show_lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+        """Take what a worker wrote."""
+        for piece in pieces:
+            self._take(worker, piece)
 
     def show_record(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records."""
@@ -100,6 +90,19 @@ class Screen(Sink):
 
     # Private
 
+    def _take(self, worker: str, piece: Piece) -> None:
+        starting = self._starting.get(worker)
+        if starting is None:
+            self._show(worker, piece)
+            return
+        starting.lines.append(readable(piece.text))
+        # A traceback is shown with the failure, in a form that is easier to read.
+        if self.lively and (starting.held or TRACEBACK in piece.text):
+            starting.held.append(piece)
+            del starting.held[: -2 * OUTPUT_MAX]
+        else:
+            self._show(worker, piece)
+
     def _is_trouble(self, level: int, message: str, told: dict[str, object]) -> bool:
         if message == "worker ended":
             return told.get("was") is State.READY
@@ -120,28 +123,21 @@ class Screen(Sink):
             self._show_held(worker, starting)
 
     def _show_held(self, worker: str, starting: _Starting) -> None:
-        for text in starting.held:
-            self._show(worker, text)
+        for piece in starting.held:
+            self._show(worker, piece)
 
-    def _show(self, worker: str, text: str) -> None:
-        prefix = self._styled(f"{worker} |", self._colour(worker))
-        self.write(f"{prefix} {self._clean(text) if self._terminal else text}\n")
+    def _show(self, worker: str, piece: Piece) -> None:
+        who = self._styled(prefix(worker, piece), self._colour(worker))
+        self.write(f"{who} {self.clean(piece.text)}\n")
 
     def _colour(self, worker: str) -> int:
         service, _, place = worker.partition("@")
         slot = f"{service}.{place.partition('.')[2]}"
         return self._colours.setdefault(slot, COLOURS[len(self._colours) % len(COLOURS)])
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Let colours through, and nothing else that controls a terminal."""
-        parts = _SGR.split(text)
-        shown = [
-            "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in part)
-            if index % 2 == 0
-            else part * self.lively
-            for index, part in enumerate(parts)
-        ]
-        return "".join([*shown, "\x1b[0m" if self.lively and len(parts) > 1 else ""])
+        return visible(text, colours=self.lively) if self._is_terminal else text
 
     def _styled(self, text: str, *styles: int) -> str:
         if not (self.lively and styles):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.core.errors import SockmgrError
+from sockmgr.core.pieces import Piece, whole
 from sockmgr.systemd.channel import INSTALL
 
 SOCKET = "/run/systemd/journal/socket"
@@ -158,12 +159,14 @@ def _newest(reader: Any, at: float) -> Any:
 
 
 def _lines_back(reader: Any, number: int) -> list[str]:
-    lines: list[str] = []
-    while len(lines) < number and (entry := reader.get_previous()):
+    pieces: list[Piece] = []
+    while len(pieces) < number and (entry := reader.get_previous()):
         if entry.get("_PID") != os.getpid():
             text = entry.get("MESSAGE", "")
-            lines.append(text if isinstance(text, str) else text.decode(errors="replace"))
-    return lines[::-1]
+            text = text if isinstance(text, str) else text.decode(errors="backslashreplace")
+            # What is longer than LineMax= (journald.conf(5)) is several entries.
+            pieces.append(Piece(text, entry.get("_LINE_BREAK") == "line-max"))
+    return whole(pieces[::-1])
 
 
 def _python_systemd() -> Any:

@@ -25,6 +25,7 @@ from sockmgr.core.events import (
     service_of,
     subject,
 )
+from sockmgr.core.pieces import PIECE_MAX, Piece
 from sockmgr.core.report import Event
 from tests.kernel.entries import decode
 
@@ -134,7 +135,7 @@ def test_a_record_without_an_id_still_has_the_name_of_its_event() -> None:
 
 @pytest.mark.parametrize("name", ["web@7.2", "web@7.2 ready?"])
 def test_a_line_of_a_worker_or_of_its_readiness_command_says_which_worker(name: str) -> None:
-    assert line_of(name, "hello") == {
+    assert line_of(name, Piece("hello")) == {
         "MESSAGE": "hello", "PRIORITY": "6", "SYSLOG_IDENTIFIER": name,
         "SOCKMGR_WORKER": "web@7.2", "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7",
     }  # fmt: skip
@@ -193,6 +194,13 @@ def test_what_is_printed_has_no_sequence_that_a_terminal_obeys() -> None:
 
 
 # --- Bytes ---------------------------------------------------------------------------------------
+
+
+def test_a_piece_of_a_long_line_is_a_whole_entry_byte_for_byte_and_marked_as_a_piece() -> None:
+    text = "\udce9" + "x" * (PIECE_MAX - 1)
+    found = line_of("web@7.2", Piece(text, partial=True))
+    assert found["SOCKMGR_PARTIAL"] == "1"
+    assert b"MESSAGE=\xe9" + b"x" * (PIECE_MAX - 1) + b"\n" in encode(found)
 
 
 def test_values_of_one_line_or_of_several_come_back_as_they_were() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.report import JournalPlace
+from sockmgr.core.report import JournalPlace, LogLine
 from tests.kernel.command_line import CONFIG, manager, path, sockmgr
 from tests.kernel.fake_manager import FakeManager
 
@@ -134,7 +134,25 @@ def test_what_is_no_text_in_the_journal_is_shown_as_far_as_it_can_be(
     manager.place = JournalPlace(unit="shop.service")
     journal(entry([104, 105, 255]), entry(None), entry(["once", "twice"]))
     shown = sockmgr("logs").stdout.splitlines()
-    assert [line.split(" | ")[1] for line in shown] == ["hi\ufffd", "", "once"]
+    assert [line.split(" | ")[1] for line in shown] == ["hi\\xff", "", "once"]
+
+
+def test_pieces_of_a_long_line_are_marked_wherever_they_come_from(
+    manager: FakeManager, journal: Entries
+) -> None:
+    piece = {"time": 1.5, "level": "info", "source": "web@8.1", "service": "web", "event": ""}
+    manager.ring.add(LogLine(**piece, message="begun", partial=True))  # type: ignore[arg-type]
+    manager.ring.add(LogLine(**piece, message="ended"))  # type: ignore[arg-type]
+    assert [line[20:] for line in sockmgr("logs").stdout.splitlines()] == [
+        "web@8.1 \\ begun",
+        "web@8.1 | ended",
+    ]
+    as_json = [json.loads(line) for line in sockmgr("logs", "--json").stdout.splitlines()]
+    assert [line.get("partial") for line in as_json] == [True, None]
+    manager.place = JournalPlace(unit="shop.service")
+    journal(entry("whole"), {**entry("cut"), "_LINE_BREAK": "line-max"}, entry("rest"))
+    marks = [line.split()[3] for line in sockmgr("logs").stdout.splitlines()]
+    assert marks == ["|", "\\", "|"]
 
 
 def test_a_journal_that_may_not_be_read_is_an_error_that_says_who_may(

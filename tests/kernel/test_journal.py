@@ -15,7 +15,8 @@ import pytest
 from sockmgr.core.report import JournalPlace
 from sockmgr.journal import JournalSink
 from sockmgr.log import Log
-from sockmgr.output import RECORDS_MAX, Output, RecordHandler
+from sockmgr.output import Output
+from sockmgr.sink import RECORDS_MAX, RecordHandler
 from sockmgr.systemd import journald
 from tests.kernel.entries import decode
 

@@ -12,8 +12,9 @@ import pytest
 from sockmgr import exit as module
 from sockmgr.core.model import Fact, Spawn, WorkerExited, WorkerId
 from sockmgr.core.spec import Delay, Spec
-from sockmgr.output import Sink, Words
+from sockmgr.output import Words
 from sockmgr.running import Running, Surroundings
+from sockmgr.sink import Sink
 
 SPEC = Spec(
     service="web", argv=("sh", "-c", "exit 3"), executable="/bin/sh", cwd="/",

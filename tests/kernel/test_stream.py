@@ -12,7 +12,8 @@ import pytest
 
 from sockmgr.core.report import JournalPlace
 from sockmgr.journal import Stream, worker_output
-from sockmgr.output import Output, Sink, Words
+from sockmgr.output import Output, Words
+from sockmgr.sink import Sink
 from sockmgr.systemd import journald
 
 PLACE = JournalPlace(unit="shop.service")

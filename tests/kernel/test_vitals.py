@@ -13,9 +13,9 @@ from sockmgr.core.model import Start
 from sockmgr.core.spec import Spec
 from sockmgr.journal import worker_output
 from sockmgr.listeners import Listeners
-from sockmgr.output import Sink
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
+from sockmgr.sink import Sink
 from sockmgr.vitals import LATE, Vitals
 from tests.kernel.listeners import tcp
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch
-from sockmgr.output import Output, Sink
+from sockmgr.output import Output
+from sockmgr.sink import Sink
 from sockmgr.template import Order, Orders, Template
 from tests.kernel.children import PATIENCE, wait_for_exit
 
