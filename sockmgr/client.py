@@ -7,9 +7,9 @@ unless it is told to, never reads more than a bound, and starts nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
-import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ import msgspec
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import Plan, Progress, Status, Verdict
+from sockmgr.kernel import private
 
 SOCKET_VARIABLE = "SOCKMGR_CONTROL"
 LONGEST_REPLY = 16 * 1024 * 1024
@@ -291,21 +292,46 @@ def possible_controls(explicit: str | None, name: str) -> list[Path]:
     return [place / f"{name}.sock" for place in _searched()]
 
 
-def default_control(name: str) -> Path:
-    """Return where the manager called `name` is to listen; make the directory if need be."""
+def default_control(name: str, refused: Callable[[Path, str], None] | None = None) -> Path:
+    """Return where the manager called `name` is to listen; make the directory if need be.
+
+    `refused` is told of each place that would have been it, but is not ours alone, and why.
+    """
     reasons = []
     for place in _places():
         try:
-            _prepare(place)
+            flaw = _prepare(place)
         except OSError as error:
-            reasons.append(f"{place}: {error.strerror or error}")
-        else:
+            reasons.append(f"{place}: {error.strerror}")
+            continue
+        if not flaw:
             return place / f"{name}.sock"
+        reasons.append(f"{place}: {flaw}")
+        if refused:
+            refused(place, flaw)
     raise ControlError(
         "there is no directory for the control socket: " + "; ".join(reasons),
         means="nothing was started",
-        do=f"name a path with --control or {SOCKET_VARIABLE}",
+        do=f"name a path with --control or {SOCKET_VARIABLE}, in a directory that is yours alone",
     )
+
+
+def check_control(path: Path) -> None:
+    """Raise ControlError if others could put something beside this control socket.
+
+    What a manager finds there tells it what to run, as its own user.
+    """
+    try:
+        flaw = private.flaw(path.parent)
+    except OSError:  # the manager finds out by itself that it cannot listen there
+        return
+    if flaw:
+        raise ControlError(
+            f"cannot use {path} as control socket: {flaw}",
+            means="nothing was started: whoever may write there could have us run anything",
+            do="name a path in a directory that is yours alone: `mkdir -m 700 DIRECTORY`, "
+            "--control DIRECTORY/NAME.sock",
+        )
 
 
 def no_manager(where: str) -> NoManagerError:
@@ -317,8 +343,18 @@ def no_manager(where: str) -> NoManagerError:
 
 
 def _searched() -> list[Path]:
+    places = [*_places(), Path(f"/run/user/{os.geteuid()}/sockmgr")]  # cron sets no variable
     # RuntimeDirectory= of further managers; one each, as systemd removes it with its service.
-    return [*_places(), *sorted(Path("/run").glob("sockmgr-*"))]
+    places += sorted(Path("/run").glob("sockmgr-*"))
+    with contextlib.suppress(FileNotFoundError):
+        # In /tmp the name is anybody's to take, so what is not ours alone there does not count.
+        if private.flaw(_fallback()):
+            places.remove(_fallback())
+    return list(dict.fromkeys(places))
+
+
+def _fallback() -> Path:
+    return Path(f"/tmp/sockmgr-{os.geteuid()}")  # noqa: S108
 
 
 def _places() -> list[Path]:
@@ -327,13 +363,7 @@ def _places() -> list[Path]:
     places = [Path(place) for place in given if place]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         places.append(Path(runtime, "sockmgr"))
-    places.append(Path("/run/sockmgr"))
-    # In /tmp the name is anybody's to take, so what is not ours alone there does not count.
-    fallback = Path(f"/tmp/sockmgr-{os.geteuid()}")  # noqa: S108
-    with contextlib.suppress(FileNotFoundError):
-        if not _is_private(fallback):
-            return places
-    return [*places, fallback]
+    return [*places, Path("/run/sockmgr"), _fallback()]
 
 
 def _is_live(path: Path) -> bool:
@@ -348,17 +378,15 @@ def _is_live(path: Path) -> bool:
         return True
 
 
-def _prepare(place: Path) -> None:
+def _prepare(place: Path) -> str:
+    """Make a directory for control sockets, if there is none; say what is wrong with it, if so."""
+    above = place.parent.stat().st_uid
+    if above not in (0, os.geteuid()):  # su(1) keeps XDG_RUNTIME_DIR, and it may be made anew
+        return f"{place.parent} belongs to another user ({above})"
     with contextlib.suppress(FileExistsError):
         place.mkdir(mode=0o700)
-    if not _is_private(place):
-        raise PermissionError("it belongs to another user, or others may write there")
+    if flaw := private.flaw(place):
+        return flaw
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError("it cannot be written")
-
-
-def _is_private(place: Path) -> bool:
-    """Tell whether nobody but us and root can have put something there."""
-    found = place.lstat()
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid())
-    return ours and not found.st_mode & stat.S_IWOTH
+        raise PermissionError(errno.EACCES, "it cannot be written")
+    return ""

@@ -25,7 +25,7 @@ from sockmgr.core.snapshot import (
 )
 from sockmgr.core.spec import Accept, Spec
 from sockmgr.handoff import NOTIFY, STATE, Memory, boot_id
-from sockmgr.kernel import process, survivors
+from sockmgr.kernel import private, process, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.listener import Listener
@@ -155,10 +155,13 @@ def recovered(copy: Path) -> dict[str, list[int]]:
 
     Raises ListenError if they may not be looked into; the caller owns what it gets.
     """
+    if (fd := _open_copy(copy)) is None:
+        return {}
     try:
-        fd = os.open(copy, os.O_RDONLY | os.O_NOFOLLOW)
         state = snapshot.decode(_read(fd))
-    except (FileNotFoundError, snapshot.SnapshotError):
+    except snapshot.SnapshotError as error:
+        log.warning("state not used", path=copy, because=error.what)
+        os.close(fd)
         return {}
     found: dict[str, list[int]] = {}
     names = {n: f"{each.listen.name}#{i}" for each in state.listeners
@@ -173,6 +176,16 @@ def recovered(copy: Path) -> dict[str, list[int]]:
         os.close(fd)
         return {}
     return found | {STATE: [fd]}
+
+
+def _open_copy(copy: Path) -> int | None:
+    try:
+        return private.open_file(copy)
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # a link (ELOOP), or a file that others may write
+        log.warning("state not used", path=copy, because=error.strerror)
+        return None
 
 
 def _living(service: ServiceSnapshot) -> Iterator[tuple[WorkerId, Process]]:

@@ -18,6 +18,7 @@ from sockmgr.core.config import Config
 from sockmgr.core.model import State
 from sockmgr.core.snapshot import Snapshot
 from sockmgr.history import History
+from sockmgr.kernel import private
 from sockmgr.kernel.queues import inode
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
@@ -36,8 +37,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Store(Protocol):
     """What holds descriptors beyond our death."""
 
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there."""
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there.
+
+        False if that has failed, and may be tried again.
+        """
 
     def forget(self, name: str) -> None:
         """Hold nothing under `name` any more."""
@@ -60,6 +64,7 @@ class Memory:
         for fd in () if whole else fds:
             os.close(fd)
         self._serial = serial
+        self._is_behind = False  # the copy could not be written
 
     def write(self, state: Snapshot) -> None:
         """Write the state over the older of the two."""
@@ -67,7 +72,7 @@ class Memory:
         data = snapshot.encode(state, serial=self._serial)
         fd = self.fds[self._serial % 2]
         os.ftruncate(fd, 0)
-        os.pwrite(fd, data, 0)
+        private.write_all(fd, data)
         if self._copy:
             self._write_copy(self._copy, data)
 
@@ -81,17 +86,17 @@ class Memory:
         if self._copy:
             self._copy.unlink(missing_ok=True)
 
-    @staticmethod
-    def _write_copy(path: Path, data: bytes) -> None:
-        beside = path.with_suffix(".state.new")
+    def _write_copy(self, path: Path, data: bytes) -> None:
+        # It holds the environment of the workers, so it is for our eyes only. Not fsync'ed: in
+        # another boot of the machine it means nothing.
         try:
-            # It holds the environment of the workers, so it is for our eyes only.
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            os.write(fd, data)
-            os.close(fd)
-            beside.rename(path)
+            private.write_file(path, data)
         except OSError as error:
-            log.debug("no copy of the state", path=path, error=error.strerror)
+            tell = log.debug if self._is_behind else log.warning
+            tell("no copy of the state", path=path, error=error.strerror)
+            self._is_behind = True
+        else:
+            self._is_behind = False
 
     def close(self) -> None:
         """Close both."""
@@ -106,8 +111,10 @@ def _memfd(name: str) -> int:
 class Nobody:
     """The store of a manager that has none: its sockets and workers end with it."""
 
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Hold nothing."""
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold nothing, and miss nothing."""
+        del name, fds
+        return True
 
     def forget(self, name: str) -> None:
         """Hold nothing."""
@@ -121,6 +128,7 @@ class Will:
         self._store, self._state = store, state
         self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
         self._written: Snapshot | None = None
+        self.is_complete = True  # the store holds all that it was given to keep
 
     def update(
         self,
@@ -135,10 +143,12 @@ class Will:
         `others` are single ones of the manager itself by name, -1 where there is none.
         """
         wanted = self._holdings(listeners, services, others)
+        self.is_complete = True
         for name, (identity, fds) in wanted.items():
-            if self._held.get(name) not in (identity, _FOUND):
-                self._store.keep(name, fds)
-            self._held[name] = identity
+            if self._held.get(name) not in (identity, _FOUND) and not self._store.keep(name, fds):
+                self.is_complete = False
+            else:
+                self._held[name] = identity
         state = _snapshot(config, listeners, services.values(), history)
         if state != self._written:
             self._state.write(state)

@@ -64,9 +64,9 @@ class Keeping:
         """Return the connection to the keeper, borrowed."""
         return self._keeper.fileno()
 
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there."""
-        self._try(lambda: self._keeper.keep(name, fds))
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold duplicates of `fds`, which are borrowed, under `name`; False if that has failed."""
+        return self._try(lambda: self._keeper.keep(name, fds))
 
     def forget(self, name: str) -> None:
         """Hold nothing under `name` any more."""
@@ -79,13 +79,18 @@ class Keeping:
             asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         self._keeper.dismiss()
 
-    def _try(self, ask: Callable[[], None]) -> None:
+    def _try(self, ask: Callable[[], None]) -> bool:
         try:
             ask()
         except (ControlError, OSError) as error:
             if not self._broken:
                 log.error("keeper does not keep", error=error)
             self._broken = True
+            return False
+        if self._broken:
+            log.info("keeper keeps again", pid=self._keeper.pid)
+        self._broken = False
+        return True
 
     def _on_gone(self, lost: Callable[[], None]) -> None:
         asyncio.get_running_loop().remove_reader(self._keeper.fileno())

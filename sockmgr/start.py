@@ -6,7 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from sockmgr.client import default_control
+from sockmgr.client import check_control, default_control
 from sockmgr.companion import Companion
 from sockmgr.core.errors import SockmgrError
 from sockmgr.estate import Estate
@@ -52,10 +52,16 @@ def run(
     try:
         # Before any descriptor of our own could pass for one of systemd's.
         passed = inherited() or passed_descriptors()
-        path = control or default_control(_name(source, passed))
+        if control:
+            check_control(control)
+        path = control or default_control(_name(source, passed), _tell_refused)
         return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
     finally:
         sink.close()
+
+
+def _tell_refused(place: Path, why: str) -> None:
+    log.warning("directory not used", path=place, because=why)
 
 
 def _name(source: Source, passed: dict[str, list[int]]) -> str:

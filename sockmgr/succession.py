@@ -33,6 +33,7 @@ from sockmgr.upgrade import Proof, become
 log = Log("sockmgr")
 
 CONTROL = "@control"
+KEEP_AGAIN = 1.0  # seconds until what could not be kept is tried again
 
 
 class Succession:
@@ -60,6 +61,7 @@ class Succession:
         self._will = Will(store, self._memory, estate.names)
         self._proof = Proof(sink)
         self._due: asyncio.Handle | None = None
+        self._again: asyncio.Handle | None = None
 
     @property
     def pids(self) -> Collection[int]:
@@ -128,6 +130,11 @@ class Succession:
     ) -> None:
         """Keep what there is now for the next manager."""
         self._will.update(config, listeners, services, self._others, history)
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if not self._will.is_complete:
+            self._again = asyncio.get_running_loop().call_later(KEEP_AGAIN, self._changed)
 
     async def prove(self) -> None:
         """Return when new code has read our state; raise ControlError if it cannot."""
@@ -154,8 +161,9 @@ class Succession:
 
     def end(self) -> None:
         """Leave nothing to anybody: all workers have ended."""
-        if self._due is not None:
-            self._due.cancel()
+        for handle in (self._due, self._again):
+            if handle is not None:
+                handle.cancel()
         self._restarts.cancel()
         if self._guard.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())

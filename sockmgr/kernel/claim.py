@@ -11,10 +11,14 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr.core.errors import ControlError
+
+LOCK_TIMEOUT = 5.0  # seconds; it is held for milliseconds
+LOCK_DELAY = 0.01
 
 
 class Claim:
@@ -112,9 +116,14 @@ def _taken(path: Path, whose: str) -> ControlError:
 def _lock(path: Path) -> Iterator[None]:
     """Keep out others that would find the same stale socket and remove ours instead."""
     lock = path.with_name(f".{path.name}.lock")
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            _wait_for(fd, lock, deadline)
+        except BaseException:
+            os.close(fd)
+            raise
         if os.fstat(fd).st_nlink:
             break
         os.close(fd)  # its holder has removed it while we waited: the next one is another file
@@ -123,6 +132,26 @@ def _lock(path: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _wait_for(fd: int, lock: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise _held(lock) from None
+            time.sleep(LOCK_DELAY)  # flock(2) knows no deadline
+        else:
+            return
+
+
+def _held(lock: Path) -> ControlError:
+    return ControlError(
+        f"another process has held {lock} for {LOCK_TIMEOUT:g} s: it hangs while it starts there",
+        means="nothing was started",
+        do=f'end it ("fuser {lock}" tells its pid), or name another path with --control',
+    )
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -312,13 +312,15 @@ def _clear(path: Path) -> None:
 
 def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o177)
     try:
         listener.bind(os.fspath(path))
-        path.chmod(0o600)  # before listen(2) nobody can connect
         listener.listen(1)
     except OSError:
         listener.close()
         raise
+    finally:
+        os.umask(before)
     return listener
 
 

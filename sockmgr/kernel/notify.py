@@ -55,8 +55,12 @@ class NotifySocket:
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISSOCK(self.path.lstat().st_mode):
                     self.path.unlink()
-            self._socket.bind(os.fspath(self.path))
-            self.path.chmod(0o666)  # connect(2) and sendto(2) need write permission
+            # Not chmod after bind, which could hit what somebody has put there since.
+            before = os.umask(0o111)  # connect(2) and sendto(2) need write permission
+            try:
+                self._socket.bind(os.fspath(self.path))
+            finally:
+                os.umask(before)
         except OSError as error:
             self._socket.close()
             raise _explain(self.path, error) from error

@@ -29,12 +29,15 @@ class FdStore:
         """Know that these are held already, since they came from the store."""
         self._held = {name: len(fds) for name, fds in names.items()}
 
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Have duplicates of `fds` held under `name`, in place of what is held there."""
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Have duplicates of `fds` held under `name`, in place of what is held there.
+
+        False if they could not be sent; what there is no room for is counted, and not tried again.
+        """
         wanted = sum(self._held.values()) - self._held.get(name, 0) + len(fds)
         if self.limit is not None and wanted > self.limit:
             self._leave_out(name, fds)
-            return
+            return True
         # A message that removes does nothing else: of one that also stores, fds would be closed.
         self.forget(name)
         # Without FDPOLL=0 systemd would drop what hangs up, and nobody would hear of a worker that
@@ -42,6 +45,8 @@ class FdStore:
         if self._channel.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds):
             self._held[name] = len(fds)
             self._left_out.pop(name, None)
+            return True
+        return False
 
     def forget(self, name: str) -> None:
         """Have nothing held under `name`."""

@@ -81,3 +81,22 @@ def test_a_limit_in_the_config_is_what_the_workers_get(tmp_path: Path) -> None:
     config = Release(tmp_path).config("limits = { nofile = 512 }")
     with Manager(tmp_path, config) as manager:
         assert open_files(manager.workers()[0]["pid"])[0] == 512
+
+
+def test_what_the_keeper_could_not_take_is_given_to_it_again(tmp_path: Path) -> None:
+    with Manager(tmp_path, Release(tmp_path).config()) as manager:
+        found = re.search(r"keeper started pid=(\d+)", manager.log)
+        assert found
+        keeper = int(found[1])
+        held = len(list(Path(f"/proc/{keeper}/fd").iterdir()))
+        _, hard = resource.prlimit(keeper, resource.RLIMIT_NOFILE, (held, PLENTY))
+        assert manager.reload().code == 0
+        wait_for(lambda: "keeper does not keep" in manager.log, "the keeper to be full")
+        resource.prlimit(keeper, resource.RLIMIT_NOFILE, (hard, hard))
+        wait_for(lambda: "keeper keeps again" in manager.log, "the keeper to be given all")
+        before = manager.workers()
+        manager.kill9()
+        manager.start()
+        manager.wait_serving()
+        assert [each["pid"] for each in manager.workers()] == [each["pid"] for each in before]
+        assert "missing" not in manager.log

@@ -108,10 +108,9 @@ sys.stdin.readline()
 
 def test_one_that_finds_a_dead_socket_looks_again_when_it_is_its_turn(path: Path) -> None:
     def is_waiting() -> bool:
-        # proc_locks(5): those that wait for a lock are marked with an arrow
-        inode = os.fstat(turn.fileno()).st_ino
-        waiters = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
-        return any(line.split()[-3].endswith(f":{inode}") for line in waiters)
+        """Tell whether the lock is open twice: by us, who have it, and by one that wants it."""
+        links = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return links.count(Path(turn.name)) == 2
 
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -125,6 +124,18 @@ def test_one_that_finds_a_dead_socket_looks_again_when_it_is_its_turn(path: Path
             other.listen()
         with pytest.raises(ControlError, match="another manager"):
             claim.result()
+
+
+def test_a_lock_that_somebody_holds_for_ever_is_waited_for_until_a_deadline(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockmgr.kernel.claim.LOCK_TIMEOUT", 0.1)
+    lock = path.parent / ".shop.sock.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ControlError, match=re.escape(f"has held {lock} for 0.1 s")):
+            Claim(path)
+    Claim(path).close()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:

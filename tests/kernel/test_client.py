@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -77,6 +79,8 @@ def test_a_caller_makes_sense_of_a_server_that_makes_none(
     run(scenario)
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+
 # --- Where managers are found --------------------------------------------------------------------
 
 
@@ -134,7 +138,65 @@ def test_a_manager_listens_in_the_first_place_that_is_private(
     assert default_control("shop") == places[1] / "shop.sock"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@as_root
 def test_a_directory_of_another_user_is_not_used(places: tuple[Path, Path]) -> None:
     os.chown(places[0], 65534, 65534)
     assert default_control("shop") == places[1] / "shop.sock"
+
+
+@as_root
+def test_a_runtime_directory_of_another_user_is_passed_over_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, told = tmp_path / "theirs", list[tuple[Path, str]]()
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, 65534, 65534)
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs))
+    chosen = default_control("shop", lambda place, why: told.append((place, why)))
+    assert not chosen.is_relative_to(theirs)
+    assert list(theirs.iterdir()) == []
+    [(place, why), *_] = told
+    assert place == theirs / "sockmgr"
+    assert why == f"{theirs} belongs to another user (65534)"
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "why"),
+    [
+        (65534, 0o700, "belongs to another user"),
+        (0, 0o1777, "every user may write to"),
+        (0, 0o777, "every user may write to"),
+    ],
+)
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_no_manager_starts_where_others_could_put_a_state_for_it(
+    owner: int, mode: int, why: str, by: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    os.chown(place, owner, 0)
+    path = str(place / "shop.sock")
+    options, variables = (
+        (("--control", path), {}) if by == "option" else ((), {"SOCKMGR_CONTROL": path})
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "sockmgr", "run", *options, "--", "false"],
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"cannot use {path} as control socket: " in done.stderr
+    assert why in done.stderr
+    assert list(place.iterdir()) == []
+
+
+def test_a_manager_is_found_in_the_users_own_directory_without_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    with pytest.raises(NoManagerError, match=f" /run/user/{os.geteuid()}/sockmgr"):
+        find_control(None, "six-of-a-test")

@@ -1,0 +1,126 @@
+"""Directories and files that are ours alone: what is read there decides what we run, and as whom.
+
+Nobody but us and root may be able to change them, or the way to them. Decides nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+_MOST_LINKS = 40  # path_resolution(7)
+_ACCESS_LIST = "system.posix_acl_access"  # acl(5)
+
+
+def flaw(directory: Path) -> str:
+    """Say who else may change what is in `directory`, or what its path leads to; "" if nobody.
+
+    In a sticky directory each name is its owner's, so such a one may be on the way, but not be the
+    last. Raises OSError if there is no such directory.
+    """
+    here = Path("/")
+    left = list(reversed(Path.cwd().joinpath(directory).parts[1:]))
+    why, links = _flaw_of(here, last=not left), 0
+    while left and not why:
+        name = left.pop()
+        if name == "..":
+            here = here.parent
+        elif (entry := here / name).is_symlink():
+            why = _owner_of(entry)
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(directory))
+            target = entry.readlink()
+            here = Path("/") if target.is_absolute() else here
+            left += reversed(target.parts[target.is_absolute() :])
+        else:
+            here = entry
+            why = _flaw_of(here, last=not left)
+    return why
+
+
+def open_file(path: Path) -> int:
+    """Open a file to read that only we can have written; the caller owns the descriptor.
+
+    Raises PermissionError if it is anything else, and OSError if it cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    is_ours = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    if stat.S_ISREG(found.st_mode) and is_ours and found.st_nlink == 1:
+        return fd
+    os.close(fd)
+    raise PermissionError(errno.EPERM, "it is not a file of ours alone", str(path))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put a file for our eyes only at `path`, whole, in place of what is there; raise OSError."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    new = f"{path.name}.new"
+    try:
+        with contextlib.suppress(FileNotFoundError):  # one that died left it
+            os.unlink(new, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(new, flags, 0o600, dir_fd=directory)
+        try:
+            write_all(fd, data)
+            os.rename(new, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            os.unlink(new, dir_fd=directory)
+            raise
+        finally:
+            os.close(fd)
+    finally:
+        os.close(directory)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` from the start of a file on; raise OSError if there is no room."""
+    at = 0
+    while at < len(data):
+        at += os.pwrite(fd, data[at:], at)
+
+
+def _flaw_of(directory: Path, *, last: bool) -> str:
+    if why := _owner_of(directory):
+        return why
+    found = directory.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    by_others = found.st_mode & stat.S_IWOTH
+    by_group = found.st_mode & stat.S_IWGRP and not _is_of_us_alone(directory, found.st_gid)
+    if not (by_others or by_group) or (found.st_mode & stat.S_ISVTX and not last):
+        return ""
+    return f"{'every user' if by_others else 'a group of users'} may write to {directory}"
+
+
+def _owner_of(path: Path) -> str:
+    uid = path.lstat().st_uid
+    # Who owns the root directory is root, or whom a user namespace shows in its place.
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
+    return "" if uid in trusted else f"{path} belongs to another user ({_name(uid)})"
+
+
+def _is_of_us_alone(directory: Path, gid: int) -> bool:
+    """Tell whether a group is a private one, called as its only member: us, or root."""
+    with contextlib.suppress(OSError):  # ENODATA: there is no list
+        os.getxattr(directory, _ACCESS_LIST)
+        return False  # its mask stands for the group then, and it may name anybody
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    ours = {"root", _name(os.geteuid())}
+    return group.gr_name in ours and ours.issuperset(group.gr_mem)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
