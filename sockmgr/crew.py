@@ -77,6 +77,7 @@ class Crew:
                 started=running.process.started,
                 told=running.told,
                 channel=running.ends,
+                told_others=running.told_others,
             )
             for id, running in self.running.items()
             if running.pid
@@ -174,7 +175,7 @@ class Crew:
         self.passing.detach(running)
         expected = worker.state in (State.DRAINING, State.KILLED)
         tell = log.info if expected else log.error
-        clean = expected and status in running.spec.clean_exits
+        clean = worker.state is State.DRAINING and status in running.spec.clean_exits
         how = "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=worker.state, how=how,
              served=served)  # fmt: skip

@@ -30,6 +30,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.listener import Listener
 from sockmgr.log import Log
+from sockmgr.procfs import sockets_of, start_time
 from sockmgr.survivor import Survivor
 
 log = Log("sockmgr")
@@ -124,7 +125,7 @@ class Estate:
             pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
             if pid:
                 del self.descriptors[name]
-                told = ProcessSnapshot(pid=pid, started=process.start_time(pid))
+                told = ProcessSnapshot(pid=pid, started=start_time(pid))
                 found[WorkerId(int(generation), int(slot))] = _owned(told, fds, since=0.0)
         return found
 
@@ -236,6 +237,7 @@ def _owned(
         since=since,
         ready=ready,
         told=told.told,
+        told_others=told.told_others,
         channel=(channel[0], channel[1]) if len(channel) == 2 else None,
     )
 
@@ -298,7 +300,7 @@ def guessed(
 
 
 def _lease(worker: Survivor, listeners: Sequence[Listener]) -> int:
-    holds = process.sockets_of(worker.process.pid)
+    holds = sockets_of(worker.process.pid)
     for listener in listeners:
         for n, queue in enumerate(listener.queues):
             if inode(queue) in holds:

@@ -1,8 +1,12 @@
-"""The end of a process: it is seen, what it printed is read, it is reaped, and then it is told."""
+"""The end of a process: it is seen, what it printed is read, it is reaped, and then it is told.
+
+In between those may end whom it has left: their number of a session stays theirs, and no other's.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 
 from sockmgr.core.model import describe_exit
@@ -15,14 +19,18 @@ KILL_SIGNAL = 9
 
 
 class Exit:
-    """Waits for the end of `process`. Calls `dying` when it is dead, `told` when it is reaped."""
+    """Waits for the end of `process`. Calls `told` with its status when it is reaped.
+
+    Calls `dying` before that, when it is dead, with its status and what is to be called when nobody
+    is left of it.
+    """
 
     def __init__(
         self,
         process: Process,
         output: WorkerOutput,
         loop: asyncio.AbstractEventLoop,
-        dying: Callable[[], None],
+        dying: Callable[[int, Callable[[], None]], None],
         told: Callable[[int], None],
     ) -> None:
         self._process, self._output, self._loop = process, output, loop
@@ -37,13 +45,13 @@ class Exit:
             self._timer.cancel()
 
     def _on_exit(self) -> None:
-        self._dying()
-        # Before the reap the pid, and so the group, cannot belong to anybody else.
+        if (status := self._process.peek()) is not None:
+            self._loop.remove_reader(self._process.pidfd)
+            self._dying(status, functools.partial(self._alone, status))
+
+    def _alone(self, status: int) -> None:
+        # Once more, as no look can be sure. Before the reap nobody else can have its group.
         self._process.signal_group(KILL_SIGNAL)
-        status = self._process.peek()
-        if status is None:
-            return
-        self._loop.remove_reader(self._process.pidfd)
         self._output.ended(describe_exit(status))
         self._reap(status, self._loop.time() + READ_TIMEOUT)
 

@@ -5,12 +5,9 @@ Such a process would go on taking connections meant for the next holder of the q
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from collections.abc import Callable, Collection, Set
 
-from sockmgr.kernel.process import strays
+from sockmgr.kernel.process import kill_holder, strays
 from sockmgr.log import Log
 
 log = Log("sockmgr")
@@ -34,10 +31,9 @@ class Leftovers:
         for inodes, name in self._left.items():
             # What shares its queue with a worker may be its; the last holder's end tells.
             for pid in () if inodes & used else strays(inodes) - set(self._spared()):
-                log.warning("stray process killed", pid=pid, left_by=name)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                found.add(inodes)
+                if kill_holder(pid, inodes):
+                    log.warning("stray process killed", pid=pid, left_by=name)
+                    found.add(inodes)
         return found
 
     def end_and_forget(self, used: Set[int]) -> None:

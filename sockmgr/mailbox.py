@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from sockmgr.kernel.notify import NotifySocket, belongs
+from sockmgr.kernel.notify import Message, NotifySocket
 from sockmgr.log import Log
+from sockmgr.procfs import owner_of
+from sockmgr.running import Running
 from sockmgr.service import Service
 
 log = Log("sockmgr")
@@ -31,12 +33,11 @@ class Mailbox:
     def deliver(self) -> None:
         """Take what has arrived; believe the kernel only as to who sent it."""
         crews = [service.crew for service in self._services()]
-        running = [each for crew in crews for each in crew.running.values() if each.pid]
+        workers = {each.pid: each for crew in crews for each in crew.running.values() if each.pid}
         before = self._ignored
         for message in self._socket.receive():
-            sender = next((r for r in running if belongs(message.pid, r.pid)), None)
-            if sender:
-                sender.notified(message.pid, message.fields)
+            if worker := _sender(message, workers):
+                worker.notified(message.pid, message.fields)
             else:
                 self._foreign += 1
         # From 1, 2, 4, 8 ... on: a flood is no news.
@@ -51,3 +52,11 @@ class Mailbox:
     @property
     def _ignored(self) -> int:
         return self._socket.garbage + self._foreign
+
+
+def _sender(message: Message, workers: Mapping[int, Running]) -> Running | None:
+    """Return the worker that a message is of; first what costs nothing, for anybody may send."""
+    if not any(worker.may_be(message.uid) for worker in workers.values()):
+        return None
+    worker = workers.get(owner_of(message.pid, workers))
+    return worker if worker and worker.may_be(message.uid) else None

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from sockmgr.core.spec import Spec
 from sockmgr.kernel import memory
-from sockmgr.kernel.readiness import descendants
 from sockmgr.log import Log
+from sockmgr.procfs import descendants
 
 log = Log("sockmgr")
 

@@ -6,6 +6,7 @@ Owns the pidfd and the pipe. Decides nothing: it puts facts.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +19,20 @@ from sockmgr.core.model import (
     Hung,
     Spawn,
     SpawnFailed,
+    Tick,
     WorkerExited,
     WorkerReady,
     WorkerStopping,
 )
+from sockmgr.core.orphans import CRASH_TIME, Key, Orphans
 from sockmgr.core.spec import Accept, Accepting, Exec, Notify
 from sockmgr.dispatch.channel import Channel
-from sockmgr.exit import KILL_SIGNAL, Exit
+from sockmgr.exit import Exit
 from sockmgr.kernel import heartbeat
+from sockmgr.kernel.connections import to_addresses
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
-from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.kernel.spawn import Launch, spawn, user_number
 from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Words, WorkerOutput
@@ -39,6 +43,7 @@ from sockmgr.resolve import FIRST_FD, worker_argv, worker_environment
 from sockmgr.sink import Sink
 from sockmgr.survivor import Survivor
 from sockmgr.template import Order, Orders, Template
+from sockmgr.tree import Tree
 
 NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
 
@@ -83,6 +88,7 @@ class Running:
             listen.name: listener.address
             for listen, listener in zip(self.spec.listen, listeners, strict=True)
         }
+        self._user = user_number(self.spec.user)
         self.ready = self.told = False
         self._watch = ReadyWatch(
             self.spec, listeners, around.loop, self._start_probe, self._say_ready
@@ -90,10 +96,13 @@ class Running:
         self._order: Order | None = None
         self._boot: Boot | None = None
         self._exit: Exit | None = None
+        self._tree: Tree | None = None
         self._pulse = self._find_pulse(survivor)
+        self._told_before: tuple[Key, ...] = ()
         self.process = NOBODY
         if survivor:
             self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
+            self._told_before = survivor.told_others
             self.output = around.output(self.name, survivor.output)
             self._begin(survivor.process)
             return
@@ -134,6 +143,11 @@ class Running:
         return tuple(os.fstat(fd).st_ino for fd in (self.channel.fileno(), self.channel.theirs))
 
     @property
+    def told_others(self) -> tuple[Key, ...]:
+        """The descendants that were told to stop, as the process that we started has ended."""
+        return self._tree.told if self._tree else ()
+
+    @property
     def pids(self) -> set[int]:
         """The processes whose exit is told here."""
         return {self.pid, self._watch.pid} - {0}
@@ -155,6 +169,10 @@ class Running:
             return False
         return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
 
+    def may_be(self, user: int) -> bool:
+        """Tell whether a process of this worker can have this uid: root may take any."""
+        return user in (0, os.geteuid(), self._user) or self._user == 0
+
     def notified(self, sender: int, fields: Mapping[str, str]) -> None:
         """Take a message that one of this worker's processes sent to NOTIFY_SOCKET."""
         if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":
@@ -171,7 +189,7 @@ class Running:
             self._say_ready()
 
     def drain(self) -> None:
-        """Send the stop signal to the process we started; it stops its own."""
+        """Send the stop signal to the process we started; it stops its own, while it lives."""
         self._calm()
         self.told = True
         if self._order:
@@ -179,13 +197,16 @@ class Running:
             self._not_made(0)
             return
         self._boot_is_over()
+        if self._tree:
+            self._tree.remember()
         self.process.signal(self.spec.stop_signal)
 
     def kill(self) -> None:
-        """Kill the whole process group."""
+        """Kill the whole process tree."""
         if self._order and self._template:  # which is what hangs, and tells us when it is dead
             self._template.kill()
-        self.process.signal_group(KILL_SIGNAL)
+        if self._tree:
+            self._tree.kill()
 
     def last_words(self, why: str) -> Words:
         """Return what it said last, when we look because of `why`; its template, if it is none."""
@@ -204,6 +225,8 @@ class Running:
         self._watch.close()
         if self._exit:
             self._exit.close()
+        if self._tree:
+            self._tree.close()
         if self._boot:
             self._boot.forget()
         if self._pulse:
@@ -233,7 +256,8 @@ class Running:
     def _begin(self, process: Process) -> None:
         self.process = process
         loop = self._around.loop
-        self._exit = Exit(process, self.output, loop, self._watch.close, self._ended)
+        self._exit = Exit(process, self.output, loop, self._main_ended, self._ended)
+        self._tree = Tree(self.name, process, loop, self._sockets, self._user)
         self._boot = Boot(self.name, self.pid, loop, low=self._low)
         if not self.ready:
             self._watch.start(self.pid, self.inodes)
@@ -368,6 +392,29 @@ class Running:
         self._watch.close()
         if self._boot:
             self._boot.over()
+
+    def _main_ended(self, status: int, alone: Callable[[], None]) -> None:
+        """See to it that what it has started ends, too; it goes on until nobody is left."""
+        self._watch.close()
+        in_order = self.told or (self.ready and status in self.spec.clean_exits)
+        # In order: the fleet has the deadline. After a crash nobody is to go on for long.
+        deadline = math.inf if in_order else self._around.loop.time() + CRASH_TIME
+        orphans = Orphans(self.spec.stop_signal, deadline, self._told_before)
+        if self._tree and self._tree.end(orphans, alone):
+            if in_order and not self.told:
+                self.told = True
+                self._calm()
+                self._put(WorkerStopping(worker=self.id))
+            self._put(Tick())  # the next manager is not to tell them again
+
+    def _sockets(self) -> frozenset[int] | None:
+        """Return what is ours: listeners, channel, connections; None where that cannot be told."""
+        if not self.spec.listen:
+            return None
+        try:
+            return self.inodes | to_addresses(each.address for each in self._listeners)
+        except OSError:  # sock_diag(7) is refused
+            return None
 
     def _ended(self, status: int) -> None:
         self._put(WorkerExited(worker=self.id, status=status))

@@ -20,9 +20,9 @@ from sockmgr.core.report import (
 from sockmgr.core.spec import Listen
 from sockmgr.core.tally import Tally
 from sockmgr.kernel.queues import backlog
-from sockmgr.kernel.readiness import descendants
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
+from sockmgr.procfs import descendants
 from sockmgr.service import Service
 
 

@@ -6,7 +6,6 @@ Owns the guard and the will. Whoever dies, leaves or is replaced leaves the same
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -21,10 +20,10 @@ from sockmgr.handoff import LIFELINE, NOTIFY, Nobody, Store, Will
 from sockmgr.history import History
 from sockmgr.keeping import KEEPER, Keeping
 from sockmgr.kernel.cgroup import members, own_unit
-from sockmgr.kernel.notify import belongs
-from sockmgr.kernel.process import sockets_of
+from sockmgr.kernel.process import kill_holder
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
+from sockmgr.procfs import owner_of
 from sockmgr.restarts import Restarts
 from sockmgr.service import Service
 from sockmgr.sink import Sink
@@ -183,8 +182,5 @@ def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
     unit = own_unit()
     ours = {*known, os.getpid()}
     for pid in members(unit) if unit else ():
-        if any(belongs(pid, each) for each in ours) or sockets_of(pid).isdisjoint(sockets):
-            continue
-        log.warning("stray process killed", pid=pid, left_by="the manager before")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if not owner_of(pid, ours) and kill_holder(pid, sockets):
+            log.warning("stray process killed", pid=pid, left_by="the manager before")

@@ -12,7 +12,7 @@ class Survivor:
     """A worker that another manager started. `output` is our end of its output, -1 without one.
 
     `told`: it was told to stop, by whomever. `channel`: both ends of the one through which it is
-    passed connections, ours first.
+    passed connections, ours first. `told_others`: the descendants that were, by pid and start.
     """
 
     process: Process
@@ -21,3 +21,4 @@ class Survivor:
     ready: bool
     told: bool
     channel: tuple[int, int] | None = None
+    told_others: tuple[tuple[int, int], ...] = ()

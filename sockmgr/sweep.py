@@ -21,12 +21,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr import procfs
 from sockmgr.core import snapshot
 from sockmgr.core.model import State
 from sockmgr.core.snapshot import Snapshot, SnapshotError
 from sockmgr.kernel import cgroup
-from sockmgr.kernel.cgroup import Member, Unit
+from sockmgr.kernel.cgroup import Unit
 from sockmgr.log import Log
+from sockmgr.procfs import Member
 
 log = Log("sockmgr.sweep")
 
@@ -217,7 +219,7 @@ def _open(member: Member, unit: Unit | None) -> int | None:
         fd = os.pidfd_open(member.pid)
     except ProcessLookupError:
         return None
-    now = cgroup.member(member.pid)  # after it was opened: so this is who will be signalled
+    now = procfs.member(member.pid)  # after it was opened: so this is who will be signalled
     if now and now.started == member.started and (unit is None or unit.has(member.pid)):
         return fd
     os.close(fd)
@@ -226,7 +228,7 @@ def _open(member: Member, unit: Unit | None) -> int | None:
 
 def _present(unit: Unit | None) -> dict[int, Member]:
     """Return everybody in the unit but us, and the shell that waits for us."""
-    found = cgroup.members(unit) if unit else {each.pid: each for each in cgroup.everybody()}
+    found = cgroup.members(unit) if unit else {each.pid: each for each in procfs.everybody()}
     return {pid: member for pid, member in found.items() if member.session != os.getsid(0)}
 
 
@@ -250,7 +252,7 @@ def run(state: Snapshot | None, unit: Unit | None) -> bool:
         longest_drain(state) if state else GRACE,
         now,
     )
-    me = cgroup.member(os.getpid())
+    me = procfs.member(os.getpid())
     began = me.started - DOUBT * os.sysconf("SC_CLK_TCK") if me else 0.0
     with contextlib.closing(Handles()) as handles:
         while ours := sweep.ours(present, _since(unit, began)):

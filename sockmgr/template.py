@@ -159,7 +159,7 @@ class Template:
             env=env,
             since=self._loop.time(),
             boot=Boot(self.name, process.pid, self._loop, low=low),
-            exit=Exit(process, output, self._loop, self._hear_all, self._ended),
+            exit=Exit(process, output, self._loop, self._dying, self._ended),
         )
 
     def _ask(self, run: _Run) -> None:
@@ -182,10 +182,12 @@ class Template:
                 return
         run.asked = self._waiting.popleft(), ours
 
-    def _hear_all(self) -> None:
-        """It is dead: hear what it said before that."""
+    def _dying(self, status: int, alone: Callable[[], None]) -> None:
+        """It is dead: hear what it said before that. Nobody is left who may go on."""
+        del status
         while self._hear():
             pass
+        alone()
 
     def _hear(self) -> bool:
         """Take one message; False if there is none, or will be none any more."""

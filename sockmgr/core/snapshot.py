@@ -56,12 +56,14 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: `started` is field 22 of proc_pid_stat(5), which tells a pid's reuse.
 
     `told`: it was sent its stop signal. `channel`: the inodes of both ends, ours first.
+    `told_others`: pid and start of the descendants that were told as well, since it has ended.
     """
 
     pid: int
     started: int
     told: bool = False
     channel: tuple[int, ...] = ()
+    told_others: tuple[tuple[int, int], ...] = ()
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.kernel.readiness import descendants
+from sockmgr.procfs import descendants
 
 _LINK = re.compile(r"socket:\[(\d+)\]")
 

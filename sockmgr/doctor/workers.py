@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sockmgr import procfs
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import SIGNAL_NAMES
@@ -223,7 +224,7 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
 def _symptoms(
     worker: WorkerStatus, config: ServiceConfig | None, sight: Sight
 ) -> Iterator[Symptom]:
-    tree = [worker.pid, *readiness.descendants(worker.pid)]
+    tree = [worker.pid, *procfs.descendants(worker.pid)]
     held = frozenset(inode for pid in tree for inode in processes.sockets(pid))
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
     if worker.state == "ready":

@@ -7,9 +7,10 @@ hierarchy name=systemd of v1 (cgroups(7)).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from sockmgr.procfs import Member, everybody
 
 _KINDS = (".service", ".scope", ".slice")
 
@@ -29,17 +30,6 @@ class Unit:
         """Tell whether a process is in it, or in a cgroup below."""
         lines = _lines(pid)
         return any(line == self.line or line.startswith(f"{self.line}/") for line in lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A living process. `started` is in clock ticks since boot; with it a pid means one process."""
-
-    pid: int
-    parent: int
-    group: int
-    session: int
-    started: int
 
 
 def own_unit() -> Unit | None:
@@ -77,32 +67,6 @@ def mark_of(unit: Unit) -> str:
 def members(unit: Unit) -> dict[int, Member]:
     """Return the living processes of a service, as far as we may see them (proc(5), hidepid)."""
     return {each.pid: each for each in everybody() if unit.has(each.pid)}
-
-
-def everybody() -> Iterator[Member]:
-    """Yield all living processes that we may see."""
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is wanted
-        if name.isdecimal() and (found := member(int(name))):
-            yield found
-
-
-def member(pid: int) -> Member | None:
-    """Return a process as it is now; None if there is none, or only its remains."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:  # gone
-        return None
-    # From field 3 of proc_pid_stat(5) on; the name before may hold anything.
-    state, parent, group, session, *more = stat[stat.rindex(b")") + 2 :].split()
-    if state in b"ZX" and int(more[13]) <= 1:  # the first thread may end before the others
-        return None
-    return Member(
-        pid=pid,
-        parent=int(parent),
-        group=int(group),
-        session=int(session),
-        started=int(more[15]),
-    )
 
 
 def _lines(pid: int) -> list[str]:

@@ -5,8 +5,9 @@ Not read from /proc/net/tcp, which tells of those in TIME_WAIT as well: a hundre
 
 from __future__ import annotations
 
+import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from sockmgr import sock_diag
@@ -14,6 +15,27 @@ from sockmgr import sock_diag
 # net/tcp_states.h: ESTABLISHED, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING
 _OPEN = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix: it listens
+
+
+def to_addresses(addresses: Iterable[str]) -> frozenset[int]:
+    """Return the inodes of the connections that came to these, as listeners tell their addresses.
+
+    Raises OSError where the kernel refuses to tell. Sockets for datagrams have none.
+    """
+    found: set[int] = set()
+    for address in addresses:
+        scheme, _, rest = address.partition(":")
+        match scheme:
+            case "tcp":
+                host, _, port = rest.rpartition(":")
+                found |= to_port(socket.AF_INET6 if "[" in host else socket.AF_INET, int(port))
+            case "unix":
+                found |= to_names({rest.removeprefix("//")})
+            case "unix-abstract":
+                found |= to_names({f"@{rest}"})
+            case _:
+                pass
+    return frozenset(found)
 
 
 def to_port(family: int, port: int) -> frozenset[int]:

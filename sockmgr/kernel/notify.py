@@ -119,28 +119,6 @@ class NotifySocket:
         return Message(pid=pid, uid=uid, fields=fields) if fields and pid > 0 else None
 
 
-def belongs(pid: int, worker: int) -> bool:
-    """Tell whether `pid` is the worker, in its process group, or descends from it."""
-    if pid == worker:
-        return True
-    with contextlib.suppress(OSError):
-        if os.getpgid(pid) == worker:
-            return True
-    while pid > 1:
-        pid = _parent(pid)
-        if pid == worker:
-            return True
-    return False
-
-
-def _parent(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:  # gone, or hidden
-        return 0
-    return int(text[text.rindex(b")") + 2 :].split()[1])
-
-
 def _parse(data: bytes) -> dict[str, str] | None:
     try:
         lines = data.decode("utf-8").removesuffix("\n").split("\n")

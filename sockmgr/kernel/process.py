@@ -15,11 +15,12 @@ import select
 import signal
 import struct
 import threading
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container
 from pathlib import Path
 
 from sockmgr.core.errors import SpawnError
 from sockmgr.log import Log
+from sockmgr.procfs import children, descendants, sockets_of, start_time
 
 log = Log("sockmgr.process")
 
@@ -56,6 +57,14 @@ class Process:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             raise _explain(pid, error) from error
+
+    def is_child(self) -> bool:
+        """Tell whether it is a child of ours that is not reaped yet, and no other manager's."""
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
 
     def poll(self) -> int | None:
         """Reap it if it is dead; return its status as Popen.returncode does, None while it lives.
@@ -137,18 +146,6 @@ class Process:
         return UNKNOWN_STATUS if zombie is None else zombie
 
 
-def start_time(pid: int) -> int:
-    """Return when a process began, in clock ticks since boot; 0 if there is none.
-
-    With it a pid means one process only: proc_pid_stat(5), field 22.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
 def open_again(pid: int, started: int) -> int | None:
     """Return a pidfd, the caller's, of the process that began at `started`; None if it is gone."""
     try:
@@ -166,6 +163,33 @@ def open_again(pid: int, started: int) -> int | None:
     return None
 
 
+def send(pid: int, started: int, number: int) -> None:
+    """Send a signal to the process that began at `started`, and never to another of that pid."""
+    pidfd = None
+    try:
+        if (pidfd := open_again(pid, started)) is not None:
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+    except OSError as error:  # not permitted, or no descriptor is left
+        log.error("cannot signal process", pid=pid, error=error.strerror)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def kill_holder(pid: int, inodes: Collection[int]) -> bool:
+    """Kill a process that has one of these sockets open; False if it has none, or is gone.
+
+    It is looked at once more when its pidfd is open: its pid may be another's since it was found.
+    """
+    started = start_time(pid)
+    if not started or sockets_of(pid).isdisjoint(inodes):
+        return False
+    send(pid, started, signal.SIGKILL)
+    return True
+
+
 def pid_of(pidfd: int) -> int:
     """Return the process that a pidfd means; 0 if it is dead and reaped, or this is no pidfd."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():
@@ -175,7 +199,7 @@ def pid_of(pidfd: int) -> int:
 
 
 def take_in(pidfd: int, group: int) -> Process | None:
-    """Own a child of ours that a process of this group made, and give it a group of its own.
+    """Own a child of ours that a process of this group made; it leaves that when it is told to.
 
     None, and `pidfd` is closed, if it is no such child or was reaped: who passed it may lie, and
     what is not our own we must never signal.
@@ -184,25 +208,11 @@ def take_in(pidfd: int, group: int) -> Process | None:
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if pid and os.getpgid(pid) == group:
-            os.setpgid(pid, pid)
             return Process(pid, pidfd=pidfd)
     except OSError:  # another's child, one that is gone, or no pidfd at all
         pass
     os.close(pidfd)
     return None
-
-
-def sockets_of(pid: int) -> frozenset[int]:
-    """Return the inodes of the sockets that a process has open; none if we may not look."""
-    found: set[int] = set()
-    directory = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):  # gone, or not permitted
-        for fd in os.listdir(directory):  # noqa: PTH208
-            with contextlib.suppress(FileNotFoundError):
-                link = os.readlink(f"{directory}/{fd}")  # noqa: PTH115
-                if link.startswith("socket:["):
-                    found.add(int(link[8:-1]))
-    return frozenset(found)
 
 
 def _returncode(result: os.waitid_result) -> int:
@@ -279,7 +289,7 @@ def reap_strays(known: Container[int]) -> list[tuple[int, int]]:
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return reaped
     # waitid(P_ALL) would show one dead worker, not ours to reap, over and over: so one by one.
-    for pid in _children(os.getpid()):
+    for pid in children(os.getpid()):
         if pid not in known:
             with contextlib.suppress(ChildProcessError):
                 result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
@@ -296,25 +306,8 @@ def strays(inodes: Collection[int]) -> frozenset[int]:
 
     Those of other users are seen by root only. Reads every descriptor of each: for after an exit.
     """
-    family = (pid for pid in _family(os.getpid()) if pid != os.getpid())
+    family = descendants(os.getpid())
     return frozenset(pid for pid in family if not sockets_of(pid).isdisjoint(inodes))
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # gone
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found += map(int, (thread / "children").read_bytes().split())
-    return found
-
-
-def _family(pid: int) -> Iterator[int]:
-    waiting = [pid]
-    while waiting:
-        member = waiting.pop()
-        yield member
-        waiting += _children(member)
 
 
 # --- Priority ------------------------------------------------------------------------------------
@@ -345,8 +338,9 @@ def can_restore_priority() -> bool:
 
 def lower_priority(pid: int) -> None:
     """Lower the CPU priority of a worker just spawned; what it starts inherits that."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.setpriority(os.PRIO_PGRP, pid, LOW_PRIORITY)
+    for what in (os.PRIO_PROCESS, os.PRIO_PGRP):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpriority(what, pid, LOW_PRIORITY)
 
 
 def restore_priority(pid: int) -> None:
@@ -354,7 +348,7 @@ def restore_priority(pid: int) -> None:
     normal = os.getpriority(os.PRIO_PROCESS, 0)
     groups = {pid}
     _set_group_priority(pid, normal)
-    for member in _family(pid):
+    for member in descendants(pid):
         with contextlib.suppress(OSError):
             groups.add(os.getpgid(member))
     # Its own group once more: for what was being forked the first time.

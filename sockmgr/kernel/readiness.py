@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from sockmgr.procfs import read, threads, tree
+
 # Numbers of system calls: asm/unistd_64.h of x86, asm-generic/unistd.h.
 _NUMBERS = {
     "x86_64": {
@@ -55,7 +57,7 @@ _ACCEPT_PENDING = re.compile(rb"^\s*op=13,", re.MULTILINE)  # IORING_OP_ACCEPT
 def accepting(pid: int, inodes: frozenset[int]) -> frozenset[int]:
     """Return those of the sockets that the process or a descendant waits on at this moment."""
     look = _Look(inodes)
-    for member in _tree(pid):
+    for member in tree(pid):
         look.at(member)
         if look.found >= inodes:
             break
@@ -65,7 +67,7 @@ def accepting(pid: int, inodes: frozenset[int]) -> frozenset[int]:
 def describe(pid: int, inodes: frozenset[int]) -> str:
     """Say in a sentence or two what a look shows, for a worker that did not become ready."""
     look = _Look(inodes)
-    members = list(_tree(pid))
+    members = list(tree(pid))
     for member in members:
         look.at(member)
     if look.hidden == len(members):
@@ -84,44 +86,6 @@ def describe(pid: int, inodes: frozenset[int]) -> str:
         text.append(f"the system calls of {platform.machine()} are not known, so only epoll counts")
     text.append(_sockets_in_words(members, inodes, inodes - look.found))
     return "; ".join(text)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the pids of all living descendants of `pid`, parents first."""
-    return list(_tree(pid))[1:]
-
-
-# --- The tree ------------------------------------------------------------------------------------
-
-
-def _tree(pid: int) -> Iterator[int]:
-    waiting = [pid]
-    for member in waiting:
-        yield member
-        for thread in _threads(member):
-            with contextlib.suppress(OSError):
-                waiting += map(int, _read(f"/proc/{member}/task/{thread}/children").split())
-
-
-def _threads(pid: int) -> list[str]:
-    try:
-        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a look is made every few ms
-    except OSError:  # gone, or hidden
-        return []
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.read(fd, 1 << 16)
-        if len(data) < 1024:  # a file of /proc that is longer comes in pages
-            return data
-        chunks = [data]
-        while chunks[-1]:
-            chunks.append(os.read(fd, 1 << 16))
-        return b"".join(chunks)
-    finally:
-        os.close(fd)
 
 
 def _link(pid: int, fd: int | str) -> str:
@@ -152,12 +116,12 @@ class _Look:
 
     def at(self, pid: int) -> None:
         """Look at every thread of one process."""
-        threads = _threads(pid)
-        self.threads += len(threads)
-        self.hidden += not threads
-        for thread in threads:
+        found = threads(pid)
+        self.threads += len(found)
+        self.hidden += not found
+        for thread in found:
             try:
-                words = _read(f"/proc/{pid}/task/{thread}/syscall").split()
+                words = read(f"/proc/{pid}/task/{thread}/syscall").split()
             except PermissionError:  # Yama scope 2 and 3, or another user
                 self.denied = True
             except OSError:  # gone
@@ -222,7 +186,7 @@ def _select_set(pid: int, count: int, address: int) -> Iterator[int]:
 
 
 def _epoll(pid: int, epoll: int, inodes: frozenset[int], depth: int = 0) -> Iterator[int]:
-    text = _read(f"/proc/{pid}/fdinfo/{epoll}")
+    text = read(f"/proc/{pid}/fdinfo/{epoll}")
     entries = [
         (int(tfd), int(inode, 16))
         for tfd, events, inode in _TFD.findall(text)
@@ -244,7 +208,7 @@ def _io_uring(pid: int, rings: Iterable[int | str], inodes: frozenset[int]) -> s
 
     The kernel does not tell which socket an accept is for.
     """
-    pending = sum(len(_ACCEPT_PENDING.findall(_read(f"/proc/{pid}/fdinfo/{r}"))) for r in rings)
+    pending = sum(len(_ACCEPT_PENDING.findall(read(f"/proc/{pid}/fdinfo/{r}"))) for r in rings)
     if not pending:
         return set()
     held = {inode for _, inode in _sockets(pid, inodes)}

@@ -71,7 +71,7 @@ class Launch:
 
 
 def spawn(launch: Launch) -> int:
-    """Start it in a process group of its own and return its pid, which the caller must reap."""
+    """Start it in a session of its own and return its pid, which the caller must reap."""
     _check_directory(launch)
     _check_executable(launch)
     argv = _chain(launch)
@@ -85,7 +85,7 @@ def spawn(launch: Launch) -> int:
                 argv,
                 env,
                 file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
-                setpgroup=0,
+                setsid=True,  # which nothing that it starts can leave for a group of ours
                 # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
                 setsigdef=signal.valid_signals(),
                 setsigmask=(),
@@ -97,6 +97,14 @@ def spawn(launch: Launch) -> int:
             f"cannot start {launch.executable}: {error} in its arguments or environment",
             do="correct command or env in the configuration",
         ) from error
+
+
+def user_number(user: str) -> int:
+    """Return the uid of a `user` as in Launch; -1 if there is none of that name any more."""
+    try:
+        return _user(user).pw_uid if user else os.geteuid()
+    except SpawnError:
+        return -1
 
 
 def close_on_exec_all() -> None:

@@ -7,7 +7,6 @@ the process started when it is seen for the first time.
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,8 +15,7 @@ import psutil
 
 from sockmgr.core.report import Status, WorkerStatus
 from sockmgr.kernel import connections, memory
-from sockmgr.kernel.process import sockets_of
-from sockmgr.kernel.readiness import descendants
+from sockmgr.procfs import descendants, sockets_of
 from sockmgr.top.view import Usage, name_of
 
 
@@ -77,21 +75,7 @@ class Meter:
 
 def _connections(status: Status) -> frozenset[int] | None:
     """Return the inodes of all connections to the listeners; None where the kernel refuses."""
-    found: set[int] = set()
     try:
-        for listener in status.listeners.values():
-            scheme, _, rest = listener.address.partition(":")
-            match scheme:
-                case "tcp":
-                    host, _, port = rest.rpartition(":")
-                    family = socket.AF_INET6 if "[" in host else socket.AF_INET
-                    found |= connections.to_port(family, int(port))
-                case "unix":
-                    found |= connections.to_names({rest.removeprefix("//")})
-                case "unix-abstract":
-                    found |= connections.to_names({f"@{rest}"})
-                case _:
-                    pass
+        return connections.to_addresses(each.address for each in status.listeners.values())
     except OSError:
         return None
-    return frozenset(found)

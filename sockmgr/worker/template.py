@@ -119,6 +119,7 @@ def _become_worker(channel: socket.socket) -> None:
         os._exit(1)
     if not data:  # the manager is gone, or wants us no more
         os._exit(0)
+    os.setsid()  # only now, when the manager knows it
     places = range(1, 1 + len(fds))
     for fd, place in zip(fds, places, strict=True):  # all above their places, which are taken
         os.dup2(fd, place)

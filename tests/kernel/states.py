@@ -16,7 +16,7 @@ from sockmgr.core.snapshot import (
     encode,
 )
 from sockmgr.core.spec import Spec
-from sockmgr.kernel.cgroup import member
+from sockmgr.procfs import member
 
 _CONFIG = parse(b'[listen]\n[service.web]\ncommand = ["x"]\nlisten = []\n', file="sockmgr.toml")
 

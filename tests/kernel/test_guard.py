@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.guard import NAME, Guard
-from sockmgr.kernel.cgroup import member
+from sockmgr.procfs import member
 from tests.kernel.children import PATIENCE, Child, open_fds, wait_until
 from tests.kernel.states import memfd, state, worker
 from tests.kernel.test_sweep import draining

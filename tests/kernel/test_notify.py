@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from sockmgr.core.errors import ListenError
-from sockmgr.kernel.notify import MAX_AT_ONCE, MAX_SIZE, Message, NotifySocket, belongs
+from sockmgr.kernel.notify import MAX_AT_ONCE, MAX_SIZE, Message, NotifySocket
+from sockmgr.procfs import owner_of
 from tests.kernel.children import Child, open_fds, python, wait_until
 
 SAY = """
@@ -151,7 +152,7 @@ def test_systemd_notify_of_a_shell_script_is_heard(notify: NotifySocket) -> None
     with speaker(notify, program) as child:
         (message,) = heard(notify)
         assert message.fields["READY"] == "1"
-        assert belongs(message.pid, child.pid)
+        assert owner_of(message.pid, {child.pid}) == child.pid
         wait_until(lambda: notify.receive() or _ended(child.pid), what="its end")
         assert child.line() == "0"
 
@@ -225,7 +226,7 @@ def test_a_path_that_cannot_be_used_is_told_with_its_reason(tmp_path: Path) -> N
 # --- Whose word it is --------------------------------------------------------------------------
 
 
-def test_a_worker_its_group_and_its_descendants_belong_to_it(notify: NotifySocket) -> None:
+def test_a_worker_and_its_descendants_belong_to_it(notify: NotifySocket) -> None:
     program = """
 say(b"KIND=worker")
 if os.fork() == 0:
@@ -244,13 +245,13 @@ signal.pause()
             "child",
             "grandchild of another group",
         }
-        assert all(belongs(message.pid, child.pid) for message in messages)
+        assert {owner_of(message.pid, {child.pid}) for message in messages} == {child.pid}
         for message in messages:  # it cannot be killed with its group
             if "grandchild" in message.fields["KIND"]:
                 os.kill(message.pid, 9)
 
 
-def test_an_orphan_of_the_workers_group_belongs_to_it(notify: NotifySocket) -> None:
+def test_an_orphan_in_the_workers_session_belongs_to_it(notify: NotifySocket) -> None:
     program = """
 if os.fork() == 0:
     parent = os.getpid()
@@ -265,16 +266,16 @@ signal.pause()
     with speaker(notify, program) as child:
         (message,) = heard(notify)
         assert message.pid != child.pid
-        assert belongs(message.pid, child.pid)
+        assert owner_of(message.pid, {child.pid}) == child.pid
 
 
 def test_nobody_else_belongs_to_a_worker(notify: NotifySocket) -> None:
     with speaker(notify, "signal.pause()") as worker, speaker(notify, "say(b'READY=1')") as other:
         (message,) = heard(notify)
         assert message.pid == other.pid
-        assert not belongs(message.pid, worker.pid)
-        assert not belongs(os.getpid(), worker.pid)
-        assert not belongs(1, worker.pid)
+        assert not owner_of(message.pid, {worker.pid})
+        assert not owner_of(os.getpid(), {worker.pid})
+        assert not owner_of(1, {worker.pid})
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert not belongs(gone.pid, worker.pid)
+    assert not owner_of(gone.pid, {worker.pid})

@@ -29,10 +29,10 @@ from sockmgr.kernel.process import (
     open_again,
     pid_of,
     restore_priority,
-    start_time,
     strays,
 )
 from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.procfs import start_time
 from tests.kernel.children import PATIENCE, open_fds, python, running, wait_for_exit, wait_until
 
 HERE = str(Path.cwd())

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.kernel.readiness import accepting, descendants, describe
+from sockmgr.kernel.readiness import accepting, describe
+from sockmgr.procfs import descendants
 from tests.kernel.children import Child, python, running, wait_until
 
 HERE = str(Path.cwd())

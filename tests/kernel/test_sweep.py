@@ -14,7 +14,7 @@ import pytest
 
 from sockmgr.core.model import State
 from sockmgr.core.snapshot import Snapshot
-from sockmgr.kernel.cgroup import Member
+from sockmgr.procfs import Member
 from sockmgr.sweep import LAST_WAIT, SHORTEST_GRACE, Charge, Sweep, charges_in, longest_drain
 from tests.kernel.children import Child, python, running, wait_for_exit
 from tests.kernel.states import memfd, state, worker

@@ -39,11 +39,11 @@ def link(process: process.Process, fd: int) -> str:
 # --- Workers -----------------------------------------------------------------------------------
 
 
-def test_a_worker_is_a_child_of_the_manager_in_a_group_of_its_own(tmp_path: Path) -> None:
+def test_a_worker_is_a_child_of_the_manager_in_a_session_of_its_own(tmp_path: Path) -> None:
     async def story(nursery: Nursery) -> None:
         nursery.order()
         worker = await nursery.made()
-        assert os.getpgid(worker.pid) == worker.pid
+        wait_until(lambda: os.getsid(worker.pid) == worker.pid, what="its session")
         worker.signal(signal.SIGKILL)
         assert wait_for_exit(worker) == -signal.SIGKILL
         assert not worker.signal(0)
