@@ -22,14 +22,16 @@ from sockmgr.log import Log
 
 log = Log("sockmgr")
 
-NAME = "sockmgr-guard"  # as it is seen by ps(1)
+NAME = "sockmgr-guard"  # as it is seen by ps(1), with " of shop.service" behind it
 DISMISSED = b"dismissed\n"
 # Not even a signal for the whole unit may end it before the workers. The shell needs SIGCHLD.
 _IGNORED = frozenset(signal.valid_signals()) - {signal.SIGCHLD}
 
 # Gets the lifeline as 3, our Python as $1, the line of /proc/PID/cgroup of our unit as $2, what
-# tells that the unit was started as $3, and then the descriptors of the state.
-_SCRIPT = r"""
+# tells that the unit was started as $3, and then the descriptors of the state. The script comes by
+# stdin, so that `systemctl status` and ps(1) show arguments that one can read, and so that no file
+# need be there. The braces have the shell read all of it before the lifeline becomes its stdin.
+_SCRIPT = rb"""{
 exec <&3 3<&-
 if read -r _; then exit 0; fi
 python=$1 unit=$2 mark=$3
@@ -52,6 +54,8 @@ for signal in TERM KILL KILL; do
     done
     [ "$signal" = KILL ] || sleep 10
 done
+exit
+}
 """
 
 
@@ -128,14 +132,22 @@ class Guard:
 
 def _spawn(python: str, lifeline: int, states: Sequence[int]) -> int:
     unit = own_unit()
-    numbers = [str(4 + n) for n in range(len(states))]  # 3 is the lifeline
+    numbers = [4 + n for n in range(len(states))]  # 3 is the lifeline
+    last = 4 + len(states)
     about = [unit.line, mark_of(unit)] if unit else ["", ""]
+    name = f"{NAME} of {unit.name}" if unit else NAME
+    script = os.memfd_create(NAME)
     try:
+        os.pwrite(script, _SCRIPT, 0)
         return os.posix_spawn(
             SHELL,
-            [NAME, "-c", _SCRIPT, NAME, python, *about, *numbers],
+            [name, "-s", python, *about, *map(str, numbers)],
             os.environ,
-            file_actions=file_actions([lifeline, *states], stdout=2),
+            file_actions=[
+                *file_actions([lifeline, *states, script], stdout=2),
+                (os.POSIX_SPAWN_DUP2, last, 0),
+                (os.POSIX_SPAWN_CLOSE, last),
+            ],
             setsid=True,
             setsigdef=signal.valid_signals(),
             setsigmask=_IGNORED,
@@ -146,3 +158,5 @@ def _spawn(python: str, lifeline: int, states: Sequence[int]) -> int:
             means="if no manager can come back after this one, its workers will go on alone",
             do="look for what keeps the manager from starting processes (TasksMax=, LimitNPROC=)",
         ) from error
+    finally:
+        os.close(script)

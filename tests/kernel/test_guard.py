@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_the_workers_are_drained_when_the_lifeline_is_closed(guard: Guard, child
         guard.close()
         assert child.rest() == DRAINED
         assert ends(pidfd)
+
+
+def test_a_guard_can_be_read_in_a_list_of_processes(guard: Guard) -> None:
+    shown = Path(f"/proc/{guard.pid}/cmdline")
+    # execve(2) lets us go on before they are there.
+    wait_until(lambda: shown.read_bytes() != b"", what="the arguments")
+    name, *arguments = shown.read_text().split("\0")
+    assert name.startswith(NAME)
+    assert sys.executable in arguments
+    assert max(map(len, arguments)) < 100
+    assert "\n" not in "".join(arguments)
 
 
 def test_the_guard_waits_as_long_as_anybody_holds_our_end(guard: Guard, child: Child) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +77,15 @@ def test_a_stop_waits_until_all_have_drained(machine: Machine) -> None:
     stopped(site)
     assert nobody_is_left(site)
     assert "worker killed" not in site.journal
+
+
+def test_systemctl_status_names_the_guard_and_its_unit(machine: Machine) -> None:
+    site = serving(machine)
+    told = site.machine.systemctl("status", "--full", SERVICE).stdout
+    assert re.search(rf"─{guard_of(site)} \"sockmgr-guard of shop.service\" -s \S+python", told), (
+        told
+    )
+    assert "while read" not in told
 
 
 def test_a_guard_that_is_killed_is_replaced(machine: Machine) -> None:
