@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sockmgr.client import check_control, default_control
 from sockmgr.companion import Companion
-from sockmgr.core.errors import SockmgrError
+from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.estate import Estate
 from sockmgr.history import History
 from sockmgr.journal import open_sink
@@ -19,7 +19,7 @@ from sockmgr.manager import Manager
 from sockmgr.services import Source
 from sockmgr.signals import ASKED_BY
 from sockmgr.sink import RecordHandler
-from sockmgr.systemd import passed_descriptors
+from sockmgr.systemd import START_DIRECTLY, passed_descriptors, passed_to_another
 from sockmgr.upgrade import inherited
 
 log = Log("sockmgr")
@@ -45,6 +45,8 @@ def run(
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
     if flaw:
         log.warning("journal not used", because=flaw)
+    if astray := passed_to_another():
+        log.warning("systemd's sockets are not used", because=astray, do=START_DIRECTLY)
     close_on_exec_all()
     reset_signals(blocked=ASKED_BY)
     become_subreaper()
@@ -56,6 +58,12 @@ def run(
             check_control(control)
         path = control or default_control(_name(source, passed), _tell_refused)
         return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
+    except ListenError as error:
+        if not astray:
+            raise
+        # Who holds the address is systemd, and holds it for us.
+        do = f"{START_DIRECTLY}; or else: {error.do}"
+        raise ListenError(error.what, means=astray, do=do) from error
     finally:
         sink.close()
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from sockmgr.core.errors import ListenError
 from sockmgr.systemd.channel import INSTALL, python_systemd
 
 FIRST = 3  # SD_LISTEN_FDS_START
+START_DIRECTLY = (
+    "have ExecStart= run sockmgr itself, not a wrapper; a shell has to end in `exec sockmgr run`"
+)
 
 
 def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, list[int]]:
@@ -37,6 +41,24 @@ def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[so
         name: [socket.socket(fileno=fd) for fd in fds]
         for name, fds in passed_descriptors(environ).items()
     }
+
+
+def passed_to_another(environ: Mapping[str, str] = os.environ, pid: int | None = None) -> str:
+    """Say that systemd's sockets are for another process than `pid` (None: us), or "".
+
+    That is so behind a wrapper that starts another process for the manager: sd_listen_fds(3).
+    """
+    meant, count = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
+    pid = os.getpid() if pid is None else pid
+    if not (meant.isdecimal() and count.isdecimal() and count.strip("0")) or meant == str(pid):
+        return ""
+    try:
+        name = Path(f"/proc/{meant}/comm").read_text().strip()
+    except OSError:  # it has ended
+        name = "gone"
+    names = environ.get("LISTEN_FDNAMES", "").replace(":", ", ")
+    sockets = f"{count} socket{'' if count == '1' else 's'}" + (f" ({names})" if names else "")
+    return f"systemd passed {sockets} to process {meant} ({name}), and the manager is process {pid}"
 
 
 def _count(text: str) -> int:
