@@ -34,6 +34,10 @@ class NoManagerError(ControlError):
     """Nobody answers there."""
 
 
+class ForbiddenError(ControlError):
+    """Somebody answers there, and we may not ask."""
+
+
 class StillWaitingError(ControlError):
     """The answer did not come in time; what was asked goes on."""
 
@@ -51,6 +55,11 @@ class Client:
     def __init__(self, path: Path, *, timeout: float | None = None) -> None:
         self.path = path
         self._timeout = timeout
+
+    def peer(self) -> int:
+        """Return the pid under which we see who listens for the manager, 0 if we cannot."""
+        with self._connect() as line:
+            return line.peer
 
     def status(self, *, sizes: bool = True) -> Status:
         """Return what runs; without `sizes`, which cost the manager most, the `rss` is 0."""
@@ -159,6 +168,13 @@ class _Line:
         self._deadline: float | None = None
         self.continues = False  # whether the last reply says that more will come
 
+    @property
+    def peer(self) -> int:
+        """The pid of whoever called listen(2), in our own PID namespace: unix(7), SO_PEERCRED."""
+        size = struct.calcsize("3i")
+        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(struct.unpack("3i", data)[0])
+
     def extend(self, timeout: float | None) -> None:
         """Wait for `timeout` seconds from now, or without an end."""
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -172,7 +188,13 @@ class _Line:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             self._socket.connect(os.fspath(self._path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise no_manager(f"at {self._path}") from None
+            raise no_manager(f"at {self._path}", None, self._path) from None
+        except PermissionError:
+            raise ForbiddenError(
+                f"user {os.geteuid()} may not talk to the manager at {self._path}",
+                means="it was not asked",
+                do="run this as the user it runs as, or as root",
+            ) from None
         except OSError as error:
             raise self._lost(error) from error
 
@@ -275,7 +297,7 @@ def find_control(explicit: str | None, name: str | None) -> Path:
     found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
     if not found:
         wanted = f'named "{name}" in ' if name else "in "
-        raise no_manager(wanted + ", ".join(str(place) for place in places))
+        raise no_manager(wanted + ", ".join(str(place) for place in places), name)
     if len(found) > 1 and name is None:
         raise ControlError(
             "several managers run here: " + ", ".join(str(path) for path in found),
@@ -334,11 +356,18 @@ def check_control(path: Path) -> None:
         )
 
 
-def no_manager(where: str) -> NoManagerError:
-    """Return the error for a place where nobody answers."""
+def no_manager(where: str, name: str | None, *asked: Path) -> NoManagerError:
+    """Return the error for where nobody answers; tell of the managers that do not answer us.
+
+    Of those called `name` (None: all) in the usual places, or, if some were `asked`, there only.
+    """
+    from sockmgr.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
+
+    there = [one for one in elsewhere(name, asked) if not asked or one.path in asked]
     return NoManagerError(
         f"no manager answers {where}",
-        do='start one with "sockmgr run", or say where it is with --control',
+        means="; ".join(f"{one.what}: {one.do}" for one in there),
+        do='start one with "sockmgr run", or say where it is with --control' if not there else "",
     )
 
 

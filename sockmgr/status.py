@@ -74,6 +74,7 @@ def _service(
         repairs=tuple(service.repairs),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",
+        failures=serving.failures if serving else 0,
         counts=counts,
         accepted=service.crew.passing.accepted,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +13,7 @@ from sockmgr.cli import target
 from sockmgr.cli.table import is_lively
 from sockmgr.client import (
     Client,
+    ForbiddenError,
     NoManagerError,
     StillWaitingError,
     find_control,
@@ -23,11 +24,10 @@ from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Plan
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
-from sockmgr.doctor.processes import may_look_into
-from sockmgr.doctor.start import keeper
+from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
-from sockmgr.doctor.workers import gone, silent
+from sockmgr.elsewhere import elsewhere
 
 
 @click.command("doctor")
@@ -89,8 +89,8 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
     try:
         client = Client(find_control(where.control, name), timeout=where.timeout)
         status = client.status()
-    except NoManagerError:
-        return _look_for_keeper(possible_controls(where.control, name or ""), visit)
+    except (NoManagerError, ForbiddenError):
+        return _look_further(possible_controls(where.control, name or ""), name, visit)
     except StillWaitingError as error:
         visit.findings.append(silent(error))
         return True
@@ -100,14 +100,17 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
     plan = _plan(client, path) if config else None
     if plan and plan.changes and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")
-    if not may_look_into(status.manager.pid):
-        target.narrate("its processes are not looked at: run this as its user, or as root")
+    if hidden := why_hidden(status.manager.pid, client.peer()):
+        target.narrate(f"its processes are not looked at: {hidden}")
     # Workers are held to what their manager runs, not to what it would after a reload.
-    visit.manager(status, config if plan and not plan.changes else None)
+    visit.manager(status, config if plan and not plan.changes else None, visible=not hidden)
     return plan is not None and (plan.applies or not plan.changes)
 
 
-def _look_for_keeper(controls: Iterable[Path], visit: Visit) -> bool:
+def _look_further(controls: Sequence[Path], name: str | None, visit: Visit) -> bool:
+    if there := list(elsewhere(name, controls)):
+        visit.findings += map(unreachable, there)
+        return True
     if path := keeper(controls):
         visit.findings.append(gone(path))
         return True

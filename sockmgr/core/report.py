@@ -92,8 +92,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
     "shared" (a queue), "per-worker" or "dispatch". Since this manager started: `killed` workers had
     served and did not end by themselves, and `repairs` are the last things that were done to its
-    listeners and had to be mended. `accepted`: how many connections it accepted and passed on, if
-    it does that for this service.
+    listeners and had to be mended. `failures`: how many workers failed one after another.
+    `accepted`: how many connections it accepted and passed on, if it does that for this service.
     """
 
     generation: int
@@ -104,6 +104,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...] = ()
     wanted: int = 0
     accept: str = "shared"
+    failures: int = 0
     counts: Counts = Counts()
     accepted: int | None = None
 

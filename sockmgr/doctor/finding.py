@@ -74,8 +74,12 @@ class Check(Enum):
 
     MANAGER_GONE = "manager-gone", Patient.WORKERS
     MANAGER_SILENT = "manager-silent", Patient.WORKERS
+    MANAGER_UNREACHABLE = "manager-unreachable", Patient.WORKERS
+    MANAGER_ELSEWHERE = "manager-elsewhere", Patient.WORKERS, Severity.NOTE
+    SOCKETS_ASTRAY = "sockets-astray", Patient.WORKERS
     MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
     SERVICE_DOWN = "service-down", Patient.WORKERS
+    SERVICE_DEGRADED = "service-degraded", Patient.WORKERS
     NOT_READY = "not-ready", Patient.WORKERS
     WRAPPER = "wrapper", Patient.WORKERS
     OWN_LISTENER = "own-listener", Patient.WORKERS

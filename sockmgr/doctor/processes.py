@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sockmgr.procfs import descendants
 
+MOST_ANCESTORS = 64
 _LINK = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -79,6 +80,17 @@ def successors(pid: int) -> list[int]:
     """Return the descendants that run another program than `pid`: they called execve(2) since."""
     own = _argument_area(pid)
     return [each for each in descendants(pid) if _argument_area(each) not in (own, None)]
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return the parent of a process, the parent's parent, and so on; not PID 1."""
+    found: list[int] = []
+    while (stat := _read(pid, "stat")) and len(found) < MOST_ANCESTORS:
+        pid = int(stat[stat.rfind(b")") + 2 :].split()[1])  # ppid, proc_pid_stat(5)
+        if pid <= 1:
+            break
+        found.append(pid)
+    return found
 
 
 def program(pid: int) -> str:

@@ -9,12 +9,13 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr.core.config import Config
 from sockmgr.core.spec import Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel.listening import listening_names
 
 _OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
 
@@ -60,7 +61,7 @@ def _obstacle(listen: Listen) -> tuple[str, str] | None:
         case Scheme.UNIX:
             return _path_obstacle(listen)
         case Scheme.ABSTRACT:
-            taken = f"@{listen.address.path}" in _listening_names()
+            taken = f"@{listen.address.path}" in listening_names()
             return _taken(listen, "ss -xlp") if taken else None
         case Scheme.FD:
             return None
@@ -122,21 +123,6 @@ def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
         return f"this user may not write to {path.parent}", "let it, or choose another directory"
     if path.exists() and not path.is_socket():
         return "the path exists and is not a socket", "remove it, or choose another path"
-    if str(path) in _listening_names():
+    if str(path) in listening_names():
         return _taken(listen, f"ss -xlp src {path}")
     return None
-
-
-def keeper(controls: Iterable[Path]) -> str:
-    """Return the path of a keeper whose manager had one of these control sockets, or ""."""
-    listening = _listening_names()
-    paths = (str(control.absolute().with_suffix(".keeper")) for control in controls)
-    return next((path for path in paths if path in listening), "")
-
-
-def _listening_names() -> frozenset[str]:
-    """Return the paths, and the abstract names behind an @, of all listening unix sockets."""
-    # Num RefCount Protocol Flags Type St Inode Path; Flags has __SO_ACCEPTCON, unix(7)
-    lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
-    rows = (line.split(maxsplit=7) for line in lines)
-    return frozenset(row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sockmgr.core.config import Config
 from sockmgr.core.report import Status
 from sockmgr.doctor import config as config_checks
-from sockmgr.doctor import machine, start, unit_files, units, workers
+from sockmgr.doctor import machine, manager, start, unit_files, units, workers
 from sockmgr.doctor.finding import Finding
 
 
@@ -44,9 +44,13 @@ class Visit:
         """Look at what a manager would meet that was started here now."""
         self.findings += start.examine(config)
 
-    def manager(self, status: Status, config: Config | None) -> None:
-        """Look at what a manager runs; `config` is what it runs, None if that is not known."""
+    def manager(self, status: Status, config: Config | None, *, visible: bool) -> None:
+        """Look at what a manager runs; `config` is what it runs, None if that is not known.
+
+        Its processes are looked at if they are `visible` under their pids.
+        """
         count = sum(len(service.workers) for service in status.services.values())
         who = f"manager {status.manager.pid}"
         self.looked_at.append(f"{who} with {count} {'worker' if count == 1 else 'workers'}")
-        self.findings += workers.examine(status, config)
+        self.findings += manager.examine(status.manager.pid) if visible else ()
+        self.findings += workers.examine(status, config, visible=visible)

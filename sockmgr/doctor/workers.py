@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from sockmgr import procfs
 from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import SIGNAL_NAMES
 from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.core.spec import Accept, Accepting, Listen
@@ -22,6 +21,7 @@ from sockmgr.kernel.queues import reachable
 from sockmgr.kernel.steering import Choice
 
 LOOKS, LOOK_DELAY = 20, 0.01
+MANY = 3  # failures in a row: fewer may pass
 _READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
 _WAYS_OUT = (
     "end the wrapper with exec, put `python -m sockmgr.exec` before the server, or name the "
@@ -47,18 +47,20 @@ class Symptom:
     fix: str
 
 
-def examine(status: Status, config: Config | None) -> Iterator[Finding]:
-    """Look at everything a manager runs; `config` is what it runs, None if that is not known."""
+def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator[Finding]:
+    """Look at everything a manager runs; `config` is what it runs, None if that is not known.
+
+    Its processes are looked at if they are `visible` under their pids.
+    """
     pid = status.manager.pid
-    sight = look(pid)
-    visible = processes.may_look_into(pid)
+    sight = look(pid) if visible else Sight(own=frozenset())
     services = {service.name: service for service in config.services} if config else {}
-    if config and (limit := processes.open_files_limit(pid)):
+    if visible and config and (limit := processes.open_files_limit(pid)):
         whose = f"the manager (pid {pid})"
         yield from open_files(config, limit, whose, Check.MANAGER_OPEN_FILES)
     for name, service in status.services.items():
-        if visible:
-            yield from _service(name, service, services.get(name), sight)
+        found = list(_service(name, service, services.get(name), sight)) if visible else []
+        yield from found or _shortage(name, service)
         yield from _history(name, service)
     listens = config.listens() if config else {}
     booting = any(w.state == "starting" for s in status.services.values() for w in s.workers)
@@ -66,29 +68,6 @@ def examine(status: Status, config: Config | None) -> Iterator[Finding]:
         yield from _listener(name, listener, services.values())
         if name in listens and not booting:  # servers call listen(2) as they start
             yield from _shrunk(listens[name], listener, sight)
-
-
-def silent(error: SockmgrError) -> Finding:
-    """Return the finding for a manager that is there and does not answer."""
-    return Finding(
-        check=Check.MANAGER_SILENT,
-        subject="manager",
-        what=error.what,
-        why="it cannot be told anything, and replaces no worker; the workers go on serving",
-        fix="see its log, and `cat /proc/PID/stack`; under systemd, WatchdogSec= ends it and "
-        "starts the next",
-    )
-
-
-def gone(keeper: str) -> Finding:
-    """Return the finding for a manager that died, and whose keeper waits for the next at a path."""
-    return Finding(
-        check=Check.MANAGER_GONE,
-        subject=keeper,
-        what=f"no manager is there, and {keeper} keeps what one had that died",
-        why="its workers serve on, but none that dies is replaced, and nothing can be reloaded",
-        fix="start the manager again (sockmgr run): it takes over the sockets and the workers",
-    )
 
 
 def look(pid: int) -> Sight:
@@ -185,13 +164,28 @@ def _service(
             why=symptom.why,
             fix=symptom.fix,
         )
-    if service.state == "down" and not seen:
+
+
+def _shortage(name: str, service: ServiceStatus) -> Iterator[Finding]:
+    """Tell of workers that are missing for a reason that their processes do not show."""
+    fix = f"`sockmgr logs {name}` has the last words of each; reload when it is mended"
+    ready = sum(w.state == "ready" and w.generation == service.generation for w in service.workers)
+    if service.state == "down":
         yield Finding(
             check=Check.SERVICE_DOWN,
             subject=f"service.{name}",
             what=f"no worker of {name} serves, and those that are started fail",
             why="connections wait until the queue is full",
-            fix="the manager's log has the last words of each; reload when it is mended",
+            fix=fix,
+        )
+    elif service.state == "degraded" and service.failures >= MANY:
+        yield Finding(
+            check=Check.SERVICE_DEGRADED,
+            subject=f"service.{name}",
+            what=f"{ready} of {service.wanted} workers of {name} serve, and {service.failures} "
+            "failed one after another that were to join them",
+            why="the others carry its load, and a reload may be aborted by the same fault",
+            fix=f"{fix}. Usual causes are a pidfile, or a port, that only one can have",
         )
 
 
@@ -343,8 +337,8 @@ def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Symptom]:
         yield Symptom(
             Check.EXTRA_PORT,
             f"it also listens on {where}, which it opened itself",
-            "sockmgr does not hold that: at a reload the old and the new worker want it at once, "
-            "and who connects between them is refused",
+            "sockmgr does not hold that: at a reload the new worker cannot have it, or with "
+            "SO_REUSEPORT both have it for a while, and the old one closes what waits in its queue",
             "make it a listener of the config, or of another service",
         )
 

@@ -1,10 +1,14 @@
-"""List the TCP sockets that listen in this network namespace, whoever has them: sock_diag(7)."""
+"""List the sockets that listen in this network namespace, whoever has them.
+
+Those of TCP by sock_diag(7), the names of unix sockets by /proc/net/unix.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from sockmgr import sock_diag
 
@@ -30,6 +34,17 @@ def listening() -> list[Listening]:
             for family in (socket.AF_INET, socket.AF_INET6)
             for body in sock_diag.dump(netlink, family, sock_diag.to_port(0), 1 << _LISTEN)
         ]
+
+
+def listening_names() -> frozenset[str]:
+    """Return the paths, and the abstract names behind an @, of all listening unix sockets.
+
+    A path is there for as long as somebody listens, though it may have been removed.
+    """
+    # Num RefCount Protocol Flags Type St Inode Path; Flags has __SO_ACCEPTCON, unix(7)
+    lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
+    rows = (line.split(maxsplit=7) for line in lines)
+    return frozenset(row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000)
 
 
 def _read(family: int, body: bytes) -> Listening:

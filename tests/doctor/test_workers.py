@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from sockmgr.doctor.finding import Check
-from tests.doctor.diagnosis import Found, agreed, is_free, sole
+from tests.doctor.diagnosis import Found, agreed, diagnose_under, is_free, sole
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.e2e.test_bad_listeners import ask
 from tests.kernel.command_line import sockmgr
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
 REFUSE = (sys.executable, "-m", "tests.doctor.refuse")
 # It has a port of its own, and accepts there and, if it is told to, on descriptor 3.
 SERVER = """
@@ -40,6 +41,10 @@ lent = socket.socket(fileno=3)
 while True:
     lent.accept()[0].close()
 """
+
+
+# Root that may not go where others' directories do not let it.
+STRANGER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
 
 
 class Under(Manager):
@@ -144,6 +149,45 @@ def test_a_service_whose_workers_die_is_found(tmp_path: Path) -> None:
         wait_for(lambda: manager.status()["services"]["web"]["state"] == "down", "a failed start")
         found = sole(diagnose(manager), Check.SERVICE_DOWN)
         assert found["what"].startswith("no worker of web serves")
+
+
+ONLY_ONE = """
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+os.close(os.open(sys.argv[1], os.O_CREAT | os.O_EXCL))  # a pidfile
+lent = socket.socket(fileno=3)
+while True:
+    lent.accept()[0].close()
+"""
+
+
+def test_a_service_that_is_degraded_for_ever_is_found(tmp_path: Path) -> None:
+    config = config_of(tmp_path, ONLY_ONE, str(tmp_path / "pidfile"), keys="workers = 2")
+    with starting(Manager(tmp_path, config)) as manager:
+        found = soon(manager, Check.SERVICE_DEGRADED)
+        assert re.match(r"1 of 2 workers of web serve, and \d+ failed one after", found["what"])
+        assert "sockmgr logs web" in found["fix"]
+
+
+def test_a_worker_that_dies_once_is_no_finding(tmp_path: Path) -> None:
+    with Manager(tmp_path, Release(tmp_path).config("workers = 2")) as manager:
+        (victim, _) = manager.status()["services"]["web"]["workers"]
+        os.kill(victim["pid"], signal.SIGKILL)
+        assert diagnose(manager) == []
+
+
+@as_root
+def test_a_service_that_is_down_in_another_pid_namespace_is_found_and_where_to_look(
+    tmp_path: Path,
+) -> None:
+    config = Release(tmp_path, fault="exits").config()
+    under = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with starting(Manager(tmp_path, config, under=under)) as manager:
+        wait_for(lambda: manager.status()["services"]["web"]["state"] == "down", "a failed start")
+        sole(diagnose(manager), Check.SERVICE_DOWN)
+        told = manager.say("doctor", "-c", str(manager.config))
+        assert re.search(r"another PID namespace.*: nsenter -a -t \d+ sockmgr doctor", told.stderr)
+        assert "as root" not in told.stderr
 
 
 def test_a_worker_without_a_sign_of_readiness_is_found(tmp_path: Path) -> None:
@@ -311,6 +355,42 @@ def test_a_manager_that_died_is_found_until_the_next_one_is_there(tmp_path: Path
         manager.start()
         manager.wait_serving()
         assert diagnose(manager) == []
+
+
+@as_root
+def test_a_manager_of_another_user_is_said_to_be_one_and_not_gone(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    with Manager(private, Release(tmp_path).config()) as manager:
+        config = tmp_path / "sockmgr.toml"
+        config.write_text(manager.config.read_text())
+        os.chown(private, 65534, 65534)
+        private.chmod(0o700)
+        found = sole(
+            diagnose_under(STRANGER, config, "--control", str(manager.control)),
+            Check.MANAGER_ELSEWHERE,
+        )
+        os.chown(private, 0, 0)
+    assert found["what"] == f"a manager of user nobody listens at {manager.control}"
+    assert found["fix"] == "run this as nobody"
+
+
+def test_a_manager_whose_control_socket_was_removed_is_found(tmp_path: Path) -> None:
+    with Manager(tmp_path, Release(tmp_path).config()) as manager:
+        hidden = manager.control.rename(manager.control.with_name("hidden"))
+        found = sole(diagnose(manager), Check.MANAGER_UNREACHABLE)
+        assert f"{manager.control} was removed" in found["what"]
+        hidden.rename(manager.control)
+        assert diagnose(manager) == []
+
+
+def test_sockets_that_systemd_passed_to_a_wrapper_are_found(tmp_path: Path) -> None:
+    script = 'export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; "$@"; exit $?'
+    under = ["sh", "-c", script, "sh"]
+    with Manager(tmp_path, Release(tmp_path).config(), under=under) as manager:
+        found = sole(diagnose(manager), Check.SOCKETS_ASTRAY)
+        assert re.match(r"systemd passed 1 socket \(http\) to process \d+ \(sh\)", found["what"])
+        assert "have ExecStart= run sockmgr itself" in found["fix"]
 
 
 def test_a_manager_that_does_not_answer_is_found(tmp_path: Path) -> None:

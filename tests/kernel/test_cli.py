@@ -142,7 +142,7 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == [
         "generation", "state", "workers", "rollout", "killed", "repairs", "wanted", "accept",
-        "counts", "accepted",
+        "failures", "counts", "accepted",
     ]  # fmt: skip
     assert list(web["counts"]) == [
         "committed", "aborted", "started", "not_started", "drained", "unclean", "killed", "exited",

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -37,6 +38,43 @@ def test_a_caller_says_when_nobody_is_there(path: Path) -> None:
         dead.bind(str(path))
     with pytest.raises(NoManagerError):
         Client(path).status()
+
+
+def test_a_caller_is_told_of_a_manager_whose_path_was_removed(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as lives:
+        lives.bind(str(path))
+        lives.listen()
+        path.unlink()
+        with pytest.raises(NoManagerError) as caught:
+            Client(path).status()
+    assert f"a manager lives whose control socket {path} was removed" in caught.value.means
+    assert "sockmgr run" not in caught.value.do
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_caller_is_told_of_a_manager_that_is_another_users() -> None:
+    """In a usual place, and at the path that it gave."""
+    with tempfile.TemporaryDirectory(prefix="sockmgr-", dir="/run") as place:
+        control = Path(place, "shop-of-a-test.sock")
+        with socket.socket(socket.AF_UNIX) as lives:
+            lives.bind(str(control))
+            lives.listen()
+            told = [
+                as_nobody("status", *about).stderr for about in ((), ("--control", str(control)))
+            ]
+    assert f"a manager of user root listens at {control}: run this as root" in told[0]
+    assert f"user 65534 may not talk to the manager at {control}" in told[1]
+
+
+def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb, in a Python that has all that it needs loaded before it becomes nobody."""
+    script = (
+        "import os, sys, sockmgr.cli.status, sockmgr.elsewhere; from sockmgr.cli import main;"
+        "os.chdir('/'); os.setuid(65534); sys.argv[0] = 'sockmgr'; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_a_caller_does_not_wait_longer_than_it_was_told(path: Path) -> None:

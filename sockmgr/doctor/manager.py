@@ -1,0 +1,84 @@
+"""A manager itself: is it there, can it be talked to, and was it started as it should be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sockmgr.core.errors import SockmgrError
+from sockmgr.doctor import processes
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.elsewhere import Elsewhere
+from sockmgr.kernel.listening import listening_names
+from sockmgr.systemd import START_DIRECTLY, passed_to_another
+
+
+def examine(pid: int) -> Iterator[Finding]:
+    """Look at a manager whose process can be seen under this pid."""
+    environ = processes.environ(pid)
+    astray = passed_to_another(environ, pid)
+    # Else somebody started it from a shell that has an old environment.
+    if astray and int(environ["LISTEN_PID"]) in processes.ancestors(pid):
+        yield Finding(
+            check=Check.SOCKETS_ASTRAY,
+            subject="manager",
+            what=astray,
+            why="it does not use them: who connects to an address that only systemd has waits for "
+            "ever, and what the manager tells systemd is not heard",
+            fix=START_DIRECTLY,
+        )
+
+
+def silent(error: SockmgrError) -> Finding:
+    """Return the finding for a manager that is there and does not answer."""
+    return Finding(
+        check=Check.MANAGER_SILENT,
+        subject="manager",
+        what=error.what,
+        why="it cannot be told anything, and replaces no worker; the workers go on serving",
+        fix="see its log, and `cat /proc/PID/stack`; under systemd, WatchdogSec= ends it and "
+        "starts the next",
+    )
+
+
+def unreachable(one: Elsewhere) -> Finding:
+    """Return the finding for a manager that lives, and to which we cannot talk."""
+    if one.uid is None:
+        check, why = Check.MANAGER_UNREACHABLE, "nobody can reload, stop or ask it"
+    else:
+        check, why = Check.MANAGER_ELSEWHERE, "its workers are not looked at"
+    return Finding(check=check, subject=str(one.path), what=one.what, why=why, fix=one.do)
+
+
+def gone(keeper: str) -> Finding:
+    """Return the finding for a manager that died, and whose keeper waits for the next at a path."""
+    return Finding(
+        check=Check.MANAGER_GONE,
+        subject=keeper,
+        what=f"no manager is there, and {keeper} keeps what one had that died",
+        why="its workers serve on, but none that dies is replaced, and nothing can be reloaded",
+        fix="start the manager again (sockmgr run): it takes over the sockets and the workers",
+    )
+
+
+def keeper(controls: Iterable[Path]) -> str:
+    """Return the path of a keeper whose manager had one of these control sockets, or ""."""
+    listening = listening_names()
+    paths = (str(control.absolute().with_suffix(".keeper")) for control in controls)
+    return next((path for path in paths if path in listening), "")
+
+
+def why_hidden(pid: int, peer: int) -> str:
+    """Say why the processes of a manager cannot be looked at, "" if they can.
+
+    `pid` is what it takes itself for, `peer` what the kernel says of who listens for it.
+    """
+    if peer != pid:
+        there = f": nsenter -a -t {peer} sockmgr doctor" if peer else ""
+        return f"they are in another PID namespace, and can be seen from there{there}"
+    if processes.may_look_into(pid):
+        return ""
+    if os.geteuid() == 0:
+        return "this root may not (CAP_SYS_PTRACE is missing, or hidepid= hides them)"
+    return "run this as its user, or as root"
