@@ -26,6 +26,9 @@ from sockmgr.core.errors import ConfigError, SpawnError
 from sockmgr.core.spec import Accept, Exec, Listen, Scheme, Spec
 from sockmgr.dispatch.scheduler import report_pace
 
+# Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
+# hangs or is killed, and are what its verdict is to tell. A print() takes 8 us by it, not 1.
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
 # sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
@@ -192,7 +195,7 @@ def _fit(
     service: ServiceConfig, cwd: str, environ: Mapping[str, str]
 ) -> tuple[presets.Fit, dict[str, str]]:
     """Return the command as its preset wants it, and the environment of the workers."""
-    inherited = _inherited(environ) if service.inherit_env else {}
+    inherited = _UNBUFFERED | _inherited(environ) if service.inherit_env else {}
     given = dict(service.env)
     if "PWD" in inherited:
         inherited["PWD"] = cwd

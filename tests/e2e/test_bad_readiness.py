@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,22 @@ def test_a_readiness_command_is_found_in_the_path_of_the_worker(tmp_path: Path) 
     release = Release(tmp_path)
     with Manager(tmp_path, release.config('ready = { exec = ["true"] }')) as manager:
         assert serving(manager)[0] == 1
+
+
+def test_a_worker_that_hangs_at_import_is_told_of_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager, unharmed(manager):
+        text = "import time; print('waiting for the database'); time.sleep(1000)"
+        waits = f'command = ["{sys.executable}", "-c", "{text}"]'
+        lines = release.config(IMPATIENT).splitlines()
+        command = next(n for n, line in enumerate(lines) if line.startswith("command"))
+        manager.config.write_text("\n".join([*lines[:command], waits, *lines[command + 1 :]]))
+        done = manager.reload()
+        assert done.code == 1
+        assert "waiting for the database" in done.answer[0]["output"]
 
 
 BAD_COMMANDS = {

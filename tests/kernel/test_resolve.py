@@ -178,11 +178,18 @@ def test_what_systemd_meant_for_the_manager_does_not_reach_workers() -> None:
         "SOCKMGR_CONTROL": "/run/c", "SERVER_STARTER_PORT": "80=3", "EINHORN_FD_0": "3",
     }  # fmt: skip
     theirs = {"INVOCATION_ID": "x", "LISTEN_ADDR": "y", "PATH": os.environ["PATH"], "A-B": "z"}
-    assert dict(spec(environ=ours | theirs).env) == theirs
+    assert dict(spec(environ=ours | theirs).env) == {**theirs, "PYTHONUNBUFFERED": "1"}
+
+
+def test_what_python_prints_is_not_kept_back_unless_somebody_wants_that() -> None:
+    """It would be missing in the verdict of a worker that hangs, and is killed."""
+    assert dict(spec().env)["PYTHONUNBUFFERED"] == "1"
+    assert dict(spec(environ={**os.environ, "PYTHONUNBUFFERED": ""}).env)["PYTHONUNBUFFERED"] == ""
+    assert dict(spec(env={"PYTHONUNBUFFERED": "0"}).env)["PYTHONUNBUFFERED"] == "0"
 
 
 def test_env_is_added_to_what_is_inherited_and_wins() -> None:
-    environ = {"PATH": os.environ["PATH"], "A": "1", "B": "2"}
+    environ = {"PATH": os.environ["PATH"], "A": "1", "B": "2", "PYTHONUNBUFFERED": "1"}
     found = dict(spec(environ=environ, env={"B": "3", "C": "4"}).env)
     assert found == environ | {"B": "3", "C": "4"}
 
