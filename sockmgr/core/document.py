@@ -45,11 +45,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value at `path`; its methods return it as a type, or raise ConfigError."""
+    """One value at `path`; its methods return it as a type, or raise ConfigError.
+
+    No error shows a `secret` one, nor what stands under it: it may be a password.
+    """
 
     source: Source
     path: toml_position.Path
     raw: object
+    secret: bool = False
 
     @property
     def key(self) -> str:
@@ -66,7 +70,8 @@ class Value:
     def unusable(self, do: str) -> ConfigError:
         """Return the error for a value that cannot be used; `do` is the remedy."""
         place = self.source.place(self.path, key=False)
-        return ConfigError(f"{place}: {self.key} = {shown(self.raw)} cannot be used", do=do)
+        what = "" if self.secret else f" = {shown(self.raw)}"
+        return ConfigError(f"{place}: {self.key}{what} cannot be used", do=do)
 
     def refused(self, why: str, *, do: str = "") -> ConfigError:
         """Return the error for a key or table that cannot stand here; `why` is a clause."""
@@ -75,7 +80,7 @@ class Value:
 
     def child(self, name: str | int, raw: object) -> Value:
         """Return the value `raw` that stands under this one."""
-        return Value(self.source, (*self.path, name), raw)
+        return Value(self.source, (*self.path, name), raw, self.secret)
 
     def entries(self) -> dict[str, Value]:
         """Return a table whose keys are free."""

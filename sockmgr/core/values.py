@@ -6,6 +6,8 @@ of what it takes. Which key takes which is settings.py's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sockmgr.core import address, placeholder, shape
 from sockmgr.core.document import Value
 from sockmgr.core.shape import SIZE, TEXT, TEXTS, Shape, integer
@@ -60,8 +62,12 @@ def _listen(value: Value) -> tuple[str, ...]:
 
 def _env(value: Value) -> tuple[tuple[str, str], ...]:
     pairs = []
+    value = replace(value, secret=True)
     for variable, entry in value.entries().items():
-        if not variable or "=" in variable or "\0" in variable:
+        if "=" in variable:  # whose value was written into the name
+            name = variable.partition("=")[0]
+            raise value.refused(f"has a = in a name, behind {name}", do=f'write {name} = "VALUE"')
+        if not variable or "\0" in variable:
             raise entry.refused("is not a name for a variable", do="allowed: a text without =")
         if variable in RESERVED_ENV:
             raise entry.refused("is set by sockmgr itself for each worker", do="remove it from env")

@@ -345,6 +345,20 @@ def test_a_mistake_is_named_with_its_place_and_what_is_allowed(
     assert found.do
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        "{ P = 12345678 }", '{ P = ["12345678"] }', "{ P.Q = 12345678 }", '{ P = "12345678\\u0000" }',
+        '"P=12345678"', '["P=12345678"]', '{ "P=12345678" = "" }', "{ P = 12345678.5 }",
+    ],
+)  # fmt: skip
+def test_no_error_shows_the_value_of_a_variable(env: str) -> None:
+    found = error(SMALL + f"env = {env}\n")
+    assert re.match(r"shop\.toml:\d+:\d+: service\.web\.env\b", found.what)
+    assert "1234" not in str(found)
+    assert found.do
+
+
 def test_accepting_needs_a_listener_to_accept_on() -> None:
     found = error('[service.job]\ncommand = ["job"]\nready = "accepting"\n')
     assert found.what.startswith("shop.toml:3:9: ")
