@@ -283,7 +283,8 @@ class Service:
                 self.crew.kill(action)
             case CutOver():
                 log.info("cut-over", service=self.name, generation=action.generation)
-                self._report("cut-over: new connections go to the new generation")
+                trial = self.fleet.trial
+                self._report(_cut_over(trial.spec) if trial else "cut-over")
             case Serving():
                 log.info("serving", service=self.name, generation=action.generation)
             case Committed():
@@ -346,3 +347,9 @@ class Service:
         if serving and serving.spec.accept is Accept.DISPATCH:
             self.crew.passing.configure(serving.spec)
         return ways(self.fleet, self._users)
+
+
+def _cut_over(trial: Spec) -> str:
+    if trial.listen:
+        return "cut-over: new connections go to the new generation"
+    return f"all count as ready; one that ends within {trial.rollout.probation:g} s takes it back"

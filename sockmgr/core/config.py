@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import tomli
+from msgspec.structs import replace
 
 from sockmgr.core import address, placeholder, settings, toml_position, values
 from sockmgr.core.document import Source, Value
@@ -32,7 +33,9 @@ from sockmgr.core.spec import (
 
 _OF_APP = ("interface", "http", "preload")
 _OF_COMMAND = ("listen_pid", "preset", "stop_signal")
-PLAIN_DELAY = 1.0  # a process without listeners shows nothing, so ready is a guess by default
+# A process without listeners shows nothing, so by default ready is a guess, and it has to live on
+# for much longer than an import takes before what it replaces is told to stop.
+PLAIN_DELAY, PLAIN_PROBATION = 1.0, 10.0
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,6 +297,8 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
     elif not fields["listen"]:
         raise value.refused("has no listener for its app", do='add one, listen = ["NAME"]')
     fields["ready"] = _ready_or_default(keys, fields)
+    if isinstance(fields["ready"], Delay) and not fields["listen"]:
+        fields["rollout"] = _with_time_to_fail(keys, fields)
     if "cwd" in fields:
         fields["cwd"] = _beside(value.source.file, fields["cwd"])
     return ServiceConfig(name=name, **fields)
@@ -376,6 +381,14 @@ def _ready_or_default(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> R
             "has none to accept on"
         )
     return ready
+
+
+def _with_time_to_fail(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> Rollout:
+    """Return the rollout of what is only guessed to be ready; a probation that is given stands."""
+    rollout: Rollout = fields.get("rollout", Rollout(start_concurrency=0))
+    if "rollout" in keys and "probation" in keys["rollout"].entries():
+        return rollout
+    return replace(rollout, probation=PLAIN_PROBATION)
 
 
 def _beside(file: str, directory: str) -> str:

@@ -65,7 +65,10 @@ ROLLOUT = {
         "all",
     ),
     "probation": Key(
-        DURATION, "How long after the cut-over a death still takes the reload back.", 0.25
+        DURATION,
+        "How long after the cut-over a death still takes the reload back; 10 s by default where "
+        "there are no listeners and ready is a delay.",
+        0.25,
     ),
     "max_failed_starts": Key(
         integer(1, 1000), "So many workers may fail to start before the reload aborts.", 3

@@ -30,6 +30,7 @@ def test_check_shows_what_the_next_reload_changes_and_nothing_after_it(tmp_path:
     with Manager(tmp_path, CONFIG.format(workers=1, more="")) as manager:
         assert check(manager)["changes"] == []
         more = 'umask = "022"\n[service.job]\ncommand = ["sleep", "60"]\nlisten = []'
+        more += "\nrollout = { probation = 0.2 }"
         manager.config.write_text(CONFIG.format(workers=2, more=more))
         told = check(manager)
         assert told["applies"]

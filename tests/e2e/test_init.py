@@ -57,6 +57,7 @@ def initialised(project: Path) -> str:
     path = project / "sockmgr.toml"
     text = path.read_text().replace("8000", str(free_port()))
     text = text.replace('probation = "5s"', 'probation = "200ms"')
+    text = text.replace("exclusive = true", "exclusive = true\nprobation = 0.2")
     path.unlink()
     return text
 
