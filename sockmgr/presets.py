@@ -9,24 +9,32 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.core import placeholder
+from sockmgr.core import launchers, placeholder, servers
 from sockmgr.core.errors import ConfigError
+from sockmgr.core.launchers import PYTHON, Launch, Way
+from sockmgr.core.placeholder import FIRST_FD
+from sockmgr.core.servers import Server, Work
 
 LAUNCHER = str(Path(__file__).with_name("launch_granian.py"))
 RELOAD = "--reload: it restarts by itself and closes connections; leave it out, sockmgr reloads"
-_PYTHON = re.compile(r"python[0-9.]*")
-_PYTHON_FLAGS_WITH_VALUE = ("-X", "-W")
+_LOSES = {
+    Way.CLOSES: "it closes the descriptors of what it starts, so no listener gets there; call the "
+    "program by its own path",
+    Way.LEAVES: "it ends at once and leaves what it starts to itself; leave it out, each worker "
+    "leads a process group of its own anyway",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What a preset may look at: a service's listeners, by name and in order, and its surroundings.
 
-    `drain_timeout` is how long the manager waits for a worker to end. `find` returns the file that
-    a program's name stands for, None if there is none.
+    `addresses` are those of the listeners, without scheme. `drain_timeout` is how long the manager
+    waits for a worker to end. `find` returns the file that a program's name stands for, None if
+    there is none.
     """
 
     service: str
@@ -35,6 +43,7 @@ class Situation:
     cwd: str
     drain_timeout: float
     find: Callable[[str], str | None]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,7 @@ class Fit:
     """A command made fit to be a worker, and what is known of how it ends.
 
     `env` are variables to set unless the config does; `warnings` say which arguments lose requests.
+    `is_told` is false if LISTEN_FDS does not reach the program, or another pid than the worker's.
     """
 
     name: str
@@ -51,20 +61,25 @@ class Fit:
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     warnings: tuple[str, ...] = ()
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command split behind the program that a preset is for.
+    """The command line of a known server, behind whatever launches it."""
 
-    `head` ends with the program's name, or with `-m NAME`. `execs` is false if a process that stays
-    (`uv run`) stands between, so that the pid which LISTEN_PID would have to be is not known.
-    """
+    server: Server
+    launch: Launch
 
-    name: str
-    head: tuple[str, ...]
-    args: tuple[str, ...]
-    execs: bool = True
+    @property
+    def name(self) -> str:
+        """The name of the server, which is that of its preset."""
+        return self.server.name
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The server's own arguments."""
+        return self.launch.args
 
     def has(self, *options: str) -> bool:
         """Tell whether one of `options` is given: `--option`, `--option=x`, `-o`, `-ox`."""
@@ -72,101 +87,110 @@ class Call:
 
     def value(self, *options: str) -> str | None:
         """Return the value of the last of `options` that is given; "" if it has none."""
-        found = None
-        for index, text in enumerate(self.args):
-            following = self.args[index + 1] if index + 1 < len(self.args) else ""
-            for option in options:
-                if text == option:
-                    found = following
-                elif text.startswith(f"{option}=") and option.startswith("--"):
-                    found = text.partition("=")[2]
-                elif text.startswith(option) and not option.startswith("--"):
-                    found = text[2:]
-        return found
+        return last_value(self.args, options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Addition:
+    """What a preset adds to a command: arguments, words in place of the program's, variables."""
+
+    extra: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[bool, str], ...] = ()
+
+
+def last_value(args: tuple[str, ...], options: tuple[str, ...]) -> str | None:
+    """Return the value of the last of `options` in `args`: "" for none, None if not there."""
+    found = None
+    for index, text in enumerate(args):
+        following = args[index + 1] if index + 1 < len(args) else ""
+        for option in options:
+            if text == option:
+                found = following
+            elif text.startswith(f"{option}=") and option.startswith("--"):
+                found = text.partition("=")[2]
+            elif text.startswith(option) and not option.startswith("--"):
+                found = text[2:]
+    return found
 
 
 def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") -> Fit:
     """Return `argv` fitted by the preset for its program, or by the one named; "none" for none."""
-    if preset == "none":
-        return Fit(name="none", argv=argv)
-    call = recognise(argv)
-    if call is None or preset not in ("auto", call.name):
-        if preset == "auto":
-            return Fit(name="none", argv=argv)
-        call = Call(preset, argv[:1], argv[1:])
-    return _PRESETS[call.name](call, situation)
+    launch = launchers.read(argv)
+    server = servers.named(launch.name) if preset == "auto" else servers.KNOWN.get(preset)
+    if server is None:
+        return Fit(
+            name="none",
+            argv=argv,
+            is_told=launch.is_told,
+            warnings=_of_launcher(launch, situation) if preset == "auto" else (),
+        )
+    call = Call(server, launch)
+    added = _PRESETS.get(server.name, _plain)(call, situation)
+    return Fit(
+        name=server.name,
+        argv=launch.argv(added.extra, instead=added.instead),
+        env=added.env,
+        stop_signal=server.stop_signal,
+        clean_exits=server.clean_exits,
+        broken_exits=server.broken_exits,
+        warnings=(
+            *_of_launcher(launch, situation),
+            *(f"{server.name} {text}" for applies, text in added.warnings if applies),
+        ),
+        is_told=launch.is_told,
+    )
 
 
 def recognise(argv: tuple[str, ...]) -> Call | None:
-    """Find the known server in `argv`, looking through `env`, `uv run` and `python -m`."""
-    at, execs = 0, True
-    while at < len(argv):
-        name = Path(argv[at]).name
-        if name == "env":
-            at += 1
-            while at < len(argv) and re.match(r"[A-Za-z_]\w*=", argv[at]):
-                at += 1
-        elif name == "uv" and argv[at + 1 : at + 2] == ("run",):
-            at, execs = at + 2, False
-            at += argv[at : at + 1] == ("--",)
-        elif _PYTHON.fullmatch(name):
-            return _python(argv, at, execs=execs)
-        else:
-            return _call(argv, at, name, execs=execs)
-    return None
+    """Return the known server in `argv`, whatever launches it."""
+    launch = launchers.read(argv)
+    server = servers.named(launch.name)
+    return Call(server, launch) if server else None
 
 
-def _python(argv: tuple[str, ...], at: int, *, execs: bool) -> Call | None:
-    at += 1
-    while at < len(argv) and argv[at].startswith("-") and argv[at] != "-m":
-        at += 2 if argv[at] in _PYTHON_FLAGS_WITH_VALUE else 1
-    if argv[at : at + 1] != ("-m",) or at + 1 >= len(argv):
-        return None
-    return _call(argv, at + 1, argv[at + 1], execs=execs)
-
-
-def _call(argv: tuple[str, ...], at: int, name: str, *, execs: bool) -> Call | None:
-    name = "uwsgi" if name == "pyuwsgi" else name
-    if name not in _PRESETS:
-        return None
-    return Call(name, argv[: at + 1], argv[at + 1 :], execs)
+def _of_launcher(launch: Launch, situation: Situation) -> tuple[str, ...]:
+    if not situation.listen or launch.way not in _LOSES:
+        return ()
+    return (f"{launch.by}: {_LOSES[launch.way]}",)
 
 
 # --- The servers -------------------------------------------------------------------------------
 
 
-def _uvicorn(call: Call, situation: Situation) -> Fit:
-    extra: list[str] = []
-    if situation.listen and not placeholder.names(call.args):
-        extra += ["--fd", _only_one(situation, "uvicorn")]
+def _uvicorn(call: Call, situation: Situation) -> _Addition:
+    extra = _fd(call, situation)
     if not _set(call, situation, "--workers"):
         extra += ["--workers", "1"]  # or WEB_CONCURRENCY would multiply our workers
     if not _set(call, situation, "--timeout-graceful-shutdown"):
         # Without it uvicorn waits for ever for a client that never ends (Kludex/uvicorn#2943).
         extra += ["--timeout-graceful-shutdown", _below(situation.drain_timeout)]
-    return Fit(
-        name="uvicorn",
-        argv=(*call.head, *extra, *call.args),
-        # It drains, then kills itself by the signal it got (uvicorn/server.py, capture_signals).
-        clean_exits=frozenset({0, -signal.SIGTERM, -signal.SIGINT}),
-        broken_exits=frozenset({1, 3}),
-        warnings=_warnings(
-            call,
+    fd = call.value("--fd") or ""
+    fds = range(FIRST_FD, FIRST_FD + len(situation.listen))
+    return _Addition(
+        extra=tuple(extra),
+        warnings=(
             (call.has("--reload"), RELOAD),
             (
                 _several(call.value("--workers")),
                 "--workers above 1: its own manager has no limit for a worker that does not end; "
                 "use the key workers instead",
             ),
+            (
+                bool(fds) and fd.isdecimal() and int(fd) not in fds,
+                f"--fd {fd}: no listener has that descriptor, so it does not start; write "
+                f"{{{next(iter(situation.listen), '')}}}",
+            ),
         ),
     )
 
 
-def _gunicorn(call: Call, situation: Situation) -> Fit:
+def _gunicorn(call: Call, situation: Situation) -> _Addition:
     extra: list[str] = []
     named = bool(placeholder.names(call.args))
-    if not call.execs and not named:
-        extra += _each(situation, "--bind", "fd://{}")
+    if not call.launch.is_told and not named:
+        extra += _each(situation, call.server)
         named = bool(extra)
     if not _in_gunicorn_config(call, situation, "--graceful-timeout"):
         extra += ["--graceful-timeout", _below(situation.drain_timeout)]
@@ -175,14 +199,11 @@ def _gunicorn(call: Call, situation: Situation) -> Fit:
     ):
         # One path for all of them: the second takes it over, the first deletes it at its end.
         extra.append("--no-control-socket")
-    return Fit(
-        name="gunicorn",
-        argv=(*call.head, *extra, *call.args),
+    return _Addition(
+        extra=tuple(extra),
         # The default of its --workers, so that -w or a config file can still say otherwise.
         env=(("WEB_CONCURRENCY", "1"),),
-        broken_exits=frozenset({3, 4}),
-        warnings=_warnings(
-            call,
+        warnings=(
             (call.has("--reload"), RELOAD),
             (
                 call.has("--reuse-port"),
@@ -205,15 +226,15 @@ def _gunicorn(call: Call, situation: Situation) -> Fit:
 def _in_gunicorn_config(call: Call, situation: Situation, option: str) -> bool:
     """Tell whether `option` is given, or may be in a config file, over which ours would win."""
     words = tuple(situation.env.get("GUNICORN_CMD_ARGS", "").split())
-    given = replace(call, args=(*words, *call.args))
-    return given.has("-c", "--config", option) or Path(situation.cwd, "gunicorn.conf.py").exists()
+    given = last_value((*words, *call.args), ("-c", "--config", option)) is not None
+    return given or Path(situation.cwd, "gunicorn.conf.py").exists()
 
 
-def _uwsgi(call: Call, situation: Situation) -> Fit:
+def _uwsgi(call: Call, situation: Situation) -> _Addition:
     extra: list[str] = []
     if situation.listen and not placeholder.names(call.args):
-        if not call.execs:
-            extra += _each(situation, "--http-socket", "fd://{}")
+        if not call.launch.is_told:
+            extra += _each(situation, call.server)
         elif not call.has("--protocol", "--socket-protocol"):
             extra += ["--protocol", "http"]
     if not call.has("--master", "-M"):
@@ -224,13 +245,9 @@ def _uwsgi(call: Call, situation: Situation) -> Fit:
         extra += ["--hook-master-start", f"unix_signal:{signal.SIGTERM:d} gracefully_kill_them_all"]
     if not call.has("--need-app"):
         extra.append("--need-app")  # or broken code starts, and answers every request with 500
-    return Fit(
-        name="uwsgi",
-        argv=(*call.head, *extra, *call.args),
-        clean_exits=frozenset({0, 30}),  # 30: when it has no master
-        broken_exits=frozenset({1, 22}),
-        warnings=_warnings(
-            call,
+    return _Addition(
+        extra=tuple(extra),
+        warnings=(
             (
                 call.has("--shutdown-sockets"),
                 "--shutdown-sockets: it shuts the listener down for every worker; leave it out",
@@ -244,20 +261,17 @@ def _uwsgi(call: Call, situation: Situation) -> Fit:
     )
 
 
-def _hypercorn(call: Call, situation: Situation) -> Fit:
+def _hypercorn(call: Call, situation: Situation) -> _Addition:
     extra: list[str] = []
     if not placeholder.names(call.args):
-        extra += _each(situation, "--bind", "fd://{}")
+        extra += _each(situation, call.server)
     if not call.has("-w", "--workers"):
         extra += ["--workers", "0"]  # no process of its own above the one that serves
     if not call.has("--graceful-timeout"):
         extra += ["--graceful-timeout", _below(situation.drain_timeout)]
-    return Fit(
-        name="hypercorn",
-        argv=(*call.head, *extra, *call.args),
-        broken_exits=frozenset({1}),
-        warnings=_warnings(
-            call,
+    return _Addition(
+        extra=tuple(extra),
+        warnings=(
             (call.has("--reload"), RELOAD),
             (
                 _several(call.value("-w", "--workers")),
@@ -268,33 +282,82 @@ def _hypercorn(call: Call, situation: Situation) -> Fit:
     )
 
 
-def _granian(call: Call, situation: Situation) -> Fit:
+def _granian(call: Call, situation: Situation) -> _Addition:
     extra: list[str] = []
-    head = call.head
+    instead: tuple[str, ...] = ()
     if situation.listen:
-        python = _python_of(call, situation)
-        if not python:
+        instead = (LAUNCHER,) if call.launch.is_module else (_python_of(call, situation), LAUNCHER)
+        if not instead[0]:
             raise ConfigError(
                 f"service.{situation.service}.command: cannot tell which Python runs "
-                f"{call.head[-1]}, which is needed to give it a listener",
+                f"{call.launch.program}, which is needed to give it a listener",
                 do='name it: command = ["/path/to/python", "-m", "granian", ...]',
             )
-        head = (*head[:-2], LAUNCHER) if head[-2:-1] == ("-m",) else (*head[:-1], python, LAUNCHER)
         if not call.has("--fd"):
             extra += ["--fd", _only_one(situation, "granian")]
     if not _set(call, situation, "--workers"):
         extra += ["--workers", "1"]
     if not _set(call, situation, "--workers-kill-timeout"):
         extra += ["--workers-kill-timeout", _below(situation.drain_timeout)]
-    return Fit(
-        name="granian",
-        argv=(*head, *extra, *call.args),
-        broken_exits=frozenset({1}),
-        warnings=_warnings(call, (call.has("--reload"), RELOAD)),
+    return _Addition(
+        extra=tuple(extra), instead=instead, warnings=((call.has("--reload"), RELOAD),)
+    )
+
+
+def _daphne(call: Call, situation: Situation) -> _Addition:
+    return _Addition(
+        extra=tuple(_fd(call, situation)),
+        warnings=(
+            (
+                bool(situation.listen),
+                "drains nothing: told to stop, it closes every connection with its request; serve "
+                "the application by `app`, or by another server",
+            ),
+        ),
+    )
+
+
+def _puma(call: Call, situation: Situation) -> _Addition:
+    # Without it Puma closes each socket whose address is not among its own.
+    wanted = situation.listen and not call.has("--bind-to-activated-sockets")
+    return _Addition(extra=("--bind-to-activated-sockets", "only") if wanted else ())
+
+
+def _nginx(_: Call, situation: Situation) -> _Addition:
+    """Name the descriptors as nginx does for its own upgrades (ngx_add_inherited_sockets)."""
+    fds = "".join(f"{fd};" for fd, _ in enumerate(situation.listen, FIRST_FD))
+    return _Addition(env=(("NGINX", fds),) if fds else ())
+
+
+def _php_fpm(_: Call, situation: Situation) -> _Addition:
+    """Name descriptors and addresses as php-fpm does for its own upgrades (fpm_sockets.c)."""
+    pairs = enumerate(situation.addresses, FIRST_FD)
+    sockets = ",".join(f"{address}={fd}" for fd, address in pairs)
+    return _Addition(env=(("FPM_SOCKETS", sockets),) if sockets else ())
+
+
+def _plain(call: Call, situation: Situation) -> _Addition:
+    """Add nothing: it takes LISTEN_FDS, or no socket at all."""
+    deaf = call.server.work is Work.HTTP and not call.server.takes_socket
+    return _Addition(
+        warnings=(
+            (
+                bool(situation.listen) and deaf,
+                "cannot be given a socket by its command line: it opens a port of its own, and "
+                "its workers get no connection; start it by a program that hands it descriptor 3",
+            ),
+        )
     )
 
 
 # --- What they share ---------------------------------------------------------------------------
+
+
+def _fd(call: Call, situation: Situation) -> list[str]:
+    """Return the words that name the one listener, for a server that is told of it so."""
+    if not situation.listen or placeholder.names(call.args):
+        return []
+    return ["--fd", _only_one(situation, call.name)]
 
 
 def _only_one(situation: Situation, server: str) -> str:
@@ -308,9 +371,10 @@ def _only_one(situation: Situation, server: str) -> str:
     return f"{{{situation.listen[0]}}}"
 
 
-def _each(situation: Situation, option: str, form: str) -> list[str]:
+def _each(situation: Situation, server: Server) -> list[str]:
+    """Return the words that name every listener."""
     return [
-        text for name in situation.listen for text in (option, form.replace("{}", f"{{{name}}}"))
+        text.replace("{}", f"{{{name}}}") for name in situation.listen for text in server.names_fd
     ]
 
 
@@ -322,24 +386,21 @@ def _below(drain_timeout: float) -> str:
 def _set(call: Call, situation: Situation, option: str) -> bool:
     """Tell whether `option` is given, or set by the variable that click reads for it."""
     variable = f"{call.name}_{option[2:]}".upper().replace("-", "_")
-    return call.has(option) or variable in situation.env
+    return call.has(option) or (variable in situation.env and call.launch.keeps_env)
 
 
 def _several(workers: str | None) -> bool:
     return workers is not None and workers.isdecimal() and int(workers) > 1
 
 
-def _warnings(call: Call, *found: tuple[bool, str]) -> tuple[str, ...]:
-    return tuple(f"{call.name} {text}" for applies, text in found if applies)
-
-
 def _python_of(call: Call, situation: Situation) -> str:
     """Return the interpreter that runs the server, as a word for argv; "" if it is not clear."""
-    if not call.execs:
-        return "python"  # uv run finds the one of the project
-    if call.head[-2:-1] == ("-m",):
-        return next(word for word in call.head if _PYTHON.fullmatch(Path(word).name))
-    return shebang(situation.find(call.head[-1]))
+    launch = call.launch
+    if launch.python:
+        return launch.python
+    if launch.chosen:  # the launcher finds the one of the project; but uvx has no project
+        return "" if launch.by in ("uvx", "npx") else "python"
+    return shebang(situation.find(launch.program))
 
 
 def shebang(script: str | None) -> str:
@@ -354,7 +415,7 @@ def shebang(script: str | None) -> str:
         lines, (r"#!\s*(\S+)", r"'''exec' \"?([^\"]+?)\"? \"\$0\""), strict=False
     ):
         match = re.match(form, line)
-        if match and _PYTHON.fullmatch(Path(match[1]).name):
+        if match and PYTHON.fullmatch(Path(match[1]).name):
             return match[1]
     return ""
 
@@ -364,8 +425,11 @@ def _version(call: Call, situation: Situation) -> tuple[int, ...]:
 
     Read from the names of the installed metadata: to ask the program itself takes a whole start.
     """
-    python = situation.find(_python_of(call, situation) or "python")
-    home = Path(situation.cwd, ".venv") if not call.execs else Path(python or "").parent.parent
+    if call.launch.chosen and not call.launch.python:
+        home = Path(situation.cwd, ".venv")
+    else:
+        python = situation.find(_python_of(call, situation) or "python")
+        home = Path(python or "").parent.parent
     found = [
         tuple(int(number) for number in re.findall(r"\d+", entry.name.split("-")[1])[:3])
         for folder in ("site-packages", "dist-packages")
@@ -374,10 +438,14 @@ def _version(call: Call, situation: Situation) -> tuple[int, ...]:
     return min(found, default=())
 
 
-_PRESETS: dict[str, Callable[[Call, Situation], Fit]] = {
+_PRESETS: dict[str, Callable[[Call, Situation], _Addition]] = {
     "uvicorn": _uvicorn,
     "gunicorn": _gunicorn,
     "uwsgi": _uwsgi,
     "hypercorn": _hypercorn,
     "granian": _granian,
+    "daphne": _daphne,
+    "puma": _puma,
+    "nginx": _nginx,
+    "php-fpm": _php_fpm,
 }

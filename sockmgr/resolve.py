@@ -23,13 +23,13 @@ from sockmgr import presets, runtime
 from sockmgr.core import placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
+from sockmgr.core.placeholder import FIRST_FD
 from sockmgr.core.spec import Accept, Exec, Listen, Scheme, Spec
 from sockmgr.dispatch.scheduler import report_pace
 
 # Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
 # hangs or is killed, and are what its verdict is to tell. A print() takes 8 us by it, not 1.
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
-FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
 # sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 _OF_THE_MANAGER = frozenset({
@@ -51,7 +51,7 @@ def resolve(
     """
     cwd = _directory(service)
     _check_accounts(service)
-    fit, env = _fit(service, cwd, environ)
+    fit, env = _fit(service, cwd, environ, listens)
     if service.accept is Accept.DISPATCH and placeholder.names(fit.argv):
         raise ConfigError(
             f"service.{service.name}.accept = dispatch: {service.command[0]} takes no connections "
@@ -80,6 +80,7 @@ def resolve(
         limits=_limits(service),
         set_listen_pid=(
             service.listen_pid
+            and fit.is_told
             and service.accept is not Accept.DISPATCH
             and _takes_listen_fds(argv, service.listen)
         ),
@@ -192,7 +193,10 @@ def _directory(service: ServiceConfig) -> str:
 
 
 def _fit(
-    service: ServiceConfig, cwd: str, environ: Mapping[str, str]
+    service: ServiceConfig,
+    cwd: str,
+    environ: Mapping[str, str],
+    listens: Mapping[str, Listen] | None = None,
 ) -> tuple[presets.Fit, dict[str, str]]:
     """Return the command as its preset wants it, and the environment of the workers."""
     inherited = _UNBUFFERED | _inherited(environ) if service.inherit_env else {}
@@ -211,6 +215,9 @@ def _fit(
         cwd=cwd,
         drain_timeout=service.drain_timeout,
         find=lambda program: find(program, env, cwd),
+        addresses=tuple(
+            str(listens[name].address).partition("://")[2] for name in service.listen if listens
+        ),
     )
     fit = presets.fit(service.command, situation, preset=service.preset)
     return fit, inherited | dict(fit.env) | given

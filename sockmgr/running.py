@@ -25,6 +25,7 @@ from sockmgr.core.model import (
     WorkerStopping,
 )
 from sockmgr.core.orphans import CRASH_TIME, Key, Orphans
+from sockmgr.core.placeholder import FIRST_FD
 from sockmgr.core.spec import Accept, Accepting, Exec, Notify
 from sockmgr.dispatch.channel import Channel
 from sockmgr.exit import Exit
@@ -39,7 +40,7 @@ from sockmgr.output import Words, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.pulse import Pulse
 from sockmgr.ready_watch import ReadyWatch
-from sockmgr.resolve import FIRST_FD, worker_argv, worker_environment
+from sockmgr.resolve import worker_argv, worker_environment
 from sockmgr.sink import Sink
 from sockmgr.survivor import Survivor
 from sockmgr.template import Order, Orders, Template

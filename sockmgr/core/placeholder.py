@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
 _PLACEHOLDER = re.compile(r"\{\{(?P<plain>" + NAME + r")\}\}|\{(?P<listener>" + NAME + r")\}")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sockmgr.core import address, placeholder, shape
+from sockmgr.core import address, placeholder, servers, shape
 from sockmgr.core.document import Value
 from sockmgr.core.shape import SIZE, TEXT, TEXTS, Shape, integer
 from sockmgr.core.spec import SURGE_ALL, Accept, Address, Policy, Surge
 
-PRESETS = ("auto", "none", "uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn")
+PRESETS = ("auto", "none", *servers.KNOWN)
 MAX_WORKERS = 10_000
 
 # Numbers of Linux on every architecture CPython is packaged for but MIPS, Alpha and PA-RISC.

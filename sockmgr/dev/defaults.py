@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
+from sockmgr.core import servers
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.spec import SURGE_ALL, Accepting, Listen, Scheme
 
@@ -17,7 +18,6 @@ DRAIN_TIMEOUT = 2.0
 KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends
 PROBATION = 0.1  # what dies at once shall not replace what works
 STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
-HTTP_SERVERS = frozenset({"uvicorn", "gunicorn", "uwsgi", "granian", "hypercorn"})
 STAND_IN_DRAIN = 1.0
 
 
@@ -63,7 +63,7 @@ def shows_errors(
         return False
     http = (
         bool(service.app)
-        or preset in HTTP_SERVERS
+        or (preset in servers.KNOWN and servers.KNOWN[preset].work is servers.Work.HTTP)
         or any("http" in name for name in service.listen)
     )
     return http if wanted is None else wanted

@@ -12,16 +12,6 @@ from sockmgr.doctor.finding import Check, Finding
 from sockmgr.resolve import resolve, warnings
 from sockmgr.worker import deadline
 
-# How a server is told when to give up its own drain. What a config file of its own says, the
-# command does not show.
-_OWN_LIMIT = {
-    "uvicorn": ("--timeout-graceful-shutdown",),
-    "gunicorn": ("--graceful-timeout",),
-    "uwsgi": ("--worker-reload-mercy", "--reload-mercy"),
-    "hypercorn": ("--graceful-timeout",),
-    "granian": ("--workers-kill-timeout",),
-}
-
 
 def unusable(error: SockmgrError, file: str) -> Finding:
     """Return the finding for a config that cannot be read or understood."""
@@ -84,12 +74,13 @@ def _graceful_timeout(service: ServiceConfig, env: Mapping[str, str]) -> Iterato
 
 
 def _own_limits(call: presets.Call, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for option in _OWN_LIMIT[call.name]:
+    # What a config file of its own says, the command does not show.
+    for option in call.server.patience:
         variable = f"{call.name}_{option[2:]}".upper().replace("-", "_")  # as click reads it
         if (given := call.value(option)) is not None:
             yield option, given
         elif call.name == "gunicorn" and (words := env.get("GUNICORN_CMD_ARGS", "").split()):
-            given = presets.Call(call.name, (), tuple(words)).value(option)
+            given = presets.last_value(tuple(words), (option,))
             yield f"GUNICORN_CMD_ARGS {option}", given or ""
         elif variable in env:
             yield variable, env[variable]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr import presets, resolve
-from sockmgr.core import config
+from sockmgr.core import config, servers
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.spec import Spec
 from sockmgr.kernel.spawn import Launch, spawn
@@ -164,6 +165,76 @@ def test_a_request_in_flight_is_answered_whole_and_the_exit_is_clean(
         assert (folder / "http.sock").is_socket()
 
 
+# What stands for the launchers: behind so many words of their own they become the program, or have
+# it as a child, as the real ones do.
+BECOME = 'shift {words}; exec "$@"'
+FORK = """shift {words}; "$@" & child=$!; trap 'kill -TERM $child' TERM; wait; wait $child"""
+LAUNCHERS = {
+    "uv run --no-sync": FORK,
+    "uv run": FORK,
+    "pdm run -p .": FORK,
+    "tini --": FORK,
+    "poetry run": BECOME,
+    "pipenv run": BECOME,
+    "opentelemetry-instrument --traces_exporter none": BECOME,
+    "ddtrace-run": BECOME,
+    "newrelic-admin run-program": BECOME,
+    "bundle exec": BECOME,
+    "nice -n 5": "",
+    "nohup": "",
+    "stdbuf -oL": "",
+    "env -u HOME A=1": "",
+    "env -i": "",
+    "uv run python -m sockmgr.exec": FORK,
+    "sh -c": "",
+}
+
+
+@pytest.fixture
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Return the words of a launcher; its stand-in, if it has one, is in the directory `bin`."""
+    name, *words = str(request.param).split()
+    if script := LAUNCHERS[request.param]:
+        own = len(words) - 3 * ("sockmgr.exec" in words)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\n" + script.format(words=own) + "\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    return [name, *words]
+
+
+@pytest.mark.parametrize(
+    "server", ["uvicorn app:asgi", "gunicorn app:wsgi"], ids=["uvicorn", "gunicorn"]
+)
+@pytest.mark.parametrize("launcher", LAUNCHERS, indirect=True)
+def test_a_server_behind_a_launcher_serves_drains_and_is_one_process(
+    launcher: list[str], server: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    program, app = server.split()
+    path = f"{folder}/bin:{Path(PYTHON).parent}:{os.environ['PATH']}"
+    bare = launcher == ["env", "-i"]  # after which neither PATH nor RELEASE is there
+    words = [*launcher, *(["PATH=" + path, f"RELEASE={folder}/release"] if bare else [])]
+    command = [*words, f"exec {server}"] if launcher[0] == "sh" else [*words, program, app]
+    env = {"RELEASE": str(folder / "release"), "PATH": path}
+    spec = spec_of(command, folder, env=env)
+    assert (program in " ".join(spec.argv), spec.stop_signal) == (True, signal.SIGTERM)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        started(spec, listener, folder) as worker,
+    ):
+        with ask(listener, "/fast") as client:
+            assert read(client).startswith(b"HTTP/1.1 200"), worker.log.read_text()
+        with ask(listener, "/slow") as client:
+            read(client, until=b"begun")
+            os.kill(worker.pid, spec.stop_signal)
+            assert select.select([client, worker.pidfd], [], [], 0.5)[0] == []
+            (folder / "release").write_text("whole")
+            assert b"whole" in read(client)
+        assert worker.end() in spec.clean_exits, worker.log.read_text()
+    text = worker.log.read_text()
+    assert text.count("Booting worker") + text.count("Started server process") == 1
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_broken_code_ends_in_an_exit_that_is_known_as_broken(server: str, folder: Path) -> None:
     (folder / "app.py").write_text("raise RuntimeError('broken on purpose')")
@@ -195,7 +266,11 @@ def test_an_application_under_granian_does_not_import_from_sockmgrs_directory(
 
 
 def fit(
-    *command: str, cwd: str = "/", listen: tuple[str, ...] = ("http",), **env: str
+    *command: str,
+    cwd: str = "/",
+    listen: tuple[str, ...] = ("http",),
+    preset: str = "auto",
+    **env: str,
 ) -> presets.Fit:
     env = {"PATH": str(Path(PYTHON).parent), **env}
     situation = presets.Situation(
@@ -205,8 +280,9 @@ def fit(
         cwd=cwd,
         drain_timeout=30.0,
         find=lambda program: resolve.find(program, env, cwd),
+        addresses=("127.0.0.1:80", "/run/a")[: len(listen)],
     )
-    return presets.fit(command, situation)
+    return presets.fit(command, situation, preset=preset)
 
 
 def test_a_server_is_recognised_behind_the_wrappers_that_are_in_use() -> None:
@@ -222,7 +298,79 @@ def test_a_server_is_recognised_behind_the_wrappers_that_are_in_use() -> None:
     ):
         call = presets.recognise((*command, "app:app"))
         assert call is not None
-        assert (call.name, call.head, call.args) == ("uvicorn", command, ("app:app",))
+        assert (call.name, call.launch.argv(["--x"])) == ("uvicorn", (*command, "--x", "app:app"))
+
+
+@pytest.mark.parametrize("launcher", ["opentelemetry-instrument", "newrelic-admin run-program"])
+def test_a_preset_that_is_named_puts_its_flags_behind_the_program_and_not_the_launcher(
+    launcher: str,
+) -> None:
+    for program in ("uvicorn", "./own-uvicorn"):
+        found = fit(*launcher.split(), program, "app:app", preset="uvicorn")
+        assert found.argv[: len(launcher.split()) + 2] == (*launcher.split(), program, "--fd")
+        assert found.argv[-1] == "app:app"
+    frozen = fit("uv", "run", "--frozen", "gunicorn", "a:a", preset="gunicorn").argv
+    assert frozen[:5] == ("uv", "run", "--frozen", "gunicorn", "--bind")
+
+
+@pytest.mark.parametrize("launcher", ["", "tini --", "ddtrace-run", "sh -c"])
+@pytest.mark.parametrize("program", ["unicorn", "php-fpm8.2", "nginx"])
+def test_what_term_would_end_with_its_requests_is_stopped_by_quit(
+    program: str, launcher: str
+) -> None:
+    found = fit(*launcher.split(), program)
+    assert (found.stop_signal, found.warnings) == (signal.SIGQUIT, ())
+
+
+def test_each_server_is_told_of_its_sockets_as_it_expects_it() -> None:
+    both = ("http", "admin")
+    assert fit("nginx", listen=both).env == (("NGINX", "3;4;"),)
+    assert fit("php-fpm", "-F", listen=both).env == (("FPM_SOCKETS", "127.0.0.1:80=3,/run/a=4"),)
+    assert fit("bundle", "exec", "puma", "-t", "5").argv == (
+        "bundle", "exec", "puma", "--bind-to-activated-sockets", "only", "-t", "5",
+    )  # fmt: skip
+    assert fit("daphne", "a:b").argv == ("daphne", "--fd", "{http}", "a:b")
+
+
+def test_without_listeners_no_server_is_told_of_any() -> None:
+    for server in servers.KNOWN:
+        found = fit(server, "x", listen=())
+        assert "{" not in " ".join(found.argv)
+        assert set(dict(found.env)) <= {"WEB_CONCURRENCY"}
+        assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("daphne a:b", r"daphne drains nothing: .*; serve"),
+        ("waitress-serve a:b", r"waitress cannot be given a socket by its command line: .*; start"),
+        ("npx server", r"npx: it closes the descriptors .*; call the program"),
+        ("hatch run uvicorn a:b", r"hatch: it closes the descriptors .*; call the program"),
+        ("setsid uvicorn a:b", r"setsid: it ends at once .*; leave it out"),
+        (
+            "uvicorn --fd 0 a:b",
+            r"uvicorn --fd 0: no listener has that descriptor.*; write \{http\}",
+        ),
+    ],
+)
+def test_what_cannot_serve_on_a_socket_that_it_is_given_is_named(command: str, words: str) -> None:
+    (warning,) = fit(*command.split()).warnings
+    assert re.fullmatch(rf"{words}.*", warning)
+
+
+def test_the_version_of_another_environment_is_not_taken_for_that_of_the_launchers(
+    tmp_path: Path,
+) -> None:
+    assert "--no-control-socket" in fit("gunicorn", "a:a").argv
+    for launcher in ("poetry run", "uv run", "uvx"):
+        found = fit(*launcher.split(), "gunicorn", "a:a", cwd=str(tmp_path))
+        assert "--no-control-socket" not in found.argv
+
+
+def test_granian_of_no_project_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigError, match='"-m", "granian"'):
+        fit("uvx", "granian", "a:a")
 
 
 def test_a_program_that_is_not_known_is_left_as_it_is() -> None:
