@@ -14,13 +14,13 @@ import resource
 import shlex
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr import presets, runtime
-from sockmgr.core import placeholder
+from sockmgr import presets, regular, runtime
+from sockmgr.core import launchers, own_config, placeholder
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError, SpawnError
 from sockmgr.core.placeholder import FIRST_FD
@@ -30,6 +30,7 @@ from sockmgr.dispatch.scheduler import report_pace
 # Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
 # hangs or is killed, and are what its verdict is to tell. A print() takes 8 us by it, not 1.
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+OWN_CONFIG_MAX = 1 << 20  # bytes of a server's own config file that are looked at
 # Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
 # sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 _OF_THE_MANAGER = frozenset({
@@ -109,8 +110,21 @@ def resolve(
 
 def warnings(service: ServiceConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return what in the command of `service` loses requests, a sentence each."""
-    fit, _ = _fit(service, _directory(service), environ)
-    return tuple(f"service.{service.name}.command: {text}" for text in fit.warnings)
+    cwd = _directory(service)
+    fit, _ = _fit(service, cwd, environ)
+    texts = (*fit.warnings, *_own_config(service, fit.name, cwd))
+    return tuple(f"service.{service.name}.command: {text}" for text in texts)
+
+
+def _own_config(service: ServiceConfig, server: str, cwd: str) -> Iterator[str]:
+    """Yield what the server's own config file says that is the manager's to say."""
+    name = own_config.file_name(server, launchers.read(service.command).args)
+    try:
+        data = regular.read(Path(cwd, name), OWN_CONFIG_MAX) if name else b""
+    except OSError:  # none by the default name; one that is named, the server will miss itself
+        return
+    for setting, why in own_config.findings(server, data.decode(errors="replace")):
+        yield f"{server} {setting} in {name}: {why}"
 
 
 def _hang_timeout(service: ServiceConfig) -> float | None:

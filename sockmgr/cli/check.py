@@ -13,13 +13,20 @@ import msgspec
 
 from sockmgr.cli import table, target
 from sockmgr.client import Client, NoManagerError, find_control
-from sockmgr.core import config
+from sockmgr.core import config, notes
 from sockmgr.core.config import Config
 from sockmgr.core.errors import ConfigError, SockmgrError
 from sockmgr.core.report import Change, Plan
 from sockmgr.resolve import resolve, warnings
 
-STYLES = {"+": "green", "-": "red", "~": "cyan", "!": "bold yellow", "warning:": "yellow"}
+STYLES = {
+    "+": "green",
+    "-": "red",
+    "~": "cyan",
+    "!": "bold yellow",
+    "warning:": "yellow",
+    "note:": "bright_black",
+}
 
 
 @click.command("check")
@@ -38,6 +45,7 @@ def command(where: target.Target) -> None:
         data = target.read(path)
         found = config.parse(data, file=str(path))
         flaws = _warnings(found)
+        remarks = [text for service in found.services for text in notes.of(service)]
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
@@ -45,10 +53,15 @@ def command(where: target.Target) -> None:
         raise
     if not where.as_json:
         counts = f"{_count(found.listen, 'listener')}, {_count(found.services, 'service')}"
-        _show(f"{path} is valid: {counts}", *(f"  warning: {flaw}" for flaw in flaws))
+        _show(
+            f"{path} is valid: {counts}",
+            *(f"  warning: {flaw}" for flaw in flaws),
+            *(f"  note: {remark}" for remark in remarks),
+        )
     control, plan = _plan(where, found.name, data, path)
     if where.as_json:
-        told = {"valid": True, "config": str(path), "warnings": flaws, "manager": control}
+        told = {"valid": True, "config": str(path), "warnings": flaws, "notes": remarks}
+        told |= {"manager": control}
         changes = msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
         click.echo(json.dumps(told | changes, ensure_ascii=False))
     elif plan:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sockmgr import regular
 from sockmgr.client import SOCKET_VARIABLE, Client, find_control
 from sockmgr.core.errors import ConfigError, SockmgrError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sockmgr.core.report import ServiceStatus
 
 DEFAULT_CONFIG = "sockmgr.toml"
+CONFIG_MAX = 1 << 24  # bytes
 COMPLETION_TIMEOUT = 1.0  # a person waits, and the names in the config will do
 
 
@@ -64,7 +66,7 @@ def read_config(path: Path) -> Config:
 def read(path: Path) -> bytes:
     """Return what is in a config file; raise ConfigError if it cannot be read."""
     try:
-        return path.read_bytes()
+        return regular.read(path, CONFIG_MAX)
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}",

@@ -20,7 +20,7 @@ name = "shop-of-a-test"
 [listen]
 http = "tcp://127.0.0.1:0"
 [service.web]
-command = ["true"]
+command = ["true", "{http}"]
 listen = ["http"]
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,7 +81,8 @@ def test_check_answers_in_json_with_each_change_taken_apart(
 ) -> None:
     told = json.loads(sockmgr("check", "--json").stdout)
     assert told == {
-        "valid": True, "config": "sockmgr.toml", "warnings": [], "manager": str(path),
+        "valid": True, "config": "sockmgr.toml", "warnings": [], "notes": [],
+        "manager": str(path),
         "applies": True, "changes": json.loads(msgspec.json.encode(manager.answer.changes)),
     }  # fmt: skip
     assert told["changes"][0] == {
@@ -91,9 +94,89 @@ def test_check_answers_in_json_with_each_change_taken_apart(
 @pytest.mark.usefixtures("path")
 def test_check_names_what_loses_requests(config: Path) -> None:
     uvicorn = Path(sys.executable).with_name("uvicorn")
-    config.write_text(CONFIG.replace('"true"', f'"{uvicorn}", "--reload", "app:app"'))
+    config.write_text(
+        CONFIG.replace('"true"', f'"{uvicorn}", "--reload", "app:app"').replace(', "{http}"', "")
+    )
     assert "  warning: service.web.command: uvicorn --reload" in sockmgr("check").stdout
     assert "--reload" in json.loads(sockmgr("check", "--json").stdout)["warnings"][0]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ('["sleep"]', "descriptor 3, told by LISTEN_FDS and LISTEN_PID."),
+        ('["env", "-u", "X", "sh", "-c", "exec sleep"]', "command: sleep is not a server"),
+        ('["setsid", "-w", "sleep"]', "without LISTEN_PID (setsid gives it another pid)"),
+        ('["sleep"]\nlisten_pid = false', "told by LISTEN_FDS without LISTEN_PID."),
+    ],
+)
+def test_check_says_how_a_program_that_it_does_not_know_gets_its_socket(
+    config: Path, command: str, words: str
+) -> None:
+    config.write_text(CONFIG.replace('["true", "{http}"]', command))
+    (line,) = [one for one in sockmgr("check").stdout.splitlines() if one.startswith("  note: ")]
+    assert words in line
+    assert line.endswith("name the descriptor in the command, {http}")
+    assert len(json.loads(sockmgr("check", "--json").stdout)["notes"]) == 1
+
+
+@pytest.mark.usefixtures("path")
+def test_check_says_what_readiness_is_worth_that_nothing_shows(config: Path) -> None:
+    job = '[service.web]\ncommand = ["true"]\n'
+    config.write_text(job)
+    assert "is a guess: it counts as ready after 1 s, and if it ends within 10 s more" in (
+        sockmgr("check").stdout
+    )
+    config.write_text(f'{job}ready = "notify"\n')
+    assert "note" not in sockmgr("check").stdout
+
+
+_OWN = {
+    "pidfile": ("gunicorn", "gunicorn.conf.py", "n = 1\npidfile = '/run/x'"),
+    "daemon": ("gunicorn", "gunicorn.conf.py", "import os\ndaemon = True\nworkers = 1"),
+    "workers": ("gunicorn", "gunicorn.conf.py", "n = 2\nworkers = n * 2 + 1"),
+    "bind": ("gunicorn", "conf.py", "bind = '0.0.0.0:80'\npidfile = None\ndaemon = False"),
+    "stats": ("uwsgi", "app.ini", "[uwsgi]\nmaster = true\nstats = 127.0.0.1:9191"),
+    "daemonize": ("uwsgi", "app.ini", "[uwsgi]\n  daemonize=/var/log/x\nprocesses = 1"),
+}
+
+
+@pytest.mark.parametrize("setting", _OWN)
+def test_check_names_what_a_servers_own_config_file_says_that_is_the_managers(
+    config: Path, setting: str
+) -> None:
+    server, name, text = _OWN[setting]
+    config.with_name(name).write_text(text)
+    option = {"conf.py": '"-c", "conf.py", ', "app.ini": '"--ini", "app.ini", '}.get(name, "")
+    program = Path(sys.executable).with_name(server)
+    command = f'command = ["nice", "{program}", {option}"app:app"]'
+    config.write_text(CONFIG.replace('command = ["true", "{http}"]', command))
+    (flaw,) = json.loads(sockmgr("check", "--json").stdout)["warnings"]
+    assert flaw.startswith(f"service.web.command: {server} {setting} in {name}: ")
+
+
+@pytest.mark.parametrize("which", ["sockmgr.toml", "gunicorn.conf.py"])
+def test_check_waits_for_no_fifo(config: Path, which: str) -> None:
+    program = Path(sys.executable).with_name("gunicorn")
+    command = f'command = ["{program}", "app:app"]'
+    config.write_text(CONFIG.replace('command = ["true", "{http}"]', command))
+    config.with_name(which).unlink(missing_ok=True)
+    os.mkfifo(config.with_name(which))
+    result = sockmgr("check")
+    if which == "sockmgr.toml":
+        assert result.exit_code == 2
+        assert "cannot read sockmgr.toml: it is no regular file" in result.stderr
+    else:
+        assert result.exit_code == 0
+
+
+def test_check_reads_what_a_shell_hands_it_as_a_descriptor(config: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m sockmgr check -c <(cat {config})"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "is valid: 1 listener" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.usefixtures("config")
