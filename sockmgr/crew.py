@@ -5,8 +5,10 @@ Owns them, what they are passed connections by, and what they leave behind. Deci
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 
+from sockmgr import ports
 from sockmgr.core.errors import ListenError, SpawnError
 from sockmgr.core.generation import Worker
 from sockmgr.core.model import (
@@ -35,6 +37,7 @@ log = Log("sockmgr")
 
 DRAIN_PACE = 0.1  # seconds between two stop signals, but all are sent within a second
 LOST = "its manager died before it could be told of"
+IN_USE = re.compile("EADDRINUSE|address already in use", re.IGNORECASE)
 WENT_AWAY = (
     "it ended without a fault before it was ready: if it went into the background, tell it to stay "
     "in the foreground"
@@ -170,6 +173,8 @@ class Crew:
         words = running.last_words("")
         if status == 0 and worker.state is State.STARTING:
             words = words.plus(WENT_AWAY)
+        if worker.state is State.STARTING and any(map(IN_USE.search, words.lines)):
+            words = self._with_who_has_the_port(words)
         self._last_words.setdefault(worker.id, words)
         running.close()
         self.passing.detach(running)
@@ -208,6 +213,15 @@ class Crew:
     def forget_words(self) -> None:
         """Remember no last words: the rollout that they were about has its verdict."""
         self._last_words.clear()
+
+    def _with_who_has_the_port(self, words: Words) -> Words:
+        for running in self.running.values():
+            if own := " and ".join(ports.opened_by(running.pid, running.inodes)):
+                return words.plus(
+                    f"{running.name} listens on {own}, which it opened itself, so no other worker "
+                    "can: make that a listener of the config, or let the kernel choose its port"
+                )
+        return words
 
     @property
     def _used(self) -> set[int]:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from sockmgr import ports
 from sockmgr.core.errors import SpawnError
 from sockmgr.core.spec import Accept, Accepting, Delay, Exec, Notify, Spec
 from sockmgr.kernel import readiness
@@ -70,7 +71,7 @@ class ReadyWatch:
             case Accepting() if self._spec.accept is Accept.DISPATCH:
                 return "it did not answer on its channel: dispatch-protocol.md"
             case Accepting():
-                return readiness.describe(self._pid, self._inodes)
+                return self._elsewhere() + readiness.describe(self._pid, self._inodes)
             case Notify():
                 return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
             case Exec():
@@ -88,6 +89,17 @@ class ReadyWatch:
         if self._probe:
             self._probe.close()
             self._probe = None
+
+    def _elsewhere(self) -> str:
+        """Say where it listens instead, if that is a port of its own."""
+        own = " and ".join(ports.opened_by(self._pid, self._inodes)[:4])
+        name = self._spec.listen[0].name if self._spec.listen else ""
+        if not own:
+            return ""
+        return (
+            f"it listens on {own}, which is none of its listeners: name the descriptor in its "
+            f"command ({{{name}}}), or have it take LISTEN_FDS; "
+        )
 
     def _look(self) -> None:
         began = self._loop.time()
