@@ -72,6 +72,12 @@ class Keeping:
         """Hold nothing under `name` any more."""
         self._try(lambda: self._keeper.forget(name))
 
+    def is_up_to_date(self) -> None:
+        """Know that it holds all it was given to keep, also what it could not take before."""
+        if self._broken and self._keeper.fileno() >= 0:  # not while there is none
+            log.info("keeper keeps again", pid=self._keeper.pid)
+            self._broken = False
+
     def dismiss(self) -> None:
         """Have the keeper end: nobody comes after us."""
         self._restarts.cancel()
@@ -87,9 +93,6 @@ class Keeping:
                 log.error("keeper does not keep", error=error)
             self._broken = True
             return False
-        if self._broken:
-            log.info("keeper keeps again", pid=self._keeper.pid)
-        self._broken = False
         return True
 
     def _on_gone(self, lost: Callable[[], None]) -> None:

@@ -132,7 +132,10 @@ class Succession:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if not self._will.is_complete:
+        if self._will.is_complete:
+            if isinstance(self._store, Keeping):
+                self._store.is_up_to_date()
+        else:
             self._again = asyncio.get_running_loop().call_later(KEEP_AGAIN, self._changed)
 
     async def prove(self) -> None:
