@@ -6,15 +6,18 @@ A listener is known by its address, so that a renamed one stays open.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from pathlib import Path
 
 from sockmgr import free_bind, opening
 from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.core.snapshot import ListenerSnapshot
 from sockmgr.core.spec import Address, Listen, Scheme
-from sockmgr.kernel import queues
+from sockmgr.kernel import private, queues
 from sockmgr.kernel.sockets import describe, same_address
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.listener import Listener
@@ -115,6 +118,9 @@ class Listeners:
                 "this host does not have the address", name=listen.name, address=listener.address,
                 means="nobody can connect until it does; the other listeners are not affected",
             )  # fmt: skip
+        if listen.address.scheme is Scheme.UNIX and (flaw := _flaw(Path(listen.address.path))):
+            log.warning("others can take the path", name=listen.name, because=flaw,
+                        means="they could answer the clients in our place")  # fmt: skip
         if socks and not same_address(socks[0], listen.address):
             log.warning("systemd's socket has another address", config=str(listen.address))
         return listener
@@ -127,6 +133,13 @@ class Listeners:
         asyncio.get_running_loop().remove_reader(listener.watch_fd())
         log.info("listener closed", name=listener.listen.name, waiting=listener.queued())
         listener.close()
+
+
+def _flaw(path: Path) -> str:
+    """Say who else may replace a socket at this path; in a sticky directory only its owner."""
+    with contextlib.suppress(OSError):  # it was gone at once: the next look mends that
+        return "" if path.parent.stat().st_mode & stat.S_ISVTX else private.flaw(path.parent)
+    return ""
 
 
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:

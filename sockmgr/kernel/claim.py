@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sockmgr import unix_node
 from sockmgr.core.errors import ControlError
 
 LOCK_TIMEOUT = 5.0  # seconds; it is held for milliseconds
@@ -67,16 +68,12 @@ def credentials(sock: socket.socket) -> tuple[int, int]:
 
 def _listen(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Not chmod after bind: there would be an instant in which others could connect.
-    before = os.umask(0o177)
     try:
-        sock.bind(os.fspath(path))
+        unix_node.bind(sock, path, 0o600)
         sock.listen(128)
     except OSError:
         sock.close()
         raise
-    finally:
-        os.umask(before)
     sock.setblocking(False)
     return sock
 

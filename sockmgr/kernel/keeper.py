@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sockmgr import unix_node
 from sockmgr.core.errors import ControlError
 
 START_TIMEOUT = 10.0
@@ -312,15 +313,12 @@ def _clear(path: Path) -> None:
 
 def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o177)
     try:
-        listener.bind(os.fspath(path))
+        unix_node.bind(listener, path, 0o600)
         listener.listen(1)
     except OSError:
         listener.close()
         raise
-    finally:
-        os.umask(before)
     return listener
 
 

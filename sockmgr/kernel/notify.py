@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr import unix_node
 from sockmgr.core.errors import ListenError
 
 MAX_SIZE = 4096
@@ -55,12 +56,8 @@ class NotifySocket:
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISSOCK(self.path.lstat().st_mode):
                     self.path.unlink()
-            # Not chmod after bind, which could hit what somebody has put there since.
-            before = os.umask(0o111)  # connect(2) and sendto(2) need write permission
-            try:
-                self._socket.bind(os.fspath(self.path))
-            finally:
-                os.umask(before)
+            # connect(2) and sendto(2) need write permission.
+            unix_node.bind(self._socket, self.path, 0o666)
         except OSError as error:
             self._socket.close()
             raise _explain(self.path, error) from error

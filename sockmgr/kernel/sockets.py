@@ -18,7 +18,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from sockmgr import free_bind
+from sockmgr import free_bind, unix_node
 from sockmgr.core.errors import ListenError
 from sockmgr.core.spec import Address, Listen, Scheme
 
@@ -196,12 +196,10 @@ def _bind_node(listen: Listen, path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound = False
     try:
-        sock.bind(str(path))
+        unix_node.bind(sock, path, listen.mode)
         bound = True
         if (uid, gid) != (-1, -1):
-            os.chown(path, uid, gid, follow_symlinks=False)
-        if listen.mode is not None:
-            path.chmod(listen.mode)
+            unix_node.give(path, uid, gid)
         sock.listen(listen.backlog)
     except OSError as error:
         sock.close()

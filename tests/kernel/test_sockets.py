@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -9,11 +10,12 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sockmgr import free_bind
+from sockmgr import free_bind, unix_node
 from sockmgr.core.errors import ListenError
 from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
@@ -211,6 +213,71 @@ def test_a_privileged_port_is_explained_to_who_may_not_bind_it() -> None:
 
 
 # --- Unix ----------------------------------------------------------------------------------------
+
+
+def test_a_unix_path_has_its_mode_from_the_first_instant_whatever_the_umask(tmp_path: Path) -> None:
+    for umask, mode in ((0o077, 0o666), (0, 0o600), (0o777, 0o660)):
+        before = os.umask(umask)
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                path = tmp_path / f"{mode:o}.sock"
+                unix_node.bind(sock, path, mode)
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+                assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a node away")
+def test_what_somebody_put_in_the_place_of_a_socket_keeps_its_mode_and_owner(
+    tmp_path: Path,
+) -> None:
+    secret, path = tmp_path / "secret", tmp_path / "web.sock"
+    secret.touch(0o600)
+    for put in (path.symlink_to, path.hardlink_to):
+        put(secret)
+        with pytest.raises(OSError, match=r"replaced|symbolic"):
+            unix_node.give(path, 65534, 65534)
+        path.unlink()
+    assert (secret.stat().st_uid, secret.stat().st_mode & 0o777) == (0, 0o600)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+def test_a_chmod_or_chown_of_a_listeners_path_never_hits_what_a_stranger_puts_there(
+    tmp_path: Path,
+) -> None:
+    secret, place = tmp_path / "secret", tmp_path / "place"
+    secret.touch(0o600)
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    listen = unix(place / "web.sock", mode=0o666, user="nobody", group="")
+    with sockets.bind(listen, reuse_port=False), _swapping(place, secret):
+        for _ in range(1500):
+            with contextlib.suppress(ListenError):
+                sockets.bind_over(listen).close()
+    assert (secret.stat().st_uid, secret.stat().st_mode & 0o777) == (0, 0o600)
+
+
+@contextlib.contextmanager
+def _swapping(place: Path, secret: Path) -> Iterator[None]:
+    """Have another user put a link to `secret` in the place of every name that comes up."""
+    program = (
+        "import os, sys\n"
+        "os.chdir(sys.argv[1]); os.setgid(65534); os.setuid(65534)\n"
+        "print(flush=True)\n"
+        "while True:\n"
+        "    for name in os.listdir('.'):\n"
+        "        try:\n"
+        "            os.unlink(name); os.symlink(sys.argv[2], name)\n"
+        "        except OSError: pass\n"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program, str(place), str(secret)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        yield
+        assert child.poll() is None
+        child.kill()
 
 
 def test_a_unix_path_has_the_mode_and_owner_that_were_asked_for(tmp_path: Path) -> None:
