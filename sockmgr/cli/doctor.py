@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from sockmgr.cli import target
+from sockmgr.cli.journal import Journal
 from sockmgr.cli.table import is_lively
 from sockmgr.client import (
     Client,
@@ -28,6 +30,8 @@ from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
 from sockmgr.elsewhere import elsewhere
+
+WORDS = 200  # lines of a service in trouble that are looked at
 
 
 @click.command("doctor")
@@ -104,7 +108,19 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
         target.narrate(f"its processes are not looked at: {hidden}")
     # Workers are held to what their manager runs, not to what it would after a reload.
     visit.manager(status, config if plan and not plan.changes else None, visible=not hidden)
+    for service, found in status.services.items():
+        if found.state in ("down", "degraded"):
+            visit.words(service, _last_words(client, service))
     return plan is not None and (plan.applies or not plan.changes)
+
+
+def _last_words(client: Client, service: str) -> list[str]:
+    """Return what a service said last, as far as we may read it."""
+    with contextlib.suppress(SockmgrError):
+        told = client.logs(service, WORDS)
+        lines = Journal([told.journal], service).last(WORDS) if told.journal else told.lines or ()
+        return [line.message for line in lines]
+    return []
 
 
 def _look_further(controls: Sequence[Path], name: str | None, visit: Visit) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from sockmgr.cli import target
 from sockmgr.cli.table import is_lively
 from sockmgr.client import Client
+from sockmgr.core import last_words
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Progress, Verdict
 
@@ -106,6 +107,8 @@ def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[s
         kept = verdict.kept
         yield f"generation {kept} keeps serving" if kept else "no generation is serving"
         yield from (f"  {line}" for line in verdict.output)
+        if last_words.is_refused_code(verdict.output):
+            yield f"{last_words.NO_CODE}: {last_words.ALLOW_CODE}"
         return
     text = f"generation {verdict.generation} is serving: "
     if last is not None and last.generation == verdict.generation:

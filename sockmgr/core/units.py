@@ -23,7 +23,9 @@ SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER = "sockmgr"  # made by contrib/systemd/sysusers.d
 _MARK = "# Written by `sockmgr units`, checksum "
 # They turn into machine code what they have just written to memory.
-COMPILES = re.compile(r"(?:.*/)?(?:node|nodejs|deno|bun|java|dotnet|pypy|luajit|julia)[0-9.]*")
+COMPILES = re.compile(
+    r"(?:.*/)?(?:node|nodejs|npm|npx|yarn|pnpm|deno|bun|bunx|java|dotnet|pypy|luajit|julia)[0-9.]*"
+)
 HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
 
 
@@ -284,7 +286,7 @@ SURVIVORS = (
 )
 HARDENING = (
     "# All of this holds for the workers, too. One that writes files needs StateDirectory= or",
-    "# ReadWritePaths=.",
+    "# ReadWritePaths=, and `umask` in the config if other users are to read them.",
     "UMask=0077",
     "NoNewPrivileges=yes",
     "ProtectSystem=strict",
@@ -305,7 +307,7 @@ HARDENING = (
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
     "LockPersonality=yes",
-    "# Programs that compile at run time (Node, Java, PyPy) need MemoryDenyWriteExecute=no.",
+    "# What compiles at run time (Node, Java, PyPy, numba, callbacks of cffi) needs it to be no.",
     "MemoryDenyWriteExecute=yes",
     "SystemCallArchitectures=native",
     "SystemCallFilter=@system-service",
@@ -313,8 +315,7 @@ HARDENING = (
     "# Refused, not killed: programs try what they can do without.",
     "SystemCallErrorNumber=EPERM",
 )
-# To become the workers' users, signal them, see them accept, raise their priority again, and enter
-# their directories.
+# To become the workers' users, signal them, see them accept, raise priorities, enter directories.
 _CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"
 
 NOTIFY_RELOAD_DROP_IN = f"""\

@@ -62,6 +62,7 @@ class Check(Enum):
     UNIT_USER = "unit-user", Patient.UNITS
     UNIT_NETLINK = "unit-netlink", Patient.UNITS
     UNIT_COMPILES = "unit-compiles", Patient.UNITS
+    UNIT_UMASK = "unit-umask", Patient.UNITS, Severity.NOTE
     UNIT_HOME = "unit-home", Patient.UNITS
     UNIT_PATH = "unit-path", Patient.UNITS
     UNIT_OPEN_FILES = "unit-open-files", Patient.UNITS
@@ -80,6 +81,7 @@ class Check(Enum):
     MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
     SERVICE_DOWN = "service-down", Patient.WORKERS
     SERVICE_DEGRADED = "service-degraded", Patient.WORKERS
+    CODE_REFUSED = "code-refused", Patient.WORKERS
     NOT_READY = "not-ready", Patient.WORKERS
     WRAPPER = "wrapper", Patient.WORKERS
     OWN_LISTENER = "own-listener", Patient.WORKERS

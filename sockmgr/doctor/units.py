@@ -24,6 +24,7 @@ from sockmgr.presets import shebang
 from sockmgr.resolve import find
 
 DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
+_WRITABLE = ("ReadWritePaths", "StateDirectory", "CacheDirectory", "LogsDirectory")
 _KILLS = {
     "control-group": "systemd itself signals every process of every worker at a stop, and kills "
     "all of them with the manager; the manager is to drain them",
@@ -48,6 +49,7 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
         yield from _survivors(service, of_text(service.name, model[0]))
     yield from _account(service, config)
     yield from _sandbox(service, config)
+    yield from _umask(service, config)
     yield from _workers_program(service, config)
     limit = _open_files(service)
     yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES) if limit else ()
@@ -330,6 +332,19 @@ def _sandbox(service: UnitFile, config: Config) -> Iterator[Finding]:
                 "neither the manager nor its workers can open what is in a home",
                 _line("ProtectHome=read-only", service),
             )
+
+
+def _umask(service: UnitFile, config: Config) -> Iterator[Finding]:
+    places = [each for key in _WRITABLE for each in service.all("Service", key)]
+    private = service.last("Service", "UMask", "022").lstrip("0") == "77"
+    names = [each.name for each in config.services if each.umask is None]
+    if places and private and names:
+        yield service.finding(
+            Check.UNIT_UMASK,
+            f"UMask=0077, and workers may write to {', '.join(places)}",
+            "what they write there (uploads) no other user can read, a proxy for example",
+            f'umask = "022" in service.{names[0]}, if others are to; "077" there says that none is',
+        )
 
 
 def _permits(family: str, words: list[str]) -> bool:

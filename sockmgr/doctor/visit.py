@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,3 +54,7 @@ class Visit:
         self.looked_at.append(f"{who} with {count} {'worker' if count == 1 else 'workers'}")
         self.findings += manager.examine(status.manager.pid) if visible else ()
         self.findings += workers.examine(status, config, visible=visible)
+
+    def words(self, service: str, lines: Iterable[str]) -> None:
+        """Look at what a service with no or too few workers said last."""
+        self.findings += workers.refused(service, lines)

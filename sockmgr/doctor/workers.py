@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sockmgr import procfs
+from sockmgr.core import last_words
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.model import SIGNAL_NAMES
 from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
@@ -186,6 +187,19 @@ def _shortage(name: str, service: ServiceStatus) -> Iterator[Finding]:
             "failed one after another that were to join them",
             why="the others carry its load, and a reload may be aborted by the same fault",
             fix=f"{fix}. Usual causes are a pidfile, or a port, that only one can have",
+        )
+
+
+def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
+    """Find in the last words of a service that has no or too few workers what refuses it them."""
+    if last_words.is_refused_code(words):
+        yield Finding(
+            check=Check.CODE_REFUSED,
+            subject=f"service.{name}",
+            what=f"{name}: {last_words.NO_CODE}",
+            why="its workers fail when they compile, as numba, callbacks of cffi, Node and other "
+            "JIT compilers do at their start",
+            fix=last_words.ALLOW_CODE,
         )
 
 

@@ -293,6 +293,17 @@ def test_a_sandbox_in_which_a_compiler_crashes_is_found(machine: Machine) -> Non
     assert "runs node" in sole(machine.diagnose(), Check.UNIT_COMPILES)["what"]
 
 
+@pytest.mark.parametrize("line", ["ReadWritePaths=/srv/uploads", "StateDirectory=shop"])
+def test_files_that_only_the_worker_can_read_are_noted(machine: Machine, line: str) -> None:
+    machine.install()
+    machine.drop_in("shop.service", f"[Service]\n{line}\n")
+    found = sole(machine.diagnose(), Check.UNIT_UMASK)
+    assert line.partition("=")[2] in found["what"]
+    assert 'umask = "022"' in found["fix"]
+    machine.configure('cwd = "/"', 'cwd = "/"\numask = "022"')
+    assert machine.diagnose() == []
+
+
 def test_a_sandbox_that_hides_what_is_run_is_found(machine: Machine) -> None:
     machine.install()
     machine.configure('cwd = "/"', 'cwd = "/"\nenv = {}\n')

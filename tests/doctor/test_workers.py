@@ -169,6 +169,27 @@ def test_a_service_that_is_degraded_for_ever_is_found(tmp_path: Path) -> None:
         assert "sockmgr logs web" in found["fix"]
 
 
+COMPILES = """
+raise MemoryError("Cannot allocate write+execute memory for ffi.callback().")  # as cffi does
+"""
+
+
+def test_workers_that_may_not_compile_are_found_and_the_verdict_says_why_too(
+    tmp_path: Path,
+) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        manager.config.write_text(config_of(tmp_path, COMPILES))
+        told = manager.say("reload")
+        assert told.code == 1
+        assert "MemoryDenyWriteExecute=no below [Service]" in told.stdout
+    with starting(Manager(tmp_path, config_of(tmp_path, COMPILES))) as manager:
+        wait_for(lambda: manager.status()["services"]["web"]["state"] == "down", "a failed start")
+        found = diagnose(manager)
+        assert [one["check"] for one in found] == ["service-down", Check.CODE_REFUSED.label]
+        assert "MemoryDenyWriteExecute=no" in found[1]["fix"]
+
+
 def test_a_worker_that_dies_once_is_no_finding(tmp_path: Path) -> None:
     with Manager(tmp_path, Release(tmp_path).config("workers = 2")) as manager:
         (victim, _) = manager.status()["services"]["web"]["workers"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.doctor.diagnosis import Found, agreed
-from tests.systemd.machine import Machine
+from tests.e2e.harness import wait_for
+from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import Site
 
 LISTEN = {"http": "tcp://127.0.0.1:8000", "admin": "unix:///run/shop-admin.sock"}
@@ -41,6 +42,30 @@ def test_the_user_of_the_manager_sees_as_much_as_root(machine: Machine) -> None:
     seen = diagnose(machine, site.config)
     assert [one["check"] for one in seen] == ["stop-signal"]
     assert diagnose(machine, site.config, *AS_USER) == seen
+
+
+def test_workers_that_the_sandbox_lets_not_compile_are_found_by_their_words_in_the_journal(
+    machine: Machine,
+) -> None:
+    program = (
+        "import mmap\n"
+        "try: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
+        "except OSError: exit('Cannot allocate write+execute memory for ffi.callback()')\n"
+        "__import__('signal').pause()\n"
+    )
+    site = Site(machine, {"http": LISTEN["http"]}, command=(PYTHON, "-c", program))
+    site.install()
+    machine.systemctl("start", "--no-block", "shop.service")
+    wait_for(lambda: is_down(site), "a failed start")
+    found = diagnose(machine, site.config)
+    assert [one["check"] for one in found] == ["service-down", "code-refused"]
+    assert "MemoryDenyWriteExecute=no below [Service]" in found[1]["fix"]
+
+
+def is_down(site: Site) -> bool:
+    """Tell whether the manager answers, and no worker of it serves."""
+    done = site.machine.run("sockmgr", "status", "--json", "-c", site.config, check=False)
+    return '"state": "down"' in done.stdout
 
 
 def test_a_sandbox_without_netlink_is_found(machine: Machine) -> None:

@@ -1,0 +1,25 @@
+"""What the last words of a worker mean that was refused something by the sandbox around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# As cffi, llvmlite (numba), V8 (Node), Ruby's YJIT and PHP's JIT say it.
+_NO_CODE = re.compile(
+    r"annot allocate write\+execute memory"
+    r"|annot allocate executable memory"
+    r"|Check failed: 12 == \(\*__errno_location \(\)\)"
+    r"|make JIT page .*executable"
+    r"|mprotect\(\) failed \[13\]"
+)
+NO_CODE = "memory that is both written and executed is refused here, and a program needs it"
+ALLOW_CODE = (
+    "under systemd that is MemoryDenyWriteExecute=yes: `systemctl edit` the unit, with "
+    "MemoryDenyWriteExecute=no below [Service], and restart and reload it"
+)
+
+
+def is_refused_code(lines: Iterable[str]) -> bool:
+    """Tell whether somebody could not turn into machine code what it had written to memory."""
+    return any(map(_NO_CODE.search, lines))
