@@ -2,17 +2,19 @@
 
 `sockmgr dev` starts it in place of a worker, and it is stopped as one. It uses nothing of sockmgr
 and only the standard library, so that it starts at once under any Python. PAGE is a file that is
-read anew for each request (page.py). Who is not on this machine gets no source code, unless
-`--to-everyone` is given.
+read anew for each request (page.py). Source code is for our own user (or root) on this machine,
+asking by a name that means this machine and through no proxy, unless `--to-everyone` is given.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -21,7 +23,13 @@ FIRST_FD = 3
 CONNECTIONS_MAX = 100
 HEAD_MAX = 64 << 10
 PATIENCE = 5.0  # seconds for a request, and again for its answer to be taken
-ELSEWHERE = "The code is broken. Its error is shown to browsers on its own machine only.\n"
+ELSEWHERE = (
+    "The code is broken. Its error is shown on its own machine only, to its own user, at localhost "
+    "and without a proxy; with dev.error_page = true to everyone.\n"
+)
+# A page of evil.example whose name has come to mean 127.0.0.1 may read what we answer to it.
+_OWN_NAME = re.compile(rb"(?:[\w.-]+\.)?localhost\.?|127\.\d+\.\d+\.\d+|\[::1\]", re.IGNORECASE)
+_FORWARDED = re.compile(rb"forwarded|x-forwarded-.*|x-real-ip|via", re.IGNORECASE)
 METHODS = (
     b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE "
 )  # fmt: skip
@@ -33,7 +41,7 @@ class Client:
     def __init__(self, sock: socket.socket, page: str, to_everyone: bool) -> None:
         sock.setblocking(False)
         self.sock, self._page = sock, page
-        self._sees_all = to_everyone or _is_here(sock)
+        self._to_everyone = to_everyone
         self._head = b""
         self._answer: memoryview | None = None
         self.ends_at = time.monotonic() + PATIENCE
@@ -77,9 +85,10 @@ class Client:
         if not self._head.startswith(METHODS):
             return b""  # not HTTP: no answer is better than a wrong one
         told = json.loads(Path(self._page).read_bytes())
-        if not self._sees_all:
+        sees_all = self._to_everyone or (_is_ours(self.sock) and _is_direct(self.sock, self._head))
+        if not sees_all:
             told["html"] = told["text"] = ELSEWHERE
-        wants_html = b"text/html" in self._head.lower() and self._sees_all
+        wants_html = b"text/html" in self._head.lower() and sees_all
         body = told["html" if wants_html else "text"].encode(errors="replace")
         kind = "text/html" if wants_html else "text/plain"
         headers = (
@@ -151,11 +160,42 @@ class StandIn:
         client.sock.close()
 
 
-def _is_here(sock: socket.socket) -> bool:
-    if sock.family == socket.AF_UNIX:
+def _is_direct(sock: socket.socket, head: bytes) -> bool:
+    """Tell whether a request has come through no proxy, and by a name of this machine."""
+    fields = [line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line]
+    if any(_FORWARDED.fullmatch(name.strip()) for name, _ in fields):
+        return False
+    hosts = [value.strip() for name, value in fields if name.lower() == b"host"]
+    if sock.family == socket.AF_UNIX:  # which no browser can be led to
         return True
-    host: str = sock.getpeername()[0].removeprefix("::ffff:")
-    return host.startswith("127.") or host == "::1"
+    return all(_OWN_NAME.fullmatch(re.sub(rb":\d*$", b"", host)) for host in hosts)
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    """Tell whether the other end is on this machine, and of our user or root."""
+    ours = {0, os.geteuid()}
+    if sock.family == socket.AF_UNIX:
+        told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", told)[1] in ours
+    try:
+        peer, own = sock.getpeername(), sock.getsockname()
+    except OSError:  # it is gone
+        return False
+    host = peer[0].removeprefix("::ffff:")
+    owners = _owners(peer[1], own[1])
+    return (host.startswith("127.") or host == "::1") and bool(owners) and owners <= ours
+
+
+def _owners(port: int, to_port: int) -> set[int]:
+    """Return whose the sockets on this machine are that talk from one port to another."""
+    owners = set()
+    for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
+        for line in table.read_text("ascii").splitlines()[1:]:
+            # proc(5): sl local_address rem_address st tx:rx tr:when retrnsmt uid ...
+            _, local, remote, _, _, _, _, uid, *_ = line.split()
+            if (local[-5:], remote[-5:]) == (f":{port:04X}", f":{to_port:04X}"):
+                owners.add(int(uid))
+    return owners
 
 
 def main() -> None:

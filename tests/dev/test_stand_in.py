@@ -71,8 +71,8 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
     started.close()
 
 
-BROWSER = b"GET /a?b HTTP/1.1\r\nHost: x\r\nAccept: text/html,*/*\r\n\r\n"
-CURL = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"
+BROWSER = b"GET /a?b HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\n\r\n"
+CURL = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nAccept: */*\r\n\r\n"
 
 
 def test_a_browser_gets_the_page_and_curl_the_text(stand_in: StandIn) -> None:
@@ -131,6 +131,51 @@ def test_it_ends_with_0_at_term_and_answers_who_is_connected(stand_in: StandIn) 
 def test_it_ends_at_once_when_nobody_waits(stand_in: StandIn) -> None:
     assert stand_in.ask(CURL)
     assert stand_in.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        (b"", True),  # HTTP/1.0
+        (b"Host: 127.0.0.1:8000\r\n", True),
+        (b"Host: LOCALHOST\r\n", True),
+        (b"Host: shop.localhost:8000\r\n", True),
+        (b"Host: [::1]:8000\r\n", True),
+        (b"Host: evil.example\r\n", False),
+        (b"Host: localhost.evil.example\r\n", False),
+        (b"Host: 127.0.0.1.evil.example:8000\r\n", False),
+        (b"Host: localhost\r\nHost: evil.example\r\n", False),
+        (b"Host: localhost\r\nX-Forwarded-For: 203.0.113.9\r\n", False),
+        (b"Host: localhost\r\nx-forwarded-proto: https\r\n", False),
+        (b"Host: localhost\r\nForwarded: for=203.0.113.9\r\n", False),
+        (b"Host: localhost\r\nVia: 1.1 proxy\r\n", False),
+    ],
+)
+def test_source_is_for_who_asks_this_machine_itself_and_through_no_proxy(
+    stand_in: StandIn, headers: bytes, shown: bool
+) -> None:
+    answer = stand_in.ask(b"GET / HTTP/1.1\r\n" + headers + b"Accept: text/html\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 503 ")
+    assert (TOLD["html"] in answer) is shown
+    assert ("dev.error_page = true" in answer) is not shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("uid", "shown"), [(0, True), (65534, False)])
+def test_other_users_of_this_machine_get_no_source(
+    stand_in: StandIn, uid: int, shown: bool
+) -> None:
+    ask = (  # who has become somebody else may import nothing more
+        "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(); "
+        "s.connect((b'127.0.0.1', int(sys.argv[1]))); "
+        "s.sendall(b'GET / HTTP/1.1\\r\\nAccept: text/html\\r\\n\\r\\n'); "
+        "print(b''.join(iter(lambda: s.recv(65536), b'')).decode())"
+    )
+    with stand_in.connect() as sock:
+        port = str(sock.getpeername()[1])
+    command = [sys.executable, "-I", "-S", "-c", ask, port, str(uid)]
+    answer = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert (TOLD["html"] in answer.stdout) is shown
 
 
 def test_other_machines_get_no_source_unless_that_is_allowed(tmp_path: Path) -> None:
