@@ -1,7 +1,8 @@
 """HTTP for those who scrape: one WSGI application on one listening socket.
 
 The library brings the application, and wsgiref the protocol. Here is what they leave open: a socket
-that was inherited, and that no client can hold a thread for long, or have more than a few.
+that was inherited, and that no client can hold a thread for long. There are only so many; when all
+are taken, whoever has kept us waiting longest makes room.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from socketserver import BaseServer, ThreadingMixIn
 from typing import Any, NoReturn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-from wsgiref.types import WSGIApplication
+from wsgiref.types import StartResponse, WSGIApplication
 
 from sockmgr.core import address
 from sockmgr.core.errors import ListenError
@@ -21,14 +23,19 @@ from sockmgr.core.spec import Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.systemd import passed_descriptors
 
+_CONNECTION = "sockmgr.connection"
 _NOT_SERVED = "no metrics are served; the manager goes on as it did"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What clients may take: threads, seconds without a byte, and seconds for all of a request."""
+    """What clients may take: threads, seconds without a byte, and seconds for all of a request.
 
-    threads: int = 8
+    So many of them may be `asking` the manager at the same time.
+    """
+
+    threads: int = 32
+    asking: int = 4
     silence: float = 5.0
     longest: float = 15.0
 
@@ -46,9 +53,13 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         self.socket = sock
         self.server_name, self.server_port = "sockmgr", 0
         self.setup_environ()
-        self.set_app(application)
+        self.set_app(self._answer)
+        self._application = application
         self._limits = limits or Limits()
         self._room = threading.BoundedSemaphore(self._limits.threads)
+        self._asking = threading.BoundedSemaphore(self._limits.asking)
+        self._slow: dict[socket.socket, None] = {}  # who is waited for, the longest first
+        self._lock = threading.Lock()
 
     def serve(self) -> NoReturn:
         """Answer until a signal ends the process; asleep while nobody scrapes."""
@@ -62,8 +73,11 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         return sock, peer if isinstance(peer, tuple) else ("unix", 0)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a thread for this connection when there is room for one."""
-        self._room.acquire()
+        """Begin a thread for this connection, in the place of another if need be."""
+        if not self._room.acquire(blocking=False):
+            self._hang_up_on_the_slowest()
+            self._room.acquire()
+        self._wait_for(request, True)
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread can be started
@@ -79,13 +93,40 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             overdue.cancel()
+            self._wait_for(request, False)
             self._room.release()
+
+    def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        """Ask the manager for whoever has said what it wants: meanwhile it is not the slow one."""
+        self._wait_for(environ[_CONNECTION], False)
+        with self._asking:
+            answer = self._application(environ, start)
+        self._wait_for(environ[_CONNECTION], True)
+        return answer
+
+    def _wait_for(self, sock: socket.socket, slow: bool) -> None:
+        with self._lock:
+            if slow:
+                self._slow[sock] = None
+            else:
+                self._slow.pop(sock, None)
+
+    def _hang_up_on_the_slowest(self) -> None:
+        with self._lock:
+            slowest = next(iter(self._slow), None)
+            if slowest is not None:  # else all have been answered in a moment
+                del self._slow[slowest]
+                _hang_up(slowest)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that hung up or said nothing."""
 
 
 class _Handler(WSGIRequestHandler):
+    def get_environ(self) -> dict[str, Any]:
+        """Have the application know whose request it is."""
+        return {**super().get_environ(), _CONNECTION: self.connection}
+
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: a scrape is no news, and garbage is its sender's."""
 
