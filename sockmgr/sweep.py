@@ -17,13 +17,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr import procfs
 from sockmgr.core import snapshot
 from sockmgr.core.model import State
+from sockmgr.core.orphans import Key, Orphan, Orphans
 from sockmgr.core.snapshot import Snapshot, SnapshotError
 from sockmgr.kernel import cgroup
 from sockmgr.kernel.cgroup import Unit
@@ -35,17 +36,20 @@ log = Log("sockmgr.sweep")
 GRACE = 30.0  # seconds until KILL if no state tells of a drain_timeout
 SHORTEST_GRACE = 5.0
 LAST_WAIT = 5.0  # seconds that a process may take to die of KILL
+_STDERR = 2
 DOUBT = 5.0  # seconds that we may have been told too late that the last manager is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A worker that the state tells of. Without a `stop_signal` it has had it."""
+    """A worker that the state tells of. `told` ones, and `told_others`, have had the signal."""
 
     pid: int
     started: int
-    stop_signal: int | None
+    stop_signal: int
     deadline: float
+    told: bool = False
+    told_others: tuple[Key, ...] = ()
 
 
 # --- Deciding ------------------------------------------------------------------------------------
@@ -55,16 +59,28 @@ class Sweep:
     """Whom to send which signal when. Sends nothing, and looks at nothing by itself."""
 
     def __init__(
-        self, charges: Iterable[Charge], present: Mapping[int, Member], grace: float, now: float
+        self,
+        charges: Iterable[Charge],
+        present: Mapping[int, Member],
+        grace: float,
+        now: float,
+        serves: Callable[[Member], bool],
     ) -> None:
-        """Begin, with those that are `present`: a worker that is not among them is none."""
+        """Begin, with those that are `present`: a worker whose pid is another's is none.
+
+        `serves` tells whether a process, whose worker has ended before it, may serve somebody.
+        """
         self._charges = {
-            charge.pid: charge
-            for charge in charges
-            if charge.pid in present and present[charge.pid].started == charge.started
+            charge.pid: charge for charge in charges if not _is_another(charge, present)
         }
+        self._left = {
+            charge.pid: Orphans(charge.stop_signal, charge.deadline, charge.told_others)
+            for charge in self._charges.values()
+        }
+        self._serves = serves
         self._end = now + grace
         self._sent: set[tuple[Member, int]] = set()
+        self._whose: dict[Key, Charge] = {}
 
     @property
     def workers(self) -> Collection[int]:
@@ -76,58 +92,77 @@ class Sweep:
         return {
             pid: member
             for pid, member in present.items()
-            if since is None
-            or member.started < since
-            or self._charge_of(member, present)
-            or self._is_left_over(member, present)
+            if since is None or member.started < since or self._charge_of(member, present)
         }
 
     def signals(self, present: Mapping[int, Member], now: float) -> Iterator[tuple[Member, int]]:
         """Yield what is due, each signal once for each process."""
-        for member in present.values():
-            number = self._due(member, present, now)
-            if number is not None and (member, number) not in self._sent:
-                self._sent.add((member, number))
-                yield member, number
+        number = int(signal.SIGKILL if now >= self._end else signal.SIGTERM)
+        others = [each for each in present.values() if self._charge_of(each, present) is None]
+        due = [(each, number) for each in others]
+        for charge in self._charges.values():
+            mine = [m for m in present.values() if self._charge_of(m, present) is charge]
+            due += self._due(charge, mine, now)
+        for one in due:
+            if one not in self._sent:
+                self._sent.add(one)
+                yield one
 
     def next(self, now: float) -> float:
         """Return when something is due again."""
         instants = [self._end, *(charge.deadline for charge in self._charges.values())]
-        return min((at for at in instants if at > now), default=self.given_up_at)
+        instants += [left.next(now) for left in self._left.values()]
+        return min((at for at in instants if now < at < math.inf), default=self.given_up_at)
 
     @property
     def given_up_at(self) -> float:
         """When who is still there will not die of any signal."""
         return max([self._end, *(c.deadline for c in self._charges.values())]) + LAST_WAIT
 
-    def _due(self, member: Member, present: Mapping[int, Member], now: float) -> int | None:
-        charge = self._charge_of(member, present)
-        if charge is None:
-            late = now >= self._end or self._is_left_over(member, present)
-            return signal.SIGKILL if late else signal.SIGTERM
-        if now >= charge.deadline:
-            return signal.SIGKILL
-        # What a worker has started is stopped by the worker.
-        return charge.stop_signal if member.pid == charge.pid else None
+    def _due(self, charge: Charge, mine: list[Member], now: float) -> list[tuple[Member, int]]:
+        by_pid = {member.pid: member for member in mine}
+        if main := by_pid.get(charge.pid):
+            if now >= charge.deadline:
+                return [(member, signal.SIGKILL) for member in mine]
+            # What a worker has started is stopped by the worker.
+            return [] if charge.told else [(main, charge.stop_signal)]
+        orphans = [
+            Orphan(pid=m.pid, parent=m.parent, started=m.started, serves=self._serves(m))
+            for m in mine
+        ]
+        due = self._left[charge.pid].due(orphans, now)
+        return [(by_pid[orphan.pid], number) for orphan, number in due]
 
     def _charge_of(self, member: Member, present: Mapping[int, Member]) -> Charge | None:
-        """Return the living worker that a process is, descends from, or shares the group of."""
+        """Return the worker that a process is, descends from, or is in the session or group of.
+
+        It stays that one's when its parents have ended.
+        """
+        mine = (member.pid, member.started)
+        if mine not in self._whose and (found := self._find(member, present)):
+            self._whose[mine] = found
+        return self._whose.get(mine)
+
+    def _find(self, member: Member, present: Mapping[int, Member]) -> Charge | None:
         seen: Member | None = member
         for _ in present:
             if seen is None:
                 break
-            if found := self._living(seen.pid, present):
+            known = self._whose.get((seen.pid, seen.started))
+            if found := known or self._charge_at(seen.pid, present):
                 return found
             seen = present.get(seen.parent)
-        return self._living(member.group, present)
+        return self._charge_at(member.session, present) or self._charge_at(member.group, present)
 
-    def _living(self, pid: int, present: Mapping[int, Member]) -> Charge | None:
-        charge, member = self._charges.get(pid), present.get(pid)
-        return charge if charge and member and charge.started == member.started else None
+    def _charge_at(self, pid: int, present: Mapping[int, Member]) -> Charge | None:
+        charge = self._charges.get(pid)
+        return None if charge is None or _is_another(charge, present) else charge
 
-    def _is_left_over(self, member: Member, present: Mapping[int, Member]) -> bool:
-        """Tell whether a worker died without this one, of its group: that is killed, as always."""
-        return member.group in self._charges and member.group not in present
+
+def _is_another(charge: Charge, present: Mapping[int, Member]) -> bool:
+    """Tell whether the pid of a worker, which so has ended, is another's."""
+    found = present.get(charge.pid)
+    return found is not None and found.started != charge.started
 
 
 # --- What the state tells ------------------------------------------------------------------------
@@ -151,8 +186,10 @@ def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
                 yield Charge(
                     pid=worker.process.pid,
                     started=worker.process.started,
-                    stop_signal=None if worker.process.told else spec.stop_signal,
+                    stop_signal=spec.stop_signal,
                     deadline=deadline,
+                    told=worker.process.told,
+                    told_others=worker.process.told_others,
                 )
 
 
@@ -251,6 +288,7 @@ def run(state: Snapshot | None, unit: Unit | None) -> bool:
         present,
         longest_drain(state) if state else GRACE,
         now,
+        lambda member: bool(procfs.sockets_of(member.pid, above=_STDERR)),
     )
     me = procfs.member(os.getpid())
     began = me.started - DOUBT * os.sysconf("SC_CLK_TCK") if me else 0.0
