@@ -192,6 +192,7 @@ class _Pair:
             *self._own(),
             *SURVIVORS,
             f"RuntimeDirectory={directory}",
+            f"RuntimeDirectoryMode={'0700' if self.user else '0711'}",
             "RuntimeDirectoryPreserve=restart",
             f"Environment=TMPDIR=%t/{directory}",
             *RESOURCES,
