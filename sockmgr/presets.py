@@ -17,6 +17,7 @@ from sockmgr.core.errors import ConfigError
 from sockmgr.core.launchers import PYTHON, Launch, Way
 from sockmgr.core.placeholder import FIRST_FD
 from sockmgr.core.servers import Server, Work
+from sockmgr.regular import first_bytes
 
 LAUNCHER = str(Path(__file__).with_name("launch_granian.py"))
 RELOAD = "--reload: it restarts by itself and closes connections; leave it out, sockmgr reloads"
@@ -406,8 +407,7 @@ def _python_of(call: Call, situation: Situation) -> str:
 def shebang(script: str | None) -> str:
     """Return the Python that a script names in its first lines; "" if it names none."""
     try:
-        with Path(script or "").open("rb") as file:
-            lines = file.read(4096).decode("utf-8", "surrogateescape").splitlines()
+        lines = first_bytes(script or "", 4096).decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return ""
     # pip and uv write the second form when the path is too long for the kernel.

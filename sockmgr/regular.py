@@ -22,3 +22,21 @@ def read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return data
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Return a descriptor to read from, the caller's; raises OSError if it is no regular file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is no regular file")
+
+
+def first_bytes(path: str | os.PathLike[str], size: int) -> bytes:
+    """Return the beginning of a regular file; raises OSError."""
+    fd = open_regular(path)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)

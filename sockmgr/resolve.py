@@ -373,8 +373,7 @@ def _not_found(shown: str, program: str, env: Mapping[str, str], cwd: str) -> Sp
 def _interpreter(path: Path) -> str | None:
     """Return the program that a script's first line names; for `env NAME`, that NAME."""
     try:
-        with path.open("rb") as file:
-            line = file.read(256).split(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+        line = regular.first_bytes(path, 256).split(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
     except OSError:  # it may be run but not read: then the kernel is to judge
         return None
     words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 from sockmgr.core.errors import SpawnError
+from sockmgr.regular import open_regular
 from sockmgr.worker.heartbeat import NAME, SIZE, VARIABLE
 
 _WORDS = struct.Struct("@4q")
@@ -60,7 +61,7 @@ class HeartbeatMemory:
         try:
             if not os.readlink(path).startswith(f"/memfd:{NAME}"):  # noqa: PTH115
                 return None
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return cls(open_regular(path))
         except OSError:  # gone, or ptrace(2) rules forbid it
             return None
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.core.errors import SpawnError
+from sockmgr.regular import first_bytes
 
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"
@@ -375,8 +376,9 @@ def _check_executable(launch: Launch) -> None:
         raise SpawnError(f"command not found: {path}", do=do) from error
     except OSError as error:
         raise SpawnError(f"cannot run {path}: {_reason(error)}") from error
-    if stat.S_ISDIR(mode):
-        raise SpawnError(f"cannot run {path}: it is a directory", do="correct the command")
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise SpawnError(f"cannot run {path}: it is {what}", do="correct the command")
     if not os.access(path, os.X_OK, effective_ids=True):
         do = f"chmod +x {path}, or look for a noexec mount"
         raise SpawnError(f"cannot run {path}: it is not executable by the manager's user", do=do)
@@ -385,8 +387,7 @@ def _check_executable(launch: Launch) -> None:
 
 def _check_interpreter(launch: Launch, path: str) -> None:
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            line = file.read(256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+        line = first_bytes(path, 256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
     except OSError:  # executable but not readable: the kernel will judge
         return
     found = re.match(rb"#![ \t]*([^ \t\0]+)", line)

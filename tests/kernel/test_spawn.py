@@ -395,6 +395,11 @@ def test_a_directory_or_a_plain_file_is_no_command(tmp_path: Path) -> None:
     assert "not executable" in error_of(script(tmp_path / "plain", "", 0o644))
 
 
+def test_a_fifo_is_no_command_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o755)
+    assert "it is no regular file" in error_of(tmp_path / "fifo")
+
+
 def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
     file = script(tmp_path / "run", "#!/no/such/python3 -I\n")
     assert "interpreter '/no/such/python3' does not exist" in error_of(file)
