@@ -25,10 +25,12 @@ from sockmgr.kernel.process import (
     UNKNOWN_STATUS,
     Process,
     can_restore_priority,
+    kill_holder,
     lower_priority,
     open_again,
     pid_of,
     restore_priority,
+    send,
     strays,
 )
 from sockmgr.kernel.spawn import Launch, spawn
@@ -329,6 +331,25 @@ signal.pause()
         finally:
             os.kill(daemon, signal.SIGKILL)
         wait_until(lambda: strays([inode]) == {child.pid}, what="the daemon's end")
+
+
+def test_only_who_still_holds_a_socket_is_killed_for_it() -> None:
+    with socket.socket() as sock, python("import signal; signal.pause()") as other:
+        inode = os.fstat(sock.fileno()).st_ino
+        assert not kill_holder(other.pid, [inode])
+        assert other.process.poll() is None
+        with python("import signal; signal.pause()", fds=[sock.fileno()]) as holder:
+            assert kill_holder(holder.pid, [inode])
+            assert wait_for_exit(holder.process) == -signal.SIGKILL
+            assert not kill_holder(holder.pid, [inode])
+
+
+def test_a_signal_for_a_process_never_reaches_another_of_its_pid() -> None:
+    with python("import signal; signal.pause()") as child:
+        send(child.pid, start_time(child.pid) - 1, signal.SIGKILL)
+        assert child.process.poll() is None
+        send(child.pid, start_time(child.pid), signal.SIGKILL)
+        assert wait_for_exit(child.process) == -signal.SIGKILL
 
 
 # --- Priority ----------------------------------------------------------------------------------
