@@ -19,21 +19,18 @@ from sockmgr import staffing
 from sockmgr.companion import Companion
 from sockmgr.control import ControlServer
 from sockmgr.core.errors import ControlError, SockmgrError
-from sockmgr.core.model import describe_exit
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.core.spec import Spec
 from sockmgr.estate import Estate, guessed
 from sockmgr.history import History, HistoryFollower
 from sockmgr.journal import worker_output
 from sockmgr.keeping import Keeping
-from sockmgr.kernel.process import (
-    can_restore_priority,
-    reap_strays,
-)
+from sockmgr.kernel.process import can_restore_priority
 from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
+from sockmgr.reaper import Reaper
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
 from sockmgr.service import Service
@@ -135,13 +132,13 @@ class Manager:
             can_restore_priority=self._companion is None and can_restore_priority(),
             helpers=lambda: self._succession.pids,
         )
+        reaper = Reaper(loop, self._known, self._end_strays)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._services.work_in(around, self._tasks, self._vitals.attend)
-                loop.add_signal_handler(signal.SIGCHLD, self._reap)
                 Signals(self, self._tasks).watch(loop)
                 start()
-                self._reap()  # what a predecessor in this process left, before anybody told us
+                reaper.watch()
                 if not self._companion:
                     self._succession.watch_over()
                     # What anybody is told, the next manager is to know.
@@ -154,6 +151,7 @@ class Manager:
                     beside = self._companion.run(self)
                     self._beside = self._tasks.create_task(beside, name="companion")
             self._history.told = None
+            await reaper.end(self._succession.unit)
             self._succession.end()
         finally:
             loop.remove_reader(mailbox)
@@ -194,8 +192,7 @@ class Manager:
                 adopted.resume(service, estate.take_survivors(service))
                 adopted.replace_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
-            known = {pid for service in self._services for pid in service.crew.pids}
-            end_strangers(inodes, known | set(self._succession.pids))
+            end_strangers(inodes, self._known())
             self._tasks.create_task(self._catch_up(), name="catch up")
 
         return start
@@ -379,14 +376,13 @@ class Manager:
 
     # --- What happens to us ----------------------------------------------------------------------
 
-    def _reap(self) -> None:
-        """Reap what orphaned descendants left; the workers' own exits are told by their pidfds."""
-        known = {pid for service in self._services for pid in service.crew.pids}
-        known |= set(self._succession.pids)
-        reaped = reap_strays(known)
-        for pid, status in reaped:
-            log.info("descendant reaped", pid=pid, how=describe_exit(status))
-        for service in self._services if reaped else ():
+    def _known(self) -> set[int]:
+        """Return the processes whose ends are told by their pidfds, or by themselves."""
+        workers = {pid for service in self._services for pid in service.crew.pids}
+        return workers | set(self._succession.pids)
+
+    def _end_strays(self) -> None:
+        for service in self._services:
             service.crew.end_strays()
 
     def _on_shutdown(self, listener: Listener) -> None:

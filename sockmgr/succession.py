@@ -19,7 +19,7 @@ from sockmgr.guard import Guard
 from sockmgr.handoff import LIFELINE, NOTIFY, Nobody, Store, Will
 from sockmgr.history import History
 from sockmgr.keeping import KEEPER, Keeping
-from sockmgr.kernel.cgroup import members, own_unit
+from sockmgr.kernel.cgroup import Unit, members, own_unit
 from sockmgr.kernel.process import kill_holder
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
@@ -71,6 +71,11 @@ class Succession:
     @property
     def _others(self) -> Mapping[str, int]:
         return {LIFELINE: self._guard.fileno(), NOTIFY: self._notify}
+
+    @property
+    def unit(self) -> Unit | None:
+        """The service of systemd that is ours alone, if systemd manages us."""
+        return None if isinstance(self._store, Keeping | Nobody) else own_unit()
 
     @property
     def under_way(self) -> bool:

@@ -82,6 +82,14 @@ def busy(manager: Manager, seconds: float) -> Request:
     return request
 
 
+def program(pid: int) -> str:
+    """Return the name of the program that a process runs; nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def wait_gone(manager: Manager) -> None:
     """Wait until nothing is left but the manager, its workers, and what they have started."""
 
@@ -279,3 +287,72 @@ def test_a_pool_that_is_not_shut_down_costs_a_second_and_leaves_no_semaphore(
         assert manager.stop() == 0
         assert "process killed" not in manager.log  # it was asked to end before, and did
     assert not [each for each in names() - before if each.startswith("sem.")]
+
+
+# --- What leaves the tree ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        "setsid sleep 1000 & ",
+        "(setsid sleep 1000 &); ",
+        "(setsid sh -c 'trap : TERM; while :; do sleep 1000; done' &); ",
+    ],
+)
+def test_no_daemon_that_a_worker_has_started_is_left_after_a_stop(
+    daemon: str, tmp_path: Path
+) -> None:
+    with Manager(tmp_path, sh(f"{daemon} exec {SERVER}")) as manager:
+        wait_for(lambda: any(program(pid) == "sleep" for pid in manager.leftovers()), "the daemon")
+        assert manager.stop() == 0
+        assert manager.leftovers() == []
+
+
+def test_what_was_started_before_the_manager_became_one_is_left_alone_by_a_stop(
+    tmp_path: Path,
+) -> None:
+    before = ("sh", "-c", 'sleep 1000 & exec "$@"', "sh")
+    with Manager(tmp_path, sh(f"exec {SERVER}"), under=before) as manager:
+        assert manager.stop() == 0
+        assert [program(pid) for pid in manager.leftovers()] == ["sleep"]
+
+
+def test_a_burst_of_orphans_is_one_event_and_not_one_each(tmp_path: Path) -> None:
+    burst = "for n in $(seq 300); do (: &); done; "
+    with Manager(tmp_path, sh(f"{burst} exec {SERVER}")) as manager:
+        wait_in_log(manager, "descendants reaped", "number=", "how='most exited with status 0'")
+        told = re.findall(r"descendants reaped number=(\d+)", manager.log)
+        single = manager.log.count("descendant reaped ")
+        assert len(told) + single < 20
+
+
+# --- Those who do not want to go -----------------------------------------------------------------
+
+ESCAPES = {
+    "joins the manager's group": "os.setpgid(0, os.getpgid(os.getppid()))",
+    "makes a group for its child": "os.fork() or os.setpgid(0, 0)",
+    "makes a session for its child": "os.fork() or os.setsid()",
+    "moves itself and leaves a child": "os.fork() or os.setsid() or os.fork() or os.setsid()",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_no_worker_escapes_kill_wherever_it_goes(name: str, tmp_path: Path) -> None:
+    program = tmp_path / "escapes.py"
+    server = (Path(__file__).parent / "programs" / "slow_server.py").read_text()
+    deaf = server.replace(
+        "signal.signal(signal.SIGTERM, stop)", "signal.signal(15, signal.SIG_IGN)"
+    )
+    program.write_text(
+        f"import os\ntry:\n    {ESCAPES[name]}\nexcept PermissionError:\n    pass\nexec({deaf!r})\n"
+    )
+    keys = "drain_timeout = 0.2"
+    with Manager(tmp_path, config(sys.executable, str(program), keys=keys)) as manager:
+        assert manager.reload().code == 0
+        wait_in_log(manager, "worker killed", "web@1.1")
+        wait_in_log(manager, "worker ended", "web@1.1", "was=killed", "signal 9")
+        wait_gone(manager)
+        assert manager.run("stop", "--now", timeout=10).code == 0
+        assert manager.wait() == 0
+        assert manager.leftovers() == []
