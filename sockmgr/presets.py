@@ -19,6 +19,7 @@ from sockmgr.core.placeholder import FIRST_FD
 from sockmgr.core.servers import Server, Work
 from sockmgr.regular import first_bytes
 
+LOCAL = "127.0.0.1,::1,::ffff:127.0.0.1"
 LAUNCHER = str(Path(__file__).with_name("launch_granian.py"))
 RELOAD = "--reload: it restarts by itself and closes connections; leave it out, sockmgr reloads"
 _LOSES = {
@@ -167,6 +168,10 @@ def _uvicorn(call: Call, situation: Situation) -> _Addition:
     if not _set(call, situation, "--timeout-graceful-shutdown"):
         # Without it uvicorn waits for ever for a client that never ends (Kludex/uvicorn#2943).
         extra += ["--timeout-graceful-shutdown", _below(situation.drain_timeout)]
+    if not (
+        _set(call, situation, "--forwarded-allow-ips") or "FORWARDED_ALLOW_IPS" in situation.env
+    ) and any(address.startswith("[::]:") for address in situation.addresses):
+        extra += ["--forwarded-allow-ips", LOCAL]  # it compares letters, and trusts 127.0.0.1 only
     fd = call.value("--fd") or ""
     fds = range(FIRST_FD, FIRST_FD + len(situation.listen))
     return _Addition(

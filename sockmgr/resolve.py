@@ -61,7 +61,8 @@ def resolve(
         )
     what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
     shown = f"service.{service.name}.{what}"
-    executable = _executable(shown, fit.argv[0], env, cwd)
+    named = f"service.{service.name}.python = {service.python}" if service.python else shown
+    executable = _executable(named, fit.argv[0], env, cwd)
     if isinstance(service.ready, Exec):
         shown = f"service.{service.name}.ready.exec = {shlex.join(service.ready.argv)}"
         _executable(shown, service.ready.argv[0], env, cwd)
@@ -221,7 +222,7 @@ def _fit(
         inherited |= _account(service.user)
     env = inherited | given
     if service.app:
-        return runtime.fit(service), env
+        return runtime.fit(service, env, lambda program: find(program, env, cwd)), env
     situation = presets.Situation(
         service=service.name,
         listen=service.listen,

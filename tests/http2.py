@@ -48,9 +48,20 @@ class Answer:
 class Http2Client:
     """Owns its connection. A response that does not come whole fails the test."""
 
-    def __init__(self, address: tuple[str, int], *, tls: bool = False, lazy: bool = False) -> None:
-        """Connect, with TLS by ALPN, else by prior knowledge; `lazy`: see allow()."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        tls: bool = False,
+        lazy: bool = False,
+        first: bytes = b"",
+    ) -> None:
+        """Connect, with TLS by ALPN, else by prior knowledge; `lazy`: see allow().
+
+        `first` is what is sent before that.
+        """
         self._sock = socket.create_connection(address, timeout=PATIENCE)
+        self._sock.sendall(first)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             context = ssl.create_default_context(cafile=str(CERTIFICATE))

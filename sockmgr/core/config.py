@@ -31,7 +31,7 @@ from sockmgr.core.spec import (
     Scheme,
 )
 
-_OF_APP = ("interface", "http", "preload")
+_OF_APP = ("python", "interface", "http", "preload")
 _OF_COMMAND = ("listen_pid", "preset", "stop_signal")
 # A process without listeners shows nothing, so by default ready is a guess, and it has to live on
 # for much longer than an import takes before what it replaces is told to stop.
@@ -41,13 +41,15 @@ PLAIN_DELAY, PLAIN_PROBATION = 1.0, 10.0
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the config says of one service; None and "" leave the choice to preset and default.
 
-    Either `command` or `app` is given; `interface`, `http` and `preload` belong to `app`.
+    Either `command` or `app` is given; `python`, `interface`, `http` and `preload` belong to
+    `app`.
     `rollout.start_concurrency` 0 means twice as many as there are cores.
     """
 
     name: str
     command: tuple[str, ...] = ()
     app: str = ""
+    python: str = ""
     interface: str = ""
     http: Http = msgspec.field(default_factory=Http)
     preload: bool = False

@@ -14,6 +14,8 @@ PROTOCOLS = ("auto", "httptools", "h11", "zttp")
 OF_HTTP2 = ("auto", "zttp")
 WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
+CLIENT_CERTS = ("none", "optional", "required")
+OF_CERTFILE = ("keyfile", "keyfile_password_file", "ca_certs", "client_certs")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 
@@ -21,6 +23,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     """How the runtime speaks HTTP: [service.NAME.http]."""
 
     keep_alive: float = 5.0
+    header_timeout: float = 20.0
     protocol: str = "auto"
     http2: bool = False
     websockets: str = "auto"
@@ -28,8 +31,12 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 10
     certfile: str = ""
     keyfile: str = ""
+    keyfile_password_file: str = ""
+    ca_certs: str = ""
+    client_certs: str = "none"
     root_path: str = ""
-    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    trusted_proxies: tuple[str, ...] | None = None
+    proxy_protocol: bool = False
     log_level: str = "info"
     access_log: bool = True
 
@@ -53,7 +60,29 @@ def _http(value: Value) -> Http:
             f'has no meaning beside protocol = "{http.protocol}", which speaks HTTP/1.1 only',
             do='set protocol = "zttp", or remove that',
         )
+    _check_tls(http, keys)
+    if http.proxy_protocol and http.trusted_proxies == ():
+        raise keys["proxy_protocol"].refused(
+            "believes nobody, for trusted_proxies is empty",
+            do="name the proxy there, or remove proxy_protocol",
+        )
     return http
+
+
+def _check_tls(http: Http, keys: dict[str, Value]) -> None:
+    """Demand no key that has no meaning without another."""
+    for key in OF_CERTFILE:
+        if getattr(http, key) not in ("", "none") and not http.certfile:
+            raise keys[key].refused("has no meaning without certfile", do="set that, or remove it")
+    if (http.client_certs == "none") == bool(http.ca_certs):
+        known, other = (
+            ("ca_certs", "client_certs") if http.ca_certs else ("client_certs", "ca_certs")
+        )
+        raise keys[known].refused(
+            f"has no meaning without {other}",
+            do='set ca_certs, who signs the certificates of clients, and client_certs = "required" '
+            'or "optional", or remove both',
+        )
 
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
@@ -68,6 +97,11 @@ HTTP = {
         "An idle connection is closed after this time, in a drain as on any day. Above the "
         "proxy's own limit, or the proxy loses requests.",
         "5s",
+    ),
+    "header_timeout": Key(
+        TIMEOUT,
+        "A connection on which the head of a request is not complete after this time is closed.",
+        "20s",
     ),
     "protocol": Key(
         _one_of(*PROTOCOLS),
@@ -84,6 +118,13 @@ HTTP = {
     "threads": Key(integer(1, 1000), "For WSGI: how many requests run at a time.", 10),
     "certfile": Key(TEXT, "Speak TLS with this certificate chain; a reload reads it again.", ""),
     "keyfile": Key(TEXT, "The key of the certificate, if it is not in the same file.", ""),
+    "keyfile_password_file": Key(TEXT, "A file whose first line is the password of the key.", ""),
+    "ca_certs": Key(TEXT, "Who may have signed the certificates of clients, in PEM.", ""),
+    "client_certs": Key(
+        _one_of(*CLIENT_CERTS),
+        "Whether a client must, or may, show a certificate that ca_certs signed.",
+        "none",
+    ),
     "root_path": Key(
         shape.text("a path such as /shop, without / at its end", r"(?:/[^\x00/]+)*"),
         "The path that the proxy takes away before the application's own.",
@@ -92,8 +133,14 @@ HTTP = {
     "trusted_proxies": Key(
         TEXTS,
         "Addresses and networks whose X-Forwarded-For and -Proto are believed; * for all, which a "
-        "unix socket needs.",
-        ["127.0.0.1", "::1"],
+        "unix socket needs. Without it what FORWARDED_ALLOW_IPS says in the environment of the "
+        "workers, or else this machine.",
+    ),
+    "proxy_protocol": Key(
+        BOOLEAN,
+        "Demand the header of the PROXY protocol, version 1 or 2, on each connection, and let only "
+        "trusted_proxies connect.",
+        False,
     ),
     "log_level": Key(_one_of(*LOG_LEVELS), "What uvicorn's own log tells.", "info"),
     "access_log": Key(BOOLEAN, "Whether each request is a line of the log.", True),

@@ -103,6 +103,11 @@ SERVICE = {
         "An ASGI or WSGI application instead of a command: sockmgr's own runtime serves it, and "
         "loses no request in a reload. module:attribute, or module:factory().",
     ),
+    "python": Key(
+        shape.text("a Python interpreter", r"[^\x00]+"),
+        "The interpreter that runs `app`, as seen from cwd: that of a virtual environment in which "
+        "sockmgr is installed, too. By default that of the manager.",
+    ),
     "interface": Key(
         runtime.INTERFACE, "What `app` is: asgi or wsgi; by default seen by what it takes."
     ),
@@ -110,7 +115,8 @@ SERVICE = {
     "preload": Key(
         BOOLEAN,
         "Whether `app` is imported once for all workers of a generation, which then share its "
-        "memory and start at once. Its import must start no thread, process or event loop.",
+        "memory and start at once. Its import must start no thread, process or event loop, and "
+        "leave no connection open.",
         False,
     ),
     "listen": Key(

@@ -13,6 +13,9 @@ nothing else of sockmgr, and only a little of the standard library.
 
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.inherited import listeners
+from sockmgr.worker.leaving import draining, until_draining
 from sockmgr.worker.notify import ready, status, stopping
 
-__all__ = ["listeners", "ready", "status", "stopping", "watchdog"]
+__all__ = [
+    "draining", "listeners", "ready", "status", "stopping", "until_draining", "watchdog",
+]  # fmt: skip

@@ -67,7 +67,7 @@ def prepare(options: Options) -> Callable[[Source], None]:
     config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
     if options.template is not None:
         server.warm_up(config, options.loop)
-    return lambda source: server.run(server.serve(config, drain, source), options.loop)
+    return lambda source: server.run(server.serve(config, drain, source, options), options.loop)
 
 
 def connections(options: Options) -> Source:

@@ -92,7 +92,9 @@ def _import(module: str) -> object:
                 "install it there",
             ) from None
         raise BrokenError(
-            f"cannot import {module}: {error}", "the traceback above shows where"
+            f"cannot import {module}: {error}",
+            f"the traceback above shows where; {sys.executable} looked for it: install it there, "
+            "or name the application's own interpreter by the key python",
         ) from error
     except Exception as error:
         raise BrokenError(

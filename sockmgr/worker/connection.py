@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from sockmgr.worker import tls
+from sockmgr.worker.proxy_protocol import Proxied
+
 KEY = "sockmgr.connection"  # in the state of a scope, from the protocol to the drain
 END = b"\r\n\r\n"  # of a head, and of a body in chunks
 HELD = 65536  # bytes of pipelined requests, beyond which no more is read
@@ -19,7 +22,10 @@ HELD = 65536  # bytes of pipelined requests, beyond which no more is read
 class Connection:
     """One HTTP connection. Instants are of CLOCK_MONOTONIC."""
 
-    __slots__ = ("begun", "leaving", "more", "open", "parser", "quiet_since", "started")
+    __slots__ = (
+        "begun", "leaving", "more", "multiplexed", "open", "parser", "proxied", "quiet_since",
+        "started", "tls", "waits_since",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.quiet_since = time.monotonic()  # the last byte came, or the last answer ended
@@ -29,6 +35,10 @@ class Connection:
         self.parser: Any = None  # h11's Connection, where that parses
         self.leaving = False  # the drain wants it to end (for HTTP/2, which says so later)
         self.more = False  # more came than the request that is being answered (zttp)
+        self.multiplexed = False  # HTTP/2, whose streams have no head that others wait behind
+        self.waits_since: float | None = self.quiet_since  # for the head of a request
+        self.proxied: Proxied | None = None  # what a proxy said before the first byte
+        self.tls: dict[str, Any] = {}  # the extension of ASGI, if clients may show a certificate
 
     @property
     def has_more(self) -> bool:
@@ -36,6 +46,29 @@ class Connection:
         if self.parser is not None:  # received and not parsed, a public attribute of h11
             return bool(self.parser.trailing_data[0])
         return self.more or self.begun > self.started
+
+    def note_data(self) -> None:
+        """Note that something came: the client is not idle, and may have begun another head."""
+        self.quiet_since = time.monotonic()
+        if not (self.open or self.multiplexed) and self.waits_since is None:
+            self.waits_since = self.quiet_since
+
+    def note_start(self) -> None:
+        """Note that the application has got a request."""
+        self.started += 1
+        self.open += 1
+        self.waits_since = None
+
+    def note_end(self) -> None:
+        """Note that the application is done with a request."""
+        self.open -= 1
+        self.quiet_since = time.monotonic()
+        if self.has_more and not (self.open or self.multiplexed):
+            self.waits_since = self.quiet_since
+
+    def is_late(self, limit: float) -> bool:
+        """Whether the head of a request is not complete after `limit` seconds."""
+        return self.waits_since is not None and time.monotonic() - self.waits_since >= limit
 
 
 class Tracked(asyncio.Protocol):
@@ -62,14 +95,21 @@ class Tracked(asyncio.Protocol):
         )  # type: ignore[call-arg]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock: a client that never sends anything is idle from here."""
-        self.connection.quiet_since = time.monotonic()
+        """Start the clocks: a client that never sends anything is idle from here."""
+        self.connection.quiet_since = self.connection.waits_since = time.monotonic()
+        shown = transport.get_extra_info("ssl_object")
+        if shown is not None and shown.context.verify_mode:
+            self.connection.tls = tls.extension(shown)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Note that the client is not idle."""
-        self.connection.quiet_since = time.monotonic()
+        self.connection.note_data()
         super().data_received(data)
+
+    def give_up(self) -> None:
+        """Close a connection on which no request is open."""
+        self.transport.close()
 
 
 class HttpTools(Tracked):

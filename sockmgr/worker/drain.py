@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from sockmgr.worker import deadline
+from sockmgr.worker import deadline, leaving
 from sockmgr.worker.connection import KEY, Connection, Tracked
 from sockmgr.worker.http2 import Http2
 
@@ -119,16 +119,17 @@ class Drain:
         async def serve(scope: Message, receive: Receive, send: Send) -> None:
             state = scope.get("state")
             connection = state.pop(KEY, None) if state is not None else None
+            if scope["type"] != "lifespan":
+                sign = {leaving.EXTENSION: leaving.extension()}
+                scope["extensions"] = {**(scope.get("extensions") or {}), **sign}
             if connection is None or scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            connection.started += 1
-            connection.open += 1
+            connection.note_start()
             try:
                 await app(scope, receive, self._closing(connection, send))
             finally:
-                connection.open -= 1
-                connection.quiet_since = time.monotonic()
+                connection.note_end()
 
         return serve
 

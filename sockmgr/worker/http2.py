@@ -31,6 +31,7 @@ class Http2(Tracked):
         super().__init__(*args, **more)
         self.conn = _Outgoing(self.conn, self)
         self.connection.more = True  # it has no `Connection: close`; RFC 9113, 8.2.2
+        self.connection.multiplexed = True
         self.told = False  # to open no stream any more
         self.asked = self.heard = False  # after the last answer
         self._asks = 0
@@ -68,6 +69,8 @@ class Http2(Tracked):
     def finish(self) -> None:
         """Name the last stream, and close."""
         self._close_connection()
+
+    give_up = finish
 
     # --- Called by uvicorn ---------------------------------------------------------------------
 
@@ -132,6 +135,7 @@ class Either(Tracked):
             app_state=uvicorn.app_state,
             _loop=uvicorn.loop,
         )
+        protocol.connection.proxied = self.connection.proxied
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         if initial_data:

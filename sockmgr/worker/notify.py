@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from sockmgr.worker import leaving
+
 TIMEOUT = 1.0  # seconds to wait for room in the manager's socket
 
 
@@ -14,7 +16,8 @@ def ready(status: str = "") -> bool:
 
 
 def stopping(status: str = "") -> bool:
-    """Say that this program has begun to end. True if the manager was told."""
+    """Say that this program has begun to end, and is draining(). True if the manager was told."""
+    leaving.begin()
     return send("STOPPING=1", *_status(status))
 
 

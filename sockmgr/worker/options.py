@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,13 @@ class Options:
     threads: int = 10
     certfile: str = ""
     keyfile: str = ""
+    keyfile_password_file: str = ""
+    ca_certs: str = ""
+    client_certs: str = "none"
     root_path: str = ""
-    trusted_proxies: tuple[str, ...] = field(default=("127.0.0.1", "::1"))
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    proxy_protocol: bool = False
+    header_timeout: float = 20.0
     log_level: str = "info"
     access_log: bool = True
     template: int | None = None  # be one, for workers that have so many descriptors
@@ -34,6 +40,8 @@ HTTP = ("auto", "httptools", "h11", "zttp")  # as uvicorn names them
 WS = ("auto", "none", "websockets-sansio", "wsproto")
 LOOPS = ("auto", "asyncio", "uvloop")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+CLIENT_CERTS = ("none", "optional", "required")
+FORWARDED_ALLOW_IPS = "FORWARDED_ALLOW_IPS"  # of uvicorn and Gunicorn
 INTERFACES = ("auto", "asgi", "wsgi")
 
 
@@ -56,8 +64,14 @@ def parse(argv: Sequence[str]) -> Options:
     add("--threads", type=int, default=default.threads, help="for WSGI")
     add("--certfile", default=default.certfile, help="speak TLS, with this certificate chain")
     add("--keyfile", default=default.keyfile, help="its key, if that is not in the same file")
+    add("--keyfile-password-file", default="", help="a file with the password of the key")
+    add("--ca-certs", default="", help="who may have signed the certificates of clients")
+    add("--client-certs", choices=CLIENT_CERTS, default=default.client_certs)
     add("--root-path", default=default.root_path)
-    add("--trusted-proxy", dest="trusted_proxies", action="append", metavar="ADDRESS")
+    add("--trusted-proxy", dest="trusted_proxies", action="append", metavar="ADDRESS",
+        help="may be repeated (default: FORWARDED_ALLOW_IPS, or this machine)")  # fmt: skip
+    add("--proxy-protocol", action="store_true", help="demand its header of trusted proxies")
+    add("--header-timeout", type=float, default=default.header_timeout, metavar="SECONDS")
     add("--log-level", choices=LOG_LEVELS, default=default.log_level)
     add("--no-access-log", dest="access_log", action="store_false")
     add(
@@ -73,6 +87,8 @@ def parse(argv: Sequence[str]) -> Options:
         found["http"] = "zttp"
     found["fds"] = tuple(found["fds"])
     proxies = found["trusted_proxies"]
+    if proxies is None:
+        proxies = os.environ.get(FORWARDED_ALLOW_IPS, ",".join(default.trusted_proxies)).split(",")
     # One that is empty stands for none at all.
-    found["trusted_proxies"] = tuple(filter(None, proxies)) if proxies else default.trusted_proxies
+    found["trusted_proxies"] = tuple(filter(None, map(str.strip, proxies)))
     return Options(**found)

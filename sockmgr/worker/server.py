@@ -18,17 +18,22 @@ from typing import Any
 
 import uvicorn
 
-from sockmgr.worker import notify
+from sockmgr.worker import notify, peer, tls
 from sockmgr.worker.application import BROKEN, BrokenError
+from sockmgr.worker.connection import Tracked
+from sockmgr.worker.cutting import cut
 from sockmgr.worker.drain import App, Drain, Open, dismiss
+from sockmgr.worker.gate import Gate
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.intake import Intake, Source
 from sockmgr.worker.options import Options
+from sockmgr.worker.proxy_protocol import Proxied
 from sockmgr.worker.tracking import tracked
 
 log = logging.getLogger("uvicorn.error")
 
 HANDSHAKE_TIMEOUT = 10.0
+LOOK = 10  # ticks, a second, between looks at who is late
 GOODBYE_TIMEOUT = 1.0  # for the peer's close_notify; asyncio's own 30 s would hold up the drain
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,22 +52,16 @@ def configure(options: Options, make: Callable[[], App]) -> uvicorn.Config:
         **_of_zttp(options),
         ws=options.ws,
         timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # call_later takes it
-        ssl_certfile=options.certfile or None,
-        ssl_keyfile=options.keyfile or None,
+        **tls.arguments(options),
         root_path=options.root_path,
         proxy_headers=bool(options.trusted_proxies),
-        forwarded_allow_ips=list(options.trusted_proxies),
+        forwarded_allow_ips=[peer.plain(proxy) for proxy in options.trusted_proxies],
         log_level=options.log_level,
         access_log=options.access_log,
         workers=1,  # or WEB_CONCURRENCY would say
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise BrokenError(
-            f"cannot use the certificate {options.certfile}: {error.strerror or error}",
-            "correct certfile and keyfile, which are looked for in cwd",
-        ) from None
+    config.load()
+    config.loaded_app = peer.told(config.loaded_app)
     return config
 
 
@@ -85,11 +84,12 @@ def misfit(config: uvicorn.Config) -> str:
     """
     state = getattr(uvicorn.Server(config), "server_state", None)
     needed = {"config", "server_state", "app_state", "_loop"}
-    methods = ("capture_signals", "startup", "main_loop", "on_tick", "shutdown")
+    methods = ("capture_signals", "startup", "main_loop", "on_tick", "shutdown", "handle_exit")
     checks = {
         f"Server.{name}": callable(getattr(uvicorn.Server, name, None)) for name in methods
     } | {
         "ServerState.connections": isinstance(getattr(state, "connections", None), set),
+        "ServerState.tasks": isinstance(getattr(state, "tasks", None), set),
         "a known HTTP protocol": tracked(config.http_protocol_class) is not None,
         "shutdown of protocols": all(
             hasattr(protocol, "shutdown")
@@ -105,9 +105,12 @@ def misfit(config: uvicorn.Config) -> str:
 class Server(uvicorn.Server):
     """Serves what comes from `source`, which it owns, until it is told to stop and has drained."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, source: Source) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, source: Source, options: Options
+    ) -> None:
         super().__init__(config)
-        self._drain, self._source = drain, source
+        self._drain, self._source, self._options = drain, source, options
+        self._gate = Gate(options.trusted_proxies) if options.proxy_protocol else None
         self._protocol = tracked(config.http_protocol_class) or config.http_protocol_class
         self._taking: set[asyncio.Task[Any]] = set()
         self._serving: asyncio.Task[Any] | None = None
@@ -120,26 +123,32 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._taking.discard)
 
     async def _take(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        tls = self.config.ssl
+        context, proxied = self.config.ssl, None
         try:
+            if self._gate and not (proxied := await self._gate.admit(sock)):
+                return
             await loop.connect_accepted_socket(
-                lambda: self._connect(loop),
+                lambda: self._connect(loop, proxied),
                 sock,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
-                ssl_shutdown_timeout=GOODBYE_TIMEOUT if tls else None,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
+                ssl_shutdown_timeout=GOODBYE_TIMEOUT if context else None,
             )
         except OSError as error:  # the client is gone already, or does not speak TLS
             log.debug("connection lost before it was served: %s", error)
 
-    def _connect(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
-        make: Callable[..., asyncio.Protocol] = self._protocol
-        return make(
+    def _connect(
+        self, loop: asyncio.AbstractEventLoop, proxied: Proxied | None
+    ) -> asyncio.Protocol:
+        make: Callable[..., Tracked] = self._protocol  # type: ignore[assignment]  # see misfit()
+        protocol = make(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             _loop=loop,
         )
+        protocol.connection.proxied = proxied
+        return protocol
 
     # --- Called by uvicorn, in this order ------------------------------------------------------
 
@@ -149,7 +158,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._serving = asyncio.current_task()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._stop, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -163,6 +172,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Go on with the drain, ten times a second; True when it is over."""
         over = await super().on_tick(counter)
+        if counter % LOOK == 0:
+            self._give_up_the_late()
         if self._drain.began_at is None:
             return over
         try:
@@ -178,21 +189,44 @@ class Server(uvicorn.Server):
         self._stop()  # also when it leaves by itself
         for connection in self._open():
             dismiss(connection)
-        left, last = self._drain.left(), self._drain.last
-        # Until then it waits for tasks that work on after their answers, and then cancels them.
-        self.config.timeout_graceful_shutdown = max(0.05, left - last)  # type: ignore[assignment]
+        last = self._drain.last
+        await self._finish(self._drain.left() - last)
+        for connection in self._open():
+            connection.transport.abort()  # its client reads too slowly, or not at all
+        self.config.timeout_graceful_shutdown = 0.05  # type: ignore[assignment]  # for no one
         try:
-            async with asyncio.timeout(left - last / 10):
+            async with asyncio.timeout(self._drain.left() - last / 10):
                 await super().shutdown(sockets=sockets)
         except TimeoutError:
             log.error("the application did not shut down in time, and is left as it is")
 
     # Private
 
+    async def _finish(self, limit: float) -> None:
+        """Wait for tasks that work on after their answers; cut off, at the deadline, what is left.
+
+        So the application shuts down when nothing uses it any more.
+        """
+        tasks, last = self.server_state.tasks, self._drain.last
+        if tasks and limit > 0:
+            await asyncio.wait(tasks, timeout=limit)
+        if tasks:
+            await cut(tuple(tasks), spread=last / 2, limit=last * 3 / 4)
+
+    def _give_up_the_late(self) -> None:
+        """Close connections on which no request has come, or not to the end of its head."""
+        for each in tuple(self.server_state.connections):
+            if isinstance(each, Tracked) and each.connection.is_late(self._options.header_timeout):
+                each.give_up()
+
     def _open(self) -> list[Open]:
         return list(self.server_state.connections)  # type: ignore[arg-type]  # all of them have it
 
-    def _stop(self) -> None:
+    def _stop(self, number: int = signal.SIGTERM) -> None:
+        # Libraries that want to know of the end put theirs in the place of uvicorn's handler, as
+        # sse-starlette does to end its streams; but we leave only when we have drained.
+        self.handle_exit(number, None)
+        self.should_exit = False
         if not self.started and self._serving:
             self._serving.cancel()  # nothing has been accepted: nothing can be lost
             return
@@ -212,15 +246,16 @@ def _beat(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(pause, _beat, loop)
 
 
-async def serve(config: uvicorn.Config, drain: Drain, source: Source) -> None:
+async def serve(config: uvicorn.Config, drain: Drain, source: Source, options: Options) -> None:
     """Serve until told to stop, with our drain if this uvicorn allows it, else with its own.
 
-    Raises BrokenError if this uvicorn cannot take connections that somebody else accepted.
+    Raises BrokenError if this uvicorn cannot take connections that somebody else accepted, or that
+    begin with a header of the PROXY protocol.
     """
     missing = misfit(config)
     if not missing:
-        await Server(config, drain, source).serve()
-    elif isinstance(source, Intake):
+        await Server(config, drain, source, options).serve()
+    elif isinstance(source, Intake) and not options.proxy_protocol:
         log.warning(
             "uvicorn %s lacks %s: it drains in its own way, which loses requests on kept-alive "
             "connections; another version of it, or of sockmgr, is needed",
@@ -231,8 +266,9 @@ async def serve(config: uvicorn.Config, drain: Drain, source: Source) -> None:
     else:
         raise BrokenError(
             f"uvicorn {uvicorn.__version__} lacks {missing}: it takes no connections that the "
-            "manager accepted",
-            'use another version of uvicorn, or of sockmgr, or accept = "shared"',
+            "manager accepted, or that begin with a PROXY header",
+            'use another version of uvicorn, or of sockmgr, or accept = "shared" without '
+            "proxy_protocol",
         )
 
 

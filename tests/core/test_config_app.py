@@ -56,6 +56,23 @@ def test_an_app_can_be_preloaded() -> None:
     ("keys", "words"),
     [
         ('command = ["x"]\npreload = true', "5:1: .*preload has no meaning .* an app instead"),
+        ('command = ["x"]\npython = "p"', "5:1: .*python has no meaning .* an app instead"),
+        (
+            'app = "a:b"\nhttp = { keyfile = "k" }',
+            "5:.*http.keyfile has no meaning without certfile",
+        ),
+        (
+            'app = "a:b"\nhttp = { certfile = "c", ca_certs = "a" }',
+            "5:.*http.ca_certs has no meaning without client_certs\n.*or remove both",
+        ),
+        (
+            'app = "a:b"\nhttp = { certfile = "c", client_certs = "required" }',
+            "5:.*http.client_certs has no meaning without ca_certs",
+        ),
+        (
+            'app = "a:b"\nhttp = { proxy_protocol = true, trusted_proxies = [] }',
+            "5:.*http.proxy_protocol believes nobody, for trusted_proxies is empty",
+        ),
         ('app = "shop"', '4:7: .* "shop" cannot be used\n.*"shop.main:app"'),
         ('app = "shop:app"\ncommand = ["x"]', "4:1: service.web.app stands beside command"),
         ("workers = 2", r'3:1: service.web has no command\n.*app = "shop.main:app"'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -283,6 +284,32 @@ def fit(
         addresses=("127.0.0.1:80", "/run/a")[: len(listen)],
     )
     return presets.fit(command, situation, preset=preset)
+
+
+def test_a_proxy_on_this_machine_is_believed_by_uvicorn_at_a_listener_for_both_families(
+    tmp_path: Path,
+) -> None:
+    def argv(address: str, *more: str, **env: str) -> tuple[str, ...]:
+        text = f"""
+[listen]
+http = "{address}"
+[service.web]
+command = {json.dumps([f"{Path(PYTHON).parent}/uvicorn", *more, "app:app"])}
+cwd = "{tmp_path}"
+"""
+        found = config.parse(text.encode(), file="shop.toml")
+        return resolve.resolve(found.services[0], found.listens(), env).argv
+
+    allowed = ("--forwarded-allow-ips", "127.0.0.1,::1,::ffff:127.0.0.1")
+    assert set(allowed) <= set(argv("tcp://[::]:0"))
+    for found in (
+        argv("tcp://[::1]:0"),
+        argv("tcp://0.0.0.0:0"),
+        argv("tcp://[::]:0", "--forwarded-allow-ips=*"),
+        argv("tcp://[::]:0", FORWARDED_ALLOW_IPS="192.0.2.1"),
+        argv("tcp://[::]:0", UVICORN_FORWARDED_ALLOW_IPS="192.0.2.1"),
+    ):
+        assert allowed[1] not in found
 
 
 def test_a_server_is_recognised_behind_the_wrappers_that_are_in_use() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sockmgr import resolve
 from sockmgr.core.config import parse
+from sockmgr.core.errors import ConfigError, SpawnError
 from sockmgr.core.spec import Spec
 from sockmgr.worker.options import Options
 from sockmgr.worker.options import parse as parse_options
@@ -63,12 +64,15 @@ def test_all_that_the_config_says_reaches_the_runtime() -> None:
         'protocol = "h11"\nwebsockets = "websockets"\nloop = "uvloop"\nthreads = 4\n'
         'root_path = "/{http}"\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
         'log_level = "warning"\naccess_log = false\ncertfile = "c.pem"\nkeyfile = "k.pem"\n'
+        'keyfile_password_file = "p"\nca_certs = "a.pem"\nclient_certs = "optional"\n'
+        'proxy_protocol = true\nheader_timeout = "30s"\n'
     )
     assert options(found) == Options(
         app="shop:app()", fds=(3, 4), interface="wsgi", keep_alive=7.5, http="h11",
         ws="websockets-sansio", loop="uvloop", threads=4, root_path="/{http}",
         trusted_proxies=("10.0.0.0/8", "::1"), log_level="warning", access_log=False,
-        certfile="c.pem", keyfile="k.pem",
+        certfile="c.pem", keyfile="k.pem", keyfile_password_file="p", ca_certs="a.pem",
+        client_certs="optional", proxy_protocol=True, header_timeout=30.0,
     )  # fmt: skip
 
 
@@ -77,9 +81,75 @@ def test_no_proxy_is_trusted_if_none_is_named() -> None:
     assert options(found).trusted_proxies == ()
 
 
+def test_what_forwarded_allow_ips_says_holds_if_no_proxy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
+    assert options(spec('app = "a:b"')).trusted_proxies == ("192.0.2.1",)
+
+
 def test_http2_is_asked_of_the_worker() -> None:
     found = options(spec('app = "a:b"\nhttp = { http2 = true }'))
     assert (found.http, found.http2) == ("zttp", True)
+
+
+def environment(folder: Path, *packages: str, settings: str = "") -> Path:
+    """Make what looks like a virtual environment; return its interpreter."""
+    site = folder / "lib" / "python3.11" / "site-packages"
+    site.mkdir(parents=True)
+    for package in packages:
+        (site / package).mkdir()
+    (folder / "pyvenv.cfg").write_text(settings)
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    return python
+
+
+def test_an_app_is_run_by_the_interpreter_of_the_release_that_is_current(tmp_path: Path) -> None:
+    for release in ("1", "2"):
+        environment(tmp_path / release / ".venv", "sockmgr-0.1.dist-info", "uvicorn-1.dist-info")
+    current = tmp_path / "current"
+    keys = f'app = "a:b"\npreload = true\npython = ".venv/bin/python"\ncwd = "{current}"'
+    for release in ("1", "2"):
+        current.unlink(missing_ok=True)
+        current.symlink_to(release)
+        found = spec(keys)
+        assert found.executable == found.argv[0] == str(tmp_path / release / ".venv/bin/python")
+        assert found.argv[1:4] == ("-P", "-m", "sockmgr.worker")
+        assert found.preload
+
+
+@pytest.mark.parametrize(
+    ("has", "keys", "missing"),
+    [
+        ((), "", "sockmgr, which runs it"),
+        (("sockmgr-0.1.dist-info",), "", "uvicorn, which serves it"),
+        (("sockmgr-1.dist-info", "uvicorn-1.dist-info"), "http2 = true", "zttp, which parses HTTP"),
+    ],
+)
+def test_an_environment_that_lacks_something_is_an_error_of_the_config_that_says_how(
+    has: tuple[str, ...], keys: str, missing: str, tmp_path: Path
+) -> None:
+    python = environment(tmp_path / "venv", *has)
+    with pytest.raises(ConfigError, match=missing) as caught:
+        spec(f'app = "a:b"\npython = "{python}"\n[service.web.http]\n{keys}')
+    assert f"service.web.python = {python}: " in str(caught.value)
+    assert f"is not installed for {python}" in str(caught.value)
+    assert f"{python} -m pip install 'sockmgr[" in caught.value.do
+
+
+def test_what_an_environment_may_have_from_elsewhere_is_not_judged(tmp_path: Path) -> None:
+    python = environment(tmp_path / "a", settings="include-system-site-packages = true\n")
+    assert spec(f'app = "a:b"\npython = "{python}"').executable == str(python)
+    python = environment(tmp_path / "b")
+    found = spec(f'app = "a:b"\npython = "{python}"\nenv = {{ PYTHONPATH = "/opt" }}')
+    assert found.executable == str(python)
+
+
+def test_an_interpreter_that_is_not_there_is_named_by_its_key() -> None:
+    with pytest.raises(SpawnError, match=r"service\.web\.python = no/python: /\S+ does not exist"):
+        spec('app = "a:b"\npython = "no/python"')
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sockmgr.kernel.notify import NotifySocket
 from tests.http2 import Http2Client
@@ -24,9 +25,11 @@ PATIENCE = 30.0
 class Client:
     """One connection to the worker. What is read is a whole response, or the test fails."""
 
-    def __init__(self, address: tuple[str, int], *, tls: bool = False) -> None:
+    def __init__(self, address: tuple[str, int], *, tls: bool = False, first: bytes = b"") -> None:
+        """Connect; `first` is what is sent before TLS."""
         self._sock = socket.create_connection(address, timeout=PATIENCE)
         self._data = b""
+        self._sock.sendall(first)
         if tls:
             context = ssl.create_default_context(cafile=str(PROGRAMS / "localhost.pem"))
             self._sock = context.wrap_socket(self._sock, server_hostname="localhost")
@@ -62,6 +65,13 @@ class Client:
         """Wait for the end of the connection; True if it ends in order and nothing is left over."""
         return self._data + self._sock.recv(1) == b""
 
+    def closed(self) -> bool:
+        """Wait for the end of the connection, in order or not; True if nothing came before."""
+        try:
+            return self._data + self._sock.recv(1) == b""
+        except ConnectionResetError:  # it was closed with something unread
+            return True
+
     def close(self) -> None:
         self._sock.close()
 
@@ -80,15 +90,15 @@ class Worker:
     address: tuple[str, int]
     _clients: contextlib.ExitStack
 
-    def client(self, *, tls: bool = False) -> Client:
+    def client(self, *, tls: bool = False, first: bytes = b"") -> Client:
         """Return a connection to the worker."""
-        client = Client(self.address, tls=tls)
+        client = Client(self.address, tls=tls, first=first)
         self._clients.callback(client.close)
         return client
 
-    def http2(self, *, tls: bool = False, lazy: bool = False) -> Http2Client:
+    def http2(self, *, tls: bool = False, lazy: bool = False, first: bytes = b"") -> Http2Client:
         """Return a connection that speaks HTTP/2."""
-        client = Http2Client(self.address, tls=tls, lazy=lazy)
+        client = Http2Client(self.address, tls=tls, lazy=lazy, first=first)
         self._clients.callback(client.close)
         return client
 
@@ -99,9 +109,9 @@ class Worker:
         assert client.answer() == ("200", False, b"")
         return client
 
-    def websocket(self) -> Client:
+    def websocket(self, *, first: bytes = b"") -> Client:
         """Return a connection that has become a WebSocket."""
-        client = self.client()
+        client = self.client(first=first)
         client.send(
             b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -135,13 +145,21 @@ class Worker:
 
 @contextlib.contextmanager
 def started(
-    directory: Path, *options: str, app: str = "edges:app", cwd: Path = PROGRAMS, **env: str
+    directory: Path,
+    *options: str,
+    app: str = "edges:app",
+    cwd: Path = PROGRAMS,
+    dual_stack: bool = False,
+    **env: str,
 ) -> Iterator[Worker]:
     """Start it; it need not be ready yet."""
+    host = ("::", socket.AF_INET6) if dual_stack else ("127.0.0.1", socket.AF_INET)
     notify = NotifySocket(directory / "notify")
     with (
         contextlib.closing(notify),
-        socket.create_server(("127.0.0.1", 0), backlog=64) as listener,
+        socket.create_server(
+            (host[0], 0), family=host[1], backlog=64, dualstack_ipv6=dual_stack
+        ) as listener,
         contextlib.ExitStack() as clients,
         running(
             [sys.executable, "-u", "-P", "-m", "sockmgr.worker", "--fd", "3", *options, app],
@@ -150,12 +168,12 @@ def started(
             env={**os.environ, "NOTIFY_SOCKET": str(notify.path), **env},
         ) as child,
     ):
-        yield Worker(child, notify, listener.getsockname(), clients)
+        yield Worker(child, notify, ("127.0.0.1", listener.getsockname()[1]), clients)
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *options: str, **more: str) -> Iterator[Worker]:
+def serving(directory: Path, *options: str, **more: Any) -> Iterator[Worker]:
     """Start it, and wait until it says that it is ready."""
-    with started(directory, *options, **more) as worker:  # type: ignore[arg-type]
+    with started(directory, *options, **more) as worker:
         worker.hears("READY")
         yield worker

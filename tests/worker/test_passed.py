@@ -31,8 +31,8 @@ class Passing(Worker):
     channel: Channel = field(kw_only=True)
     listener: socket.socket = field(kw_only=True)
 
-    def client(self, *, tls: bool = False) -> Client:
-        client = super().client(tls=tls)
+    def client(self, *, tls: bool = False, first: bytes = b"") -> Client:
+        client = super().client(tls=tls, first=first)
         accepted, _ = self.listener.accept()
         with accepted:
             self.channel.send([accepted.fileno()], bytes(1))

@@ -150,7 +150,7 @@ def test_code_that_cannot_be_imported_shows_its_own_traceback_and_nothing_of_our
 
 def test_a_certificate_that_is_not_there_is_broken_code(tmp_path: Path) -> None:
     with started(tmp_path, "--certfile", "nowhere.pem") as worker:
-        assert "cannot use the certificate nowhere.pem: No such file" in worker.child.rest()
+        assert "cannot use certfile = nowhere.pem: No such file" in worker.child.rest()
         assert worker.status() == 3
 
 

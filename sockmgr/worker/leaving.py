@@ -1,0 +1,55 @@
+"""Whether this process has begun to end, for the application to know: one fact, for good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+EXTENSION = "sockmgr.draining"  # in the scope of a request or a WebSocket
+
+_begun = False
+_waiting: set[asyncio.Future[None]] = set()
+
+
+def draining() -> bool:
+    """Return whether this program has begun to end, since stopping(), as the runtime has at TERM.
+
+    For any thread. What lasts until the client leaves, such as a stream of events, should end then,
+    or it is cut off at the deadline of the drain.
+    """
+    return _begun
+
+
+async def until_draining() -> None:
+    """Wait until draining(), on the running event loop of asyncio."""
+    import asyncio  # noqa: PLC0415 - most programs that import this package need no event loop
+
+    if _begun:
+        return
+    future = asyncio.get_running_loop().create_future()
+    _waiting.add(future)
+    try:
+        if not _begun:  # in another thread, since we looked
+            await future
+    finally:
+        _waiting.discard(future)
+
+
+def begin() -> None:
+    """Note that this process has begun to end, and wake who waits for that. For any thread."""
+    global _begun  # noqa: PLW0603 - a fact of the process
+    _begun = True
+    for future in tuple(_waiting):
+        future.get_loop().call_soon_threadsafe(_wake, future)
+
+
+def extension() -> dict[str, Any]:
+    """Return the sign as a scope has it, for applications that do not import us."""
+    return {"is_set": draining, "wait": until_draining}
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

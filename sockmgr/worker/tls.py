@@ -1,0 +1,134 @@
+"""The certificate that the runtime speaks TLS with: which file is at fault, if it cannot be used.
+
+What is done with it is uvicorn's; what a client shows of its own is told to the application.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sockmgr.worker.application import BrokenError
+from sockmgr.worker.options import Options
+
+_DO = "correct it; files are looked for in cwd, and opened as the user of the service"
+_DEMANDS = {
+    "none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The paths of the keys in [service.NAME.http], "" for those that are not given."""
+
+    certfile: str
+    keyfile: str = ""
+    keyfile_password_file: str = ""
+    ca_certs: str = ""
+
+    def named(self) -> dict[str, str]:
+        """Return the paths that are given, by key."""
+        paths = {name: getattr(self, name) for name in self.__slots__}
+        return {name: path for name, path in paths.items() if path}
+
+
+def arguments(options: Options) -> dict[str, Any]:
+    """Return what uvicorn is told of TLS, nothing without it; raises BrokenError."""
+    if not options.certfile:
+        return {}
+    files = Files(**{name: getattr(options, name) for name in Files.__slots__})
+    load(files)
+    return {
+        "ssl_certfile": files.certfile,
+        "ssl_keyfile": files.keyfile or None,
+        "ssl_keyfile_password": _password(files),
+        "ssl_ca_certs": files.ca_certs or None,
+        "ssl_cert_reqs": _DEMANDS[options.client_certs],
+    }
+
+
+def load(files: Files) -> ssl.SSLContext:
+    """Return a context that uses `files`; raises BrokenError, which names the one at fault."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for key, path in files.named().items():
+        try:
+            Path(path).open("rb").close()
+            if key in ("certfile", "ca_certs"):
+                context.load_verify_locations(path)
+        except ssl.SSLError as error:
+            _blame(key, path, f"it holds no certificate in PEM ({_reason(error)})")
+        except OSError as error:
+            _blame(key, path, error.strerror or str(error))
+    _load_key(context, files)
+    return context
+
+
+def _load_key(context: ssl.SSLContext, files: Files) -> None:
+    password, asked = _password(files), False
+
+    def tell() -> str:
+        nonlocal asked
+        asked = True
+        return password or ""  # without this function OpenSSL would ask at the terminal
+
+    key, path = ("keyfile", files.keyfile) if files.keyfile else ("certfile", files.certfile)
+    try:
+        context.load_cert_chain(files.certfile, files.keyfile or None, tell)
+    except (ssl.SSLError, ValueError) as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            _blame(key, path, f"the key does not fit the certificate {files.certfile}")
+        if asked and password is None:
+            _blame(key, path, "the key is encrypted, and keyfile_password_file is not set")
+        if asked:
+            _blame("keyfile_password_file", files.keyfile_password_file, f"it does not open {path}")
+        _blame(key, path, f"it holds no key that can be used ({_reason(error)})")
+
+
+def extension(tls: ssl.SSLObject) -> dict[str, Any]:
+    """Return the TLS extension of ASGI for a connection on which a client may show who it is."""
+    shown = tls.getpeercert(binary_form=True)
+    return {
+        "server_cert": None,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(shown)] if shown else [],
+        "client_cert_name": _name(tls.getpeercert() or {}) if shown else None,
+        "client_cert_error": None,
+        "tls_version": ssl.TLSVersion[(tls.version() or "").replace(".", "_")].value,
+        "cipher_suite": None,
+    }
+
+
+def _password(files: Files) -> str | None:
+    if not files.keyfile_password_file:
+        return None
+    return Path(files.keyfile_password_file).read_text().partition("\n")[0].rstrip("\r")
+
+
+def _blame(key: str, path: str, why: str) -> NoReturn:
+    raise BrokenError(f"cannot use {key} = {path}: {why}", _DO) from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error)
+
+
+_SHORT = {
+    "commonName": "CN", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
+    "organizationalUnitName": "OU", "countryName": "C", "streetAddress": "STREET",
+    "domainComponent": "DC", "userId": "UID",
+}  # fmt: skip
+
+
+def _name(shown: dict[str, Any]) -> str:
+    """Return the name in a certificate as RFC 4514 writes it: the last part first."""
+    return ",".join(
+        "+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in part)
+        for part in reversed(shown.get("subject", ()))
+    )
+
+
+def _escaped(value: str) -> str:
+    text = "".join(f"\\{letter}" if letter in '"+,;<>\\' else letter for letter in value)
+    text = f"\\{text}" if text.startswith(("#", " ")) else text
+    return f"{text[:-1]}\\ " if len(text) > 1 and text.endswith(" ") else text
