@@ -17,6 +17,7 @@ from sockmgr.core import config, notes
 from sockmgr.core.config import Config
 from sockmgr.core.errors import ConfigError, SockmgrError
 from sockmgr.core.report import Change, Plan
+from sockmgr.examination import examine
 from sockmgr.resolve import resolve, warnings
 
 STYLES = {
@@ -76,8 +77,8 @@ def _warnings(found: Config) -> list[str]:
     flaws: list[str] = []
     for service in found.services:
         try:
-            resolve(service, found.listens(), os.environ)
-            flaws += warnings(service, os.environ)
+            spec = resolve(service, found.listens(), os.environ)
+            flaws += (*warnings(service, os.environ), *examine(service, spec))
         except ConfigError:
             raise
         except SockmgrError as error:  # a program that is not there is an error of the config here

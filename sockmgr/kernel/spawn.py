@@ -207,7 +207,7 @@ def file_actions(
 def _chain(launch: Launch) -> list[str]:
     """Return the command line that ends in the program, or just the program's if that will do."""
     program = [_path(launch), *launch.argv[1:]]
-    before = [*_limits(launch), *_identity(launch)]
+    before = [*_limits(launch), *identity(launch)]
     moves = not _is_here(launch.cwd)
     if not (launch.set_listen_pid or moves or launch.umask is not None):
         return [*before, *program]
@@ -287,8 +287,8 @@ def _check_limit(name: str, soft: int, hard: int) -> None:
         )
 
 
-def _identity(launch: Launch) -> list[str]:
-    """Return the link that changes user and group, or nothing if they are ours already."""
+def identity(launch: Launch) -> list[str]:
+    """Return what stands before a command to change user and group; nothing if they are ours."""
     if not (launch.user or launch.group):
         return []
     entry = _user(launch.user) if launch.user else None
