@@ -20,7 +20,7 @@ from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.history import HistoryFollower
-from sockmgr.kernel.claim import Claim, credentials
+from sockmgr.kernel.claim import BACKLOG, Claim, credentials
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.peer import Dropped, Limits, Peer, dismiss
@@ -105,6 +105,19 @@ class ControlServer:
         """
         self._claim = Claim(self._path) if found is None else Claim.resume(self._path, found)
         self._listen()
+
+    def mend(self) -> bool:
+        """Listen at the path again if that is gone; raise ControlError if another is there."""
+        if self._claim is None or self._claim.holds:
+            return False
+        fresh = Claim(self._path, patience=0)
+        for _ in range(BACKLOG):  # who had connected before is answered
+            self._accept()
+        asyncio.get_running_loop().remove_reader(self._claim.socket)
+        self._claim.close()
+        self._claim = fresh
+        self._listen()
+        return True
 
     async def close(self) -> None:
         """Let what is under way be answered (for `close_timeout`), then hang up and leave."""

@@ -81,6 +81,11 @@ class Memory:
         """The one that was written last, borrowed."""
         return self.fds[self._serial % 2]
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether the copy is where it is to be, if there is to be one."""
+        return self._copy is None or self._copy.exists()
+
     def remove_copy(self) -> None:
         """Leave no file behind."""
         if self._copy:
@@ -165,6 +170,10 @@ class Will:
             passed = listener.queues[: listener.passed]
             found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
         return found
+
+    def write_anew(self) -> None:
+        """Write the state at the next update, though nothing has changed."""
+        self._written = None
 
     def start_anew(self) -> None:
         """Know that the store holds nothing any more, so that all is kept at the next update."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Keeping:
 
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
+        self._identity = _identity(path)
         self._broken = False
         self._restarts = Restarts()
 
@@ -53,7 +55,19 @@ class Keeping:
 
     def watch(self, lost: Callable[[], None]) -> None:
         """Call `lost` when there is another keeper, which holds nothing yet."""
+        self._lost = lost
         asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone, lost)
+
+    def mend(self) -> bool:
+        """Replace a keeper that nobody could find, since its path is gone; raises ControlError."""
+        if self._keeper.fileno() < 0 or _identity(self._path) == self._identity:
+            return False
+        before = self._keeper
+        fresh = Keeper.start(self._path)
+        asyncio.get_running_loop().remove_reader(before.fileno())
+        self._start(fresh)
+        before.dismiss()
+        return True
 
     @property
     def pid(self) -> int:
@@ -103,13 +117,24 @@ class Keeping:
 
     def _replace(self, lost: Callable[[], None]) -> None:
         try:
-            self._keeper = Keeper.start(self._path)
+            fresh = Keeper.start(self._path)
         except ControlError as error:
             delay = self._restarts.plan(lambda: self._replace(lost))
             log.error("no keeper", error=error.what, means="nothing survives if we are killed",
                       tried_again_in=delay)  # fmt: skip
             return
-        self._broken = False
-        log.info("keeper started", pid=self._keeper.pid)
-        self.watch(lost)
-        lost()
+        self._start(fresh)
+
+    def _start(self, fresh: Keeper) -> None:
+        self._keeper, self._identity, self._broken = fresh, _identity(self._path), False
+        log.info("keeper started", pid=fresh.pid)
+        self.watch(self._lost)
+        self._lost()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which node is at a path."""
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    return None

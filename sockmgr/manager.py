@@ -30,6 +30,7 @@ from sockmgr.listener import Listener
 from sockmgr.listeners import Listeners
 from sockmgr.log import Log
 from sockmgr.mailbox import Mailbox
+from sockmgr.own_paths import OwnPaths
 from sockmgr.reaper import Reaper
 from sockmgr.ring import Follower
 from sockmgr.running import Surroundings
@@ -120,14 +121,16 @@ class Manager:
         left = estate.take_notify(self._notify_path)
         mailbox = Mailbox(self._notify_path, left, self.services.values)
         self._succession = Succession(
-            estate, store, self._sink, self._changed, copy, mailbox.fileno()
+            estate, store, self._sink, self._changed, copy, mailbox.fileno
         )
-        loop.add_reader(mailbox, mailbox.deliver)
+        mends = {"control": self._server.mend, "notify": mailbox.mend}
+        mends |= {"keeper": self._succession.mend_keeper, "state": self._succession.mend_copy}
+        self._paths = OwnPaths(self._notify_path.parent, mends, self._services.cannot_be_heard)
         around = Surroundings(
             loop=loop,
             sink=self._sink,
             output=functools.partial(worker_output, self._sink, loop),
-            notify_path=str(self._notify_path),
+            notify_address=self._paths.looked(mailbox.address),
             # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
             can_restore_priority=self._companion is None and can_restore_priority(),
             helpers=lambda: self._succession.pids,
@@ -138,6 +141,7 @@ class Manager:
                 self._services.work_in(around, self._tasks, self._vitals.attend)
                 Signals(self, self._tasks).watch(loop)
                 start()
+                self._paths.watch()
                 reaper.watch()
                 if not self._companion:
                     self._succession.watch_over()
@@ -152,9 +156,10 @@ class Manager:
                     self._beside = self._tasks.create_task(beside, name="companion")
             self._history.told = None
             await reaper.end(self._succession.unit)
+            self._paths.close()
             self._succession.end()
         finally:
-            loop.remove_reader(mailbox)
+            self._paths.close()
             mailbox.close()
 
     def _begin(self) -> _Begin:
@@ -266,6 +271,7 @@ class Manager:
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
     ) -> list[Verdict]:
         self._refuse_if_stopping()
+        self._paths.look()
         return await self._services.reload(services, progress)
 
     async def scale(self, service: str, workers: int, relative: bool) -> int:

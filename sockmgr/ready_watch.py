@@ -64,6 +64,11 @@ class ReadyWatch:
             case _:
                 assert_never(ready)
 
+    def look_instead(self) -> None:
+        """Go by what the kernel shows, for a worker that cannot be heard."""
+        if self._timer is None and self._spec.accept is not Accept.DISPATCH:
+            self._look()
+
     def describe(self) -> str:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
         ready = self._spec.ready

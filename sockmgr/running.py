@@ -58,7 +58,7 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     sink: Sink
     output: Callable[[str, int | None], WorkerOutput]  # by name, and what was found of it
-    notify_path: str
+    notify_address: Callable[[], str]
     can_restore_priority: bool
     helpers: Callable[[], Collection[int]]  # pids of our own that are nobody's workers
 
@@ -183,6 +183,11 @@ class Running:
             self.told = True
             self._calm()
             self._put(WorkerStopping(worker=self.id))
+
+    def cannot_say(self) -> None:
+        """Look whether it accepts: it may have been told to say it where nobody hears any more."""
+        if not self.ready and self.pid and isinstance(self.spec.ready, Notify):
+            self._watch.look_instead()
 
     def takes(self) -> None:
         """Know that it takes what is passed to it."""
@@ -351,7 +356,7 @@ class Running:
         env = dict(spec.env) | worker_environment(spec, self._addresses)
         env |= dict(output.environment) | more
         if isinstance(spec.ready, Notify):
-            env["NOTIFY_SOCKET"] = self._around.notify_path
+            env["NOTIFY_SOCKET"] = self._around.notify_address()
         return Launch(
             argv=tuple(argv),
             executable=executable,

@@ -102,6 +102,11 @@ class Services:
 
     # --- Rollouts --------------------------------------------------------------------------------
 
+    def cannot_be_heard(self) -> None:
+        """Know that what starting workers said may not have reached us."""
+        for running in (each for service in self for each in service.crew.running.values()):
+            running.cannot_say()
+
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
     ) -> list[Verdict]:

@@ -45,11 +45,12 @@ class Succession:
         sink: Sink,
         changed: Callable[[], None],
         copy: Path | None,
-        notify: int,
+        notify: Callable[[], int],
     ) -> None:
         """Take over from `estate`; `changed` is called when there is something new to keep.
 
-        `copy` is a file that the state is written to as well, `notify` the notify socket, borrowed.
+        `copy` is a file that the state is written to as well, `notify` returns the notify socket,
+        borrowed.
         """
         self._sink, self._changed, self._store = sink, changed, store
         self._memory = estate.memory(copy)
@@ -70,7 +71,7 @@ class Succession:
 
     @property
     def _others(self) -> Mapping[str, int]:
-        return {LIFELINE: self._guard.fileno(), NOTIFY: self._notify}
+        return {LIFELINE: self._guard.fileno(), NOTIFY: self._notify()}
 
     @property
     def unit(self) -> Unit | None:
@@ -91,6 +92,18 @@ class Succession:
             self._store.watch(self._on_keeper_gone)
         elif not isinstance(self._store, Nobody):
             self._have_guard()
+
+    def mend_keeper(self) -> bool:
+        """Have the keeper found at its path again; raises ControlError."""
+        return isinstance(self._store, Keeping) and self._store.mend()
+
+    def mend_copy(self) -> bool:
+        """Write the copy of the state again if it is gone."""
+        if self._memory.is_copied:
+            return False
+        self._will.write_anew()
+        self._changed()
+        return self._memory.is_copied
 
     def keep_soon(self) -> None:
         """Keep what there is now before anybody who is woken from now on does anything."""

@@ -20,16 +20,20 @@ from sockmgr.core.errors import ControlError
 
 LOCK_TIMEOUT = 5.0  # seconds; it is held for milliseconds
 LOCK_DELAY = 0.01
+BACKLOG = 128
 
 
 class Claim:
     """A path that is ours: a listening socket for this user only, until `close()`."""
 
-    def __init__(self, path: Path) -> None:
-        """Listen at `path`; raise ControlError if another process does."""
+    def __init__(self, path: Path, *, patience: float = LOCK_TIMEOUT) -> None:
+        """Listen at `path`; raise ControlError if another process does, or is about to.
+
+        That is known after `patience` seconds at most.
+        """
         self.path = path
         try:
-            with _lock(path):
+            with _lock(path, patience):
                 _clear(path)
                 self.socket = _listen(path)
                 self._identity = _identity(path)
@@ -48,12 +52,18 @@ class Claim:
         claim._identity = _identity(path)
         return claim
 
+    @property
+    def holds(self) -> bool:
+        """Whether the path still leads to the socket."""
+        with contextlib.suppress(OSError):
+            return _identity(self.path) == self._identity
+        return False
+
     def close(self) -> None:
         """Stop listening, and remove the path unless another has claimed it since."""
         self.socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            if _identity(self.path) == self._identity:
-                self.path.unlink()
+        if self.holds:
+            self.path.unlink(missing_ok=True)
 
 
 def credentials(sock: socket.socket) -> tuple[int, int]:
@@ -70,7 +80,7 @@ def _listen(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         unix_node.bind(sock, path, 0o600)
-        sock.listen(128)
+        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -110,10 +120,10 @@ def _taken(path: Path, whose: str) -> ControlError:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, patience: float) -> Iterator[None]:
     """Keep out others that would find the same stale socket and remove ours instead."""
     lock = path.with_name(f".{path.name}.lock")
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    deadline = time.monotonic() + patience
     while True:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -145,7 +155,7 @@ def _wait_for(fd: int, lock: Path, deadline: float) -> None:
 
 def _held(lock: Path) -> ControlError:
     return ControlError(
-        f"another process has held {lock} for {LOCK_TIMEOUT:g} s: it hangs while it starts there",
+        f"another process holds {lock}, and does not let go: it hangs while it starts there",
         means="nothing was started",
         do=f'end it ("fuser {lock}" tells its pid), or name another path with --control',
     )

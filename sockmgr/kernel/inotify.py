@@ -36,6 +36,7 @@ _ASKED = (
     Change.MODIFY | Change.CLOSE_WRITE | Change.MOVED_FROM | Change.MOVED_TO | Change.CREATE
     | Change.DELETE | Change.DELETE_SELF | Change.MOVE_SELF
 )  # fmt: skip
+REMOVALS = Change.MOVED_FROM | Change.DELETE | Change.DELETE_SELF | Change.MOVE_SELF
 _ONLY_DIRECTORIES = 0x01000000
 _EXCLUDE_UNLINKED = 0x04000000
 
@@ -60,13 +61,15 @@ class Inotify:
         """Return the descriptor, borrowed."""
         return self._fd
 
-    def add(self, directory: str) -> int:
+    def add(self, directory: str, asked: Change = _ASKED) -> int:
         """Watch one directory, not what is below; return its number, the same if it has one.
+
+        What is not `asked` for wakes nobody.
 
         Raises OSError: ENOENT, ENOTDIR, EACCES, or ENOSPC at the limit of watches of the user
         (inotify_add_watch(2)).
         """
-        mask = _ASKED | _ONLY_DIRECTORIES | _EXCLUDE_UNLINKED
+        mask = asked | _ONLY_DIRECTORIES | _EXCLUDE_UNLINKED
         name = ctypes.c_char_p(os.fsencode(directory))
         return self._call(self._libc.inotify_add_watch, self._fd, name, ctypes.c_uint32(mask))
 

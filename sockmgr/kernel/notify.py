@@ -63,6 +63,25 @@ class NotifySocket:
             raise _explain(self.path, error) from error
         self._inode = self.path.stat().st_ino
 
+    @classmethod
+    def abstract(cls) -> NotifySocket:
+        """Bind one that has a name, but no path, for as long as there is no directory: unix(7).
+
+        Everybody can write to it; belonging tells who is believed, as for the others.
+        """
+        made = cls.__new__(cls)
+        made._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        made._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        made._socket.bind("")  # the kernel chooses one
+        made.path, made.garbage, made._inode = Path(), 0, -1
+        return made
+
+    @property
+    def address(self) -> str:
+        """What NOTIFY_SOCKET is for who is to write to it."""
+        name = self._socket.getsockname()
+        return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(self.path)
+
     def fileno(self) -> int:
         """Return the descriptor, borrowed, to wait on."""
         return self._socket.fileno()
@@ -88,12 +107,18 @@ class NotifySocket:
                 messages.append(message)
         return messages
 
+    @property
+    def holds(self) -> bool:
+        """Whether the path still leads to the socket."""
+        with contextlib.suppress(OSError):
+            return self.path.lstat().st_ino == self._inode
+        return False
+
     def close(self) -> None:
         """Close it, and remove the path if it is still ours."""
         self._socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            if self.path.lstat().st_ino == self._inode:
-                self.path.unlink()
+        if self.holds:
+            self.path.unlink(missing_ok=True)
 
     def _at_barrier(self) -> bool:
         try:

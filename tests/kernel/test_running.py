@@ -55,7 +55,7 @@ class SlowOutput:
 async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> Running:
     loop = asyncio.get_running_loop()
     around = Surroundings(
-        loop=loop, sink=Sink(), output=lambda *_: output, notify_path="",
+        loop=loop, sink=Sink(), output=lambda *_: output, notify_address=str,
         can_restore_priority=False, helpers=lambda: (),
     )  # fmt: skip
     command = Spawn(worker=EXITED.worker, spec=SPEC, lease=0, background=False)

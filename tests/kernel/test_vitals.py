@@ -35,7 +35,7 @@ class Room:
             loop=loop,
             sink=sink,
             output=functools.partial(worker_output, sink, loop),
-            notify_path="",
+            notify_address=str,
             can_restore_priority=False,
             helpers=lambda: (),
         )
