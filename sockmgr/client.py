@@ -338,6 +338,22 @@ def default_control(name: str, refused: Callable[[Path, str], None] | None = Non
     )
 
 
+def why_no_control(explicit: str | None) -> str:
+    """Say why a manager started here could not listen anywhere for its clients, "" if it could."""
+    given = explicit or os.environ.get(SOCKET_VARIABLE)
+    reasons = []
+    for place in [Path(given).absolute().parent] if given else _places():
+        there = place if given or place.exists() else place.parent  # which it makes
+        try:
+            why = private.flaw(there) if there == place else ""
+        except OSError as error:
+            why = str(error.strerror)
+        if not why and os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            return ""
+        reasons.append(f"{place}: {why or f'{there} cannot be written'}")
+    return "; ".join(reasons)
+
+
 def check_control(path: Path) -> None:
     """Raise ControlError if others could put something beside this control socket.
 

@@ -17,6 +17,7 @@ from sockmgr.core import config, notes
 from sockmgr.core.config import Config
 from sockmgr.core.errors import ConfigError, SockmgrError
 from sockmgr.core.report import Change, Plan
+from sockmgr.doctor.unix_sockets import private, unbelieved
 from sockmgr.examination import examine
 from sockmgr.resolve import resolve, warnings
 
@@ -46,7 +47,7 @@ def command(where: target.Target) -> None:
         data = target.read(path)
         found = config.parse(data, file=str(path))
         flaws = _warnings(found)
-        remarks = [text for service in found.services for text in notes.of(service)]
+        remarks = _remarks(found)
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
@@ -84,6 +85,14 @@ def _warnings(found: Config) -> list[str]:
         except SockmgrError as error:  # a program that is not there is an error of the config here
             raise ConfigError(error.what, means=error.means, do=error.do) from error
     return flaws
+
+
+def _remarks(found: Config) -> list[str]:
+    seen = (*private(found.listen, ahead=True), *unbelieved(found, os.environ))
+    return [
+        *(text for service in found.services for text in notes.of(service)),
+        *(f"{one.what}: {one.why}; {one.fix}" for one in seen),
+    ]
 
 
 def _plan(

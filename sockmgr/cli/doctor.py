@@ -68,8 +68,10 @@ def _visit(where: target.Target, directories: Sequence[Path], systemd: int | Non
     visit.machine(config)
     has_unit = config is not None and visit.units(config, path, directories, systemd)
     is_running = _ask(where, config, path, visit)
-    if config is not None and not has_unit and not is_running:
-        visit.start(config)
+    if config is not None and (has_unit or is_running):
+        visit.sockets(config)
+    elif config is not None:
+        visit.start(config, where.control)
     return visit
 
 

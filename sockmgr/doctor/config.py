@@ -8,6 +8,7 @@ from sockmgr import presets
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.spec import Delay
+from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.resolve import resolve, warnings
 from sockmgr.worker import deadline
@@ -42,6 +43,7 @@ def examine(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield from _graceful_timeout(service, dict(spec.env))
         yield from _short_drain(service)
         yield from _ready_guess(service)
+    yield from unix_sockets.unbelieved(config, environ)
 
 
 def _flags(service: ServiceConfig, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ class Check(Enum):
     GRACEFUL_TIMEOUT = "graceful-timeout", Patient.CONFIG
     SHORT_DRAIN = "short-drain", Patient.CONFIG
     READY_GUESS = "ready-guess", Patient.CONFIG, Severity.NOTE
+    PROXY_UNBELIEVED = "proxy-unbelieved", Patient.CONFIG, Severity.NOTE
 
     PIDFD = "pidfd", Patient.MACHINE
     STEERING = "steering", Patient.MACHINE
@@ -46,6 +47,8 @@ class Check(Enum):
     OUTGOING_PORT = "outgoing-port", Patient.MACHINE, Severity.NOTE
     ADDRESS_ABSENT = "address-absent", Patient.MACHINE, Severity.NOTE
     CANNOT_LISTEN = "cannot-listen", Patient.MACHINE
+    NO_CONTROL = "no-control", Patient.MACHINE
+    SOCKET_PRIVATE = "socket-private", Patient.MACHINE, Severity.NOTE
     OPEN_FILES = "open-files", Patient.MACHINE
 
     UNIT_OUTDATED = "unit-outdated", Patient.UNITS

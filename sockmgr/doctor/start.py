@@ -12,16 +12,26 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from sockmgr.client import SOCKET_VARIABLE, why_no_control
 from sockmgr.core.config import Config
 from sockmgr.core.spec import Listen, Scheme
+from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel.listening import listening_names
 
 _OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """Look at the limits of this process, and at the addresses of all listeners."""
+def examine(config: Config, control: str | None) -> Iterator[Finding]:
+    """Look at the limits of this process, at the addresses of all listeners, and at `control`."""
+    if nowhere := why_no_control(control):
+        yield Finding(
+            check=Check.NO_CONTROL,
+            subject="control socket",
+            what=f"there is no directory for the control socket: {nowhere}",
+            why="a manager does not start where nobody could reload or stop it",
+            fix=f"name a path with --control or {SOCKET_VARIABLE}, in a directory of yours alone",
+        )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a manager raises the soft one to it
     yield from open_files(config, hard, "a manager started here", Check.OPEN_FILES)
     for listen in config.listen:
@@ -34,6 +44,8 @@ def examine(config: Config) -> Iterator[Finding]:
                 why="a manager does not start without each of its listeners",
                 fix=fix,
             )
+        else:
+            yield from unix_sockets.private([listen], ahead=True)
 
 
 def open_files(config: Config, limit: int, whose: str, check: Check) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sockmgr.core.config import Config
 from sockmgr.core.report import Status
 from sockmgr.doctor import config as config_checks
-from sockmgr.doctor import machine, manager, start, unit_files, units, workers
+from sockmgr.doctor import machine, manager, start, unit_files, units, unix_sockets, workers
 from sockmgr.doctor.finding import Finding
 
 
@@ -40,9 +40,9 @@ class Visit:
             self.findings += units.examine(config, each, systemd)
         return bool(found)
 
-    def start(self, config: Config) -> None:
-        """Look at what a manager would meet that was started here now."""
-        self.findings += start.examine(config)
+    def start(self, config: Config, control: str | None) -> None:
+        """Look at what a manager would meet that was started here now, with this --control."""
+        self.findings += start.examine(config, control)
 
     def manager(self, status: Status, config: Config | None, *, visible: bool) -> None:
         """Look at what a manager runs; `config` is what it runs, None if that is not known.
@@ -54,6 +54,10 @@ class Visit:
         self.looked_at.append(f"{who} with {count} {'worker' if count == 1 else 'workers'}")
         self.findings += manager.examine(status.manager.pid) if visible else ()
         self.findings += workers.examine(status, config, visible=visible)
+
+    def sockets(self, config: Config) -> None:
+        """Look at the unix listeners that are there."""
+        self.findings += unix_sockets.private(config.listen, ahead=False)
 
     def words(self, service: str, lines: Iterable[str]) -> None:
         """Look at what a service with no or too few workers said last."""

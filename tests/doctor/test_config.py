@@ -121,6 +121,24 @@ def test_a_drain_too_short_for_idle_connections_is_found(config: Path) -> None:
     assert sole(diagnose(config), Check.SHORT_DRAIN)["fix"].endswith("80 s or more")
 
 
+@pytest.mark.parametrize(
+    ("proxies", "noted"),
+    [("", True), ('trusted_proxies = ["10.0.0.1"]', True),
+     ('trusted_proxies = ["*"]', False), ("trusted_proxies = []", False)],
+)  # fmt: skip
+def test_an_application_that_believes_no_proxy_behind_a_unix_socket_is_noted(
+    config: Path, tmp_path: Path, proxies: str, *, noted: bool
+) -> None:
+    config.write_text(
+        f'[listen]\nhttp = "unix://{tmp_path}/web.sock?mode=0666"\n'
+        f'[service.web]\napp = "json:loads"\n[service.web.http]\n{proxies}\n'
+    )
+    found = [one for one in diagnose(config) if one["check"] == Check.PROXY_UNBELIEVED.label]
+    assert bool(found) == noted
+    if noted:
+        assert 'trusted_proxies = ["*"]' in found[0]["fix"]
+
+
 def test_readiness_that_is_a_guess_is_noted(config: Path) -> None:
     config.write_text(CONFIG + "ready = { delay = 2 }\n")
     assert "a delay of 2 s" in sole(diagnose(config), Check.READY_GUESS)["what"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import CONFIG, diagnose, diagnose_under, sole
+from tests.kernel.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
 REFUSE = (sys.executable, "-m", "tests.doctor.refuse")
@@ -114,12 +117,12 @@ def test_a_port_that_another_program_has_is_found(config: Path, scheme: str) -> 
     assert one["fix"].startswith("stop it")
 
 
-@pytest.mark.parametrize("scheme", ["unix://", "unix-abstract:"])
+@pytest.mark.parametrize(("scheme", "mode"), [("unix://", "?mode=0666"), ("unix-abstract:", "")])
 def test_a_unix_socket_that_another_program_has_is_found(
-    config: Path, tmp_path: Path, scheme: str
+    config: Path, tmp_path: Path, scheme: str, mode: str
 ) -> None:
     path = tmp_path / "other.sock"
-    config.write_text(listening_at(f"{scheme}{path}"))
+    config.write_text(listening_at(f"{scheme}{path}{mode}"))
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path) if scheme == "unix://" else f"\0{path}")
         assert diagnose(config) == []  # it does not listen
@@ -144,6 +147,35 @@ def test_an_address_that_cannot_be_listened_on_here_is_found(
     found = sole(diagnose(config), Check.CANNOT_LISTEN)
     assert what in found["what"]
     assert found["fix"].startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("mode", "noted"),
+    [("", True), ("?mode=0644", True), ("?mode=0666", False), ("?mode=0660&group=root", False)],
+)
+def test_a_unix_socket_to_which_only_its_owner_may_connect_is_noted(
+    config: Path, tmp_path: Path, mode: str, *, noted: bool
+) -> None:
+    config.write_text(listening_at(f"unix://{tmp_path}/web.sock{mode}"))
+    found = diagnose(config)
+    if noted:
+        one = sole(found, Check.SOCKET_PRIVATE)
+        assert re.match(rf"only \w+ may connect to {tmp_path}/web.sock \(mode 0", one["what"])
+        assert "?mode=0660&group=GROUP" in one["fix"]
+    told = sockmgr("check", "-c", str(config)).stdout
+    assert ("note: only" in told) == noted == bool(found)
+
+
+@as_root
+def test_a_machine_on_which_no_control_socket_can_be_is_found(config: Path) -> None:
+    script = 'mount --bind -o ro /run /run; mount --bind -o ro /tmp /tmp; exec "$@"'
+    under = ("unshare", "--mount", "--net", "sh", "-c", script, "sh")
+    env = {"XDG_RUNTIME_DIR": "", "RUNTIME_DIRECTORY": "", "SOCKMGR_CONTROL": ""}
+    found = diagnose_under(under, config, env=env)
+    one = sole(found, Check.NO_CONTROL)
+    assert "/run/sockmgr" in one["what"]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        assert diagnose_under(under, config, "--control", f"{place}/a.sock", env=env) == []
 
 
 @pytest.mark.parametrize("address", ["tcp://198.51.100.7:8000", "udp://[2001:db8::7]:53"])

@@ -106,7 +106,8 @@ def test_units_of_another_config_are_not_looked_at(machine: Machine, tmp_path: P
     machine.install()
     machine.drop_in("shop.service", "[Service]\nKillMode=control-group\n")
     machine.config = tmp_path / "other.toml"
-    machine.config.write_text(CONFIG.replace("8000", "0").replace("/run/shop", f"{tmp_path}/x"))
+    other = CONFIG.replace("8000", "0").replace("/run/shop", f"{tmp_path}/x")
+    machine.config.write_text(other.replace(".sock", ".sock?mode=0666"))
     assert machine.diagnose() == []
 
 

@@ -1,0 +1,80 @@
+"""Unix listeners: may a proxy connect to them, and does the application behind them believe it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sockmgr.core.config import Config
+from sockmgr.core.spec import Listen, Scheme
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel.listening import listening_names
+
+
+def private(listens: Iterable[Listen], *, ahead: bool) -> Iterator[Finding]:
+    """Find the sockets to which only their owner may connect: unix(7), write permission.
+
+    Those that are there; `ahead`: also those that a manager would make that is started here.
+    """
+    there = listening_names()
+    for listen in listens:
+        path = listen.address.path
+        if listen.address.scheme is not Scheme.UNIX or not (path in there or ahead):
+            continue
+        mode, owner = _found(Path(path)) if path in there else _made(listen)
+        if not mode & (stat.S_IWGRP | stat.S_IWOTH):
+            yield Finding(
+                check=Check.SOCKET_PRIVATE,
+                subject=f"listen.{listen.name}",
+                what=f"only {owner} may connect to {path} (mode {mode:04o})",
+                why="a proxy that runs as another user gets `Permission denied`, and its clients "
+                "502",
+                fix=f'listen.{listen.name} = "{listen.address}?mode=0660&group=GROUP" with a group '
+                "that the proxy is in (www-data for Debian's nginx), or mode=0666 for everybody",
+            )
+
+
+def _found(path: Path) -> tuple[int, str]:
+    try:
+        found = path.stat()
+    except OSError:  # in a directory that is not ours to search, or it has just gone
+        return stat.S_IWOTH, ""
+    return stat.S_IMODE(found.st_mode), _name(found.st_uid)
+
+
+def _made(listen: Listen) -> tuple[int, str]:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    mode = 0o777 & ~mask if listen.mode is None else listen.mode
+    return mode, listen.user or _name(os.geteuid())
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def unbelieved(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Find the applications that believe no proxy behind a unix socket, which has no address."""
+    listens = config.listens()
+    for service in config.services:
+        unix = [name for name in service.listen if listens[name].address.scheme is Scheme.UNIX]
+        believed = service.http.trusted_proxies
+        if believed is None:
+            said = {**environ, **dict(service.env)}.get("FORWARDED_ALLOW_IPS")
+            believed = ("this machine",) if said is None else tuple(said.split(","))
+        if service.app and unix and believed and "*" not in believed:
+            yield Finding(
+                check=Check.PROXY_UNBELIEVED,
+                subject=f"service.{service.name}",
+                what=f"service.{service.name} believes no proxy that comes by listen.{unix[0]}",
+                why="X-Forwarded-For and -Proto are ignored there: the client is unknown, and the "
+                "scheme is http",
+                fix=f'trusted_proxies = ["*"] in service.{service.name}.http, if only the proxy '
+                "may connect; [] if there is none",
+            )
