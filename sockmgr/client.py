@@ -288,10 +288,16 @@ class _Line:
 # --- Where managers are found --------------------------------------------------------------------
 
 
+def given_control(explicit: str | None) -> Path | None:
+    """Return the control socket that was named by --control or in the environment."""
+    given = explicit or os.environ.get(SOCKET_VARIABLE)
+    return Path(given) if given else None
+
+
 def find_control(explicit: str | None, name: str | None) -> Path:
     """Return the control socket that is meant: the given one, that of `name`, or the only one."""
-    if given := explicit or os.environ.get(SOCKET_VARIABLE):
-        return Path(given)
+    if given := given_control(explicit):
+        return given
     places = _searched()
     pattern = "*.sock" if name is None else f"{name}.sock"
     found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
@@ -309,8 +315,8 @@ def find_control(explicit: str | None, name: str | None) -> Path:
 
 def possible_controls(explicit: str | None, name: str) -> list[Path]:
     """Return where the control socket of the manager called `name` would be looked for."""
-    if given := explicit or os.environ.get(SOCKET_VARIABLE):
-        return [Path(given)]
+    if given := given_control(explicit):
+        return [given]
     return [place / f"{name}.sock" for place in _searched()]
 
 
@@ -340,9 +346,9 @@ def default_control(name: str, refused: Callable[[Path, str], None] | None = Non
 
 def why_no_control(explicit: str | None) -> str:
     """Say why a manager started here could not listen anywhere for its clients, "" if it could."""
-    given = explicit or os.environ.get(SOCKET_VARIABLE)
+    given = given_control(explicit)
     reasons = []
-    for place in [Path(given).absolute().parent] if given else _places():
+    for place in [given.absolute().parent] if given else _places():
         there = place if given or place.exists() else place.parent  # which it makes
         try:
             why = private.flaw(there) if there == place else ""
@@ -372,14 +378,14 @@ def check_control(path: Path) -> None:
         )
 
 
-def no_manager(where: str, name: str | None, *asked: Path) -> NoManagerError:
+def no_manager(where: str, name: str | None, asked: Path | None = None) -> NoManagerError:
     """Return the error for where nobody answers; tell of the managers that do not answer us.
 
-    Of those called `name` (None: all) in the usual places, or, if some were `asked`, there only.
+    Of those called `name` (None: all) in the usual places, or of the one `asked` for.
     """
     from sockmgr.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
 
-    there = [one for one in elsewhere(name, asked) if not asked or one.path in asked]
+    there = list(elsewhere(name, asked))
     return NoManagerError(
         f"no manager answers {where}",
         means="; ".join(f"{one.what}: {one.do}" for one in there),

@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +54,11 @@ class Elsewhere:
             return str(self.uid)
 
 
-def elsewhere(name: str | None, asked: Iterable[Path] = ()) -> Iterator[Elsewhere]:
-    """Yield the managers called `name` (None: all) in the usual places, and those `asked` for."""
-    wanted = {str(path.absolute()) for path in asked}
+def elsewhere(name: str | None, asked: Path | None = None) -> Iterator[Elsewhere]:
+    """Yield the managers called `name` (None: all) in the usual places, or the one `asked` for."""
     for text in sorted(listening_names()):
         usual = _USUAL.fullmatch(text)
-        if text in wanted or (usual and name in (None, usual["name"])):
+        if text == str(asked.absolute()) if asked else usual and name in (None, usual["name"]):
             yield _look(Path(text))
 
 

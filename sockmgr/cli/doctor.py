@@ -19,6 +19,7 @@ from sockmgr.client import (
     NoManagerError,
     StillWaitingError,
     find_control,
+    given_control,
     possible_controls,
 )
 from sockmgr.core.config import Config
@@ -96,7 +97,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
         client = Client(find_control(where.control, name), timeout=where.timeout)
         status = client.status()
     except (NoManagerError, ForbiddenError):
-        return _look_further(possible_controls(where.control, name or ""), name, visit)
+        return _look_further(where.control, name, visit)
     except StillWaitingError as error:
         visit.findings.append(silent(error))
         return True
@@ -125,11 +126,11 @@ def _last_words(client: Client, service: str) -> list[str]:
     return []
 
 
-def _look_further(controls: Sequence[Path], name: str | None, visit: Visit) -> bool:
-    if there := list(elsewhere(name, controls)):
+def _look_further(control: str | None, name: str | None, visit: Visit) -> bool:
+    if there := list(elsewhere(name, given_control(control))):
         visit.findings += map(unreachable, there)
         return True
-    if path := keeper(controls):
+    if path := keeper(possible_controls(control, name or "")):
         visit.findings.append(gone(path))
         return True
     target.narrate("no manager runs, so there are no workers to look at")

@@ -55,7 +55,7 @@ def test_a_caller_is_told_of_a_manager_whose_path_was_removed(path: Path) -> Non
 def test_a_caller_is_told_of_a_manager_that_is_another_users() -> None:
     """In a usual place, and at the path that it gave."""
     with tempfile.TemporaryDirectory(prefix="sockmgr-", dir="/run") as place:
-        control = Path(place, "shop-of-a-test.sock")
+        control = Path(place, "of-another-user.sock")
         with socket.socket(socket.AF_UNIX) as lives:
             lives.bind(str(control))
             lives.listen()
