@@ -70,8 +70,6 @@ def _options(service: ServiceConfig) -> Iterator[str]:
 
 def _needed(service: ServiceConfig) -> Iterator[tuple[str, str, str]]:
     yield "uvicorn", "asgi", "serves it"
-    if service.interface == "wsgi":
-        yield "a2wsgi", "asgi", "serves it"
     if service.http.http2 or service.http.protocol == "zttp":
         yield "zttp", "http2", "parses HTTP for it"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2.config import H2Configuration
@@ -40,6 +40,7 @@ class Answer:
     """What has come for one request."""
 
     status: str = ""
+    headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
     ended: bool = False
     reset: bool = False
@@ -84,16 +85,29 @@ class Http2Client:
 
     def get(self, path: str = "/") -> int:
         """Send a request; return its stream."""
-        return self._request("GET", path, end=True)
+        return self.request("GET", path, end=True)
 
     def post(self, path: str = "/") -> int:
         """Begin a request with a body: see body()."""
-        return self._request("POST", path, end=False)
+        return self.request("POST", path, end=False)
+
+    def request(self, method: str, path: str, *fields: tuple[str, str], end: bool) -> int:
+        """Send the head of a request; `end` says that it has no body. Return its stream."""
+        stream = self._http.get_next_available_stream_id()
+        self.answers[stream] = Answer()
+        head = {":method": method, ":path": path, ":scheme": "http", ":authority": "x"}
+        self._http.send_headers(stream, [*head.items(), *fields], end_stream=end)
+        self.flush()
+        return stream
 
     def body(self, stream: int, data: bytes, *, end: bool) -> None:
         """Send more of the body of a request."""
         self._http.send_data(stream, data, end_stream=end)
         self.flush()
+
+    def window(self, stream: int) -> int:
+        """Return how much of a body may be sent now."""
+        return self._http.local_flow_control_window(stream)
 
     def answer(self, stream: int) -> tuple[str, bytes]:
         """Wait for the whole answer; return status and body."""
@@ -156,17 +170,13 @@ class Http2Client:
         """Close the connection."""
         self._sock.close()
 
-    def _request(self, method: str, path: str, *, end: bool) -> int:
-        stream = self._http.get_next_available_stream_id()
-        self.answers[stream] = Answer()
-        head = {":method": method, ":path": path, ":scheme": "http", ":authority": "x"}
-        self._http.send_headers(stream, list(head.items()), end_stream=end)
-        self.flush()
-        return stream
-
     def _happened(self, event: Event) -> None:
         if isinstance(event, ResponseReceived):
-            self.answers[event.stream_id].status = dict(event.headers)[b":status"].decode()
+            answer = self.answers[event.stream_id]
+            answer.headers = [
+                (name.decode(), value.decode("latin-1")) for name, value in event.headers
+            ]
+            answer.status = dict(answer.headers)[":status"]
         elif isinstance(event, DataReceived):
             self.answers[event.stream_id].body += event.data
             if event.flow_controlled_length and not self._lazy:

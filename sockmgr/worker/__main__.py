@@ -21,7 +21,7 @@ PACKAGES = {
     "wsproto": "wsproto",
     "uvloop": "uvloop",
 }
-EXTRA = dict.fromkeys(("uvicorn", "a2wsgi"), "'sockmgr[asgi]'") | {"zttp": "'sockmgr[http2]'"}
+EXTRA = {"uvicorn": "'sockmgr[asgi]'", "zttp": "'sockmgr[http2]'"}
 INSTALL = "pip install {package} into the environment of {python}"
 
 
@@ -95,10 +95,9 @@ def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:
         kind = application.interface_of(app, options.app)
     if kind == "asgi":
         return app
-    require("a2wsgi", "serves WSGI applications")
-    from a2wsgi import WSGIMiddleware  # noqa: PLC0415 - only for WSGI
+    from sockmgr.worker.wsgi import Wsgi  # noqa: PLC0415 - only for WSGI
 
-    return WSGIMiddleware(app, workers=options.threads)
+    return Wsgi(app, options.threads)
 
 
 def end(status: int) -> NoReturn:

@@ -164,7 +164,6 @@ def test_a_start_up_that_fails_is_broken_code(tmp_path: Path) -> None:
     ("missing", "argv", "extra"),
     [
         ("uvicorn", ["edges:app"], "asgi"),
-        ("a2wsgi", ["shop:decorated"], "asgi"),
         ("zttp", ["edges:app", "--http2"], "http2"),
     ],
 )

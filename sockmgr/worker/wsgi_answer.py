@@ -1,0 +1,146 @@
+"""The answer of a WSGI application as messages of ASGI. Checks what it gets; does no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from sockmgr.worker.drain import Message
+
+ExcInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+)
+
+_STATUS = re.compile(r"[2-5][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # token; RFC 9110, 5.6.2
+_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+# Of one connection and not of the answer, so the server's, whatever the application says of them;
+# and what the server says of itself.
+_OF_SERVER = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+    b"proxy-connection", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
+    b"date", b"server",
+})  # fmt: skip
+_LENGTH = b"content-length"
+_END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class Answer:
+    """The answer to one request of `method`. Its messages are to be sent in the order given."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
+        self._length: int | None = None  # that the application says
+        self._given = 0  # bytes of the body
+        self._begun = False  # the head was given, and cannot be changed any more
+        self.ended = False  # the last message was given
+        self.too_long = False  # more came than the length allows
+
+    def start(
+        self,
+        status: Any,
+        headers: Iterable[tuple[Any, Any]],
+        exc_info: ExcInfo | None = None,
+    ) -> None:
+        """Take status and headers (start_response of PEP 3333); raises if they cannot be sent."""
+        if exc_info is not None and exc_info[1] is not None:
+            try:
+                if self._begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # it refers to this frame
+        elif self._head is not None:
+            raise RuntimeError("start_response was called twice, without exc_info")
+        if not isinstance(status, str):
+            raise TypeError(f"the status is not a str: {status!r}")
+        if not _STATUS.fullmatch(status):
+            raise ValueError(f"{status!r} is not the status of an answer")
+        code = int(status[:3])
+        fields = [field for field in map(_checked, headers) if field[0] not in _OF_SERVER]
+        self._length = _length(value for name, value in fields if name == _LENGTH)
+        if code in (204, 304):  # RFC 9110, 8.6: not with 204; and uvicorn takes none with 304
+            fields = [field for field in fields if field[0] != _LENGTH]
+        self._head = code, fields
+
+    def more(self, data: bytes) -> list[Message]:
+        """Return what is to be sent now, for a part of the body."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"a part of the body is not bytes, but {type(data).__name__}")
+        return self._messages(data, last=False) if data else []
+
+    def rest(self, data: bytes = b"") -> list[Message]:
+        """Return what is to be sent for the last part of the body, all that is known of it."""
+        if self.ended:
+            self.too_long |= bool(data)
+            return []
+        return self._messages(data, last=True)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that could come will be sent any more."""
+        return self.ended and (self._omits_body or self.too_long)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the body lacks to the length that the application said."""
+        return 0 if self._omits_body or self._length is None else self._length - self._given
+
+    # Private
+
+    def _messages(self, data: bytes, *, last: bool) -> list[Message]:
+        if self._head is None:
+            raise RuntimeError("the application has not called start_response")
+        if self.ended:
+            self.too_long = not self._omits_body
+            return []
+        if last and not self._begun and self._length is None and not self._omits_body:
+            self._length = len(data)
+            self._head[1].append((_LENGTH, str(len(data)).encode()))
+        return [*self._beginning(*self._head), *self._body(data, last=last)]
+
+    def _beginning(self, code: int, headers: list[tuple[bytes, bytes]]) -> list[Message]:
+        if self._begun:
+            return []
+        self._begun = True
+        return [{"type": "http.response.start", "status": code, "headers": headers}]
+
+    def _body(self, data: bytes, *, last: bool) -> list[Message]:
+        if self._omits_body:
+            self.ended = True
+            return [_END]
+        if self._length is not None:
+            self.too_long = len(data) > self.missing
+            data = data[: self.missing]
+        self._given += len(data)
+        self.ended = self.missing == 0 if self._length is not None else last
+        if not (data or self.ended):
+            return []
+        return [{"type": "http.response.body", "body": data, "more_body": not self.ended}]
+
+    @property
+    def _omits_body(self) -> bool:
+        return self._method == "HEAD" or (self._head is not None and self._head[0] in (204, 304))
+
+
+def _checked(header: tuple[Any, Any]) -> tuple[bytes, bytes]:
+    """Return a header as it is to be sent; raises if it cannot be."""
+    name, value = header
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError(f"a header is not of two str: {header!r}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a header")
+    if not _VALUE.fullmatch(value):  # which may be a secret
+        raise ValueError(f"the value of the header {name} has characters that it cannot have")
+    return name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")
+
+
+def _length(said: Iterable[bytes]) -> int | None:
+    found = list(said)
+    if not found:
+        return None
+    if len(found) > 1 or not found[0].isdigit():
+        raise ValueError(f"{b', '.join(found)!r} is not a Content-Length")
+    return int(found[0])
