@@ -15,6 +15,7 @@ from sockmgr.core.errors import SpawnError
 from sockmgr.core.spec import Accept, Accepting, Delay, Exec, Notify, Spec
 from sockmgr.kernel import readiness
 from sockmgr.listener import Listener
+from sockmgr.memory_reader import MemoryReader
 from sockmgr.probe import Probe
 from sockmgr.resolve import find
 
@@ -32,9 +33,11 @@ class ReadyWatch:
         loop: asyncio.AbstractEventLoop,
         ask: Callable[[Exec, str], Probe],
         done: Callable[[], None],
+        memory: MemoryReader,
     ) -> None:
         """`ask` starts a readiness command, given its file. Raises SpawnError if there is none."""
         self._spec, self._listeners, self._loop = spec, listeners, loop
+        self._memory, self._reads = memory, False
         self._ask, self._done = ask, done
         self._asker = _find_asker(spec)
         self._pid, self._inodes = 0, frozenset[int]()
@@ -54,6 +57,8 @@ class ReadyWatch:
             case Accepting() if self._spec.accept is Accept.DISPATCH:
                 pass  # it accepts nowhere, and says on its channel that it takes what is passed
             case Accepting():
+                self._memory.use()
+                self._reads = True
                 self._look()
             case Delay():
                 self._timer = self._loop.call_later(ready.seconds, self._done)
@@ -76,7 +81,9 @@ class ReadyWatch:
             case Accepting() if self._spec.accept is Accept.DISPATCH:
                 return "it did not answer on its channel: dispatch-protocol.md"
             case Accepting():
-                return self._elsewhere() + readiness.describe(self._pid, self._inodes)
+                return self._elsewhere() + readiness.describe(
+                    self._pid, self._inodes, self._memory.read
+                )
             case Notify():
                 return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
             case Exec():
@@ -94,6 +101,9 @@ class ReadyWatch:
         if self._probe:
             self._probe.close()
             self._probe = None
+        if self._reads:
+            self._memory.leave()
+            self._reads = False
 
     def _elsewhere(self) -> str:
         """Say where it listens instead, if that is a port of its own."""
@@ -110,7 +120,7 @@ class ReadyWatch:
         began = self._loop.time()
         for listener in self._listeners:
             listener.sample()
-        if readiness.accepting(self._pid, self._inodes) >= self._inodes:
+        if readiness.accepting(self._pid, self._inodes, self._memory.read) >= self._inodes:
             self._done()
             return
         cost = self._loop.time() - began

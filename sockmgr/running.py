@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.boot import Boot
@@ -36,6 +36,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn, user_number
 from sockmgr.listener import Listener
 from sockmgr.log import Log
+from sockmgr.memory_reader import MemoryReader
 from sockmgr.output import Words, WorkerOutput
 from sockmgr.probe import Probe
 from sockmgr.pulse import Pulse
@@ -61,6 +62,7 @@ class Surroundings:
     notify_address: Callable[[], str]
     can_restore_priority: bool
     helpers: Callable[[], Collection[int]]  # pids of our own that are nobody's workers
+    memory: MemoryReader = field(default_factory=MemoryReader)
 
 
 class Running:
@@ -92,7 +94,7 @@ class Running:
         self._user = user_number(self.spec.user)
         self.ready = self.told = False
         self._watch = ReadyWatch(
-            self.spec, listeners, around.loop, self._start_probe, self._say_ready
+            self.spec, listeners, around.loop, self._start_probe, self._say_ready, around.memory
         )
         self._order: Order | None = None
         self._boot: Boot | None = None

@@ -13,7 +13,7 @@ import platform
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sockmgr.procfs import read, threads, tree
@@ -44,19 +44,30 @@ _NUMBERS = {
         449: "futex_waitv",
     },
 }  # fmt: skip
+Memory = Callable[[int, int, int], bytes]  # of a process, from an address on, so many bytes
+
 _CALLS = _NUMBERS.get(platform.machine(), {})
 
 _POLLFD = struct.Struct("@ihh")
 _POLLIN = 0x0001 | 0x0040  # POLLIN or POLLRDNORM; EPOLLIN and EPOLLRDNORM are the same bits
-_MAX_DESCRIPTORS = 1 << 16
+_MAX_DESCRIPTORS = 1 << 14
 _MAX_NESTED = 5  # EP_MAX_NESTS is 4, epoll_ctl(2)
 _TFD = re.compile(rb"^tfd:\s*(\d+) events:\s*([0-9a-f]+) .*?\bino:\s*([0-9a-f]+)", re.MULTILINE)
 _ACCEPT_PENDING = re.compile(rb"^\s*op=13,", re.MULTILINE)  # IORING_OP_ACCEPT
 
 
-def accepting(pid: int, inodes: frozenset[int]) -> frozenset[int]:
+def read_directly(pid: int, address: int, size: int) -> bytes:
+    """Return what is there; whatever the process has mapped there may keep us waiting for ever."""
+    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def accepting(pid: int, inodes: frozenset[int], memory: Memory = read_directly) -> frozenset[int]:
     """Return those of the sockets that the process or a descendant waits on at this moment."""
-    look = _Look(inodes)
+    look = _Look(inodes, memory)
     for member in tree(pid):
         look.at(member)
         if look.found >= inodes:
@@ -64,9 +75,9 @@ def accepting(pid: int, inodes: frozenset[int]) -> frozenset[int]:
     return frozenset(look.found & inodes)
 
 
-def describe(pid: int, inodes: frozenset[int]) -> str:
+def describe(pid: int, inodes: frozenset[int], memory: Memory = read_directly) -> str:
     """Say in a sentence or two what a look shows, for a worker that did not become ready."""
-    look = _Look(inodes)
+    look = _Look(inodes, memory)
     members = list(tree(pid))
     for member in members:
         look.at(member)
@@ -108,6 +119,7 @@ class _Look:
     """What was seen so far of one worker's tree."""
 
     inodes: frozenset[int]
+    memory: Memory
     found: set[int] = field(default_factory=set)
     activity: Counter[str] = field(default_factory=Counter)
     threads: int = 0
@@ -142,46 +154,38 @@ class _Look:
         self.activity[name] += 1
         with contextlib.suppress(OSError):  # it went on meanwhile
             arguments = [int(word, 16) for word in words[1:7]]
-            self.found.update(_waited_on(pid, name, arguments, self.inodes))
+            self.found.update(_waited_on(pid, name, arguments, self))
 
 
-def _waited_on(pid: int, name: str, args: list[int], inodes: frozenset[int]) -> Iterable[int]:
+def _waited_on(pid: int, name: str, args: list[int], look: _Look) -> Iterable[int]:
     match name:
         case "accept" | "accept4" | "recvfrom" | "recvmsg" | "recvmmsg":
             return [_inode(pid, args[0])]
         case "poll" | "ppoll" | "restart_syscall":
-            return (_inode(pid, fd) for fd in _poll_set(pid, args[0], args[1]))
+            return (_inode(pid, fd) for fd in _poll_set(look.memory, pid, *args[:2]))
         case "select" | "pselect6":
-            return (_inode(pid, fd) for fd in _select_set(pid, args[0], args[1]))
+            return (_inode(pid, fd) for fd in _select_set(look.memory, pid, *args[:2]))
         case "epoll_wait" | "epoll_pwait" | "epoll_pwait2":
-            return _epoll(pid, args[0], inodes)
+            return _epoll(pid, args[0], look.inodes)
         case "io_uring_enter":
-            return _any_io_uring(pid, inodes)
+            return _any_io_uring(pid, look.inodes)
         case _:
             return ()
 
 
-def _memory(pid: int, address: int, size: int) -> bytes:
-    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.pread(fd, size, address)
-    finally:
-        os.close(fd)
-
-
-def _poll_set(pid: int, address: int, count: int) -> Iterator[int]:
+def _poll_set(memory: Memory, pid: int, address: int, count: int) -> Iterator[int]:
     if 0 < count <= _MAX_DESCRIPTORS:
-        data = _memory(pid, address, count * _POLLFD.size)
+        data = memory(pid, address, count * _POLLFD.size)
         whole = data[: len(data) - len(data) % _POLLFD.size]
         for fd, events, _ in _POLLFD.iter_unpack(whole):
             if fd >= 0 and events & _POLLIN:
                 yield fd
 
 
-def _select_set(pid: int, count: int, address: int) -> Iterator[int]:
+def _select_set(memory: Memory, pid: int, count: int, address: int) -> Iterator[int]:
     if 0 < count <= _MAX_DESCRIPTORS and address:
         # A set is an array of long; on little-endian machines bit n is bit n%8 of byte n//8.
-        bits = int.from_bytes(_memory(pid, address, (count + 63) // 64 * 8), "little")
+        bits = int.from_bytes(memory(pid, address, (count + 63) // 64 * 8), "little")
         yield from (fd for fd in range(count) if bits >> fd & 1)
 
 
