@@ -14,6 +14,7 @@ from sockmgr.core.generation import Worker
 from sockmgr.core.model import (
     Drain,
     Fact,
+    Finish,
     Kill,
     Spawn,
     SpawnFailed,
@@ -23,6 +24,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.snapshot import ProcessSnapshot
 from sockmgr.core.spec import Spec
+from sockmgr.core.tally import RECYCLED
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.leftovers import Leftovers
 from sockmgr.log import Log
@@ -58,6 +60,7 @@ class Crew:
         """`put` takes the facts about them; `changed` is called when a template has made one."""
         self.running: dict[WorkerId, Running] = {}
         self.killed = 0  # that had served
+        self.died = 0  # in the last drain: of a signal, or with a bad status
         self.passing = Passing(put)
         self._name, self._around, self._users, self._put = name, around, users, put
         self._leftovers = Leftovers(around.helpers)
@@ -163,11 +166,20 @@ class Crew:
     def leave(self, id: WorkerId) -> None:
         """Know that this one stops by itself."""
         if running := self.running.get(id):
-            log.warning("worker stops by itself", worker=running.name, pid=running.pid)
+            log.info("worker stops by itself", worker=running.name, pid=running.pid)
             self.passing.abandon(running)
 
-    def bury(self, worker: Worker, status: int) -> None:
-        """Let go of one that has ended, and end what it left behind."""
+    def finish(self, command: Finish) -> None:
+        """Tell one that drains to end now."""
+        if running := self.running.get(command.worker):
+            log.warning("worker told to finish now", worker=running.name, why=command.why)
+            running.finish()
+
+    def bury(self, worker: Worker, status: int, *, recycled: bool) -> bool:
+        """Let go of one that has ended, and end what it left behind; tell whether it ended well.
+
+        `recycled`: it ended by itself, and it is no fault.
+        """
         running = self.running.pop(worker.id)
         served = worker.served(self._around.loop.time())
         words = running.last_words("")
@@ -179,13 +191,16 @@ class Crew:
         running.close()
         self.passing.detach(running)
         expected = worker.state in (State.DRAINING, State.KILLED)
-        tell = log.info if expected else log.error
         clean = worker.state is State.DRAINING and status in running.spec.clean_exits
-        how = "clean" if clean else describe_exit(status)
+        died = bool(served) and worker.state is State.DRAINING and not clean
+        self.died += died
+        tell = log.warning if died else log.info if expected or recycled else log.error
+        how = RECYCLED if recycled else "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=worker.state, how=how,
              served=served)  # fmt: skip
         self._leftovers.add(running.inodes, running.name)
         self._leftovers.end(self._used)
+        return not died
 
     def forget(self, id: WorkerId) -> None:
         """Let go of one that could not be started after all."""

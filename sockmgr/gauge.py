@@ -18,16 +18,19 @@ class Gauge:
         self._listeners = listeners
         self._overflows = _overflows()
         self._ended = {State.DRAINING: 0, State.KILLED: 0}
+        self._died = 0
         for listener in listeners:
             listener.take_peak()
 
-    def count_exit(self, state: State) -> None:
-        """Note that a worker ended which had been told to."""
-        if state in self._ended:
+    def count_exit(self, state: State, *, well: bool) -> None:
+        """Note that a worker ended, if it had been told to: `well`, or not."""
+        if not well:
+            self._died += 1
+        elif state in self._ended:
             self._ended[state] += 1
 
-    def receipt(self, draining: int) -> Receipt:
-        """Sum up; `draining` workers have not ended yet."""
+    def receipt(self, draining: int, finishing: int) -> Receipt:
+        """Sum up; `draining` workers have not ended yet, `finishing` of them are to end now."""
         cutovers = {listener.cutover for listener in self._listeners}
         return Receipt(
             queue_peak=max((listener.take_peak() for listener in self._listeners), default=0),
@@ -35,6 +38,8 @@ class Gauge:
             drained=self._ended[State.DRAINING],
             killed=self._ended[State.KILLED],
             draining=draining,
+            finishing=finishing,
+            died=self._died,
             cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
         )
 

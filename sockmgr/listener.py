@@ -133,6 +133,10 @@ class Listener:
         """Return how many connections wait now, in all queues (UDP: bytes)."""
         return sum(queues.queued(queue) for queue in (*self.queues, *self._retired))
 
+    def waiting(self, n: int) -> int:
+        """Return how many connections wait now in the queue of lease `n` (UDP: bytes)."""
+        return queues.queued(self.queues[0 if self._pool is None else n])
+
     def sample(self) -> int:
         """Return queued(), and remember it for take_peak() if it is a peak."""
         now = self.queued()

@@ -18,6 +18,7 @@ from sockmgr.listener import Listener
 from sockmgr.memory_reader import MemoryReader
 from sockmgr.probe import Probe
 from sockmgr.resolve import find
+from sockmgr.uptake import Uptake
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
@@ -34,11 +35,15 @@ class ReadyWatch:
         ask: Callable[[Exec, str], Probe],
         done: Callable[[], None],
         memory: MemoryReader,
+        uptake: Uptake,
     ) -> None:
-        """`ask` starts a readiness command, given its file. Raises SpawnError if there is none."""
+        """`ask` starts a readiness command, given its file. Raises SpawnError if there is none.
+
+        `uptake` has a look whenever we do.
+        """
         self._spec, self._listeners, self._loop = spec, listeners, loop
         self._memory, self._reads = memory, False
-        self._ask, self._done = ask, done
+        self._ask, self._done, self._uptake = ask, done, uptake
         self._asker = _find_asker(spec)
         self._pid, self._inodes = 0, frozenset[int]()
         self._timer: asyncio.TimerHandle | None = None
@@ -120,7 +125,10 @@ class ReadyWatch:
         began = self._loop.time()
         for listener in self._listeners:
             listener.sample()
-        if readiness.accepting(self._pid, self._inodes, self._memory.read) >= self._inodes:
+        self._uptake.look()
+        waited_on = readiness.accepting(self._pid, self._inodes, self._memory.read)
+        is_busy = self._uptake.seen and self._uptake.is_served_by(self._pid, waited_on)
+        if waited_on >= self._inodes or is_busy:
             self._done()
             return
         cost = self._loop.time() - began

@@ -46,6 +46,7 @@ from sockmgr.sink import Sink
 from sockmgr.survivor import Survivor
 from sockmgr.template import Order, Orders, Template
 from sockmgr.tree import Tree
+from sockmgr.uptake import Uptake
 
 NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
 
@@ -93,8 +94,16 @@ class Running:
         }
         self._user = user_number(self.spec.user)
         self.ready = self.told = False
+        own = self.spec.accept is not Accept.DISPATCH  # it accepts itself
+        self._uptake = Uptake(listeners if own else (), self.lease)
         self._watch = ReadyWatch(
-            self.spec, listeners, around.loop, self._start_probe, self._say_ready, around.memory
+            self.spec,
+            listeners,
+            around.loop,
+            self._start_probe,
+            self._say_ready,
+            around.memory,
+            self._uptake,
         )
         self._order: Order | None = None
         self._boot: Boot | None = None
@@ -184,7 +193,8 @@ class Running:
         if fields.get("STOPPING") == "1" and sender == self.pid and self.ready and not self.told:
             self.told = True
             self._calm()
-            self._put(WorkerStopping(worker=self.id))
+            self._uptake.look()
+            self._put(WorkerStopping(worker=self.id, took=self._uptake.seen))
 
     def cannot_say(self) -> None:
         """Look whether it accepts: it may have been told to say it where nobody hears any more."""
@@ -207,6 +217,10 @@ class Running:
         self._boot_is_over()
         if self._tree:
             self._tree.remember()
+        self.process.signal(self.spec.stop_signal)
+
+    def finish(self) -> None:
+        """Send the stop signal once more: many programs, and our own runtime, then end at once."""
         self.process.signal(self.spec.stop_signal)
 
     def kill(self) -> None:
@@ -387,6 +401,7 @@ class Running:
         if not self.ready:
             self.ready = True
             self._boot_is_over()
+            self._uptake.look()
             if self._pulse:
                 self._pulse.start()
             self._put(WorkerReady(worker=self.id))
@@ -404,6 +419,7 @@ class Running:
     def _main_ended(self, status: int, alone: Callable[[], None]) -> None:
         """See to it that what it has started ends, too; it goes on until nobody is left."""
         self._watch.close()
+        self._uptake.look()
         in_order = self.told or (self.ready and status in self.spec.clean_exits)
         # In order: the fleet has the deadline. After a crash nobody is to go on for long.
         deadline = math.inf if in_order else self._around.loop.time() + CRASH_TIME
@@ -412,7 +428,7 @@ class Running:
             if in_order and not self.told:
                 self.told = True
                 self._calm()
-                self._put(WorkerStopping(worker=self.id))
+                self._put(WorkerStopping(worker=self.id, took=self._uptake.seen))
             self._put(Tick())  # the next manager is not to tell them again
 
     def _sockets(self) -> frozenset[int] | None:
@@ -425,4 +441,4 @@ class Running:
             return None
 
     def _ended(self, status: int) -> None:
-        self._put(WorkerExited(worker=self.id, status=status))
+        self._put(WorkerExited(worker=self.id, status=status, took=self._uptake.seen))

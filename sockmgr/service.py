@@ -12,15 +12,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
+from sockmgr.client_watch import ClientWatch
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import (
     Aborted,
     Action,
+    ClientsWait,
     Committed,
     CutOver,
     Drain,
     Fact,
     Feed,
+    Finish,
     Kill,
     Phase,
     Recycle,
@@ -86,6 +89,7 @@ class Service:
         self._feeding = Feeding(tasks, self._facts.put_nowait, self.crew.passing, self._ways)
         self._told: set[str] = set()
         self._waiters = Waiters(around.loop)
+        self._clients = ClientWatch(around.loop, lambda: self._facts.put_nowait(ClientsWait()))
 
     # --- What others ask -----------------------------------------------------------------------
 
@@ -211,6 +215,7 @@ class Service:
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
         self._feeding.close()
+        self._clients.close()
         self.crew.keep_templates_of(())
         self._waiters.end(f"{self.name} was stopped meanwhile")
 
@@ -223,27 +228,29 @@ class Service:
             return Tick()
 
     def _take(self, fact: Fact) -> None:
-        self._note(fact)
+        now = self._around.loop.time()
+        self._note(fact, now)
         trial = self.fleet.trial
-        actions = self.fleet.handle(fact, self._around.loop.time())
+        actions = self.fleet.handle(fact, now)
         if self.fleet.trial and self.fleet.trial is not trial:
             self._verdicts.measure(self._users.of(self.fleet.trial.spec))
         for action in actions:
             self._perform(action)
         self._after(fact)
 
-    def _note(self, fact: Fact) -> None:
+    def _note(self, fact: Fact, now: float) -> None:
         match fact:
             case WorkerReady():
                 if running := self.crew.running.get(fact.worker):
-                    took = self._around.loop.time() - running.started_at
+                    took = now - running.started_at
                     log.info("worker ready", worker=running.name, pid=running.pid, took=took)
             case WorkerStopping():
                 self.crew.leave(fact.worker)
             case WorkerExited():
                 worker = self.fleet.generations[fact.worker.generation].workers[fact.worker.slot]
-                self.crew.bury(worker, fact.status)
-                self._verdicts.count_exit(worker.state)
+                recycled = self.fleet.recycles(fact, now)
+                well = self.crew.bury(worker, fact.status, recycled=recycled)
+                self._verdicts.count_exit(worker.state, well=well)
             case SpawnFailed():
                 self.crew.forget(fact.worker)
             case _:
@@ -263,6 +270,10 @@ class Service:
         self._feeding.keep_up(weights, self._users.fed(self.fleet, weights))
         self._feeding.keep_waiting(self.fleet.unquiet)
         fleet = self.fleet
+        if fleet.starves:
+            self._clients.watch(map(self._users.listener, self.addresses))
+        else:
+            self._clients.close()
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
         self.crew.keep_templates_of({each.number for each in needed if each})
         self._waiters.look()
@@ -279,6 +290,8 @@ class Service:
                 self._feeding.feed(weights, self._users.fed(self.fleet, weights))
             case Drain():
                 self._drain(action)
+            case Finish():
+                self.crew.finish(action)
             case Kill():
                 self.crew.kill(action)
             case CutOver():
@@ -287,10 +300,7 @@ class Service:
                 self._report(_cut_over(trial.spec) if trial else "cut-over")
             case Serving():
                 log.info("serving", service=self.name, generation=action.generation)
-            case Committed():
-                self._tell_verdict(action)
-                self._see_off()
-            case Aborted():
+            case Committed() | Aborted():
                 self._tell_verdict(action)
             case Stopped():
                 log.info("stopped", service=self.name)
@@ -308,14 +318,17 @@ class Service:
 
     def _tell_verdict(self, outcome: Committed | Aborted) -> None:
         draining = sum(w.state is State.DRAINING for w in self.fleet.workers())
-        number = outcome.generation
+        finishing, number = self.fleet.finishing, outcome.generation
         if isinstance(outcome, Committed):
+            self.crew.died = 0
             log.info("committed", service=self.name, generation=number, draining=draining)
-            self._verdicts.committed(outcome, draining)
+            self._verdicts.committed(outcome, draining, finishing)
+            self._see_off()
         else:
-            log.error("aborted", service=self.name, generation=number, reason=outcome.reason)
+            log.error("aborted", service=self.name, generation=number, kept=outcome.kept,
+                      ready=outcome.ready, reason=outcome.reason)  # fmt: skip
             words = self.crew.words_of(outcome.worker) if outcome.worker else Words()
-            self._verdicts.aborted(outcome, draining, words)
+            self._verdicts.aborted(outcome, draining, finishing, words)
         self.crew.forget_words()
 
     def _see_off(self) -> None:

@@ -197,7 +197,7 @@ def _remove(service: Service) -> Verdict:
         generation=number,
         seconds=0.0,
         reason="removed from the config",
-        receipt=Gauge(()).receipt(len(service.crew.running)),
+        receipt=Gauge(()).receipt(len(service.crew.running), 0),
         kept=0,
     )
 

@@ -71,6 +71,7 @@ def _service(
         workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
         killed=service.crew.killed,
+        died=service.crew.died,
         repairs=tuple(service.repairs),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",

@@ -49,10 +49,10 @@ class Verdicts:
         """A rollout begins: measure what it costs these listeners."""
         self._gauge = Gauge(listeners)
 
-    def count_exit(self, state: State) -> None:
-        """Note for the receipt that a worker ended in this state."""
+    def count_exit(self, state: State, *, well: bool) -> None:
+        """Note for the receipt that a worker ended in this state, and whether it ended well."""
         if self._gauge:
-            self._gauge.count_exit(state)
+            self._gauge.count_exit(state, well=well)
 
     def report(self, trial: Generation, message: str) -> None:
         """Let those who asked for the generation on trial hear how far it is."""
@@ -70,7 +70,7 @@ class Verdicts:
             seconds = round(now - request.began, 3)
             request.progress(msgspec.structs.replace(news, seconds=seconds))
 
-    def committed(self, outcome: Committed, draining: int) -> None:
+    def committed(self, outcome: Committed, draining: int, finishing: int) -> None:
         """Answer those who asked for this generation: it serves."""
         verdict = Verdict(
             service=self._service,
@@ -78,12 +78,12 @@ class Verdicts:
             generation=outcome.generation,
             seconds=0.0,
             reason="",
-            receipt=self._receipt(draining),
+            receipt=self._receipt(draining, finishing),
             kept=outcome.generation,
         )
         self._answer(outcome.requests, verdict)
 
-    def aborted(self, outcome: Aborted, draining: int, words: Words) -> None:
+    def aborted(self, outcome: Aborted, draining: int, finishing: int, words: Words) -> None:
         """Answer those who asked for this generation: it failed, and why.
 
         At once, or when the words of the worker that tells most have been got.
@@ -94,8 +94,9 @@ class Verdicts:
             generation=outcome.generation,
             seconds=0.0,
             reason=outcome.reason,
-            receipt=self._receipt(draining),
+            receipt=self._receipt(draining, finishing),
             kept=outcome.kept,
+            kept_ready=outcome.ready,
             output=words.lines,
             worker=words.said_by or (f"{self._service}@{outcome.worker}" if outcome.worker else ""),
         )
@@ -110,9 +111,9 @@ class Verdicts:
         told = msgspec.structs.replace(verdict, output=heard.lines, journal=heard.place)
         self._answer(requests, told)
 
-    def _receipt(self, draining: int) -> Receipt:
+    def _receipt(self, draining: int, finishing: int) -> Receipt:
         gauge, self._gauge = self._gauge or Gauge(()), None
-        return gauge.receipt(draining)
+        return gauge.receipt(draining, finishing)
 
     def _answer(self, requests: tuple[int, ...], verdict: Verdict) -> None:
         now = self._loop.time()

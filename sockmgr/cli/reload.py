@@ -26,7 +26,8 @@ from sockmgr.core.report import Progress, Verdict
 def command(where: target.Target, services: tuple[str, ...]) -> None:
     """Replace the workers of each SERVICE (default: all) without losing a request.
 
-    Waits for the outcome. Exit code 1: it was aborted, and what served before goes on serving.
+    Waits for the outcome. Exit code 1: that of at least one service was aborted, and what served
+    there before goes on serving.
     """
     client = where.client()
     last: dict[str, Progress] = {}
@@ -104,8 +105,7 @@ def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[s
             f"generation {verdict.generation} aborted after {verdict.seconds:.1f} s: "
             f"{verdict.reason}"
         )
-        kept = verdict.kept
-        yield f"generation {kept} keeps serving" if kept else "no generation is serving"
+        yield verdict.stays
         yield from (f"  {line}" for line in verdict.output)
         if last_words.is_refused_code(verdict.output):
             yield f"{last_words.NO_CODE}: {last_words.ALLOW_CODE}"
@@ -118,7 +118,11 @@ def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[s
     receipt = verdict.receipt
     line = f"queue peak {receipt.queue_peak}, {receipt.overflows} overflows"
     killed = f", {receipt.killed} killed" if receipt.killed else ""
-    yield f"{line}, cut-over {receipt.cutover}{killed}"
+    died = f", {receipt.died} died in the drain" if receipt.died else ""
+    yield f"{line}, cut-over {receipt.cutover}{killed}{died}"
+    if receipt.finishing:
+        number = f"{receipt.finishing} {'worker' if receipt.finishing == 1 else 'workers'}"
+        yield f"{number} must end now: too many generations are draining (max_draining)"
 
 
 def _draining(verdict: Verdict, client: Client) -> Iterator[str]:

@@ -53,6 +53,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "worker adopted": "ba679582f567446db88bdbb83ae7a92f",
     "worker ended": "bf7263377ea746dfb37d3553d666198b",
     "worker killed": "50c008a4b3044c18afba11053f2a5270",
+    "worker told to finish now": "6686a7dd576c44d2b36b3988c2935f8e",
     "worker hangs": "649fcf219d6e47a0950a6f708edfc36e",
     "cannot start worker": "e05487ee07ae4cd1ad1d4167dd31604c",
     "stray process killed": "851a8b989daa4d7cb91c071a2b14dc23",

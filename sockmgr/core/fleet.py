@@ -25,11 +25,12 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from sockmgr.core import turnover
-from sockmgr.core.generation import STEADY, Generation, Worker, rollout_timeout
+from sockmgr.core.generation import HURRY, STEADY, Generation, Worker, rollout_timeout
 from sockmgr.core.leases import Leases
 from sockmgr.core.model import (
     Aborted,
     Action,
+    ClientsWait,
     Committed,
     CutOver,
     Fact,
@@ -100,6 +101,21 @@ class Fleet:
         for generation in self.generations.values():
             yield from generation.workers.values()
 
+    @property
+    def starves(self) -> bool:
+        """Whether it is to be told if ClientsWait: nobody is ready, and the next start is far."""
+        return bool(self._targets().starving)
+
+    @property
+    def finishing(self) -> int:
+        """How many workers are to end now, or as soon as they may be told: max_draining."""
+        return sum(len(each.workers) for each in self._targets().too_many())
+
+    def recycles(self, fact: WorkerExited, now: float) -> bool:
+        """Tell, before it is handled, whether this end is no fault: the worker had served."""
+        worker = self._find(fact.worker)
+        return worker is not None and self._leases().recycles(worker, fact, now)
+
     # --- Facts ---------------------------------------------------------------------------------
 
     def _apply(self, fact: Fact) -> None:
@@ -107,11 +123,15 @@ class Fleet:
             case WorkerReady():
                 self._ready(fact.worker)
             case WorkerExited():
-                self._exited(fact.worker, describe_exit(fact.status), fact.status)
+                done = self.recycles(fact, self._now)
+                self._exited(fact.worker, describe_exit(fact.status), fact.status, done)
             case WorkerStopping():
-                self._leaves(fact.worker)
+                self._leaves(fact)
             case SpawnFailed():
                 self._exited(fact.worker, f"could not be started: {fact.error}", None)
+            case ClientsWait():
+                for generation in self._targets().starving:
+                    generation.not_before = self._now + HURRY
             case Quiet():
                 self.unquiet.pop(fact.lease, None)
             case Tick():
@@ -168,15 +188,16 @@ class Fleet:
         worker = self._find(id)
         if worker is None or worker.state is not State.STARTING:
             return
-        spec, deadline = self.generations[id.generation].spec, math.inf
-        if spec.max_age is not None:
+        generation, deadline = self.generations[id.generation], math.inf
+        if (max_age := generation.spec.max_age) is not None:
             # Spread over a tenth, so that workers of one age do not all leave at once.
-            deadline = self._now + spec.max_age * (1 - 0.1 * (id.slot % 8) / 8)
+            deadline = self._now + max_age * (1 - 0.1 * (id.slot % 8) / 8)
         worker.become(State.READY, self._now, deadline)
+        generation.unseen = 0
         if worker.lease in self.unquiet:
             self.unquiet[worker.lease] = self._now  # only now somebody empties it
 
-    def _exited(self, id: WorkerId, how: str, status: int | None) -> None:
+    def _exited(self, id: WorkerId, how: str, status: int | None, done: bool = False) -> None:
         worker = self._find(id)
         if worker is None:
             return
@@ -184,20 +205,24 @@ class Fleet:
         worker.become(State.GONE, self._now)
         del self.generations[id.generation].workers[id.slot]
         if was not in (State.DRAINING, State.KILLED):
-            self._lost(worker, how, status)
+            self._lost(worker, how, status, done)
 
-    def _leaves(self, id: WorkerId) -> None:
-        worker = self._find(id)
+    def _leaves(self, fact: WorkerStopping) -> None:
+        worker = self._find(fact.worker)
         if worker is None or worker.state is not State.READY:
             return
-        drain_timeout = self.generations[id.generation].spec.drain_timeout
+        done = self._leases().has_served(worker, self._now, took=fact.took)
+        drain_timeout = self.generations[fact.worker.generation].spec.drain_timeout
         worker.become(State.DRAINING, self._now, self._now + drain_timeout)
         worker.leaving = True
-        self._lost(worker, "stopped by itself", None)
+        self._lost(worker, "stopped by itself", None, done)
 
-    def _lost(self, worker: Worker, how: str, status: int | None) -> None:
-        """Count a worker that nobody told to go."""
+    def _lost(self, worker: Worker, how: str, status: int | None, done: bool) -> None:
+        """Count a worker that nobody told to go; `done`: it had served, and ended cleanly."""
         generation = self.generations[worker.id.generation]
+        if done:
+            generation.recycle(worker)
+            return
         if generation is self.trial:
             generation.fail(worker, how, status, self._now)
         generation.back_off(self._now, steady=self._now - worker.ready_at >= STEADY)
@@ -221,8 +246,7 @@ class Fleet:
             self.pending, self.pending_requests = None, ()
 
     def _refuse(self, requests: tuple[int, ...]) -> None:
-        kept = self.current.number if self.current else 0
-        self._out.append(Aborted(requests=requests, generation=0, kept=kept, reason=STOPPING))
+        self._out.append(self._aborted(requests, 0, STOPPING))
 
     # --- Settling ------------------------------------------------------------------------------
 
@@ -299,14 +323,20 @@ class Fleet:
     def _abort(self, trial: Generation) -> None:
         self.trial = None
         self._retire(trial)
-        self._out.append(
-            Aborted(
-                requests=trial.requests,
-                generation=trial.number,
-                kept=self.current.number if self.current else 0,
-                reason=trial.fault,
-                worker=trial.culprit,
-            )
+        told = self._aborted(trial.requests, trial.number, trial.fault, trial.culprit)
+        self._out.append(told)
+
+    def _aborted(
+        self, requests: tuple[int, ...], number: int, why: str, worker: WorkerId | None = None
+    ) -> Aborted:
+        kept = self.current
+        return Aborted(
+            requests=requests,
+            generation=number,
+            kept=kept.number if kept else 0,
+            ready=kept.ready if kept else 0,
+            reason=why,
+            worker=worker,
         )
 
     def _retire(self, generation: Generation) -> None:

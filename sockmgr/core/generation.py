@@ -10,25 +10,28 @@ import math
 from dataclasses import dataclass, field
 
 from sockmgr.core.model import Phase, State, WorkerId
-from sockmgr.core.spec import Spec
+from sockmgr.core.spec import Delay, Spec
 
 STEADY = 10.0  # a worker that was ready this long did not fail to start
+SERVED = 1.0  # one that was seen to be ready this long, and then ends cleanly, did its work
+UNSEEN = 3  # of those that were not seen to be ready, as many in a row may have been it
 BACKOFF_MAX = 30.0
+HURRY = 1.0  # the longest pause while clients wait and nobody is ready
 
 WORKER_STEPS: dict[State, dict[State, str]] = {
     State.STARTING: {
         State.READY: "there is evidence that it serves",
         State.DRAINING: "it is not wanted any more",
-        State.KILLED: "it was not ready in time, max_draining is exceeded, or all must end now",
+        State.KILLED: "it was not ready in time, or all must end now",
         State.GONE: "it exited, or could not be started",
     },
     State.READY: {
         State.DRAINING: "its generation retires, it is surplus or replaced, or it stops by itself",
-        State.KILLED: "max_draining is exceeded, or all must end now",
-        State.GONE: "it died",
+        State.KILLED: "all must end now",
+        State.GONE: "it died, or it ended when its work was done (recycled)",
     },
     State.DRAINING: {
-        State.KILLED: "drain_timeout or max_draining is exceeded, or all must end now",
+        State.KILLED: "drain_timeout is exceeded, or what max_draining leaves, or all must end now",
         State.GONE: "it finished its work and exited",
     },
     State.KILLED: {State.GONE: "the kernel ended it"},
@@ -42,7 +45,7 @@ GENERATION_STEPS: dict[Phase, dict[Phase, str]] = {
         Phase.RETIRING: "aborted: failed starts, broken code, not ready in time, a hang, stop",
     },
     Phase.PROBATION: {
-        Phase.CURRENT: "no worker died or hung in probation: commit",
+        Phase.CURRENT: "no worker died or hung in probation (recycled ones did neither): commit",
         Phase.RETIRING: "aborted: a worker died or hung in probation, stop",
     },
     Phase.CURRENT: {Phase.RETIRING: "its successor committed"},
@@ -65,6 +68,7 @@ class Worker:
     rescue: bool = False  # started to empty a queue that others left, and for nothing else
     hung: bool = False  # it takes nothing, though it lives
     leaving: bool = False  # it drains, and not because we told it to: it takes nothing any more
+    finishing: bool = False  # it drains, and was told to end now
 
     def become(self, state: State, now: float, deadline: float = math.inf) -> None:
         """Step to `state`; an illegal step raises and changes nothing."""
@@ -99,6 +103,7 @@ class Generation:
     workers: dict[int, Worker] = field(default_factory=dict)
     failed_starts: int = 0
     failures: int = 0
+    unseen: int = 0  # workers that were recycled since the last one was seen to be ready
     not_before: float = -math.inf
     fault: str = ""
     culprit: WorkerId | None = None
@@ -160,6 +165,22 @@ class Generation:
             self.fault = told
         elif self.failed_starts >= limit:
             self.fault = f"{told} ({self.failed_starts} failed starts, {limit} allowed)"
+
+    def has_served(self, worker: Worker, now: float, *, took: bool, alone: bool) -> bool:
+        """Tell whether a worker has done some work, so that a clean end of it is no fault.
+
+        One that took connections has; if another is ready at its queue and it was not seen to be,
+        that is believed a few times. So has one that was ready for a while: no loop of programs
+        that end as soon as they start is that slow. Where readiness is a guess, that takes longer.
+        """
+        enough = STEADY if isinstance(self.spec.ready, Delay) else SERVED
+        known = worker.ready_at <= now or alone or self.unseen < UNSEEN
+        return (took and known) or now - worker.ready_at >= enough
+
+    def recycle(self, worker: Worker) -> None:
+        """Let the next start be at once: `worker` has served, whatever others did before."""
+        self.failures, self.not_before = 0, -math.inf
+        self.unseen += worker.ready_at == math.inf
 
     def back_off(self, now: float, *, steady: bool) -> None:
         """Put off the next start, longer each time, unless the worker that ended was `steady`.

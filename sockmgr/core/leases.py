@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sockmgr.core.generation import Generation, Worker
-from sockmgr.core.model import Phase, State
+from sockmgr.core.model import Phase, State, WorkerExited
 from sockmgr.core.spec import Accept, Spec
 from sockmgr.core.targets import Targets
 
@@ -68,9 +68,11 @@ class Leases:
 
     def _serving(self) -> list[Generation]:
         targets, trial = self.targets, self.targets.trial
-        if trial and trial.ready and trial.phase is Phase.PROBATION:
+        tried = trial is not None and trial.phase is Phase.PROBATION
+        # One whose workers were all recycled makes way until it is whole again.
+        if trial and tried and trial.ready and (trial.full or trial.served & dict(self.fed).keys()):
             return [trial]
-        rolling = [trial] if trial and targets.mixing else []
+        rolling = [trial] if trial and targets.mixing and not (tried and trial.instant) else []
         retiring = [g for g in targets.generations.values() if g.phase is Phase.RETIRING]
         # Who is to go is not fed: its queue must be empty before it is told.
         candidates = filter(None, (targets.current, *rolling, *retiring))
@@ -152,6 +154,24 @@ class Leases:
         now = self.targets.now
         late = [n for n, since in self.unquiet.items() if now >= since + RESCUE_DELAY]
         return [lease for lease in late if not self._users(lease)]
+
+    # --- Who has served --------------------------------------------------------------------------
+
+    def recycles(self, worker: Worker, fact: WorkerExited, now: float) -> bool:
+        """Tell whether a worker ended by itself, and without a fault."""
+        clean = self.targets.generations[worker.id.generation].spec.clean_exits
+        unasked = worker.active or worker.leaving
+        return unasked and fact.status in clean and self.has_served(worker, now, took=fact.took)
+
+    def has_served(self, worker: Worker, now: float, *, took: bool) -> bool:
+        """Tell whether a worker had work, so that it is no fault if it ends cleanly.
+
+        `took`: somebody took what waited in its queue.
+        """
+        generation = self.targets.generations[worker.id.generation]
+        others = (w for w in self.holders[worker.lease] if w is not worker)
+        alone = not any(w.state is State.READY for w in others)
+        return generation.has_served(worker, now, took=took, alone=alone)
 
     # --- Queues that are no longer fed -----------------------------------------------------------
 

@@ -72,16 +72,24 @@ class WorkerReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerExited(msgspec.Struct, frozen=True, kw_only=True):
-    """This worker's process is gone and reaped; `status` is as Popen.returncode."""
+    """This worker's process is gone and reaped; `status` is as Popen.returncode.
+
+    `took`: while it lived, somebody took connections that waited in its queue.
+    """
 
     worker: WorkerId
     status: int
+    took: bool = False
 
 
 class WorkerStopping(msgspec.Struct, frozen=True, kw_only=True):
-    """This worker says that it stops, and we have not told it to: it takes nothing any more."""
+    """This worker says that it stops, and we have not told it to: it takes nothing any more.
+
+    `took` is as in WorkerExited.
+    """
 
     worker: WorkerId
+    took: bool = False
 
 
 class SpawnFailed(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +103,10 @@ class Quiet(msgspec.Struct, frozen=True, kw_only=True):
     """Lease `lease`, not fed, holds no connection any more and will get none."""
 
     lease: int
+
+
+class ClientsWait(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections wait at our listeners; told when the fleet says that it starves."""
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,8 +142,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Fact = (
-    Start | Reload | WorkerReady | WorkerExited | WorkerStopping | SpawnFailed | Quiet | Scale
-    | Recycle | Hung | Stop | StopNow | Tick
+    Start | Reload | WorkerReady | WorkerExited | WorkerStopping | SpawnFailed | Quiet | ClientsWait
+    | Scale | Recycle | Hung | Stop | StopNow | Tick
 )  # fmt: skip
 
 
@@ -161,6 +173,13 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """Send this worker its stop signal."""
+
+    worker: WorkerId
+    why: str
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell this worker, which drains, to end now: it is killed soon."""
 
     worker: WorkerId
     why: str
@@ -200,14 +219,16 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aborted(msgspec.Struct, frozen=True, kw_only=True):
-    """The rollout that these requests asked for failed; `kept` (0: none) goes on serving.
+    """The rollout that these requests asked for failed, and generation `kept` (0: none) stays.
 
-    `worker` is the one whose last output tells most, if there is one.
+    `ready` of its workers can take connections: with 0, nobody serves. `worker` is the one whose
+    last output tells most, if there is one.
     """
 
     requests: tuple[int, ...]
     generation: int
     kept: int
+    ready: int
     reason: str
     worker: WorkerId | None = None
 
@@ -216,7 +237,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """No worker is left, and none will be started."""
 
 
-Command = Spawn | Feed | Drain | Kill
+Command = Spawn | Feed | Drain | Finish | Kill
 Outcome = Serving | CutOver | Committed | Aborted | Stopped
 Action = Command | Outcome
 

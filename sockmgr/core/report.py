@@ -18,8 +18,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     Rollouts that `committed` and `aborted`; workers that `started`, could not be (`not_started`)
     and `hung`; and how they ended: told to, cleanly (`drained`) or not (`unclean`); `killed`, as
-    they took too long; unasked, with status 0 (`exited`) or not (`crashed`); or `unready`, before
-    they ever were ready. `connections_lost` were those that workers had no files for.
+    they took too long; unasked, as it should be (`recycled`), with status 0 but at once (`exited`)
+    or otherwise (`crashed`); or `unready`, before they ever were ready. `connections_lost` were
+    those that workers had no files for.
     """
 
     committed: int = 0
@@ -29,6 +30,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     drained: int = 0
     unclean: int = 0
     killed: int = 0
+    recycled: int = 0
     exited: int = 0
     crashed: int = 0
     unready: int = 0
@@ -92,8 +94,10 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
     "shared" (a queue), "per-worker" or "dispatch". Since this manager started: `killed` workers had
     served and did not end by themselves, and `repairs` are the last things that were done to its
-    listeners and had to be mended. `failures`: how many workers failed one after another.
-    `accepted`: how many connections it accepted and passed on, if it does that for this service.
+    listeners and had to be mended. `failures`: how many workers failed one after another. `died`:
+    how many of the workers that were told to stop since the last commit ended by a signal or with a
+    bad status. `accepted`: how many connections it accepted and passed on, if it does that for this
+    service.
     """
 
     generation: int
@@ -101,6 +105,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerStatus, ...]
     rollout: RolloutStatus | None = None
     killed: int = 0
+    died: int = 0
     repairs: tuple[str, ...] = ()
     wanted: int = 0
     accept: str = "shared"
@@ -175,7 +180,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rollout cost: the longest queue, connections the kernel refused, workers ended."""
+    """What a rollout cost: the longest queue, connections the kernel refused, old workers.
+
+    Those that ended: as they should (`drained`), by a signal or with a bad status (`died`), or as
+    they took too long (`killed`). Those that have not: `draining`, of which `finishing` are to end
+    now, since more generations drain than max_draining allows.
+    """
 
     queue_peak: int
     overflows: int
@@ -183,14 +193,17 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     killed: int
     draining: int
     cutover: str
+    died: int = 0
+    finishing: int = 0
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a rollout ended.
 
-    `kept` is the generation that goes on serving, 0 if none does; `output` is what the `worker`
-    that tells most printed last, a line each. With `journal`, the first line of it stands for
-    those that the manager may not read, and whoever asks perhaps may.
+    `kept` is the generation that stays, 0 if none does. After an abort, `kept_ready` of its workers
+    are ready (None: an older manager does not say): with 0, nobody serves. `output` is what the
+    `worker` that tells most printed last, a line each. With `journal`, the first line of it stands
+    for those that the manager may not read, and whoever asks perhaps may.
     """
 
     service: str
@@ -200,9 +213,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     receipt: Receipt
     kept: int
+    kept_ready: int | None = None
     output: tuple[str, ...] = ()
     worker: str = ""
     journal: JournalPlace | None = None
+
+    @property
+    def stays(self) -> str:
+        """What goes on after an abort, in words."""
+        if not self.kept:
+            return "no generation is serving"
+        if self.kept_ready == 0:
+            return f"generation {self.kept} stays, and none of its workers is ready"
+        return f"generation {self.kept} keeps serving"
 
 
 class Kind(StrEnum):

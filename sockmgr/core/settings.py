@@ -80,7 +80,7 @@ ROLLOUT = {
     ),
     "max_draining": Key(
         integer(1, 100),
-        "At most so many old generations finish their work; the oldest beyond that is killed.",
+        "At most so many old generations finish their work; the oldest beyond that has 5 s.",
         4,
     ),
     "exclusive": Key(

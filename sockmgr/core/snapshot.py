@@ -70,6 +70,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as its fleet knows it; without a process it was never started. None is never.
 
     `rescue`: it was started to empty a queue that others left. `leaving`: it drains unasked.
+    `finishing`: it drains, and was told to end now.
     """
 
     slot: int
@@ -82,6 +83,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     hung: bool = False
     rescue: bool = False
     leaving: bool = False
+    finishing: bool = False
     process: ProcessSnapshot | None = None
 
 
@@ -277,6 +279,7 @@ def _generation(
             hung=worker.hung,
             rescue=worker.rescue,
             leaving=worker.leaving,
+            finishing=worker.finishing,
             process=processes.get(worker.id),
         )
         for worker in generation.workers.values()
@@ -344,5 +347,6 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
             worker.rescue,
             worker.hung,
             worker.leaving,
+            worker.finishing,
         )
     return generation

@@ -13,6 +13,7 @@ from sockmgr.core.events import subject
 from sockmgr.core.model import State, describe_exit
 from sockmgr.core.report import Counts
 
+RECYCLED = "recycled"  # how a worker ended that had served, and whom nobody told to
 _LEFT = describe_exit(0)
 _COUNTED = {
     "committed": "committed",
@@ -72,6 +73,8 @@ class Tally:
 def _end(told: Mapping[str, object]) -> str:
     """Return which end of a worker this is, of those that are told apart."""
     was, how = told.get("was"), told.get("how")
+    if how == RECYCLED:
+        return RECYCLED
     if not told.get("served"):
         return "unready"
     match was:

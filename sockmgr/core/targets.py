@@ -6,11 +6,14 @@ queue anybody is, leases.py knows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sockmgr.core.generation import Generation, Worker
+from sockmgr.core.generation import HURRY, Generation, Worker
 from sockmgr.core.model import Phase, State
+
+NOTICE = 0.5  # between two stop signals: of two that wait, a process gets one (signal(7))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,17 @@ class Targets:
 
     # --- Who is missing --------------------------------------------------------------------------
 
+    @property
+    def starving(self) -> list[Generation]:
+        """The generations whose next start is put off, longer than clients should wait.
+
+        None as long as anybody is ready.
+        """
+        if self.stopping or any(w.state is State.READY and not w.hung for w in self.workers()):
+            return []
+        generations = filter(None, (self.current, self.trial))
+        return [g for g in generations if g.not_before > self.now + HURRY]
+
     def waits(self, generation: Generation) -> bool:
         """Whether `generation` may start nobody now."""
         return self.stopping or self.now < generation.not_before
@@ -127,6 +141,11 @@ class Targets:
         allowed = (self.current or draining[-1]).spec.rollout.max_draining
         return draining[: max(0, len(draining) - allowed)]
 
+    def finish_at(self, worker: Worker) -> float:
+        """Return when to tell a worker of one of them to end now; inf if that is done."""
+        late = worker.state is not State.DRAINING or worker.finishing
+        return math.inf if late else worker.since + NOTICE
+
     def _recycled(self, generation: Generation) -> list[Worker]:
         """Those that are being replaced, who is to go last first."""
         mine = [w for w in generation.workers.values() if w.active and not w.rescue]
@@ -151,3 +170,5 @@ class Targets:
                 yield generation.deadline
             elif self.missing(generation):
                 yield generation.not_before
+        for generation in self.too_many():
+            yield from map(self.finish_at, generation.workers.values())

@@ -10,10 +10,12 @@ import math
 
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.leases import Leases, Opening
-from sockmgr.core.model import Drain, Kill, Spawn, State, WorkerId
+from sockmgr.core.model import Drain, Finish, Kill, Spawn, State, WorkerId
 from sockmgr.core.targets import Targets
 
 KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so
+FINISH = 5.0  # from the order to end now to SIGKILL
+TOO_MANY = "too many generations are draining (max_draining)"
 
 
 def expire(targets: Targets) -> list[Kill]:
@@ -22,11 +24,19 @@ def expire(targets: Targets) -> list[Kill]:
     return [command for worker in late for command in _overdue(worker, targets)]
 
 
-def limit(targets: Targets) -> list[Kill]:
-    """Kill the workers of generations that drain beyond what max_draining allows."""
-    why, now = "too many generations are draining (max_draining)", targets.now
-    workers = [w for generation in targets.too_many() for w in generation.workers.values()]
-    return [command for worker in workers for command in kill(worker, why, now)]
+def limit(targets: Targets) -> list[Drain | Finish]:
+    """Have the workers of generations that drain beyond what max_draining allows end soon."""
+    commands: list[Drain | Finish] = []
+    now = targets.now
+    for generation in targets.too_many():
+        for worker in generation.workers.values():
+            if worker.active:
+                worker.become(State.DRAINING, now, now + generation.spec.drain_timeout)
+                commands.append(Drain(worker=worker.id, why=TOO_MANY))
+            elif now >= targets.finish_at(worker):
+                worker.finishing, worker.deadline = True, min(worker.deadline, now + FINISH)
+                commands.append(Finish(worker=worker.id, why=TOO_MANY))
+    return commands
 
 
 def drain(leases: Leases) -> list[Drain]:
@@ -77,7 +87,8 @@ def _overdue(worker: Worker, targets: Targets) -> list[Kill]:
             worker.deadline, worker.recycle = math.inf, "max_age reached"
             return []
         case State.DRAINING:
-            return kill(worker, f"not drained within {generation.spec.drain_timeout:g} s", now)
+            late = f"not drained within {generation.spec.drain_timeout:g} s"
+            return kill(worker, TOO_MANY if worker.finishing else late, now)
         case State.KILLED | State.GONE:
             worker.deadline = now + KILL_AGAIN
             return [Kill(worker=worker.id, why="still there after SIGKILL")]

@@ -225,7 +225,8 @@ class Session:
     async def _answer_with_failure(self, name: str) -> None:
         service = next((s for s in self._config.services if s.name == name), None)
         if service is None or not self._shows_errors(service):
-            self._narrator.once(f"{name}: requests wait until its code is mended")
+            waits = "requests wait" if service and service.listen else "it does not run"
+            self._narrator.once(f"{name}: {waits} until its code is mended")
             return
         async with self._busy:
             if self._known[name].good:
@@ -281,7 +282,8 @@ class Session:
                 await self._show(verdict.service)
             else:
                 self._narrator.say(verdict.reason)
-            kept = f"{known.number} keeps serving" if known.good else "nothing serves yet"
+            serves = f"{known.number} keeps serving" if verdict.kept_ready else "nothing serves"
+            kept = serves if known.good else "nothing serves yet"
             self._narrator.failed(verdict, kept, paths)
 
     def _tell_serving(

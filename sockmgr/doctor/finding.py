@@ -91,6 +91,7 @@ class Check(Enum):
     EXTRA_PORT = "extra-port", Patient.WORKERS, Severity.NOTE
     STOP_SIGNAL = "stop-signal", Patient.WORKERS
     WORKERS_KILLED = "workers-killed", Patient.WORKERS
+    WORKERS_DIED = "workers-died", Patient.WORKERS
     LISTENER_SHRUNK = "listener-shrunk", Patient.WORKERS
     LISTENER_HARMED = "listener-harmed", Patient.WORKERS
     QUEUE_FULL = "queue-full", Patient.WORKERS

@@ -61,7 +61,8 @@ def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator
         yield from open_files(config, limit, whose, Check.MANAGER_OPEN_FILES)
     for name, service in status.services.items():
         found = list(_service(name, service, services.get(name), sight)) if visible else []
-        yield from found or _shortage(name, service)
+        idle = name in services and not services[name].listen
+        yield from found or _shortage(name, service, listens=not idle)
         yield from _history(name, service)
     listens = config.listens() if config else {}
     booting = any(w.state == "starting" for s in status.services.values() for w in s.workers)
@@ -167,7 +168,7 @@ def _service(
         )
 
 
-def _shortage(name: str, service: ServiceStatus) -> Iterator[Finding]:
+def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[Finding]:
     """Tell of workers that are missing for a reason that their processes do not show."""
     fix = f"`sockmgr logs {name}` has the last words of each; reload when it is mended"
     ready = sum(w.state == "ready" and w.generation == service.generation for w in service.workers)
@@ -176,7 +177,7 @@ def _shortage(name: str, service: ServiceStatus) -> Iterator[Finding]:
             check=Check.SERVICE_DOWN,
             subject=f"service.{name}",
             what=f"no worker of {name} serves, and those that are started fail",
-            why="connections wait until the queue is full",
+            why="connections wait until the queue is full" if listens else "nobody does its work",
             fix=fix,
         )
     elif service.state == "degraded" and service.failures >= MANY:
@@ -214,6 +215,17 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
             "what they had in hand is lost",
             fix="see whether the program ends when it gets its stop_signal; if it only needs "
             "longer, raise drain_timeout (the log says which: worker killed)",
+        )
+    if service.died:
+        yield Finding(
+            check=Check.WORKERS_DIED,
+            subject=f"service.{name}",
+            what=f"{service.died} {'worker' if service.died == 1 else 'workers'} of {name} died "
+            "when told to stop, since the last reload",
+            why="a signal or a bad status ended them, not their own way out: what they had in hand "
+            "is lost",
+            fix="see what they printed last, and what their stop_signal does (sockmgr events: "
+            "worker ended)",
         )
     for harm in dict.fromkeys(service.repairs):
         yield Finding(

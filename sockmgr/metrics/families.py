@@ -20,7 +20,7 @@ from sockmgr.top.view import Usage, name_of
 WORKER_STATES = tuple(state for state in State if state is not State.GONE)
 SERVICE_STATES = ("starting", "serving", "degraded", "down", "stopping")
 OUTCOMES = ("committed", "aborted")
-ENDS = ("drained", "unclean", "killed", "exited", "crashed", "unready")
+ENDS = ("drained", "unclean", "killed", "recycled", "exited", "crashed", "unready")
 
 T = TypeVar("T")
 

@@ -47,8 +47,8 @@ def _outcome(verdict: Verdict) -> str:
             f"{verdict.service}: generation {verdict.generation} serves after "
             f"{verdict.seconds:.1f} s"
         )
-    kept = f"generation {verdict.kept} keeps serving" if verdict.kept else "nothing serves"
-    return f"{verdict.service}: generation {verdict.generation} aborted, {kept}: {verdict.reason}"
+    aborted = f"{verdict.service}: generation {verdict.generation} aborted"
+    return f"{aborted}, {verdict.stays}: {verdict.reason}"
 
 
 def scale(place: Place, status: Status, more: int) -> Request | str:

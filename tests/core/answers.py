@@ -20,6 +20,7 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    Finish,
     Kill,
     Phase,
     Reload,
@@ -29,7 +30,7 @@ from sockmgr.core.model import (
     Stopped,
     WorkerId,
 )
-from sockmgr.core.turnover import KILL_AGAIN
+from sockmgr.core.turnover import KILL_AGAIN, TOO_MANY
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -90,6 +91,10 @@ class Answer:
                 self._check_feed(action)
             case Drain():
                 self._check_drain(action)
+            case Finish():
+                process = self.world.processes[action.worker]
+                assert process.life == "draining", "only who drains can be told to end now"
+                assert process.finish_at == math.inf, f"{action.worker} was told to end now before"
             case Kill():
                 self._check_kill(action)
             case Committed() | Aborted():
@@ -192,7 +197,7 @@ class Answer:
         process = world.processes[action.worker]
         assert process.active, f"{action.worker} was told already"
         assert action.why
-        if fleet.stopping:
+        if fleet.stopping or action.why == TOO_MANY:
             return
         unfed = world.unfed.get(process.lease)
         assert unfed is None or world.now >= unfed.since + unfed.patience, (
@@ -283,7 +288,7 @@ def is_exclusive(world: World) -> bool:
 def fingerprint(world: World) -> tuple[object, ...]:
     fleet = world.fleet
     return (
-        tuple((w.id, w.state, w.deadline, w.recycle) for w in fleet.workers()),
+        tuple((w.id, w.state, w.deadline, w.recycle, w.finishing) for w in fleet.workers()),
         tuple((n, g.phase) for n, g in fleet.generations.items()),
         fleet.fed,
         tuple(fleet.unquiet.items()),

@@ -6,9 +6,22 @@ import math
 from collections import Counter
 
 from sockmgr.core.fleet import SPAWN_BATCH
-from sockmgr.core.generation import BACKOFF_MAX, Generation
+from sockmgr.core.generation import BACKOFF_MAX, HURRY, Generation
 from sockmgr.core.leases import RESCUE_DELAY
-from sockmgr.core.model import Aborted, Action, Committed, Phase, Scale, Spawn, State, Tick
+from sockmgr.core.model import (
+    Aborted,
+    Action,
+    ClientsWait,
+    Committed,
+    Kill,
+    Phase,
+    Scale,
+    Spawn,
+    State,
+    Tick,
+)
+from sockmgr.core.targets import NOTICE
+from sockmgr.core.turnover import FINISH
 from tests.core.answers import Answer, fingerprint, is_exclusive, ready_of, users_of
 
 IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do
@@ -37,6 +50,7 @@ class Moment(Answer):
             self._check_filled()
             self._check_max_draining()
             self._check_rescued()
+            self._check_haste(actions)
 
     def _check_views_agree(self) -> None:
         world = self.world
@@ -72,7 +86,7 @@ class Moment(Answer):
             return
         rollout = left.spec.rollout
         status = getattr(self.fact, "status", None)
-        hopeless = (
+        hopeless = not left.done and (
             left.life == "serving"
             or status in left.spec.broken_exits
             or self.world.failed_starts[self.trial] >= rollout.max_failed_starts
@@ -222,13 +236,34 @@ class Moment(Answer):
         )
 
     def _check_max_draining(self) -> None:
-        fleet = self.world.fleet
+        """Of the generations that drain, those beyond the limit were told to end now, or just
+        told to stop; and none of these outlives that order for long."""
+        fleet, processes = self.world.fleet, self.world.processes.values()
         assert fleet.current is not None
-        draining = {
+        draining = [p for p in processes if p.life == "draining"]
+        at_leisure = {
             p.id.generation
-            for p in self.world.processes.values()
-            if p.life == "draining" and fleet.generations[p.id.generation].phase is Phase.RETIRING
+            for p in draining
+            if fleet.generations[p.id.generation].phase is Phase.RETIRING
+            and p.finish_at == math.inf
+            and self.world.now >= p.told_at + NOTICE
         }
         allowed = fleet.current.spec.rollout.max_draining
-        helping = {p.id.generation for p in self.world.processes.values() if p.life == "serving"}
-        assert len(draining - helping) <= allowed, f"max_draining: {len(draining)} > {allowed}"
+        helping = {p.id.generation for p in processes if p.life == "serving"}
+        assert len(at_leisure - helping) <= allowed, f"max_draining: {at_leisure}, not {allowed}"
+        late = [p.id for p in draining if self.world.now >= p.finish_at + FINISH]
+        assert not late, f"{late} were told to end now, and are not killed"
+
+    def _check_haste(self, actions: list[Action]) -> None:
+        """Who served and ended is replaced at once; who waits, soon; a crash loop is slow."""
+        world, left = self.world, self.world.left
+        trying = [g for g in (world.fleet.current, world.fleet.trial) if g]
+        able = [p.id for p in world.processes.values() if p.life == "serving" and not p.hung]
+        if left and left.active and left.done:
+            off = [g for g in trying if g.number == left.id.generation and g.not_before > world.now]
+            assert not off, f"the successor of {left.id}, which had served, is put off"
+        failed = any(isinstance(a, Kill) for a in actions)  # in this very moment: they ask again
+        if isinstance(self.fact, ClientsWait) and not (able or failed):
+            off = [g for g in trying if g.not_before > world.now + HURRY]
+            assert not off, "clients wait, nobody serves, and nobody will soon"
+        assert not (world.fleet.starves and able), f"it starves, though {able} serve"

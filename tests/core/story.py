@@ -13,11 +13,13 @@ from typing import Any, assert_never
 from sockmgr.core.model import (
     Aborted,
     Action,
+    ClientsWait,
     Committed,
     CutOver,
     Drain,
     Fact,
     Feed,
+    Finish,
     Hung,
     Kill,
     Quiet,
@@ -37,13 +39,24 @@ from sockmgr.core.model import (
     WorkerReady,
     WorkerStopping,
 )
-from sockmgr.core.spec import SURGE_ALL, Accept, Address, Listen, Rollout, Scheme, Spec, Surge
+from sockmgr.core.spec import (
+    SURGE_ALL,
+    Accept,
+    Accepting,
+    Address,
+    Delay,
+    Listen,
+    Rollout,
+    Scheme,
+    Spec,
+    Surge,
+)
 
 BROKEN = 3  # the exit status that says "broken code" in every spec here
 ROLLOUT_KEYS = (
     "surge", "probation", "max_failed_starts", "start_concurrency", "max_draining", "exclusive",
 )  # fmt: skip
-SPEC_KEYS = ("workers", "ready_timeout", "drain_timeout", "max_age", "accept", "listen")
+SPEC_KEYS = ("workers", "ready", "ready_timeout", "drain_timeout", "max_age", "accept", "listen")
 
 
 def make_spec(name: str, **settings: Any) -> Spec:
@@ -84,6 +97,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "max_draining": int,
     "exclusive": lambda text: text == "yes",
     "workers": int,
+    "ready": lambda text: Delay(seconds=1.0) if text == "delay" else Accepting(),
     "ready_timeout": float,
     "drain_timeout": float,
     "max_age": float,
@@ -111,6 +125,8 @@ def _tell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ",".join(listen.name for listen in value)
+    if isinstance(value, Delay):
+        return "delay"
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
@@ -134,14 +150,17 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one r
             return Reload(spec=read_spec(spec), request=int(request.lstrip("#")))
         case ["ready", worker]:
             return WorkerReady(worker=read_worker(worker))
-        case ["exit", worker, status]:
-            return WorkerExited(worker=read_worker(worker), status=int(status))
-        case ["stopping", worker]:
-            return WorkerStopping(worker=read_worker(worker))
+        case ["exit", worker, status, *took]:
+            id = read_worker(worker)
+            return WorkerExited(worker=id, status=int(status), took=took == ["took"])
+        case ["stopping", worker, *took]:
+            return WorkerStopping(worker=read_worker(worker), took=took == ["took"])
         case ["fail", worker, *error]:
             return SpawnFailed(worker=read_worker(worker), error=" ".join(error))
         case ["quiet", lease]:
             return Quiet(lease=int(lease))
+        case ["clients", "wait"]:
+            return ClientsWait()
         case ["scale", workers]:
             return Scale(workers=int(workers))
         case ["recycle", worker, *why]:
@@ -169,13 +188,15 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
         case WorkerReady():
             return f"ready {fact.worker}"
         case WorkerExited():
-            return f"exit {fact.worker} {fact.status}"
+            return f"exit {fact.worker} {fact.status}{' took' if fact.took else ''}"
         case WorkerStopping():
-            return f"stopping {fact.worker}"
+            return f"stopping {fact.worker}{' took' if fact.took else ''}"
         case SpawnFailed():
             return f"fail {fact.worker} {fact.error}"
         case Quiet():
             return f"quiet {fact.lease}"
+        case ClientsWait():
+            return "clients wait"
         case Scale():
             return f"scale {fact.workers}"
         case Recycle():
@@ -195,7 +216,7 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
 # --- Actions -------------------------------------------------------------------------------------
 
 
-def tell_action(action: Action) -> str:  # noqa: PLR0911 - one return an action reads best
+def tell_action(action: Action) -> str:  # noqa: PLR0911, C901 - one return an action reads best
     """Write one action."""
     match action:
         case Spawn():
@@ -207,6 +228,8 @@ def tell_action(action: Action) -> str:  # noqa: PLR0911 - one return an action 
             return f"drain {action.worker}: {action.why}"
         case Kill():
             return f"kill {action.worker}: {action.why}"
+        case Finish():
+            return f"finish {action.worker}: {action.why}"
         case Serving():
             return f"SERVING {action.generation}"
         case CutOver():
@@ -216,7 +239,7 @@ def tell_action(action: Action) -> str:  # noqa: PLR0911 - one return an action 
         case Aborted():
             ended = f"ABORTED {action.generation} for {_requests(action.requests)}"
             blame = f" (see {action.worker})" if action.worker else ""
-            return f"{ended}, kept {action.kept}: {action.reason}{blame}"
+            return f"{ended}, kept {action.kept} ({action.ready} ready): {action.reason}{blame}"
         case Stopped():
             return "STOPPED"
         case _:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from msgspec.structs import replace
 
 from sockmgr.core.model import Recycle, WorkerExited
-from sockmgr.core.spec import SURGE_ALL, Accept, Spec, Surge
+from sockmgr.core.spec import SURGE_ALL, Accept, Accepting, Delay, Spec, Surge
 from tests.core.story import BROKEN, listening, make_spec
 from tests.core.world import Life, World
 
@@ -28,6 +28,7 @@ def specs(draw: st.DrawFn) -> Spec:
     return make_spec(
         draw(st.sampled_from(["v1", "v2", "v3"])),
         workers=draw(st.sampled_from([1, 1, 2, 3, 4, 4, 10])),
+        ready=draw(st.sampled_from([Accepting(), Accepting(), Accepting(), Delay(seconds=1.0)])),
         ready_timeout=draw(st.sampled_from([5.0, 60.0])),
         drain_timeout=draw(st.sampled_from([0.0, 1.0, 30.0])),
         max_age=draw(st.sampled_from([None, None, None, 20.0])),
@@ -90,11 +91,16 @@ class FleetMachine(RuleBasedStateMachine):
             self.world.ready(*self.world.having(Life.BOOTING))
 
     @precondition(lambda self: self.world.having(Life.BOOTING, Life.SERVING))
-    @rule(data=st.data(), status=statuses, after=moments)
-    def a_worker_crashes(self, data: st.DataObject, status: int, after: float) -> None:
+    @rule(data=st.data(), status=statuses, took=st.booleans(), after=moments)
+    def a_worker_ends(self, data: st.DataObject, status: int, *, took: bool, after: float) -> None:
         worker = data.draw(st.sampled_from(self.world.having(Life.BOOTING, Life.SERVING)))
         self.pass_time(after)
-        self.world.exit(worker, status=status)
+        self.world.exit(worker, status=status, took=took)
+
+    @rule(after=moments)
+    def clients_wait(self, after: float) -> None:
+        self.pass_time(after)
+        self.world.clients_wait()
 
     @precondition(lambda self: self.world.having(Life.SERVING))
     @rule(data=st.data(), status=statuses)
@@ -154,10 +160,11 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.hang(data.draw(st.sampled_from(self.world.having(Life.SERVING))))
 
     @precondition(lambda self: self.world.having(Life.SERVING))
-    @rule(data=st.data(), after=moments)
-    def a_worker_stops_by_itself(self, data: st.DataObject, after: float) -> None:
+    @rule(data=st.data(), took=st.booleans(), after=moments)
+    def a_worker_stops_by_itself(self, data: st.DataObject, *, took: bool, after: float) -> None:
         self.pass_time(after)
-        self.world.leave(data.draw(st.sampled_from(self.world.having(Life.SERVING))))
+        worker = data.draw(st.sampled_from(self.world.having(Life.SERVING)))
+        self.world.leave(worker, took=took)
 
     @precondition(lambda self: self.steps > 12)
     @rule(now=st.booleans())

@@ -453,14 +453,6 @@ def test_what_two_generations_lack_is_spawned_in_one_batch() -> None:
     assert len(spawned(world.scale(7))) == SPAWN_BATCH
 
 
-def test_more_draining_generations_than_allowed_end_the_oldest() -> None:
-    world = serving(drain_timeout=900.0, probation=0.0, max_draining=1)
-    for number in (2, 3):
-        world.reload(make_spec(f"v{number}", drain_timeout=900.0, probation=0.0, max_draining=1))
-        actions = world.ready(f"{number}.1")
-    assert killed(actions) == ["1.1"]
-
-
 def test_scaled_to_nothing_a_rollout_commits_and_scaled_up_again_nobody_is_lost() -> None:
     world = serving(workers=2)
     world.reload(make_spec("v2", workers=2, probation=9.0))

@@ -14,15 +14,17 @@ from enum import StrEnum
 
 from sockmgr.core.config import Config
 from sockmgr.core.fleet import Fleet
-from sockmgr.core.generation import STEADY
+from sockmgr.core.generation import SERVED, STEADY, UNSEEN
 from sockmgr.core.model import (
     Aborted,
     Action,
+    ClientsWait,
     Committed,
     CutOver,
     Drain,
     Fact,
     Feed,
+    Finish,
     Hung,
     Kill,
     Quiet,
@@ -41,8 +43,9 @@ from sockmgr.core.model import (
     WorkerReady,
     WorkerStopping,
 )
-from sockmgr.core.snapshot import Snapshot, decode, encode, record, restore
-from sockmgr.core.spec import Spec
+from sockmgr.core.snapshot import LENIENCE, Snapshot, decode, encode, record, restore
+from sockmgr.core.spec import Delay, Spec
+from sockmgr.core.turnover import FINISH
 from tests.core.story import tell_action, tell_fact
 
 
@@ -67,7 +70,9 @@ class Process:
     recycled: bool = False
     hung: bool = False
     leaving: bool = False  # it drains, and nobody here told it to
+    done: bool = False  # it ended, or is about to, when it had served: no fault
     told_at: float = 0.0
+    finish_at: float = math.inf  # when it was told to end now
     ready_at: float = math.inf
 
     @property
@@ -109,6 +114,7 @@ class World:
     cut_over_at: dict[int, float] = field(default_factory=dict)
     failed_at: dict[int, float] = field(default_factory=dict)
     failed_starts: Counter[int] = field(default_factory=Counter)
+    unseen: Counter[int] = field(default_factory=Counter)
     successions: int = 0  # of managers; who had asked the one before hears no verdict
     newest: int = 0  # the number of the generation begun last
     committed: int = 0  # that of the one committed last
@@ -125,8 +131,9 @@ class World:
     def ready(self, *workers: str | WorkerId) -> list[Action]:
         return self._each(WorkerReady(worker=self.id(worker)) for worker in workers)
 
-    def exit(self, *workers: str | WorkerId, status: int = 0) -> list[Action]:
-        return self._each(WorkerExited(worker=self.id(w), status=status) for w in workers)
+    def exit(self, *workers: str | WorkerId, status: int = 0, took: bool = False) -> list[Action]:
+        ids = map(self.id, workers)
+        return self._each(WorkerExited(worker=w, status=status, took=took) for w in ids)
 
     def fail(self, worker: str | WorkerId, error: str = "no such file") -> list[Action]:
         return self.tell(SpawnFailed(worker=self.id(worker), error=error))
@@ -143,8 +150,11 @@ class World:
     def hang(self, worker: str | WorkerId) -> list[Action]:
         return self.tell(Hung(worker=self.id(worker), why="hung: silent for 60 s"))
 
-    def leave(self, worker: str | WorkerId) -> list[Action]:
-        return self.tell(WorkerStopping(worker=self.id(worker)))
+    def leave(self, worker: str | WorkerId, *, took: bool = False) -> list[Action]:
+        return self.tell(WorkerStopping(worker=self.id(worker), took=took))
+
+    def clients_wait(self) -> list[Action]:
+        return self.tell(ClientsWait())
 
     def stop(self) -> list[Action]:
         return self.tell(Stop())
@@ -165,9 +175,13 @@ class World:
         )
         self.fleet = restore(decode(written).services[0], self.now)
         self.successions, self.idle = self.successions + 1, 0
+        self.unseen.clear()
         self.asked = {n: spec for n, spec in self.asked.items() if n in self.answers}
         for unfed in self.unfed.values():
             unfed.since = self.now
+        for process in self.processes.values():  # what is late has a little more time now
+            if process.finish_at < math.inf:
+                process.finish_at = max(process.finish_at, self.now + LENIENCE - FINISH)
         return self.tell(Tick())
 
     def wait(self, seconds: float) -> list[Action]:
@@ -232,20 +246,40 @@ class World:
         deadline = self.fleet.deadline
         return f"  wait {deadline - self.now:.6g}" if deadline < math.inf else "  rest"
 
-    def _leave(self, worker: WorkerId) -> None:
-        self._lose(self.processes.pop(worker, None))
+    def _leave(self, fact: WorkerExited | SpawnFailed) -> None:
+        process = self.processes.pop(fact.worker, None)
+        if process and isinstance(fact, WorkerExited):
+            clean = fact.status in process.spec.clean_exits
+            process.done = clean and self._has_served(process, took=fact.took)
+        self._lose(process)
 
-    def _go(self, process: Process) -> None:
+    def _go(self, process: Process, *, took: bool) -> None:
         if process.life is Life.SERVING:
-            self._lose(replace(process))
+            self._lose(replace(process, done=self._has_served(process, took=took)))
             process.life, process.told_at, process.leaving = Life.DRAINING, self.now, True
+
+    def _has_served(self, process: Process, *, took: bool) -> bool:
+        others = any(
+            p.life is Life.SERVING and p.lease == process.lease and p is not process
+            for p in self.processes.values()
+        )
+        enough = STEADY if isinstance(process.spec.ready, Delay) else SERVED
+        number = process.id.generation
+        known = process.ready_at <= self.now or not others or self.unseen[number] < UNSEEN
+        return (took and known) or self.now - process.ready_at >= enough
 
     def _lose(self, process: Process | None) -> None:
         self.left = process
-        if process and process.life is Life.BOOTING:
-            self.failed_starts[process.id.generation] += 1
-        if process and process.active and self.now - process.ready_at < STEADY:
-            self.failed_at[process.id.generation] = self.now
+        if process is None or not process.active:
+            return
+        generation = process.id.generation
+        if process.done:
+            self.failed_at.pop(generation, None)
+            self.unseen[generation] += process.life is Life.BOOTING
+            return
+        self.failed_starts[generation] += process.life is Life.BOOTING
+        if self.now - process.ready_at < STEADY:
+            self.failed_at[generation] = self.now
 
     def _happen(self, fact: Fact) -> None:  # noqa: C901 - one case a fact
         self.left = None
@@ -254,12 +288,13 @@ class World:
                 process = self.processes.get(fact.worker)
                 if process and process.life is Life.BOOTING:
                     process.life, process.ready_at = Life.SERVING, self.now
+                    self.unseen[process.id.generation] = 0
                     if process.lease in self.unfed:
                         self.unfed[process.lease].since = self.now
             case WorkerExited() | SpawnFailed():
-                self._leave(fact.worker)
+                self._leave(fact)
             case WorkerStopping():
-                self._go(self.processes[fact.worker])
+                self._go(self.processes[fact.worker], took=fact.took)
             case Quiet():
                 self.unfed.pop(fact.lease, None)
             case Start():
@@ -277,7 +312,7 @@ class World:
 
     # --- Actions ---------------------------------------------------------------------------------
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: Action) -> None:  # noqa: C901 - one case an action
         match action:
             case Spawn():
                 generation = self.fleet.generations[action.worker.generation]
@@ -294,6 +329,8 @@ class World:
                 self.cut_over_at[action.generation] = self.now
             case Drain():
                 self._end(action.worker, Life.DRAINING)
+            case Finish():
+                self.processes[action.worker].finish_at = self.now
             case Kill():
                 self._end(action.worker, Life.KILLED)
             case Committed() | Aborted():

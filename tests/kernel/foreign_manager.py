@@ -66,6 +66,7 @@ class Counts:
     drained: int
     unclean: int
     killed: int
+    recycled: int
     exited: int
     crashed: int
     unready: int
@@ -80,9 +81,11 @@ class Service:
     workers: list[Worker]
     rollout: Rollout | None
     killed: int
+    died: int
     repairs: list[str]
     wanted: int
     accept: str
+    failures: int
     counts: Counts
     accepted: int | None
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sockmgr.cli import host
 from sockmgr.core.errors import ConfigError, ControlError, SpawnError
@@ -79,18 +80,34 @@ def test_an_aborted_reload_without_a_fallback_says_so(manager: FakeManager) -> N
     assert "no generation is serving" in sockmgr("reload").stdout
 
 
+def test_nobody_keeps_serving_of_whom_nobody_is_ready(manager: FakeManager) -> None:
+    manager.verdicts = [a_verdict(verdict="aborted", reason="it hangs", kept=7, kept_ready=0)]
+    told = sockmgr("reload").stdout
+    assert "generation 7 stays, and none of its workers is ready\n" in told
+    assert "keeps serving" not in told
+
+
+def test_reload_tells_of_old_workers_that_died_or_must_end_now(manager: FakeManager) -> None:
+    receipt = replace(a_verdict().receipt, died=1, finishing=2)
+    manager.verdicts = [a_verdict(receipt=receipt)]
+    assert sockmgr("reload").stdout.endswith(
+        "queue peak 3, 0 overflows, cut-over steered, 1 died in the drain\n"
+        "2 workers must end now: too many generations are draining (max_draining)\n"
+    )
+
+
 def test_reload_answers_in_json_with_a_list_of_verdicts(manager: FakeManager) -> None:
     manager.verdicts = [a_verdict(), ABORTED]
     result = sockmgr("reload", "--json")
     assert result.exit_code == 1
     committed, aborted = json.loads(result.stdout)
     assert list(committed) == [
-        "service", "verdict", "generation", "seconds", "reason", "receipt", "kept", "output",
-        "worker", "journal",
+        "service", "verdict", "generation", "seconds", "reason", "receipt", "kept",
+        "kept_ready", "output", "worker", "journal",
     ]  # fmt: skip
     assert committed["receipt"] == {
         "queue_peak": 3, "overflows": 0, "drained": 1, "killed": 0, "draining": 3,
-        "cutover": "steered",
+        "cutover": "steered", "died": 0, "finishing": 0,
     }  # fmt: skip
     assert (committed["verdict"], committed["generation"], committed["kept"]) == ("committed", 8, 8)
     assert (aborted["verdict"], aborted["kept"]) == ("aborted", 7)
@@ -141,12 +158,12 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
     assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover", "choice"]
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == [
-        "generation", "state", "workers", "rollout", "killed", "repairs", "wanted", "accept",
-        "failures", "counts", "accepted",
+        "generation", "state", "workers", "rollout", "killed", "died", "repairs", "wanted",
+        "accept", "failures", "counts", "accepted",
     ]  # fmt: skip
     assert list(web["counts"]) == [
-        "committed", "aborted", "started", "not_started", "drained", "unclean", "killed", "exited",
-        "crashed", "unready", "hung", "connections_lost",
+        "committed", "aborted", "started", "not_started", "drained", "unclean", "killed",
+        "recycled", "exited", "crashed", "unready", "hung", "connections_lost",
     ]  # fmt: skip
     assert list(web["workers"][0]) == [
         "slot", "generation", "pid", "state", "rss", "age", "lease", "connections",
