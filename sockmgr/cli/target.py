@@ -75,9 +75,12 @@ def read(path: Path) -> bytes:
 
 
 def control(given: str | None) -> Path | None:
-    """Return where a manager is to listen for the verbs; None: where its name says."""
+    """Return where a manager is to listen for the verbs; None: where its name says.
+
+    Absolute, for workers that run elsewhere find its notify socket by it.
+    """
     path = given or os.environ.get(SOCKET_VARIABLE)
-    return Path(path) if path else None
+    return Path(path).absolute() if path else None
 
 
 def options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -64,6 +64,17 @@ def test_run_describes_one_service_on_the_command_line(started: list[Started]) -
     )
 
 
+def test_a_relative_control_path_is_where_workers_in_another_directory_find_it(
+    started: list[Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockmgr("run", "--control", "shop.sock", "--ready", "notify", "--cwd", "/", "--", "server")
+    monkeypatch.setenv("SOCKMGR_CONTROL", "run/shop.sock")
+    sockmgr("run", "--", "server")
+    assert [one.control for one in started] == [
+        Path.cwd() / "shop.sock", Path.cwd() / "run/shop.sock"
+    ]  # fmt: skip
+
+
 def test_run_takes_the_config_beside_it_where_nothing_else_is_said(
     started: list[Started], tmp_path: Path, path: Path
 ) -> None:
