@@ -57,6 +57,32 @@ def test_whoever_has_sent_a_head_has_time(http: str, tmp_path: Path) -> None:
         assert websocket.exactly(4) == b"\x81\x02hi"
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_came_while_the_application_blocked_the_loop_is_not_late(
+    loop: str, tmp_path: Path
+) -> None:
+    (tmp_path / "blocking.py").write_text("""
+import time
+from edges import answer, app as others
+from sockmgr.worker import server
+server.LOOK = 1  # at each turn, so in the first one after that, too
+async def app(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/sleep":
+        print("asleep", flush=True)
+        time.sleep(2.5)
+    await others(scope, receive, send)
+""")
+    env = {"PYTHONPATH": str(tmp_path)}
+    with serving(tmp_path, *SHORT, "--loop", loop, app="blocking:app", **env) as worker:
+        waiting, blocking = [worker.client() for _ in range(20)], worker.warm()
+        blocking.get("/sleep")
+        worker.prints("asleep")
+        for client in waiting:
+            client.get()
+        for client in (*waiting, blocking):
+            assert client.answer() == KEPT
+
+
 def test_a_client_of_http2_has_so_long_for_its_first_request_only(tmp_path: Path) -> None:
     with serving(tmp_path, *SHORT, "--http2") as worker:
         silent, used, bare = worker.http2(), worker.http2(), worker.client()
