@@ -10,40 +10,34 @@ import contextlib
 import errno
 import os
 import socket
-import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
-
-import msgspec
 
 from sockmgr.core import varlink
 from sockmgr.core.errors import ControlError, SockmgrError
 from sockmgr.core.report import Plan, Progress, Status, Verdict
 from sockmgr.kernel import private
+from sockmgr.line import (
+    ForbiddenError,
+    Line,
+    LostError,
+    NoManagerError,
+    NotAskedError,
+    StillWaitingError,
+    no_manager,
+)
+
+__all__ = [
+    "Client", "ForbiddenError", "LostError", "NoManagerError", "NotAskedError", "StillWaitingError",
+    "check_control", "default_control", "find_control", "live_controls", "no_manager",
+    "possible_controls",
+]  # fmt: skip
 
 SOCKET_VARIABLE = "SOCKMGR_CONTROL"
-LONGEST_REPLY = 16 * 1024 * 1024
 LIVENESS_TIMEOUT = 10.0
 
 _Answer = TypeVar("_Answer", bound=varlink.Answer)
-
-
-class NoManagerError(ControlError):
-    """Nobody answers there."""
-
-
-class ForbiddenError(ControlError):
-    """Somebody answers there, and we may not ask."""
-
-
-class StillWaitingError(ControlError):
-    """The answer did not come in time; what was asked goes on."""
-
-
-class LostError(ControlError):
-    """The connection ended before the answer."""
 
 
 class Client:
@@ -52,9 +46,19 @@ class Client:
     `timeout` is for each question; without one, an operation may take as long as it needs.
     """
 
-    def __init__(self, path: Path, *, timeout: float | None = None) -> None:
+    def __init__(
+        self, path: Path, *, timeout: float | None = None, file: Path | None = None
+    ) -> None:
+        """Ask at `path`; for a change only if the manager reads the config `file`, if one is given.
+
+        One of a version that does not tell what it reads is believed to read that.
+        """
         self.path = path
-        self._timeout = timeout
+        self._timeout, self._file = timeout, file
+
+    def stranger(self) -> str:
+        """Say what else than our config file the manager reads; "" if it reads ours."""
+        return self._stranger(self.status(sizes=False)) if self._file else ""
 
     def peer(self) -> int:
         """Return the pid under which we see who listens for the manager, 0 if we cannot."""
@@ -141,148 +145,36 @@ class Client:
             return line.converse(ask, kind)
 
     @contextlib.contextmanager
-    def _operate(self) -> Iterator[_Line]:
+    def _operate(self) -> Iterator[Line]:
         """Connect for a question that the manager may take long to answer."""
-        with self._connect() as line:
+        with self._connect(changes=True) as line:
             # One that hangs is found out here, before a wait that may have no end.
-            line.converse(varlink.GetInfo(), varlink.Info)
+            status = line.converse(varlink.AskStatus(sizes=False), Status)
+            if stranger := self._stranger(status):
+                raise ControlError(
+                    stranger,
+                    means="it was asked nothing",
+                    do=f"to ask it all the same, name it: --control {self.path}",
+                )
             line.extend(self._timeout)
+            line.asked = True
             yield line
 
+    def _stranger(self, status: Status) -> str:
+        read = status.manager.config
+        if self._file is None or read is None or (read and is_same(Path(read), self._file)):
+            return ""
+        what = f"reads {read}" if read else "was started without a config file"
+        return f"the manager at {self.path} {what}: {self._file} is not its config"
+
     @contextlib.contextmanager
-    def _connect(self) -> Iterator[_Line]:
+    def _connect(self, *, changes: bool = False) -> Iterator[Line]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            line = _Line(sock, self.path)
+            line = Line(sock, self.path)
+            line.changes = changes
             line.extend(LIVENESS_TIMEOUT if self._timeout is None else self._timeout)
             line.connect()
             yield line
-
-
-class _Line:
-    """One connection: whole messages out and in, until a deadline."""
-
-    def __init__(self, sock: socket.socket, path: Path) -> None:
-        self._socket = sock
-        self._path = path
-        self._received = bytearray()
-        self._deadline: float | None = None
-        self.continues = False  # whether the last reply says that more will come
-
-    @property
-    def peer(self) -> int:
-        """The pid of whoever called listen(2), in our own PID namespace: unix(7), SO_PEERCRED."""
-        size = struct.calcsize("3i")
-        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        return int(struct.unpack("3i", data)[0])
-
-    def extend(self, timeout: float | None) -> None:
-        """Wait for `timeout` seconds from now, or without an end."""
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-
-    def connect(self) -> None:
-        try:
-            # unix(7): connect(2) waits for room in the backlog as long as SO_SNDTIMEO says, but
-            # only on a blocking socket, so settimeout() would give up at once.
-            if (left := self._left()) is not None:
-                limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self._socket.connect(os.fspath(self._path))
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise no_manager(f"at {self._path}", None, self._path) from None
-        except PermissionError:
-            raise ForbiddenError(
-                f"user {os.geteuid()} may not talk to the manager at {self._path}",
-                means="it was not asked",
-                do="run this as the user it runs as, or as root",
-            ) from None
-        except OSError as error:
-            raise self._lost(error) from error
-
-    def converse(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
-        self.send(ask)
-        return self.receive(kind)
-
-    def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
-        message = varlink.write_call(ask, more=more)
-        if len(message) > varlink.LONGEST_CALL:
-            raise ControlError(
-                f"{len(message)} bytes are more than the manager at {self._path} reads at once",
-                means="it was not asked",
-            )
-        try:
-            self._socket.settimeout(self._left())
-            self._socket.sendall(message)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has hung up, but may have said why: receive() finds out
-        except OSError as error:
-            raise self._lost(error) from error
-
-    def receive(self, kind: type[_Answer]) -> _Answer:
-        message = self._message()
-        try:
-            reply = msgspec.json.decode(message, type=varlink.Reply)
-            if reply.error is not None:
-                raise self._refused(reply)
-            self.continues = bool(reply.continues)
-            return msgspec.json.decode(reply.parameters, type=kind)
-        except (ValueError, RecursionError) as error:
-            raise ControlError(
-                f"the answer from {self._path} cannot be understood: {error}",
-                do="is it a sockmgr of another version? see its pid in `ss -xlp`",
-            ) from error
-
-    def _message(self) -> bytes:
-        while (end := self._received.find(b"\0")) < 0:
-            try:
-                self._socket.settimeout(self._left())
-                data = self._socket.recv(65536)
-            except OSError as error:
-                raise self._lost(error) from error
-            if not data:
-                raise self._lost(ConnectionResetError("it hung up"))
-            self._received += data
-            if len(self._received) > LONGEST_REPLY:
-                raise self._lost(ConnectionAbortedError("its answer has no end"))
-        message = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return message
-
-    def _left(self) -> float | None:
-        if self._deadline is None:
-            return None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def _lost(self, error: OSError) -> ControlError:
-        # Of connect(2), EAGAIN means that SO_SNDTIMEO has passed.
-        if isinstance(error, TimeoutError | BlockingIOError):
-            return StillWaitingError(
-                f"the manager at {self._path} did not answer in time",
-                means="what it was asked to do goes on",
-                do='see "sockmgr status", or wait longer with --timeout',
-            )
-        return LostError(
-            f"no answer from the manager at {self._path}: {error.strerror or error}",
-            means="what it was asked to do may have happened",
-            do='see "sockmgr status" and the log of the manager',
-        )
-
-    def _refused(self, reply: varlink.Reply) -> SockmgrError:
-        name = reply.error or ""
-        if kind := varlink.ERRORS.get(name):
-            failure = msgspec.json.decode(reply.parameters, type=varlink.Failure)
-            return kind(failure.what, means=failure.means, do=failure.do)
-        if name == f"{varlink.SERVICE}.PermissionDenied":
-            return ControlError(
-                f"the manager at {self._path} does not talk to user {os.geteuid()}",
-                do="run this as the user it runs as, or as root",
-            )
-        return ControlError(
-            f"the manager at {self._path} refused: {name} {bytes(reply.parameters).decode()}",
-            do="is it a sockmgr of another version?",
-        )
 
 
 # --- Where managers are found --------------------------------------------------------------------
@@ -294,23 +186,50 @@ def given_control(explicit: str | None) -> Path | None:
     return Path(given) if given else None
 
 
-def find_control(explicit: str | None, name: str | None) -> Path:
-    """Return the control socket that is meant: the given one, that of `name`, or the only one."""
+def find_control(explicit: str | None, name: str | None, file: Path | None = None) -> Path:
+    """Return the control socket that is meant: the given one, that of `name`, or the only one.
+
+    Of several with one name it is that of the manager that reads the config `file`.
+    """
     if given := given_control(explicit):
         return given
-    places = _searched()
-    pattern = "*.sock" if name is None else f"{name}.sock"
-    found = [path for place in places for path in sorted(place.glob(pattern)) if _is_live(path)]
+    found = live_controls(name)
     if not found:
         wanted = f'named "{name}" in ' if name else "in "
-        raise no_manager(wanted + ", ".join(str(place) for place in places), name)
-    if len(found) > 1 and name is None:
+        raise no_manager(wanted + ", ".join(map(str, _searched())), name)
+    if len(found) > 1 and file:
+        found = [path for path in found if _reads(path, file)] or found
+    if len(found) > 1:
         raise ControlError(
             "several managers run here: " + ", ".join(str(path) for path in found),
             means="none was asked anything",
-            do=f"name one with --control or {SOCKET_VARIABLE}, or give its config with -c",
+            do=f"name one with --control or {SOCKET_VARIABLE}"
+            + (", or give its config with -c" if name is None else ""),
         )
     return found[0]
+
+
+def live_controls(name: str | None) -> list[Path]:
+    """Return the control sockets in the usual places that answer, of any name or one."""
+    pattern = "*.sock" if name is None else f"{name}.sock"
+    found = [path for place in _searched() for path in sorted(place.glob(pattern))]
+    return [path for path in found if _is_live(path)]
+
+
+def _reads(path: Path, file: Path) -> bool:
+    try:
+        read = Client(path, timeout=LIVENESS_TIMEOUT).status(sizes=False).manager.config
+    except SockmgrError:
+        return False
+    return bool(read) and is_same(Path(read or ""), file)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Tell whether two paths are of one file, or are the same if there is none."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
 
 
 def possible_controls(explicit: str | None, name: str) -> list[Path]:
@@ -376,21 +295,6 @@ def check_control(path: Path) -> None:
             do="name a path in a directory that is yours alone: `mkdir -m 700 DIRECTORY`, "
             "--control DIRECTORY/NAME.sock",
         )
-
-
-def no_manager(where: str, name: str | None, asked: Path | None = None) -> NoManagerError:
-    """Return the error for where nobody answers; tell of the managers that do not answer us.
-
-    Of those called `name` (None: all) in the usual places, or of the one `asked` for.
-    """
-    from sockmgr.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
-
-    there = list(elsewhere(name, asked))
-    return NoManagerError(
-        f"no manager answers {where}",
-        means="; ".join(f"{one.what}: {one.do}" for one in there),
-        do='start one with "sockmgr run", or say where it is with --control' if not there else "",
-    )
 
 
 def _searched() -> list[Path]:

@@ -52,7 +52,9 @@ _Begin = Callable[[Estate], Callable[[], None]]
 
 
 class Manager:
-    """Everything one `sockmgr run` holds."""
+    """Everything one `sockmgr run` holds. `config_file` is what its source reads, if it is one."""
+
+    config_file = ""
 
     def __init__(
         self,
@@ -231,8 +233,9 @@ class Manager:
         """Tell what runs, with the `sizes` of workers or without."""
         configured, tally = self._services.configured(), self._history.tally
         return status_of(
-            configured, self._listeners, self.services, tally, self._started, sizes=sizes
-        )
+            configured, self._listeners, self.services, tally, self._started,
+            config=self.config_file, sizes=sizes,
+        )  # fmt: skip
 
     def plan(self, text: str | None, file: str) -> Plan:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""

@@ -32,8 +32,11 @@ def run(
     as_json: bool = False,
     timeout: float | None = None,
     companion: Companion | None = None,
+    file: str = "",
 ) -> int:
     """Run until stopped; return the exit code. `source` reads the config, again at each reload.
+
+    It reads it from `file`, if there is one.
 
     Without a path for the `control` socket it is where that of a manager of our name is.
     `as_json` makes every line on stderr a JSON object. When not all services serve within
@@ -57,7 +60,9 @@ def run(
         if control:
             check_control(control)
         path = control or default_control(_name(source, passed), _tell_refused)
-        return asyncio.run(Manager(source, path, sink, history, timeout, companion).run(passed))
+        manager = Manager(source, path, sink, history, timeout, companion)
+        manager.config_file = file
+        return asyncio.run(manager.run(passed))
     except ListenError as error:
         if not astray:
             raise

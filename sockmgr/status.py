@@ -33,6 +33,7 @@ def status_of(
     tally: Tally,
     started: float,
     *,
+    config: str = "",
     sizes: bool = True,
 ) -> Status:
     """Tell what runs now, with the `sizes` of workers or without, and what was counted."""
@@ -40,7 +41,11 @@ def status_of(
     now = asyncio.get_running_loop().time()
     return Status(
         manager=ManagerStatus(
-            pid=os.getpid(), version=__version__, started=started, refused=tally.refused
+            pid=os.getpid(),
+            version=__version__,
+            started=started,
+            refused=tally.refused,
+            config=config,
         ),
         listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
         services={

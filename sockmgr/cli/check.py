@@ -100,7 +100,7 @@ def _plan(
 ) -> tuple[str | None, Plan | None]:
     """Return who was asked and what it would change; raise NoManagerError only if it was named."""
     try:
-        control = find_control(where.control, name)
+        control = find_control(where.control, name, path.absolute())
         asked = Client(control, timeout=where.timeout)
         return str(control), asked.plan(data.decode(), str(path.absolute()))
     except NoManagerError:

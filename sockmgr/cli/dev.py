@@ -52,7 +52,7 @@ def command(
     127.0.0.1:8000. Ctrl-C ends it, twice at once.
     """
     given = {key: value for key, value in keys.items() if value}
-    file = "" if command else str((config or Path(DEFAULT_CONFIG)).absolute())
+    file = "" if command else str(target.absolute(config or Path(DEFAULT_CONFIG)))
     if command and config is not None:
         raise click.UsageError("give either a config file or a command, not both")
     if not command and (listen or given or name):
@@ -93,7 +93,7 @@ def _run(
         session = Session(
             read, project, screen, lifeline, livereload, typed=typed, terminal=terminal
         )
-        return start.run(session.source, control=path, companion=session)
+        return start.run(session.source, control=path, companion=session, file=file)
     finally:
         livereload.close()
         lifeline.dismiss()

@@ -94,7 +94,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
     """Have the manager looked at; return whether the listeners of the config are taken care of."""
     name = config.name if config else None
     try:
-        client = Client(find_control(where.control, name), timeout=where.timeout)
+        client = Client(find_control(where.control, name, path.absolute()), timeout=where.timeout)
         status = client.status()
     except (NoManagerError, ForbiddenError):
         return _look_further(where.control, name, visit)

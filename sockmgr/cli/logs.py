@@ -86,8 +86,8 @@ def _show_what_is_left(wish: _Wish) -> bool:
 
 
 def _name(where: target.Target) -> str:
-    if where.config is not None:
-        return target.read_config(where.config).name
+    if name := where.name():
+        return name
     return Path(where.control or os.environ.get(SOCKET_VARIABLE, "")).stem
 
 

@@ -45,7 +45,7 @@ def command(where: target.Target, listen: str | None, workers: bool) -> None:
         sock = server.listening_at(listen)
     where = replace(where, timeout=where.timeout or SCRAPE_TIMEOUT)
     collector = StatusCollector(
-        where.client, processes=workers, say=target.narrate if sock else _nothing
+        where.find, processes=workers, say=target.narrate if sock else _nothing
     )
     if sock:
         with contextlib.suppress(NoManagerError):  # what else is wrong is wrong at each scrape

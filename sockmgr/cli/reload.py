@@ -29,7 +29,7 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
     Waits for the outcome. Exit code 1: that of at least one service was aborted, and what served
     there before goes on serving.
     """
-    client = where.client()
+    client = where.find()
     last: dict[str, Progress] = {}
     with _narrator(as_json=where.as_json) as narrate:
 

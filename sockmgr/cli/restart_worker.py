@@ -18,7 +18,7 @@ def command(where: target.Target, worker: str) -> None:
     The successor is ready before the old one is told to stop. Other workers accept from the same
     queue meanwhile, so with some servers a connection may be lost: `sockmgr reload` loses none.
     """
-    successor = where.client().restart_worker(worker)
+    successor = where.find().restart_worker(worker)
     if where.as_json:
         click.echo(json.dumps({"worker": worker, "successor": successor}))
     else:

@@ -39,6 +39,7 @@ def command(
     """
     state = keys.pop("check_state")
     given = {key: value for key, value in keys.items() if value}
+    file = ""
     if command or listen:
         if config is not None:
             raise click.UsageError("give either a config file or a command, not both")
@@ -48,11 +49,12 @@ def command(
     elif given or name:
         raise click.UsageError("these options need a command: -- COMMAND [ARGUMENT]...")
     else:
-        source = functools.partial(read_config, (config or Path(DEFAULT_CONFIG)).absolute())
+        file = str(target.absolute(config or Path(DEFAULT_CONFIG)))
+        source = functools.partial(read_config, Path(file))
     from sockmgr import estate, start
 
     if state is not None:
         click.echo(estate.check(state))
         return
     path = target.control(control)
-    sys.exit(start.run(source, control=path, as_json=as_json, timeout=timeout))
+    sys.exit(start.run(source, control=path, as_json=as_json, timeout=timeout, file=file))

@@ -19,7 +19,7 @@ def command(where: target.Target, service: str, workers: str) -> None:
     """Run N workers of SERVICE, or N more, or N fewer."""
     if not re.fullmatch(r"[+-]?\d{1,6}", workers, re.ASCII):
         raise click.UsageError(f"{workers} is no number of workers: write 4, +1 or -1")
-    wanted = where.client().scale(service, int(workers), relative=workers[0] in "+-")
+    wanted = where.find().scale(service, int(workers), relative=workers[0] in "+-")
     if where.as_json:
         click.echo(json.dumps({"service": service, "workers": wanted}))
     else:

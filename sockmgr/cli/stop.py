@@ -12,7 +12,7 @@ from sockmgr.cli import target
 @target.options
 def command(where: target.Target, now: bool) -> None:
     """Drain all workers and stop the manager."""
-    client = where.client()
+    client = where.find()
     target.narrate(f"stopping the manager at {client.path}")
     client.stop(now=now)
     click.echo('{"stopped": true}' if where.as_json else "stopped: no worker is left")

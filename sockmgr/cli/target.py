@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr import regular
-from sockmgr.client import SOCKET_VARIABLE, Client, find_control
+from sockmgr.client import (
+    SOCKET_VARIABLE,
+    Client,
+    NoManagerError,
+    find_control,
+    live_controls,
+)
 from sockmgr.core.errors import ConfigError, SockmgrError
 
 if TYPE_CHECKING:
@@ -49,11 +55,57 @@ class Target:
     timeout: float | None
 
     def client(self) -> Client:
-        """Return a client of the manager that is meant; raise NoManagerError if there is none."""
-        name = None
-        if self.config is not None and self.control is None:
-            name = read_config(self.config).name
-        return Client(find_control(self.control, name), timeout=self.timeout)
+        """Return a client of the manager that is meant; say so if its config is another file.
+
+        Raises NoManagerError if there is none. Of a file that names no manager, since it cannot be
+        read, and was not given, only that is said.
+        """
+        try:
+            client = self.find()
+        except ConfigError as error:
+            if self.config is not None:
+                raise
+            narrate(f"note: {error.what}: so it says of no manager that it is meant")
+            return Client(find_control(self.control, None), timeout=self.timeout)
+        if stranger := client.stranger():
+            narrate(f"note: {stranger}")
+        return client
+
+    def find(self) -> Client:
+        """Return the same without a word, to change something: refused if the config is another."""
+        if self.file is None:
+            return Client(find_control(self.control, None), timeout=self.timeout)
+        name = self.name()
+        if control(self.control):  # which is meant then, whatever its config
+            return Client(find_control(self.control, name), timeout=self.timeout)
+        file = absolute(self.file)
+        try:
+            return Client(find_control(None, name, file), timeout=self.timeout, file=file)
+        except NoManagerError as error:
+            others = ", ".join(str(path) for path in live_controls(None))
+            what = f"{error.what} (which is the name in {self.file})"
+            more = f"; others run: {others}, to be named with --control" if others else ""
+            raise NoManagerError(what, means=error.means, do=f"{error.do}{more}") from None
+
+    @property
+    def file(self) -> Path | None:
+        """The config that says which manager is meant: the given one, or what is in this place."""
+        if self.config is None and not control(self.control) and Path(DEFAULT_CONFIG).exists():
+            return Path(DEFAULT_CONFIG)
+        return self.config
+
+    def name(self) -> str | None:
+        """Return the name in that config; raise ConfigError if it cannot be read."""
+        if self.file is None:
+            return None
+        try:
+            return read_config(self.file).name
+        except ConfigError as error:
+            if self.config is not None:
+                raise
+            means = "which manager is meant cannot be told, and none was asked"
+            do = f"{error.do}; or name the manager with --control"
+            raise ConfigError(error.what, means=means, do=do) from error
 
 
 def read_config(path: Path) -> Config:
@@ -68,10 +120,21 @@ def read(path: Path) -> bytes:
     try:
         return regular.read(path, CONFIG_MAX)
     except OSError as error:
+        do = "correct the path"
+        if path.name == DEFAULT_CONFIG:
+            do = "name another file with -c, or run one service with --listen and a command"
+        raise ConfigError(f"cannot read {path}: {error.strerror}", do=do) from error
+
+
+def absolute(path: Path) -> Path:
+    """Return the whole path of a file; raise ConfigError if it is relative to what is gone."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:  # getcwd(3)
         raise ConfigError(
-            f"cannot read {path}: {error.strerror}",
-            do="name the file with -c, or describe one service with --listen and a command",
-        ) from error
+            f"{path} is in this directory, which has been deleted",
+            do="change to one that is there, or give the whole path",
+        ) from None
 
 
 def control(given: str | None) -> Path | None:
@@ -136,7 +199,7 @@ def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:
     config, control = params.get("config"), params.get("control")
     where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)
     try:
-        return where.client().status(sizes=False).services
+        return where.find().status(sizes=False).services
     except SockmgrError:  # nobody can be told anything while a line is being completed
         return {}
 

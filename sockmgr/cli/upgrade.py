@@ -16,7 +16,7 @@ def command(where: target.Target) -> None:
 
     The new code must first read the state of the running one; if it cannot, nothing changes.
     """
-    client = where.client()
+    client = where.find()
     target.narrate(f"upgrading the manager at {client.path}")
     before = client.upgrade()
     after = client.status().manager

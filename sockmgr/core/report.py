@@ -39,12 +39,16 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that answers; so many reloads were `refused`, and did not even begin."""
+    """The process that answers; so many reloads were `refused`, and did not even begin.
+
+    `config` is the file that it reads, "" if it was started without one.
+    """
 
     pid: int
     version: str
     started: float = 0.0
     refused: int = 0
+    config: str | None = None
 
 
 class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):

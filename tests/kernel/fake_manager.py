@@ -49,12 +49,12 @@ def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
     )
 
 
-def a_status(workers: int = 4, choice: str = "one queue") -> Status:
+def a_status(workers: int = 4, choice: str = "one queue", config: str | None = None) -> Status:
     trial = RolloutStatus(generation=9, phase="booting", ready=1, wanted=4, deadline=20.0)
     fleet = [a_worker(slot, 8, "ready") for slot in range(workers)]
     fleet += [a_worker(slot, 7, "draining") for slot in range(3)]
     return Status(
-        manager=ManagerStatus(pid=812, version="0.1.0", started=1.5e9, refused=2),
+        manager=ManagerStatus(pid=812, version="0.1.0", started=1.5e9, refused=2, config=config),
         listeners={
             "http": ListenerStatus(
                 address="tcp://127.0.0.1:8000",
@@ -151,6 +151,7 @@ class FakeManager:
         self.error: Exception | None = None
         self.workers = 4
         self.choice = "one queue"
+        self.config: str | None = None
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
         self.history = History(limit=100)
@@ -160,7 +161,7 @@ class FakeManager:
 
     def status(self, *, sizes: bool = True) -> Status:
         self._fail()
-        status = a_status(self.workers, self.choice)
+        status = a_status(self.workers, self.choice, self.config)
         return status if sizes else without_sizes(status)
 
     async def reload(

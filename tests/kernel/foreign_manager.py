@@ -25,6 +25,7 @@ class Manager:
     version: str
     started: float
     refused: int
+    config: str | None = None
 
 
 @dataclass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,7 +157,7 @@ def test_status_shows_listeners_services_and_workers() -> None:
 def test_status_answers_in_json_with_the_public_keys() -> None:
     found = json.loads(sockmgr("status", "--json").stdout)
     assert list(found) == ["manager", "listeners", "services"]
-    assert list(found["manager"]) == ["pid", "version", "started", "refused"]
+    assert list(found["manager"]) == ["pid", "version", "started", "refused", "config"]
     assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover", "choice"]
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == [
@@ -243,12 +246,57 @@ def test_without_a_manager_the_exit_code_is_3(verb: str) -> None:
     assert "no manager answers" in result.stderr
 
 
-def test_a_manager_that_hangs_is_exit_code_4(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as hung:
-        hung.bind(str(path))
-        hung.listen()
-        for verb in ("status", "reload", "stop"):
-            assert sockmgr(verb, "--timeout", "0.2").exit_code == 4
+def test_a_manager_that_hangs_is_exit_code_4_for_who_looks(path: Path) -> None:
+    with hung(path):
+        for verb in ("status", "logs", "events"):
+            result = sockmgr(verb, "--timeout", "0.2")
+            assert (result.exit_code, "goes on" in result.stderr) == (4, False)
+
+
+@pytest.mark.parametrize(
+    "verb", ["reload", "stop", "scale web 4", "restart-worker web@1.1", "upgrade"]
+)
+def test_what_a_manager_that_hangs_was_never_asked_has_failed_and_does_not_go_on(
+    path: Path, verb: str
+) -> None:
+    with hung(path):
+        result = sockmgr(*verb.split(), "--timeout", "0.2")
+    assert result.exit_code == 1
+    assert "did not answer in time\n  it was asked nothing, so nothing changes" in result.stderr
+    assert "goes on" not in result.stderr
+
+
+def test_a_manager_that_dies_before_it_is_asked_was_asked_nothing(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(path))
+        dying.listen()
+
+        def hang_up() -> None:
+            dying.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        result = sockmgr("reload")
+        thread.join()
+    assert result.exit_code == 1
+    assert "asked nothing" in result.stderr
+    assert "may have happened" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "reload"])
+def test_a_path_where_no_manager_can_be_is_told_as_such(verb: str) -> None:
+    result = sockmgr(verb, "--control", "/tmp/" + "x" * 120 + ".sock")
+    assert result.exit_code == 3
+    assert "a unix path has at most 107 bytes" in result.stderr
+    assert "happened" not in result.stderr
+
+
+@contextlib.contextmanager
+def hung(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        yield
 
 
 def test_a_manager_is_found_by_the_name_in_its_config(
@@ -261,6 +309,114 @@ def test_a_manager_is_found_by_the_name_in_its_config(
     assert sockmgr("status", "-c", str(config)).exit_code == 3
     with serving(tmp_path / "shop-of-a-test.sock"):
         assert sockmgr("status", "-c", str(config)).exit_code == 0
+
+
+# --- Which manager is meant -----------------------------------------------------------------------
+
+
+def place(directory: Path, name: str) -> Path:
+    """Make a directory with a config of this name."""
+    directory.mkdir()
+    file = directory / "sockmgr.toml"
+    file.write_text(CONFIG.replace("shop-of-a-test", name))
+    return file
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Return two configs with names of their own, in the directory of the second."""
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    files = place(tmp_path / "a", "shop-a-of-a-test"), place(tmp_path / "b", "shop-b-of-a-test")
+    monkeypatch.chdir(tmp_path / "b")
+    return files
+
+
+CHANGING = ("reload", "stop", "scale web 4", "restart-worker web@8.1", "upgrade")
+
+
+@pytest.mark.parametrize("verb", [*CHANGING, "status", "logs"])
+def test_in_a_directory_with_a_config_only_its_manager_is_meant(
+    two: tuple[Path, Path], tmp_path: Path, verb: str
+) -> None:
+    control = tmp_path / "shop-a-of-a-test.sock"
+    with serving(control, config=str(two[0])) as other:
+        result = sockmgr(*verb.split())
+        assert result.exit_code == 3
+        assert 'no manager answers named "shop-b-of-a-test"' in result.stderr
+        assert "the name in sockmgr.toml" in result.stderr
+        assert f"others run: {control}" in result.stderr
+        assert untouched(other)
+        with serving(tmp_path / "shop-b-of-a-test.sock", config=str(two[1])) as own:
+            assert sockmgr(*verb.split()).exit_code == 0
+        assert untouched(other)
+        assert untouched(own) is (verb in ("status", "logs"))
+
+
+def untouched(manager: FakeManager) -> bool:
+    asked = (manager.reloads, manager.scaled, manager.restarted, manager.stopped)
+    return not any(asked) and not manager.upgraded
+
+
+@pytest.mark.parametrize("reads", ["/elsewhere/sockmgr.toml", ""])
+def test_a_manager_of_the_same_name_that_reads_another_config_is_asked_to_change_nothing(
+    two: tuple[Path, Path], tmp_path: Path, reads: str
+) -> None:
+    control = tmp_path / "shop-b-of-a-test.sock"
+    with serving(control, config=reads) as manager:
+        for options in ((), ("-c", str(two[1]))):
+            for verb in CHANGING:
+                result = sockmgr(*verb.split(), *options)
+                assert result.exit_code == 1
+                assert f"{two[1]} is not its config\n  it was asked nothing" in result.stderr
+                assert f"--control {control}" in result.stderr
+            assert untouched(manager)
+            result = sockmgr("status", *options)
+            assert result.exit_code == 0
+            assert result.stderr.startswith(f"note: the manager at {control} ")
+        assert sockmgr("reload", "--control", str(control)).exit_code == 0
+        manager.config = None  # one of an older version does not tell
+        assert sockmgr("reload").exit_code == 0
+
+
+def test_of_two_managers_of_one_name_that_of_the_config_is_meant(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "xdg"))
+    (tmp_path / "xdg" / "sockmgr").mkdir(parents=True)
+    name = "shop-b-of-a-test.sock"
+    with (
+        serving(tmp_path / name, config="/elsewhere.toml") as first,
+        serving(tmp_path / "xdg" / "sockmgr" / name, config=str(two[1])) as second,
+    ):
+        assert sockmgr("reload").exit_code == 0
+        assert (first.reloads, second.reloads) == ([], [()])
+        second.config = "/elsewhere.toml"
+        result = sockmgr("reload")
+        assert result.exit_code == 1
+        assert "several managers run here" in result.stderr
+        assert "with -c" not in result.stderr
+
+
+def test_a_config_that_cannot_be_read_says_of_no_manager_that_it_is_meant(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    two[1].write_text("= 7")
+    with serving(tmp_path / "shop-a-of-a-test.sock") as other:
+        result = sockmgr("stop")
+        assert result.exit_code == 2
+        assert "which manager is meant cannot be told, and none was asked" in result.stderr
+        assert untouched(other)
+        looked = sockmgr("status")
+        assert looked.exit_code == 0
+        assert looked.stderr.startswith("note: sockmgr.toml:1:1: ")
+
+
+@pytest.mark.usefixtures("path")
+def test_a_missing_file_that_was_named_is_to_be_corrected_not_named() -> None:
+    assert sockmgr("reload", "-c", "missing.toml").stderr == (
+        "error: cannot read missing.toml: No such file or directory\n  correct the path\n"
+    )
 
 
 # --- Pipes, terminals, time ----------------------------------------------------------------------

@@ -29,8 +29,11 @@ class Started:
 def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     found: list[Started] = []
 
-    def remember(source: Callable[[], Config], *, control: Path, companion: Session) -> int:
+    def remember(
+        source: Callable[[], Config], *, control: Path, companion: Session, file: str
+    ) -> int:
         assert source == companion.source
+        assert file in ("", str(Path.cwd() / "sockmgr.toml"))
         found.append(Started(config=source(), control=control))
         return 7
 

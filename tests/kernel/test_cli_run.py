@@ -31,8 +31,14 @@ def started(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     found: list[Started] = []
 
     def remember(
-        source: Callable[[], Config], *, control: Path, as_json: bool, timeout: float | None
+        source: Callable[[], Config],
+        *,
+        control: Path,
+        as_json: bool,
+        timeout: float | None,
+        file: str,
     ) -> int:
+        assert file == (str(Path.cwd() / Path(file).name) if file else "")
         found.append(Started(config=source(), control=control, as_json=as_json, timeout=timeout))
         return 7
 
