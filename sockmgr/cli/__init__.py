@@ -49,7 +49,7 @@ class _Verbs(click.Group):
             host.check()
             return super().invoke(ctx)
         except SockmgrError as error:
-            click.echo(f"error: {error}", err=True)
+            streams.tell(f"error: {error}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             asked = ctx.invoked_subcommand in _ASKING

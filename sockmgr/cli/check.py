@@ -17,6 +17,7 @@ from sockmgr.core import config, notes
 from sockmgr.core.config import Config
 from sockmgr.core.errors import ConfigError, SockmgrError
 from sockmgr.core.report import Change, Plan
+from sockmgr.core.visible import visible
 from sockmgr.doctor.unix_sockets import private, unbelieved
 from sockmgr.examination import examine
 from sockmgr.resolve import resolve, warnings
@@ -123,7 +124,7 @@ def _show(*lines: str) -> None:
     console = Console()
     for line in lines:
         style = STYLES.get(line.split()[0], "") if line.startswith(" ") else ""
-        console.print(Text(line, style=style), soft_wrap=True)
+        console.print(Text(visible(line, colours=False), style=style), soft_wrap=True)
 
 
 def _conclusion(plan: Plan) -> Iterator[str]:

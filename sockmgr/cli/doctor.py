@@ -25,6 +25,7 @@ from sockmgr.client import (
 from sockmgr.core.config import Config
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Plan
+from sockmgr.core.visible import visible
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
 from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
@@ -185,10 +186,11 @@ def _draw(patient: Patient, group: Sequence[Finding]) -> None:
     console.print(Text(patient, style="bold"))
     for one in group:
         color = "red" if one.check.severity is Severity.PROBLEM else "yellow"
-        head = Text.assemble((one.check.severity, color), f": {one.what} ", f"[{one.check.label}]")
+        what, why, fix = (visible(text, colours=False) for text in (one.what, one.why, one.fix))
+        head = Text.assemble((one.check.severity, color), f": {what} ", f"[{one.check.label}]")
         console.print(Padding(head, (0, 0, 0, 2)))
-        console.print(Padding(Text(one.why, style="dim"), (0, 0, 0, 4)))
-        console.print(Padding(Text(one.fix), (0, 0, 0, 4)))
+        console.print(Padding(Text(why, style="dim"), (0, 0, 0, 4)))
+        console.print(Padding(Text(fix), (0, 0, 0, 4)))
     console.print()
 
 

@@ -99,7 +99,11 @@ def _show_journal(journal: Journal, wish: _Wish) -> None:
 
 def _show(wish: _Wish, lines: Iterable[LogLine]) -> None:
     for line in lines:
-        click.echo(msgspec.json.encode(line) if wish.where.as_json else _shown(line))
+        streams.tell(_as_json(line) if wish.where.as_json else _shown(line))
+
+
+def _as_json(line: LogLine) -> str:
+    return msgspec.json.encode(line).decode()
 
 
 def _shown(line: LogLine) -> str:

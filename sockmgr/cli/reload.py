@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 import click
 import msgspec
 
-from sockmgr.cli import target
+from sockmgr.cli import streams, target
 from sockmgr.cli.table import is_lively
 from sockmgr.client import Client
 from sockmgr.core import last_words
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.report import Progress, Verdict
+from sockmgr.core.visible import visible
 
 
 @click.command("reload")
@@ -44,7 +45,7 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
         for verdict in verdicts:
             prefix = f"{verdict.service}: " if len(verdicts) > 1 else ""
             for line in _tell(verdict, last.get(verdict.service), client):
-                click.echo(prefix + line)
+                streams.tell(prefix + line)
         if not verdicts:
             click.echo("there was nothing to reload")
     sys.exit(1 if any(verdict.verdict == "aborted" for verdict in verdicts) else 0)
@@ -62,7 +63,7 @@ def _narrator(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
     from rich.text import Text
 
     with Console(stderr=True).status(Text("asking the manager")) as line:
-        yield lambda progress: line.update(Text(_describe(progress)))
+        yield lambda progress: line.update(Text(visible(_describe(progress), colours=False)))
 
 
 def _plain_narrator() -> Callable[[Progress], None]:

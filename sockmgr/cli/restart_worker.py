@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sockmgr.cli import target
+from sockmgr.cli import streams, target
 
 
 @click.command("restart-worker")
@@ -22,4 +22,4 @@ def command(where: target.Target, worker: str) -> None:
     if where.as_json:
         click.echo(json.dumps({"worker": worker, "successor": successor}))
     else:
-        click.echo(f"{worker} is replaced by {successor}" if successor else f"{worker} has left")
+        streams.tell(f"{worker} is replaced by {successor}" if successor else f"{worker} has left")

@@ -14,6 +14,11 @@ import sys
 import threading
 from typing import Any, NoReturn, TextIO
 
+import click
+
+from sockmgr.cli.table import is_lively
+from sockmgr.core.visible import visible
+
 
 class StandardStream(io.FileIO):
     """One of stdout and stderr (borrowed): the first error is kept, and the rest is dropped."""
@@ -73,6 +78,15 @@ def _tolerant(stream: TextIO) -> TextIO:
         errors="backslashreplace",
         line_buffering=raw.isatty() or stream is sys.stderr,
     )
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Write lines that others have a say in: a terminal gets none of their escapes but colours."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        colours = is_lively(stream)
+        text = "\n".join(visible(line, colours=colours) for line in text.split("\n"))
+    click.echo(text, err=err, color=True)  # else it would change what goes elsewhere
 
 
 def end_without_reader() -> None:

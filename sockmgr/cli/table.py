@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
 import click
+
+from sockmgr.core.visible import visible
 
 
 def is_lively(stream: TextIO) -> bool:
@@ -27,7 +30,7 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     for row in (headers, *rows):
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        click.echo(visible("  ".join(cells).rstrip(), colours=False))
 
 
 def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -35,11 +38,20 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: names may hold [brackets]
     console = Console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    number = _fitting([headers, *rows], console.width)
+    for header in headers[:number]:
+        table.add_column(header, no_wrap=True)
+    for row in rows:
+        # Text: names may hold [brackets]
+        table.add_row(*(Text(visible(cell, colours=False)) for cell in row[:number]))
     console.print()
     console.print(table)
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return how many columns a terminal has room for, one at least: words are not broken."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    ends = itertools.accumulate(widths, lambda end, next_one: end + 2 + next_one)
+    return max(1, sum(end <= width for end in ends))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr import regular
+from sockmgr.cli import streams
 from sockmgr.client import (
     SOCKET_VARIABLE,
     Client,
@@ -214,4 +215,4 @@ def _configured(params: Mapping[str, Any]) -> list[str]:
 
 def narrate(text: str) -> None:
     """Say on stderr what is going on."""
-    click.echo(text, err=True)
+    streams.tell(text, err=True)

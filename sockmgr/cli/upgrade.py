@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sockmgr.cli import target
+from sockmgr.cli import streams, target
 
 
 @click.command("upgrade")
@@ -24,4 +24,4 @@ def command(where: target.Target) -> None:
         told = {"pid": after.pid, "before": before, "version": after.version}
         click.echo(json.dumps(told))
     else:
-        click.echo(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")
+        streams.tell(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -447,6 +448,45 @@ def test_a_terminal_gets_more_than_plain_text_unless_it_does_not_want_it(verb: s
     assert "\x1b" not in on_terminal(verb, NO_COLOR="1")
     assert "\x1b" not in on_terminal(verb, TERM="dumb")
     assert "\x1b" not in on_terminal(verb, "--json")
+
+
+EVIL = "\x1b]0;mine\x07 lie\rtruth \x1b[2J"
+EVIL_IN_TEXT = EVIL.replace("\r", "\n")  # of subprocess, with text=True
+HARMLESS = "\\x1b]0;mine\\x07 lie\\rtruth \\x1b[2J"
+
+
+def test_neither_workers_nor_a_manager_command_the_terminal_of_a_verb(
+    manager: FakeManager,
+) -> None:
+    manager.verdicts = [a_verdict(verdict="aborted", reason=EVIL, output=(EVIL, "\x1b[31mred"))]
+    manager.news = [progress(1, message=EVIL)]
+    manager.tell(EVIL)
+    manager.choice = EVIL
+    shown = on_terminal("reload", code=1) + on_terminal("logs") + on_terminal("status")
+    manager.error = ControlError(EVIL)
+    shown += on_terminal("stop", code=1) + on_terminal("status", code=1)
+    for escape in ("\x1b]", "\x07", "lie\r", "\x1b[2J"):
+        assert escape not in shown
+    assert shown.count(HARMLESS) >= 6
+    assert "\x1b[31mred\x1b[0m" in shown
+
+
+def test_files_and_pipes_get_what_workers_print_as_it_is(manager: FakeManager) -> None:
+    manager.tell(EVIL)
+    assert as_command("logs").stdout.endswith(f"web@8.1 | {EVIL_IN_TEXT}\n")
+    assert json.loads(as_command("logs", "--json").stdout)["message"] == EVIL
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize("columns", [10, 20, 40, 60, 80])
+def test_a_narrow_terminal_gets_fewer_columns_of_whole_words(columns: int) -> None:
+    text = on_terminal("status", COLUMNS=str(columns), NO_COLOR="")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    workers = [line.split() for line in lines if line.startswith("web@")]
+    assert len(workers) == 7
+    whole = ["web@7.2", "7002", "draining", "5", "-", "48M", "4s"]
+    assert workers[-1] == whole[: len(workers[-1])]
+    assert len(workers[-1]) == {10: 1, 20: 2, 40: 5}.get(columns, 7)
 
 
 @pytest.mark.usefixtures("manager")
