@@ -30,12 +30,13 @@ from sockmgr.line import (
 
 __all__ = [
     "Client", "ForbiddenError", "LostError", "NoManagerError", "NotAskedError", "StillWaitingError",
-    "check_control", "default_control", "find_control", "live_controls", "no_manager",
-    "possible_controls",
+    "check_control", "check_length", "default_control", "find_control", "live_controls",
+    "no_manager", "possible_controls",
 ]  # fmt: skip
 
 SOCKET_VARIABLE = "SOCKMGR_CONTROL"
 LIVENESS_TIMEOUT = 10.0
+PATH_MAX = 107  # sun_path without its NUL, unix(7)
 
 _Answer = TypeVar("_Answer", bound=varlink.Answer)
 
@@ -207,6 +208,22 @@ def find_control(explicit: str | None, name: str | None, file: Path | None = Non
             + (", or give its config with -c" if name is None else ""),
         )
     return found[0]
+
+
+def check_length(path: Path) -> None:
+    """Raise ControlError if one of the sockets beside this control socket has no room there."""
+    longest = max((path, *map(path.with_suffix, (".keeper", ".notify"))), key=_length)
+    if _length(longest) > PATH_MAX:
+        raise ControlError(
+            f"the control socket cannot be {path}: {longest} beside it has {_length(longest)} "
+            f"bytes, and a unix path has at most {PATH_MAX}",
+            means="nothing was started",
+            do="name a shorter path with --control",
+        )
+
+
+def _length(path: Path) -> int:
+    return len(os.fsencode(path))
 
 
 def live_controls(name: str | None) -> list[Path]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from sockmgr.client import check_control, default_control
+from sockmgr.client import check_control, check_length, default_control
 from sockmgr.companion import Companion
 from sockmgr.core.errors import ListenError, SockmgrError
 from sockmgr.estate import Estate
@@ -60,6 +60,7 @@ def run(
         if control:
             check_control(control)
         path = control or default_control(_name(source, passed), _tell_refused)
+        check_length(path)
         manager = Manager(source, path, sink, history, timeout, companion)
         manager.config_file = file
         return asyncio.run(manager.run(passed))

@@ -275,6 +275,8 @@ class Session:
                 self._show_keys()
             else:
                 self._tell_serving(verdict.service, verdict.generation, seconds, paths)
+        elif self._host.stopping:
+            pass  # that is why, and nobody is left to serve
         elif gave_up:
             self._narrator.say(f"{verdict.service} {verdict.generation}: given up for newer code")
         else:

@@ -82,9 +82,9 @@ def spawn(launch: Launch) -> int:
     try:
         with _open_files_as_given():
             return os.posix_spawn(
-                argv[0],
-                argv,
-                env,
+                _encoded(argv[0]),
+                [_encoded(word) for word in argv],
+                {_encoded(name): _encoded(value) for name, value in env.items()},
                 file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
                 setsid=True,  # which nothing that it starts can leave for a group of ours
                 # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
@@ -98,6 +98,17 @@ def spawn(launch: Launch) -> int:
             f"cannot start {launch.executable}: {error} in its arguments or environment",
             do="correct command or env in the configuration",
         ) from error
+
+
+def _encoded(text: str) -> bytes:
+    """Return text as bytes: of our own environment the same, of a config else those of the file.
+
+    The locale need not have all characters of a config, which is always UTF-8.
+    """
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape")
 
 
 def user_number(user: str) -> int:

@@ -104,6 +104,19 @@ def test_an_exception_in_the_start_up_of_the_lifespan_is_told(project: Project) 
         dev.see(r"^web 2 failed: 1 keeps serving, shop/main\.py$")
 
 
+def test_who_is_stopped_shortly_after_a_save_is_not_told_that_the_old_code_keeps_serving(
+    project: Project,
+) -> None:
+    with project.dev() as dev:
+        dev.see("web 1 serves")
+        project.save("2", "import time; print('starting'); time.sleep(1000)")
+        dev.see(r"^web@2\.1 \| starting$")
+        dev.press("\x03")
+        assert dev.wait() == 0
+        assert "keeps serving" not in dev.text
+        assert "failed" not in dev.text
+
+
 def test_code_that_hangs_makes_way_for_the_next_save(project: Project) -> None:
     with project.dev() as dev:
         dev.see("web 1 serves")

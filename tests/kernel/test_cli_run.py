@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,38 @@ def test_run_takes_the_config_beside_it_where_nothing_else_is_said(
     assert [(one.as_json, one.timeout) for one in started] == [(False, None), (True, 60.0)]
     assert [one.config.name for one in started] == ["shop-of-a-test", "other-of-a-test"]
     assert [one.control for one in started] == [path, path]
+
+
+@pytest.mark.parametrize("verb", ["run", "dev"])
+def test_a_relative_config_in_a_directory_that_is_gone_is_an_error(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = sockmgr(verb, "-c", "../x.toml")
+    assert result.exit_code == 2
+    assert "../x.toml is in this directory, which has been deleted" in result.stderr
+
+
+@pytest.mark.parametrize("length", [106, 107, 150])
+def test_a_control_path_without_room_for_what_is_beside_it_is_refused_as_too_long(
+    tmp_path: Path, length: int
+) -> None:
+    """What is beside it ends in .keeper, which has two bytes more than .sock."""
+    directory = tmp_path / "d"
+    directory.mkdir(mode=0o700)
+    control = f"{directory}/{'x' * (length - len(str(directory)) - 6)}.sock"
+    assert len(control) == length
+    done = subprocess.run(
+        [sys.executable, "-m", "sockmgr", "run", "--control", control, "--", "true"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert (
+        f".keeper beside it has {length + 2} bytes, and a unix path has at most 107" in done.stderr
+    )
 
 
 @pytest.mark.usefixtures("path")

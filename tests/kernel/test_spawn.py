@@ -135,6 +135,27 @@ def test_a_spawn_leaves_no_descriptor_behind(files: list[int]) -> None:
     assert open_fds() == before
 
 
+@pytest.mark.parametrize("locale", ["POSIX", "C.UTF-8"])
+def test_no_locale_keeps_a_program_from_its_arguments_and_environment(locale: str) -> None:
+    """What comes from a config is UTF-8, and what was inherited has the bytes that it had."""
+    script = (
+        "import os, sys; from sockmgr.kernel.spawn import Launch, spawn; "
+        "text = 'Gr\\u00f6\\u00dfe \\u2713'; "
+        "env = {'NAME': text, 'GIVEN': os.environ['GIVEN']}; "
+        "argv = ('sh', '-c', 'printenv NAME GIVEN; echo $0', text); "
+        "pid = spawn(Launch(argv=argv, executable='/bin/sh', env=env, cwd='/')); "
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "GIVEN": "caf\udce9"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **env}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.split(b"\n") == [
+        "Größe ✓".encode(), b"caf\xe9", "Größe ✓".encode(), b""
+    ]  # fmt: skip
+
+
 def test_stdin_is_empty() -> None:
     assert reported()["stdin"] == "/dev/null"
 
