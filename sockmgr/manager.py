@@ -354,7 +354,7 @@ class Manager:
         await self._server.close()
         self._changed()
         self._systemd.close()
-        self._succession.leave()
+        self._succession.leave(self.services)
 
     # --- What its companion asks (companion.Host) ------------------------------------------------
 

@@ -70,6 +70,9 @@ class WorkerOutput(Protocol):
     def has_been_read(self) -> bool:
         """Tell whether it may be reaped, as far as its output is concerned."""
 
+    def leave(self) -> None:
+        """Pass on what has been read: the next manager reads on behind it."""
+
     def close(self) -> None:
         """Close it, when nothing more is to come."""
 
@@ -127,6 +130,14 @@ class Output:
     def has_been_read(self) -> bool:
         """Tell that nobody but us reads it."""
         return True
+
+    def leave(self) -> None:
+        """Pass on what we have; what is without its end yet as a part of a line."""
+        rest = [*self._cutter.take(CHUNK), *self._cutter.unfinished]
+        if self._cutter.unfinished:
+            rest[-1] = rest[-1]._replace(partial=True)
+        self._tell(rest)
+        self._cutter = Cutter()
 
     def read_on(self) -> None:
         """Go on after the sink was full."""

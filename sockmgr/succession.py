@@ -168,16 +168,22 @@ class Succession:
         if isinstance(self._store, Keeping) and self._store.fileno() >= 0:
             descriptors[KEEPER] = (self._store.fileno(),)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self._sink.close()
+        self._tell_the_rest(services)
         try:
             become({CONTROL: (control.fileno(),), **descriptors})
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def leave(self) -> None:
+    def leave(self, services: Mapping[str, Service]) -> None:
         """End here and now, as death would, so that the next manager takes over."""
-        self._sink.close()
+        self._tell_the_rest(services)
         os._exit(0)
+
+    def _tell_the_rest(self, services: Mapping[str, Service]) -> None:
+        for service in services.values():
+            for running in service.crew.running.values():
+                running.output.leave()
+        self._sink.close()
 
     def end(self) -> None:
         """Leave nothing to anybody: all workers have ended."""

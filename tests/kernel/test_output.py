@@ -204,6 +204,28 @@ def test_the_end_of_a_stream_without_a_newline_is_not_lost() -> None:
         assert take_all(read) == b"web@1.1 | bye\n"
 
 
+def test_who_makes_way_for_the_next_manager_passes_on_what_it_has_read() -> None:
+    """The next one reads on in the same pipe; what it has not read is still there."""
+
+    async def scenario(sink: Sink) -> None:
+        loop = asyncio.get_running_loop()
+        output = Output("web@1.1", sink, loop)
+        os.write(output.writer, b"line\n" * 150 + b"half")
+        output.catch_up()
+        output.leave()
+        os.write(output.writer, b" a line\n")
+        loop.remove_reader(output.fileno())
+        output.spawned()
+        Output("web@1.1", sink, loop, found=os.dup(output.fileno())).close()
+        output.close()
+
+    with tempfile.TemporaryFile() as file:
+        asyncio.run(scenario(Sink(file.fileno())))
+        file.seek(0)
+        lines = file.read().splitlines()
+    assert lines == [b"web@1.1 | line"] * 150 + [b"web@1.1 \\ half", b"web@1.1 |  a line"]
+
+
 def test_a_worker_that_prints_newlines_leaves_every_turn_of_the_loop_to_others() -> None:
     async def scenario(sink: Counting) -> list[int]:
         output = Output("web@1.1", sink, asyncio.get_running_loop())
