@@ -193,12 +193,14 @@ class ControlServer:
                 means="what runs is not touched",
                 do="try again when other clients are done; raise LimitNOFILE= of the manager",
             )
-        was_crowded, self._crowded = self._crowded, len(self._clients) >= self._limits.clients
+        # Whatever other processes of our user do, root finds a place, to stop us.
+        room = self._limits.clients - (self._limits.clients // 8 if uid else 0)
+        was_crowded, self._crowded = self._crowded, len(self._clients) >= room
         if not self._crowded:
             return None
         if not was_crowded:
             log.warning("control socket crowded", clients=len(self._clients), pid=pid)
-        return _too_many("clients", self._limits.clients)
+        return _too_many("clients", room)
 
     async def _attend(self, peer: Peer) -> None:
         """Answer one client until it leaves; nothing that it does may end more than that."""

@@ -282,12 +282,7 @@ class Manager:
         self._refuse_if_stopping()
         found = self._services.find(service)
         wanted = found.wanted + workers if relative else workers
-        if wanted < 1:
-            raise ControlError(
-                f"{service} cannot have {wanted} workers",
-                means="nothing was changed",
-                do="ask for 1 or more; `sockmgr stop` ends the service",
-            )
+        staffing.check(service, wanted)
         await staffing.scale(found, wanted)
         return wanted
 

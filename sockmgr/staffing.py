@@ -7,6 +7,7 @@ import asyncio
 from sockmgr.core.errors import ControlError
 from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Recycle, Scale
+from sockmgr.core.values import MAX_WORKERS
 from sockmgr.service import Service
 
 
@@ -30,6 +31,16 @@ async def scale(service: Service, workers: int) -> None:
             means="it goes on trying",
             do="the manager's log says why they fail to start",
         ) from None
+
+
+def check(service: str, wanted: int) -> None:
+    """Raise ControlError if a service cannot have so many workers, as the config could not ask."""
+    if not 1 <= wanted <= MAX_WORKERS:
+        raise ControlError(
+            f"{service} cannot have {wanted} workers",
+            means="nothing was changed",
+            do=f"ask for 1 to {MAX_WORKERS}; `sockmgr stop` ends the service",
+        )
 
 
 async def restart_worker(service: Service, place: str) -> str:

@@ -167,7 +167,7 @@ def decode(data: bytes) -> Snapshot:
         )
     try:
         return msgspec.convert(_upgraded(json.loads(body), version), Snapshot, str_keys=True)
-    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
 
 

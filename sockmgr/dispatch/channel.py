@@ -49,13 +49,16 @@ class Channel:
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         """Own two sockets; use create() and adopt()."""
         self._ours, self._theirs = ours, theirs
+        self.is_new = False
         # The worker has the same description, and may make it block: then so would we.
         self._ours.setblocking(False)
 
     @classmethod
     def create(cls) -> Channel:
         """Make a new one; raises OSError. The worker inherits `theirs`."""
-        return cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        made = cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        made.is_new = True
+        return made
 
     @classmethod
     def adopt(cls, ours: int, theirs: int) -> Channel:

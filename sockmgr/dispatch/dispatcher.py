@@ -99,7 +99,7 @@ class Dispatcher:
         """
         if len(keys) > MAX_LISTENERS:
             raise ValueError(f"a worker can serve {MAX_LISTENERS} listeners, not {len(keys)}")
-        ledger = Ledger(time.monotonic_ns())
+        ledger = Ledger(time.monotonic_ns(), is_new=channel.is_new)
         link = Link(lease=lease, name=name, channel=channel, ledger=ledger, keys=keys)
         self._links[lease] = link
         self._scheduler.add(lease)

@@ -31,13 +31,16 @@ _NOTHING = Report(answered=0, taken=0, closed=0, lost=0)
 class Ledger:
     """The account of one worker. Not `known` before its first answer: the channel may be old."""
 
-    def __init__(self, question: int) -> None:
-        """Begin to count questions there: no manager before us may have asked them."""
+    def __init__(self, question: int, *, is_new: bool = False) -> None:
+        """Begin to count questions there: no manager before us may have asked them.
+
+        Nobody has passed anything to a worker whose channel `is_new` but we.
+        """
         self.known = False
         self.asked = 0  # the question that waits for its answer, 0 if none does
         self.passed = 0  # and not taken back; of a channel that is not known, since we have it
         self.lost = 0
-        self._question = question
+        self._question, self._is_new = question, is_new
         self._heard = _NOTHING
 
     def question(self) -> int:
@@ -74,6 +77,8 @@ class Ledger:
         return before.closed + before.lost - report.closed - report.lost
 
     def _begin(self, report: Report) -> int:
+        if self._is_new and report.taken:
+            raise Forged(f"it took {report.taken} connections and was passed 0")
         self.known = True
         self.passed = report.taken
         return report.taken - report.closed - report.lost

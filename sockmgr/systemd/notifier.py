@@ -217,7 +217,7 @@ def _ping_every(environ: Mapping[str, str]) -> float:
     """Return half of the watchdog's interval, in seconds; 0 without one: sd_watchdog_enabled(3)."""
     text = environ.get("WATCHDOG_USEC", "")
     for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    if not text.isdecimal() or int(text) == 0 or not for_us:
+    if not text.isdecimal() or len(text) > 20 or int(text) == 0 or not for_us:  # 64 bits
         return 0.0
     return max(int(text) / 2e6, SHORTEST_PING)
 

@@ -62,7 +62,7 @@ def passed_to_another(environ: Mapping[str, str] = os.environ, pid: int | None =
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 7:  # nobody has more than a million: proc_sys_fs(5)
         raise ListenError(
             f"LISTEN_FDS={text!r} is not a number",
             means="nothing was started",

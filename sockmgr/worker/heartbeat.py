@@ -75,7 +75,11 @@ def _from_environment() -> Heartbeat | None:
 def _of_systemd(pid: int) -> float | None:
     """Do what sd_watchdog_enabled(3) asks for, if this process is meant."""
     wanted = os.environ.get("WATCHDOG_USEC", "")
-    if not wanted.isdecimal() or os.environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+    if (
+        not wanted.isdecimal()
+        or len(wanted) > 20
+        or os.environ.get("WATCHDOG_PID", str(pid)) != str(pid)
+    ):
         return None
     notify.send("WATCHDOG=1")
     return int(wanted) / 2_000_000  # half of it, as that page recommends

@@ -44,7 +44,8 @@ def _names() -> list[str]:
     pid, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS", "0")
     if pid not in (None, str(os.getpid())):
         return []
-    if not (count.isascii() and count.isdecimal()):
+    # Nobody can have more than a million: fs.nr_open, proc_sys_fs(5).
+    if not (count.isascii() and count.isdecimal() and len(count) <= 7):
         raise ValueError(f"LISTEN_FDS={count!r} is not a number of sockets")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":") if int(count) else []
     named = [name or UNNAMED for name in names[: int(count)]]

@@ -76,3 +76,11 @@ def test_what_cannot_be_is_refused(forged: Report, why: str) -> None:
     ledger.hear(report(4, closed=1))
     with pytest.raises(Forged, match=why):
         ledger.hear(forged)
+
+
+def test_who_has_been_passed_nothing_cannot_have_taken_any() -> None:
+    ledger = Ledger(100, is_new=True)
+    ledger.ask()
+    with pytest.raises(Forged, match="took 18446744073709551615 connections and was passed 0"):
+        ledger.hear(report(2**64 - 1, answered=101))
+    assert not ledger.known

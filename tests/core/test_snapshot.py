@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -136,3 +137,13 @@ def test_the_first_format_is_still_read() -> None:
     assert service.generations[0].workers[0].process == ProcessSnapshot(
         pid=812, started=99, told=True
     )
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"services":[{"generations":[{"workers":[7]}]}]}', b"[" * 100_000]
+)
+def test_a_state_of_any_other_shape_cannot_be_read_and_that_is_all(body: bytes) -> None:
+    for version in (1, 2, 3):
+        checksum = hashlib.sha256(body).hexdigest().encode()
+        with pytest.raises(SnapshotError):
+            decode(b"sockmgr-state %d 1 %s\n%s" % (version, checksum, body))

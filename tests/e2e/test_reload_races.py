@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Manager, wait_for
+from tests.e2e.harness import Manager, varlink, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
     Ask,
@@ -221,3 +221,11 @@ def test_ttin_and_ttou_scale_by_one_and_never_to_none(tmp_path: Path) -> None:
             answered(load)
         assert not load.result.failed
         assert serving(manager)[0] == 1
+
+
+def test_no_client_can_ask_for_more_workers_than_a_config_could(tmp_path: Path) -> None:
+    with Manager(tmp_path, Release(tmp_path).config()) as manager:
+        for workers in (10_001, 2**31 - 1, -(2**31), 0):
+            with pytest.raises(RuntimeError, match=f"cannot have {workers} workers"):
+                varlink(manager.control, "Scale", {"service": "web", "workers": workers})
+        assert len(manager.workers()) == 1

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.control import ControlServer
 from sockmgr.peer import Limits
 from tests.kernel.fake_manager import FakeManager, served
 from tests.kernel.raw_client import (
@@ -121,9 +122,9 @@ def test_of_1000_connections_the_last_are_told_and_hung_up_on(path: Path) -> Non
         return sock
 
     async def scenario() -> None:
-        async with served(path, FakeManager(), Limits(clients=16)):
+        async with served(path, FakeManager(), Limits(clients=7)):
             # A call first, so that these are known to be the ones that are in.
-            first = [await Raw.connect(path) for _ in range(16)]
+            first = [await Raw.connect(path) for _ in range(7)]
             for client in first:
                 assert "parameters" in await client.ask(f"{SERVICE}.GetInfo")
             crowd = await asyncio.gather(*(asyncio.to_thread(connect) for _ in range(1000)))
@@ -131,13 +132,46 @@ def test_of_1000_connections_the_last_are_told_and_hung_up_on(path: Path) -> Non
                 client = Raw(*await asyncio.open_unix_connection(sock=sock))
                 reply = await client.reply()
                 assert reply["error"] == f"{MANAGER}.Refused"
-                assert "already has 16 clients" in reply["parameters"]["what"]
+                assert "already has 7 clients" in reply["parameters"]["what"]
                 assert await client.is_closed()
                 await client.close()
             for client in first:
                 assert "parameters" in await client.ask(f"{SERVICE}.GetInfo")
                 await client.close()
             await (await let_in(path)).close()
+
+    run(scenario)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_whatever_other_processes_of_the_managers_user_do_root_finds_a_place(path: Path) -> None:
+    program = (
+        "import os, socket, sys\n"
+        "os.chdir(sys.argv[1]); os.setgid(65534); os.setuid(65534)\n"
+        "socks = [socket.socket(socket.AF_UNIX) for _ in range(9)]\n"
+        "for sock in socks: sock.connect('shop.sock')\n"
+        "print(socks[-1].recv(4096), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+
+    async def scenario() -> None:
+        server = ControlServer(
+            path, FakeManager(), uids=frozenset({65534}), limits=Limits(clients=8)
+        )
+        await server.open()
+        path.parent.chmod(0o711)
+        os.chown(path, 65534, 65534)
+        crowd = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", program, str(path.parent),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert crowd.stdout
+        assert b"already has 7 clients" in await crowd.stdout.readline()
+        client = await Raw.connect(path)
+        assert "parameters" in await client.ask(f"{SERVICE}.GetInfo")
+        await client.close()
+        await crowd.communicate(b"")
+        await server.close()
 
     run(scenario)
 

@@ -126,8 +126,14 @@ def test_the_watchdog_is_not_fed_while_something_is_wrong(
 
 @pytest.mark.parametrize(
     "env",
-    [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {**INTERVAL, "WATCHDOG_PID": "1"}],
-    ids=["no watchdog", "none", "nonsense", "of another process"],
+    [
+        {},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "9" * 5000},
+        {**INTERVAL, "WATCHDOG_PID": "1"},
+    ],
+    ids=["no watchdog", "none", "nonsense", "of no number", "of another process"],
 )
 def test_without_a_watchdog_of_ours_nothing_is_to_be_called_later(
     env: dict[str, str], systemd: FakeSystemd

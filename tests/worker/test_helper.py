@@ -186,3 +186,10 @@ def test_under_systemd_alone_the_watchdog_is_fed_by_its_protocol(notify: NotifyS
     assert run("print(worker.watchdog())", **asked) == "1.5"
     assert [message.fields for message in notify.receive()] == [{"WATCHDOG": "1"}]
     assert run("print(worker.watchdog())", WATCHDOG_PID="1", **asked) == "None"
+    assert run("print(worker.watchdog())", **asked | {"WATCHDOG_USEC": "9" * 5000}) == "None"
+
+
+@pytest.mark.parametrize("count", ["2147483648", "9" * 5000])
+def test_a_number_of_sockets_that_nobody_can_have_is_refused_by_its_name(count: str) -> None:
+    program = "try:\n    worker.listeners()\nexcept ValueError as error:\n    print(error)"
+    assert run(program, LISTEN_FDS=count) == f"LISTEN_FDS={count!r} is not a number of sockets"
