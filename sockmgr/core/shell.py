@@ -16,7 +16,10 @@ _REDIRECTION = re.compile(r"(?:\d*(?:<<<|<<-?|<>|<&|>>|>&|>\||<|>)|&>>|&>)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _PATTERN = re.compile(r"[*?\[]")
 _OPEN = ("&&", "||", "|", "|&")  # behind which a command must follow
-_COMPOUND = frozenset({"if", "for", "while", "until", "case", "{", "!", "function", "[["})
+COMPOUND = frozenset({
+    "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "{",
+    "}", "!", "function", "[[",
+})  # fmt: skip
 _ENDS = {"(": ")", "{": "}"}
 
 
@@ -36,10 +39,11 @@ class Word:
 class Command:
     """One command: its words, its redirections as they are written, and the joint behind it.
 
-    `start` is where in the line it begins. `sets` are the assignments before its first word.
+    `start` and `end` are where in the line it is. `sets` are the assignments before its first word.
     """
 
     start: int
+    end: int
     sets: tuple[Word, ...] = ()
     words: tuple[Word, ...] = ()
     redirections: tuple[str, ...] = ()
@@ -63,7 +67,7 @@ def last(commands: tuple[Command, ...]) -> Command | None:
         return None
     for before, command in zip((None, *commands), commands, strict=False):
         first = command.words[0].text if command.words else ""
-        if command.joint in ("(", ")") or first in _COMPOUND:
+        if command.joint in ("(", ")") or first in COMPOUND:
             return None
         if command is commands[-1] and before and before.joint in ("|", "|&"):
             return None
@@ -97,14 +101,15 @@ class _Unfinished(Exception):
 @dataclass(frozen=True, slots=True)
 class _Token:
     start: int
-    word: Word | None
+    end: int
+    word: Word | None = None
     joint: str = ""
     redirection: str = ""
 
 
 def _commands(tokens: list[_Token], end: int) -> Iterator[Command]:
     parts: list[_Token] = []
-    for token in [*tokens, _Token(end, None)]:
+    for token in [*tokens, _Token(end, end)]:
         if token.word or token.redirection:
             parts.append(token)
         elif parts or token.joint in ("(", ")", "&&", "||", "|"):
@@ -119,6 +124,7 @@ def _command(parts: list[_Token], end: _Token) -> Command:
         (sets if not words and _ASSIGNMENT.match(word.raw) else words).append(word)
     return Command(
         start=parts[0].start if parts else end.start,
+        end=parts[-1].end if parts else end.start,
         sets=tuple(sets),
         words=tuple(words),
         redirections=tuple(part.redirection for part in parts if part.redirection),
@@ -139,14 +145,14 @@ def _tokens(text: str) -> Iterator[_Token]:
             while at < len(text) and text[at] in _SPACE:
                 at += 1
             _, at = _word(text, at)
-            yield _Token(start, None, redirection=text[start:at])
+            yield _Token(start, at, redirection=text[start:at])
         elif joint := next((one for one in _JOINTS if text.startswith(one, at)), ""):
-            yield _Token(at, None, joint=joint)
             at += len(joint)
+            yield _Token(at, at, joint=joint)
         else:
             start = at
             word, at = _word(text, at)
-            yield _Token(start, word)
+            yield _Token(start, at, word)
 
 
 def _word(text: str, at: int) -> tuple[Word, int]:

@@ -149,7 +149,7 @@ def test_dependencies_are_read_from_whatever_declares_them(
         ("uwsgi --http :$PORT --master -p 2 -w a:app", "uwsgi --master -w a:app", 2, {}),
         ("gunicorn -w ${WEB_CONCURRENCY:-3} a:app", "gunicorn a:app", 3, {}),
         ("gunicorn -w $N ${OPTIONS} a:app", 'sh -c exec gunicorn ${{OPTIONS}} a:app', 2, {}),
-        ("gunicorn --name=$A'b c\"' a:app", 'sh -c exec gunicorn "--name=$Ab c\\"" a:app', 2, {}),
+        ("gunicorn --name=$A'b c\"' a:app", "sh -c exec gunicorn --name=$A'b c\"' a:app", 2, {}),
         ("gunicorn --env x={y} -b :${PORT} a:app", "gunicorn --env x={{y}} a:app", 2, {}),
         ("gunicorn $OPTIONS a:app -b :$PORT", 'sh -c exec gunicorn $OPTIONS a:app', 2, {}),
     ],
@@ -161,6 +161,109 @@ def test_the_web_line_of_a_known_server_gets_the_socket_instead_of_the_port(
     assert " ".join(found.command) == command
     assert (found.workers, dict(found.env), found.takes_socket) == (workers, env, True)
     assert written(found).command == found.command
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "keys"),
+    [
+        ("cd backend && uvicorn app.main:app --port $PORT", "uvicorn --fd {http} app.main:app",
+         {"cwd": "backend"}),
+        ("(cd a/b && cd ../c; exec uvicorn m:app)", "uvicorn --fd {http} m:app", {"cwd": "a/c"}),
+        ('bash -c "cd api && exec uvicorn main:app --port $PORT"', "uvicorn --fd {http} main:app",
+         {"cwd": "api"}),
+        ("gunicorn --workers=$(nproc) a:b", "gunicorn a:b", {}),
+        ("gunicorn -w $((2*$(nproc)+1)) a:b", "gunicorn a:b", {}),
+        ("gunicorn -w `nproc` a:b", "gunicorn a:b", {}),
+        ("gunicorn --name=$(hostname) a:b", "sh -c exec gunicorn --name=$(hostname) a:b", {}),
+        ("gunicorn a:b --timeout 120 2>&1 | tee log", "gunicorn a:b --timeout 120", {}),
+        ("gunicorn a:b >>'/var/log/a b' 2>&1", "sh -c exec gunicorn a:b >>'/var/log/a b'", {}),
+        ("PYTHONPATH=$PWD/backend uvicorn m:app",
+         "sh -c PYTHONPATH=$PWD/backend exec uvicorn --fd {http} m:app", {}),
+        ("PYTHONPATH=src A='b c' uvicorn m:app", "uvicorn --fd {http} m:app",
+         {"env": (("PYTHONPATH", "src"), ("A", "b c"))}),
+        ("export A=1 B=2 && uvicorn m:app", "uvicorn --fd {http} m:app",
+         {"env": (("A", "1"), ("B", "2"))}),
+        ("source venv/bin/activate && cd x && gunicorn a:b",
+         "sh -c . venv/bin/activate && cd x && exec gunicorn a:b", {}),
+        ("gunicorn a:b --pid /tmp/g.pid -D", "gunicorn a:b", {}),
+        ("gunicorn a:b # as in production", "gunicorn a:b", {}),
+        ("gunicorn 'a:b(\"#x\")'", 'gunicorn a:b("#x")', {}),
+        ("uv run --frozen gunicorn a:b", "uv run --frozen gunicorn a:b", {}),
+        ("newrelic-admin run-program gunicorn -b :$PORT a:b",
+         "newrelic-admin run-program gunicorn a:b", {"address": "tcp://0.0.0.0:8000"}),
+        ("ddtrace-run gunicorn -w 3 a:b", "ddtrace-run gunicorn a:b", {"workers": 3}),
+        ("opentelemetry-instrument uvicorn m:app --port $PORT",
+         "opentelemetry-instrument uvicorn --fd {http} m:app", {}),
+        ("daphne -b 0.0.0.0 -p $PORT m:app", "daphne --fd {http} m:app",
+         {"address": "tcp://0.0.0.0:8000"}),
+        ("bundle exec puma -C config/puma.rb -p ${PORT:-3000} -t 5:5",
+         "bundle exec puma -C config/puma.rb -t 5:5", {"port": 3000}),
+        ("uvicorn m:app --host 0.0.0.0 --port $PORT", "uvicorn --fd {http} m:app",
+         {"address": "tcp://0.0.0.0:8000"}),
+        ("uvicorn m:app --host=:: --port 81", "uvicorn --fd {http} m:app",
+         {"address": "tcp://[::]:81"}),
+        ("gunicorn -b [::]:9000 a:b", "gunicorn a:b", {"address": "tcp://[::]:9000"}),
+        ("gunicorn -b unix:/run/shop/x.sock a:b", "gunicorn a:b",
+         {"address": "unix:///run/shop/x.sock"}),
+        ("gunicorn -b $HOST:$PORT a:b", "gunicorn a:b", {"address": ""}),
+        ("fastapi run m.py --port $PORT", "uvicorn --fd {http} m:app", {}),
+        ("hatch run gunicorn a:b", "gunicorn a:b", {}),
+    ],
+)  # fmt: skip
+def test_a_web_line_as_it_is_in_the_wild_is_carried_over(
+    text: str, command: str, keys: dict[str, object]
+) -> None:
+    found = guessed({"Procfile": f"web: {text}\n", "m.py": FASTAPI}, *SERVERS)
+    assert " ".join(found.command) == command
+    assert found.takes_socket
+    assert {key: getattr(found, key) for key in keys} == keys
+    service = written(found)
+    assert service.command == found.command
+    assert f'http = "{found.listens_on}"\n' in draft(found, "shop")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gunicorn -w $(nproc) a:b", "how many processes $(nproc) is cannot be told here"),
+        ("gunicorn a:b --pid /tmp/x --bind :$PORT", "--pid /tmp/x: left out, that is for sockmgr"),
+        ("gunicorn a:b | tee log", "its output went to `tee log`: left out"),
+        ("celery worker & gunicorn a:b", "give `celery worker` a service"),
+        ("./migrate || true; gunicorn a:b", "run `./migrate || true` before, once a deploy"),
+        ("waitress-serve --port=$PORT a:b", "waitress-serve cannot be given a socket"),
+    ],
+)
+def test_what_is_not_carried_over_is_said(text: str, said: str) -> None:
+    found = guessed({"Procfile": f"web: {text}\n"}, *SERVERS)
+    assert any(said in told for told in (*found.why, *found.todo))
+
+
+def test_every_other_line_of_a_procfile_is_named() -> None:
+    procfile = (
+        "release: ./manage.py migrate\nweb: gunicorn a:b\n"
+        "worker: celery -A shop worker -c $N\nbeat : cd jobs && A=1 celery beat # x\nweb: old\n"
+        "odd: a | b\n"
+    )
+    found = guessed({"srv/Procfile": procfile}, *SERVERS, "srv/.venv/bin/celery")
+    assert any("run `./manage.py migrate` (`release` in" in todo for todo in found.todo)
+    assert "a second `web` in srv/Procfile, which is not run: old" in found.others
+    assert [(one.name, " ".join(one.command), one.cwd) for one in found.beside] == [
+        ("worker", "sh -c exec celery -A shop worker -c $N", "srv"),
+        ("beat", "celery beat", "srv/jobs"),
+        ("odd", "sh -c a | b", "srv"),
+    ]
+    text = draft(found, "shop")
+    service = text[text.index("# [service.beat]") :].partition("\n\n")[0]
+    lines = [one.removeprefix("# ") for one in service.splitlines()]
+    told = config.parse("\n".join(lines).encode(), file="x").services[0]
+    assert (told.name, told.command, told.env) == ("beat", ("celery", "beat"), (("A", "1"),))
+
+
+def test_a_procfile_for_development_is_read_if_there_is_no_other() -> None:
+    found = guessed({"Procfile.dev": "web: gunicorn x:y", "main.py": FASTAPI})
+    assert (found.command, found.others) == (("gunicorn", "x:y"), ("FastAPI `app` in main.py",))
+    both = {"Procfile.dev": "web: gunicorn x:y", "Procfile": "web: gunicorn a:b"}
+    assert guessed(both).command == ("gunicorn", "a:b")
 
 
 def test_a_shell_is_told_where_a_server_is_that_is_not_in_its_path() -> None:
@@ -194,7 +297,9 @@ def test_a_default_port_in_the_line_is_the_port_that_is_listened_on() -> None:
         ("bin/server --port ${PORT}", "bin/server --port 8000"),
         ("bin/server $OPTIONS", "sh -c exec bin/server $OPTIONS"),
         ("bin/server | logger", "sh -c bin/server | logger"),
-        ("A=$B bin/server", "sh -c A=$B bin/server"),
+        ("A=$B bin/server", "sh -c A=$B exec bin/server"),
+        ("a || b", "sh -c a || b"),
+        ("if x; then y; fi", "sh -c if x; then y; fi"),
     ],
 )
 def test_an_unknown_program_is_kept_runs_alone_and_is_told_what_to_change(
@@ -275,6 +380,14 @@ def test_a_start_of_which_nothing_is_known_is_run_as_npm_would(
     found = guessed({"package.json": package(scripts={"start": start})}, *programs)
     assert " ".join(found.command) == command
     assert not found.takes_socket
+
+
+def test_a_port_that_a_start_sets_is_the_port_and_is_set_once() -> None:
+    start = "PORT=3000 node server.js"
+    files = {"package.json": package(scripts={"start": start}), "server.js": PORT_SERVER}
+    found = guessed(files, "node")
+    assert (found.port, found.env) == (3000, (("PORT", "3000"),))
+    assert written(found).env == found.env
 
 
 def test_a_package_below_is_started_where_it_is() -> None:

@@ -56,6 +56,7 @@ def initialised(project: Path) -> str:
     assert done.returncode == 0, done.stderr
     path = project / "sockmgr.toml"
     text = path.read_text().replace("8000", str(free_port()))
+    text = text.replace('http = "tcp://0.0.0.0:', 'http = "tcp://127.0.0.1:')  # nobody else's
     text = text.replace('probation = "5s"', 'probation = "200ms"')
     text = text.replace("exclusive = true", "exclusive = true\nprobation = 0.2")
     path.unlink()
@@ -103,6 +104,35 @@ def test_a_python_application_is_served_and_reloaded(
         assert answer(port) == b"hello"
         write(tmp_path, {f"{folder}/text.py": "TEXT = b'bye'\n"})
         assert manager.reload().code == 0
+        assert answer(port) == b"bye"
+
+
+@pytest.mark.parametrize(
+    ("web", "app"),
+    [
+        ("cd backend && uvicorn app.main:app --port $PORT", ASGI),
+        ("cd backend && gunicorn --workers=$(nproc) app.main  # as ever", WSGI),
+        ("cd backend; gunicorn -w $((2*$(nproc)+1)) app.main --timeout 9 2>&1 | tee log", WSGI),
+        ("PYTHONPATH=$PWD/backend uvicorn app.main:app --host 0.0.0.0 --port $PORT", ASGI),
+        ("cd backend && gunicorn app.main --pid g.pid --access-logfile - >>log", WSGI),
+        ('bash -c "cd backend && exec uvicorn app.main:app --port $PORT"', ASGI),
+        (f"(cd backend && env A=1 nice {sys.executable} -m uvicorn app.main:app)", ASGI),
+    ],
+)
+def test_what_the_web_line_of_a_procfile_says_is_served_and_reloaded(
+    tmp_path: Path, web: str, app: str
+) -> None:
+    main = app.replace("from shop", "from app")
+    write(tmp_path, {"backend/app/main.py": main, "backend/app/text.py": "TEXT = b'hello'\n"})
+    write(tmp_path, {"Procfile": f"worker: celery -A x worker\nweb: {web}\n"})
+    text = initialised(tmp_path)
+    assert "# [service.worker]" in text
+    with Manager(tmp_path, text) as manager:
+        port = manager.target().address[1]
+        assert answer(port) == b"hello"
+        write(tmp_path, {"backend/app/text.py": "TEXT = b'bye'\n"})
+        done = manager.reload()
+        assert done.code == 0, done.stdout
         assert answer(port) == b"bye"
 
 

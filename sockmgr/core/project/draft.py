@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from sockmgr.core.project.facts import Guess
+from sockmgr.core.project.facts import Beside, Guess
 
 _HEAD = """\
 # Written by `sockmgr init`. `sockmgr check` says whether it can be used, `sockmgr run` runs it.
@@ -16,9 +16,9 @@ _HEAD = """\
 """
 _LISTEN = """\
 [listen]
-# Only this machine, as behind a proxy; tcp://0.0.0.0:{port} is open to everybody.
-# Or a unix socket: "unix:///run/{name}/http.sock"
-http = "tcp://127.0.0.1:{port}"
+# tcp://127.0.0.1:{port} is for this machine only, as behind a proxy; tcp://0.0.0.0:{port} is open
+# to everybody. Or a unix socket: "unix:///run/{name}/http.sock"
+http = {address}
 """
 _DRAIN = """\
 # How long a worker may take to finish its requests in a reload, before it is killed.
@@ -46,20 +46,39 @@ _NOTHING = """\
 command = ["PROGRAM", "ARGUMENT"]
 listen = ["http"]
 """
+LONGEST = 600  # characters of what a foreign file says that are repeated
 
 
 def draft(guess: Guess | None, name: str) -> str:
     """Return the whole file; without a guess, one in which the command is still to be written."""
     start = f"{_HEAD}\nname = {_text(name)}\n"
     if guess is None:
-        listen = _LISTEN.format(port=8000, name=name)
+        listen = _LISTEN.format(port=8000, name=name, address=_text("tcp://127.0.0.1:8000"))
         return f"{start}\n{listen}\n{_NOTHING}{_workers(2)}{_cwd('')}{_DRAIN}\n{_ROLLOUT}"
-    listen = _LISTEN.format(port=guess.port, name=name)
-    service = "".join(_service(guess))
+    address = _text(guess.listens_on)
+    listen = _LISTEN.format(port=guess.port, name=name, address=address)
+    service, beside = "".join(_service(guess)), "".join(map(_beside, guess.beside))
     if guess.takes_socket:
-        return f"{start}\n{listen}\n{service}\n{_ROLLOUT}"
-    later = "".join(f"# {line}\n" if line else "#\n" for line in listen.splitlines())
-    return f"{start}\n# When it takes the socket:\n{later}\n{service}\n{_EXCLUSIVE}"
+        return f"{start}\n{listen}\n{service}\n{_ROLLOUT}{beside}"
+    later = _commented(listen)
+    return f"{start}\n# When it takes the socket:\n{later}\n{service}\n{_EXCLUSIVE}{beside}"
+
+
+def _beside(found: Beside) -> str:
+    """Return a service that has no listeners, as a comment: whether it is wanted here is open."""
+    keys = f"command = {_array(found.command)}\nlisten = []\ncwd = {_text(found.cwd or '.')}\n"
+    if found.env:
+        keys += f"env = {{ {_pairs(found.env)} }}\n"
+    why = _comment(f"Also run until now: `{found.name}`: {found.text}")
+    return f"\n{why}{_commented(f'[service.{found.name}]' + chr(10) + keys)}"
+
+
+def _commented(text: str) -> str:
+    return "".join(f"# {line}\n" if line else "#\n" for line in text.splitlines())
+
+
+def _pairs(env: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} = {_text(value)}" for name, value in dict(env).items())
 
 
 def _service(guess: Guess) -> Iterator[str]:
@@ -75,8 +94,7 @@ def _service(guess: Guess) -> Iterator[str]:
     yield _workers(guess.workers) if guess.takes_socket else "workers = 1\n"
     yield _cwd(guess.cwd)
     if guess.env:
-        pairs = ", ".join(f"{name} = {_text(value)}" for name, value in guess.env)
-        yield f"env = {{ {pairs} }}\n"
+        yield f"env = {{ {_pairs(guess.env)} }}\n"
     yield _DRAIN
 
 
@@ -93,6 +111,7 @@ def _cwd(folder: str) -> str:
 
 def plain(text: str) -> str:
     """Return `text` without what no comment and no terminal should get from a foreign file."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return "".join(one if one.isprintable() else " " for one in text)
 
 

@@ -26,6 +26,7 @@ class Interface(StrEnum):
 
     ASGI = "ASGI"
     WSGI = "WSGI"
+    AIOHTTP = "aiohttp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +57,22 @@ class App:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A process that a project also runs, which has no clients; `text` is what its line says."""
+
+    name: str
+    text: str
+    command: tuple[str, ...]
+    cwd: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
     """What to run. Without `takes_socket` it opens `port` itself, and only one may run at a time.
 
-    `why` are the reasons, `todo` what a person must still do, `others` what else was found.
+    `address` is where it listened until now, "" if only the port is known. `why` are the reasons,
+    `todo` what a person must still do, `others` what else was found, `beside` what else is run.
     """
 
     command: tuple[str, ...]
@@ -72,3 +85,10 @@ class Guess:
     workers: int = 2
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    address: str = ""
+    beside: tuple[Beside, ...] = ()
+
+    @property
+    def listens_on(self) -> str:
+        """Where to listen: as until now, or for this machine only."""
+        return self.address or f"tcp://127.0.0.1:{self.port}"

@@ -78,5 +78,5 @@ def _choose(project: Project, found: Sequence[App], wanted: dict[str, str]) -> t
 
 
 def _waitress(wanted: dict[str, str]) -> tuple[str, ...]:
-    names = sorted({"waitress", "daphne", "cheroot", "gevent"} & wanted.keys())
+    names = sorted({"waitress", "cheroot", "gevent"} & wanted.keys())
     return tuple(f"{name} cannot be given a socket by its command line" for name in names)

@@ -2,97 +2,188 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from sockmgr.core import placeholder
+from sockmgr.core import placeholder, shell
+from sockmgr.core.shell import Command, Word
 
 # {{PORT}}: what literal() makes of {PORT}
 _PORT = re.compile(r"\$(?:PORT\b|\{PORT(?::?-(\d+))?\}|\{\{PORT\}\})")
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\}+)")
-_OPERATOR = re.compile(r"[();<>|&]+")
+_DUPLICATION = re.compile(r"\d*>&\d")  # 2>&1: workers have one place to print to anyway
+_IN_SHELL = frozenset(
+    {"cd", "source", ".", "export", "ulimit", "umask", "set", "unset", "eval", "alias"}
+)
+LONGEST = 8192  # characters of a line that is read
+_SHELLS = ("sh", "bash", "dash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The command that a line ends with; `before` are those that it runs first.
+    """The command that a line comes to run, from `cwd`, with `env` set.
 
-    `argv` and `text` are written for the `command` of a config: no braces in them name a listener.
-    `port` is what PORT is by default, 0 if that is not said. A line that only a shell can run
-    (pipes, variables other than PORT) `needs_shell`; its `text` is then the whole last command.
+    `before` are commands that it runs first, `beside` those that it leaves running, `piped` what
+    gets its output. `setup` is what the same shell must do first, `redirections` where output goes.
+    `sets` are assignments that only a shell can make. `port` is what PORT is by default, 0 if that
+    is not said. A line that no command can be taken out of has no `words`, and a shell must run its
+    whole `text`.
     """
 
-    argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...]
-    before: tuple[str, ...]
     text: str
+    words: tuple[Word, ...] = ()
+    sets: tuple[Word, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    setup: str = ""
+    redirections: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    piped: str = ""
     port: int = 0
-    needs_shell: bool = False
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command as a config has it, without braces that would name a listener."""
+        return tuple(placeholder.literal(word.text) for word in self.words)
+
+    @property
+    def needs_shell(self) -> bool:
+        """Whether only a shell can run it: for variables other than PORT, or redirections."""
+        return bool(
+            not self.words
+            or self.setup
+            or self.redirections
+            or self.sets
+            or any(map(_expands, self.words))
+        )
 
 
 def read(text: str) -> Line | None:
-    """Return what `text` runs, or None if no shell would take it."""
-    *before, last = _commands(text) or [[]]
-    whole = text.strip() if not before else joined(last)
-    env = []
-    while last and (pair := _ASSIGNMENT.fullmatch(last[0])):
-        env.append((pair[1], pair[2]))
-        last = last[1:]
-    if not last or _OPERATOR.fullmatch(last[0]):
+    """Return what `text` runs, or None if no shell would take it, or nobody would write it."""
+    text = text.strip()
+    if len(text) > LONGEST:
         return None
-    argv = tuple(placeholder.literal(word) for word in last)
-    rest = [_PORT.sub("", word) for word in (*argv, *(value for _, value in env))]
+    if text[:1] == "(" and text[-1:] == ")" and shell.parse(text[1:-1]):
+        text = text[1:-1].strip()
+    commands = shell.parse(text)
+    if not commands:
+        return None
     ports = [int(found) for found in _PORT.findall(text) if found]
-    return Line(
-        argv=argv,
-        env=tuple(env),
-        before=tuple(shlex.join(command) for command in before if command),
-        text=placeholder.literal(whole),
-        port=ports[0] if ports else 0,
-        needs_shell=any("$" in word or "`" in word for word in rest)
-        or any(_OPERATOR.fullmatch(word) for word in last),
-    )
+    whole = Line(text=placeholder.literal(text), port=ports[0] if ports else 0)
+    *earlier, last = _groups(commands)
+    found = _last(text, whole, last)
+    if found is None or any(map(_is_compound, commands)):
+        return whole
+    for group in reversed(earlier):
+        found = _after(text, found, group)
+    return _within(found)
 
 
-def _commands(text: str) -> list[list[str]]:
-    """Return the words of each command, nothing if a quote has no end."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    commands: list[list[str]] = [[]]
-    try:
-        for word in lexer:
-            if word in ("&&", ";"):
-                commands.append([])
-            else:
-                commands[-1].append(word)
-    except ValueError:
-        return []
-    return commands
-
-
-def _quoted(word: str) -> str:
-    if _OPERATOR.fullmatch(word) or _VARIABLE.fullmatch(word):
-        return word  # a variable by itself may stand for several words
-    if "$" not in word and "`" not in word:
-        return shlex.quote(word)
-    return '"{}"'.format(word.replace("\\", "\\\\").replace('"', '\\"'))
-
-
-def joined(words: Sequence[str]) -> str:
-    """Return words as a line for a shell, which still expands the variables in them."""
-    return " ".join(map(_quoted, words))
-
-
-def in_shell(told: Line) -> str:
-    """Return a line that a shell runs and, if it can, becomes."""
-    simple = not any(_OPERATOR.fullmatch(word) for word in told.argv)
-    return f"exec {joined(told.argv)}" if simple and not told.env else told.text
+def joined(line: Line, words: Sequence[str] = ()) -> str:
+    """Return the line for a shell that becomes the command; `words` stand in place of its own."""
+    own = (placeholder.literal(word.raw) for word in line.words)
+    sets = (placeholder.literal(word.raw) for word in line.sets)
+    parts = (*sets, "exec", *(words or own), *map(placeholder.literal, line.redirections))
+    return with_port(placeholder.literal(line.setup) + " ".join(parts), line.port or 8000)
 
 
 def with_port(text: str, port: int) -> str:
     """Return `text` with a number for the variable PORT."""
     return _PORT.sub(str(port), text)
+
+
+def only_port(word: Word) -> bool:
+    """Tell whether nothing but PORT has to be known of a word."""
+    return not _expands(word)
+
+
+def _expands(word: Word) -> bool:
+    return word.expands and bool(re.search(r"[$`*?\[~]", _PORT.sub("", word.raw)))
+
+
+# --- Groups of commands --------------------------------------------------------------------------
+
+
+def _groups(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    """Yield the commands between `&&`, `;` and `&`: pipelines, and those with `||`."""
+    group: list[Command] = []
+    for command in commands:
+        group.append(command)
+        if command.joint not in ("|", "|&", "||"):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _is_compound(command: Command) -> bool:
+    first = command.words[0].text if command.words else ""
+    return command.joint in ("(", ")") or first in shell.COMPOUND
+
+
+def _last(text: str, whole: Line, group: list[Command]) -> Line | None:
+    """Return the command of the last group, None if it is not one, or not the end."""
+    first, *others = group
+    if group[-1].joint == "&" or any(one.joint == "||" for one in group):
+        return None
+    words = shell.program(first)
+    if not words or not shell.last((replace(first, joint=""),)):
+        return None
+    return replace(
+        whole,
+        words=words,
+        sets=tuple(filter(_expands, first.sets)),
+        env=tuple(_pair(word) for word in first.sets if only_port(word)),
+        redirections=tuple(r for r in first.redirections if not _DUPLICATION.fullmatch(r)),
+        piped=text[others[0].start :].strip() if others else "",
+    )
+
+
+def _after(text: str, line: Line, group: list[Command]) -> Line:
+    """Return the line that is run after a group of commands."""
+    first, told = group[0], text[group[0].start : group[-1].end]
+    words = [word.text for word in first.words]
+    alone = len(group) == 1
+    if group[-1].joint == "&":
+        return replace(line, beside=(told, *line.beside))
+    if alone and words[:1] == ["cd"] and len(words) == 2 and not first.words[1].expands:
+        return replace(line, cwd=posixpath.normpath(posixpath.join(words[1], line.cwd)))
+    if alone and not line.setup and words[:1] in ([], ["export"]):
+        sets = (*first.sets, *first.words[1:])
+        if all("=" in word.text and only_port(word) for word in sets):
+            return replace(line, env=(*map(_pair, sets), *line.env))
+    if not words or words[0] in _IN_SHELL:
+        # Only bash and zsh call it `source`.
+        told = f". {told[7:]}" if told.startswith("source ") else told
+        then = f"cd {shlex.quote(line.cwd)} && " if line.cwd else ""
+        return replace(line, cwd="", setup=f"{told} && {then}{line.setup}")
+    return replace(line, before=(told, *line.before))
+
+
+def _within(line: Line) -> Line:
+    """Return the line that `sh -c` is given, as if that were the line itself."""
+    words = [word.text for word in line.words]
+    if len(words) != 3 or words[0].rpartition("/")[2] not in _SHELLS or line.redirections:
+        return line
+    if not re.fullmatch(r"-[a-z]*c", words[1]) or _expands(line.words[2]):
+        return line
+    inner = read(words[2])
+    if inner is None or not inner.words or line.setup or line.piped:
+        return line
+    return replace(
+        inner,
+        env=(*line.env, *inner.env),
+        sets=(*line.sets, *inner.sets),
+        cwd=posixpath.normpath(posixpath.join(line.cwd, inner.cwd)) if line.cwd else inner.cwd,
+        before=(*line.before, *inner.before),
+        beside=(*line.beside, *inner.beside),
+        port=line.port or inner.port,
+    )
+
+
+def _pair(word: Word) -> tuple[str, str]:
+    name, _, value = word.text.partition("=")
+    return name, value

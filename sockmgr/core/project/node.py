@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from sockmgr.core import shell
 from sockmgr.core.project import declared, line
 from sockmgr.core.project.facts import Guess, Project
 
 ENTRIES = ("server.js", "index.js", "app.js", "server.mjs", "index.mjs", "main.js", "src/index.js")
 _ENDINGS = ("", ".js", ".mjs", ".cjs", "/index.js")
-_TAKES_SOCKET = re.compile(r"\blisten\s*\(\s*\{[^}]*\bfd\b|\bLISTEN_FDS\b")
+_TAKES_SOCKET = re.compile(r"\blisten\s*\(\s*\{[^}]{0,300}\bfd\b|\bLISTEN_FDS\b")
 _LISTENS = re.compile(r"\.listen\s*\(")
 _OWN_PORT = re.compile(r"\.listen\s*\(\s*(\d{2,5})\b|\bport\s*=\s*(\d{2,5})\b", re.IGNORECASE)
 _FRAMEWORKS = {
@@ -32,13 +33,10 @@ def guess(project: Project) -> Guess | None:
     return found[0] if found else None
 
 
-def run(project: Project, text: str, *, cwd: str, found: str) -> Guess | None:
-    """Return how the line `text`, which starts Node or a program of a package, is run."""
-    told = line.read(text)
-    if told is None or not told.argv:
-        return None
-    program, *arguments = told.argv
-    if program not in ("node", "nodejs") or told.needs_shell:
+def run(project: Project, told: line.Line, *, cwd: str, found: str) -> Guess:
+    """Return how a line, which starts Node or a program of a package, is run."""
+    program, *arguments = told.argv or ("",)
+    if program not in ("node", "nodejs") or told.needs_shell or told.piped:
         return _foreign(project, told, cwd=cwd, found=found)
     entry = next((word for word in arguments if not word.startswith("-")), "")
     file, source = _source(project, cwd, entry)
@@ -51,8 +49,8 @@ def run(project: Project, text: str, *, cwd: str, found: str) -> Guess | None:
         return replace(base, why=(why,))
     where = file if source else f"{entry} (not read)"
     own = None if "env.PORT" in source else _OWN_PORT.search(source)
-    port = int(own[1] or own[2]) if own else told.port or 8000
-    env = base.env if own else (*base.env, ("PORT", str(port)))
+    port = int(own[1] or own[2]) if own else _port(told)
+    env = base.env if own else _with_port(base.env, port)
     return replace(
         base, takes_socket=False, port=port, workers=1, env=env, todo=(*base.todo, TO_DO),
         why=(f"{where} does not take a socket as a descriptor",),
@@ -67,8 +65,10 @@ def _packages(project: Project) -> Iterator[Guess]:
         package = declared.package_json(files[path])
         scripts, main = package.get("scripts"), package.get("main")
         start = scripts.get("start") if isinstance(scripts, dict) else None
-        if isinstance(start, str):
-            found = run(project, start, cwd=cwd, found=f"`start` in {path}: {start}")
+        found: Guess | None
+        told = line.read(start) if isinstance(start, str) else None
+        if told:
+            found = run(project, told, cwd=cwd, found=f"`start` in {path}: {start}")
         else:
             found = _entry(project, cwd, main if isinstance(main, str) else "")
         if found:
@@ -82,8 +82,9 @@ def _entry(project: Project, cwd: str, main: str) -> Guess | None:
     for entry in filter(None, (main, *ENTRIES)):
         file, source = _source(project, cwd, entry)
         if _LISTENS.search(source):
-            text = f"node {file.removeprefix(f'{cwd}/')}"
-            return run(project, text, cwd=cwd, found=f"a Node server in {file}")
+            words = (shell.quoted("node"), shell.quoted(file.removeprefix(f"{cwd}/")))
+            told = line.Line(text="", words=words)
+            return run(project, told, cwd=cwd, found=f"a Node server in {file}")
     return None
 
 
@@ -99,19 +100,29 @@ def _source(project: Project, cwd: str, entry: str) -> tuple[str, str]:
 
 def _foreign(project: Project, told: line.Line, *, cwd: str, found: str) -> Guess:
     """Return how a program is run of which only its start is known: as `npm start` would."""
-    program = told.argv[0]
+    program = told.argv[0] if told.words and not told.piped else ""
+    needs_shell = told.needs_shell or not program
     local = f"{cwd}/node_modules/.bin/{program}" if cwd else f"node_modules/.bin/{program}"
-    port = told.port or 8000
-    if not told.needs_shell and local in project.programs:
+    port = _port(told)
+    if not needs_shell and local in project.programs:
         command = (f"node_modules/.bin/{program}", *told.argv[1:])
         command = tuple(line.with_port(word, port) for word in command)
-    elif told.needs_shell or program not in project.programs:
+    elif needs_shell or program not in project.programs:
         command = ("npm", "start")
     else:
         command = tuple(line.with_port(word, port) for word in told.argv)
-    what = _FRAMEWORKS.get(program, program)
+    what = _FRAMEWORKS.get(program, program or "what a shell's line starts")
     return Guess(
         command=command, found=found, cwd=cwd, port=port, takes_socket=False, workers=1,
-        env=(*(() if told.needs_shell else told.env), ("PORT", str(port))), todo=(TO_DO,),
+        env=_with_port(() if needs_shell else told.env, port), todo=(TO_DO,),
         why=(f"{what} is not known to take a socket as a descriptor",),
     )  # fmt: skip
+
+
+def _port(told: line.Line) -> int:
+    given = dict(told.env).get("PORT", "")
+    return int(given) if re.fullmatch(r"[1-9]\d{0,4}", given) else told.port or 8000
+
+
+def _with_port(env: tuple[tuple[str, str], ...], port: int) -> tuple[tuple[str, str], ...]:
+    return (*(pair for pair in env if pair[0] != "PORT"), ("PORT", str(port)))

@@ -1,43 +1,30 @@
-"""The servers that sockmgr knows: how each is told of an application, and of nothing else.
+"""How servers are written for a project, and what of a command line for another manager goes.
 
-sockmgr/presets.py knows what they need when they run; this only how their command lines are
-written, and what of a command line for another manager has to go.
+Which servers there are, and what their options mean, is core/servers.py's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sockmgr.core import launchers, placeholder, servers
+from sockmgr.core.launchers import Launch
 from sockmgr.core.project.facts import App, Interface
+from sockmgr.core.project.line import Line, only_port
+from sockmgr.core.servers import Server
+from sockmgr.core.shell import Word
 
 # The first that is declared or installed is taken: sockmgr counts workers itself, so one process.
 PREFERRED = {
     Interface.ASGI: ("uvicorn", "granian", "hypercorn"),
     Interface.WSGI: ("gunicorn", "uwsgi", "granian"),
+    Interface.AIOHTTP: ("gunicorn",),
 }
 DISTRIBUTIONS = {"pyuwsgi": "uwsgi"}  # what is installed as -> what is called
-
-_BINDING = {
-    "uvicorn": ("--host", "--port", "--uds", "--fd"),
-    "gunicorn": ("-b", "--bind"),
-    "hypercorn": ("-b", "--bind", "--insecure-bind"),
-    "granian": ("--host", "--port", "--uds"),
-    "uwsgi": ("--http", "--http-socket", "--socket", "-s", "--http11-socket"),
-}
-_COUNTING = {
-    "uvicorn": ("--workers",),
-    "gunicorn": ("-w", "--workers"),
-    "hypercorn": ("-w", "--workers"),
-    "granian": ("--workers",),
-    "uwsgi": ("-p", "--processes", "--workers"),
-}
-# They restart by themselves, or leave the foreground: both are the manager's.
-_FLAGS = ("--reload", "--reuse-port", "-D", "--daemon", "--die-on-term")
-# What becomes the server, or is not needed when the server is called by its own path.
-_STARTERS = (("exec",), ("poetry", "run"), ("pipenv", "run"), ("pdm", "run"), ("hatch", "run"))
-_PYTHON = re.compile(r"python[0-9.]*")
+_COUNT = re.compile(r"(\d{1,4})|\$\{\w+:?-(\d{1,4})\}")  # also the default of a variable
+_ANY_HOST = "0.0.0.0"  # noqa: S104 - what a file for another manager says
 
 
 def command(server: str, word: Sequence[str], app: App) -> tuple[str, ...]:
@@ -53,68 +40,84 @@ def command(server: str, word: Sequence[str], app: App) -> tuple[str, ...]:
             return (*word, "--interface", app.interface.lower(), *factory, app.target)
         case "uwsgi":
             return (*word, "-w", called)
-        case _:
-            return (*word, "-k", "gthread", "--threads", "8", called)
+    if app.interface is Interface.AIOHTTP:
+        return (*word, "-k", "aiohttp.GunicornWebWorker", called)
+    return (*word, "-k", "gthread", "--threads", "8", called)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """The command line of a server without what sockmgr does: `head` ends with its name."""
+    """The command line of a server without what sockmgr does: `head` ends with its name.
 
-    server: str
-    head: tuple[str, ...]
-    args: tuple[str, ...]
+    `address` is where it was to listen, "" if that is not said. `count` is what said how many
+    processes there are, if that cannot be told without a shell; `workers` is then 0.
+    """
+
+    server: Server
+    launch: Launch
+    head: tuple[Word, ...]
+    args: tuple[Word, ...]
     workers: int = 0
+    count: str = ""
+    address: str = ""
     dropped: tuple[str, ...] = ()
 
-    def argv(self) -> tuple[str, ...]:
+    def words(self, head: Sequence[str] = ()) -> tuple[Word, ...]:
         """Return the whole command, with the socket where the server must be told of it."""
-        extra = {"uvicorn": ("--fd", "{http}"), "hypercorn": ("--bind", "fd://{http}")}
-        return (*self.head, *extra.get(self.server, ()), *self.args)
+        named = (
+            ()
+            if self.server.takes_listen_fds or self.server.name == "granian"
+            else (self.server.names_fd)
+        )
+        told = (Word(word, word) for word in (text.replace("{}", "{http}") for text in named))
+        own = tuple(Word(word, word) for word in head) or self.head
+        return (*own, *told, *map(_literal, self.args))
 
 
-def rewrite(argv: Sequence[str]) -> Rewritten | None:
-    """Return `argv` with its addresses and worker counts taken out; None for no known server."""
-    rest = tuple(argv)
-    for starter in _STARTERS:
-        if rest[: len(starter)] == starter:
-            rest = rest[len(starter) :]
-    at = _server(rest)
-    if at is None:
+def rewrite(line: Line) -> Rewritten | None:
+    """Return a line with its addresses and worker counts taken out; None for no known server."""
+    launch = launchers.read([word.text for word in line.words])
+    server = servers.named(launch.name)
+    if server is None or not server.takes_socket or launch.line:
         return None
-    name = rest[at].rpartition("/")[2]
-    server = DISTRIBUTIONS.get(name, name)
-    args: list[str] = []
-    dropped: list[str] = []
-    workers = 0
-    words = iter(rest[at + 1 :])
+    at = len(launch.before) + 1
+    if launch.argv() != tuple(word.text for word in line.words):
+        return None
+    kept: list[Word] = []
+    taken: list[tuple[str, str]] = []
+    words = iter(line.words[at:])
     for word in words:
-        option, value, whole = _split(word, (*_BINDING[server], *_COUNTING[server]))
-        if word in _FLAGS:
-            dropped.append(word)
-        elif not option:
-            args.append(word)
+        option, value, whole = _split(word.text, _options(server))
+        if not option:
+            kept.append(word)
+        elif whole and not _is_flag(server, option):
+            taken.append((option, next(words, Word("", "")).text))
         else:
-            value = next(words, "") if whole else value
-            if option in _COUNTING[server]:
-                found = re.search(r"\d+", value)  # also of ${WEB_CONCURRENCY:-3}
-                workers = int(found[0]) if found else 0
-            dropped.append(f"{option} {value}")
+            taken.append((option, value))
+    counts = [value for option, value in taken if option in server.counting]
+    found = _COUNT.fullmatch(counts[-1]) if counts else None
     return Rewritten(
-        server=server, head=rest[: at + 1], args=tuple(args), workers=workers,
-        dropped=tuple(dropped),
-    )  # fmt: skip
+        server=server,
+        launch=launch,
+        head=tuple(map(_literal, line.words[:at])),
+        args=tuple(kept),
+        workers=int(found[1] or found[2]) if found else 0,
+        count=counts[-1] if counts and not found else "",
+        address=_address(taken, server, line.port or 8000),
+        dropped=tuple(f"{option} {value}".strip() for option, value in taken),
+    )
 
 
-def _server(argv: tuple[str, ...]) -> int | None:
-    """Return where the name of the server is: first, or behind `python -m` or `uv run`."""
-    at = 2 if argv[:2] == ("uv", "run") else 0
-    if len(argv) > at + 2 and _PYTHON.fullmatch(argv[at].rpartition("/")[2]):
-        at = at + 2 if argv[at + 1] == "-m" else at
-    if len(argv) <= at:
-        return None
-    name = argv[at].rpartition("/")[2]
-    return at if DISTRIBUTIONS.get(name, name) in _BINDING else None
+def _literal(word: Word) -> Word:
+    return Word(placeholder.literal(word.raw), placeholder.literal(word.text), not only_port(word))
+
+
+def _options(server: Server) -> tuple[str, ...]:
+    return (*server.binding, *server.counting, *(one.rstrip("=") for one in server.own))
+
+
+def _is_flag(server: Server, option: str) -> bool:
+    return option in server.own
 
 
 def _split(word: str, options: Sequence[str]) -> tuple[str, str, bool]:
@@ -127,3 +130,47 @@ def _split(word: str, options: Sequence[str]) -> tuple[str, str, bool]:
         if not option.startswith("--") and word.startswith(option):
             return option, word[len(option) :], False
     return "", "", False
+
+
+# --- Where it was to listen ----------------------------------------------------------------------
+
+
+def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str:
+    """Return the URL of what the options say, "" if they name no host."""
+    host = ""
+    for option, value in taken:
+        if option not in server.binding:
+            continue
+        if option in ("--host", "-o") or (server.name == "daphne" and option in ("-b", "--bind")):
+            host = value
+        elif option in ("--port", "-p"):
+            port = int(value) if value.isdecimal() else port
+        elif path := _unix(option, value):
+            return f"unix://{path}"
+        elif found := re.fullmatch(r"(?:\w+://)?(\[[^\]]*\]|[^:]*):(\$?[\w${}:-]+)", value):
+            host = found[1] or _ANY_HOST
+            port = int(found[2]) if found[2].isdecimal() else port
+    host = f"[{host}]" if ":" in host and host[:1] != "[" else host
+    known = bool(re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host)) and 0 < port < 65536
+    return f"tcp://{host}:{port}" if known else ""
+
+
+def _unix(option: str, value: str) -> str:
+    """Return the absolute path that an option names, "" for none."""
+    path = value.removeprefix("unix:").removeprefix("//")
+    is_path = value.startswith("unix:") or option in ("--uds", "-u", "--unix-socket")
+    return path if is_path and re.fullmatch(r"/[\w./-]{1,100}", path) else ""
+
+
+def kinds(dropped: Sequence[str], server: Server) -> Iterator[str]:
+    """Yield why what was dropped is not needed, a sentence for each kind."""
+    own = [one for one in dropped if _split(one.partition(" ")[0], _own(server))[0]]
+    rest = [one for one in dropped if one not in own]
+    if rest:
+        yield f"{', '.join(rest)}: left out, sockmgr has the socket and counts the workers"
+    if own:
+        yield f"{', '.join(own)}: left out, that is for sockmgr to do, or for one process alone"
+
+
+def _own(server: Server) -> tuple[str, ...]:
+    return tuple(one.rstrip("=") for one in server.own)
