@@ -1,4 +1,4 @@
-"""Read regular files, and nothing else that a directory may hold: a FIFO would be waited for."""
+"""Regular files, read and written, and nothing else: for a FIFO one would wait."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return what is in a file; raises OSError, also if that is no regular one, or too long.
-
-    A descriptor of our own (`/dev/stdin`, `<(command)` of a shell) is read whatever it is.
-    """
-    own = path.resolve().parts[:2] == ("/", "proc")
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if own else os.O_NONBLOCK | os.O_NOCTTY))
-    with open(fd, "rb") as file:  # noqa: PTH123 - it is open already
-        if not own and not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+    """Return what is in a file; raises OSError, also if that is no regular one, or too long."""
+    with open(open_regular(path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return data
 
 
-def open_regular(path: str | os.PathLike[str]) -> int:
-    """Return a descriptor to read from, the caller's; raises OSError if it is no regular file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+def write(path: Path, text: str, *, new: bool) -> None:
+    """Write a file, a `new` one only where nothing is; raises OSError, also for no regular one."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else 0)
+    with open(open_regular(path, flags), "w", encoding="utf-8") as file:
+        file.truncate()
+        file.write(text)
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Return a descriptor, the caller's; raises OSError if it is no regular file."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

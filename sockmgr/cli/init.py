@@ -11,16 +11,21 @@ from pathlib import Path
 
 import click
 
+from sockmgr import regular
 from sockmgr.cli import table, target
+from sockmgr.core import servers
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.project.facts import Guess, Project
+from sockmgr.core.project.python import STEMS
 
 DEPTH = 5  # directories below the project's that may hold what is served
 LARGEST = 512 * 1024  # bytes of a file that is worth reading
+ALTOGETHER = 3 << 20  # bytes of all of them: a source in parts takes a hundred times its size
 MOST = 2000  # files, and directories
-PROGRAMS = ("uvicorn", "gunicorn", "hypercorn", "granian", "uwsgi", "node", "npm", "uv")
+PROGRAMS = (*servers.KNOWN, "node", "npm", "uv", "poetry", "pipenv", "pdm", "bundle")
 _NAMES = (
-    "Procfile", "package.json", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", "uv.lock",
+    "Procfile", "Procfile.dev", "package.json", "pyproject.toml", "Pipfile", "setup.py",
+    "setup.cfg", "uv.lock",
 )  # fmt: skip
 _ENDINGS = (".py", ".js", ".mjs", ".cjs")
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "bower_components"})
@@ -61,8 +66,7 @@ def command(directory: Path, to_stdout: bool, force: bool) -> None:
 
 def _write(path: Path, text: str, *, force: bool) -> None:
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+        regular.write(path, text, new=not force)
     except FileExistsError:
         raise SockmgrError(
             f"{path} is there already",
@@ -83,9 +87,11 @@ def _story(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str,
         yield from (("because", why) for why in found.why)
         yield "command", " ".join(found.command)
         if found.takes_socket:
-            yield "guessed", f"{found.workers} workers, on 127.0.0.1:{found.port}"
+            yield "guessed", f"{found.workers} workers, on {found.listens_on.partition('://')[2]}"
         yield from (("to do", what) for what in found.todo)
         yield from (("also", other) for other in found.others)
+        for one in found.beside:
+            yield "also", f"`{one.name}`: {one.text} (a service in comments)"
     yield from (("not found", what) for what in missing)
     if not found:
         yield "to do", "write the command into the file: it says how"
@@ -123,20 +129,28 @@ def _next(path: Path, found: Guess) -> None:
 
 def _project(directory: Path) -> Project:
     files: dict[str, str] = {}
+    left = ALTOGETHER
     programs = set(_outside())
+    found: list[Path] = []
     for folder, inner, names in itertools.islice(os.walk(directory), MOST):
         here = Path(folder).relative_to(directory)
         programs |= set(_programs(directory, here))
         inner[:] = sorted(name for name in inner if _is_source(Path(folder, name)))
         if len(here.parts) >= DEPTH:
             inner.clear()
-        for name in sorted(names):
-            if len(files) < MOST and _is_telling(name):
-                text = _text(Path(folder, name))
-                if text is not None:
-                    files[(here / name).as_posix()] = text
+        found += (here / name for name in sorted(names) if _is_telling(name))
+    for path in sorted(found, key=_rank)[:MOST]:
+        text = _text(directory / path, min(LARGEST, left))
+        if text is not None:
+            left -= len(text)
+            files[path.as_posix()] = text
     name = directory.resolve().name
     return Project(directory=name, files=files, programs=frozenset(programs))
+
+
+def _rank(path: Path) -> tuple[bool, bool, int]:
+    """Return what sorts files by how likely they tell what is served, if not all can be read."""
+    return path.name not in _NAMES, path.stem not in STEMS, len(path.parts)
 
 
 def _outside() -> Iterator[str]:
@@ -171,10 +185,8 @@ def _is_telling(name: str) -> bool:
     return name in _NAMES or name.endswith(_ENDINGS) or name.startswith("requirements")
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path, limit: int) -> str | None:
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            return None
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # what may not be read cannot be guessed from
+        return regular.read(path, limit).decode("utf-8", errors="replace")
+    except OSError:  # what may not be read, or is too large, is nothing to guess from
         return None

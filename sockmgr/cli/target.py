@@ -119,6 +119,8 @@ def read_config(path: Path) -> Config:
 def read(path: Path) -> bytes:
     """Return what is in a config file; raise ConfigError if it cannot be read."""
     try:
+        if path.resolve().parts[:2] == ("/", "proc"):  # of our own: /dev/stdin, <(command)
+            return path.read_bytes()
         return regular.read(path, CONFIG_MAX)
     except OSError as error:
         do = "correct the path"

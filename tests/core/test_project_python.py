@@ -43,6 +43,12 @@ def found(files: dict[str, str]) -> list[tuple[Interface, str, str]]:
          "if True:\n    app = FastAPI()", ASGI, "FastAPI", "app"),
         (FASTAPI + "from x import Wrapper\napp = Wrapper(app, key=1)", ASGI, "FastAPI", "app"),
         (FASTAPI + "import socketio\nasgi = socketio.ASGIApp(None, app)", ASGI, "FastAPI", "app"),
+        ("from aiohttp import web\napp = web.Application()", Interface.AIOHTTP, "aiohttp", "app"),
+        ("import dash\napp = dash.Dash(__name__)\nserver = app.server", WSGI, "Dash", "server"),
+        ("from dash import Dash\nx = 1\napp = Dash()\napplication = app.server", WSGI, "Dash",
+         "application"),
+        ("from flask import Flask\nfrom dash import Dash\nserver = Flask('x')\n"
+         "app = Dash(server=server)", WSGI, "Flask", "server"),
         (FLASK + "from asgiref.wsgi import WsgiToAsgi\nasgi_app = WsgiToAsgi(app)", WSGI, "Flask",
          "app"),
     ],
@@ -94,6 +100,23 @@ def test_an_instance_that_a_factory_made_goes_before_the_factory() -> None:
         "wsgi.py": "from shop import create_app\napplication = create_app()\n",
     }
     assert [app.target for app in apps(files)] == ["wsgi:application", "shop:create_app"]
+
+
+@pytest.mark.parametrize("parameters", ["name", "name, *, key=1", "*, name"])
+def test_a_factory_that_must_be_told_something_is_known_by_what_it_is_called_for(
+    parameters: str,
+) -> None:
+    files = {
+        "shop/__init__.py": f"from flask import Flask\ndef create_app({parameters}):\n"
+        "    app = Flask(name)\n    return app\n",
+        "wsgi.py": "from shop import create_app\napplication = create_app('dev')\n",
+    }
+    assert found(files) == [(WSGI, "Flask", "wsgi:application")]
+
+
+def test_a_function_that_is_given_an_application_makes_none() -> None:
+    text = f"{FLASK}def wrap(app):\n    return app\nwrapped = wrap(app)\n"
+    assert found({"app.py": text}) == [(WSGI, "Flask", "app:app")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,83 @@ def test_environments_packages_links_and_what_is_too_large_are_not_read(
     assert sockmgr("init", "--stdout", str(tmp_path)).exit_code == 1
     monkeypatch.setattr(init, "LARGEST", len(APP) + 1)
     assert sockmgr("init", "--stdout", str(tmp_path)).exit_code == 0
+
+
+def _twice(names: int, indent: str = "") -> str:
+    lines = (f"{indent}x{n} = g(x{n + 1}, x{n + 1})\n" for n in range(names))
+    return "".join(lines) + f"{indent}x{names} = 1\n"
+
+
+LONG = 500_000  # characters, which is below what is read of one file
+# What reading by mistake takes for ever, or all memory.
+HOSTILE: dict[str, dict[str, str]] = {
+    "names that are used twice": {"main.py": "from x import g\n" + _twice(40)},
+    "variables that are used twice": {
+        "main.py": f"from x import g\ndef create_app():\n{_twice(40, '    ')}    return x0\n"
+    },
+    "a listen that has no end": {"package.json": "{}", "server.js": ".listen({" * (LONG // 9)},
+    "blanks of listen": {"package.json": "{}", "index.js": "listen" + " " * LONG},
+    "blanks in a Procfile": {"Procfile": f"web:{' ' * (LONG - 9)}x\ny"},
+    "minus": {"app.py": f"app = {'-' * 50_000}1"},
+    "parentheses": {"app.py": f"app = {'(' * LONG}"},
+    "attributes": {"app.py": f"import a\napp = a{'.a' * 50_000}()"},
+    "branches": {"app.py": "if a:\n pass\n" + "elif a:\n pass\n" * 20_000},
+    "functions that return each other": {
+        "app.py": "".join(f"def f{n}(): return f{n + 1}()\n" for n in range(15_000))
+    },
+    "functions that import": {
+        "app.py": "".join(f"def f{n}():\n import a\n return f{n + 1}()\n" for n in range(9_000))
+    },
+    "one name for all": {"app.py": "from x import a\n" + "a = a(a, a)\n" * 40_000},
+    "modules in a ring": {
+        f"m{n}.py": f"from m{(n + 1) % 600} import app, create_app\n" for n in range(600)
+    },
+    "modules of one name": {
+        f"d{n}/app.py": "".join(f"from e{m}.app import app as a{m}\n" for m in range(100))
+        for n in range(300)
+    },
+    "sources without end": {f"m{n}.py": "x = [1, 2, 3]\n" * (LONG // 15) for n in range(60)},
+    "substitutions": {"Procfile": "web: gunicorn " + "$(" * (LONG // 3)},
+    "quotes": {"Procfile": "web: gunicorn " + '"$(' * (LONG // 4)},
+    "patterns": {"Procfile": "web: gunicorn a:b " + "[" * (LONG - 99)},
+    "processes": {"Procfile": "web: gunicorn a:b\n" + "x: sh -c 'a b'\n" * (LONG // 16)},
+    "commands": {"Procfile": "web: " + "cd a && " * (LONG // 9) + "gunicorn a:b"},
+    "brackets of JSON": {"package.json": "[" * LONG},
+    "a long start": {"package.json": '{"scripts": {"start": "' + "a;" * (LONG // 3) + 'b"}}'},
+    "keys of TOML": {"pyproject.toml": "a." * (LONG // 2) + "a = 1"},
+    "tables of TOML": {"pyproject.toml": "[[a.b]]\n" * (LONG // 9)},
+    "requirements": {"requirements.txt": "a" + " [" * (LONG // 3)},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_directory_takes_more_time_or_memory_than_any_project_needs(
+    name: str, tmp_path: Path
+) -> None:
+    for path, text in HOSTILE[name].items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    limited = 'ulimit -v 2000000; ulimit -t 60; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", limited, "sh", sys.executable, "-m", "sockmgr", "init", "--stdout", tmp_path],
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert max(map(len, done.stderr.splitlines())) < 2000
+
+
+def test_what_is_no_file_is_not_waited_for(project: Path) -> None:
+    for name in ("Procfile", "main.py", "requirements.txt"):
+        os.mkfifo(project / name)
+    (project / "package.json").symlink_to("/proc/self/fd/0")
+    (project / "setup.py").symlink_to("/dev/zero")
+    assert sockmgr("init").exit_code == 0
+    (project / "sockmgr.toml").unlink()
+    os.mkfifo(project / "sockmgr.toml")
+    result = sockmgr("init", "--force")
+    assert result.exit_code == 1
+    assert "cannot write sockmgr.toml" in result.stderr
 
 
 def test_nothing_is_imported_or_run(project: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import ChainMap, deque
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 
 from sockmgr.core.project.facts import App, Interface
 from sockmgr.core.project.layout import home
@@ -33,6 +34,7 @@ _MADE_BY = {
     "django.core.wsgi.get_wsgi_application": (Interface.WSGI, "Django"),
     "flask.Flask": (Interface.WSGI, "Flask"),
     "flask.app.Flask": (Interface.WSGI, "Flask"),
+    "aiohttp.web.Application": (Interface.AIOHTTP, "aiohttp"),
     "apiflask.APIFlask": (Interface.WSGI, "APIFlask"),
     "bottle.Bottle": (Interface.WSGI, "Bottle"),
     "bottle.default_app": (Interface.WSGI, "Bottle"),
@@ -40,9 +42,16 @@ _MADE_BY = {
     "falcon.API": (Interface.WSGI, "Falcon"),
     "a2wsgi.ASGIMiddleware": (Interface.WSGI, ""),
 }
+# What has an application as an attribute, and is none itself.
+_HAS_SERVER = ("dash.Dash", "dash.dash.Dash", "jupyter_dash.JupyterDash")
+# A search that takes longer than any project needs is of a file that was made for that.
+MOST_STEPS, DEEPEST = 100_000, 80
+_STEPS_OF_A_FUNCTION = 20
+_MOST_MEANINGS = 20  # of one name in one module; the last count
+_LONGEST_NAME = 200
 _NAMES = ("app", "application", "asgi_app", "wsgi_app", "api", "asgi", "wsgi", "server")
 _FACTORIES = ("create_app", "make_app", "build_app", "get_app", "app_factory", "create_application")
-_STEMS = ("asgi", "wsgi", "main", "app", "__init__", "server", "api", "application", "run", "index")
+STEMS = ("asgi", "wsgi", "main", "app", "__init__", "server", "api", "application", "run", "index")
 _ASIDE = frozenset({
     "tests", "test", "testing", "examples", "example", "docs", "doc", "docs_src", "scripts",
     "benchmarks", "bench", "tutorials", "migrations", "contrib",
@@ -70,13 +79,23 @@ class _Kind:
     framework: str
     origin: tuple[str, str]
     factory: bool = False
+    needs: bool = False  # a factory that must be given arguments
 
 
 @dataclass(slots=True)
 class _Module:
     file: str
     tree: ast.Module
-    names: dict[str, list[_Meaning]] = field(default_factory=dict)
+    names: MutableMapping[str, deque[_Meaning]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scope:
+    """What names mean in a function; those that were `followed` already mean the module's."""
+
+    local: Mapping[str, ast.expr] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
+    followed: tuple[str, ...] = ()
 
 
 def apps(files: Mapping[str, str]) -> list[App]:
@@ -110,7 +129,7 @@ def _rank(file: str, name: str, kind: _Kind) -> tuple[object, ...]:
         not _ASIDE.isdisjoint(folders) or last.startswith("test_") or last == "conftest.py",
         kind.factory,
         _NAMES.index(name) // 2 if name in _NAMES else len(_NAMES),
-        _STEMS.index(stem) if stem in _STEMS else len(_STEMS),
+        STEMS.index(stem) if stem in STEMS else len(STEMS),
         len(folders),
         file,
         name,
@@ -127,12 +146,12 @@ def _parse(file: str, text: str) -> _Module | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of somebody else's code, such as invalid escapes
             tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):  # not of this Python, or no source at all
-        return None
-    module = _Module(file, tree)
-    for node in _statements(tree.body):
-        for name, meaning in _meanings(node):
-            module.names.setdefault(name, []).append(meaning)
+        module = _Module(file, tree)
+        for node in _statements(tree.body):
+            for name, meaning in _meanings(node):
+                module.names.setdefault(name, deque(maxlen=_MOST_MEANINGS)).append(meaning)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # not of this Python, no source at all, or nested too deep
     return module
 
 
@@ -179,31 +198,48 @@ class _Search:
 
     def __init__(self, modules: Mapping[str, _Module]) -> None:
         self._modules = modules
+        self._by_name: dict[str, list[str]] = {}
+        for file in modules:
+            self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
         self._asked: set[tuple[str, str, int]] = set()
+        self._steps = self._depth = 0
 
     def candidates(self, module: _Module) -> Iterator[tuple[str, _Kind]]:
         """Yield the applications that a server could be told of by a name in `module`."""
         stem = module.file.rpartition("/")[2].removesuffix(".py")
         for name, meanings in module.names.items():
-            if isinstance(meanings[-1], _Imported) and not (name in _NAMES and stem in _STEMS):
+            if isinstance(meanings[-1], _Imported) and not (name in _NAMES and stem in STEMS):
                 continue
-            kind = self._name(module, name)
-            if kind and (not kind.factory or name in _FACTORIES):
+            functions = [one for one in meanings if isinstance(one, _Function)]
+            if name not in _FACTORIES and len(functions) == len(meanings):
+                kind = _callable((module.file, name), functions[-1])
+            else:
+                kind = self._name(module, name)
+            if kind and not kind.needs and (not kind.factory or name in _FACTORIES):
                 yield name, kind
 
     def _name(self, module: _Module, name: str) -> _Kind | None:
         """Return what the last meaning of `name` is that can be told."""
-        meanings = module.names.get(name, [])
+        meanings = module.names.get(name, deque())
         for index in range(len(meanings) - 1, -1, -1):
             asked = (module.file, name, index)
-            if asked in self._asked:  # app = Wrapper(app), or modules that import each other
+            if (
+                asked in self._asked or self._is_enough()
+            ):  # app = Wrapper(app), or modules that import each other
                 continue
             self._asked.add(asked)
+            self._depth += 1
             kind = self._meaning(module, name, meanings[index])
+            self._depth -= 1
             self._asked.discard(asked)
             if kind:
                 return kind
         return None
+
+    def _is_enough(self) -> bool:
+        """Count a step, and tell whether there were too many, or too many within each other."""
+        self._steps += 1
+        return self._steps > MOST_STEPS or self._depth > DEEPEST
 
     def _meaning(self, module: _Module, name: str, meaning: _Meaning) -> _Kind | None:
         match meaning:
@@ -219,25 +255,40 @@ class _Search:
         return self._value(module, name, meaning)
 
     def _value(
-        self,
-        module: _Module,
-        name: str,
-        value: ast.expr,
-        local: Mapping[str, ast.expr] | None = None,
+        self, module: _Module, name: str, value: ast.expr, scope: _Scope | None = None
     ) -> _Kind | None:
-        """Return what an expression stands for; `local` are the variables of its function."""
+        """Return what an expression stands for; `scope` is that of its function."""
+        if self._is_enough():
+            return None
+        self._depth += 1
+        kind = self._expression(module, name, value, scope or _Scope())
+        self._depth -= 1
+        return kind
+
+    def _expression(
+        self, module: _Module, name: str, value: ast.expr, scope: _Scope
+    ) -> _Kind | None:
         match value:
-            case ast.Name(id=other) if local and other in local:
-                rest = {key: one for key, one in local.items() if key != other}
-                return self._value(module, name, local[other], rest)
+            case ast.Name(id=other) if other in scope.local and other not in scope.followed:
+                inner = replace(scope, followed=(*scope.followed, other))
+                return self._value(module, name, scope.local[other], inner)
             case ast.Name(id=other):
-                return self._name(module, other)
+                return None if other in scope.parameters else self._name(module, other)
+            case ast.Attribute(value=ast.Name(id=other), attr="server"):
+                is_dash = self._makes(module, other, scope) in _HAS_SERVER
+                return (
+                    _Kind(interface=Interface.WSGI, framework="Dash", origin=(module.file, name))
+                    if is_dash
+                    else None
+                )
+            case ast.Call(func=func) if self._qualified(module, func) in _HAS_SERVER:
+                return None
             case ast.Call(func=func, args=args, keywords=keywords):
                 return self._called(module, name, func) or next(
                     filter(
                         None,
                         (  # a wrapper around an application is one
-                            self._value(module, name, one, local)
+                            self._value(module, name, one, scope)
                             for one in (*args, *(keyword.value for keyword in keywords))
                             if isinstance(one, ast.Name | ast.Call)
                         ),
@@ -245,6 +296,11 @@ class _Search:
                     None,
                 )
         return None
+
+    def _makes(self, module: _Module, name: str, scope: _Scope) -> str:
+        """Return by what call a variable was made, "" if it was not by one."""
+        meaning = scope.local.get(name) or next(reversed(module.names.get(name, [])), None)
+        return self._qualified(module, meaning.func) if isinstance(meaning, ast.Call) else ""
 
     def _called(self, module: _Module, name: str, func: ast.expr) -> _Kind | None:
         qualified = self._qualified(module, func)
@@ -276,11 +332,13 @@ class _Search:
         return None
 
     def _factory(self, module: _Module, function: _Function) -> _Kind | None:
-        """Return the kind of a function that makes an application out of nothing."""
+        """Return the kind of a function that makes an application."""
         arguments = function.args
+        given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         needed = len(arguments.posonlyargs + arguments.args) - len(arguments.defaults)
-        if isinstance(function, ast.AsyncFunctionDef) or needed or None in arguments.kw_defaults:
+        if isinstance(function, ast.AsyncFunctionDef):
             return None
+        self._steps += _STEPS_OF_A_FUNCTION
         body = list(_statements(function.body))
         local = {
             name: meaning
@@ -288,34 +346,40 @@ class _Search:
             for name, meaning in _meanings(node)
             if isinstance(meaning, ast.expr)
         }
-        imports = _Module(module.file, module.tree, dict(module.names))
-        for node in body:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                imports.names |= {name: [meaning] for name, meaning in _meanings(node)}
+        imported = {
+            name: deque([meaning])
+            for node in body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name, meaning in _meanings(node)
+        }
+        inner = _Module(module.file, module.tree, ChainMap(imported, module.names))
+        scope = _Scope(local=local, parameters=frozenset(one.arg for one in given))
         for node in body:
             if isinstance(node, ast.Return) and node.value:
-                kind = self._value(imports, function.name, node.value, local)
+                kind = self._value(inner, function.name, node.value, scope)
                 if kind and not kind.factory:
-                    origin = (module.file, function.name)
-                    return _Kind(
-                        interface=kind.interface, framework=kind.framework, origin=origin,
+                    return replace(
+                        kind,
+                        origin=(module.file, function.name),
                         factory=True,
-                    )  # fmt: skip
+                        needs=bool(needed or None in arguments.kw_defaults),
+                    )
         return None
 
     def _qualified(self, module: _Module, func: ast.expr) -> str:
         """Return the full name of what is called, "" if it is not imported."""
-        match func:
-            case ast.Attribute(value=value, attr=attr):
-                before = self._qualified(module, value)
-                return f"{before}.{attr}" if before else ""
-            case ast.Name(id=name):
-                for meaning in reversed(module.names.get(name, [])):
-                    if isinstance(meaning, _Imported) and not meaning.level:
-                        return f"{meaning.module}.{meaning.name}".rstrip(".")
-                for meaning in module.names.get("*", []):
-                    if isinstance(meaning, _Imported) and f"{meaning.module}.{name}" in _MADE_BY:
-                        return f"{meaning.module}.{name}"
+        attributes = ""
+        while isinstance(func, ast.Attribute) and len(attributes) <= _LONGEST_NAME:
+            attributes = f".{func.attr}{attributes}"
+            func = func.value
+        if not isinstance(func, ast.Name):
+            return ""
+        for meaning in reversed(module.names.get(func.id, [])):
+            if isinstance(meaning, _Imported) and not meaning.level:
+                return f"{meaning.module}.{meaning.name}".rstrip(".") + attributes
+        for meaning in module.names.get("*", []):
+            if isinstance(meaning, _Imported) and f"{meaning.module}.{func.id}" in _MADE_BY:
+                return f"{meaning.module}.{func.id}{attributes}"
         return ""
 
     def _find(self, module: _Module, imported: _Imported) -> _Module | None:
@@ -330,7 +394,8 @@ class _Search:
         for file in (f"{path}.py", f"{path}/__init__.py"):
             if file in self._modules:
                 return self._modules[file]
-            for known in () if imported.level else self._modules:
+            name = file.rpartition("/")[2]
+            for known in () if imported.level else self._by_name.get(name, ()):
                 if known.endswith(f"/{file}"):
                     return self._modules[known]
         return None
