@@ -105,6 +105,11 @@ class Http2Client:
         self._http.send_data(stream, data, end_stream=end)
         self.flush()
 
+    def reset(self, stream: int) -> None:
+        """Want no answer any more."""
+        self._http.reset_stream(stream)
+        self.flush()
+
     def window(self, stream: int) -> int:
         """Return how much of a body may be sent now."""
         return self._http.local_flow_control_window(stream)

@@ -202,7 +202,10 @@ class _Exchange:
         return self._write
 
     def _write(self, data: bytes) -> None:
-        self._give(self._answer.more(data))
+        messages = self._answer.more(data)
+        if self._answer.is_over and self._is_gone:  # else who writes without end would not hear
+            raise GoneError
+        self._give(messages)
 
     def _give(self, messages: list[Message]) -> None:
         """Have `messages` sent, when those before are on their way: the client sets the pace."""

@@ -5,6 +5,7 @@ The path names the function. /meet needs two threads, /events says what the one 
 
 from __future__ import annotations
 
+import contextvars
 import io
 import json
 import sys
@@ -20,6 +21,7 @@ Start = Callable[..., Callable[[bytes], Any]]
 
 events: list[str] = []
 meeting = threading.Barrier(2, timeout=10)
+user = contextvars.ContextVar("user", default="nobody")
 OK = "200 OK"
 TEXT = [("Content-Type", "text/plain")]
 MEBI = bytes(range(256)) * 4096
@@ -114,6 +116,7 @@ of_server = says(b"x", Date="yesterday", Server="mine")
 long_list = says(b"0123456789", Content_Length="4")
 long_generated = yields(b"01234", b"56789", Content_Length="7")
 long_by_far = yields(*[b"0123456789"] * 40, Content_Length="5")
+newline_by_far = yields(*[b"0123456789"] * 40, X_Bad="a\n")
 long_for_nothing = says(b"x", Content_Length="0")
 short_list = says(b"0123", Content_Length="10")
 short_generated = yields(b"0123", Content_Length="10")
@@ -374,3 +377,26 @@ def valid(environ: Environ, start: Start) -> list[bytes]:
 def valid_write(_: Environ, start: Start) -> list[bytes]:
     start(OK, TEXT)(b"written")
     return [b"listed"]
+
+
+# --- Threads ------------------------------------------------------------------------------------
+
+
+def hangs(*_: Any) -> None:
+    print("hanging", flush=True)
+    time.sleep(600)
+
+
+def notes(environ: Environ, start: Start) -> list[bytes]:
+    """Note the query; /events tells all of them."""
+    events.append(environ["QUERY_STRING"])
+    start(OK, TEXT)
+    return [b""]
+
+
+def context(environ: Environ, start: Start) -> list[bytes]:
+    """Say who the user was before this request, who is the one of the query."""
+    before = user.get()
+    user.set(environ["QUERY_STRING"])
+    start(OK, TEXT)
+    return [before.encode()]
