@@ -11,11 +11,13 @@ from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.elsewhere import Elsewhere
 from sockmgr.kernel.listening import listening_names
-from sockmgr.systemd import START_DIRECTLY, passed_to_another
 
 
 def examine(pid: int) -> Iterator[Finding]:
     """Look at a manager whose process can be seen under this pid."""
+    # asyncio comes with it, which would slow down the completion of verbs.
+    from sockmgr.systemd import START_DIRECTLY, passed_to_another  # noqa: PLC0415
+
     environ = processes.environ(pid)
     astray = passed_to_another(environ, pid)
     # Else somebody started it from a shell that has an old environment.
