@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
 from sockmgr.core import shape
 from sockmgr.core.document import Value
-from sockmgr.core.shape import BOOLEAN, TEXTS, TIMEOUT, Key, Shape, integer
+from sockmgr.core.shape import BOOLEAN, TIMEOUT, Key, Shape, integer
 
 TEXT = Shape(Value.text, shape.TEXT)
 INTERFACES = ("asgi", "wsgi")
@@ -39,6 +41,20 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     proxy_protocol: bool = False
     log_level: str = "info"
     access_log: bool = True
+
+
+def _proxies(value: Value) -> tuple[str, ...]:
+    """Read addresses and networks; any other text would be believed of nobody, and silently."""
+    texts = value.texts()
+    for text in texts:
+        try:
+            text == "*" or ipaddress.ip_network(text)
+        except ValueError as error:
+            raise value.refused(
+                f'names "{text}", which is no address and no network: {error}',
+                do='write addresses such as "10.0.0.5", networks such as "10.0.0.0/8", or "*"',
+            ) from None
+    return texts
 
 
 def _one_of(*words: str) -> Shape:
@@ -90,6 +106,12 @@ APP = shape.text(
     '"module:attribute", for example "shop.main:app", or "shop.main:create_app()"',
     rf"{_NAME}:{_NAME}(?:\(\))?",
 )
+_IPV4 = r"[0-9]+(?:\.[0-9]+){3}(?:/[0-9.]+)?"
+_IPV6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[^%/]+)?(?:/[0-9]+)?"
+PROXIES = Shape(
+    _proxies,
+    {"type": "array", "items": {"type": "string", "pattern": rf"^(?:\*|{_IPV4}|{_IPV6})$"}},
+)
 INTERFACE = _one_of(*INTERFACES)
 HTTP = {
     "keep_alive": Key(
@@ -131,7 +153,7 @@ HTTP = {
         "",
     ),
     "trusted_proxies": Key(
-        TEXTS,
+        PROXIES,
         "Addresses and networks whose X-Forwarded-For and -Proto are believed; * for all, which a "
         "unix socket needs. Without it what FORWARDED_ALLOW_IPS says in the environment of the "
         "workers, or else this machine.",

@@ -73,6 +73,14 @@ def test_an_app_can_be_preloaded() -> None:
             'app = "a:b"\nhttp = { proxy_protocol = true, trusted_proxies = [] }',
             "5:.*http.proxy_protocol believes nobody, for trusted_proxies is empty",
         ),
+        (
+            'app = "a:b"\nhttp = { trusted_proxies = ["::1", "10.0.0.5/8"] }',
+            '5:.*http.trusted_proxies names "10.0.0.5/8", which is .*has host bits set',
+        ),
+        (
+            'app = "a:b"\nhttp = { trusted_proxies = ["proxy.local"] }',
+            '5:.*names "proxy.local", .*such as "10.0.0.5"',
+        ),
         ('app = "shop"', '4:7: .* "shop" cannot be used\n.*"shop.main:app"'),
         ('app = "shop:app"\ncommand = ["x"]', "4:1: service.web.app stands beside command"),
         ("workers = 2", r'3:1: service.web has no command\n.*app = "shop.main:app"'),
