@@ -12,9 +12,9 @@ from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.leases import Leases, Opening
 from sockmgr.core.model import Drain, Finish, Kill, Spawn, State, WorkerId
 from sockmgr.core.targets import Targets
+from sockmgr.worker.deadline import FINISH
 
 KILL_AGAIN = 10.0  # a process that outlives SIGKILL waits in the kernel; try again and say so
-FINISH = 5.0  # from the order to end now to SIGKILL
 TOO_MANY = "too many generations are draining (max_draining)"
 
 

@@ -1,5 +1,6 @@
 """How a worker shares out the time it has to leave. Imports nothing: the doctor asks, too."""
 
+FINISH = 5.0  # from the second stop signal, which says that the rest must be done now, to the kill
 LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after the deadline
 
 

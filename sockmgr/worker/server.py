@@ -114,6 +114,7 @@ class Server(uvicorn.Server):
         self._protocol = tracked(config.http_protocol_class) or config.http_protocol_class
         self._taking: set[asyncio.Task[Any]] = set()
         self._serving: asyncio.Task[Any] | None = None
+        self._is_told = False  # by a stop signal
 
     def take(self, sock: socket.socket) -> None:
         """Serve the client at `sock`, an accepted connection, which is owned from now on."""
@@ -158,7 +159,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._serving = asyncio.current_task()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self._on_stop_signal, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -221,6 +222,12 @@ class Server(uvicorn.Server):
 
     def _open(self) -> list[Open]:
         return list(self.server_state.connections)  # type: ignore[arg-type]  # all of them have it
+
+    def _on_stop_signal(self, number: int) -> None:
+        if self._is_told:
+            self._drain.hasten()
+        self._is_told = True
+        self._stop(number)
 
     def _stop(self, number: int = signal.SIGTERM) -> None:
         # Libraries that want to know of the end put theirs in the place of uvicorn's handler, as

@@ -21,7 +21,7 @@ from sockmgr.core.model import (
     Tick,
 )
 from sockmgr.core.targets import NOTICE
-from sockmgr.core.turnover import FINISH
+from sockmgr.worker.deadline import FINISH
 from tests.core.answers import Answer, fingerprint, is_exclusive, ready_of, users_of
 
 IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do

@@ -8,7 +8,8 @@ from sockmgr.core.generation import HURRY, SERVED, STEADY, UNSEEN
 from sockmgr.core.model import Aborted, Committed, Finish, WorkerExited, WorkerId
 from sockmgr.core.spec import Accept, Delay
 from sockmgr.core.targets import NOTICE
-from sockmgr.core.turnover import FINISH, TOO_MANY
+from sockmgr.core.turnover import TOO_MANY
+from sockmgr.worker.deadline import FINISH
 from tests.core.reading import drained, killed, serving, spawned, verdict
 from tests.core.story import make_spec
 from tests.core.world import World

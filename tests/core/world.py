@@ -45,7 +45,7 @@ from sockmgr.core.model import (
 )
 from sockmgr.core.snapshot import LENIENCE, Snapshot, decode, encode, record, restore
 from sockmgr.core.spec import Delay, Spec
-from sockmgr.core.turnover import FINISH
+from sockmgr.worker.deadline import FINISH
 from tests.core.story import tell_action, tell_fact
 
 

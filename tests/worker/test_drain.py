@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sockmgr.worker.deadline import FINISH
 from tests.worker.runtime import Worker, serving, started
 
 HTTP = ("httptools", "h11", "zttp")
@@ -159,6 +162,22 @@ def test_a_websocket_is_served_on_in_a_drain(tmp_path: Path) -> None:
         assert client.exactly(4) == b"\x81\x02hi"
         client.close()
         assert worker.status() == 0
+
+
+def test_a_second_stop_signal_says_that_what_is_open_must_be_done_now(tmp_path: Path) -> None:
+    with serving(tmp_path, "--drain-timeout", "600") as worker:
+        client, slow = worker.websocket(), worker.warm()
+        slow.get("/hold")
+        worker.prints("holding")
+        worker.stop()
+        client.send(b"\x81\x82\x00\x00\x00\x00hi")
+        assert client.exactly(4) == b"\x81\x02hi"  # it has heard the first
+        began = time.monotonic()
+        worker.child.process.signal(signal.SIGTERM)
+        assert client.exactly(4)[::3] == b"\x88\xf4"  # close, 0x03f4
+        assert slow.answer()[0] == "500"
+        assert worker.status() == 0
+        assert time.monotonic() - began < FINISH, "the manager kills then"
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
