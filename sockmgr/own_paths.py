@@ -37,6 +37,7 @@ class OwnPaths:
         """
         self._directory, self._mends, self._lost = directory.absolute(), mends, lost
         self._mode = stat.S_IMODE(directory.stat().st_mode)
+        self._known = private.flaw(directory)  # and told by who let us start there
         self._told: list[str] = []
         self._watched = -1
         self._due: asyncio.Handle | None = None
@@ -105,9 +106,10 @@ class OwnPaths:
             with contextlib.suppress(FileExistsError):
                 self._directory.mkdir()
                 self._directory.chmod(self._mode)
-            return private.flaw(self._directory)
+            flaw = private.flaw(self._directory)
         except OSError as error:
             return f"{self._directory}: {(error.strerror or '').lower()}"
+        return "" if flaw == self._known else flaw
 
     def _hear(self) -> None:
         self._mounts.read()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sockmgr.client import check_control, check_length, default_control
 from sockmgr.companion import Companion
-from sockmgr.core.errors import ListenError, SockmgrError
+from sockmgr.core.errors import ControlError, ListenError, SockmgrError
 from sockmgr.estate import Estate
 from sockmgr.history import History
 from sockmgr.journal import open_sink
@@ -56,9 +56,10 @@ def run(
     withhold_bpf()
     try:
         # Before any descriptor of our own could pass for one of systemd's.
-        passed = inherited() or passed_descriptors()
+        upgraded = inherited()
+        passed = upgraded or passed_descriptors()
         if control:
-            check_control(control)
+            _check_control(control, serves=bool(upgraded))
         path = control or default_control(_name(source, passed), _tell_refused)
         check_length(path)
         manager = Manager(source, path, sink, history, timeout, companion)
@@ -72,6 +73,17 @@ def run(
         raise ListenError(error.what, means=astray, do=do) from error
     finally:
         sink.close()
+
+
+def _check_control(control: Path, *, serves: bool) -> None:
+    try:
+        check_control(control)
+    except ControlError as error:
+        if not serves:
+            raise
+        # A version that did not mind was upgraded in place: its services are not to pay for it.
+        log.error("control socket is not ours alone", because=error.what,
+                  means="the next start is refused", do=error.do)  # fmt: skip
 
 
 def _tell_refused(place: Path, why: str) -> None:

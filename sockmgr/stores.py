@@ -8,8 +8,11 @@ from sockmgr.core.errors import ControlError
 from sockmgr.estate import Estate, recovered
 from sockmgr.handoff import Nobody, Store
 from sockmgr.keeping import Keeping
+from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.systemd import FdStore
+
+_OWN_FILES = 10  # descriptors that a manager opens besides, before it serves
 
 log = Log("sockmgr")
 
@@ -18,11 +21,12 @@ def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> Keeping | None
     """Return the keeper of a manager that died, and add to `descriptors` all that it held.
 
     Where it died, too, they are taken from the workers, and there is None. Raises ControlError if
-    it serves another manager.
+    it serves another manager, SpawnError if what is left is too little to go on with them.
     """
     found = Keeping.find(path, descriptors)
     if found is None and not descriptors:
         descriptors.update(recovered(path.with_suffix(".state")))
+    OpenFiles.check(_OWN_FILES)
     return found
 
 

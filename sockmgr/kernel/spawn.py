@@ -149,14 +149,14 @@ class OpenFiles:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     @classmethod
-    def check(cls) -> None:
+    def check(cls, spare: int = _SPARE_FILES) -> None:
         """Raise SpawnError if so few are left that a start could not be managed to its end."""
         try:
             lowest = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError as error:
             raise _no_files(error.strerror or "", error.errno) from error
         os.close(lowest)
-        if cls.left_above(lowest) < _SPARE_FILES:
+        if cls.left_above(lowest) < spare:
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             raise _no_files(f"{lowest} of {limit} file descriptors are in use", errno.EMFILE)
 

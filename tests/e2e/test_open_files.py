@@ -100,3 +100,26 @@ def test_what_the_keeper_could_not_take_is_given_to_it_again(tmp_path: Path) -> 
         manager.wait_serving()
         assert [each["pid"] for each in manager.workers()] == [each["pid"] for each in before]
         assert "missing" not in manager.log
+
+
+@pytest.mark.parametrize("limit", range(9, 33, 3))
+def test_a_manager_that_may_open_too_little_to_take_over_leaves_all_as_it_is(
+    limit: int, tmp_path: Path
+) -> None:
+    config = Release(tmp_path).config("workers = 2")
+    with Manager(tmp_path, config) as manager:
+        before = [worker["pid"] for worker in manager.workers()]
+        manager.kill9()
+        told = len(manager.log)
+        poor = Manager(tmp_path, config, under=["prlimit", f"--nofile={limit}:{limit}"])
+        poor.start()
+        wait_for(lambda: not poor.alive or "worker adopted" in manager.log[told:], "its start")
+        if poor.alive:
+            poor.kill9()
+        else:
+            assert poor.wait() == 1
+            assert "many open files" in manager.log[told:] or "too few desc" in manager.log[told:]
+        assert "Traceback" not in manager.log
+        manager.start()
+        manager.wait_serving()
+        assert [worker["pid"] for worker in manager.workers()] == before

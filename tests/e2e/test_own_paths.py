@@ -103,6 +103,24 @@ def test_while_there_is_no_place_for_them_workers_are_heard_and_then_all_is_ther
     assert_survived(manager)
 
 
+def test_an_upgrade_in_a_directory_that_others_may_write_goes_on_and_says_so(
+    manager: Manager,
+) -> None:
+    manager.control.parent.chmod(0o1777)  # as /tmp, where a version before was content to be
+    assert manager.run("upgrade").code == 0
+    wait_for(lambda: "control socket is not ours alone" in manager.log, "a word of it")
+    manager.wait_serving()
+    assert manager.reload().code == 0
+    assert "paths are gone" not in manager.log
+    manager.kill9()
+    manager.start()
+    assert manager.wait() == 1
+    assert "every user may write to" in manager.log
+    manager.control.parent.chmod(0o700)
+    manager.start()
+    manager.wait_serving()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_what_is_mounted_over_the_directory_has_the_paths_at_once(tmp_path: Path) -> None:
     config = (
