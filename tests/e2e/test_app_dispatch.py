@@ -99,6 +99,43 @@ def test_clients_wait_while_all_are_full_of_kept_connections(tmp_path: Path) -> 
         assert fifth.recv(12) == b"HTTP/1.1 200"
 
 
+def test_clients_that_send_nothing_or_half_a_head_do_not_keep_the_places_of_others(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=f"{DISPATCH}\nmax_connections = 2")
+    text = text.replace("access_log", 'header_timeout = "1s"\naccess_log')
+    with Manager(tmp_path, text) as manager, ExitStack() as clients:
+        target = manager.target()
+        for number in range(4):  # all places of both workers, for they come first
+            silent = clients.enter_context(socket.create_connection(target.address))
+            silent.sendall(REQUEST[: number * 5])
+        asking = clients.enter_context(connected(manager))
+        assert asking.recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize("accept", ["shared", "per-worker", "dispatch"])
+def test_a_proxy_names_its_clients_whoever_accepts_and_through_a_reload(
+    accept: str, tmp_path: Path
+) -> None:
+    app = App("asgi", tmp_path)
+    text = config(app, more=f'accept = "{accept}"')
+    text = text.replace("access_log = false", "proxy_protocol = true")
+    with Manager(tmp_path, text) as manager:
+
+        def asks(client: str) -> None:
+            target = manager.target()
+            header = f"PROXY TCP4 {client} 198.51.100.1 4711 80\r\n".encode()
+            with socket.create_connection(target.address) as proxy:
+                proxy.sendall(header + REQUEST)
+                assert proxy.recv(12) == b"HTTP/1.1 200"
+            wait_in_log(manager, f'{client}:4711 - "GET / HTTP/1.1" 200')
+
+        asks("192.0.2.1")
+        assert manager.reload().code == 0
+        asks("192.0.2.2")
+
+
 def test_what_waits_for_a_worker_that_hangs_goes_to_others_before_it_ends(tmp_path: Path) -> None:
     app = App("asgi", tmp_path)
     (app.directory / "blocked.py").write_text(BLOCKED)
