@@ -8,12 +8,14 @@ names the last stream, and the connection is closed. Decides nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from sockmgr.worker.connection import Tracked
 
 NO_STREAM = 2**31 - 1
+HIGH_WATER = 65_536  # bytes of an answer that wait for the client
 PING = b"\0\0\x08\x06\0\0\0\0\0"  # the head of its frame; RFC 9113, 6.7
 NEEDED = ("close", "data_to_send", "has_pending_send")  # of zttp.H2Connection
 
@@ -22,7 +24,9 @@ class Http2(Tracked):
     """Goes before ZttpH2Protocol."""
 
     needs = frozenset({"_close_connection", "conn", "cycles", "events", "flush", "handle_request"})
-    needs_of_cycle = frozenset({"message_event", "more_body", "response_complete"})
+    needs_of_cycle = frozenset(
+        {"disconnected", "flow", "message_event", "more_body", "response_complete", "stream"}
+    )
 
     conn: Any
     cycles: dict[int, Any]
@@ -36,6 +40,7 @@ class Http2(Tracked):
         self.asked = self.heard = False  # after the last answer
         self._asks = 0
         self._used = False
+        self._waiting: set[asyncio.Event] = set()  # answers, for the client to let more come
 
     @property
     def busy(self) -> bool:
@@ -72,6 +77,22 @@ class Http2(Tracked):
 
     give_up = finish
 
+    # --- Called by asyncio ---------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Have answers look whether the client lets more come."""
+        super().data_received(data)
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Have answers wait no more."""
+        super().connection_lost(exc)
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            waiting.set()
+
     # --- Called by uvicorn ---------------------------------------------------------------------
 
     def events(self) -> Iterator[Any]:
@@ -86,6 +107,8 @@ class Http2(Tracked):
         self._used = True
         self.asked = self.heard = False
         super().handle_request(event)  # type: ignore[misc]
+        if cycle := self.cycles.get(event.stream_id):
+            cycle.flow = _Flow(cycle, self._waiting)
         # Since zttp 0.0.22 nothing else tells the end of a request without a body, and uvicorn 0.54
         # waits for it: an application that reads the body would wait for ever.
         if event.end_stream and (cycle := self.cycles.get(event.stream_id)):
@@ -95,6 +118,38 @@ class Http2(Tracked):
     def _close_connection(self) -> None:
         self.told = True  # the one that names the last stream says so, too, and is the last
         super()._close_connection()  # type: ignore[misc]
+
+
+class _Flow:
+    """What uvicorn asks before it sends more of an answer.
+
+    Its own looks at the connection only, and what a client does not let come on a stream, zttp
+    holds: all of an answer that never ends, if uvicorn gave it to zttp.
+    """
+
+    def __init__(self, cycle: Any, waiting: set[asyncio.Event]) -> None:
+        self._cycle, self._connection, self._waiting = cycle, cycle.flow, waiting
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether to wait: drain()."""
+        return self._is_full or bool(self._connection.write_paused)
+
+    async def drain(self) -> None:
+        """Wait until the client lets more come, or is gone."""
+        came = asyncio.Event()
+        self._waiting.add(came)
+        try:
+            while self._is_full and not self._cycle.disconnected:
+                await came.wait()
+                came.clear()
+        finally:
+            self._waiting.discard(came)
+        await self._connection.drain()
+
+    @property
+    def _is_full(self) -> bool:
+        return (self._cycle.stream.pending_bytes or 0) > HIGH_WATER  # None: it has ended
 
 
 class _Outgoing:

@@ -167,6 +167,25 @@ def test_a_client_that_reads_slowly_makes_no_answer_pile_up(worker: Worker) -> N
         assert peak(worker) - before < 16 * MEBI
 
 
+def test_a_client_of_http2_that_reads_nothing_makes_no_answer_pile_up(tmp_path: Path) -> None:
+    with wsgi(tmp_path, "--http2", "--threads", "1") as worker:
+        before = peak(worker)
+        client = worker.http2(lazy=True)
+        stream = client.get("/endless_write")
+        for size in (2 * MEBI, 4 * MEBI):
+            client.allow(stream, size)
+            while len(client.answers[stream].body) < size:
+                client.read()
+        assert peak(worker) - before < 16 * MEBI
+        client.reset(stream)
+        assert get(worker, "/one") == b"one"
+        stream = client.get("/endless_write")
+        while not client.answers[stream].body:
+            client.read()
+        client.close()
+        assert get(worker, "/one") == b"one"
+
+
 # --- What the application is told ----------------------------------------------------------------
 
 
