@@ -94,6 +94,9 @@ KNOWN = {
         _OF_PROJECT, way=Way.CLOSES, valued=("-e", "--env", "-p", "--project", "--data-dir")
     ),
     "npx": _Launcher(way=Way.CLOSES, valued=("-p", "--package", "-w", "--workspace"), chooses=True),
+    "npm": _Launcher(way=Way.CLOSES, calls=(("start",), ("run",), ("exec",)), chooses=True),
+    "pnpm": _Launcher(way=Way.CLOSES, chooses=True),
+    "yarn": _Launcher(way=Way.CLOSES, chooses=True),
     "bundle": _Launcher(calls=(("exec",),), valued=("--gemfile",), chooses=True),
     "opentelemetry-instrument": _Launcher(valued=_ANY),
     "ddtrace-run": _Launcher(),
@@ -238,8 +241,8 @@ class _Reader:
                 break
             elif not self._launcher(name, KNOWN[name]):
                 return whole
-        if self._at >= len(self._words):
-            return whole
+        if self._at >= len(self._words):  # `npm start`: what that is, another file says
+            return replace(whole, way=self._found.way, by=self._found.by)
         at = self._at
         return replace(
             self._found, before=self._words[:at], program=self._words[at],

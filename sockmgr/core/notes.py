@@ -29,6 +29,8 @@ def _unknown(service: ServiceConfig) -> Iterator[str]:
     if not service.listen or named or service.accept is Accept.DISPATCH:
         return
     launch = launchers.read(service.command)
+    if launch.way in (Way.CLOSES, Way.LEAVES):  # of which a warning is given
+        return
     server = servers.named(launch.name) or servers.KNOWN.get(service.preset)
     if server and (service.preset != "none" or server.takes_listen_fds):
         return

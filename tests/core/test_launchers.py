@@ -61,8 +61,8 @@ def test_an_environment_that_is_dropped_tells_of_no_listeners(options: str) -> N
 def test_a_launcher_that_closes_descriptors_or_leaves_is_known_by_name() -> None:
     assert [
         (found.way, found.by)
-        for found in map(read, ("hatch run x", "npx x", "setsid x", "nice npx x"))
-    ] == [(Way.CLOSES, "hatch"), (Way.CLOSES, "npx"), (Way.LEAVES, "setsid"), (Way.CLOSES, "npx")]
+        for found in map(read, ("hatch run x", "npx x", "setsid x", "nice npm start"))
+    ] == [(Way.CLOSES, "hatch"), (Way.CLOSES, "npx"), (Way.LEAVES, "setsid"), (Way.CLOSES, "npm")]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,14 @@ def test_check_says_how_a_program_that_it_does_not_know_gets_its_socket(
 
 
 @pytest.mark.usefixtures("path")
+def test_check_warns_of_what_gets_no_socket_at_all_and_notes_nothing_else(config: Path) -> None:
+    config.write_text(CONFIG.replace('["true", "{http}"]', '["setsid", "true"]'))
+    told = json.loads(sockmgr("check", "--json").stdout)
+    assert (len(told["warnings"]), told["notes"]) == (1, [])
+    assert told["warnings"][0].startswith("service.web.command: setsid: it ends at once")
+
+
+@pytest.mark.usefixtures("path")
 def test_check_says_what_readiness_is_worth_that_nothing_shows(config: Path) -> None:
     job = '[service.web]\ncommand = ["true"]\n'
     config.write_text(job)

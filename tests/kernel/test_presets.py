@@ -372,6 +372,7 @@ def test_without_listeners_no_server_is_told_of_any() -> None:
     [
         ("daphne a:b", r"daphne drains nothing: .*; serve"),
         ("waitress-serve a:b", r"waitress cannot be given a socket by its command line: .*; start"),
+        ("npm start", r"npm: it closes the descriptors .*; call the program"),
         ("npx server", r"npx: it closes the descriptors .*; call the program"),
         ("hatch run uvicorn a:b", r"hatch: it closes the descriptors .*; call the program"),
         ("setsid uvicorn a:b", r"setsid: it ends at once .*; leave it out"),
