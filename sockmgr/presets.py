@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.core import launchers, placeholder, servers
+from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.launchers import PYTHON, Launch, Way
 from sockmgr.core.placeholder import FIRST_FD
@@ -150,6 +151,15 @@ def recognise(argv: tuple[str, ...]) -> Call | None:
     launch = launchers.read(argv)
     server = servers.named(launch.name)
     return Call(server, launch) if server else None
+
+
+def stop_signal(service: ServiceConfig) -> int:
+    """Return what asks a worker of the service to finish."""
+    if service.stop_signal is not None:
+        return service.stop_signal
+    call = recognise(service.command) if service.preset == "auto" else None
+    server = call.server if call else servers.KNOWN.get(service.preset)
+    return server.stop_signal if server else servers.TERM
 
 
 def _of_launcher(launch: Launch, situation: Situation) -> tuple[str, ...]:

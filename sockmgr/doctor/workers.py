@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sockmgr import procfs
+from sockmgr import presets, procfs
 from sockmgr.core import last_words
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.model import SIGNAL_NAMES
@@ -270,7 +270,7 @@ def _symptoms(
 
 
 def _stop_signal(pid: int, config: ServiceConfig | None) -> Iterator[Symptom]:
-    number = _TERM if config is None or config.stop_signal is None else config.stop_signal
+    number = presets.stop_signal(config) if config else _TERM
     found = processes.signals(pid)
     if found is None or (config and config.drain_timeout == 0):
         return

@@ -285,6 +285,13 @@ def test_the_signal_that_is_looked_at_is_the_one_that_is_sent(tmp_path: Path) ->
         assert "nothing handles QUIT" in sole(diagnose(manager), Check.STOP_SIGNAL)["what"]
 
 
+def test_the_signal_of_the_preset_is_looked_at(tmp_path: Path) -> None:
+    program = f"import signal, sys\nsignal.signal(3, lambda *_: sys.exit(0))\n{CARELESS}"
+    keys = 'preset = "unicorn"\n'  # which is stopped by QUIT
+    with Manager(tmp_path, config_of(tmp_path, program, keys=keys)) as manager:
+        assert diagnose(manager) == []
+
+
 def test_workers_that_had_to_be_killed_are_found_later(tmp_path: Path) -> None:
     release = Release(tmp_path, fault="is deaf")
     with Manager(tmp_path, release.config("drain_timeout = 0.2")) as manager:
