@@ -228,6 +228,10 @@ class Listener:
         queue = self.queues[0]
         return queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX
 
+    def retire(self, sock: socket.socket) -> None:
+        """Own a unix socket that the path no longer leads to, until nobody waits there."""
+        self._retired.append(sock)
+
     # --- Its end -------------------------------------------------------------------------------
 
     def refuse(self) -> None:
@@ -348,7 +352,7 @@ class Listener:
             return _Finding(f"{because}, and {error.what}", mended=False)
         old = self.queues[0]
         self._epoll.unregister(old)
-        self._retired.append(old)
+        self.retire(old)
         self._only = fresh
         self._watch(fresh)
         if self._name is not None:

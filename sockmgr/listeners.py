@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import stat
@@ -33,6 +34,7 @@ class Listeners:
         self._open: dict[Address, Listener] = {}
         self._waiting: dict[str, list[socket.socket]] = {}  # systemd's, for listeners to come
         self._on_shutdown = on_shutdown
+        self.renewed: set[Address] = set()  # at which only workers to come will accept
 
     def at(self, address: Address) -> Listener:
         """Return the open listener of this address."""
@@ -53,8 +55,14 @@ class Listeners:
         found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
         for was in listeners:
             mine = [found.pop(inode) for inode in was.inodes]
-            listener = opening.resume(was, [sock for _, sock in mine])
-            listener.passed = sum(name == was.listen.name for name, _ in mine)
+            late = self._take_late(was.listen, found)
+            listener = opening.resume(was, [sock for _, sock in mine], late)
+            if late and not listener.is_steered:
+                listener.passed = 1
+                self.renewed.add(was.listen.address)
+            else:
+                names = [name for name, _ in mine]
+                listener.passed = len(names) - len(_after(names, was.listen.name))
             self._watch(listener)
             self._open[was.listen.address] = listener
             log.info("listener adopted", name=was.listen.name, address=listener.address)
@@ -64,6 +72,25 @@ class Listeners:
             else:
                 os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
                 self._waiting.setdefault(name, []).append(sock)
+
+    def _take_late(
+        self, listen: Listen, found: dict[int, tuple[str, socket.socket]]
+    ) -> list[socket.socket]:
+        """Take from `found` what systemd bound to the address of a listener that we have already.
+
+        It could because we are of one user, or because it takes a unix path from whoever has it.
+        """
+        late = [
+            number
+            for number, (name, sock) in found.items()
+            if name == listen.name and same_address(sock, listen.address)
+        ]
+        socks = [found.pop(number)[1] for number in late]
+        for sock in socks:
+            os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
+        if socks:
+            log.info("systemd has sockets for it now", name=listen.name, number=len(socks))
+        return socks
 
     def all_in(self, addresses: Set[Address]) -> bool:
         """Tell whether no other than these is open."""
@@ -140,6 +167,11 @@ def _flaw(path: Path) -> str:
     with contextlib.suppress(OSError):  # it was gone at once: the next look mends that
         return "" if path.parent.stat().st_mode & stat.S_ISVTX else private.flaw(path.parent)
     return ""
+
+
+def _after(names: Sequence[str], first: str) -> list[str]:
+    """Return `names` without those at the beginning that are `first`."""
+    return list(itertools.dropwhile(lambda name: name == first, names))
 
 
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:

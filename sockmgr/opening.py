@@ -58,13 +58,27 @@ def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
         return Listener(listen, first, f"{error.what}; {error.do}")
 
 
-def resume(was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
-    """Own the sockets of a predecessor's listener; lease n is the nth, as it was there."""
+def resume(
+    was: ListenerSnapshot, socks: Sequence[socket.socket], late: Sequence[socket.socket] = ()
+) -> Listener:
+    """Own the sockets of a predecessor's listener; lease n is the nth, as it was there.
+
+    And those that systemd has bound to its address since: they have joined the group, so that the
+    queues to come have later places in it; a unix path leads to the `late` one now.
+    """
     held: socket.socket | steering.Pool = socks[0]
     if was.order:
-        held = steering.Pool(socks, fed=dict(was.fed), order=was.order)
+        every = [*socks, *late]
+        order = (*was.order, *range(len(socks), len(every)))
+        held = steering.Pool(every, fed=dict(was.fed), order=order)
+        if late:
+            held.locate()
+    elif late:
+        held = late[0]
     why = "" if was.order else was.why_overlap
-    listener = Listener(was.listen, held, why, owns_path=was.owns_path)
+    listener = Listener(was.listen, held, why, owns_path=was.owns_path and not late)
+    if held is not socks[0] and not was.order:
+        listener.retire(socks[0])
     listener.is_refusing = was.refusing
     for lease in was.blocking:
         os.set_blocking(socks[lease].fileno(), True)

@@ -130,13 +130,20 @@ class Services:
             config = self._source()
         except SockmgrError:
             return False
-        return config == self.config and all(s.name in self.by_name for s in config.services)
+        known = all(service.name in self.by_name for service in config.services)
+        return config == self.config and known and not self._listeners.renewed
 
     async def reload_changed(self) -> list[Verdict]:
-        """Replace the workers of those services only of which the config says something else."""
+        """Replace the workers of those services only of which the config says something else.
+
+        And of those that have a listener that was renewed under them.
+        """
         config = self._source()
         known = {service.name for service in config.services}
         chosen = plan.changed(self.config, config) | (known - self.by_name.keys())
+        renewed = {each.name for each in self if each.addresses & self._listeners.renewed}
+        chosen |= renewed & known
+        self._listeners.renewed.clear()
         return await self._roll(config, chosen, self.by_name.keys() - known, not_told)
 
     async def _roll(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
 
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
-from tests.systemd.site import SERVICE, Site
+from tests.systemd.site import SERVICE, SYSUSERS, Site
 from tests.systemd.test_adoption import LOAD, answered, killed, restarted
 
 HTTP = {"http": "tcp://127.0.0.1:8000"}
@@ -18,14 +19,18 @@ ADMIN = 8001
 @pytest.fixture
 def grown(machine: Machine) -> Site:
     """Return a site whose manager opened a second listener itself, and then got units for it."""
-    site = Site(machine, HTTP)
+    return grow(Site(machine, HTTP), f"tcp://127.0.0.1:{ADMIN}")
+
+
+def grow(site: Site, address: str) -> Site:
+    """Start a site, have a reload open a listener, and install the unit that this has now."""
+    machine = site.machine
     site.install()
     site.start()
     text = machine.run("cat", site.config).stdout
-    text = text.replace("[service.http]", f'admin = "tcp://127.0.0.1:{ADMIN}"\n[service.http]')
+    text = text.replace("[service.http]", f'admin = "{address}"\n[service.http]')
     machine.write(site.config, text.replace('["http"]', '["http", "admin"]'))
     machine.systemctl("reload", SERVICE)
-    assert site.get(ADMIN)["version"] == "1"
     machine.run("sockmgr", "units", "--install", "-c", site.config)
     machine.systemctl("daemon-reload")
     return site
@@ -53,6 +58,44 @@ def test_a_service_that_nobody_calls_is_up_after_that_crash_too(grown: Site) -> 
     workers = set(grown.workers())
     killed(grown)
     assert set(grown.workers()) == workers
+
+
+@pytest.mark.parametrize("end", [killed, restarted])
+def test_sockets_that_systemd_could_bind_beside_those_of_a_root_manager_mislead_no_connection(
+    machine: Machine, end: Callable[[Site], None]
+) -> None:
+    """They are in the group of the manager's: a queue that comes later has a place behind them."""
+    site = Site(machine, HTTP)
+    site.drop_in("[Service]\nUser=root\nRestartSec=100ms\n")
+    grow(site, f"tcp://127.0.0.1:{ADMIN}")
+    with site.inside(lambda: socket.create_connection(("127.0.0.1", ADMIN))) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n")  # keeps its worker, and with it a queue, in the drain
+        with site.load(LOAD, port=ADMIN) as load:
+            end(site)
+            for _ in range(2):
+                machine.systemctl("reload", SERVICE)
+                answered(load.result, 20)
+    assert not load.result.failed
+    assert machine.property("shop-admin.socket", "SubState") == "running"
+    assert site.status()["listeners"]["admin"]["cutover"] == "steered"
+
+
+@pytest.mark.parametrize("end", [killed, restarted])
+def test_a_unix_path_that_systemd_took_over_is_answered_by_new_workers(
+    machine: Machine, end: Callable[[Site], None]
+) -> None:
+    machine.run("systemd-sysusers", SYSUSERS)
+    machine.run("install", "-d", "-o", "sockmgr", "/run/shop-admin")
+    site = Site(machine, HTTP)
+    site.drop_in("[Service]\nReadWritePaths=/run/shop-admin\nRestartSec=100ms\n")
+    path = "/run/shop-admin/admin.sock"
+    grow(site, f"unix://{path}?mode=0666")
+    for generation in (3, 3):
+        end(site)
+        for _ in range(20):
+            machine.run("curl", "-sSf", "-m", "20", "--unix-socket", path, "http://shop/")
+        assert site.status()["services"]["http"]["generation"] == generation
+    assert machine.property("shop-admin.socket", "SubState") == "running"
 
 
 def test_the_socket_takes_its_address_over_at_the_next_stop_and_start(grown: Site) -> None:
