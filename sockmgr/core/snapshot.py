@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from sockmgr.core.generation import Generation, Worker
 from sockmgr.core.model import Phase, Reload, State, WorkerId
 from sockmgr.core.report import Counts, Event
 from sockmgr.core.spec import Listen, Spec
+from sockmgr.core.values import MAX_WORKERS
 
 VERSION = 3
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
@@ -96,7 +97,7 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     spec: Spec
     lease: int | None
-    wanted: int
+    wanted: Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
     since: float
     deadline: float | None
     phase: Phase

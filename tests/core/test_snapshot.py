@@ -147,3 +147,15 @@ def test_a_state_of_any_other_shape_cannot_be_read_and_that_is_all(body: bytes) 
         checksum = hashlib.sha256(body).hexdigest().encode()
         with pytest.raises(SnapshotError):
             decode(b"sockmgr-state %d 1 %s\n%s" % (version, checksum, body))
+
+
+@pytest.mark.parametrize("wanted", [-1, 10_001, 2**31 - 1])
+def test_a_state_that_wants_more_workers_than_a_config_can_is_not_obeyed(wanted: int) -> None:
+    world = World()
+    world.start(make_spec("v1"))
+    snapped = a_snapshot(fleet=world.fleet)
+    [service] = snapped.services
+    generations = tuple(replace(each, wanted=wanted) for each in service.generations)
+    forged = replace(snapped, services=(replace(service, generations=generations),))
+    with pytest.raises(SnapshotError, match="wanted"):
+        decode(encode(forged))

@@ -28,6 +28,21 @@ while True:
         connection.recv(65536)
 """
 
+# Before that: it waits to be told to speak, and leaves a mark when it has, in vain.
+WAITS = """
+import pathlib, socket, time
+place = pathlib.Path({place!r})
+while not (place / "speak").exists():
+    time.sleep(0.01)
+speak = socket.socket.sendto
+def in_vain(*arguments):
+    try:
+        speak(*arguments)
+    except FileNotFoundError:
+        (place / "unheard").touch()
+socket.socket.sendto = in_vain
+"""
+
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
@@ -119,6 +134,22 @@ def test_an_upgrade_in_a_directory_that_others_may_write_goes_on_and_says_so(
     manager.control.parent.chmod(0o700)
     manager.start()
     manager.wait_serving()
+
+
+def test_a_worker_that_spoke_while_nobody_could_hear_it_is_not_killed_for_that(
+    manager: Manager,
+) -> None:
+    program = manager.directory / "worker.py"
+    program.write_text(WAITS.format(place=str(manager.directory)) + WORKER)
+    os.kill(manager.pid, signal.SIGHUP)
+    wait_for(lambda: len(manager.workers()) > 2, "the new workers")
+    os.kill(manager.pid, signal.SIGSTOP)
+    manager.control.with_suffix(".notify").unlink()
+    (manager.directory / "speak").touch()
+    wait_for((manager.directory / "unheard").exists, "one to speak in vain")
+    os.kill(manager.pid, signal.SIGCONT)
+    wait_for(lambda: " committed " in manager.log, "the reload to commit")
+    assert "not ready within" not in manager.log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

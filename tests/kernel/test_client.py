@@ -244,3 +244,27 @@ def test_a_manager_is_found_in_the_users_own_directory_without_its_variable(
     monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
     with pytest.raises(NoManagerError, match=f" /run/user/{os.geteuid()}/sockmgr"):
         find_control(None, "six-of-a-test")
+
+
+@as_root
+def test_an_error_says_that_the_fallback_in_tmp_belongs_to_somebody_else() -> None:
+    uid = 54321 + os.getpid()  # of nobody
+    taken = Path(f"/tmp/sockmgr-{uid}")
+    program = (
+        "import os\n"
+        "from sockmgr.client import default_control\n"
+        "from sockmgr.core.errors import ControlError\n"
+        f"os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n"
+        "try:\n    print(default_control('shop'))\n"
+        "except ControlError as error:\n    print(error.what)\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")}
+    taken.mkdir(mode=0o777)
+    try:
+        os.chown(taken, 65534, 65534)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+        )
+    finally:
+        taken.rmdir()
+    assert f"{taken} belongs to another user (" in done.stdout
