@@ -33,6 +33,7 @@ from sockmgr.worker.tracking import tracked
 log = logging.getLogger("uvicorn.error")
 
 HANDSHAKE_TIMEOUT = 10.0
+TICK = 0.1  # seconds, of uvicorn's
 LOOK = 10  # ticks, a second, between looks at who is late
 GOODBYE_TIMEOUT = 1.0  # for the peer's close_notify; asyncio's own 30 s would hold up the drain
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -190,27 +191,27 @@ class Server(uvicorn.Server):
         self._stop()  # also when it leaves by itself
         for connection in self._open():
             dismiss(connection)
-        last = self._drain.last
-        await self._finish(self._drain.left() - last)
+        await self._finish()
         for connection in self._open():
             connection.transport.abort()  # its client reads too slowly, or not at all
         self.config.timeout_graceful_shutdown = 0.05  # type: ignore[assignment]  # for no one
         try:
-            async with asyncio.timeout(self._drain.left() - last / 10):
+            async with asyncio.timeout(self._drain.left() - self._drain.last / 10):
                 await super().shutdown(sockets=sockets)
         except TimeoutError:
             log.error("the application did not shut down in time, and is left as it is")
 
     # Private
 
-    async def _finish(self, limit: float) -> None:
+    async def _finish(self) -> None:
         """Wait for tasks that work on after their answers; cut off, at the deadline, what is left.
 
         So the application shuts down when nothing uses it any more.
         """
-        tasks, last = self.server_state.tasks, self._drain.last
-        if tasks and limit > 0:
-            await asyncio.wait(tasks, timeout=limit)
+        tasks = self.server_state.tasks
+        while tasks and (left := self._drain.left() - self._drain.last) > 0:
+            await asyncio.wait(tasks, timeout=min(left, TICK))  # it may be hastened meanwhile
+        last = self._drain.last
         if tasks:
             await cut(tuple(tasks), spread=last / 2, limit=last * 3 / 4)
 

@@ -215,6 +215,19 @@ Drain.step = step
         assert "RuntimeError: seeded" in worker.child.rest()
 
 
+def test_work_that_goes_on_after_the_answer_hears_of_a_second_stop_signal(tmp_path: Path) -> None:
+    with serving(tmp_path, "--drain-timeout", "600") as worker:
+        after = worker.warm()
+        after.get("/after")
+        assert after.answer() == KEPT
+        worker.prints("working on")
+        after.close()
+        worker.stop()
+        worker.child.process.signal(signal.SIGTERM)
+        assert worker.status() == 0
+        assert "1 request was cut off at the deadline" in worker.child.rest()
+
+
 def test_term_in_the_start_up_ends_the_worker_at_once(tmp_path: Path) -> None:
     with started(tmp_path, START_UP="hangs") as worker:
         worker.prints("starting up")
