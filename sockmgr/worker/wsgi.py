@@ -119,6 +119,8 @@ class _Exchange:
             _note(error, f"request: {self._line}")
             raise
         finally:
+            if self._is_gone:  # uvicorn learns it later, or never, and would log an error
+                self._cycle.disconnected = True
             self._error = None  # its traceback refers to us
             self._abandon()
 

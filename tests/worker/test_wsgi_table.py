@@ -73,6 +73,7 @@ def compare(shape: Shape, ours: Server, oracle: Played, client: Talk = talk) -> 
     assert events == shape.differs.get("events", [went_through])[0]
     log = ours.log.read_bytes()[logged:]
     assert log.count(b"Exception in ASGI application") == shape.tracebacks, log.decode()
+    assert log.count(b"ERROR:") == shape.tracebacks, log.decode()
     assert log.count(b"\nrequest: ") == shape.tracebacks
 
 
