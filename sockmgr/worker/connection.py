@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from sockmgr.worker import tls
@@ -115,10 +115,41 @@ class Tracked(asyncio.Protocol):
 class HttpTools(Tracked):
     """Goes before HttpToolsProtocol."""
 
+    needs_of_cycle = frozenset({"chunked_encoding", "expected_content_length", "send"})
+
+    cycle: Any
+
+    def on_headers_complete(self) -> None:
+        """Have what has no length end with the connection in HTTP/1.0, which knows no chunks.
+
+        uvicorn sends chunks all the same; RFC 9112, 6.1. A callback of httptools.
+        """
+        before = self.cycle
+        super().on_headers_complete()  # type: ignore[misc]
+        if self.cycle is not before and self.cycle.scope["http_version"] == "1.0":
+            self.cycle.send = _without_chunks(self.cycle)
+
     def on_message_begin(self) -> None:
         """Count the request (a callback of httptools)."""
         self.connection.begun += 1
         super().on_message_begin()  # type: ignore[misc]
+
+
+def _without_chunks(cycle: Any) -> Callable[[Any], Awaitable[None]]:
+    send, is_framed = cycle.send, False
+
+    async def unframed(message: Any) -> None:
+        nonlocal is_framed
+        if message["type"] == "http.response.start":
+            is_framed = any(
+                name.lower() == b"content-length" for name, _ in message.get("headers", ())
+            )
+        if not is_framed:
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return unframed
 
 
 class H11(Tracked):

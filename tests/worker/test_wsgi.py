@@ -186,6 +186,15 @@ def test_a_client_of_http2_that_reads_nothing_makes_no_answer_pile_up(tmp_path: 
         assert get(worker, "/one") == b"one"
 
 
+def test_what_has_no_length_ends_with_the_connection_in_http_1_0(worker: Worker) -> None:
+    client = worker.client()
+    client.send(request("/generated", version="1.0"))
+    head = client.until(b"\r\n\r\n")
+    assert (b"chunked" in head, b"connection: close" in head) == (False, True)
+    assert client.exactly(3) == b"abc"
+    assert client.ended()
+
+
 # --- What the application is told ----------------------------------------------------------------
 
 
