@@ -118,8 +118,10 @@ def warnings(service: ServiceConfig, environ: Mapping[str, str]) -> tuple[str, .
 
 
 def _own_config(service: ServiceConfig, server: str, cwd: str) -> Iterator[str]:
-    """Yield what the server's own config file says that is the manager's to say."""
-    name = own_config.file_name(server, launchers.read(service.command).args)
+    """Yield what the server's own flags and config file say that is the manager's to say."""
+    args = launchers.read(service.command).args
+    yield from (f"{server} {flag}: {why}" for flag, why in own_config.flags(server, args))
+    name = own_config.file_name(server, args)
     try:
         data = regular.read(Path(cwd, name), OWN_CONFIG_MAX) if name else b""
     except OSError:  # none by the default name; one that is named, the server will miss itself

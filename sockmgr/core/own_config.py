@@ -1,4 +1,4 @@
-"""What a server's own config file says that is the manager's to say. Pure: runs nothing."""
+"""What a server's own config file and flags say that is the manager's to say. Pure."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ _SETTINGS = {
         "http-socket": _BIND, "stats": _PORT, "py-autoreload": _RELOAD,
     },
 }  # fmt: skip
+_FLAGS = {
+    "gunicorn": {"-p": _PIDFILE, "--pid": _PIDFILE, "-D": _DAEMON, "--daemon": _DAEMON},
+    "uwsgi": {"--pidfile": _PIDFILE, "--daemonize": _DAEMON, "--stats": _PORT},
+    "hypercorn": {"-p": _PIDFILE, "--pid": _PIDFILE},
+    "unicorn": {"-D": _DAEMON, "--daemonize": _DAEMON},
+    "php-fpm": {"-D": _DAEMON, "--daemonize": _DAEMON},
+}
 _OFF = ("", "0", "1", "false", "none")  # of a flag, or one process
 _LINE = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 
@@ -43,6 +50,13 @@ def file_name(server: str, args: tuple[str, ...]) -> str:
         plain = next((word for word in args if word.endswith(".ini")), "")
         return _value(args, ("--ini", "-i")) or plain
     return ""
+
+
+def flags(server: str, args: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each argument that says the same on the command line, and why it gets in the way."""
+    for flag, why in _FLAGS.get(server, {}).items():
+        if any(word.partition("=")[0] == flag for word in args):
+            yield flag, why
 
 
 def findings(server: str, text: str) -> Iterator[tuple[str, str]]:

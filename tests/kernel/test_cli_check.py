@@ -164,6 +164,18 @@ def test_check_names_what_a_servers_own_config_file_says_that_is_the_managers(
     assert flaw.startswith(f"service.web.command: {server} {setting} in {name}: ")
 
 
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    "command", ["gunicorn --pid=/run/x", "gunicorn -D", "uwsgi --stats :1", "uwsgi --daemonize x"]
+)
+def test_check_names_the_same_on_the_command_line(config: Path, command: str) -> None:
+    server, flag, *_ = command.split()
+    words = [str(Path(sys.executable).with_name(server)), *command.split()[1:], "app:app"]
+    config.write_text(CONFIG.replace('["true", "{http}"]', json.dumps(words)))
+    (flaw,) = json.loads(sockmgr("check", "--json").stdout)["warnings"]
+    assert flaw.startswith(f"service.web.command: {server} {flag.partition('=')[0]}: ")
+
+
 @pytest.mark.parametrize("which", ["sockmgr.toml", "gunicorn.conf.py"])
 def test_check_waits_for_no_fifo(config: Path, which: str) -> None:
     program = Path(sys.executable).with_name("gunicorn")
