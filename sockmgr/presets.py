@@ -415,7 +415,7 @@ def _python_of(call: Call, situation: Situation) -> str:
     if launch.python:
         return launch.python
     if launch.chosen:  # the launcher finds the one of the project; but uvx has no project
-        return "" if launch.by in ("uvx", "npx") else "python"
+        return "" if {"uvx", "tool", "npx"}.intersection(launch.before) else "python"
     return shebang(situation.find(launch.program))
 
 
@@ -440,6 +440,8 @@ def _version(call: Call, situation: Situation) -> tuple[int, ...]:
 
     Read from the names of the installed metadata: to ask the program itself takes a whole start.
     """
+    if call.launch.elsewhere:
+        return ()
     if call.launch.chosen and not call.launch.python:
         home = Path(situation.cwd, ".venv")
     else:

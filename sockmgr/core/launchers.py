@@ -117,6 +117,8 @@ KNOWN = {
 _MODULES = {"newrelic.admin": "newrelic-admin", "ddtrace.commands.ddtrace_run": "ddtrace-run"}
 _PYTHON_VALUED = ("-X", "-W", "--check-hash-based-pycs")
 _MODULE = re.compile(r"-[A-Za-z]*m|--module")
+_OF_NO_PROJECT = ("uvx", "npx")
+_ELSEWHERE = re.compile(r"tool|-w|-C|-p|(?:--with|--project|--directory|--from|--venv)(?:[-=].*)?")
 _OF_LISTENERS = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -140,7 +142,7 @@ class Launch:
     `is_module` tells that the program is a module behind `-m`, `python` by which word its
     interpreter is called, if that is said. `way` is the worst that a launcher does, and `by` that
     one's name. `keeps_env` is false if LISTEN_FDS is dropped. `chosen` tells that not PATH but a
-    launcher decides which program that is.
+    launcher decides which program that is, `elsewhere` that it is not the project's `.venv` either.
     """
 
     before: tuple[str, ...] = ()
@@ -152,6 +154,7 @@ class Launch:
     by: str = ""
     keeps_env: bool = True
     chosen: bool = False
+    elsewhere: bool = False
     line: _Line | None = None
 
     @property
@@ -328,7 +331,12 @@ class _Reader:
             found = replace(found, way=way, by=name)
         if name == "env" and _drops(words):
             found = replace(found, keeps_env=False)
-        self._found = replace(found, chosen=found.chosen or launcher.chooses)
+        elsewhere = name in _OF_NO_PROJECT or any(map(_ELSEWHERE.fullmatch, words))
+        self._found = replace(
+            found,
+            chosen=found.chosen or launcher.chooses,
+            elsewhere=found.elsewhere or (launcher.chooses and elsewhere),
+        )
 
     def _line(self) -> Launch | None:
         """Return what the line of a shell comes to run, if the shell can become that."""
@@ -351,6 +359,7 @@ class _Reader:
             by=worst.by,
             keeps_env=inner.keeps_env and outer.keeps_env,
             chosen=inner.chosen or outer.chosen,
+            elsewhere=inner.elsewhere or outer.elsewhere,
             line=_Line(self._words[: self._at + 1], text, command, self._words[self._at + 2 :]),
         )
 

@@ -391,7 +391,14 @@ def test_the_version_of_another_environment_is_not_taken_for_that_of_the_launche
     tmp_path: Path,
 ) -> None:
     assert "--no-control-socket" in fit("gunicorn", "a:a").argv
-    for launcher in ("poetry run", "uv run", "uvx"):
+    for launcher in ("poetry run", "uv run", "uvx", "tini -- uvx --from gunicorn"):
+        found = fit(*launcher.split(), "gunicorn", "a:a", cwd=str(tmp_path))
+        assert "--no-control-socket" not in found.argv
+    (tmp_path / ".venv/lib/python3.12/site-packages/gunicorn-27.0.1.dist-info").mkdir(parents=True)
+    for launcher in ("poetry run", "uv run --frozen"):
+        found = fit(*launcher.split(), "gunicorn", "a:a", cwd=str(tmp_path))
+        assert "--no-control-socket" in found.argv
+    for launcher in ("uvx", "uv run --with x", "uv tool run", "poetry -C x run", "nice uvx"):
         found = fit(*launcher.split(), "gunicorn", "a:a", cwd=str(tmp_path))
         assert "--no-control-socket" not in found.argv
 
