@@ -233,6 +233,31 @@ def test_the_verdict_tells_what_the_worker_said_last_if_the_manager_may_read_it(
     assert reload_as_service_user(site)["output"] == [*map(str, range(82, 101)), "cut"]
 
 
+@pytest.mark.parametrize("is_read_by", ["manager", "root"])
+def test_a_line_longer_than_journald_takes_is_whole_in_the_verdict_and_marked_in_the_log(
+    machine: Machine, is_read_by: str
+) -> None:
+    site = Site(machine, HTTP)
+    site.install()
+    if is_read_by == "manager":
+        site.drop_in(READER)
+    site.start()
+    run_instead(site, "seq -s, 40000; exit 3")
+    long = ",".join(map(str, range(1, 40_001)))  # 228 893 bytes
+    if is_read_by == "manager":
+        assert reload_as_service_user(site)["output"] == [long]
+    else:
+        told = machine.run("sockmgr", "reload", "--json", "-c", site.config, check=False).stdout
+        assert json.loads(told)[0]["output"] == [long, "ended: exited with status 3"]
+    said = [line for line in logs(site, "http") if line["source"] == "http@2.1"]
+    end = next(n for n, line in enumerate(said) if line["message"].startswith("ended: "))
+    *parts, last = said[:end]
+    assert "".join(line["message"] for line in (*parts, last)) == long
+    assert len(parts) >= 4
+    assert {line.get("partial") for line in parts} == {True}
+    assert "partial" not in last
+
+
 def test_the_verdict_on_a_worker_that_was_not_ready_in_time_tells_what_it_said_and_what_was_seen(
     machine: Machine,
 ) -> None:
