@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -46,15 +47,13 @@ class Journal:
 
     def last_of_one_stream(self, number: int) -> list[LogLine]:
         """Return the last lines of the last stream: a worker that did not start was tried again."""
-        found: list[LogLine] = []
-        stream = None
         with closing(self._entries("--reverse")) as entries:
-            for entry in entries:
-                stream = stream or entry.get("_STREAM_ID")
-                if len(found) == number or entry.get("_STREAM_ID") != stream:
-                    break
-                found.append(_line(entry))
-        return found[::-1]
+            stream = next(entries, {}).get("_STREAM_ID")
+        if not stream:
+            return []
+        # Those of two tries may stand among each other.
+        with closing(self._entries("--reverse", f"_STREAM_ID={stream}")) as entries:
+            return [_line(entry) for entry in itertools.islice(entries, number)][::-1]
 
     def follow(self) -> Iterator[LogLine]:
         """Yield what comes after the last lines that were read, without an end."""
