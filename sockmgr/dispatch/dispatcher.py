@@ -268,9 +268,12 @@ class Dispatcher:
 
     def _pull(self) -> None:
         """Give to others what waits for workers that are gone or do not take."""
-        for link in [each for each in self._givers if self._is_emptied(each)]:
+        # A copy: to pass a connection on may show that another channel is broken.
+        for link in list(self._givers):
+            if not self._is_emptied(link):
+                continue
             if link.gone:
-                del self._givers[link]
+                self._givers.pop(link, None)
                 link.channel.close()
             else:
                 self._untaken.settle(link.lease)

@@ -352,6 +352,24 @@ def test_a_worker_that_lies_gets_no_more_and_is_to_be_replaced(
     run(main)
 
 
+def test_a_channel_that_breaks_while_the_dead_are_emptied_costs_nobody_a_connection() -> None:
+    """To pass on what a dead worker had not taken may show that another one hears nothing more."""
+
+    async def main(_: CountingSelector) -> None:
+        async with stage() as on:
+            dead, deaf, honest = await on.ready(0), await on.ready(1), await on.ready(2)
+            on.connect(9)
+            await on.passed(9)
+            deaf.connections._channel.shutdown(socket.SHUT_RD)
+            dead.close()
+            on.dispatcher.detach(0)
+            await until(lambda: 1 in on.misbehaved, what="the deaf one is found")
+            on.dispatcher.detach(1)
+            await until(lambda: honest.has(9), what="the one that is left serves all")
+
+    run(main)
+
+
 def test_what_a_worker_lost_is_told_and_makes_room(caplog: pytest.LogCaptureFixture) -> None:
     async def main(_: CountingSelector) -> None:
         async with stage(most=5) as on:
