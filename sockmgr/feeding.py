@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
+from sockmgr import opening
 from sockmgr.core.model import Fact, Quiet
 from sockmgr.listener import Listener
 from sockmgr.passing import Passing
@@ -33,14 +34,14 @@ class Feeding:
         self._tasks, self._put, self._passing, self._ways = tasks, put, passing, ways
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._parting: Leases = {}
-        self._over = False
+        self._is_over = self._is_fixed = False
         self._owed: dict[int, _Owed] = {}
 
     def adopt(self, listeners: tuple[Listener, ...]) -> tuple[int, ...]:
         """Return the leases on which connections wait since before our time, most first."""
         left: Counter[int] = Counter()
         for listener in listeners:
-            left.update(listener.left)
+            left.update(opening.left_at(listener))
         leases = tuple(lease for lease, _ in left.most_common())
         # As if they had been fed: the first Feed looks after those that it leaves out.
         self._fed = dict.fromkeys(leases, listeners)
@@ -79,8 +80,13 @@ class Feeding:
 
     def accept_no_more(self) -> None:
         """Pass nothing on any more: all are told to stop."""
-        self._over = True
+        self._is_over = True
         self._pass_on({})
+
+    def steer_no_more(self, weights: Mapping[int, int]) -> None:
+        """Leave the queues as they are now: the listeners refuse new connections."""
+        self._is_fixed = True
+        self._pass_on(weights)
 
     def expect(self, lease: int, listeners: Collection[Listener]) -> None:
         """Somebody is to come to this lease: let clients of listeners that are new wait there."""
@@ -110,6 +116,8 @@ class Feeding:
         self._passing.close()
 
     def _steer(self, weights: Mapping[int, int], users: Leases) -> None:
+        if self._is_fixed:
+            return
         shares: dict[Listener, Counter[int]] = {}
         passed = [lease for lease in users if lease in self._ways().passed]
         for lease, listeners in users.items():
@@ -129,7 +137,7 @@ class Feeding:
     def _pass_on(self, weights: Mapping[int, int]) -> None:
         ways = self._ways()
         self._parting = ways.parting
-        if self._over:
+        if self._is_over:
             self._passing.feed({}, {}, ways.accept)
             return
         fed = self._fed.keys() & weights.keys() & ways.passed

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sockmgr import opening
 from sockmgr.core import snapshot
 from sockmgr.core.config import Config
 from sockmgr.core.model import State
@@ -216,7 +217,7 @@ def _snapshot(
     return Snapshot(
         boot_id=boot_id(),
         config=config,
-        listeners=tuple(one.written(_settled(one, services)) for one in listeners.all),
+        listeners=tuple(opening.written(one, _settled(one, services)) for one in listeners.all),
         services=tuple(service.written() for service in services if not service.fleet.stopped),
         events=events,
         events_since=since,

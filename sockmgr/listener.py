@@ -7,19 +7,18 @@ useless. Knows nothing of workers: `lease` n is a number that the core uses.
 
 from __future__ import annotations
 
-import os
-import select
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.admission import Admission
 from sockmgr.core.errors import ListenError
-from sockmgr.core.snapshot import ListenerSnapshot
 from sockmgr.core.spec import Listen, Scheme
-from sockmgr.kernel import handshakes, queues, sockets, steering
+from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
+from sockmgr.shutdown_watch import ShutdownWatch
 
 _log = Log("sockmgr.listener")
 
@@ -52,7 +51,7 @@ class Listener:
         """
         self.listen = listen
         self.why_overlap = why_overlap
-        self.is_refusing = False
+        self.is_ending = False
         self.passed = 0  # how many of its sockets systemd holds anyway
         self._only = held if isinstance(held, socket.socket) else None
         self._pool = held if isinstance(held, steering.Pool) else None
@@ -60,33 +59,15 @@ class Listener:
         self._name: UnixName | None = None  # of a unix socket with a path
         if listen.address.scheme is Scheme.UNIX:
             self._name = UnixName(Path(listen.address.path))
-        self._owns_path = owns_path
+        self.owns_path = owns_path
+        self._admission = Admission(listen.name, self._name if owns_path else None)
         self._peak = 0
         self._mended: list[_Finding] = []  # since the last inspect()
         self._stuck: set[str] = set()  # what the last inspect() could not mend
         self._told = steering.Choice.ONE
-        self._epoll = select.epoll()
-        for queue in self.queues:
-            self._watch(queue)
+        self._shutdowns = ShutdownWatch()
+        self._shutdowns.watch(self.queues)
         self._tell_choice()
-
-    def written(self, settled: Collection[int] = ()) -> ListenerSnapshot:
-        """Return what resume() needs beside the sockets; at `settled` leases no worker boots."""
-        return ListenerSnapshot(
-            listen=self.listen,
-            inodes=tuple(queues.inode(queue) for queue in self.queues),
-            order=() if self._pool is None else self._pool.order,
-            fed=tuple(self.fed.items()),
-            why_overlap=self.why_overlap,
-            owns_path=self._owns_path,
-            refusing=self.is_refusing,
-            # Whoever boots is about to set O_NONBLOCK, and nobody tells us when.
-            blocking=tuple(
-                n
-                for n, queue in enumerate(self.queues)
-                if n in settled and os.get_blocking(queue.fileno())
-            ),
-        )
 
     # --- Names and numbers ---------------------------------------------------------------------
 
@@ -104,6 +85,11 @@ class Listener:
     def choice(self) -> steering.Choice:
         """How one of the queues that are fed is chosen now."""
         return steering.Choice.ONE if self._pool is None else self._pool.choice
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The leases in the order of the kernel's indices; empty without steering."""
+        return () if self._pool is None else self._pool.order
 
     @property
     def queues(self) -> tuple[socket.socket, ...]:
@@ -143,20 +129,6 @@ class Listener:
         self._peak = max(self._peak, now)
         return now
 
-    @property
-    def left(self) -> Mapping[int, int]:
-        """Lease -> how many wait there, for sockets that were open before us; the fullest first.
-
-        An empty queue to which nobody is on the way is not among them, unless fed. Takes 30 ms.
-        """
-        if self._pool is None or len(self._pool) == 1:
-            return {}
-        steering.settle()  # from now on handshakes begin in the fed queue only
-        begun = handshakes.under_way(self.queues[0])
-        waiting = {n: queues.queued(queue) for n, queue in enumerate(self.queues)}
-        left = {n: count for n, count in waiting.items() if count or begun or n in self.fed}
-        return dict(sorted(left.items(), key=lambda item: (-item[1], item[0] not in self.fed)))
-
     def take_peak(self) -> int:
         """Return the highest sample since the last call, and forget it."""
         peak, self._peak = self._peak, 0
@@ -179,23 +151,36 @@ class Listener:
             )
         # First, or the new queue would get a wrong number.
         self._mended += [each for each in self._mend_shutdown() if each.mended]
-        while len(self._pool) <= n:
-            try:
+        try:
+            while len(self._pool) <= n:
                 self._pool.grow(backlog=self.listen.backlog)
-            except OSError as error:
-                raise self._no_queue(error) from error
-            self._watch(self.queues[-1])
+        except OSError as error:
+            raise steering.cannot_grow(self.address, len(self.queues), error) from error
+        finally:
+            self._shutdowns.watch(self.queues)
         return self.queues[n].fileno()
 
-    def _no_queue(self, error: OSError) -> ListenError:
-        do = "raise LimitNOFILE= if file descriptors ran out; reload again otherwise"
-        if isinstance(error, PermissionError):  # the others belong to another user
-            do = "repeat its ListenStream= once more in the .socket unit, or run as root"
-        return ListenError(
-            f"cannot open another queue on {self.address}: {(error.strerror or '').lower()}",
-            means=f"the {len(self.queues)} queues it has go on as before",
-            do=do,
-        )
+    def renew(self, n: int) -> None:
+        """Put a new queue in the place of lease `n`, which is unfed and empty and has no holder.
+
+        Whoever kept a descriptor of the old one would take connections from the next holder, or
+        could make the queue useless to it. What systemd holds as well is left as it is.
+        """
+        if self._pool is None or not self.has_handshakes or not self.passed <= n < len(self._pool):
+            return
+        if queues.queued(self.queues[n]):
+            return  # they were given up, and the next holder may still serve them
+        try:
+            self._renew(n)
+        except OSError as error:
+            _log.warning("queue not replaced", listener=self.listen.name, lease=n,
+                         because=(error.strerror or "").lower(),
+                         means="the next generation gets the same one")  # fmt: skip
+
+    def _renew(self, n: int) -> None:
+        assert self._pool is not None  # noqa: S101 - the callers have looked
+        self._pool.renew(n, backlog=self.listen.backlog)
+        self._shutdowns.watch(self.queues)
 
     def feed(self, weights: Mapping[int, int]) -> None:
         """Give new connections to these leases only, in one step; the first is the fallback.
@@ -204,23 +189,17 @@ class Listener:
         """
         if self._pool is not None and weights:
             self.lease(max(weights))
-            self._pool.feed(weights)
+            try:
+                self._pool.feed(weights)
+            finally:
+                self._shutdowns.watch(self.queues)
             self._tell_choice()
 
     def _tell_choice(self) -> None:
-        """Log once how one of several queues is chosen, and again when that has changed."""
-        if self._pool is None or self.choice in (steering.Choice.ONE, self._told):
-            return
-        self._told = self.choice
-        if (refusal := self._pool.refusal) is None:
-            _log.info("queues take turns", listener=self.listen.name, choice=self.choice)
-            return
-        _log.info(
-            "queues chosen at random", listener=self.listen.name, choice=self.choice,
-            because=refusal.reason, do=refusal.do,
-        )  # fmt: skip
-        if refusal.verifier:
-            _log.debug("verifier", listener=self.listen.name, says=refusal.verifier)
+        """Log how one of several queues is chosen, unless that is how it was before."""
+        if self._pool is not None and self.choice not in (steering.Choice.ONE, self._told):
+            self._told = self.choice
+            _log_choice(self.listen.name, self._pool)
 
     @property
     def has_handshakes(self) -> bool:
@@ -236,34 +215,56 @@ class Listener:
 
     def refuse(self) -> None:
         """Let nobody come any more; who waits, waits on. For one that is to be closed."""
-        if self.is_refusing:
-            return
-        self.is_refusing = True
-        for queue in self.queues if self.has_handshakes else ():
-            steering.refuse_handshakes(queue)
-        if self._name is not None and self._owns_path:
-            self._name.take_away()
+        self._admission.pause(self.queues if self.has_handshakes else ())
 
     def admit(self) -> None:
         """Undo refuse(): it is configured again."""
-        if not self.is_refusing:
-            return
-        self.is_refusing = False
-        for queue in self.queues if self.has_handshakes else ():
-            steering.admit_handshakes(queue)
-        if self._name is not None:
-            self._name.restore()  # or the next inspect() finds that it is not there
+        self._admission.resume(self.queues if self.has_handshakes else ())
+
+    def end(self) -> None:
+        """Refuse new clients, since all is to stop; those who wait are still to be served.
+
+        Where systemd holds a listener as well, new clients wait in its queue for the next start.
+        """
+        self.is_ending = True
+        if self.passed and self._pool is not None:
+            self.feed(dict.fromkeys(range(min(self.passed, len(self._pool))), 1))
+        elif self.has_handshakes and self.listen.address.scheme is not Scheme.FD:
+            self._admission.end(self.queues)
+        elif self.owns_path:
+            self._admission.end(())
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether new connections are refused."""
+        return self._admission.is_refusing
+
+    def is_left_to_others(self, n: int) -> bool:
+        """Whether what waits in queue `n` is for the next start, for which systemd holds it."""
+        return self.is_ending and n < self.passed
+
+    def unfinished(self, lease: int) -> Sequence[socket.socket]:
+        """Return the queues, borrowed, that must be empty before the holders of `lease` may go.
+
+        There is nothing to wait for where new connections go on coming.
+        """
+        if self.is_refusing:
+            return self.queues
+        if self.is_ending and (lease < self.passed or not self.has_handshakes):
+            return ()
+        return self.queues[lease : lease + 1] if self.is_steered else ()
 
     # --- Health --------------------------------------------------------------------------------
 
     def watch_fd(self) -> int:
         """Return an fd, borrowed, that is readable when a queue was shut down, until inspect()."""
-        return self._epoll.fileno()
+        return self._shutdowns.fileno()
 
     def inspect(self) -> list[str]:
         """Look at everything that workers can do to a listener, mend it, and tell in sentences."""
-        self._epoll.poll(0)
+        self._shutdowns.clear()
         found = [*self._mended, *self._mend_shutdown(), *self._mend_name(), *self._mend_backlog()]
+        found += self._mend_choice()
         self._mended.clear()
         told = [each.text for each in found if each.text not in self._stuck]
         self._stuck = {each.text for each in found if not each.mended}
@@ -273,19 +274,13 @@ class Listener:
     def close(self) -> None:
         """Close every socket and remove the path: the listener is no longer configured."""
         if self._name is not None:
-            if self._owns_path:
+            if self.owns_path:
                 self._name.remove()
             self._name.release()
-        self._epoll.close()
+        self._shutdowns.close()
         for sock in (self._pool, self._only, *self._retired):
             if sock is not None:
                 sock.close()
-
-    def _watch(self, queue: socket.socket) -> None:
-        if queue.type == socket.SOCK_STREAM:
-            # RDHUP alone: silent however many connections come. Edge-triggered, so that what
-            # cannot be mended does not keep the manager awake.
-            self._epoll.register(queue, select.EPOLLRDHUP | select.EPOLLET)
 
     def _mend_shutdown(self) -> list[_Finding]:
         down = [
@@ -297,17 +292,42 @@ class Listener:
             return []
         try:
             if self._pool is not None:
-                self._pool.revive(down, backlog=self.listen.backlog)
-            elif self.queues[0].family == socket.AF_UNIX:
+                return self._revive(self._pool, down)
+            if self.queues[0].family == socket.AF_UNIX:
                 return [self._replace("a worker shut the socket down")]
-            else:
-                self.queues[0].listen(self.listen.backlog)
+            self.queues[0].listen(self.listen.backlog)
         except OSError as error:
             what = "a worker shut the socket down, and it cannot listen again"
             return [_Finding(f"{what}: {(error.strerror or '').lower()}", mended=False)]
-        if len(down) > 1:
-            return [_Finding(f"a worker shut {len(down)} sockets down; they listen again")]
-        return [_Finding("a worker shut the socket down; it listens again")]
+        return [_Finding(_listens_again(len(down)))]
+
+    def _revive(self, pool: steering.Pool, down: list[int]) -> list[_Finding]:
+        try:
+            pool.revive(down, backlog=self.listen.backlog)
+        except OSError:
+            # One that a worker has connected to somewhere, say, never listens again.
+            useless = [n for n in down if not queues.is_listening(self.queues[n])]
+            if any(n < self.passed for n in useless):
+                raise
+            for n in useless:
+                self._renew(n)
+            return [
+                _Finding(
+                    "a worker shut the socket down, and it could not listen again; it is replaced, "
+                    "and only workers started from now on accept there"
+                )
+            ]
+        return [_Finding(_listens_again(len(down)))]
+
+    def _mend_choice(self) -> list[_Finding]:
+        """Choose as before, should a worker have attached a program of its own (socket(7))."""
+        try:
+            if self._pool is not None:
+                self._pool.steer_again()
+        except OSError as error:
+            why = (error.strerror or "").lower()
+            return [_Finding(f"its queues cannot be steered now: {why}", mended=False)]
+        return []
 
     def _mend_backlog(self) -> list[_Finding]:
         wanted = queues.reachable(self.listen)
@@ -351,13 +371,13 @@ class Listener:
         except ListenError as error:
             return _Finding(f"{because}, and {error.what}", mended=False)
         old = self.queues[0]
-        self._epoll.unregister(old)
         self.retire(old)
         self._only = fresh
-        self._watch(fresh)
+        self._shutdowns.watch(self.queues)
         if self._name is not None:
             self._name.release()
             self._name = UnixName(self._name.path)
+            self._admission.path = self._name if self.owns_path else None
         return _Finding(
             f"{because}; it is bound anew, and only workers started from now on accept there"
         )
@@ -366,3 +386,20 @@ class Listener:
         for sock in [each for each in self._retired if not queues.queued(each)]:
             self._retired.remove(sock)
             sock.close()
+
+
+def _listens_again(number: int) -> str:
+    shut, listen = (
+        ("the socket", "it listens") if number == 1 else (f"{number} sockets", "they listen")
+    )
+    return f"a worker shut {shut} down; {listen} again"
+
+
+def _log_choice(name: str, pool: steering.Pool) -> None:
+    if (refusal := pool.refusal) is None:
+        _log.info("queues take turns", listener=name, choice=pool.choice)
+        return
+    _log.info("queues chosen at random", listener=name, choice=pool.choice,
+              because=refusal.reason, do=refusal.do)  # fmt: skip
+    if refusal.verifier:
+        _log.debug("verifier", listener=name, says=refusal.verifier)

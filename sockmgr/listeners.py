@@ -174,6 +174,16 @@ def _after(names: Sequence[str], first: str) -> list[str]:
     return list(itertools.dropwhile(lambda name: name == first, names))
 
 
+def _resumed(was: ListenerSnapshot, socks: list[socket.socket]) -> Listener:
+    if not was.ending:
+        return opening.resume(was, socks)
+    # A stop was cut short. Not everybody may undo that its sockets refuse all clients, so there are
+    # new ones; the workers that live have the old, and are replaced.
+    for sock in socks:
+        sock.close()
+    return opening.bind(was.listen)
+
+
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:
     unknown = ", ".join(f"{name} ({describe(socks[0])})" for name, socks in passed.items())
     for sock in (sock for socks in passed.values() for sock in socks):

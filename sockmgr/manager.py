@@ -308,7 +308,7 @@ class Manager:
         self.stopping = True
         log.info("stopping", now=now)
         self._systemd.stopping()
-        await asyncio.gather(*[s.stop_now() if now else s.stop() for s in self._services])
+        await self._services.stop(now=now)
 
     async def upgrade(self) -> None:
         """Prove new code of the manager in a child; it takes over in place, soon after."""

@@ -132,5 +132,5 @@ def _sources(listeners: Collection[Listener], others: Collection[int]) -> dict[s
         queue: _key(listener)
         for listener in listeners
         for n, queue in enumerate(listener.queues)
-        if not (listener.is_steered and n in others)
+        if not (listener.is_steered and n in others) and not listener.is_left_to_others(n)
     }

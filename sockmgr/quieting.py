@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.listener import Listener
@@ -41,7 +41,7 @@ class Quieting:
         self._shortened: set[socket.socket] = set()
         self._names: dict[Listener, list[socket.socket]] = {}
         for lease, listeners in leases.items():
-            mine = [(each, queue) for each in listeners for queue in _queues(each, lease)]
+            mine = [(each, queue) for each in listeners for queue in each.unfinished(lease)]
             self._waiting[lease] = [queue for _, queue in mine]
             for listener, queue in mine:
                 self._names.setdefault(listener, []).append(queue)
@@ -86,12 +86,6 @@ class Quieting:
             self._shortened.remove(queue)
             if queue.fileno() >= 0:
                 steering.restore_handshakes(queue)
-
-
-def _queues(listener: Listener, lease: int) -> Sequence[socket.socket]:
-    if listener.is_refusing:
-        return listener.queues
-    return listener.queues[lease : lease + 1] if listener.is_steered else ()
 
 
 def _holds(queue: socket.socket) -> bool:

@@ -10,9 +10,10 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from sockmgr.client_watch import ClientWatch
+from sockmgr.core.errors import ListenError
 from sockmgr.core.fleet import Fleet
 from sockmgr.core.model import (
     Aborted,
@@ -23,10 +24,13 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    FeedFailed,
     Finish,
     Kill,
     Phase,
+    Quiet,
     Recycle,
+    Refuse,
     Reload,
     Serving,
     Spawn,
@@ -52,6 +56,7 @@ from sockmgr.listener import Listener
 from sockmgr.log import Log
 from sockmgr.output import Words
 from sockmgr.pooling import pooled
+from sockmgr.renewal import Renewal
 from sockmgr.room import fitting
 from sockmgr.running import Surroundings
 from sockmgr.survivor import Survivor
@@ -65,6 +70,16 @@ MEASURED = 4  # workers whose memory is measured to tell what one more would nee
 AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
 
 
+class Neighbours(Protocol):
+    """The other services of the manager, as far as they concern one service's listeners."""
+
+    def keep(self, address: Address, service: Service) -> bool:
+        """Tell whether a listener goes on when `service` needs it no more."""
+
+    def share(self, address: Address, service: Service) -> bool:
+        """Tell whether another service uses the listener as well."""
+
+
 class Service:
     """The shell around one fleet. `run` is its task; everything else only puts facts."""
 
@@ -75,19 +90,19 @@ class Service:
         tasks: asyncio.TaskGroup,
         listener: Callable[[Address], Listener],
         changed: Callable[[], None],
-        kept: Callable[[Address, Service], bool],
+        neighbours: Neighbours,
     ) -> None:
-        """`kept` tells whether anybody else wants a listener."""
+        """Run nothing yet; `changed` is called whenever there is something new."""
         self.name = name
         self.fleet = Fleet()
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._around, self._users, self._changed = around, Users(listener), changed
-        self._is_kept = kept
+        self._neighbours = neighbours
         self._verdicts = Verdicts(name, around.loop, tasks)
         self.crew = Crew(name, around, self._users, self._facts.put_nowait, changed)
         self._feeding = Feeding(tasks, self._facts.put_nowait, self.crew.passing, self._ways)
-        self._told: set[str] = set()
+        self._renewal = Renewal(self._renew)
         self._waiters = Waiters(around.loop)
         self._clients = ClientWatch(around.loop, lambda: self._facts.put_nowait(ClientsWait()))
 
@@ -104,6 +119,7 @@ class Service:
         self.fleet = restore(was, self._around.loop.time())
         for worker in list(self.fleet.workers()):
             spec = self.fleet.generations[worker.id.generation].spec
+            self._renewal.given(worker.lease, spec)
             self.crew.adopt(worker, spec, survivors.get(worker.id))
         fed = dict(self.fleet.fed)
         self._feeding.resume(
@@ -175,13 +191,11 @@ class Service:
                 each for at in self.addresses for each in self._users.listener(at).inspect()
             ]
         for finding in findings:
-            tell = log.warning
             if AT_EVERY_START in finding:  # a habit of servers, and no fault
-                tell = log.debug if finding in self._told else log.info
-                self._told.add(finding)
-            else:
-                self.repairs.append(finding)
-            tell("listener repaired", found=finding, occasion=occasion)
+                log.debug("listener repaired", found=finding, occasion=occasion)
+                continue
+            self.repairs.append(finding)
+            log.warning("listener repaired", found=finding, occasion=occasion)
         for running in self.crew.running.values():
             if running.is_detached:
                 self._facts.put_nowait(
@@ -267,7 +281,9 @@ class Service:
             case _:
                 pass
         weights = dict(self.fleet.fed)
-        self._feeding.keep_up(weights, self._users.fed(self.fleet, weights))
+        if not isinstance(fact, FeedFailed):
+            fed = self._users.fed(self.fleet, weights)
+            self._try_to_feed(lambda: self._feeding.keep_up(weights, fed))
         self._feeding.keep_waiting(self.fleet.unquiet)
         fleet = self.fleet
         if fleet.starves:
@@ -276,6 +292,8 @@ class Service:
             self._clients.close()
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
         self.crew.keep_templates_of({each.number for each in needed if each})
+        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick):
+            self._renewal.look(fleet)
         self._waiters.look()
         self._changed()
 
@@ -287,7 +305,11 @@ class Service:
                 self._spawn(action)
             case Feed():
                 weights = dict(action.leases)
-                self._feeding.feed(weights, self._users.fed(self.fleet, weights))
+                self._try_to_feed(
+                    lambda: self._feeding.feed(weights, self._users.fed(self.fleet, weights))
+                )
+            case Refuse():
+                self._end_intake()
             case Drain():
                 self._drain(action)
             case Finish():
@@ -300,19 +322,49 @@ class Service:
                 self._report(_cut_over(trial.spec) if trial else "cut-over")
             case Serving():
                 log.info("serving", service=self.name, generation=action.generation)
-            case Committed() | Aborted():
-                self._tell_verdict(action)
+            case _:
+                self._end(action)
+
+    def _end(self, outcome: Committed | Aborted | Stopped) -> None:
+        match outcome:
+            case Committed():
+                self._tell_verdict(outcome)
+            case Aborted():
+                self._tell_verdict(outcome)
             case Stopped():
                 log.info("stopped", service=self.name)
             case _:
-                assert_never(action)
+                assert_never(outcome)
+
+    def _try_to_feed(self, feed: Callable[[], None]) -> None:
+        try:
+            feed()
+        except (OSError, ListenError) as error:
+            why = error.what if isinstance(error, ListenError) else (error.strerror or str(error))
+            log.error("new connections cannot be steered", service=self.name, because=why,
+                      means="they go where they went before")  # fmt: skip
+            self._facts.put_nowait(FeedFailed(error=why))
+
+    def _end_intake(self) -> None:
+        for address in self.addresses:
+            if not self._neighbours.keep(address, self):
+                self._users.listener(address).end()
+        self._feeding.steer_no_more(dict(self.fleet.fed))
+        self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
 
     def _spawn(self, command: Spawn) -> None:
         if self.crew.spawn(command):
+            self._renewal.given(command.lease, command.spec)
             self._feeding.expect(command.lease, self._users.of(command.spec))
 
+    def _renew(self, address: Address, lease: int) -> None:
+        # A listener that others use as well goes on with the queues it has.
+        if address in self.addresses and not self._neighbours.share(address, self):
+            self._users.listener(address).renew(lease)
+
     def _drain(self, command: Drain) -> None:
-        if self.fleet.stopping:
+        running = self.crew.running.get(command.worker)
+        if self.fleet.stopping and running and running.ready:
             self._feeding.accept_no_more()
         self.crew.drain(command, at_once=self.fleet.stopping)
 
@@ -340,7 +392,7 @@ class Service:
             for address in generation.spec.removed(self.fleet.current.spec)
         }
         for address in removed:
-            if not self._is_kept(address, self):
+            if not self._neighbours.keep(address, self):
                 self._users.listener(address).refuse()
         if removed:
             self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))

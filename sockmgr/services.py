@@ -40,6 +40,7 @@ class Services:
         self.config: Config
         self._source, self._listeners, self._changed = source, listeners, changed
         self._asked_for: Counter[Address] = Counter()
+        self._is_stopping = False
         self._newest: Config | None = None  # that is or was to be in force
         self._warned: set[str] = set()
 
@@ -69,9 +70,7 @@ class Services:
 
     def add(self, name: str) -> Service:
         """Return a new service, which runs nothing yet."""
-        service = Service(
-            name, self._around, self._tasks, self._listeners.at, self._changed, self._is_kept
-        )
+        service = Service(name, self._around, self._tasks, self._listeners.at, self._changed, self)
         self.by_name[name] = service
         self._attend(service, self._tasks.create_task(self._run(service), name=name))
         return service
@@ -169,10 +168,22 @@ class Services:
             self._changed()
         return verdicts
 
-    def _is_kept(self, address: Address, service: Service) -> bool:
+    async def stop(self, *, now: bool) -> None:
+        """Drain everything, or kill it `now`; return when no worker is left."""
+        self._is_stopping = True
+        await asyncio.gather(*[each.stop_now() if now else each.stop() for each in self])
+
+    def keep(self, address: Address, service: Service) -> bool:
+        """Tell whether a listener goes on when `service` needs it no more."""
         config = self._newest or self.config
         configured = any(address == listen.address for listen in config.listen)
-        return configured or any(address in each.addresses for each in self if each is not service)
+        others = (each for each in self if each is not service and not each.fleet.stopping)
+        needed = any(address in each.addresses for each in others)
+        return needed or (configured and not self._is_stopping)
+
+    def share(self, address: Address, service: Service) -> bool:
+        """Tell whether another service uses the listener as well."""
+        return any(address in each.addresses for each in self if each is not service)
 
     def _reload_one(
         self, spec: Spec, progress: Callable[[Progress], None]

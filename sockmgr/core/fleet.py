@@ -21,7 +21,7 @@ a Tick at `deadline`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import assert_never
 
 from sockmgr.core import turnover
@@ -35,10 +35,12 @@ from sockmgr.core.model import (
     CutOver,
     Fact,
     Feed,
+    FeedFailed,
     Hung,
     Phase,
     Quiet,
     Recycle,
+    Refuse,
     Reload,
     Scale,
     Serving,
@@ -59,6 +61,7 @@ from sockmgr.core.spec import Spec
 from sockmgr.core.targets import Targets
 
 STOPPING = "the manager is stopping"
+FEED_AGAIN = 1.0  # seconds after which a Feed that failed is tried once more
 SPAWN_BATCH = 8  # spawns in one go; the shell's loop breathes in between
 
 
@@ -73,7 +76,8 @@ class Fleet:
         self.pending_requests: tuple[int, ...] = ()
         self.fed: tuple[tuple[int, int], ...] = ()
         self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
-        self.stopping = False
+        self.feed_again = math.inf
+        self.stopping_since: float | None = None
         self.stopped = False
         self.served = False
         self.last = 0
@@ -95,6 +99,18 @@ class Fleet:
         if self._breathe:
             return self._now
         return min(self._deadlines(), default=math.inf)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is to stop."""
+        return self.stopping_since is not None
+
+    @property
+    def leases(self) -> Set[int]:
+        """The leases that somebody has, that are fed, or that may still hold connections."""
+        shared = {each.lease for each in self.generations.values() if each.lease is not None}
+        own = {worker.lease for worker in self.workers()}
+        return shared | own | self.unquiet.keys() | dict(self.fed).keys()
 
     def workers(self) -> Iterator[Worker]:
         """Every living worker, oldest generation first."""
@@ -134,6 +150,8 @@ class Fleet:
                     generation.not_before = self._now + HURRY
             case Quiet():
                 self.unquiet.pop(fact.lease, None)
+            case FeedFailed():
+                self._feed_failed(fact)
             case Tick():
                 pass
             case _:
@@ -157,6 +175,11 @@ class Fleet:
                     self._out += turnover.kill(worker, "stop now", self._now)
             case _:
                 assert_never(fact)
+
+    def _feed_failed(self, fact: FeedFailed) -> None:
+        self.feed_again = self._now + FEED_AGAIN
+        if self.trial and not self.trial.fault:
+            self.trial.fault = f"new connections cannot be given to its workers: {fact.error}"
 
     def _start(self, fact: Start) -> None:
         self.last += 1
@@ -238,7 +261,11 @@ class Fleet:
             trial.fault, trial.culprit = f"worker {worker.id} {fact.why}", worker.id
 
     def _stop(self) -> None:
-        self.stopping = True
+        if not self.stopping:
+            self.stopping_since = self._now
+            self._out.append(Refuse())
+            # Who serves may go when those who wait have been served.
+            self.unquiet |= dict.fromkeys(dict(self.fed), self._now)
         if self.trial:
             self.trial.fault, self.trial.culprit = STOPPING, None
         if self.pending:
@@ -278,7 +305,7 @@ class Fleet:
             generations=self.generations,
             current=self.current,
             trial=self.trial,
-            stopping=self.stopping,
+            stopping_since=self.stopping_since,
             now=self._now,
         )
 
@@ -370,9 +397,12 @@ class Fleet:
             del self.unquiet[lease]
 
     def _feed(self, leases: Leases) -> None:
+        if self.stopping:
+            return  # nobody comes any more
         to_feed = leases.to_feed()
-        if not to_feed or to_feed == self.fed:
+        if not to_feed or (to_feed == self.fed and self._now < self.feed_again):
             return
+        self.feed_again = math.inf
         before, self.fed = dict(self.fed), to_feed
         self.unquiet |= dict.fromkeys(before.keys() - dict(to_feed), self._now)
         for lease, _ in to_feed:
@@ -392,7 +422,9 @@ class Fleet:
         for worker in self.workers():
             yield worker.deadline
         if self.stopping:
+            yield from (at for at in self._leases().stop_deadlines() if at > self._now)
             return
+        yield self.feed_again
         if self.trial:
             yield self.trial.deadline
         leases = self._leases()

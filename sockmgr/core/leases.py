@@ -177,7 +177,25 @@ class Leases:
 
     def keeps(self, lease: int) -> bool:
         """Whether the workers on this lease may not go yet: it is to become Quiet first."""
+        if self.targets.stopping:
+            return lease in self.unquiet and self.targets.now < self._stop_at(lease)
         return lease in self.unquiet and self.targets.now < self.late_at(lease)
+
+    def _stop_at(self, lease: int) -> float:
+        """Return when the workers on a lease are told to stop, though clients may wait there.
+
+        Half of the time that they have to drain is left to them then; without a worker that serves
+        there is nothing to wait for.
+        """
+        if not self._served(lease):
+            return -math.inf
+        numbers = {worker.id.generation for worker in self.holders[lease]}
+        timeouts = (self.targets.generations[n].spec.drain_timeout for n in numbers)
+        return self.unquiet[lease] + min(timeouts) / 2
+
+    def stop_deadlines(self) -> Iterator[float]:
+        """Yield the instants at which workers are told to stop at the latest."""
+        yield from map(self._stop_at, self.unquiet)
 
     def late_at(self, lease: int) -> float:
         """Return when the workers on an unfed lease wait no longer for its Quiet."""

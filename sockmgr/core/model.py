@@ -109,6 +109,12 @@ class ClientsWait(msgspec.Struct, frozen=True, kw_only=True):
     """Connections wait at our listeners; told when the fleet says that it starves."""
 
 
+class FeedFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """The last Feed could not be performed, or not at every listener; `error` says why."""
+
+    error: str
+
+
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """`workers` are wanted from now on, in this generation and in one on trial."""
 
@@ -143,7 +149,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 Fact = (
     Start | Reload | WorkerReady | WorkerExited | WorkerStopping | SpawnFailed | Quiet | ClientsWait
-    | Scale | Recycle | Hung | Stop | StopNow | Tick
+    | FeedFailed | Scale | Recycle | Hung | Stop | StopNow | Tick
 )  # fmt: skip
 
 
@@ -169,6 +175,13 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     leases: tuple[tuple[int, int], ...]
+
+
+class Refuse(msgspec.Struct, frozen=True, kw_only=True):
+    """Let no new connection begin: everything stops when those that wait are served.
+
+    For each lease that is fed, the shell owes one Quiet.
+    """
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +250,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """No worker is left, and none will be started."""
 
 
-Command = Spawn | Feed | Drain | Finish | Kill
+Command = Spawn | Feed | Refuse | Drain | Finish | Kill
 Outcome = Serving | CutOver | Committed | Aborted | Stopped
 Action = Command | Outcome
 

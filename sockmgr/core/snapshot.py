@@ -40,7 +40,7 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     `why_overlap` says why. `fed` are lease and weight. `owns_path`: a unix path that we bound, to
     be removed with the listener. `blocking` are the leases whose workers want no O_NONBLOCK, which
     systemd sets when it passes their queues to another manager. `refusing`: it is to be closed, and
-    nobody can come any more.
+    nobody can come any more. `ending`: nobody can come any more because all was to stop.
     """
 
     listen: Listen
@@ -51,6 +51,7 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     owns_path: bool = False
     blocking: tuple[int, ...] = ()
     refusing: bool = False
+    ending: bool = False
 
 
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,13 @@ class Targets:
     generations: Mapping[int, Generation]
     current: Generation | None
     trial: Generation | None
-    stopping: bool
+    stopping_since: float | None
     now: float
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is to stop."""
+        return self.stopping_since is not None
 
     @property
     def exclusive(self) -> bool:

@@ -45,8 +45,11 @@ def drain(leases: Leases) -> list[Drain]:
     for generation in targets.generations.values():
         for worker, why in list(targets.surplus(generation)):
             # A queue that holds connections keeps its worker, for a while.
-            if targets.stopping or not leases.keeps(worker.lease):
-                deadline = targets.now + generation.spec.drain_timeout
+            useless = targets.stopping and worker.state is State.STARTING
+            if useless or not leases.keeps(worker.lease):
+                # The time in which those who waited were served is part of a stop's.
+                since = targets.now if targets.stopping_since is None else targets.stopping_since
+                deadline = since + generation.spec.drain_timeout
                 worker.become(State.DRAINING, targets.now, deadline)
                 commands.append(Drain(worker=worker.id, why=why))
     return commands

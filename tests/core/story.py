@@ -19,11 +19,13 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    FeedFailed,
     Finish,
     Hung,
     Kill,
     Quiet,
     Recycle,
+    Refuse,
     Reload,
     Scale,
     Serving,
@@ -161,6 +163,8 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one r
             return Quiet(lease=int(lease))
         case ["clients", "wait"]:
             return ClientsWait()
+        case ["feed-failed", *error]:
+            return FeedFailed(error=" ".join(error))
         case ["scale", workers]:
             return Scale(workers=int(workers))
         case ["recycle", worker, *why]:
@@ -197,6 +201,8 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
             return f"quiet {fact.lease}"
         case ClientsWait():
             return "clients wait"
+        case FeedFailed():
+            return f"feed-failed {fact.error}"
         case Scale():
             return f"scale {fact.workers}"
         case Recycle():
@@ -224,6 +230,8 @@ def tell_action(action: Action) -> str:  # noqa: PLR0911, C901 - one return an a
             return f"spawn {where}{' in background' if action.background else ''}"
         case Feed():
             return "feed " + " ".join(f"{lease}*{weight}" for lease, weight in action.leases)
+        case Refuse():
+            return "refuse"
         case Drain():
             return f"drain {action.worker}: {action.why}"
         case Kill():

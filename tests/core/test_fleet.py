@@ -14,8 +14,10 @@ from sockmgr.core.model import (
     Committed,
     Fact,
     Feed,
+    FeedFailed,
     Phase,
     Quiet,
+    Refuse,
     Reload,
     Serving,
     Spawn,
@@ -141,8 +143,48 @@ def test_p5_a_worker_that_is_never_ready_ends_the_rollout_at_ready_timeout() -> 
 
 def test_p5_a_worker_that_ignores_its_stop_signal_is_killed_at_drain_timeout() -> None:
     world = serving(drain_timeout=4.0)
-    assert drained(world.stop()) == ["1.1"]
+    world.stop()
+    assert drained(world.quiet(0)) == ["1.1"]
     assert killed(world.sleep(4)) == ["1.1"]
+
+
+def test_a_stop_serves_who_waits_before_the_workers_are_told_and_lets_nobody_come() -> None:
+    world = serving(workers=2, drain_timeout=8.0)
+    assert world.stop() == [Refuse()]
+    assert not drained(world.sleep(1))
+    assert drained(world.quiet(0)) == ["1.1", "1.2"]
+
+
+def test_a_stop_takes_no_longer_than_drain_timeout_though_the_queue_is_never_empty() -> None:
+    world = serving(drain_timeout=8.0)
+    world.stop()
+    assert drained(world.sleep(4)) == ["1.1"]
+    assert killed(world.sleep(4)) == ["1.1"]
+
+
+def test_a_stop_does_not_wait_for_a_queue_that_nobody_serves() -> None:
+    world = World()
+    world.start(make_spec("v1"))
+    assert drained(world.stop()) == ["1.1"]
+
+
+def test_a_rollout_whose_workers_cannot_be_fed_is_aborted_and_the_old_ones_are_fed_again() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    actions = world.tell(FeedFailed(error="too many open files"))
+    assert aborted(actions).reason == (
+        "new connections cannot be given to its workers: too many open files"
+    )
+    assert Feed(leases=((0, 1),)) in actions
+
+
+def test_a_feed_that_failed_without_a_rollout_is_tried_again_after_a_second() -> None:
+    world = serving()
+    assert not world.tell(FeedFailed(error="too many open files"))
+    assert not world.sleep(0.9)
+    assert world.sleep(0.2) == [Feed(leases=((0, 1),))]
+    assert world.fleet.deadline == math.inf
 
 
 def test_p5_a_worker_that_outlives_kill_is_killed_again_and_again() -> None:
@@ -236,8 +278,8 @@ def test_p6_stop_is_told_when_the_last_worker_is_gone_and_only_once() -> None:
 def test_p6_stop_drains_what_was_on_trial_and_does_not_kill_it() -> None:
     world = serving(max_draining=0)
     world.reload(make_spec("v2", max_draining=0))
-    actions = world.stop()
-    assert drained(actions) == ["1.1", "2.1"]
+    actions = [*world.stop(), *world.quiet(0)]
+    assert drained(actions) == ["2.1", "1.1"]
     assert not killed(actions)
 
 

@@ -24,11 +24,13 @@ from sockmgr.core.model import (
     Drain,
     Fact,
     Feed,
+    FeedFailed,
     Finish,
     Hung,
     Kill,
     Quiet,
     Recycle,
+    Refuse,
     Reload,
     Scale,
     Spawn,
@@ -107,6 +109,7 @@ class World:
     asked_before: dict[int, int] = field(default_factory=dict)  # request -> last generation then
     answers: dict[int, Committed | Aborted] = field(default_factory=dict)
     specs: dict[int, Spec] = field(default_factory=dict)
+    feed_failed: bool = False
     stopped: bool = False
     idle: int = 0
     broken: bool = False  # a promise is, so nothing more can be learnt here
@@ -297,6 +300,8 @@ class World:
                 self._go(self.processes[fact.worker], took=fact.took)
             case Quiet():
                 self.unfed.pop(fact.lease, None)
+            case FeedFailed():
+                self.feed_failed = True
             case Start():
                 self.committed = 1
                 for lease in fact.left[1:]:
@@ -325,6 +330,8 @@ class World:
                     unfed.patience = min(unfed.patience, action.spec.drain_timeout)
             case Feed():
                 self._feed(action)
+            case Refuse():
+                self._wait_for_quiet(self.fed)
             case CutOver():
                 self.cut_over_at[action.generation] = self.now
             case Drain():
@@ -358,13 +365,16 @@ class World:
         self.processes[worker].told_at = self.now
 
     def _feed(self, action: Feed) -> None:
-        after = dict(action.leases)
-        for lease in self.fed.keys() - after.keys():
-            users = [p.spec.drain_timeout for p in self.processes.values() if p.lease == lease]
-            self.unfed[lease] = Unfed(self.now, min(users, default=0.0))
+        after, self.feed_failed = dict(action.leases), False
+        self._wait_for_quiet(self.fed.keys() - after.keys())
         for lease in after:
             self.unfed.pop(lease, None)
         self.fed = after
+
+    def _wait_for_quiet(self, leases: Iterable[int]) -> None:
+        for lease in leases:
+            users = [p.spec.drain_timeout for p in self.processes.values() if p.lease == lease]
+            self.unfed[lease] = Unfed(self.now, min(users, default=0.0))
 
     # --- What there is ---------------------------------------------------------------------------
 

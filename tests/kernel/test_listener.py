@@ -283,7 +283,7 @@ def test_a_pool_that_serves_is_taken_over_without_misleading_a_connection() -> N
         with Hammer(socket.AF_INET, before.queues[0].getsockname()) as hammer:
             hammer.wait_for(100)
             socks = [queue.dup() for queue in before.queues]
-            with contextlib.closing(opening.resume(before.written(), socks)) as after:
+            with contextlib.closing(opening.resume(opening.written(before), socks)) as after:
                 hammer.wait_for(100)
                 assert after.fed == {2: 1}
         assert hammer.failures == {}
@@ -299,7 +299,7 @@ def test_the_queue_that_most_connections_went_to_before_is_the_one_that_is_fed()
                 socks = [queue.dup() for queue in before.queues]
                 with contextlib.closing(opening.adopt(tcp(), socks)) as after:
                     assert after.fed == {1: 1}
-                    assert list(after.left.items()) == [(1, 2), (0, 1)]
+                    assert list(opening.left_at(after).items()) == [(1, 2), (0, 1)]
                     take(after, 1)
                     take(after, 1)
             take(before, 0)
@@ -311,15 +311,15 @@ def test_no_queue_counts_as_filled_by_others_if_nobody_is_in_it_or_on_the_way() 
         before.feed({2: 1})
         socks = [queue.dup() for queue in before.queues]
         with contextlib.closing(opening.adopt(tcp(), socks)) as after:
-            assert after.left == {0: 0}
+            assert opening.left_at(after) == {0: 0}
             with socket.socket() as client:
                 hold_handshake(client, after.queues[0].getsockname())
-                assert after.left == {0: 0, 1: 0, 2: 0}
+                assert opening.left_at(after) == {0: 0, 1: 0, 2: 0}
 
 
 def test_a_listener_of_our_own_has_no_queue_that_others_filled() -> None:
     with opened(tcp()) as listener, connect(listener):
-        assert listener.left == {}
+        assert opening.left_at(listener) == {}
         take(listener, 0)
 
 

@@ -45,7 +45,7 @@ def test_a_manager_that_goes_on_with_several_queues_tells_how(
     caplog.set_level(logging.DEBUG, "sockmgr.listener")
     with opened(tcp()) as listener:
         listener.feed({0: 1, 2: 3})
-        was, copies = listener.written(), [queue.dup() for queue in listener.queues]
+        was, copies = opening.written(listener), [queue.dup() for queue in listener.queues]
     with contextlib.closing(opening.resume(was, copies)) as resumed:
         assert resumed.fed == {0: 1, 2: 3}
         assert resumed.choice is Choice.ROUND_ROBIN

@@ -50,7 +50,9 @@ def test_one_that_is_configured_again_takes_clients_again(tmp_path: Path) -> Non
 def test_the_next_manager_knows_that_it_is_to_be_closed() -> None:
     with opened(tcp()) as listener:
         listener.refuse()
-        again = opening.resume(listener.written(), [queue.dup() for queue in listener.queues])
+        again = opening.resume(
+            opening.written(listener), [queue.dup() for queue in listener.queues]
+        )
         again.admit()
         again.close()
         connect(listener).close()

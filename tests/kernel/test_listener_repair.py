@@ -14,6 +14,7 @@ import pytest
 from sockmgr import opening
 from sockmgr.core.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
+from sockmgr.kernel.steering import classic
 from tests.kernel.hammer import Hammer, Server
 from tests.kernel.listeners import connect, opened, quiet, readable, take, tcp, unix
 
@@ -254,3 +255,69 @@ def test_a_reload_under_load_loses_nothing_whatever_a_worker_does_to_idle_queues
             assert hammer.failures == {}
 
     asyncio.run(scenario())
+
+
+def test_a_socket_that_can_never_listen_again_is_replaced_by_a_new_one() -> None:
+    with opened(tcp()) as listener, socket.create_server(("127.0.0.1", 0)) as there:
+        port = listener.queues[0].getsockname()[1]
+        with socket.socket(fileno=os.dup(listener.lease(0))) as lent:
+            lent.shutdown(socket.SHUT_RDWR)
+            lent.connect(there.getsockname())
+            before = listener.inode(0)
+            assert "could not listen again; it is replaced" in listener.inspect()[0]
+            assert listener.inode(0) != before
+            assert listener.queues[0].getsockname()[1] == port
+        assert listener.inspect() == []
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            assert listener.queued() == 1
+
+
+def test_a_program_that_a_worker_attached_to_get_all_connections_is_replaced() -> None:
+    with opened(tcp()) as listener:
+        listener.feed({1: 1})
+        classic.steer(listener.queues[0], classic.choice({0: 1}))
+        assert listener.inspect() == []
+        with socket.create_connection(listener.queues[0].getsockname(), timeout=5):
+            assert [queues.queued(queue) for queue in listener.queues] == [0, 1]
+
+
+def test_a_lease_that_changes_hands_is_a_new_queue_and_the_old_one_hears_nothing() -> None:
+    with opened(tcp()) as listener:
+        listener.lease(2)
+        address, before = listener.queues[0].getsockname(), [listener.inode(n) for n in range(3)]
+        listener.feed({1: 1})
+        with socket.socket(fileno=os.dup(listener.lease(0))) as kept:
+            listener.renew(0)
+            assert not queues.is_listening(kept)
+        assert [listener.inode(n) == before[n] for n in range(3)] == [False, True, True]
+        assert not listener.inspect()
+        for lease in (0, 2, 1):
+            listener.feed({lease: 1})
+            clients = [socket.create_connection(address, timeout=5) for _ in range(5)]
+            assert queues.queued(listener.queues[lease]) == 5
+            for client in clients:
+                client.close()
+
+
+def test_no_connection_is_lost_or_misled_while_leases_change_hands() -> None:
+    with opened(tcp()) as listener, Server() as server:
+        listener.lease(3)
+        listener.feed({3: 1})
+        server.add(listener.queues[3], 3)
+        with Hammer(socket.AF_INET, listener.queues[3].getsockname()) as hammer:
+            for turn in range(60):
+                listener.renew(turn % 3)
+                hammer.wait_for(10)
+        assert hammer.failures == {}
+        assert {answer.queue for answer in hammer.answers} == {3}
+
+
+def test_what_systemd_holds_as_well_is_not_shut_down_when_it_changes_hands() -> None:
+    with opened(tcp()) as listener:
+        listener.passed = 1
+        listener.lease(1)
+        before = listener.inode(0)
+        listener.feed({1: 1})
+        listener.renew(0)
+        assert listener.inode(0) == before
+        assert queues.is_listening(listener.queues[0])

@@ -150,7 +150,7 @@ def test_turns_of_a_queue_that_was_shut_down_go_to_others_that_are_fed(
 
 def test_a_turn_that_no_queue_has_goes_to_the_fallback(pool: Pool) -> None:
     with contextlib.closing(RoundRobin(room=8)) as exact:
-        exact.steer(pool.queues, {2: 1, 3: 1}, settle)
+        exact.steer(pool.queues, {2: 1, 3: 1}, settle, pool.queues[0])
         for order in ([7, 2], [900, 2, 3]):
             program = exact.load(order, [3])
             try:

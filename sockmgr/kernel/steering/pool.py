@@ -9,6 +9,7 @@ it is told.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -31,6 +32,7 @@ _COMMON = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
     (socket.SOL_SOCKET, socket.SO_REUSEADDR),
 )
+_LOCK_FILTER = 44  # SO_LOCK_FILTER, asm-generic/socket.h
 _ROOM = 256  # for queues in a map of 8 bytes each; one that gets too small is replaced
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
 
@@ -150,6 +152,10 @@ class Pool:
             self._fed = before
             raise
 
+    def steer_again(self) -> None:
+        """Feed the same queues, in place of whatever somebody else has attached to the group."""
+        self._attach()
+
     def revive(self, down: Sequence[int], *, backlog: int) -> None:
         """Make the queues `down`, which somebody shut down, listen again and steer as before.
 
@@ -172,6 +178,31 @@ class Pool:
         self.locate()
         if failure is not None:
             raise failure
+
+    def renew(self, number: int, *, backlog: int) -> None:
+        """Put a new queue in the place of this one, which gets no connections and holds none.
+
+        Whoever else has a descriptor of the old socket has one that does not listen any more.
+        Raises OSError, with the old queue in its place, if there can be no new one.
+        """
+        old = self._queues[number]
+        # With a socket of the same address that forbids it nobody could be bound beside it.
+        old.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        others = (self._queues[n] for n in self._order if n != number)
+        twin = _bind_twin(next(others, old))
+        try:
+            twin.listen(backlog)
+        except BaseException:
+            twin.close()
+            raise
+        # The newest member stands last, and the last one moves into the place that becomes free:
+        # so no other changes its place, and no connection is misled meanwhile.
+        with contextlib.suppress(OSError):  # a worker may have shut it down already
+            old.shutdown(socket.SHUT_RDWR)
+        if number not in self._order:
+            self._order.append(number)
+        self._queues[number] = twin
+        old.close()
 
     def _leave(self, number: int) -> None:
         """Do as shutdown(2) does: the last member moves into the place that became free."""
@@ -232,7 +263,19 @@ class Pool:
         self._choice = Choice.ONE if alone else Choice.RANDOM if refusal else Choice.ROUND_ROBIN
 
     def _steer_classic(self) -> None:
-        classic.steer(self._queues[self._order[0]], self._program())
+        classic.steer(self._member(), self._program())
+
+    def _member(self) -> socket.socket:
+        """Return a queue by which a program can be attached to the group; any stands for it.
+
+        A worker may lock its own queue for ever (SO_LOCK_FILTER, socket(7), needs no privilege).
+        When all are locked, one more queue joins, which no worker has had.
+        """
+        for number in self._order:
+            if not self._queues[number].getsockopt(socket.SOL_SOCKET, _LOCK_FILTER):
+                return self._queues[number]
+        self.grow(backlog=socket.SOMAXCONN)
+        return self._queues[-1]
 
     def _take_turns(self, fed: Mapping[int, int]) -> Refusal | None:
         """Let these queues take turns, or return why that cannot be."""
@@ -245,7 +288,7 @@ class Pool:
             if self._exact is None or max(fed) >= self._exact.room:
                 self._release()
                 self._exact = round_robin.RoundRobin(room=max(_ROOM, 2 * len(self._queues)))
-            self._exact.steer(self._queues, fed, self._make_way)
+            self._exact.steer(self._queues, fed, self._make_way, self._member())
         except OSError as error:
             return round_robin.Refusal.of(error)
         return None
@@ -277,35 +320,6 @@ def settle() -> None:
     number = _MEMBARRIER.get(platform.machine())
     if number is None or ctypes.CDLL(None).syscall(number, 1, 0, 0) != 0:
         time.sleep(0.05)
-
-
-def refuse_handshakes(queue: socket.socket) -> None:
-    """Let no handshake begin at this TCP socket any more; those that have begun go on.
-
-    Who tries is not answered, and tries again (tcp(7), tcp_syn_retries).
-    """
-    classic.put_filter(queue, classic.DROP_SYN)
-
-
-def admit_handshakes(queue: socket.socket) -> None:
-    """Undo refuse_handshakes()."""
-    classic.remove_filter(queue)
-
-
-def shorten_handshakes(queue: socket.socket) -> None:
-    """Give up half-open handshakes of this TCP queue after 3 s instead of 63 s."""
-    # TCP_SYNCNT acts on entries that exist, too: inet_csk_listen's max_syn_ack_retries
-    queue.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
-
-
-def restore_handshakes(queue: socket.socket) -> None:
-    """Undo shorten_handshakes(). The option cannot be unset, so the default is written."""
-    try:
-        with open("/proc/sys/net/ipv4/tcp_synack_retries", encoding="ascii") as file:  # noqa: PTH123
-            retries = int(file.read())
-    except FileNotFoundError:  # an unprivileged network namespace may hide it
-        retries = 5
-    queue.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, max(1, retries))
 
 
 # --- Members --------------------------------------------------------------------------------------
@@ -349,4 +363,16 @@ def _cannot_join(sock: socket.socket, error: OSError) -> ListenError:
         what = f"the kernel does not let us steer ({error.strerror})"
     return ListenError(
         what, do="ReusePort=yes and the same ListenStream= twice in the .socket unit mends it"
+    )
+
+
+def cannot_grow(address: str, size: int, error: OSError) -> ListenError:
+    """Return what to tell when a pool of this size cannot have one more queue."""
+    do = "raise LimitNOFILE= if file descriptors ran out; reload again otherwise"
+    if isinstance(error, PermissionError):  # the others belong to another user
+        do = "repeat its ListenStream= once more in the .socket unit, or run as root"
+    return ListenError(
+        f"cannot open another queue on {address}: {(error.strerror or '').lower()}",
+        means=f"the {size} queues it has go on as before",
+        do=do,
     )

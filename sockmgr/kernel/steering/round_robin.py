@@ -92,9 +92,11 @@ class RoundRobin:
         queues: Sequence[socket.socket],
         weights: Mapping[int, int],
         make_way: Callable[[], None],
+        member: socket.socket,
     ) -> None:
         """Let the queues of these numbers take turns, in place of the program before.
 
+        `member` is the queue, of any number, by which the program is attached to the group.
         No queue can be in two maps: while the program before has one of them in another, `make_way`
         is called, which is to replace it. Raises OSError; that may have been done then.
         """
@@ -102,7 +104,7 @@ class RoundRobin:
             self._hold(number, queues[number], make_way)
         program = self.load(turns(weights), list(weights)[:_FALLBACKS])
         try:
-            bpf.attach(queues[next(iter(weights))], program)
+            bpf.attach(member, program)
         finally:
             os.close(program)
 

@@ -118,6 +118,27 @@ def shrinks(listener: socket.socket) -> None:
     listener.listen(5)
 
 
+def locks(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER, socket(7)
+
+
+def gives_away(listener: socket.socket) -> None:
+    """Gives its listener to a process that is none of its descendants."""
+    with socket.socket(socket.AF_UNIX) as receiver:
+        receiver.connect("receiver.sock")
+        socket.send_fds(receiver, [b"x"], [listener.fileno()])
+
+
+def connects_away(listener: socket.socket) -> None:
+    """Makes a socket of it that can never listen again."""
+    port = listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.setblocking(True)
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        listener.connect(there.getsockname())
+    say(f"port {port} is of no use any more")
+
+
 def floods(_: socket.socket) -> None:
     """A child writes as fast as it may, for as long as the worker lives."""
     if os.fork() == 0:
@@ -189,15 +210,16 @@ def unlinks(listener: socket.socket) -> None:
 
 START: dict[str, Callable[[socket.socket], None]] = {
     "babbles": babbles, "closes": closes, "crashes": crashes, "daemonises": daemonises,
-    "daemonises often": daemonises_often,
-    "exits": exits, "floods": floods, "floods and exits": floods_and_exits, "hangs": hangs,
+    "daemonises often": daemonises_often, "exits": exits, "floods": floods,
+    "floods and exits": floods_and_exits, "gives away": gives_away, "hangs": hangs,
     "is deaf": is_deaf, "leaves child": leaves_child, "leaves daemon": leaves_daemon,
-    "leaves zombies": leaves_zombies, "says much and exits": says_much_and_exits,
+    "leaves zombies": leaves_zombies, "locks": locks, "says much and exits": says_much_and_exits,
     "says ready": says_ready, "shrinks": shrinks, "stops": stops, "waits": waits,
     "waits for go": waits_for_go,
 }  # fmt: skip
 LATER: dict[str, Callable[[socket.socket], None]] = {
-    "close": closes, "die": dies, "shrink": shrinks, "shutdown": shuts_down, "unlink": unlinks,
+    "close": closes, "connect": connects_away, "die": dies, "shrink": shrinks,
+    "shutdown": shuts_down, "unlink": unlinks,
 }  # fmt: skip
 
 
@@ -231,6 +253,8 @@ def serve(listeners: list[socket.socket], version: str, fault: str = "") -> None
     while True:
         ready, _, _ = select.select([*listeners, wake_read], [], [])
         if wake_read in ready:
+            with contextlib.suppress(OSError):
+                LATER.get(read("at_end", ""), lambda _: None)(listeners[0])
             sys.exit(0)
         for listener in ready:
             serve_one(listener, version, fault)
