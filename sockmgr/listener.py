@@ -52,7 +52,9 @@ class Listener:
         self.listen = listen
         self.why_overlap = why_overlap
         self.is_ending = False
+        self.is_anew = False  # no worker that outlived its manager has the sockets
         self.passed = 0  # how many of its sockets systemd holds anyway
+        self.systemds: set[int] = set()  # the leases whose queues systemd holds as well
         self._only = held if isinstance(held, socket.socket) else None
         self._pool = held if isinstance(held, steering.Pool) else None
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
@@ -166,7 +168,12 @@ class Listener:
         Whoever kept a descriptor of the old one would take connections from the next holder, or
         could make the queue useless to it. What systemd holds as well is left as it is.
         """
-        if self._pool is None or not self.has_handshakes or not self.passed <= n < len(self._pool):
+        if (
+            self._pool is None
+            or not self.has_handshakes
+            or n >= len(self._pool)
+            or n in self.systemds
+        ):
             return
         if queues.queued(self.queues[n]):
             return  # they were given up, and the next holder may still serve them
@@ -227,8 +234,8 @@ class Listener:
         Where systemd holds a listener as well, new clients wait in its queue for the next start.
         """
         self.is_ending = True
-        if self.passed and self._pool is not None:
-            self.feed(dict.fromkeys(range(min(self.passed, len(self._pool))), 1))
+        if self.systemds:
+            self.feed(dict.fromkeys(sorted(self.systemds), 1))
         elif self.has_handshakes and self.listen.address.scheme is not Scheme.FD:
             self._admission.end(self.queues)
         elif self.owns_path:
@@ -241,7 +248,7 @@ class Listener:
 
     def is_left_to_others(self, n: int) -> bool:
         """Whether what waits in queue `n` is for the next start, for which systemd holds it."""
-        return self.is_ending and n < self.passed
+        return self.is_ending and n in self.systemds
 
     def unfinished(self, lease: int) -> Sequence[socket.socket]:
         """Return the queues, borrowed, that must be empty before the holders of `lease` may go.
@@ -250,7 +257,7 @@ class Listener:
         """
         if self.is_refusing:
             return self.queues
-        if self.is_ending and (lease < self.passed or not self.has_handshakes):
+        if self.is_ending and (lease in self.systemds or not self.has_handshakes):
             return ()
         return self.queues[lease : lease + 1] if self.is_steered else ()
 
@@ -307,7 +314,7 @@ class Listener:
         except OSError:
             # One that a worker has connected to somewhere, say, never listens again.
             useless = [n for n in down if not queues.is_listening(self.queues[n])]
-            if any(n < self.passed for n in useless):
+            if self.systemds.intersection(useless):
                 raise
             for n in useless:
                 self._renew(n)

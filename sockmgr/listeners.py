@@ -55,8 +55,13 @@ class Listeners:
         found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
         for was in listeners:
             mine = [found.pop(inode) for inode in was.inodes]
-            late = self._take_late(was.listen, found)
-            listener = opening.resume(was, [sock for _, sock in mine], late)
+            socks, late = [sock for _, sock in mine], self._take_late(was.listen, found)
+            if was.ending and not late:
+                listener = opening.replace(was, socks)
+            else:
+                listener = opening.resume(was, socks, late)
+                listener.systemds |= {len(socks) + n for n in range(len(late))}
+            listener.systemds |= {n for n, (name, _) in enumerate(mine) if name == was.listen.name}
             if late and not listener.is_steered:
                 listener.passed = 1
                 self.renewed.add(was.listen.address)
@@ -134,6 +139,7 @@ class Listeners:
         OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
         listener.passed = len(socks)
+        listener.systemds |= set(range(len(socks)))
         self._watch(listener)
         log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
         if listener.why_overlap:
@@ -172,16 +178,6 @@ def _flaw(path: Path) -> str:
 def _after(names: Sequence[str], first: str) -> list[str]:
     """Return `names` without those at the beginning that are `first`."""
     return list(itertools.dropwhile(lambda name: name == first, names))
-
-
-def _resumed(was: ListenerSnapshot, socks: list[socket.socket]) -> Listener:
-    if not was.ending:
-        return opening.resume(was, socks)
-    # A stop was cut short. Not everybody may undo that its sockets refuse all clients, so there are
-    # new ones; the workers that live have the old, and are replaced.
-    for sock in socks:
-        sock.close()
-    return opening.bind(was.listen)
 
 
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:

@@ -58,6 +58,24 @@ def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
         return Listener(listen, first, f"{error.what}; {error.do}")
 
 
+def replace(was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
+    """Open a listener anew and close its sockets, which refuse all clients: a stop was cut short.
+
+    Not everybody may undo that. Workers that live have the old sockets, and are to be replaced.
+    """
+    try:
+        if socks[0].family == socket.AF_UNIX:
+            listener = bind(was.listen)
+        else:
+            twin = steering.twin(socks[0], backlog=was.listen.backlog)
+            listener = _group(was.listen, [twin], {0: 1})
+        listener.is_anew = True
+        return listener
+    finally:
+        for sock in socks:
+            sock.close()
+
+
 def left_at(listener: Listener) -> Mapping[int, int]:
     """Return how many connections wait at each lease, fullest first, at sockets older than we are.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, assert_never
 
 from sockmgr.client_watch import ClientWatch
@@ -58,7 +58,7 @@ from sockmgr.output import Words
 from sockmgr.pooling import pooled
 from sockmgr.renewal import Renewal
 from sockmgr.room import fitting
-from sockmgr.running import Surroundings
+from sockmgr.running import Running, Surroundings
 from sockmgr.survivor import Survivor
 from sockmgr.users import Users, Ways, ways
 from sockmgr.verdicts import Verdicts, not_told
@@ -128,6 +128,8 @@ class Service:
             self._users.unquiet(self.fleet, self.addresses),
         )
         self._facts.put_nowait(Tick())
+        if any(self._users.listener(address).is_anew for address in self.addresses):
+            self._replace(self.crew.running.values())
 
     def replace_unheard(self) -> None:
         """Replace the workers if nobody took over what they print to: writing may end them.
@@ -196,13 +198,12 @@ class Service:
                 continue
             self.repairs.append(finding)
             log.warning("listener repaired", found=finding, occasion=occasion)
-        for running in self.crew.running.values():
-            if running.is_detached:
-                self._facts.put_nowait(
-                    Recycle(
-                        worker=running.id, why="its listener had to be replaced by a new socket"
-                    )
-                )
+        self._replace(each for each in self.crew.running.values() if each.is_detached)
+
+    def _replace(self, workers: Iterable[Running]) -> None:
+        why = "its listener had to be replaced by a new socket"
+        for running in workers:
+            self._facts.put_nowait(Recycle(worker=running.id, why=why))
 
     @property
     def wanted(self) -> int:

@@ -7,7 +7,7 @@ from sockmgr.kernel.steering.admission import (
     restore_handshakes,
     shorten_handshakes,
 )
-from sockmgr.kernel.steering.pool import Choice, Pool, cannot_grow, settle
+from sockmgr.kernel.steering.pool import Choice, Pool, cannot_grow, settle, twin
 
 __all__ = [
     "Choice",
@@ -19,4 +19,5 @@ __all__ = [
     "restore_handshakes",
     "settle",
     "shorten_handshakes",
+    "twin",
 ]

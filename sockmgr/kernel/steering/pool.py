@@ -366,6 +366,14 @@ def _cannot_join(sock: socket.socket, error: OSError) -> ListenError:
     )
 
 
+def twin(first: socket.socket, *, backlog: int) -> socket.socket:
+    """Return a socket that listens at the address of `first`, which need not listen any more."""
+    sock = _bind_twin(first)
+    if sock.type == socket.SOCK_STREAM:
+        sock.listen(backlog)
+    return sock
+
+
 def cannot_grow(address: str, size: int, error: OSError) -> ListenError:
     """Return what to tell when a pool of this size cannot have one more queue."""
     do = "raise LimitNOFILE= if file descriptors ran out; reload again otherwise"
