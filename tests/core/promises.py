@@ -259,10 +259,10 @@ class Moment(Answer):
         world, left = self.world, self.world.left
         trying = [g for g in (world.fleet.current, world.fleet.trial) if g]
         able = [p.id for p in world.processes.values() if p.life == "serving" and not p.hung]
-        if left and left.active and left.done:
+        failed = any(isinstance(a, Kill) for a in actions)  # in this very moment: they ask again
+        if left and left.active and left.done and not failed:
             off = [g for g in trying if g.number == left.id.generation and g.not_before > world.now]
             assert not off, f"the successor of {left.id}, which had served, is put off"
-        failed = any(isinstance(a, Kill) for a in actions)  # in this very moment: they ask again
         if isinstance(self.fact, ClientsWait) and not (able or failed):
             off = [g for g in trying if g.not_before > world.now + HURRY]
             assert not off, "clients wait, nobody serves, and nobody will soon"

@@ -119,7 +119,8 @@ def test_a_backlog_or_mode_is_set_on_the_open_socket_without_new_workers() -> No
 def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
     values = {
         "command": ("other",), "app": "a:b", "interface": "wsgi", "http": Http(threads=1),
-        "preload": True, "listen": (), "workers": 9, "cwd": "/", "env": (("A", "1"),),
+        "python": "/p", "preload": True, "listen": (), "workers": 9, "cwd": "/",
+        "env": (("A", "1"),),
         "inherit_env": False, "umask": 0, "user": "u", "group": "g", "limits": (("core", 0, 0),),
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
         "drain_timeout": 1.0, "max_age": 1.0, "hang_timeout": 1.0, "preset": "none",
