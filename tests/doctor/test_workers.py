@@ -274,6 +274,15 @@ def test_a_worker_that_term_ends_at_once_is_found(tmp_path: Path) -> None:
         assert "with the requests in hand" in found["why"]
 
 
+def test_workers_that_died_in_their_drain_are_found_later(tmp_path: Path) -> None:
+    dying = "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n" + CARELESS
+    with Manager(tmp_path, config_of(tmp_path, dying)) as manager:
+        assert manager.reload().code == 0
+        wait_for(lambda: manager.status()["services"]["web"]["died"], "the end of the old worker")
+        found = sole(diagnose(manager), Check.WORKERS_DIED)
+        assert found["what"].startswith("1 worker of web died when told to stop")
+
+
 def test_the_signal_that_is_looked_at_is_the_one_that_is_sent(tmp_path: Path) -> None:
     config = Release(tmp_path).config('stop_signal = "INT"')
     with Manager(tmp_path, config) as manager:
