@@ -22,7 +22,8 @@ SCHEDULER = "sockmgr.dispatch.scheduler"
 LEDGER = "sockmgr.dispatch.ledger"
 HERE = Path(__file__).parent
 EXAMPLES = (
-    "test_fleet.py", "test_fleet_serving.py", "test_own_leases.py", "test_fleet_properties.py",
+    "test_fleet.py", "test_fleet_serving.py", "test_fleet_ends.py", "test_own_leases.py",
+    "test_fleet_properties.py",
 )  # fmt: skip
 OF_DISPATCH = ("test_ledger.py", "test_scheduler.py")
 
@@ -43,6 +44,84 @@ MUTANTS = (
         TURNOVER,
         "for generation in filter(None, (targets.current, targets.trial)):",
         "for generation in filter(None, (targets.trial or targets.current,)):",
+    ),
+    Mutant(
+        "put off the successor of one that has served",
+        GENERATION,
+        "self.failures, self.not_before = 0, -math.inf",
+        "self.failures = 0",
+    ),
+    Mutant(
+        "take back a rollout for a worker that has served",
+        FLEET,
+        "        if done:\n            generation.recycle(worker)\n            return\n",
+        "        if done:\n            generation.recycle(worker)\n",
+    ),
+    Mutant(
+        "call every clean end a recycle",
+        GENERATION,
+        "return (took and known) or now - worker.ready_at >= enough",
+        "return True or known or enough",
+    ),
+    Mutant(
+        "call a crash a recycle",
+        LEASES,
+        "return unasked and fact.status in clean and self",
+        "return unasked and clean and self",
+    ),
+    Mutant(
+        "believe for ever that those who were never ready served",
+        GENERATION,
+        "or self.unseen < UNSEEN",
+        "or self.unseen < math.inf",
+    ),
+    Mutant(
+        "take a guess for proof",
+        GENERATION,
+        "enough = STEADY if isinstance(self.spec.ready, Delay) else SERVED",
+        "enough = SERVED if isinstance(self.spec.ready, Delay) else SERVED",
+    ),
+    Mutant(
+        "let clients wait through the longest pause",
+        FLEET,
+        "generation.not_before = self._now + HURRY",
+        "generation.not_before += HURRY - HURRY",
+    ),
+    Mutant(
+        "hurry whatever somebody serves",
+        TARGETS,
+        "if self.stopping or any(w.state is State.READY and not w.hung for w in self.workers()):",
+        "if self.stopping:",
+    ),
+    Mutant(
+        "feed half a generation on trial again",
+        LEASES,
+        "trial.ready and (trial.full or trial.served & dict(self.fed).keys()):",
+        "trial.ready:",
+    ),
+    Mutant(
+        "never kill whom max_draining lets finish",
+        TURNOVER,
+        "worker.finishing, worker.deadline = True, min(worker.deadline, now + FINISH)",
+        "worker.finishing = True",
+    ),
+    Mutant(
+        "tell one to finish in the same breath as to stop",
+        TARGETS,
+        "return math.inf if late else worker.since + NOTICE",
+        "return math.inf if late else worker.since",
+    ),
+    Mutant(
+        "forget whom the manager before told to finish",
+        SNAPSHOT,
+        "            worker.finishing,\n",
+        "            False,\n",
+    ),
+    Mutant(
+        "say that those who are gone serve",
+        FLEET,
+        "ready=kept.ready if kept else 0,",
+        "ready=kept.wanted if kept else 0,",
     ),
     Mutant(
         "commit without probation",
@@ -169,8 +248,8 @@ MUTANTS = (
     Mutant(
         "feed the unproven beside the current",
         LEASES,
-        "rolling = [trial] if trial and targets.mixing else []",
-        "rolling = [trial] if trial else []",
+        "rolling = [trial] if trial and targets.mixing and not (tried and trial.instant) else []",
+        "rolling = [trial] if trial and not (tried and trial.instant) else []",
     ),
     Mutant(
         "a new budget of spawns in every round",
@@ -355,7 +434,7 @@ MUTANTS = (
     Mutant(
         "forgive who stops by itself on trial",
         FLEET,
-        'self._lost(worker, "stopped by itself", None)',
+        'self._lost(worker, "stopped by itself", None, done)',
         "pass",
     ),
     Mutant(

@@ -197,6 +197,13 @@ def test_a_worker_that_dies_once_is_no_finding(tmp_path: Path) -> None:
         assert diagnose(manager) == []
 
 
+def test_of_a_service_without_listeners_no_connection_waits(tmp_path: Path) -> None:
+    config = "[service.jobs]\ncommand = ['sh', '-c', 'exit 1']\n"
+    with starting(Manager(tmp_path, config)) as manager:
+        wait_for(lambda: manager.status()["services"]["jobs"]["state"] == "down", "a failed start")
+        assert "connection" not in sole(diagnose(manager), Check.SERVICE_DOWN)["why"]
+
+
 @as_root
 def test_a_service_that_is_down_in_another_pid_namespace_is_found_and_where_to_look(
     tmp_path: Path,

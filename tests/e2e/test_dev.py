@@ -223,6 +223,13 @@ def test_requests_wait_where_no_error_page_is_wanted(project: Project) -> None:
         assert "503" not in dev.text
 
 
+def test_nobody_waits_for_a_service_without_listeners(project: Project) -> None:
+    config = project.directory / "sockmgr.toml"
+    config.write_text("[service.css]\ncommand = ['sh', '-c', 'exit 1']\n")
+    with Dev(project.directory) as dev:
+        dev.see(r"^css: it does not run until its code is mended$")
+
+
 # --- The config ----------------------------------------------------------------------------------
 
 

@@ -132,3 +132,40 @@ def test_a_program_that_exits_with_0_at_once_is_tried_ever_later_and_is_seen(
         assert len(re.findall(r"^E .*exited with status 0", manager.log, re.MULTILINE)) >= 6
     finally:
         manager.close()
+
+
+# --- Ready, and never idle -----------------------------------------------------------------------
+
+
+BUSY = """
+import time
+from sockmgr import worker
+(http,) = worker.listeners("http")
+http.setblocking(False)
+time.sleep(1)
+served = []
+while True:
+    try:
+        served.append(http.accept()[0])
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_a_worker_that_always_has_something_to_do_is_ready_by_what_it_accepted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "busy.py").write_text(BUSY)
+    config = (
+        '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\nready_timeout = 60\n'
+        f"command = ['{sys.executable}', '{tmp_path / 'busy.py'}']\n"
+    )
+    manager = Manager(tmp_path, config)
+    try:
+        manager.start()
+        wait_for(lambda: starts(manager), "its start")
+        host, port = manager.status()["listeners"]["http"]["address"][6:].split(":")
+        with socket.create_connection((host, int(port))):
+            manager.wait_serving()
+    finally:
+        manager.close()
