@@ -42,7 +42,7 @@ LOST = "its manager died before it could be told of"
 IN_USE = re.compile("EADDRINUSE|address already in use", re.IGNORECASE)
 WENT_AWAY = (
     "it ended without a fault before it was ready: if it went into the background, tell it to stay "
-    "in the foreground"
+    "in the foreground; if it ends with its standard input, which is /dev/null, to go on without"
 )
 
 

@@ -249,7 +249,7 @@ def _symptoms(
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
     if worker.state == "ready":
         if lent:
-            yield from _stop_signal(worker.pid, config)
+            yield from _stop_signal(tree, lent, config)
         yield from _extra_port(alone, sight)
     if config is None or config.listen:
         yield from _deaf(worker, config, lent, alone)
@@ -269,9 +269,14 @@ def _symptoms(
         )
 
 
-def _stop_signal(pid: int, config: ServiceConfig | None) -> Iterator[Symptom]:
+def _stop_signal(
+    tree: list[int], lent: frozenset[int], config: ServiceConfig | None
+) -> Iterator[Symptom]:
     number = presets.stop_signal(config) if config else _TERM
-    found = processes.signals(pid)
+    found = processes.signals(tree[0])
+    if found and found.dies_of(number):  # then the topmost of those that serve below it is told
+        heirs = (pid for pid in tree[1:] if not lent.isdisjoint(processes.sockets(pid)))
+        found = processes.signals(next(heirs, tree[0])) or found
     if found is None or (config and config.drain_timeout == 0):
         return
     name = SIGNAL_NAMES.get(number, str(number))

@@ -16,7 +16,7 @@ import pytest
 
 from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import Found, agreed, diagnose_under, is_free, sole
-from tests.e2e.apps import App
+from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.e2e.test_bad_listeners import ask
@@ -288,6 +288,21 @@ def test_workers_that_died_in_their_drain_are_found_later(tmp_path: Path) -> Non
         wait_for(lambda: manager.status()["services"]["web"]["died"], "the end of the old worker")
         found = sole(diagnose(manager), Check.WORKERS_DIED)
         assert found["what"].startswith("1 worker of web died when told to stop")
+
+
+def test_a_wrapper_that_term_ends_is_no_fault_if_the_server_behind_it_handles_term(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "start.sh"
+    server = ROOT / "tests" / "e2e" / "programs" / "slow_server.py"
+    script.write_text(f"#!/bin/sh\n{sys.executable} -S -E {server}\necho bye\n")
+    script.chmod(0o755)
+    config = (
+        f'[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\ncommand = ["{script}"]\n'
+        "listen_pid = false\n"
+    )
+    with Manager(tmp_path, config) as manager:
+        assert diagnose(manager) == []
 
 
 def test_the_signal_that_is_looked_at_is_the_one_that_is_sent(tmp_path: Path) -> None:
