@@ -137,7 +137,7 @@ class Manager:
             can_restore_priority=self._companion is None and can_restore_priority(),
             helpers=lambda: self._succession.pids,
         )
-        reaper = Reaper(loop, self._known, self._end_strays)
+        reaper = Reaper(loop, self._known, self._end_strays, around.memory.started)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._services.work_in(around, self._tasks, self._vitals.attend)

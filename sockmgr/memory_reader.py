@@ -34,6 +34,7 @@ class MemoryReader:
     """At most one helper, while anybody uses it; `read` starts it when it is needed first."""
 
     def __init__(self) -> None:
+        self.started: set[int] = set()  # pids, for whoever reaps them
         self._users = 0
         self._sock: socket.socket | None = None
         self._process: Process | None = None
@@ -132,6 +133,7 @@ class MemoryReader:
                     file_actions=file_actions([its.fileno()], stdout=2),
                     setsigdef=signal.valid_signals(), setsigmask=(),
                 )  # fmt: skip
+                self.started.add(pid)
                 self._process = Process(pid)
             except (FileNotFoundError, PermissionError) as error:
                 ours.close()

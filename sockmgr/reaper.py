@@ -17,7 +17,7 @@ from sockmgr.core.orphans import HELPER_TIME, Orphans
 from sockmgr.kernel.cgroup import Unit, members
 from sockmgr.kernel.process import reap_strays
 from sockmgr.log import Log
-from sockmgr.procfs import children, tree
+from sockmgr.procfs import children, start_time, tree
 from sockmgr.tree import Remains
 
 REAP_PACE = 0.05  # seconds between two looks at all children, however many of them end
@@ -34,9 +34,13 @@ class Reaper:
         loop: asyncio.AbstractEventLoop,
         known: Callable[[], Collection[int]],
         reaped: Callable[[], None],
+        quiet: set[int],
     ) -> None:
-        """Leave alone who is `known`, and who is there now; call `reaped` when any was."""
-        self._loop, self._known, self._reaped = loop, known, reaped
+        """Leave alone who is `known`, and who is there now; call `reaped` when any was.
+
+        Of those in `quiet`, our own helpers, nothing is told; they are taken out of it.
+        """
+        self._loop, self._known, self._reaped, self._quiet = loop, known, reaped, quiet
         # Of whoever became the manager by execve(2): a script that starts something else before.
         self._before = frozenset(pid for child in children(os.getpid()) for pid in tree(child))
         self._untold: Counter[int] = Counter()
@@ -75,7 +79,8 @@ class Reaper:
 
     def _reap(self) -> None:
         self._due, self._reap_at = None, self._loop.time() + REAP_PACE
-        found = reap_strays(self._known())
+        found = [one for one in reap_strays(self._known()) if one[0] not in self._quiet]
+        self._quiet -= {pid for pid in self._quiet if not start_time(pid)}
         for self._last in found:
             self._untold[self._last[1]] += 1
         if found:
