@@ -29,6 +29,7 @@ while not stopping:
         continue
     with connection:
         request = connection.recv(1000)
+        print(f"asked {os.getpid()}", flush=True)
         time.sleep(float(request.split()[1].decode().removeprefix("/")))
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 print(f"finished {os.getpid()}", flush=True)
