@@ -28,6 +28,7 @@ from sockmgr.procfs import (
 
 KILL_SIGNAL = 9
 WATCHED = 16  # pidfds at a time: all must end, so it does not matter whose end is seen first
+LOOK_SHARE = 5  # times the cost of a look until the next: a worker may have thousands
 RETRY = 0.1  # seconds until the next look, where no pidfd can be had
 _STDERR = 2
 
@@ -51,14 +52,19 @@ class Remains:
         self._name, self._loop, self._find, self._sockets = name, loop, find, sockets
         self._done = done
         self._watched: list[int] = []  # pidfds
+        self._next = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self) -> bool:
         """Do what is due, and wait for more to do; tell whether anybody serves."""
         self.close()
         now, present = self._loop.time(), list(self._present())
-        for orphan, number in self.orphans.due(present, now):
-            self._send(orphan, number)
+        due = self.orphans.due(present, now)
+        self._tell(due)
+        for orphan, number in due:
+            send(*key(orphan), number)
+        cost = self._loop.time() - now
+        self._next = now + cost + LOOK_SHARE * cost
         waited_for = self.orphans.waited_for(present, now)
         if waited_for:
             self._wait(waited_for)
@@ -99,18 +105,27 @@ class Remains:
                     at = now  # it has just ended
                 else:
                     self._watched.append(fd)
-                    self._loop.add_reader(fd, self.look)
+                    self._loop.add_reader(fd, self._on_end)
         except OSError:  # no descriptor is left
             at = min(at, now + RETRY)
         if at < math.inf:
             self._timer = self._loop.call_at(at, self.look)
 
-    def _send(self, orphan: Orphan, number: int) -> None:
-        if number == KILL_SIGNAL:
-            log.warning("stray process killed", pid=orphan.pid, left_by=self._name)
-        elif orphan.serves:
-            log.info("process told to stop", pid=orphan.pid, left_by=self._name)
-        send(*key(orphan), number)
+    def _on_end(self) -> None:
+        """One has ended: look again, but do not spend all our time with that."""
+        self.close()
+        self._timer = self._loop.call_at(self._next, self.look)
+
+    def _tell(self, due: list[tuple[Orphan, int]]) -> None:
+        """Tell of each kind in one record, however many they are."""
+        killed = [orphan.pid for orphan, number in due if number == KILL_SIGNAL]
+        told = [one.pid for one, number in due if number != KILL_SIGNAL and one.serves]
+        if killed:
+            more = {"number": len(killed)} if killed[1:] else {}
+            log.warning("stray process killed", pid=killed[0], **more, left_by=self._name)
+        if told:
+            more = {"number": len(told)} if told[1:] else {}
+            log.info("process told to stop", pid=told[0], **more, left_by=self._name)
 
 
 class Tree:

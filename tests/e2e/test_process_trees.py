@@ -327,6 +327,23 @@ def test_a_burst_of_orphans_is_one_event_and_not_one_each(tmp_path: Path) -> Non
         assert len(told) + single < 20
 
 
+def test_many_processes_of_one_worker_are_told_to_stop_and_told_of_in_one_record(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "many.py"
+    server = (Path(__file__).parent / "programs" / "slow_server.py").read_text()
+    program.write_text(
+        "import os, signal\nfor _ in range(100):\n    if os.fork() == 0:\n        signal.pause()\n"
+        f"exec({server!r})\nos._exit(0)\n"
+    )
+    with Manager(tmp_path, config(sys.executable, str(program))) as manager:
+        assert manager.reload().code == 0
+        wait_in_log(manager, "process told to stop", "number=100", "left_by=web@1.1")
+        wait_in_log(manager, "worker ended", "web@1.1", "how=clean")
+        assert manager.log.count("process told to stop") == 1
+        wait_gone(manager)
+
+
 # --- Those who do not want to go -----------------------------------------------------------------
 
 ESCAPES = {
