@@ -199,7 +199,7 @@ def test_a_server_may_finish_when_the_process_before_it_ends_by_itself(tmp_path:
         wait_for(lambda: len(server_pids(manager)) == 2, "its successor")
         assert request.is_alive()
         assert request.answer == OK
-        wait_in_log(manager, "worker ended", "web@1.1", "how=clean")
+        wait_in_log(manager, "worker ended", "web@1.1", "how=recycled")
         wait_gone(manager)
 
 
