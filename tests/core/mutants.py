@@ -145,14 +145,14 @@ MUTANTS = (
     Mutant(
         "forget to feed back after an abort",
         FLEET,
-        "if not to_feed or to_feed == self.fed:",
+        "if not to_feed or (to_feed == self.fed and self._now < self.feed_again):",
         "if not to_feed or to_feed == self.fed or (self.fed and not self.trial):",
     ),
     Mutant(
         "drain before quiet",
         TURNOVER,
-        "if targets.stopping or not leases.keeps(worker.lease):",
-        "if targets.stopping or worker.lease is not None:",
+        "if useless or not leases.keeps(worker.lease):",
+        "if useless or worker.lease is not None:",
     ),
     Mutant(
         "back off the wrong generation",
@@ -176,7 +176,7 @@ MUTANTS = (
     Mutant(
         "no deadline while draining",
         TURNOVER,
-        "deadline = targets.now + generation.spec.drain_timeout",
+        "deadline = since + generation.spec.drain_timeout",
         "deadline = math.inf",
     ),
     Mutant(
