@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,14 +38,33 @@ class Worker:
         self.heard.append(fields)
 
 
+@contextlib.contextmanager
+def mailbox(path: Path, service: Any) -> Iterator[Mailbox]:
+    """Open one of a loop that does not turn: the test says when it looks."""
+    runner = asyncio.Runner()
+
+    async def opened() -> Mailbox:
+        return Mailbox(path, None, lambda: [service])
+
+    with runner:
+        box = runner.run(opened())
+
+        async def close() -> None:
+            box.close()
+
+        try:
+            yield box
+        finally:
+            runner.run(close())
+
+
 def delivered(
     path: Path, program: str, worker: Callable[[Child], Worker], **more: Any
 ) -> tuple[Worker, Child]:
     """Run a program that says something, and return the worker to whom it was delivered, or not."""
     running: dict[int, Worker] = {}
     service = SimpleNamespace(crew=SimpleNamespace(running=running))
-    box = Mailbox(path, None, lambda: [service])
-    try:
+    with mailbox(path, service) as box:
         env = os.environ | {"NOTIFY_SOCKET": str(path)}
         with python(SAY + program + "\nprint('said', flush=True)\nsignal.pause()", env=env,
                     **more) as child:  # fmt: skip
@@ -51,8 +72,6 @@ def delivered(
             running[1] = worker(child)
             box.deliver()
             return running[1], child
-    finally:
-        box.close()
 
 
 def test_what_a_worker_says_is_delivered_to_it(tmp_path: Path) -> None:
@@ -107,11 +126,12 @@ def test_a_flood_costs_a_look_at_each_sender_and_not_at_each_worker(
     monkeypatch.setattr(module, "owner_of", lambda pid, _: asked.append(pid) or 0)
     running = {n: Worker(n, os.getuid()) for n in range(100, 200)}
     service = SimpleNamespace(crew=SimpleNamespace(running=running))
-    box = Mailbox(tmp_path / "n", None, lambda: [service])
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    with (
+        mailbox(tmp_path / "n", service) as box,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+    ):
         sock.connect(str(tmp_path / "n"))
         for _ in range(5):
             sock.send(b"READY=1")
-    box.deliver()
-    box.close()
+        box.deliver()
     assert asked == [os.getpid()] * 5
