@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.core import launchers, placeholder, servers
+from sockmgr.core.call import Call, last_value, recognise
 from sockmgr.core.config import ServiceConfig
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.launchers import PYTHON, Launch, Way
@@ -67,32 +68,6 @@ class Fit:
     is_told: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The command line of a known server, behind whatever launches it."""
-
-    server: Server
-    launch: Launch
-
-    @property
-    def name(self) -> str:
-        """The name of the server, which is that of its preset."""
-        return self.server.name
-
-    @property
-    def args(self) -> tuple[str, ...]:
-        """The server's own arguments."""
-        return self.launch.args
-
-    def has(self, *options: str) -> bool:
-        """Tell whether one of `options` is given: `--option`, `--option=x`, `-o`, `-ox`."""
-        return self.value(*options) is not None
-
-    def value(self, *options: str) -> str | None:
-        """Return the value of the last of `options` that is given; "" if it has none."""
-        return last_value(self.args, options)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Addition:
     """What a preset adds to a command: arguments, words in place of the program's, variables."""
@@ -101,21 +76,6 @@ class _Addition:
     instead: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     warnings: tuple[tuple[bool, str], ...] = ()
-
-
-def last_value(args: tuple[str, ...], options: tuple[str, ...]) -> str | None:
-    """Return the value of the last of `options` in `args`: "" for none, None if not there."""
-    found = None
-    for index, text in enumerate(args):
-        following = args[index + 1] if index + 1 < len(args) else ""
-        for option in options:
-            if text == option:
-                found = following
-            elif text.startswith(f"{option}=") and option.startswith("--"):
-                found = text.partition("=")[2]
-            elif text.startswith(option) and not option.startswith("--"):
-                found = text[2:]
-    return found
 
 
 def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") -> Fit:
@@ -144,13 +104,6 @@ def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") ->
         ),
         is_told=launch.is_told,
     )
-
-
-def recognise(argv: tuple[str, ...]) -> Call | None:
-    """Return the known server in `argv`, whatever launches it."""
-    launch = launchers.read(argv)
-    server = servers.named(launch.name)
-    return Call(server, launch) if server else None
 
 
 def stop_signal(service: ServiceConfig) -> int:

@@ -109,7 +109,7 @@ def _with_livereload(read: Callable[[], Config]) -> Config:
 def _from_arguments(
     name: str, listen: tuple[str, ...], command: tuple[str, ...], keys: dict[str, Any]
 ) -> Config:
-    from sockmgr.presets import recognise
+    from sockmgr.core.call import recognise
 
     app = len(command) == 1 and _APP.fullmatch(command[0]) is not None
     if app and _is_beside_us(_uvicorn(keys.get("cwd", ""))):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from msgspec.structs import replace
 
 from sockmgr.companion import Host
+from sockmgr.core.call import recognise
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.model import Phase
@@ -34,7 +35,6 @@ from sockmgr.dev.rules import Rules
 from sockmgr.dev.screen import DIM, Screen
 from sockmgr.dev.watch import Watcher
 from sockmgr.keys import Keys
-from sockmgr.presets import recognise
 
 EXTRA_FILES_MAX = 500
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sockmgr import presets
+from sockmgr.core.call import Call, last_value, recognise
 from sockmgr.core.config import Config, ServiceConfig
 from sockmgr.core.errors import SockmgrError
 from sockmgr.core.spec import Delay
@@ -57,7 +57,7 @@ def _flags(service: ServiceConfig, environ: Mapping[str, str]) -> Iterator[Findi
 
 
 def _graceful_timeout(service: ServiceConfig, env: Mapping[str, str]) -> Iterator[Finding]:
-    call = presets.recognise(service.command)
+    call = recognise(service.command)
     if call is None:
         return
     for option, text in _own_limits(call, env):
@@ -75,14 +75,14 @@ def _graceful_timeout(service: ServiceConfig, env: Mapping[str, str]) -> Iterato
             )
 
 
-def _own_limits(call: presets.Call, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _own_limits(call: Call, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     # What a config file of its own says, the command does not show.
     for option in call.server.patience:
         variable = f"{call.name}_{option[2:]}".upper().replace("-", "_")  # as click reads it
         if (given := call.value(option)) is not None:
             yield option, given
         elif call.name == "gunicorn" and (words := env.get("GUNICORN_CMD_ARGS", "").split()):
-            given = presets.last_value(tuple(words), (option,))
+            given = last_value(tuple(words), (option,))
             yield f"GUNICORN_CMD_ARGS {option}", given or ""
         elif variable in env:
             yield variable, env[variable]

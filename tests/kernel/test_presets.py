@@ -18,6 +18,7 @@ import pytest
 
 from sockmgr import presets, resolve
 from sockmgr.core import config, servers
+from sockmgr.core.call import recognise
 from sockmgr.core.errors import ConfigError
 from sockmgr.core.spec import Spec
 from sockmgr.kernel.spawn import Launch, spawn
@@ -323,7 +324,7 @@ def test_a_server_is_recognised_behind_the_wrappers_that_are_in_use() -> None:
         ("uv", "run", "uvicorn"),
         ("uv", "run", "--", "python", "-m", "uvicorn"),
     ):
-        call = presets.recognise((*command, "app:app"))
+        call = recognise((*command, "app:app"))
         assert call is not None
         assert (call.name, call.launch.argv(["--x"])) == ("uvicorn", (*command, "--x", "app:app"))
 
