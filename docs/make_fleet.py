@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sockmgr.core.generation import GENERATION_STEPS, WORKER_STEPS
-from sockmgr.core.model import Phase, State
+from sockmgr.fleet.generation import GENERATION_STEPS, WORKER_STEPS
+from sockmgr.fleet.messages import Phase, State
 
 PAGE = Path(__file__).with_name("fleet.md")
 
 TOP = """\
 # States of workers and generations
 
-Written by `docs/make_fleet.py` from the tables in `sockmgr/core/generation.py`. A step that is not
+Written by `docs/make_fleet.py` from the tables in `sockmgr/fleet/generation.py`. A step that is not
 here raises an error and changes nothing.
 """
 

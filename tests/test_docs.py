@@ -12,9 +12,9 @@ import tomli
 from msgspec.structs import fields
 
 from sockmgr.cli import cli
-from sockmgr.core import config, runtime, settings, values
-from sockmgr.core.shape import Keys
-from sockmgr.core.spec import Listen, Rollout
+from sockmgr.config import app_keys, config, settings, values
+from sockmgr.config.shape import Keys
+from sockmgr.config.spec import Listen, Rollout
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,7 +89,7 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
         ("Top level", {*settings.TOP, *settings.TABLES}),
         ("[listen]", set(settings.LISTENER)),
         ("[service.NAME]", set(settings.SERVICE)),
-        ("[service.NAME.http]", set(runtime.HTTP)),
+        ("[service.NAME.http]", set(app_keys.HTTP)),
         ("[service.NAME.rollout]", set(settings.ROLLOUT)),
         ("[dev]", set(settings.DEV)),
     ],
@@ -101,7 +101,7 @@ def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[s
 def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
     made: dict[type[msgspec.Struct], Keys] = {
         Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT,
-        runtime.Http: runtime.HTTP,
+        app_keys.Http: app_keys.HTTP,
     }  # fmt: skip
     for kind, keys in made.items():
         assert {field.name for field in fields(kind)} - {"name"} == set(keys)
@@ -113,7 +113,7 @@ def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
         ("Top level", settings.TOP),
         ("[listen]", settings.LISTENER),
         ("[service.NAME]", settings.SERVICE),
-        ("[service.NAME.http]", runtime.HTTP),
+        ("[service.NAME.http]", app_keys.HTTP),
         ("[service.NAME.rollout]", settings.ROLLOUT),
         ("[dev]", settings.DEV),
     ],

@@ -15,7 +15,7 @@ import click
 
 from sockmgr import __version__
 from sockmgr.cli import host, streams
-from sockmgr.core.errors import ConfigError, SockmgrError
+from sockmgr.errors import ConfigError, SockmgrError
 
 FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -65,7 +65,7 @@ def _module(verb: str) -> ModuleType:
 def exit_code(error: SockmgrError) -> int:
     """Return the exit code for this kind of error."""
     # Not at the top: a usage error needs no client.
-    from sockmgr.client import NoManagerError, StillWaitingError
+    from sockmgr.client.client import NoManagerError, StillWaitingError
 
     match error:
         case ConfigError():

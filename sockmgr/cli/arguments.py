@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sockmgr.core.errors import ConfigError
+from sockmgr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sockmgr.core.config import Config
+    from sockmgr.config.config import Config
 
 _OPTIONS = (
     click.option(
@@ -43,7 +43,7 @@ def read(
     name: str | None, listen: tuple[str, ...], command: tuple[str, ...], keys: Mapping[str, Any]
 ) -> Config:
     """Return the config of one service that runs `command`."""
-    from sockmgr.core.config import from_arguments
+    from sockmgr.config.config import from_arguments
 
     values = {key: _value(key, keys[key]) for key in keys}
     return from_arguments(listen, command, name=name or "", keys=values)

@@ -11,16 +11,17 @@ from pathlib import Path
 import click
 import msgspec
 
+from sockmgr.api.types import Change, Plan
 from sockmgr.cli import table, target
-from sockmgr.client import Client, NoManagerError, find_control
-from sockmgr.core import config, notes
-from sockmgr.core.config import Config
-from sockmgr.core.errors import ConfigError, SockmgrError
-from sockmgr.core.report import Change, Plan
-from sockmgr.core.visible import visible
+from sockmgr.client.client import Client, NoManagerError, find_control
+from sockmgr.config import config
+from sockmgr.config.config import Config
 from sockmgr.doctor.unix_sockets import private, unbelieved
-from sockmgr.examination import examine
-from sockmgr.resolve import resolve, warnings
+from sockmgr.errors import ConfigError, SockmgrError
+from sockmgr.launch import notes
+from sockmgr.launch.examination import examine
+from sockmgr.launch.resolve import resolve, warnings
+from sockmgr.terminal.visible import visible
 
 STYLES = {
     "+": "green",

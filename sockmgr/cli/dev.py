@@ -15,10 +15,10 @@ import click
 from sockmgr.cli import arguments, target
 from sockmgr.cli.table import is_lively
 from sockmgr.cli.target import DEFAULT_CONFIG, read_config
-from sockmgr.core.errors import ConfigError
+from sockmgr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sockmgr.core.config import Config
+    from sockmgr.config.config import Config
 
 LISTEN = "http=tcp://127.0.0.1:8000"
 _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?")
@@ -75,12 +75,12 @@ def _run(
     typed: tuple[str, ...],
     verbose: bool,
 ) -> int:
-    from sockmgr import start
     from sockmgr.dev.lifeline import Lifeline
     from sockmgr.dev.livereload import LiveReload
     from sockmgr.dev.project import Project
     from sockmgr.dev.screen import Screen
     from sockmgr.dev.session import Session
+    from sockmgr.manager import run
 
     path = target.control(control)
     cwd = str(Path.cwd())
@@ -93,7 +93,7 @@ def _run(
         session = Session(
             read, project, screen, lifeline, livereload, typed=typed, terminal=terminal
         )
-        return start.run(session.source, control=path, companion=session, file=file)
+        return run.run(session.source, control=path, companion=session, file=file)
     finally:
         livereload.close()
         lifeline.dismiss()
@@ -109,7 +109,7 @@ def _with_livereload(read: Callable[[], Config]) -> Config:
 def _from_arguments(
     name: str, listen: tuple[str, ...], command: tuple[str, ...], keys: dict[str, Any]
 ) -> Config:
-    from sockmgr.core.call import recognise
+    from sockmgr.launch.call import recognise
 
     app = len(command) == 1 and _APP.fullmatch(command[0]) is not None
     if app and _is_beside_us(_uvicorn(keys.get("cwd", ""))):
@@ -124,7 +124,7 @@ def _from_arguments(
 
 def _uvicorn(cwd: str) -> str:
     """Return the program: where it is installed, there the application is to run."""
-    from sockmgr.resolve import find
+    from sockmgr.launch.resolve import find
 
     found = find("uvicorn", os.environ, cwd)
     if found is None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
+from sockmgr.api.types import Plan
 from sockmgr.cli import target
 from sockmgr.cli.journal import Journal
 from sockmgr.cli.table import is_lively
-from sockmgr.client import (
+from sockmgr.client.client import (
     Client,
     ForbiddenError,
     NoManagerError,
@@ -22,16 +23,15 @@ from sockmgr.client import (
     given_control,
     possible_controls,
 )
-from sockmgr.core.config import Config
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Plan
-from sockmgr.core.visible import visible
+from sockmgr.client.elsewhere import elsewhere
+from sockmgr.config.config import Config
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
 from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
-from sockmgr.elsewhere import elsewhere
+from sockmgr.errors import SockmgrError
+from sockmgr.terminal.visible import visible
 
 WORDS = 200  # lines of a service in trouble that are looked at
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from sockmgr.api.records import line_about
+from sockmgr.api.types import Event
+from sockmgr.api.varlink import Happened
 from sockmgr.cli import streams, target
-from sockmgr.client import Client, LostError, NoManagerError, StillWaitingError
-from sockmgr.core.events import line_about
-from sockmgr.core.report import Event
-from sockmgr.core.varlink import Happened
+from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
 
 LOOK_AGAIN = 0.2  # seconds: a socket that is not there, or refuses, has nothing to wait on
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from sockmgr.core.errors import SockmgrError
+from sockmgr.errors import SockmgrError
 
 KERNEL = (5, 10)  # pidfd_open, pidfd_send_signal, SO_REUSEPORT programs, /proc/PID/syscall
 PYTHON = (3, 11)

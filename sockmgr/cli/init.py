@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from sockmgr import regular
 from sockmgr.cli import table, target
-from sockmgr.core import servers
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.project.facts import Guess, Project
-from sockmgr.core.project.python import STEMS
+from sockmgr.config import servers
+from sockmgr.errors import SockmgrError
+from sockmgr.init.facts import Guess, Project
+from sockmgr.init.python import STEMS
+from sockmgr.kernel import regular
 
 DEPTH = 5  # directories below the project's that may hold what is served
 LARGEST = 512 * 1024  # bytes of a file that is worth reading
@@ -43,8 +43,8 @@ def command(directory: Path, to_stdout: bool, force: bool) -> None:
 
     Exit code 1: nothing was found; the file has a command for you to fill in.
     """
-    from sockmgr.core.project import declared, draft
-    from sockmgr.core.project.guess import guess
+    from sockmgr.init import declared, draft
+    from sockmgr.init.guess import guess
 
     path = directory / target.DEFAULT_CONFIG
     if not directory.is_dir():
@@ -109,7 +109,7 @@ def _say(kind: str, text: str) -> None:
 
 def _next(path: Path, found: Guess) -> None:
     """Say what comes next; what `sockmgr check` would refuse is said at once."""
-    from sockmgr.resolve import resolve
+    from sockmgr.launch.resolve import resolve
 
     config = target.read_config(path)
     option = "" if str(path) == target.DEFAULT_CONFIG else f" -c {path}"

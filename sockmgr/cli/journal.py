@@ -9,10 +9,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from sockmgr.core.errors import ControlError
-from sockmgr.core.events import service_of
-from sockmgr.core.pieces import Piece, whole
-from sockmgr.core.report import JournalPlace, LogLine
+from sockmgr.api.records import service_of
+from sockmgr.api.types import JournalPlace, LogLine
+from sockmgr.errors import ControlError
+from sockmgr.terminal.pieces import Piece, whole
 
 TAIL_LINES = 20
 _LEVELS = ("error",) * 4 + ("warning", "info", "info", "debug")  # of the priorities of syslog(3)

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from sockmgr.api.types import JournalPlace, LogLine
 from sockmgr.cli import streams, target
 from sockmgr.cli.journal import Journal
-from sockmgr.client import SOCKET_VARIABLE, NoManagerError
-from sockmgr.core.errors import ControlError
-from sockmgr.core.report import JournalPlace, LogLine
+from sockmgr.client.client import SOCKET_VARIABLE, NoManagerError
+from sockmgr.errors import ControlError
 
 
 @click.command("logs")

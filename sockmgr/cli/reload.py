@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 import click
 import msgspec
 
+from sockmgr.api.types import Progress, Verdict
 from sockmgr.cli import streams, target
 from sockmgr.cli.table import is_lively
-from sockmgr.client import Client
-from sockmgr.core import last_words
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Progress, Verdict
-from sockmgr.core.visible import visible
+from sockmgr.client.client import Client
+from sockmgr.errors import SockmgrError
+from sockmgr.launch import last_words
+from sockmgr.terminal.visible import visible
 
 
 @click.command("reload")

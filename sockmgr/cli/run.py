@@ -51,10 +51,11 @@ def command(
     else:
         file = str(target.absolute(config or Path(DEFAULT_CONFIG)))
         source = functools.partial(read_config, Path(file))
-    from sockmgr import estate, start
+    from sockmgr.manager import run
+    from sockmgr.manager.takeover import predecessor
 
     if state is not None:
-        click.echo(estate.check(state))
+        click.echo(predecessor.check(state))
         return
     path = target.control(control)
-    sys.exit(start.run(source, control=path, as_json=as_json, timeout=timeout, file=file))
+    sys.exit(run.run(source, control=path, as_json=as_json, timeout=timeout, file=file))

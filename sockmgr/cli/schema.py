@@ -15,6 +15,6 @@ def command() -> None:
     sockmgr schema > sockmgr.schema.json
     and as the first line of sockmgr.toml: #:schema ./sockmgr.schema.json
     """
-    from sockmgr.core.schema import schema
+    from sockmgr.config.schema import schema
 
     click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))

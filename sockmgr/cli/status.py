@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
+from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.cli import target
 from sockmgr.cli.table import show
-from sockmgr.core.figures import age, size
-from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.terminal.format import age, size
 
 
 @click.command("status")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from sockmgr.cli.table import is_lively
-from sockmgr.core.visible import visible
+from sockmgr.terminal.visible import visible
 
 
 class StandardStream(io.FileIO):

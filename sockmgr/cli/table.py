@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-from sockmgr.core.visible import visible
+from sockmgr.terminal.visible import visible
 
 
 def is_lively(stream: TextIO) -> bool:

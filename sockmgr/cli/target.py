@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sockmgr import regular
 from sockmgr.cli import streams
-from sockmgr.client import (
+from sockmgr.client.client import (
     SOCKET_VARIABLE,
     Client,
     NoManagerError,
     find_control,
     live_controls,
 )
-from sockmgr.core.errors import ConfigError, SockmgrError
+from sockmgr.errors import ConfigError, SockmgrError
+from sockmgr.kernel import regular
 
 if TYPE_CHECKING:
-    from sockmgr.core.config import Config
-    from sockmgr.core.report import ServiceStatus
+    from sockmgr.api.types import ServiceStatus
+    from sockmgr.config.config import Config
 
 DEFAULT_CONFIG = "sockmgr.toml"
 CONFIG_MAX = 1 << 24  # bytes
@@ -111,7 +111,7 @@ class Target:
 
 def read_config(path: Path) -> Config:
     """Return what the file says; raise ConfigError if it cannot be used."""
-    from sockmgr.core import config
+    from sockmgr.config import config
 
     return config.parse(read(path), file=str(path))
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from sockmgr.cli import target
-from sockmgr.client import Client
+from sockmgr.client.client import Client
 
 LOOK_TIMEOUT = 2.0  # seconds until a manager that hangs is said to hang
 

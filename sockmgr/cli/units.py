@@ -16,9 +16,9 @@ from typing import Any
 import click
 
 from sockmgr.cli import target
-from sockmgr.core.config import Config
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.units import OLDEST, SEARCHED, Place, Unit, is_ours, units
+from sockmgr.config.config import Config
+from sockmgr.errors import SockmgrError
+from sockmgr.systemd.units import OLDEST, SEARCHED, Place, Unit, is_ours, units
 
 DIRECTORY = "/etc/systemd/system"
 
@@ -107,7 +107,7 @@ def _running_version() -> int:
 
 def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
     """Yield what would keep the units from working here."""
-    from sockmgr.resolve import find
+    from sockmgr.launch.resolve import find
 
     texts = "".join(unit.text for unit in files)
     for user in sorted(set(re.findall(r"^(?:Socket)?User=(.+)$", texts, re.MULTILINE))):

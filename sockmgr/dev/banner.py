@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sockmgr.core.report import Status
+from sockmgr.api.types import Status
 
 SHOWN = 5
 KEYS = "keys: r reload, s status, q quit"

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
-from sockmgr.core import servers
-from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.spec import SURGE_ALL, Accepting, Listen, Scheme
+from sockmgr.config import servers
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import SURGE_ALL, Accepting, Listen, Scheme
 
 DRAIN_TIMEOUT = 2.0
 KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sockmgr.core.generation import Generation
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import STAND_IN
-from sockmgr.service import Service
+from sockmgr.fleet.generation import Generation
+from sockmgr.manager.service.service import Service
 
 
 @dataclass(slots=True)

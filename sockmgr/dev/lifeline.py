@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 
-from sockmgr.core.errors import SpawnError
+from sockmgr.errors import SpawnError
 
 SHELL = "/bin/sh"
 VARIABLE = "SOCKMGR_DEV"

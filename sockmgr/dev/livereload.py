@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
 
 HOST = "127.0.0.1"
 # The usual one of such servers. If nothing else has it, a page finds the next dev as well.

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Status, Verdict
+from sockmgr.api.types import Status, Verdict
 from sockmgr.dev import banner, page, traceback
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import Pages
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.screen import BOLD, DIM, GREEN, RED, YELLOW, Screen
+from sockmgr.errors import SockmgrError
 
 
 class Narrator:

@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sockmgr.core.config import Config, ServiceConfig
+from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.dev.rules import Rules
 
 

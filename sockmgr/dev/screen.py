@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import State
-from sockmgr.core.pieces import Piece, readable
-from sockmgr.core.visible import visible
 from sockmgr.dev.failure import OUTPUT_MAX, TRACEBACK
-from sockmgr.sink import Sink, prefix
+from sockmgr.errors import SockmgrError
+from sockmgr.fleet.messages import State
+from sockmgr.manager.logs.sink import Sink, prefix
+from sockmgr.terminal.pieces import Piece, readable
+from sockmgr.terminal.visible import visible
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 RED, GREEN, YELLOW, DIM, BOLD = 31, 32, 33, 2, 1

@@ -16,12 +16,8 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 
 from msgspec.structs import replace
 
-from sockmgr.companion import Host
-from sockmgr.core.call import recognise
-from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.model import Phase
-from sockmgr.core.report import Progress, Verdict
+from sockmgr.api.types import Progress, Verdict
+from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.dev import bytecode, defaults
 from sockmgr.dev.banner import KEYS
 from sockmgr.dev.failure import Failure, read
@@ -34,7 +30,11 @@ from sockmgr.dev.project import Project
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.screen import DIM, Screen
 from sockmgr.dev.watch import Watcher
-from sockmgr.keys import Keys
+from sockmgr.errors import SockmgrError
+from sockmgr.fleet.messages import Phase
+from sockmgr.launch.call import recognise
+from sockmgr.manager.embedding import Host
+from sockmgr.terminal.keys import Keys
 
 EXTRA_FILES_MAX = 500
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from sockmgr.core.errors import SockmgrError
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.tree import CLOCK, Looked, Tree
+from sockmgr.errors import SockmgrError
 from sockmgr.kernel.inotify import Change, Event, Inotify
 from sockmgr.kernel.mounts import file_system
 

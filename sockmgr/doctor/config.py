@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sockmgr.core.call import Call, last_value, recognise
-from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.spec import Delay
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import Delay
 from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
-from sockmgr.resolve import resolve, warnings
+from sockmgr.errors import SockmgrError
+from sockmgr.launch.call import Call, last_value, recognise
+from sockmgr.launch.resolve import resolve, warnings
 from sockmgr.worker import deadline
 
 

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.spec import Accepting, Address, Listen, Scheme
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import Accepting, Address, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.kernel.steering import round_robin

@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sockmgr.core.errors import SockmgrError
+from sockmgr.client.elsewhere import Elsewhere
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
-from sockmgr.elsewhere import Elsewhere
+from sockmgr.errors import SockmgrError
 from sockmgr.kernel.listening import listening_names
 
 
 def examine(pid: int) -> Iterator[Finding]:
     """Look at a manager whose process can be seen under this pid."""
     # asyncio comes with it, which would slow down the completion of verbs.
-    from sockmgr.systemd import START_DIRECTLY, passed_to_another  # noqa: PLC0415
+    from sockmgr.systemd.passed import START_DIRECTLY, passed_to_another  # noqa: PLC0415
 
     environ = processes.environ(pid)
     astray = passed_to_another(environ, pid)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.procfs import descendants
+from sockmgr.kernel.procfs import descendants
 
 MOST_ANCESTORS = 64
 _LINK = re.compile(r"socket:\[(\d+)\]")

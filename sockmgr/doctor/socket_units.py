@@ -6,8 +6,8 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from sockmgr.core.config import Config
-from sockmgr.core.spec import Address, Listen, Scheme
+from sockmgr.config.config import Config
+from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text
 

@@ -12,9 +12,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockmgr.client import SOCKET_VARIABLE, why_no_control
-from sockmgr.core.config import Config
-from sockmgr.core.spec import Listen, Scheme
+from sockmgr.client.client import SOCKET_VARIABLE, why_no_control
+from sockmgr.config.config import Config
+from sockmgr.config.spec import Listen, Scheme
 from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel.listening import listening_names

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sockmgr.core.units import is_ours
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.systemd.units import is_ours
 
 # The first one that has a file wins, systemd.unit(5).
 DIRECTORIES = tuple(

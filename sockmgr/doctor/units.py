@@ -13,15 +13,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockmgr.core.config import Config
-from sockmgr.core.errors import ConfigError
-from sockmgr.core.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
+from sockmgr.config.config import Config
 from sockmgr.doctor import socket_units
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
-from sockmgr.presets import shebang
-from sockmgr.resolve import find
+from sockmgr.errors import ConfigError
+from sockmgr.launch.presets import shebang
+from sockmgr.launch.resolve import find
+from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 
 DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
 _WRITABLE = ("ReadWritePaths", "StateDirectory", "CacheDirectory", "LogsDirectory")

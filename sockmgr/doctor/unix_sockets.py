@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sockmgr.core.config import Config
-from sockmgr.core.spec import Listen, Scheme
+from sockmgr.config.config import Config
+from sockmgr.config.spec import Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel.listening import listening_names
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sockmgr.core.config import Config
-from sockmgr.core.report import Status
+from sockmgr.api.types import Status
+from sockmgr.config.config import Config
 from sockmgr.doctor import config as config_checks
 from sockmgr.doctor import machine, manager, start, unit_files, units, unix_sockets, workers
 from sockmgr.doctor.finding import Finding

@@ -6,20 +6,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sockmgr import presets, procfs
-from sockmgr.core import last_words
-from sockmgr.core.config import Config, ServiceConfig
-from sockmgr.core.model import SIGNAL_NAMES
-from sockmgr.core.report import ListenerStatus, ServiceStatus, Status, WorkerStatus
-from sockmgr.core.spec import Accept, Accepting, Listen
+from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import Accept, Accepting, Listen
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.machine import outgoing_ports
 from sockmgr.doctor.start import open_files
-from sockmgr.kernel import readiness
+from sockmgr.fleet.messages import SIGNAL_NAMES
+from sockmgr.kernel import procfs, readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
 from sockmgr.kernel.steering import Choice
+from sockmgr.launch import last_words, presets
 
 LOOKS, LOOK_DELAY = 20, 0.01
 MANY = 3  # failures in a row: fewer may pass

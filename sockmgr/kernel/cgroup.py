@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.procfs import Member, everybody
+from sockmgr.kernel.procfs import Member, everybody
 
 _KINDS = (".service", ".scope", ".slice")
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from sockmgr import sock_diag
+from sockmgr.kernel import sock_diag
 
 # net/tcp_states.h: ESTABLISHED, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING
 _OPEN = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sockmgr import sock_diag
+from sockmgr.kernel import sock_diag
 
 _SYN_RECV, _NEW_SYN_RECV = 3, 12  # net/tcp_states.h
 _HALF_OPEN = 1 << _SYN_RECV | 1 << _NEW_SYN_RECV

@@ -10,8 +10,8 @@ import struct
 import time
 from dataclasses import dataclass
 
-from sockmgr.core.errors import SpawnError
-from sockmgr.regular import open_regular
+from sockmgr.errors import SpawnError
+from sockmgr.kernel.regular import open_regular
 from sockmgr.worker.heartbeat import NAME, SIZE, VARIABLE
 
 _WORDS = struct.Struct("@4q")

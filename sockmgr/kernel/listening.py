@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr import sock_diag
+from sockmgr.kernel import sock_diag
 
 _LISTEN = 10  # net/tcp_states.h
 

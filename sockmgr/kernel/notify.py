@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr import unix_node
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
+from sockmgr.kernel import unix_node
 
 MAX_SIZE = 4096
 MAX_AT_ONCE = 16

@@ -18,9 +18,9 @@ import threading
 from collections.abc import Collection, Container
 from pathlib import Path
 
-from sockmgr.core.errors import SpawnError
+from sockmgr.errors import SpawnError
+from sockmgr.kernel.procfs import children, descendants, sockets_of, start_time
 from sockmgr.log import Log
-from sockmgr.procfs import children, descendants, sockets_of, start_time
 
 log = Log("sockmgr.process")
 

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from sockmgr.core.errors import ListenError
-from sockmgr.core.spec import Listen
+from sockmgr.config.spec import Listen
+from sockmgr.errors import ListenError
 
 
 def inode(sock: socket.socket) -> int:

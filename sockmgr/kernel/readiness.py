@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from sockmgr.procfs import read, threads, tree
+from sockmgr.kernel.procfs import read, threads, tree
 
 # Numbers of system calls: asm/unistd_64.h of x86, asm-generic/unistd.h.
 _NUMBERS = {

@@ -18,9 +18,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from sockmgr import free_bind, unix_node
-from sockmgr.core.errors import ListenError
-from sockmgr.core.spec import Address, Listen, Scheme
+from sockmgr.config.spec import Address, Listen, Scheme
+from sockmgr.errors import ListenError
+from sockmgr.kernel import free_bind, unix_node
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 _TYPES = {

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.core.errors import SpawnError
-from sockmgr.regular import first_bytes
+from sockmgr.errors import SpawnError
+from sockmgr.kernel.regular import first_bytes
 
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
 
 _PIDFD_GETFD = 438  # the same number everywhere: asm-generic/unistd.h and later tables
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CollectorRegistry, Metric
 
-from sockmgr.client import Client
-from sockmgr.core.errors import SockmgrError
+from sockmgr.client.client import Client
+from sockmgr.errors import SockmgrError
 from sockmgr.metrics import families
 
 if TYPE_CHECKING:
-    from sockmgr.top.meter import Meter
+    from sockmgr.metrics.meter import Meter
 
 
 class StatusCollector:
@@ -67,6 +67,6 @@ class StatusCollector:
 
 
 def _meter() -> Meter:
-    from sockmgr.top.meter import Meter  # noqa: PLC0415 - psutil, for whoever asks only
+    from sockmgr.metrics.meter import Meter  # noqa: PLC0415 - psutil, for whoever asks only
 
     return Meter()

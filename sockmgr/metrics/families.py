@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sockmgr.core.model import State
-from sockmgr.core.report import ListenerStatus, ManagerStatus, ServiceStatus, Status
-from sockmgr.top.view import Usage, name_of
+from sockmgr.api.types import ListenerStatus, ManagerStatus, ServiceStatus, Status
+from sockmgr.fleet.messages import State
+from sockmgr.metrics.usage import Usage, name_of
 
 WORKER_STATES = tuple(state for state in State if state is not State.GONE)
 SERVICE_STATES = ("starting", "serving", "degraded", "down", "stopping")

@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication
 
-from sockmgr.core import address
-from sockmgr.core.errors import ListenError
-from sockmgr.core.spec import Listen, Scheme
+from sockmgr.config import address
+from sockmgr.config.spec import Listen, Scheme
+from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets
-from sockmgr.systemd import passed_descriptors
+from sockmgr.systemd.passed import passed_descriptors
 
 _CONNECTION = "sockmgr.connection"
 _NOT_SERVED = "no metrics are served; the manager goes on as it did"

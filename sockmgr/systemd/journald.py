@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.pieces import Piece, whole
-from sockmgr.systemd.channel import INSTALL
+from sockmgr.errors import SockmgrError
+from sockmgr.systemd.notify_socket import INSTALL
+from sockmgr.terminal.pieces import Piece, whole
 
 SOCKET = "/run/systemd/journal/socket"
 PLACES = ("/run/log/journal", "/var/log/journal")

@@ -11,10 +11,10 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Verdict
+from sockmgr.api.types import Verdict
+from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
-from sockmgr.systemd.channel import Channel
+from sockmgr.systemd.notify_socket import Channel
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 

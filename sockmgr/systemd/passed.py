@@ -7,8 +7,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from sockmgr.core.errors import ListenError
-from sockmgr.systemd.channel import INSTALL, python_systemd
+from sockmgr.errors import ListenError
+from sockmgr.systemd.notify_socket import INSTALL, python_systemd
 
 FIRST = 3  # SD_LISTEN_FDS_START
 START_DIRECTLY = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sockmgr.log import Log
-from sockmgr.systemd.channel import Channel
+from sockmgr.systemd.notify_socket import Channel
 
 log = Log("sockmgr")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sockmgr.client import Client
-from sockmgr.core.report import Progress, Status, Verdict
+from sockmgr.api.types import Progress, Status, Verdict
+from sockmgr.client.client import Client
 from sockmgr.top.view import Place
 
 Say = Callable[[str], None]

@@ -13,10 +13,11 @@ from typing import TypeVar
 
 from rich.text import Text
 
-from sockmgr.core.events import line_about, printable
-from sockmgr.core.figures import age, size
-from sockmgr.core.report import Event, ListenerStatus, RolloutStatus, ServiceStatus, WorkerStatus
-from sockmgr.top.view import Place, Usage, View, in_order, name_of
+from sockmgr.api.records import line_about, printable
+from sockmgr.api.types import Event, ListenerStatus, RolloutStatus, ServiceStatus, WorkerStatus
+from sockmgr.metrics.usage import Usage, name_of
+from sockmgr.terminal.format import age, size
+from sockmgr.top.view import Place, View, in_order
 
 T = TypeVar("T")
 

@@ -20,15 +20,15 @@ from typing import TypeVar
 from rich.console import Console, Group
 from rich.live import Live
 
-from sockmgr.client import Client, LostError, NoManagerError, StillWaitingError
-from sockmgr.core.errors import SockmgrError
-from sockmgr.core.report import Event
-from sockmgr.keys import Keys
+from sockmgr.api.types import Event
+from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
+from sockmgr.errors import SockmgrError
+from sockmgr.metrics.meter import Meter
+from sockmgr.terminal.keys import Keys
+from sockmgr.terminal.strokes import Strokes
 from sockmgr.top import requests
-from sockmgr.top.meter import Meter
 from sockmgr.top.requests import Request
 from sockmgr.top.screen import frame
-from sockmgr.top.strokes import Strokes
 from sockmgr.top.view import Place, View, moved, still_chosen
 
 PACE = 1.0  # seconds from one look to the next

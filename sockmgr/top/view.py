@@ -5,21 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sockmgr.core.report import Event, ServiceStatus, Status, WorkerStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What a worker and its descendants use: a share of one core, bytes, a number.
-
-    `spent` are seconds of CPU, ever. None is what could not be read.
-    """
-
-    cpu: float | None = None
-    spent: float | None = None
-    rss: int | None = None
-    pss: int | None = None
-    connections: int | None = None
+from sockmgr.api.types import Event, ServiceStatus, Status, WorkerStatus
+from sockmgr.metrics.usage import Usage, name_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +23,7 @@ class View:
 
     name: str
     status: Status
-    manager: Usage = Usage()
+    manager: Usage = field(default_factory=Usage)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     events: Sequence[Event] = ()
     clock: str = ""
@@ -44,11 +31,6 @@ class View:
     chosen: Place | None = None
     said: str = ""
     question: str = ""
-
-
-def name_of(service: str, worker: WorkerStatus) -> str:
-    """Return a worker's name."""
-    return f"{service}@{worker.generation}.{worker.slot}"
 
 
 def in_order(service: ServiceStatus) -> list[WorkerStatus]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sockmgr.core.config import Config, parse
-from sockmgr.core.spec import SURGE_ALL, Surge
+from sockmgr.config.config import Config, parse
+from sockmgr.config.spec import SURGE_ALL, Surge
 from sockmgr.dev.defaults import for_development, shows_errors, stand_in
 
 PRODUCTION = """\

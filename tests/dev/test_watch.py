@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.errors import SockmgrError
 from sockmgr.dev.rules import Rules
 from sockmgr.dev.tree import CLOCK
 from sockmgr.dev.watch import Watcher
+from sockmgr.errors import SockmgrError
 from sockmgr.kernel.mounts import file_system
 
 

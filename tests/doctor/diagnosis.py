@@ -14,7 +14,7 @@ from typing import Any
 
 from sockmgr.doctor.finding import Check
 from tests.e2e.apps import ROOT
-from tests.kernel.command_line import sockmgr
+from tests.helpers.command_line import sockmgr
 
 SERVER = f"""\
 [service.web]

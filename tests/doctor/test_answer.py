@@ -17,7 +17,7 @@ import pytest
 from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import CONFIG
 from tests.e2e.apps import ROOT
-from tests.kernel.command_line import sockmgr
+from tests.helpers.command_line import sockmgr
 
 # Outgoing connections of this machine leave from 127.0.0.1, so none has this port.
 BAD = CONFIG.replace("127.0.0.1:0", "127.0.0.77:40000") + 'ready = { delay = 2 }\ncwd = "nowhere"\n'

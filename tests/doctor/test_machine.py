@@ -13,7 +13,7 @@ import pytest
 
 from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import CONFIG, diagnose, diagnose_under, sole
-from tests.kernel.command_line import sockmgr
+from tests.helpers.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
 REFUSE = (sys.executable, "-m", "tests.doctor.refuse")

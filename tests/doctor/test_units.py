@@ -13,7 +13,7 @@ import pytest
 from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import Found, diagnose, sole
 from tests.e2e.apps import ROOT
-from tests.kernel.command_line import sockmgr
+from tests.helpers.command_line import sockmgr
 
 CONFIG = f"""\
 name = "shop"

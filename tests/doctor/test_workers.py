@@ -20,7 +20,7 @@ from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.e2e.test_bad_listeners import ask
-from tests.kernel.command_line import sockmgr
+from tests.helpers.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
 REFUSE = (sys.executable, "-m", "tests.doctor.refuse")
@@ -350,7 +350,7 @@ def test_a_listener_that_a_worker_shrank_is_found_until_it_is_mended(tmp_path: P
 def test_a_listener_that_a_worker_harmed_is_found_though_it_is_mended(
     tmp_path: Path, scheme: str
 ) -> None:
-    address = "tcp://127.0.0.1:0" if scheme == "tcp" else f"unix://{tmp_path}/http.sock"
+    address = "tcp://127.0.0.1:0" if scheme == "tcp" else f"unix://{tmp_path}/http.sock?mode=0666"
     with Manager(tmp_path, Release(tmp_path).config(address=address)) as manager:
         assert ask(manager.target(), "/do/shutdown" if scheme == "tcp" else "/do/unlink")
         if scheme == "unix":  # that has no event

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.test_app import config
-from tests.http2 import CERTIFICATE, Http2Client
+from tests.helpers.http2 import CERTIFICATE, Http2Client
 
 RELOADS = 2
 CLIENTS, STREAMS, THINK = 16, 3, 0.01

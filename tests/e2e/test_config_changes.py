@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sockmgr.core.spec import Accept
+from sockmgr.config.spec import Accept
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,

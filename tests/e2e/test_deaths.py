@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.spec import Accept
+from sockmgr.config.spec import Accept
 from tests import deaths
 from tests.deaths import LIGHT, Alone
 from tests.e2e.apps import App

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.procfs import descendants
+from sockmgr.kernel.procfs import descendants
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import serving, wait_in_log
 

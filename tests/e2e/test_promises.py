@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.ring import LINES_MAX
+from sockmgr.manager.logs.ring import LINES_MAX
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
 from tests.load.judge import Load

@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-from sockmgr.core.model import State
+from sockmgr.fleet.messages import State
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
 from tests.e2e.test_promises import UVICORN, config

@@ -139,12 +139,12 @@ def test_new_code_that_cannot_read_the_state_leaves_the_old_running_and_says_why
 ) -> None:
     with running(tmp_path) as (manager, _):
         before = (version(manager), serving(manager))
-        text = package.read("core/snapshot.py")
+        text = package.read("fleet/snapshot.py")
         older = "\n".join(
             "VERSION = 0" if line.startswith("VERSION = ") else line for line in text.splitlines()
         )
         assert older != text
-        package.change("core/snapshot.py", older)
+        package.change("fleet/snapshot.py", older)
         done = manager.say("upgrade")
         assert done.code == 1
         assert "written by a newer sockmgr" in done.stderr

@@ -13,7 +13,7 @@ PROGRAM = """if True:
     sys.path.insert(0, os.getcwd())
     from sockmgr.kernel.process import hand_on_bpf, withhold_bpf
     from sockmgr.kernel.steering import round_robin
-    from tests.kernel.capabilities import CAP_BPF, become_nobody
+    from tests.helpers.capabilities import CAP_BPF, become_nobody
 
     print_own = ["/bin/grep", "CapEff", "/proc/self/status"]
     become_nobody(CAP_BPF, ambient=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sockmgr.kernel.cgroup import Unit, members, unit_in
-from sockmgr.procfs import everybody, member
-from tests.kernel.children import python, wait_for_exit
+from sockmgr.kernel.procfs import everybody, member
+from tests.helpers.children import python, wait_for_exit
 
 V2 = "0::/system.slice/shop.service"
 V1 = "1:name=systemd:/system.slice/shop.service"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
 from sockmgr.kernel.notify import MAX_AT_ONCE, MAX_SIZE, Message, NotifySocket
-from sockmgr.procfs import owner_of
-from tests.kernel.children import Child, open_fds, python, wait_until
+from sockmgr.kernel.procfs import owner_of
+from tests.helpers.children import Child, open_fds, python, wait_until
 
 SAY = """
 import os, signal, socket, sys, time

@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sockmgr.core.snapshot import encode
-from sockmgr.estate import recovered
-from sockmgr.handoff import boot_id
+from sockmgr.fleet.snapshot import encode
 from sockmgr.kernel import private
-from tests.kernel.children import running
-from tests.kernel.states import state, worker
+from sockmgr.manager.takeover.predecessor import recovered
+from sockmgr.manager.takeover.state import boot_id
+from tests.helpers.children import running
+from tests.helpers.states import state, worker
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.errors import SpawnError
+from sockmgr.errors import SpawnError
 from sockmgr.kernel import process as module
 from sockmgr.kernel.process import (
     LOW_PRIORITY,
@@ -33,9 +33,9 @@ from sockmgr.kernel.process import (
     send,
     strays,
 )
+from sockmgr.kernel.procfs import start_time
 from sockmgr.kernel.spawn import Launch, spawn
-from sockmgr.procfs import start_time
-from tests.kernel.children import PATIENCE, open_fds, python, running, wait_for_exit, wait_until
+from tests.helpers.children import PATIENCE, open_fds, python, running, wait_for_exit, wait_until
 
 HERE = str(Path.cwd())
 
@@ -210,7 +210,7 @@ def test_a_child_that_cannot_be_watched_is_not_left_running() -> None:
 def test_with_sigchld_ignored_the_cause_is_told_and_reset_signals_mends_it() -> None:
     program = """
 import os, signal
-from sockmgr.core.errors import SpawnError
+from sockmgr.errors import SpawnError
 from sockmgr.kernel import process
 from sockmgr.kernel.spawn import Launch, spawn
 launch = Launch(argv=["true"], executable="/bin/true", env={}, cwd="/", set_listen_pid=False)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.kernel.procfs import descendants
 from sockmgr.kernel.readiness import accepting, describe
-from sockmgr.procfs import descendants
-from tests.kernel.children import Child, python, running, wait_until
+from tests.helpers.children import Child, python, running, wait_until
 
 HERE = str(Path.cwd())
 

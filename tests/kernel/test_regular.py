@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.regular import first_bytes, open_regular
+from sockmgr.kernel.regular import first_bytes, open_regular
 
 
 def test_a_fifo_and_a_device_are_refused_without_a_wait(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from sockmgr.core.spec import Scheme
+from sockmgr.config.spec import Scheme
 from sockmgr.kernel.steering import Choice, Pool, bpf, round_robin, settle
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
-from tests.kernel.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf
-from tests.kernel.hammer import Hammer, Server
-from tests.kernel.listeners import open_fds
-from tests.kernel.pools import down, fill, filled, lengths, pool_of, target
+from tests.helpers.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf
+from tests.helpers.hammer import Hammer, Server
+from tests.helpers.listeners import open_fds
+from tests.helpers.pools import down, fill, filled, lengths, pool_of, target
 
 pytestmark = needs_bpf
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do so")
@@ -285,8 +285,8 @@ UNPRIVILEGED = """if True:
     sys.path.insert(0, os.getcwd())
     import encodings.idna
     from sockmgr.kernel.steering import round_robin
-    from tests.kernel.capabilities import become_nobody
-    from tests.kernel.pools import down, filled, pool_of
+    from tests.helpers.capabilities import become_nobody
+    from tests.helpers.pools import down, filled, pool_of
 
     become_nobody(int(sys.argv[1]))
     with pool_of(5) as pool:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr import free_bind, unix_node
-from sockmgr.core.errors import ListenError
-from sockmgr.core.spec import Address, Listen, Scheme
-from sockmgr.kernel import queues, sockets
+from sockmgr.config.spec import Address, Listen, Scheme
+from sockmgr.errors import ListenError
+from sockmgr.kernel import free_bind, queues, sockets, unix_node
 
 ROOT = os.geteuid() == 0
 
@@ -43,8 +42,8 @@ def as_nobody(listen: Listen) -> str:
     """Return what somebody without privileges, in a directory of his own, is told by bind()."""
     program = f"""if True:
         import encodings.idna, os, tempfile  # what bind() imports must be read before setuid
-        from sockmgr.core.errors import ListenError
-        from sockmgr.core.spec import Address, Listen, Scheme
+        from sockmgr.errors import ListenError
+        from sockmgr.config.spec import Address, Listen, Scheme
         from sockmgr.kernel import sockets
 
         os.setgroups([])

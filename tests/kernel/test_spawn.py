@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from sockmgr.core.errors import SpawnError
+from sockmgr.errors import SpawnError
 from sockmgr.kernel import spawn as spawn_module
 from sockmgr.kernel.spawn import Launch, close_on_exec_all, spawn
-from tests.kernel.children import open_fds, running, wait_for_exit
+from tests.helpers.children import open_fds, running, wait_for_exit
 
 REPORT = r"""
 import json, os, resource

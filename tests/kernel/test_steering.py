@@ -10,12 +10,12 @@ from collections import Counter
 
 import pytest
 
-from sockmgr.core.errors import ListenError
-from sockmgr.core.spec import Scheme
+from sockmgr.config.spec import Scheme
+from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.steering import Pool
-from tests.kernel.hammer import Hammer, Server, ask
-from tests.kernel.pools import down, filled, lengths, listen, pool_of, target
+from tests.helpers.hammer import Hammer, Server, ask
+from tests.helpers.pools import down, filled, lengths, listen, pool_of, target
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
 from sockmgr.kernel.survivors import hindrance, take_back
-from tests.kernel.children import open_fds
+from tests.helpers.children import open_fds
 
 NOBODY = 65534
 SO_COOKIE = 57  # asm-generic/socket.h

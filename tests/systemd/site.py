@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sockmgr.core.config import parse
-from sockmgr.core.units import NOTIFY_RELOAD, OLDEST, Place, units
+from sockmgr.config.config import parse
+from sockmgr.systemd.units import NOTIFY_RELOAD, OLDEST, Place, units
 from tests.load.judge import Load
 from tests.load.mode import Target
 from tests.systemd.machine import PYTHON, Machine

@@ -16,11 +16,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sockmgr.guard import Guard
-from sockmgr.systemd import FdStore, ending, fd_store_max, passed_descriptors
-from sockmgr.systemd.channel import Channel
-from tests.kernel.children import wait_until
-from tests.kernel.states import memfd, state, worker
+from sockmgr.manager.takeover.guard import Guard
+from sockmgr.systemd.notify_socket import Channel
+from sockmgr.systemd.passed import passed_descriptors
+from sockmgr.systemd.store import FdStore
+from sockmgr.systemd.unit import ending, fd_store_max
+from tests.helpers.children import wait_until
+from tests.helpers.states import memfd, state, worker
 
 draining = str(Path(__file__).parents[1] / "kernel" / "draining.py")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sockmgr.core.events import MESSAGE_IDS
+from sockmgr.api.records import MESSAGE_IDS
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE, Site

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.core.config import parse
-from sockmgr.core.units import (
-    NOTIFY_RELOAD_DROP_IN,
-    OLDEST,
-    POLL_LIMIT_DROP_IN,
-    Place,
-    units,
-)
+from sockmgr.config.config import parse
+from sockmgr.systemd.units import NOTIFY_RELOAD_DROP_IN, OLDEST, POLL_LIMIT_DROP_IN, Place, units
 from tests.systemd.machine import judging
 
 CONTRIB = Path(__file__).parents[2] / "contrib" / "systemd"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from sockmgr.core.events import recorded
-from sockmgr.core.report import Status
+from sockmgr.api.records import recorded
+from sockmgr.api.types import Status
+from sockmgr.metrics.usage import Usage
 from sockmgr.top.screen import KEYS, frame
-from sockmgr.top.view import Place, Usage, View, places
-from tests.kernel.fake_manager import a_status
+from sockmgr.top.view import Place, View, places
+from tests.helpers.fake_manager import a_status
 
 EVENTS = tuple(
     recorded({"message": "worker ended", "worker": "web@7.1", "how": f"way {number}"}, "error",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sockmgr.core.report import Status
-from sockmgr.top.strokes import Strokes
+from sockmgr.api.types import Status
+from sockmgr.terminal.strokes import Strokes
 from sockmgr.top.view import Place, moved, places, still_chosen
-from tests.kernel.fake_manager import a_status
+from tests.helpers.fake_manager import a_status
 
 WEB = Place(service="web")
 

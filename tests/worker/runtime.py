@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.kernel.notify import NotifySocket
-from tests.http2 import Http2Client
-from tests.kernel.children import Child, running, wait_for_exit
+from tests.helpers.children import Child, running, wait_for_exit
+from tests.helpers.http2 import Http2Client
 
 PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE = 30.0

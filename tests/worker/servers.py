@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.children import running
+from tests.helpers.children import running
 from tests.worker.runtime import PROGRAMS
 from tests.worker.shapes import Seen, Shape, talk
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.http2 import Http2Client
+from tests.helpers.http2 import Http2Client
 
 PATIENCE = 30.0
 # Of the connection, or said by each server in its own way.

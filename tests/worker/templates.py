@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch
-from sockmgr.output import Output
-from sockmgr.sink import Sink
-from sockmgr.template import Order, Orders, Template
-from tests.kernel.children import PATIENCE, wait_for_exit
+from sockmgr.manager.logs.output import Output
+from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.workers.template import Order, Orders, Template
+from tests.helpers.children import PATIENCE, wait_for_exit
 
 APP = """
 import os

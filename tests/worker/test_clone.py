@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from tests.kernel.children import python
+from tests.helpers.children import python
 
 WAYS = ("clone", "fork_twice")
 # The parent prints its own pid, what it sees of the copy, and the status that it gets.

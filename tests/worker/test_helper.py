@@ -17,7 +17,7 @@ import pytest
 
 from sockmgr.kernel.notify import NotifySocket
 from sockmgr.worker import heartbeat
-from tests.kernel.children import python
+from tests.helpers.children import python
 
 SHOWN = "print([s.getsockname()[1] for s in worker.listeners({name})], flush=True)"
 

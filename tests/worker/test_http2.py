@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sockmgr.worker.http2 import PING
-from tests.http2 import NO_STREAM, WINDOW
-from tests.kernel.children import wait_until
+from tests.helpers.children import wait_until
+from tests.helpers.http2 import NO_STREAM, WINDOW
 from tests.worker.runtime import serving
 
 ANSWERED = ("200", b"")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.dispatch.channel import Channel
-from sockmgr.dispatch.ledger import Report
 from sockmgr.kernel.notify import NotifySocket
-from tests.kernel.children import Child, running
+from sockmgr.manager.dispatch.channel import Channel
+from sockmgr.manager.dispatch.ledger import Report
+from tests.helpers.children import Child, running
 from tests.worker.runtime import PATIENCE, PROGRAMS, Client, Worker
 from tests.worker.test_drain import LAST
 

@@ -13,7 +13,7 @@ import uvicorn
 from sockmgr.worker import server
 from sockmgr.worker.application import BrokenError
 from sockmgr.worker.options import Options
-from tests.kernel.children import running, wait_for_exit
+from tests.helpers.children import running, wait_for_exit
 from tests.worker.runtime import PROGRAMS, serving, started
 
 

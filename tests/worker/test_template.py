@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.kernel import process
-from tests.kernel.children import open_fds, python, wait_for_exit, wait_until
+from tests.helpers.children import open_fds, python, wait_for_exit, wait_until
 from tests.worker.templates import APP, Nursery, nursery
 
 Story = Callable[[Nursery], Awaitable[None]]

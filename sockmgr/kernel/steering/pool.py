@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sockmgr import free_bind
-from sockmgr.core.errors import ListenError
+from sockmgr.errors import ListenError
+from sockmgr.kernel import free_bind
 from sockmgr.kernel.steering import classic, places
 
 if TYPE_CHECKING:

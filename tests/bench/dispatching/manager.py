@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sockmgr.dispatch.channel import Channel
-from sockmgr.dispatch.dispatcher import Dispatcher, Events
-from sockmgr.dispatch.scheduler import Policy, Scheduler, report_pace
+from sockmgr.config.spec import report_pace
+from sockmgr.manager.dispatch.channel import Channel
+from sockmgr.manager.dispatch.dispatcher import Dispatcher, Events
+from sockmgr.manager.dispatch.scheduler import Policy, Scheduler
 
 WORKER = Path(__file__).with_name("worker.py")
 

@@ -1,0 +1,305 @@
+"""The interface io.sockmgr.Manager as types: its messages, calls, replies and errors.
+
+Both ends share it; `io.sockmgr.Manager.varlink` says the same to everyone else
+(https://varlink.org/Method-Call). Bytes to values and back; no sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+import msgspec
+
+from sockmgr.api.types import Event, JournalPlace, LogLine, Plan, Progress, Status, Verdict
+from sockmgr.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
+
+INTERFACE = "io.sockmgr.Manager"
+SERVICE = "org.varlink.service"
+LONGEST_CALL = 64 * 1024  # bytes; the manager hangs up on what is longer
+
+# --- Messages: what stands between two NUL bytes ------------------------------------------------
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call, as it travels."""
+
+    method: str
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    more: bool | None = None
+    oneway: bool | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One reply, as it travels."""
+
+    parameters: msgspec.Raw = msgspec.Raw()
+    continues: bool | None = None
+    error: str | None = None
+
+
+# --- Calls. What Varlink calls nullable may be left out or null ----------------------------------
+
+
+class GetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is this, and what does it speak."""
+
+
+class GetInterfaceDescription(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """The text of one interface."""
+
+    interface: str
+
+
+class AskStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs; `sizes` false: without the memory of workers, which takes longest."""
+
+    sizes: bool | None = None
+
+
+class AskReload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace the workers of these services (none named: of all)."""
+
+    services: tuple[str, ...] | None = None
+
+
+class AskScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run this many workers, or so many more or fewer."""
+
+    service: str
+    workers: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+    relative: bool | None = None
+
+
+class AskStop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Drain everything (`now`: kill it) and leave."""
+
+    now: bool | None = None
+
+
+class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the config `text` of `file` would change (none given: what a reload would)."""
+
+    text: str | None = None
+    file: str | None = None
+
+
+class AskLogs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The last `lines` of the log, all or of one service; with `more` what comes, too."""
+
+    service: str | None = None
+    lines: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class AskEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `last` events, all or of one service, or those `after` an id; with `more` what comes."""
+
+    service: str | None = None
+    after: int | None = None
+    last: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class AskRestartWorker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace one worker (`web@7.2`) by another of its generation."""
+
+    worker: str
+
+
+class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace the manager's own code."""
+
+
+Ask = (
+    GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
+    | AskUpgrade | AskLogs | AskEvents | AskRestartWorker
+)  # fmt: skip
+
+METHODS: dict[str, type[Ask]] = {
+    f"{SERVICE}.GetInfo": GetInfo,
+    f"{SERVICE}.GetInterfaceDescription": GetInterfaceDescription,
+    f"{INTERFACE}.Status": AskStatus,
+    f"{INTERFACE}.Reload": AskReload,
+    f"{INTERFACE}.Scale": AskScale,
+    f"{INTERFACE}.Stop": AskStop,
+    f"{INTERFACE}.Plan": AskPlan,
+    f"{INTERFACE}.Upgrade": AskUpgrade,
+    f"{INTERFACE}.Logs": AskLogs,
+    f"{INTERFACE}.Events": AskEvents,
+    f"{INTERFACE}.RestartWorker": AskRestartWorker,
+}
+METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
+
+# --- Replies -------------------------------------------------------------------------------------
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to GetInfo."""
+
+    vendor: str
+    product: str
+    version: str
+    url: str
+    interfaces: tuple[str, ...]
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to GetInterfaceDescription."""
+
+    description: str
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reply to Reload: with `more` any number of `progress`, then the `verdicts`."""
+
+    progress: Progress | None = None
+    verdicts: tuple[Verdict, ...] | None = None
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Scale: how many workers are wanted now."""
+
+    workers: int
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Stop, when no worker is left."""
+
+
+class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Upgrade: the new code is proven, and takes over from `version` now."""
+
+    version: str
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reply to Logs: lines, and how many before them were missed; or where they are."""
+
+    lines: tuple[LogLine, ...] | None = None
+    missed: int | None = None
+    journal: JournalPlace | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything new in it."""
+        return bool(self.lines or self.missed)
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Events: `missed` tells whether others, before these, are gone.
+
+    `newest` is the id to go on after.
+    """
+
+    events: tuple[Event, ...]
+    missed: bool
+    newest: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything new in it."""
+        return bool(self.events or self.missed)
+
+
+class Restarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to RestartWorker, when it is replaced: by whom, "" if nobody was needed."""
+
+    successor: str
+
+
+Answer = (
+    Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged | Happened
+    | Restarted
+)  # fmt: skip
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """What every error of our interface carries, as SockmgrError does."""
+
+    what: str
+    means: str = ""
+    do: str = ""
+
+
+class Unanswerable(Exception):
+    """A call that the protocol itself turns down, with this error."""
+
+    def __init__(self, name: str, **parameters: str) -> None:
+        super().__init__(name)
+        self.name = f"{SERVICE}.{name}"
+        self.parameters = parameters
+
+
+# From the most special kind to the most general: the first that fits names the error.
+ERRORS: dict[str, type[SockmgrError]] = {
+    f"{INTERFACE}.InvalidConfig": ConfigError,
+    f"{INTERFACE}.ListenFailed": ListenError,
+    f"{INTERFACE}.SpawnFailed": SpawnError,
+    f"{INTERFACE}.Refused": ControlError,
+    f"{INTERFACE}.Failed": SockmgrError,
+}
+
+# --- Reading and writing -------------------------------------------------------------------------
+
+encode = msgspec.json.Encoder().encode
+_decode_call = msgspec.json.Decoder(Call).decode
+
+
+def read_call(data: bytes) -> Call | None:
+    """Return the call that `data` is, or None if it is no call at all."""
+    try:
+        return _decode_call(data)
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        return None
+
+
+def read_ask(call: Call) -> Ask:
+    """Return what `call` asks for, or raise Unanswerable."""
+    kind = METHODS.get(call.method)
+    if kind is None:
+        interface = call.method.rpartition(".")[0]
+        if interface in (SERVICE, INTERFACE):
+            raise Unanswerable("MethodNotFound", method=call.method)
+        raise Unanswerable("InterfaceNotFound", interface=interface)
+    data = bytes(call.parameters)
+    try:
+        return msgspec.json.decode(b"{}" if data == b"null" else data, type=kind)
+    except msgspec.ValidationError as error:
+        # "Expected `int`, got `str` - at `$.workers`", "Object missing required field `service`"
+        found = re.search(r"at `\$\.(\w+)|field `(\w+)`", str(error))
+        name = (found[1] or found[2]) if found else "parameters"
+    except (ValueError, RecursionError):
+        name = "parameters"
+    raise Unanswerable("InvalidParameter", parameter=name)
+
+
+def write_call(ask: Ask, *, more: bool | None = None) -> bytes:
+    """Return the message that asks this."""
+    return encode(Call(method=METHOD_NAMES[type(ask)], parameters=_raw(ask), more=more)) + b"\0"
+
+
+def write_reply(answer: Answer, *, continues: bool | None = None) -> bytes:
+    """Return the message that gives this answer."""
+    reply = Reply(parameters=_raw(answer), continues=continues)
+    return encode(reply) + b"\0"
+
+
+def write_error(error: SockmgrError | Unanswerable) -> bytes:
+    """Return the message that gives this error."""
+    if isinstance(error, Unanswerable):
+        return encode(Reply(error=error.name, parameters=_raw(error.parameters))) + b"\0"
+    name = next(name for name, kind in ERRORS.items() if isinstance(error, kind))
+    failure = Failure(what=error.what, means=error.means, do=error.do)
+    return encode(Reply(error=name, parameters=_raw(failure))) + b"\0"
+
+
+def _raw(value: object) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(encode(value))
+    except UnicodeEncodeError:  # it holds a path that is not UTF-8, as os.fsdecode() gives it
+        plain = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return msgspec.Raw(plain.encode(errors="replace"))

@@ -1,0 +1,198 @@
+"""One connection to a control socket: whole messages out and in, until a deadline.
+
+Owns nothing; what went wrong is told with what it means for what was, or was not yet, asked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sockmgr.api import varlink
+from sockmgr.errors import ControlError, SockmgrError
+
+LONGEST_REPLY = 16 * 1024 * 1024
+
+_Answer = TypeVar("_Answer", bound=varlink.Answer)
+
+
+class NoManagerError(ControlError):
+    """Nobody answers there."""
+
+
+class ForbiddenError(ControlError):
+    """Somebody answers there, and we may not ask."""
+
+
+class StillWaitingError(ControlError):
+    """The answer did not come in time; what was asked, if it changes anything, goes on."""
+
+
+class NotAskedError(ControlError):
+    """The manager was there, but did not get what it was to be asked."""
+
+
+class LostError(ControlError):
+    """The connection ended before the answer."""
+
+
+class Line:
+    """One connection to the manager at `path`. Borrows the socket."""
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        self._socket = sock
+        self._path = path
+        self._received = bytearray()
+        self._deadline: float | None = None
+        self.continues = False  # whether the last reply says that more will come
+        self.changes = False  # whether what it is for changes anything
+        self.asked = False  # and whether that may have been heard
+
+    @property
+    def peer(self) -> int:
+        """The pid of whoever called listen(2), in our own PID namespace: unix(7), SO_PEERCRED."""
+        size = struct.calcsize("3i")
+        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(struct.unpack("3i", data)[0])
+
+    def extend(self, timeout: float | None) -> None:
+        """Wait for `timeout` seconds from now, or without an end."""
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def connect(self) -> None:
+        try:
+            # unix(7): connect(2) waits for room in the backlog as long as SO_SNDTIMEO says, but
+            # only on a blocking socket, so settimeout() would give up at once.
+            if (left := self._left()) is not None:
+                limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._socket.connect(os.fspath(self._path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            raise no_manager(f"at {self._path}", None, self._path) from None
+        except PermissionError:
+            raise ForbiddenError(
+                f"user {os.geteuid()} may not talk to the manager at {self._path}",
+                means="it was not asked",
+                do="run this as the user it runs as, or as root",
+            ) from None
+        except OSError as error:
+            if error.errno is None:  # as Python tells that a path is too long
+                raise NoManagerError(
+                    f"no manager can be at {self._path}: a unix path has at most 107 bytes",
+                    do="say with --control where it is",
+                ) from None
+            raise self._lost(error) from error
+
+    def converse(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
+        self.send(ask)
+        return self.receive(kind)
+
+    def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
+        message = varlink.write_call(ask, more=more)
+        if len(message) > varlink.LONGEST_CALL:
+            raise ControlError(
+                f"{len(message)} bytes are more than the manager at {self._path} reads at once",
+                means="it was not asked",
+            )
+        try:
+            self._socket.settimeout(self._left())
+            self._socket.sendall(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has hung up, but may have said why: receive() finds out
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def receive(self, kind: type[_Answer]) -> _Answer:
+        message = self._message()
+        try:
+            reply = msgspec.json.decode(message, type=varlink.Reply)
+            if reply.error is not None:
+                raise self._refused(reply)
+            self.continues = bool(reply.continues)
+            return msgspec.json.decode(reply.parameters, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise ControlError(
+                f"the answer from {self._path} cannot be understood: {error}",
+                do="is it a sockmgr of another version? see its pid in `ss -xlp`",
+            ) from error
+
+    def _message(self) -> bytes:
+        while (end := self._received.find(b"\0")) < 0:
+            try:
+                self._socket.settimeout(self._left())
+                data = self._socket.recv(65536)
+            except OSError as error:
+                raise self._lost(error) from error
+            if not data:
+                raise self._lost(ConnectionResetError("it hung up"))
+            self._received += data
+            if len(self._received) > LONGEST_REPLY:
+                raise self._lost(ConnectionAbortedError("its answer has no end"))
+        message = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return message
+
+    def _left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _lost(self, error: OSError) -> ControlError:
+        # Of connect(2), EAGAIN means that SO_SNDTIMEO has passed.
+        in_time = not isinstance(error, TimeoutError | BlockingIOError)
+        what = f"the manager at {self._path} did not answer in time"
+        if in_time:
+            what = f"no answer from the manager at {self._path}: {error.strerror or error}"
+        if self.changes and not self.asked:
+            return NotAskedError(
+                what,
+                means="it was asked nothing, so nothing changes",
+                do="see its log, and whether it is stopped or hangs: its pid is in `ss -xlp`",
+            )
+        if in_time:
+            means = "what it was asked to do may have happened"
+            do = 'see "sockmgr status" and the log of the manager'
+            return LostError(what, means=means if self.changes else "", do=do)
+        if self.changes:
+            do = 'see "sockmgr status", or wait longer with --timeout'
+            return StillWaitingError(what, means="what it was asked to do goes on", do=do)
+        return StillWaitingError(what, do="wait longer with --timeout, or see the manager's log")
+
+    def _refused(self, reply: varlink.Reply) -> SockmgrError:
+        name = reply.error or ""
+        if kind := varlink.ERRORS.get(name):
+            failure = msgspec.json.decode(reply.parameters, type=varlink.Failure)
+            return kind(failure.what, means=failure.means, do=failure.do)
+        if name == f"{varlink.SERVICE}.PermissionDenied":
+            return ControlError(
+                f"the manager at {self._path} does not talk to user {os.geteuid()}",
+                do="run this as the user it runs as, or as root",
+            )
+        return ControlError(
+            f"the manager at {self._path} refused: {name} {bytes(reply.parameters).decode()}",
+            do="is it a sockmgr of another version?",
+        )
+
+
+def no_manager(where: str, name: str | None, asked: Path | None = None) -> NoManagerError:
+    """Return the error for where nobody answers; tell of the managers that do not answer us.
+
+    Of those called `name` (None: all) in the usual places, or of the one `asked` for.
+    """
+    from sockmgr.client.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
+
+    there = list(elsewhere(name, asked))
+    return NoManagerError(
+        f"no manager answers {where}",
+        means="; ".join(f"{one.what}: {one.do}" for one in there),
+        do='start one with "sockmgr run", or say where it is with --control' if not there else "",
+    )

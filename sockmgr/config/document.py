@@ -1,0 +1,181 @@
+"""Values of a configuration that know where they stand, and so can say what is wrong with them.
+
+Owns the simple types (texts, numbers, durations, sizes) and the form of every error. Knows no key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from sockmgr.config import positions
+from sockmgr.errors import ConfigError
+
+DURATION = 'a duration: seconds, or a text like "1m30s" or "500ms"'
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION_PATTERN = r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+"
+SIZE_PATTERN = r"([0-9]{1,15})([KMGT]?)"
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
+_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(SIZE_PATTERN, re.ASCII)
+LONGEST = 10 * 365 * 86400.0
+SHORTEST = 0.001  # of what may not be 0
+LARGEST = 2**63 - 1  # rlim_t as Python's resource takes it
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where values come from: the text of a file, or arguments of the command line."""
+
+    file: str
+    text: str = ""
+    arguments: Mapping[positions.Path, str] = field(default_factory=dict)
+
+    def place(self, path: positions.Path, *, key: bool) -> str:
+        """Name the place of `path` for a person: `shop.toml:7:11` or `--workers`."""
+        for length in range(len(path), 0, -1):
+            if argument := self.arguments.get(path[:length]):
+                return argument
+        at = positions.find(self.text, path, key=key)
+        return f"{self.file}:{at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value at `path`; its methods return it as a type, or raise ConfigError.
+
+    No error shows a `secret` one, nor what stands under it: it may be a password.
+    """
+
+    source: Source
+    path: positions.Path
+    raw: object
+    secret: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the path as it is written: `service.web.command[0]`."""
+        text = ""
+        for part in self.path:
+            text += f"[{part}]" if isinstance(part, int) else f".{_quote_key(part)}"
+        return text.removeprefix(".")
+
+    def wrong(self, allowed: str) -> ConfigError:
+        """Return the error for a value that is not `allowed`."""
+        return self.unusable(f"allowed: {allowed}")
+
+    def unusable(self, do: str) -> ConfigError:
+        """Return the error for a value that cannot be used; `do` is the remedy."""
+        place = self.source.place(self.path, key=False)
+        what = "" if self.secret else f" = {shown(self.raw)}"
+        return ConfigError(f"{place}: {self.key}{what} cannot be used", do=do)
+
+    def refused(self, why: str, *, do: str = "") -> ConfigError:
+        """Return the error for a key or table that cannot stand here; `why` is a clause."""
+        place = self.source.place(self.path, key=True)
+        return ConfigError(f"{place}: {self.key} {why}", do=do)
+
+    def child(self, name: str | int, raw: object) -> Value:
+        """Return the value `raw` that stands under this one."""
+        return Value(self.source, (*self.path, name), raw, self.secret)
+
+    def entries(self) -> dict[str, Value]:
+        """Return a table whose keys are free."""
+        if not isinstance(self.raw, dict):
+            raise self.wrong("a table")
+        return {name: self.child(name, raw) for name, raw in self.raw.items()}
+
+    def table(
+        self, known: Collection[str], planned: Mapping[str, str] | None = None
+    ) -> dict[str, Value]:
+        """Return a table that has only `known` keys; `planned` ones are refused with a reason."""
+        entries = self.entries()
+        for name, value in entries.items():
+            if planned and name in planned:
+                raise value.refused("is not in this version of sockmgr", do=planned[name])
+            if name not in known:
+                raise value.refused("is not a known key", do=_nearest(name, known))
+        return entries
+
+    def items(self, allowed: str) -> list[Value]:
+        """Return the elements of an array."""
+        if not isinstance(self.raw, list):
+            raise self.wrong(allowed)
+        return [self.child(index, raw) for index, raw in enumerate(self.raw)]
+
+    def text(self, allowed: str = "a text", pattern: str = r"[^\0]*") -> str:
+        """Return a text that `pattern` matches as a whole."""
+        if not isinstance(self.raw, str) or not re.fullmatch(pattern, self.raw, re.DOTALL):
+            raise self.wrong(allowed)
+        return self.raw
+
+    def texts(self, allowed: str = "an array of texts") -> tuple[str, ...]:
+        """Return an array of texts."""
+        return tuple(item.text() for item in self.items(allowed))
+
+    def boolean(self) -> bool:
+        """Return true or false."""
+        if not isinstance(self.raw, bool):
+            raise self.wrong("true or false")
+        return self.raw
+
+    def integer(self, minimum: int, maximum: int, allowed: str = "") -> int:
+        """Return a whole number within these bounds."""
+        number = self.raw
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
+        if not minimum <= number <= maximum:
+            raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
+        return number
+
+    def seconds(self, *, zero: bool = True) -> float:
+        """Return a duration in seconds."""
+        seconds = _seconds(self.raw)
+        least = 0.0 if zero else SHORTEST
+        if seconds is None or not least <= seconds <= LONGEST:
+            raise self.wrong(DURATION + ("" if zero else ", above 0"))
+        return seconds
+
+    def size(self) -> int:
+        """Return a number, with K, M, G or T for powers of 1024; -1 for `unlimited`."""
+        match = _SIZE.fullmatch(self.raw) if isinstance(self.raw, str) else None
+        if match:
+            number = int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+        elif self.raw == "unlimited":
+            return -1
+        else:
+            number = self.raw if type(self.raw) is int else -1
+        if not 0 <= number <= LARGEST:
+            raise self.wrong('a number, a size like "512M", or "unlimited"')
+        return number
+
+
+def shown(raw: object) -> str:
+    """Return a value as it would be written, cut short."""
+    try:
+        text = json.dumps(raw, ensure_ascii=False)
+    except (TypeError, ValueError):  # dates, and what else TOML has and JSON has not
+        text = str(raw)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(known))}"
+
+
+def _quote_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _seconds(raw: object) -> float | None:
+    if isinstance(raw, bool):
+        return None
+    if isinstance(raw, int | float):
+        return float(raw) if -1 <= raw <= LONGEST + 1 else None  # also ends nan, inf, 10**400
+    if isinstance(raw, str) and _DURATION.fullmatch(raw):
+        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(raw))
+    return None

@@ -1,0 +1,132 @@
+"""The text of a sockmgr.toml for a guess, with comments on what a person may want to change."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from sockmgr.init.facts import Beside, Guess
+
+_HEAD = """\
+# Written by `sockmgr init`. `sockmgr check` says whether it can be used, `sockmgr run` runs it.
+# Editors know all keys and values after `sockmgr schema > sockmgr.schema.json`, if the first line
+# of this file is
+#     #:schema ./sockmgr.schema.json
+"""
+_LISTEN = """\
+[listen]
+# tcp://127.0.0.1:{port} is for this machine only, as behind a proxy; tcp://0.0.0.0:{port} is open
+# to everybody. Or a unix socket: "unix:///run/{name}/http.sock"
+http = {address}
+"""
+_DRAIN = """\
+# How long a worker may take to finish its requests in a reload, before it is killed.
+drain_timeout = "30s"
+"""
+_ROLLOUT = """\
+[service.web.rollout]
+# A new worker that dies within this time takes the reload back: the old ones serve on.
+probation = "5s"
+"""
+_EXCLUSIVE = """\
+[service.web.rollout]
+# Two of them cannot have one port, so the old one ends before the new one starts.
+exclusive = true
+"""
+_NOTHING = """\
+[service.web]
+# Nothing was found here that could be served, so this is yours to write. Examples:
+#     app = "shop.main:app"                    # instead of a command: served by sockmgr itself
+#     command = ["uvicorn", "--fd", "{http}", "shop.main:app"]
+#     command = ["gunicorn", "-k", "gthread", "--threads", "8", "shop.wsgi:app"]
+#     command = ["node", "server.js"]          # with server.listen({ fd: 3 })
+# {http} becomes the number of the descriptor of listener http; a command that does not name it
+# gets LISTEN_FDS, as from systemd. The port is not the program's to open.
+command = ["PROGRAM", "ARGUMENT"]
+listen = ["http"]
+"""
+LONGEST = 600  # characters of what a foreign file says that are repeated
+
+
+def draft(guess: Guess | None, name: str) -> str:
+    """Return the whole file; without a guess, one in which the command is still to be written."""
+    start = f"{_HEAD}\nname = {_text(name)}\n"
+    if guess is None:
+        listen = _LISTEN.format(port=8000, name=name, address=_text("tcp://127.0.0.1:8000"))
+        return f"{start}\n{listen}\n{_NOTHING}{_workers(2)}{_cwd('')}{_DRAIN}\n{_ROLLOUT}"
+    address = _text(guess.listens_on)
+    listen = _LISTEN.format(port=guess.port, name=name, address=address)
+    service, beside = "".join(_service(guess)), "".join(map(_beside, guess.beside))
+    if guess.takes_socket:
+        return f"{start}\n{listen}\n{service}\n{_ROLLOUT}{beside}"
+    later = _commented(listen)
+    return f"{start}\n# When it takes the socket:\n{later}\n{service}\n{_EXCLUSIVE}{beside}"
+
+
+def _beside(found: Beside) -> str:
+    """Return a service that has no listeners, as a comment: whether it is wanted here is open."""
+    keys = f"command = {_array(found.command)}\nlisten = []\ncwd = {_text(found.cwd or '.')}\n"
+    if found.env:
+        keys += f"env = {{ {_pairs(found.env)} }}\n"
+    why = _comment(f"Also run until now: `{found.name}`: {found.text}")
+    return f"\n{why}{_commented(f'[service.{found.name}]' + chr(10) + keys)}"
+
+
+def _commented(text: str) -> str:
+    return "".join(f"# {line}\n" if line else "#\n" for line in text.splitlines())
+
+
+def _pairs(env: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} = {_text(value)}" for name, value in dict(env).items())
+
+
+def _service(guess: Guess) -> Iterator[str]:
+    yield "[service.web]\n"
+    for text in (guess.found, *guess.why):
+        yield _comment(text)
+    for text in guess.todo:
+        yield _comment(f"TO DO: {text}.")
+    for text in guess.others:
+        yield _comment(f"Also found: {text}")
+    yield f"command = {_array(guess.command)}\n"
+    yield f"listen = {_array(['http'] if guess.takes_socket else [])}\n"
+    yield _workers(guess.workers) if guess.takes_socket else "workers = 1\n"
+    yield _cwd(guess.cwd)
+    if guess.env:
+        yield f"env = {{ {_pairs(guess.env)} }}\n"
+    yield _DRAIN
+
+
+def _workers(count: int) -> str:
+    return f"# One process each. As many as there are cores is a good start.\nworkers = {count}\n"
+
+
+def _cwd(folder: str) -> str:
+    return (
+        "# Seen from this file. The real path is taken at each reload, so this may be a link such\n"
+        f"# as /srv/shop/current.\ncwd = {_text(folder or '.')}\n"
+    )
+
+
+def plain(text: str) -> str:
+    """Return `text` without what no comment and no terminal should get from a foreign file."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(
+        plain(text), 98, initial_indent="# ", subsequent_indent="#   ", break_long_words=False,
+        break_on_hyphens=False,
+    ) + "\n"  # fmt: skip
+
+
+def _array(words: Sequence[str]) -> str:
+    return f"[{', '.join(map(_text, words))}]"
+
+
+def _text(value: str) -> str:
+    # A basic string of TOML is one of JSON, but for DEL, which TOML wants escaped.
+    text = value.encode(errors="replace").decode()  # a lone surrogate of JSON is no text
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

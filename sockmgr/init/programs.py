@@ -1,0 +1,40 @@
+"""By which word a program of a project is called, and what to say if it is not there."""
+
+from __future__ import annotations
+
+from sockmgr.init.facts import Project
+
+_ENVIRONMENTS = (".venv", "venv", "env")
+
+
+def path_to(project: Project, program: str, cwd: str) -> str:
+    """Return the program of the project's own environment as seen from `cwd`, "" if none has it."""
+    for folder in (cwd, ""):
+        for environment in _ENVIRONMENTS:
+            inner = f"{environment}/bin/{program}"
+            if (f"{folder}/{inner}" if folder else inner) in project.programs:
+                up = "../" * len(cwd.split("/")) if cwd and not folder else ""
+                return f"{up}{inner}"
+    return ""
+
+
+def is_there(project: Project, program: str, cwd: str) -> bool:
+    """Tell whether the program could be started now."""
+    return bool(path_to(project, program, cwd)) or program in project.programs
+
+
+def for_shell(project: Project, word: str) -> str:
+    """Return by which word a shell finds what workers find as `word`."""
+    outside = (one for one in project.programs if one[:1] == "/" and one.endswith(f"/{word}"))
+    return next(outside, word)
+
+
+def call(project: Project, program: str, cwd: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the words that call the program, and what is to be done before it can be."""
+    if path := path_to(project, program, cwd):
+        return (path,), ()
+    if program in project.programs:
+        return (program,), ()
+    if "uv.lock" in project.files and "uv" in project.programs:
+        return ("uv", "run", program), ()
+    return (program,), (f"{program} is not installed here: pip install {program}",)

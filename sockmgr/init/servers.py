@@ -1,0 +1,177 @@
+"""How servers are written for a project, and what of a command line for another manager goes.
+
+Which servers there are, and what their options mean, is config/servers.py's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sockmgr.config import placeholder, servers
+from sockmgr.config.servers import Server
+from sockmgr.init.facts import App, Interface
+from sockmgr.init.line import Line, only_port
+from sockmgr.launch import launchers
+from sockmgr.launch.launchers import Launch
+from sockmgr.launch.shell import Word
+
+# The first that is declared or installed is taken: sockmgr counts workers itself, so one process.
+PREFERRED = {
+    Interface.ASGI: ("uvicorn", "granian", "hypercorn"),
+    Interface.WSGI: ("gunicorn", "uwsgi", "granian"),
+    Interface.AIOHTTP: ("gunicorn",),
+}
+DISTRIBUTIONS = {"pyuwsgi": "uwsgi"}  # what is installed as -> what is called
+_COUNT = re.compile(r"(\d{1,4})|\$\{\w+:?-(\d{1,4})\}")  # also the default of a variable
+_ANY_HOST = "0.0.0.0"  # noqa: S104 - what a file for another manager says
+
+
+def command(server: str, word: Sequence[str], app: App) -> tuple[str, ...]:
+    """Return the command by which `server`, called by `word`, serves `app`."""
+    called = f"{app.target}()" if app.factory else app.target
+    factory = ("--factory",) if app.factory else ()
+    match server:
+        case "uvicorn":
+            return (*word, "--fd", "{http}", *factory, app.target)
+        case "hypercorn":
+            return (*word, "--bind", "fd://{http}", called)
+        case "granian":
+            return (*word, "--interface", app.interface.lower(), *factory, app.target)
+        case "uwsgi":
+            return (*word, "-w", called)
+    if app.interface is Interface.AIOHTTP:
+        return (*word, "-k", "aiohttp.GunicornWebWorker", called)
+    return (*word, "-k", "gthread", "--threads", "8", called)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """The command line of a server without what sockmgr does: `head` ends with its name.
+
+    `address` is where it was to listen, "" if that is not said. `count` is what said how many
+    processes there are, if that cannot be told without a shell; `workers` is then 0.
+    """
+
+    server: Server
+    launch: Launch
+    head: tuple[Word, ...]
+    args: tuple[Word, ...]
+    workers: int = 0
+    count: str = ""
+    address: str = ""
+    dropped: tuple[str, ...] = ()
+
+    def words(self, head: Sequence[str] = ()) -> tuple[Word, ...]:
+        """Return the whole command, with the socket where the server must be told of it."""
+        named = (
+            ()
+            if self.server.takes_listen_fds or self.server.name == "granian"
+            else (self.server.names_fd)
+        )
+        told = (Word(word, word) for word in (text.replace("{}", "{http}") for text in named))
+        own = tuple(Word(word, word) for word in head) or self.head
+        return (*own, *told, *map(_literal, self.args))
+
+
+def rewrite(line: Line) -> Rewritten | None:
+    """Return a line with its addresses and worker counts taken out; None for no known server."""
+    launch = launchers.read([word.text for word in line.words])
+    server = servers.named(launch.name)
+    if server is None or not server.takes_socket or launch.line:
+        return None
+    at = len(launch.before) + 1
+    if launch.argv() != tuple(word.text for word in line.words):
+        return None
+    kept: list[Word] = []
+    taken: list[tuple[str, str]] = []
+    words = iter(line.words[at:])
+    for word in words:
+        option, value, whole = _split(word.text, _options(server))
+        if not option:
+            kept.append(word)
+        elif whole and not _is_flag(server, option):
+            taken.append((option, next(words, Word("", "")).text))
+        else:
+            taken.append((option, value))
+    counts = [value for option, value in taken if option in server.counting]
+    found = _COUNT.fullmatch(counts[-1]) if counts else None
+    return Rewritten(
+        server=server,
+        launch=launch,
+        head=tuple(map(_literal, line.words[:at])),
+        args=tuple(kept),
+        workers=int(found[1] or found[2]) if found else 0,
+        count=counts[-1] if counts and not found else "",
+        address=_address(taken, server, line.port or 8000),
+        dropped=tuple(f"{option} {value}".strip() for option, value in taken),
+    )
+
+
+def _literal(word: Word) -> Word:
+    return Word(placeholder.literal(word.raw), placeholder.literal(word.text), not only_port(word))
+
+
+def _options(server: Server) -> tuple[str, ...]:
+    return (*server.binding, *server.counting, *(one.rstrip("=") for one in server.own))
+
+
+def _is_flag(server: Server, option: str) -> bool:
+    return option in server.own
+
+
+def _split(word: str, options: Sequence[str]) -> tuple[str, str, bool]:
+    """Return option, value, and whether the value is the next word; "" for none of `options`."""
+    for option in options:
+        if word == option:
+            return option, "", True
+        if option.startswith("--") and word.startswith(f"{option}="):
+            return option, word[len(option) + 1 :], False
+        if not option.startswith("--") and word.startswith(option):
+            return option, word[len(option) :], False
+    return "", "", False
+
+
+# --- Where it was to listen ----------------------------------------------------------------------
+
+
+def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str:
+    """Return the URL of what the options say, "" if they name no host."""
+    host = ""
+    for option, value in taken:
+        if option not in server.binding:
+            continue
+        if option in ("--host", "-o") or (server.name == "daphne" and option in ("-b", "--bind")):
+            host = value
+        elif option in ("--port", "-p"):
+            port = int(value) if value.isdecimal() else port
+        elif path := _unix(option, value):
+            return f"unix://{path}"
+        elif found := re.fullmatch(r"(?:\w+://)?(\[[^\]]*\]|[^:]*):(\$?[\w${}:-]+)", value):
+            host = found[1] or _ANY_HOST
+            port = int(found[2]) if found[2].isdecimal() else port
+    host = f"[{host}]" if ":" in host and host[:1] != "[" else host
+    known = bool(re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host)) and 0 < port < 65536
+    return f"tcp://{host}:{port}" if known else ""
+
+
+def _unix(option: str, value: str) -> str:
+    """Return the absolute path that an option names, "" for none."""
+    path = value.removeprefix("unix:").removeprefix("//")
+    is_path = value.startswith("unix:") or option in ("--uds", "-u", "--unix-socket")
+    return path if is_path and re.fullmatch(r"/[\w./-]{1,100}", path) else ""
+
+
+def kinds(dropped: Sequence[str], server: Server) -> Iterator[str]:
+    """Yield why what was dropped is not needed, a sentence for each kind."""
+    own = [one for one in dropped if _split(one.partition(" ")[0], _own(server))[0]]
+    rest = [one for one in dropped if one not in own]
+    if rest:
+        yield f"{', '.join(rest)}: left out, sockmgr has the socket and counts the workers"
+    if own:
+        yield f"{', '.join(own)}: left out, that is for sockmgr to do, or for one process alone"
+
+
+def _own(server: Server) -> tuple[str, ...]:
+    return tuple(one.rstrip("=") for one in server.own)

@@ -1,0 +1,125 @@
+"""What `check` finds out by trying: that an interpreter has the runtime, that TLS can be spoken.
+
+A reload finds the same, and takes longer. Starts processes that end at once, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from sockmgr.config.config import ServiceConfig
+from sockmgr.config.spec import Spec
+from sockmgr.errors import ConfigError
+from sockmgr.kernel.spawn import Launch, identity
+from sockmgr.worker.application import BrokenError
+from sockmgr.worker.tls import Files, load
+
+TIMEOUT = 30.0  # for an interpreter to start
+_EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, _NOT_YET_VALID; openssl/x509_vfy.h
+
+
+def examine(service: ServiceConfig, spec: Spec) -> Iterator[str]:
+    """Yield what will harm `service`, a sentence each; raise ConfigError for what will not work."""
+    if service.python:
+        _try_interpreter(service, spec)
+    if service.http.certfile:
+        yield from _try_tls(service, spec)
+
+
+def _try_interpreter(service: ServiceConfig, spec: Spec) -> None:
+    shown = f"service.{service.name}.python = {service.python}"
+    try:
+        done = _run(spec, spec.executable, "-P", "-c", "import sockmgr.worker.__main__, uvicorn")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{shown}: it does not run: {error}", do="correct python") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise ConfigError(
+            f"{shown}: it cannot run the application: {said[-1]}",
+            do=f"install what is missing: {spec.executable} -m pip install 'sockmgr[asgi]'",
+        )
+
+
+def _try_tls(service: ServiceConfig, spec: Spec) -> Iterator[str]:
+    at = f"service.{service.name}.http"
+    http = service.http
+    files = Files(**{
+        key: str(Path(spec.cwd, getattr(http, key))) if getattr(http, key) else ""
+        for key in Files.__slots__
+    })  # fmt: skip
+    if unseen := _unreadable(at, service, spec, files):
+        yield unseen
+        return
+    try:
+        context = load(files)
+    except BrokenError as error:
+        raise ConfigError(f"{at}: {error.what}", do=error.do) from None
+    if flaw := _out_of_date(context):
+        yield f"{at}.certfile = {http.certfile}: the certificate {flaw}: clients refuse it"
+
+
+def _unreadable(at: str, service: ServiceConfig, spec: Spec, files: Files) -> str:
+    """Raise ConfigError if the service may not read its files; say so if we are not to judge."""
+    for key, path in files.named().items():
+        if not os.access(path, os.F_OK, effective_ids=True):
+            continue  # which is told better when it is opened
+        if os.geteuid() == 0 and service.user and not _may_read(path, spec):
+            raise ConfigError(
+                f"{at}.{key} = {getattr(service.http, key)}: the user {service.user} may not read "
+                f"{path}",
+                do=f"give it to that user, who opens it: chown {service.user} {path}",
+            )
+        if os.geteuid() != 0 and not os.access(path, os.R_OK, effective_ids=True):
+            return (
+                f"{at}.{key} = {getattr(service.http, key)} was not looked at: you may not read it"
+            )
+    return ""
+
+
+def _may_read(path: str, spec: Spec) -> bool:
+    """Ask the kernel, as that user: access lists and the directories above count, too."""
+    return _run(spec, "/bin/sh", "-c", 'test -r "$0"', path).returncode == 0
+
+
+def _run(spec: Spec, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the service runs, and return what it said."""
+    env = dict(spec.env)
+    launch = Launch(
+        argv=argv, executable=argv[0], env=env, cwd=spec.cwd, user=spec.user, group=spec.group
+    )
+    return subprocess.run(
+        [*identity(launch), *argv], env=env, cwd=spec.cwd, capture_output=True, text=True,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+
+
+def _out_of_date(server: ssl.SSLContext) -> str:
+    """Let a client that trusts this one certificate meet it; what it minds is told by OpenSSL."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    shown = _meet(server, anybody).getpeercert(binary_form=True)
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    strict.check_hostname = False
+    strict.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    strict.load_verify_locations(cadata=shown or b"")
+    try:
+        _meet(server, strict)
+    except ssl.SSLCertVerificationError as error:
+        return {_EXPIRED: "has expired", _NOT_YET: "is not valid yet"}.get(error.verify_code, "")
+    return ""
+
+
+def _meet(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    """Return the client's end after a handshake in memory; raises SSLError."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours, theirs = server.wrap_bio(there, back, server_side=True), client.wrap_bio(back, there)
+    for _ in range(4):  # flights, at most
+        for end in (theirs, ours):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return theirs

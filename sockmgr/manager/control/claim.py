@@ -1,0 +1,166 @@
+"""Claim a unix path for one listening process at a time, and give it back.
+
+Owns the listening socket and its path; replaces only a path where nobody answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sockmgr.errors import ControlError
+from sockmgr.kernel import unix_node
+
+LOCK_TIMEOUT = 5.0  # seconds; it is held for milliseconds
+LOCK_DELAY = 0.01
+BACKLOG = 128
+
+
+class Claim:
+    """A path that is ours: a listening socket for this user only, until `close()`."""
+
+    def __init__(self, path: Path, *, patience: float = LOCK_TIMEOUT) -> None:
+        """Listen at `path`; raise ControlError if another process does, or is about to.
+
+        That is known after `patience` seconds at most.
+        """
+        self.path = path
+        try:
+            with _lock(path, patience):
+                _clear(path)
+                self.socket = _listen(path)
+                self._identity = _identity(path)
+        except OSError as error:
+            raise ControlError(
+                f"cannot open the control socket {path}: {error.strerror or error}",
+                means="nothing was started: without it nobody could reload or stop the manager",
+                do="name another path with --control or SOCKMGR_CONTROL",
+            ) from error
+
+    @classmethod
+    def resume(cls, path: Path, fd: int) -> Claim:
+        """Own `fd`, the listening socket of a claim that was never given back."""
+        claim = cls.__new__(cls)
+        claim.path, claim.socket = path, socket.socket(fileno=fd)
+        claim._identity = _identity(path)
+        return claim
+
+    @property
+    def holds(self) -> bool:
+        """Whether the path still leads to the socket."""
+        with contextlib.suppress(OSError):
+            return _identity(self.path) == self._identity
+        return False
+
+    def close(self) -> None:
+        """Stop listening, and remove the path unless another has claimed it since."""
+        self.socket.close()
+        if self.holds:
+            self.path.unlink(missing_ok=True)
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return the pid and uid of the other end, as the kernel knows them (unix(7) SO_PEERCRED).
+
+    Of whoever connected; seen from there, of whoever called listen(2).
+    """
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", data)
+    return pid, uid
+
+
+def _listen(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        unix_node.bind(sock, path, 0o600)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ControlError(
+            f"{path} exists and is not a socket",
+            means="nothing was started, and the file was left alone",
+            do="name another path with --control or SOCKMGR_CONTROL",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # connect(2) would wait for room in the backlog
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except BlockingIOError:
+            raise _taken(path, "") from None
+        else:
+            raise _taken(path, f" (pid {credentials(probe)[0]})")
+
+
+def _taken(path: Path, whose: str) -> ControlError:
+    return ControlError(
+        f"another manager{whose} answers at {path}",
+        means="it goes on serving; nothing was started",
+        do='reload it ("sockmgr reload"), stop it first, or name another path with --control',
+    )
+
+
+@contextlib.contextmanager
+def _lock(path: Path, patience: float) -> Iterator[None]:
+    """Keep out others that would find the same stale socket and remove ours instead."""
+    lock = path.with_name(f".{path.name}.lock")
+    deadline = time.monotonic() + patience
+    while True:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _wait_for(fd, lock, deadline)
+        except BaseException:
+            os.close(fd)
+            raise
+        if os.fstat(fd).st_nlink:
+            break
+        os.close(fd)  # its holder has removed it while we waited: the next one is another file
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _wait_for(fd: int, lock: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise _held(lock) from None
+            time.sleep(LOCK_DELAY)  # flock(2) knows no deadline
+        else:
+            return
+
+
+def _held(lock: Path) -> ControlError:
+    return ControlError(
+        f"another process holds {lock}, and does not let go: it hangs while it starts there",
+        means="nothing was started",
+        do=f'end it ("fuser {lock}" tells its pid), or name another path with --control',
+    )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,165 @@
+"""One client of the control socket: whole messages in, whole replies out, both bounded.
+
+Owns the connection; knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+from dataclasses import dataclass
+
+from sockmgr.api import varlink
+from sockmgr.errors import SockmgrError
+from sockmgr.manager.control.claim import credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the clients together may cost the manager: bytes, numbers and seconds."""
+
+    message: int = varlink.LONGEST_CALL
+    clients: int = 64
+    operations: int = 256
+    followers: int = 16
+    message_timeout: float = 30.0
+    write_timeout: float = 10.0
+    close_timeout: float = 5.0
+    accept_delay: float = 1.0
+
+
+class _Line(asyncio.StreamReaderProtocol):
+    """The protocol of one connection, which also tells when the other end hangs up."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def eof_received(self) -> bool:
+        self._end()
+        return bool(super().eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Dropped(Exception):
+    """This client has left, or is not to be waited for any longer."""
+
+
+class Peer:
+    """One client: whole messages in, whole replies out, both bounded in size and time."""
+
+    _writer: asyncio.StreamWriter  # from open() on
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self.pid, _ = credentials(sock)
+        self.idle = True
+        self._socket = sock
+        self._limits = limits
+        self._reader = asyncio.StreamReader(limit=limits.message)
+        self._line = _Line(self._reader)
+
+    async def open(self) -> None:
+        """Begin to listen to the client; nothing else may be called before."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(lambda: self._line, self._socket)
+        self._writer = asyncio.StreamWriter(transport, self._line, self._reader, loop)
+        # drain() then waits until the kernel has everything: one reply a client is buffered.
+        transport.set_write_buffer_limits(high=0)
+
+    async def receive(self) -> bytes | None:
+        """Return the next message without its NUL, None when the client has left."""
+        self.idle = True
+        try:
+            async with asyncio.timeout(self._limits.message_timeout):
+                data = await self._reader.readuntil(b"\0")
+        except asyncio.IncompleteReadError:
+            return None
+        except asyncio.LimitOverrunError:
+            raise Dropped("its message is too long") from None
+        except TimeoutError:
+            raise Dropped("it sent no whole message in time") from None
+        except ConnectionError as error:
+            raise Dropped(str(error)) from None
+        self.idle = False
+        return data[:-1]
+
+    async def send(self, reply: bytes) -> None:
+        """Give the client its reply, or raise if it does not take it in time."""
+        self._writer.write(reply)
+        try:
+            async with asyncio.timeout(self._limits.write_timeout):
+                await self._writer.drain()
+        except TimeoutError:
+            raise Dropped("it did not take its answer in time") from None
+        except ConnectionError as error:
+            raise Dropped(str(error)) from None
+
+    def post(self, reply: bytes) -> None:
+        """Send a reply to a client that keeps up; one that does not goes without it."""
+        transport = self._writer.transport
+        if not transport.is_closing() and transport.get_write_buffer_size() == 0:
+            self._writer.write(reply)
+
+    async def stream(self, reply: bytes) -> None:
+        """Give a reply to a client that may take it when it likes: nobody else waits for that."""
+        self._writer.write(reply)
+        try:
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise Dropped(str(error)) from None
+
+    async def is_there_at(self, event: asyncio.Future[None]) -> bool:
+        """Wait for `event`; return False if the client leaves before it."""
+        if self._line.ended.done():  # it says nothing any more, but may still read
+            await asyncio.wait({event})
+            return True
+        await asyncio.wait({event, self._line.ended}, return_when=asyncio.FIRST_COMPLETED)
+        return event.done() or not self._is_gone()
+
+    async def outlasts(self, operation: asyncio.Task[varlink.Answer]) -> bool:
+        """Wait for the end of `operation`; return False if the client leaves before it."""
+        either: set[asyncio.Future[varlink.Answer] | asyncio.Future[None]]
+        either = {operation, self._line.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not operation.done() and self._is_gone():
+            return False
+        await asyncio.wait({operation})
+        return True
+
+    def _is_gone(self) -> bool:
+        # The end of its messages may be the shutdown(SHUT_WR) of one that still reads; POLLHUP
+        # means that both directions are closed (unix_poll() in net/unix/af_unix.c).
+        if self._writer.transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), 0)
+        return bool(poll.poll(0))
+
+    def dismiss(self, why: SockmgrError | varlink.Unanswerable) -> None:
+        """Say one last thing, if the client can take it at once, and hang up."""
+        self._writer.write(varlink.write_error(why))
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connection; what the kernel has taken is still delivered."""
+        self._writer.transport.abort()
+
+    def close(self) -> None:
+        """Close the socket, which is open still if the task was cancelled before it began."""
+        self._socket.close()
+
+
+def dismiss(sock: socket.socket, why: SockmgrError | varlink.Unanswerable) -> None:
+    """Tell a client, before anything else, why it is not heard, and hang up."""
+    with contextlib.suppress(OSError):  # it has left already
+        sock.send(varlink.write_error(why))
+    sock.close()

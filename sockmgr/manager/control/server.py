@@ -1,0 +1,395 @@
+"""The manager's side of the control socket: a bounded Varlink server on one unix socket.
+
+Owns the socket, its clients and the tasks that perform what they ask; decides nothing. No client
+can hold the event loop, make a buffer grow or end the manager, and none that hangs up ends what
+it has begun. https://varlink.org has the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from sockmgr import __version__
+from sockmgr.api import varlink
+from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.errors import ControlError, SockmgrError
+from sockmgr.kernel.spawn import OpenFiles
+from sockmgr.log import Log
+from sockmgr.manager.control.claim import BACKLOG, Claim, credentials
+from sockmgr.manager.control.connection import Dropped, Limits, Peer, dismiss
+from sockmgr.manager.logs.events import HistoryFollower
+from sockmgr.manager.logs.ring import Follower
+
+log = Log("sockmgr.control")
+
+_INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
+_SPARE_FILES = 4  # that clients leave free: what they ask for takes some
+_LINES = 100  # of the log, for whoever does not say how many
+
+_Followed = varlink.AskLogs | varlink.AskEvents
+_Told = (
+    _Followed | varlink.AskStatus | varlink.AskPlan | varlink.GetInfo
+    | varlink.GetInterfaceDescription
+)  # fmt: skip
+_Found = Follower | HistoryFollower | JournalPlace
+
+
+class Handler(Protocol):
+    """What the manager does for its clients. Each may raise SockmgrError."""
+
+    def status(self, *, sizes: bool = True) -> Status:
+        """Tell what runs; with the `sizes` of workers, which take longest, or 0 for them."""
+
+    async def reload(
+        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+    ) -> list[Verdict]:
+        """Replace the workers of these services (none named: of all); return when it has ended."""
+
+    async def scale(self, service: str, workers: int, relative: bool) -> int:
+        """Want this many workers, or so many more; return the number when they are ready."""
+
+    async def stop(self, now: bool) -> None:
+        """Drain everything, or kill it `now`; return when no worker is left."""
+
+    def plan(self, text: str | None, file: str) -> Plan:
+        """Tell what the config `text` of `file` would change (None: what a reload would)."""
+
+    async def upgrade(self) -> None:
+        """Prove new code of the manager; it takes over when the client has its answer."""
+
+    async def restart_worker(self, worker: str) -> str:
+        """Replace this worker (`web@7.2`); return the name of its successor when that is done."""
+
+    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+        """Return the last lines about a service ("": all) and what comes, or where they are."""
+
+    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+        """Return the last events (None: all) about a service ("": all) and what comes.
+
+        Only what happened `after` an id, if there is one.
+        """
+
+
+class ControlServer:
+    """Answers the clients of one control socket, from `open()` to `close()`."""
+
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        *,
+        uids: frozenset[int] = frozenset(),
+        limits: Limits | None = None,
+    ) -> None:
+        self._path = path
+        self._handler = handler
+        self._uids = uids | {0, os.geteuid()}
+        self._limits = limits or Limits()
+        self._claim: Claim | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._clients: dict[asyncio.Task[None], Peer] = {}
+        self._operations: set[asyncio.Task[varlink.Answer]] = set()
+        self._followers = 0
+        self._crowded = False
+
+    async def open(self, found: int | None = None) -> None:
+        """Take the path and listen there; raise ControlError if another manager has it.
+
+        With `found`, own the socket of it that hand_over() kept.
+        """
+        self._claim = Claim(self._path) if found is None else Claim.resume(self._path, found)
+        self._listen()
+
+    def mend(self) -> bool:
+        """Listen at the path again if that is gone; raise ControlError if another is there."""
+        if self._claim is None or self._claim.holds:
+            return False
+        fresh = Claim(self._path, patience=0)
+        for _ in range(BACKLOG):  # who had connected before is answered
+            self._accept()
+        asyncio.get_running_loop().remove_reader(self._claim.socket)
+        self._claim.close()
+        self._claim = fresh
+        self._listen()
+        return True
+
+    async def close(self) -> None:
+        """Let what is under way be answered (for `close_timeout`), then hang up and leave."""
+        if self._claim is not None:
+            claim = self._claim
+            await self._hang_up(claim)
+            claim.close()
+
+    async def hand_over(self) -> socket.socket:
+        """Hang up as close() does, but leave the socket listening, which the caller owns then."""
+        assert self._claim is not None  # noqa: S101 - somebody has asked for it there
+        claim = self._claim
+        await self._hang_up(claim)
+        return claim.socket
+
+    async def _hang_up(self, claim: Claim) -> None:
+        self._claim = None
+        if self._retry is not None:
+            self._retry.cancel()
+        asyncio.get_running_loop().remove_reader(claim.socket)
+        for client, peer in self._clients.items():
+            if peer.idle:
+                client.cancel()
+        if under_way := {*self._clients, *self._operations}:
+            await asyncio.wait(under_way, timeout=self._limits.close_timeout)
+        rest = [*self._clients, *self._operations]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    # --- Connections ---
+
+    # Not asyncio's server: it has tasks and transports of its own, which nobody can wait for, and
+    # makes them for clients that are turned away too.
+
+    def _listen(self) -> None:
+        if self._claim is not None:
+            asyncio.get_running_loop().add_reader(self._claim.socket, self._accept)
+
+    def _accept(self) -> None:
+        if self._claim is None:
+            return
+        try:
+            sock, _ = self._claim.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # accept(2): no descriptor or memory left; it would fail for ever
+            log.error("control clients must wait", error=error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._claim.socket)
+            self._retry = loop.call_later(self._limits.accept_delay, self._listen)
+            return
+        sock.setblocking(False)
+        if (why := self._why_not(sock)) is not None:
+            dismiss(sock, why)
+            return
+        peer = Peer(sock, self._limits)
+        task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
+        self._clients[task] = peer
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._clients.pop(task).close()
+
+    def _why_not(self, sock: socket.socket) -> SockmgrError | varlink.Unanswerable | None:
+        pid, uid = credentials(sock)
+        if uid not in self._uids:
+            log.warning("control client refused", uid=uid, pid=pid)
+            return varlink.Unanswerable("PermissionDenied")
+        if OpenFiles.left_above(sock.fileno()) < _SPARE_FILES:
+            return ControlError(
+                "too few descriptors are left: the manager needs them for what runs",
+                means="what runs is not touched",
+                do="try again when other clients are done; raise LimitNOFILE= of the manager",
+            )
+        # Whatever other processes of our user do, root finds a place, to stop us.
+        room = self._limits.clients - (self._limits.clients // 8 if uid else 0)
+        was_crowded, self._crowded = self._crowded, len(self._clients) >= room
+        if not self._crowded:
+            return None
+        if not was_crowded:
+            log.warning("control socket crowded", clients=len(self._clients), pid=pid)
+        return _too_many("clients", room)
+
+    async def _attend(self, peer: Peer) -> None:
+        """Answer one client until it leaves; nothing that it does may end more than that."""
+        await peer.open()
+        try:
+            while self._claim is not None and (message := await peer.receive()) is not None:
+                await self._answer(peer, message)
+        except Dropped as why:
+            log.debug("control client dropped", pid=peer.pid, why=str(why))
+        except Exception as error:  # the one place: no client ends the manager
+            _log_failure(error, pid=peer.pid)
+            peer.dismiss(_unexpected(error))
+        finally:
+            peer.hang_up()
+
+    async def _answer(self, peer: Peer, message: bytes) -> None:
+        call = varlink.read_call(message)
+        if call is None:
+            raise Dropped("what it sent is no Varlink call")
+        try:
+            ask = varlink.read_ask(call)
+            if isinstance(ask, _Followed) and call.more and not call.oneway:
+                await self._follow(ask, peer)
+                return
+            operation = self._begin(ask, call, peer)
+            if call.oneway:
+                operation.add_done_callback(_record)
+                return
+            if not await peer.outlasts(operation):
+                operation.add_done_callback(_record)
+                raise Dropped("it left before its answer")
+            reply = varlink.write_reply(operation.result())
+        except (SockmgrError, varlink.Unanswerable) as error:
+            reply = varlink.write_error(error)
+        if not call.oneway:
+            await peer.send(reply)
+
+    # --- Log and events: a client reads on for as long as it stays ---
+
+    def _find(self, ask: _Followed) -> _Found:
+        if isinstance(ask, varlink.AskEvents):
+            return self._handler.events(ask.service or "", ask.after, ask.last)
+        return self._handler.logs(ask.service or "", _LINES if ask.lines is None else ask.lines)
+
+    async def _follow(self, ask: _Followed, peer: Peer) -> None:
+        found = self._find(ask)
+        if isinstance(found, JournalPlace):
+            await peer.send(varlink.write_reply(_taken(found)))
+            return
+        if self._followers >= self._limits.followers:
+            raise _too_many("clients that follow it", self._limits.followers)
+        self._followers += 1
+        peer.idle = True  # nothing is under way that close() would wait for
+        try:
+            await _send_on(found, peer)
+        finally:
+            self._followers -= 1
+            peer.post(varlink.write_reply(_taken(found)))
+
+    # --- Operations: they outlive the client that asked for them ---
+
+    def _begin(
+        self, ask: varlink.Ask, call: varlink.Call, peer: Peer
+    ) -> asyncio.Task[varlink.Answer]:
+        # What is asked by clients that hung up goes on, so the number of clients is no limit.
+        # Half of the room is kept for the rest: a stop is not refused because reloads wait.
+        waits = isinstance(ask, varlink.AskReload | varlink.AskScale | varlink.AskRestartWorker)
+        room = self._limits.operations // (2 if waits else 1)
+        if len(self._operations) >= room:
+            raise _too_many("requests", room)
+
+        def news(progress: Progress) -> None:
+            if call.more and not call.oneway:
+                peer.post(varlink.write_reply(varlink.Reloaded(progress=progress), continues=True))
+
+        operation = asyncio.get_running_loop().create_task(
+            self._perform(ask, news), name=call.method
+        )
+        self._operations.add(operation)
+        operation.add_done_callback(self._operations.discard)
+        return operation
+
+    async def _perform(self, ask: varlink.Ask, news: Callable[[Progress], None]) -> varlink.Answer:
+        match ask:
+            case varlink.AskReload(services=services):
+                verdicts = await self._handler.reload(services or (), news)
+                return varlink.Reloaded(verdicts=tuple(verdicts))
+            case varlink.AskScale(service=service, workers=workers, relative=relative):
+                wanted = await self._handler.scale(service, workers, bool(relative))
+                return varlink.Scaled(workers=wanted)
+            case varlink.AskStop(now=now):
+                await self._handler.stop(bool(now))
+                return varlink.Stopped()
+            case varlink.AskUpgrade():
+                await self._handler.upgrade()
+                return varlink.Upgrading(version=__version__)
+            case varlink.AskRestartWorker(worker=worker):
+                return varlink.Restarted(successor=await self._handler.restart_worker(worker))
+            case _:
+                return self._tell(ask)
+
+    def _tell(self, ask: _Told) -> varlink.Answer:
+        match ask:
+            case varlink.AskStatus(sizes=sizes):
+                return self._handler.status(sizes=sizes is not False)
+            case varlink.AskPlan(text=text, file=file):
+                return self._handler.plan(text, file or "config")
+            case varlink.AskLogs() | varlink.AskEvents():
+                return _taken(self._find(ask))
+            case varlink.GetInfo() | varlink.GetInterfaceDescription():
+                return _introduce(ask)
+            case _:
+                assert_never(ask)
+
+
+async def _send_on(follower: Follower | HistoryFollower, peer: Peer) -> None:
+    """Send what comes until the client leaves; a slow one holds up nobody but itself."""
+    news, there = _taken(follower), True
+    await peer.stream(varlink.write_reply(news, continues=True))
+    while there:
+        more = follower.next()
+        try:
+            there = await peer.is_there_at(more)
+        finally:
+            more.cancel()
+        news = _taken(follower)
+        if news.tells:
+            await peer.stream(varlink.write_reply(news, continues=True))
+
+
+def _record(operation: asyncio.Task[varlink.Answer]) -> None:
+    """Log how an operation failed of which nobody waits for the answer."""
+    if not operation.cancelled() and (error := operation.exception()):
+        _log_failure(error, method=operation.get_name())
+
+
+def _log_failure(error: BaseException, **fields: object) -> None:
+    if isinstance(error, SockmgrError):
+        log.warning("control request failed", error=error.what, **fields)
+    else:
+        trace = "".join(traceback.format_exception(error))
+        log.error("control request failed", error=repr(error), trace=trace, **fields)
+
+
+def _taken(found: _Found) -> varlink.Logged | varlink.Happened:
+    match found:
+        case JournalPlace():
+            return varlink.Logged(journal=found)
+        case HistoryFollower():
+            events, gone = found.take()
+            return varlink.Happened(events=events, missed=gone, newest=found.newest)
+        case Follower():
+            lines, missed = found.take()
+            return varlink.Logged(lines=lines, missed=missed or None)
+        case _:
+            assert_never(found)
+
+
+def _too_many(what: str, limit: int) -> ControlError:
+    return ControlError(
+        f"the manager already has {limit} {what}",
+        means="this one was turned away; what runs is not touched",
+        do="try again when others are done",
+    )
+
+
+def _unexpected(error: Exception) -> SockmgrError:
+    return SockmgrError(
+        f"the manager could not answer: {error!r}",
+        means="it goes on serving",
+        do="this is a bug in sockmgr; the manager's log has the details",
+    )
+
+
+def _introduce(
+    ask: varlink.GetInfo | varlink.GetInterfaceDescription,
+) -> varlink.Info | varlink.Description:
+    if isinstance(ask, varlink.GetInterfaceDescription):
+        return varlink.Description(description=_description(ask.interface))
+    return varlink.Info(
+        vendor="sockmgr",
+        product="sockmgr",
+        version=__version__,
+        url="https://pypi.org/project/sockmgr/",
+        interfaces=_INTERFACES,
+    )
+
+
+def _description(interface: str) -> str:
+    if interface not in _INTERFACES:
+        raise varlink.Unanswerable("InterfaceNotFound", interface=interface)
+    return (Path(__file__).parents[2] / "api" / f"{interface}.varlink").read_text(encoding="utf-8")

@@ -1,0 +1,157 @@
+"""The way of connections to one worker, and of its reports back: docs/dispatch-protocol.md.
+
+Owns both ends of one SOCK_SEQPACKET pair: ours, and a copy of the worker's. With the copy, what a
+worker has not taken can be seen and taken back, and nothing is reset when it dies. Whom to pass
+what, and whether to believe a report, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sockmgr.log import Log
+from sockmgr.manager.dispatch.ledger import Forged, Report
+
+BATCH = 64  # connections in one message; the kernel allows 253 (SCM_MAX_FD, unix(7))
+MAX_LISTENERS = 255  # a byte tells which one a connection came from; 255 is that of a question
+
+_REPORT = struct.Struct("=QQQQ")
+_QUESTION = struct.Struct("=BQ")
+_ASKED = 255
+_INT = struct.Struct("=i")
+_SCM_PIDFD = 4  # linux/socket.h: a pidfd of the sender, Linux 6.5
+_DESCRIPTORS = {(socket.SOL_SOCKET, socket.SCM_RIGHTS), (socket.SOL_SOCKET, _SCM_PIDFD)}
+_ROOM = socket.CMSG_SPACE(BATCH * _INT.size) + 256  # and what the worker may have asked for as well
+
+QUESTION = _QUESTION.size
+
+_log = Log("sockmgr.dispatch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """A connection that was accepted: its fd, and the number of its listener for the worker."""
+
+    fd: int
+    listener: int
+
+
+class Channel:
+    """Both ends. `ours` and `theirs` are what the next manager needs to adopt() it."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        """Own two sockets; use create() and adopt()."""
+        self._ours, self._theirs = ours, theirs
+        self.is_new = False
+        # The worker has the same description, and may make it block: then so would we.
+        self._ours.setblocking(False)
+
+    @classmethod
+    def create(cls) -> Channel:
+        """Make a new one; raises OSError. The worker inherits `theirs`."""
+        made = cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        made.is_new = True
+        return made
+
+    @classmethod
+    def adopt(cls, ours: int, theirs: int) -> Channel:
+        """Own the descriptors of a channel that another manager made."""
+        return cls(
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=ours),
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=theirs),
+        )
+
+    def fileno(self) -> int:
+        """Return our end, borrowed: readable at a report, writable when there is room."""
+        return self._ours.fileno()
+
+    @property
+    def theirs(self) -> int:
+        """The copy of the worker's end, borrowed."""
+        return self._theirs.fileno()
+
+    @property
+    def untaken(self) -> int:
+        """How many bytes wait for the worker: one for each connection, QUESTION for a question."""
+        answer = bytearray(_INT.size)
+        fcntl.ioctl(self._theirs, termios.FIONREAD, answer)
+        return int(_INT.unpack(answer)[0])
+
+    def send(self, fds: Sequence[int], listeners: bytes) -> None:
+        """Pass at most BATCH connections, with the number of each one's listener; all or none.
+
+        The caller still owns `fds`. Raises BlockingIOError if the channel is full, and OSError:
+        ETOOMANYREFS if too many descriptors of our user are on their way, EPIPE if the worker
+        reads no more.
+        """
+        rights = array.array("i", fds)
+        self._ours.sendmsg([listeners], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def ask(self, question: int) -> None:
+        """Ask for a report; it is answered when all that was sent before has been taken."""
+        self._ours.send(_QUESTION.pack(_ASKED, question))
+
+    def receive(self) -> Report | None:
+        """Return what the worker said, or None if it said nothing; raises Forged.
+
+        One report a call: a worker that floods us takes its turn, as everybody does.
+        """
+        try:
+            # Without room for descriptors: the kernel drops those that somebody passes us.
+            data = self._ours.recv(_REPORT.size + 1)
+        except BlockingIOError:
+            return None
+        except OSError as error:  # ECONNRESET: nobody has the other end, or read all of it
+            raise Forged(f"its channel broke: {(error.strerror or '').lower()}") from error
+        if not data:
+            raise Forged("it closed its channel")
+        if len(data) != _REPORT.size:
+            raise Forged(f"it sent what is no report: {data[: _REPORT.size]!r}")
+        return Report._make(_REPORT.unpack(data))
+
+    def take_back(self) -> list[Passed] | None:
+        """Return the oldest message that the worker has not taken; ours to close.
+
+        None if there is none. A question is taken back, too, as an empty list.
+        """
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        try:
+            data, ancillary, _, _ = self._theirs.recvmsg(BATCH, _ROOM, flags)
+        except BlockingIOError:
+            return None
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            found = array.array("i")
+            if (level, kind) in _DESCRIPTORS:
+                found.frombytes(payload[: len(payload) - len(payload) % found.itemsize])
+            if kind == socket.SCM_RIGHTS:
+                fds += found
+            else:  # the worker, whose end it is as well, has set SO_PASSPIDFD
+                close_all(found)
+        if not data:  # the worker shut it down
+            return None
+        if data[0] == _ASKED:
+            return []
+        if len(fds) < len(data):
+            _log.error("connections lost on the way back", count=len(data) - len(fds),
+                       why="no free descriptors",
+                       do="raise LimitNOFILE= or ulimit -n of the manager")  # fmt: skip
+        return [Passed(fd=fd, listener=listener) for fd, listener in zip(fds, data, strict=False)]
+
+    def close(self) -> None:
+        """Close both ends; what is in it is reset."""
+        self._ours.close()
+        self._theirs.close()
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close what has been passed, or can be passed to nobody."""
+    for fd in fds:
+        os.close(fd)

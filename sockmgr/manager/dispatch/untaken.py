@@ -1,0 +1,108 @@
+"""What waits for workers to take it: noticed when it stays there, and told when it is gone.
+
+Owns one timer, which runs only while something may wait, and a future for each worker that is
+waited for. What is done about a worker is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sockmgr.log import Log
+from sockmgr.manager.dispatch.link import Link
+
+_log = Log("sockmgr.dispatch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedies:
+    """What is done about a worker that takes nothing."""
+
+    ask: Callable[[Link], None]  # it for a report
+    bypass: Callable[[Link], None]  # ask it, and give to others what waits for it
+    replace: Callable[[int, str], None]  # the worker of this lease, because ...
+    looked: Callable[[], None]  # all were looked at
+
+
+class Untaken:
+    """Of all workers of one dispatcher, whose `links` are borrowed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        links: Mapping[int, Link],
+        take: float,
+        replace: float,
+        remedies: Remedies,
+    ) -> None:
+        """Bypass who takes nothing for `take` seconds; replace it after `replace` more."""
+        self._loop, self._links, self._remedies = loop, links, remedies
+        self._take, self._replace = take, replace
+        self._quiet: dict[int, asyncio.Future[None]] = {}
+        self._check: asyncio.TimerHandle | None = None
+
+    def mind(self) -> None:
+        """Look in a while whether all take what waits for them; no timer when nothing happens."""
+        if self._check is None:
+            self._check = self._loop.call_later(self._take, self._look)
+
+    def quiet(self, lease: int) -> asyncio.Future[None]:
+        """Return what is done when nothing waits for a worker that is not fed, or it is gone."""
+        future = self._quiet.get(lease)
+        if future is None or future.cancelled():
+            future = self._quiet[lease] = self._loop.create_future()
+        if (link := self._links.get(lease)) and not link.leaving:
+            if link.waiting:
+                self._remedies.ask(link)
+            self.mind()
+        self.settle(lease)
+        return future
+
+    def is_awaited(self, lease: int) -> bool:
+        """Tell whether somebody waits until nothing waits there."""
+        return lease in self._quiet
+
+    def settle(self, lease: int) -> None:
+        """Tell who waits for it if nothing waits there, or the worker is gone."""
+        link, future = self._links.get(lease), self._quiet.get(lease)
+        if future and (link is None or not link.waiting):
+            del self._quiet[lease]
+            if not future.done():
+                future.set_result(None)
+
+    def close(self) -> None:
+        """Forget the timer, and those who wait."""
+        if self._check:
+            self._check.cancel()
+        for future in self._quiet.values():
+            future.cancel()
+
+    def _look(self) -> None:
+        self._check = None
+        for link in [x for x in self._links.values() if not (x.broken or x.leaving)]:
+            if link.stands_still() and not link.silent_at:
+                self._note_silence(link)
+            elif link.waiting and self.is_awaited(link.lease):
+                self._remedies.ask(link)
+            if link.silent_at and not link.told:
+                self._mind_silence(link)
+            if link.mark is not None and not link.told:
+                self.mind()
+        self._remedies.looked()
+
+    def _note_silence(self, link: Link) -> None:
+        link.silent_at = self._loop.time()
+        _log.warning("worker takes no connections", worker=link.name, waiting=link.waiting,
+                     means="others get what waits for it")  # fmt: skip
+        self._remedies.bypass(link)
+
+    def _mind_silence(self, link: Link) -> None:
+        silent = self._loop.time() - link.silent_at
+        if silent >= self._replace:
+            link.told = True
+            why = f"it took no connection for {silent:.0f} s"
+            self._loop.call_soon(self._remedies.replace, link.lease, why)
+        else:
+            self.mind()

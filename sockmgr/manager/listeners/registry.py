@@ -1,0 +1,191 @@
+"""The listeners that are open, by address. Opens all that are missing or none; owns them.
+
+A listener is known by its address, so that a renamed one stays open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from pathlib import Path
+
+from sockmgr.config.spec import Address, Listen, Scheme
+from sockmgr.errors import ListenError, SockmgrError
+from sockmgr.fleet.snapshot import ListenerSnapshot
+from sockmgr.kernel import free_bind, private, queues
+from sockmgr.kernel.sockets import describe, same_address
+from sockmgr.kernel.spawn import OpenFiles
+from sockmgr.log import Log
+from sockmgr.manager.listeners import opening
+from sockmgr.manager.listeners.listener import Listener
+
+log = Log("sockmgr")
+
+
+class Listeners:
+    """All listeners of one manager; `on_shutdown` is told when a worker shut one down."""
+
+    def __init__(self, on_shutdown: Callable[[Listener], None]) -> None:
+        self._open: dict[Address, Listener] = {}
+        self._waiting: dict[str, list[socket.socket]] = {}  # systemd's, for listeners to come
+        self._on_shutdown = on_shutdown
+        self.renewed: set[Address] = set()  # at which only workers to come will accept
+
+    def at(self, address: Address) -> Listener:
+        """Return the open listener of this address."""
+        return self._open[address]
+
+    @property
+    def all(self) -> tuple[Listener, ...]:
+        """All that are open."""
+        return tuple(self._open.values())
+
+    def resume(
+        self, listeners: Sequence[ListenerSnapshot], passed: Mapping[str, list[socket.socket]]
+    ) -> None:
+        """Own the sockets of a predecessor's listeners, under whatever names they came.
+
+        One that it did not have waits for its listener: the config may have got both since.
+        """
+        found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
+        for was in listeners:
+            mine = [found.pop(inode) for inode in was.inodes]
+            socks, late = [sock for _, sock in mine], self._take_late(was.listen, found)
+            if was.ending and not late:
+                listener = opening.replace(was, socks)
+            else:
+                listener = opening.resume(was, socks, late)
+                listener.systemds |= {len(socks) + n for n in range(len(late))}
+            listener.systemds |= {n for n, (name, _) in enumerate(mine) if name == was.listen.name}
+            if late and not listener.is_steered:
+                listener.passed = 1
+                self.renewed.add(was.listen.address)
+            else:
+                names = [name for name, _ in mine]
+                listener.passed = len(names) - len(_after(names, was.listen.name))
+            self._watch(listener)
+            self._open[was.listen.address] = listener
+            log.info("listener adopted", name=was.listen.name, address=listener.address)
+        for name, sock in found.values():
+            if "#" in name:
+                sock.close()  # a queue of no listener
+            else:
+                os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
+                self._waiting.setdefault(name, []).append(sock)
+
+    def _take_late(
+        self, listen: Listen, found: dict[int, tuple[str, socket.socket]]
+    ) -> list[socket.socket]:
+        """Take from `found` what systemd bound to the address of a listener that we have already.
+
+        It could because we are of one user, or because it takes a unix path from whoever has it.
+        """
+        late = [
+            number
+            for number, (name, sock) in found.items()
+            if name == listen.name and same_address(sock, listen.address)
+        ]
+        socks = [found.pop(number)[1] for number in late]
+        for sock in socks:
+            os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
+        if socks:
+            log.info("systemd has sockets for it now", name=listen.name, number=len(socks))
+        return socks
+
+    def all_in(self, addresses: Set[Address]) -> bool:
+        """Tell whether no other than these is open."""
+        return self._open.keys() <= addresses
+
+    def open(
+        self, listens: Sequence[Listen], passed: dict[str, list[socket.socket]] | None = None
+    ) -> None:
+        """Open what is not open yet, all or nothing; adopt what systemd passed by its name.
+
+        Raises ListenError; what was open before stays open.
+        """
+        opened: list[Address] = []
+        passed = passed or {}
+        named = ", ".join(listen.name for listen in listens)
+        try:
+            for listen in listens:
+                if listen.address not in self._open:
+                    # Duplicates: what comes after may fail, and then they wait on.
+                    waiting = [sock.dup() for sock in self._waiting.get(listen.name, ())]
+                    socks = passed.pop(listen.name, waiting)
+                    self._open[listen.address] = self._open_one(listen, socks)
+                    opened.append(listen.address)
+                self._open[listen.address].admit()
+            if passed:
+                raise _nobody_named(passed, named)
+        except SockmgrError:
+            for address in opened:
+                self._close(address)
+            raise
+        for listen in listens:
+            for sock in self._waiting.pop(listen.name, ()):
+                sock.close()
+
+    def close_unused(self, used: Collection[Address]) -> None:
+        """Close every listener that is not `used`."""
+        for address in self._open.keys() - set(used):
+            self._close(address)
+
+    def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
+        OpenFiles.check()
+        listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
+        listener.passed = len(socks)
+        listener.systemds |= set(range(len(socks)))
+        self._watch(listener)
+        log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
+        if listener.why_overlap:
+            log.info("cut-overs overlap", name=listen.name, because=listener.why_overlap)
+        if listen.address.scheme in (Scheme.TCP, Scheme.UDP) and free_bind.is_absent(
+            listener.queues[0]
+        ):
+            log.warning(
+                "this host does not have the address", name=listen.name, address=listener.address,
+                means="nobody can connect until it does; the other listeners are not affected",
+            )  # fmt: skip
+        if listen.address.scheme is Scheme.UNIX and (flaw := _flaw(Path(listen.address.path))):
+            log.warning("others can take the path", name=listen.name, because=flaw,
+                        means="they could answer the clients in our place")  # fmt: skip
+        if socks and not same_address(socks[0], listen.address):
+            log.warning("systemd's socket has another address", config=str(listen.address))
+        return listener
+
+    def _watch(self, listener: Listener) -> None:
+        asyncio.get_running_loop().add_reader(listener.watch_fd(), self._on_shutdown, listener)
+
+    def _close(self, address: Address) -> None:
+        listener = self._open.pop(address)
+        asyncio.get_running_loop().remove_reader(listener.watch_fd())
+        log.info("listener closed", name=listener.listen.name, waiting=listener.queued())
+        listener.close()
+
+
+def _flaw(path: Path) -> str:
+    """Say who else may replace a socket at this path; in a sticky directory only its owner."""
+    with contextlib.suppress(OSError):  # it was gone at once: the next look mends that
+        return "" if path.parent.stat().st_mode & stat.S_ISVTX else private.flaw(path.parent)
+    return ""
+
+
+def _after(names: Sequence[str], first: str) -> list[str]:
+    """Return `names` without those at the beginning that are `first`."""
+    return list(itertools.dropwhile(lambda name: name == first, names))
+
+
+def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:
+    unknown = ", ".join(f"{name} ({describe(socks[0])})" for name, socks in passed.items())
+    for sock in (sock for socks in passed.values() for sock in socks):
+        sock.close()
+    return ListenError(
+        f"systemd passed a socket that no listener is named after: {unknown}",
+        means=f"nothing was started; the config names {named or 'no listener'}",
+        do="make FileDescriptorName= in the .socket unit and the name under [listen] the same",
+    )

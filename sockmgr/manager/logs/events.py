@@ -1,0 +1,123 @@
+"""What happened last, and how often, for whoever asks or follows: bounded; nobody is waited for.
+
+Events are known by ids that grow from manager to manager, so a follower can go on with the next
+one where it was. Whoever reads too slowly is told that it missed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from sockmgr.api.records import recorded
+from sockmgr.api.types import Event
+from sockmgr.manager.logs.counters import Tally
+from sockmgr.manager.logs.wakeup import Bell, rung
+
+EVENTS_MAX = 512
+KEPT_MAX = 64  # for the next manager: the whole state is written anew at each change
+
+
+class History(logging.Handler):
+    """The newest events, made of the manager's records; `told` is called after each.
+
+    `tally` counts them all.
+    """
+
+    def __init__(self, limit: int = EVENTS_MAX) -> None:
+        super().__init__()
+        self.told: Callable[[], object] | None = None
+        self.tally = Tally()
+        self._limit = limit
+        self._events: deque[Event] = deque()
+        self._complete_since = time.time_ns() // 1000  # nothing with a higher id is missing
+        self._bell = Bell()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one of the manager's own records; others have no constant message."""
+        if told := getattr(record, "told", None):
+            self.tally.take(told)
+            id = max(int(record.created * 1e6), self.newest + 1)
+            self._add(recorded(told, record.levelname.lower(), record.created, id))
+
+    @property
+    def newest(self) -> int:
+        """The id of the last event, or one that is lower than that of the next."""
+        return self._events[-1].id if self._events else self._complete_since
+
+    @property
+    def kept(self) -> tuple[int, tuple[Event, ...]]:
+        """What the next manager is to resume() with."""
+        first = max(0, len(self._events) - KEPT_MAX)
+        since = self._events[first - 1].id if first else self._complete_since
+        return since, tuple(self._events)[first:]
+
+    def resume(self, complete_since: int, events: Sequence[Event]) -> None:
+        """Go on after what the manager before us kept; nobody has seen anything of us yet."""
+        own, self._events = self._events, deque(events)
+        self._complete_since = complete_since
+        for event in own:
+            self._add(replace(event, id=max(event.id, self.newest + 1)))
+
+    def follow(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+        """Return a reader of the `last` events (None: of all) about `service` ("": about any).
+
+        With `after`, of those with a higher id.
+        """
+        return HistoryFollower(self, service, after, last)
+
+    def since(self, id: int) -> list[Event]:
+        """Return the events with a higher id that are left, the oldest first."""
+        found = []
+        for event in reversed(self._events):
+            if event.id <= id:
+                break
+            found.append(event)
+        return found[::-1]
+
+    def is_complete_since(self, id: int) -> bool:
+        """Tell whether all events with a higher id are here, if it is an id of ours at all."""
+        return self._complete_since <= id <= self.newest
+
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when the next event comes; whoever stops waiting cancels it."""
+        return self._bell.next()
+
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+        if len(self._events) > self._limit:
+            self._complete_since = self._events.popleft().id
+        if self.told is not None:
+            self.told()
+        self._bell.ring()
+
+
+class HistoryFollower:
+    """One reader of a history."""
+
+    def __init__(self, history: History, service: str, after: int | None, last: int | None) -> None:
+        self._history, self._service = history, service
+        self._missed = after is not None and not history.is_complete_since(after)
+        found = self._about(0 if after is None or self._missed else after)
+        self._unread = found if last is None else found[max(0, len(found) - last) :]
+        self.newest = history.newest  # the id of the last one that was looked at
+
+    def take(self) -> tuple[tuple[Event, ...], bool]:
+        """Return the events since the last call, and whether others before them are gone."""
+        missed = self._missed or not self._history.is_complete_since(self.newest)
+        events = (*self._unread, *self._about(self.newest))
+        self._unread, self._missed, self.newest = [], False, self._history.newest
+        return events, missed
+
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when there may be more to take; to be cancelled when unwanted."""
+        return self._history.next() if self.newest == self._history.newest else rung()
+
+    def _about(self, after: int) -> list[Event]:
+        found = self._history.since(after)
+        return [event for event in found if self._service in ("", event.service)]

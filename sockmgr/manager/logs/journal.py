@@ -1,0 +1,237 @@
+"""The journal of systemd in place of stderr: records as entries, and workers that write to it.
+
+Where stderr is connected to the journal, nothing that a worker prints passes through the manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from sockmgr.api.records import IDENTIFIER, PRIORITIES, encode, entry, line_of
+from sockmgr.api.types import JournalPlace
+from sockmgr.errors import SockmgrError
+from sockmgr.kernel.cgroup import own_unit
+from sockmgr.log import Log
+from sockmgr.manager.logs.output import TAIL_LINES, Output, Words, WorkerOutput
+from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
+from sockmgr.systemd import journald
+from sockmgr.terminal.pieces import Piece
+
+RECALL_TIMEOUT = 1.0  # seconds until a verdict goes without what is still not in the journal
+
+log = Log("sockmgr")
+
+
+def open_sink(*, as_json: bool) -> tuple[Sink, str]:
+    """Return what our records go to, and why it is not the journal if it should be that.
+
+    `as_json` is a wish about stderr, and leaves the journal out.
+    """
+    unit = own_unit()
+    if as_json or unit is None or not journald.is_stderr():
+        return Sink(as_json=as_json), ""
+    try:
+        journald.check()
+        entries = journald.Entries()
+    except OSError as error:
+        return Sink(), f"{journald.SOCKET}: {error.strerror}"
+    except SockmgrError as error:
+        return Sink(), f"{error.what}; {error.do}"
+    user = os.getuid() if unit.of_user else None
+    return JournalSink(entries, JournalPlace(unit=unit.name, user=user)), ""
+
+
+class JournalSink(Sink):
+    """Sends entries to journald, and keeps a bounded number of bytes for when it takes more."""
+
+    def __init__(self, entries: journald.Entries, place: JournalPlace) -> None:
+        """Own `entries`; what they hold is read at `place`."""
+        super().__init__(entries.fileno())
+        self.place = place
+        self._entries = entries
+        self._waiting_entries: deque[bytes] = deque()
+        self._size = 0
+        self._gone = False
+
+    @property
+    def pending(self) -> int:
+        """How many bytes journald has not taken yet."""
+        return self._size
+
+    def record(self, record: logging.LogRecord) -> None:
+        """Send one of the manager's own records."""
+        text, level = record.getMessage(), record.levelname.lower()
+        if told := getattr(record, "told", None):
+            self._put(entry(told, text, level))
+        else:
+            self._put(_foreign(text, level))
+
+    def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+        """Send what came through a pipe all the same."""
+        for piece in pieces:
+            self._put(line_of(worker, piece))
+
+    def write(self, text: str) -> None:
+        """Send lines of no worker."""
+        self._put(_foreign(text.rstrip("\n"), "info"))
+
+    def _put(self, fields: Mapping[str, str]) -> None:
+        if self._size > RECORDS_MAX:
+            self._dropped += 1
+            return
+        data = encode(fields)
+        self._waiting_entries.append(data)
+        self._size += len(data)
+        self.flush()
+
+    def _give(self) -> None:
+        while self._waiting_entries:
+            try:
+                if not self._entries.send(self._waiting_entries[0]):
+                    return
+                self._gone = False
+            except OSError:
+                self._gone = True
+                self._dropped += 1
+            self._size -= len(self._waiting_entries.popleft())
+
+    def _give_up(self) -> None:
+        self._waiting_entries.clear()
+        self._size = 0
+
+    def _tell_dropped(self) -> None:
+        if not self._gone:  # else with the next one that arrives
+            dropped, self._dropped = self._dropped, 0
+            log.warning("records dropped", number=dropped)
+
+
+def _foreign(text: str, level: str) -> dict[str, str]:
+    """Return the fields of a record that is not of our own making."""
+    priority = str(PRIORITIES.get(level, 6))
+    return {"MESSAGE": text, "PRIORITY": priority, "SYSLOG_IDENTIFIER": IDENTIFIER}
+
+
+# --- Workers -------------------------------------------------------------------------------------
+
+
+def worker_output(
+    sink: Sink, loop: asyncio.AbstractEventLoop, name: str, found: int | None = None
+) -> WorkerOutput:
+    """Return a new output for a worker, or own what was `found` of one (-1: nothing).
+
+    A stream to the journal if our own records go there, else a pipe.
+    """
+    place = sink.place
+    if found is not None:
+        is_stream = stat.S_ISSOCK(os.fstat(found).st_mode) if found >= 0 else place is not None
+        return Stream(name, found, place) if is_stream else Output(name, sink, loop, found)
+    if place is not None:
+        try:
+            return Stream(name, journald.open_stream(name), place)
+        except (OSError, SockmgrError) as error:
+            log.warning("journal stream not opened", worker=name, error=error)
+    return Output(name, sink, loop)
+
+
+class Stream:
+    """A worker's way to the journal. Owns a copy, to write the last line there.
+
+    Within one stream journald keeps the order: what is before our line is all that was said.
+    """
+
+    def __init__(self, name: str, fd: int, place: JournalPlace | None) -> None:
+        """Own `fd`, which the worker has, or will have, as well; -1 if we have no copy."""
+        self.writer = fd
+        own = {"JOURNAL_STREAM": journald.name_of(fd)} if fd >= 0 else {}
+        self.environment: Mapping[str, str] = own
+        self._name, self._place = name, place
+        self._words: Words | None = None
+
+    def spawned(self) -> None:
+        """Keep our copy."""
+
+    def fileno(self) -> int:
+        """Return our copy, borrowed."""
+        return self.writer
+
+    def last_words(self, why: str) -> Words:
+        """Return what the worker has said until now; `why` is written to its stream."""
+        return self._words or self._until(why)
+
+    def ended(self, how: str) -> None:
+        """Write how the worker has ended to its stream."""
+        self._words = self._until(f"ended: {how}")
+
+    def has_been_read(self) -> bool:
+        """Tell whether journald knows whose lines these are: it looks at a process only then.
+
+        It reads what we wrote last by itself, since we are another process, so after the rest.
+        """
+        return self.writer < 0 or journald.has_been_read(self.writer)
+
+    def leave(self) -> None:
+        """Do nothing: none of it passes through us."""
+
+    def close(self) -> None:
+        """Close our copy."""
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+    def _until(self, said: str) -> Words:
+        at = asyncio.get_running_loop().time()
+        if self.writer < 0 or not journald.say(self.writer, said):
+            return _elsewhere(self._name, self._place)
+        recall = functools.partial(
+            journald.lines_before, said, self._name,
+            at=at, number=TAIL_LINES, timeout=RECALL_TIMEOUT,
+        )  # fmt: skip
+        return Words(before=functools.partial(_recalled, recall, self._name, self._place))
+
+
+async def _recalled(
+    recall: Callable[[], list[str] | None], name: str, place: JournalPlace | None
+) -> Words:
+    """Return what `recall` finds, which is called in a thread of its own and not waited for."""
+    if not journald.is_readable():
+        return _elsewhere(name, place)
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str] | None] = loop.create_future()
+
+    def give(lines: list[str] | None) -> None:
+        if not found.done():
+            found.set_result(lines)
+
+    def main() -> None:
+        try:
+            lines = recall()
+        except (OSError, SockmgrError):
+            lines = None
+        with contextlib.suppress(RuntimeError):  # the loop has ended before us
+            loop.call_soon_threadsafe(give, lines)
+
+    try:
+        # A daemon: a disk that hangs must not hold up the end of the manager.
+        threading.Thread(target=main, name="journal", daemon=True).start()
+    except RuntimeError:  # no thread more is allowed
+        return _elsewhere(name, place)
+    await asyncio.wait({found}, timeout=RECALL_TIMEOUT)
+    lines = found.result() if found.done() else None
+    if lines is None:
+        return _elsewhere(name, place)
+    return Words(lines=tuple(lines))
+
+
+def _elsewhere(name: str, place: JournalPlace | None) -> Words:
+    """Return one line that says where the others are."""
+    option = "" if place is None else f"--{'user-' * (place.user is not None)}unit={place.unit} "
+    where = f"what it printed is in the journal: journalctl {option}--identifier={name}"
+    return Words(lines=(where,), place=place)

@@ -1,0 +1,78 @@
+"""The last lines that the manager told, and those who read on as more come. Bounded.
+
+Nobody is waited for: a follower that is slow is told how many lines it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from itertools import islice
+
+from sockmgr.api.types import LogLine
+from sockmgr.manager.logs.wakeup import Bell, rung
+
+LINES_MAX = 1000
+CHARACTERS_MAX = 256 * 1024
+
+
+class Ring:
+    """The newest lines, at most so many and so much."""
+
+    def __init__(self, lines_max: int = LINES_MAX, characters_max: int = CHARACTERS_MAX) -> None:
+        self._lines: deque[LogLine] = deque()
+        self._lines_max, self._characters_max = lines_max, characters_max
+        self._characters = 0
+        self._added = 0
+        self._added_about: Counter[str] = Counter()
+        self._bell = Bell()
+
+    def add(self, line: LogLine) -> None:
+        """Keep a line, for as long as there is room, and wake those who wait for one."""
+        self._lines.append(line)
+        self._added += 1
+        self._added_about[line.service] += 1
+        self._characters += len(line.message)
+        while len(self._lines) > self._lines_max or self._characters > self._characters_max:
+            self._characters -= len(self._lines.popleft().message)
+        self._bell.ring()
+
+    def added(self, service: str) -> int:
+        """Return how many lines about this service (`""`: in all) there ever were."""
+        return self._added_about[service] if service else self._added
+
+    def since(self, number: int, service: str) -> list[LogLine]:
+        """Return what is left of the lines that came after the first `number`, of this service."""
+        first = self._added - len(self._lines)
+        newer = islice(self._lines, max(0, number - first), None)
+        return [line for line in newer if service in ("", line.service)]
+
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when the next line comes; whoever stops waiting cancels it."""
+        return self._bell.next()
+
+
+class Follower:
+    """One reader of a ring: first the `last` lines about a service, then what comes."""
+
+    def __init__(self, ring: Ring, service: str, last: int) -> None:
+        self._ring, self._service = ring, service
+        found = ring.since(0, service)
+        self._unread = found[len(found) - last :] if last < len(found) else found
+        self._go_on()
+
+    def take(self) -> tuple[tuple[LogLine, ...], int]:
+        """Return the lines since the last call, and how many others are gone already."""
+        new = self._ring.since(self._total, self._service)
+        missed = self._ring.added(self._service) - self._counted - len(new)
+        lines, self._unread = (*self._unread, *new), []
+        self._go_on()
+        return lines, missed
+
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when there may be more to take; to be cancelled when unwanted."""
+        return self._ring.next() if self._total == self._ring.added("") else rung()
+
+    def _go_on(self) -> None:
+        self._total = self._ring.added("")
+        self._counted = self._ring.added(self._service)

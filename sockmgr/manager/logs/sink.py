@@ -1,0 +1,236 @@
+"""Where lines go: the manager's stderr, never blocking. The last are kept for `sockmgr logs`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import select
+import time
+from collections.abc import Callable, Sequence
+
+from sockmgr.api.records import event, service_of, subject
+from sockmgr.api.types import JournalPlace, LogLine
+from sockmgr.manager.logs.ring import Ring
+from sockmgr.terminal.pieces import Piece, readable
+from sockmgr.terminal.visible import visible
+
+PENDING_MAX = 65536  # bytes not yet taken from us before workers have to wait
+RECORDS_MAX = 4 * PENDING_MAX  # our own records may go this far, then they are counted only
+
+
+class Sink:
+    """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains.
+
+    `place` is where the lines can be read if it is not our `ring` that has them.
+    """
+
+    place: JournalPlace | None = None
+
+    def __init__(self, fd: int = 2, *, as_json: bool = False) -> None:
+        self._fd, self._as_json = fd, as_json
+        self._is_terminal = os.isatty(fd)
+        self.ring = Ring()
+        self._pending = bytearray()
+        self._dropped = 0
+        self._failed = self._torn = False  # what was written last; in the middle of a line
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[Callable[[], None]] = []
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use `loop` to hear when stderr takes more."""
+        self._loop = loop
+
+    @property
+    def pending(self) -> int:
+        """How many bytes nobody has taken yet."""
+        return len(self._pending)
+
+    @property
+    def full(self) -> bool:
+        """Whether workers have to wait."""
+        return self.pending > PENDING_MAX
+
+    def record(self, record: logging.LogRecord) -> None:
+        """Take one of the manager's own records."""
+        self.ring.add(_logged(record, record.getMessage()))
+        self.show_record(record)
+
+    def show_record(self, record: logging.LogRecord) -> None:
+        """Write one of the manager's own records."""
+        text = record.getMessage()
+        if not self._as_json:
+            when = time.strftime("%H:%M:%S", time.localtime(record.created))
+            for line in text.split("\n"):
+                self.write(f"{record.levelname[0]} {when} {self.clean(line)}\n")
+            return
+        told = _told(record, text)
+        self.write(_as_json({"time": record.created, "level": record.levelname.lower(), **told}))
+
+    def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+        """Take what a worker wrote."""
+        now, service = time.time(), service_of(worker)
+        for piece in pieces:
+            self.ring.add(
+                LogLine(
+                    time=now,
+                    level="info",
+                    source=worker,
+                    service=service,
+                    event="",
+                    message=readable(piece.text),
+                    partial=piece.partial or None,
+                )
+            )
+        self.show_lines(worker, pieces)
+
+    def show_lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+        """Write what a worker wrote."""
+        shown = self._object if self._as_json else self._line
+        self.write("".join(shown(worker, piece) for piece in pieces))
+
+    def clean(self, text: str) -> str:
+        """Return a line of others as what we write to may get it."""
+        return visible(text) if self._is_terminal else text
+
+    def write(self, text: str) -> None:
+        """Write whole lines, now or when stderr takes them."""
+        if len(self._pending) > RECORDS_MAX or (self._failed and not self._works_again()):
+            self._dropped += text.count("\n")
+            return
+        self._pending += _encoded(text)
+        self.flush()
+
+    def resume(self, read_on: Callable[[], None]) -> None:
+        """Call `read_on` once there is room."""
+        self._waiting.append(read_on)
+
+    def flush(self) -> None:
+        """Write what is taken without blocking."""
+        self._give()
+        self._settle()
+
+    def close(self, patience: float = 1.0) -> None:
+        """Give whoever reads a last chance of `patience` seconds to take what is left."""
+        while self.pending and self._poll.poll(patience * 1000):
+            before = self.pending
+            self.flush()
+            if self.pending == before:
+                break
+        self._give_up()
+        self._settle()
+
+    def _give(self) -> None:
+        while self._pending and self._writable():
+            # A pipe that polls writable takes PIPE_BUF bytes at once (pipe(7)).
+            try:
+                written = os.write(self._fd, self._pending[: select.PIPE_BUF])
+            except BlockingIOError:
+                break
+            except OSError:  # nobody is there to read it, or there is no room: we serve on
+                self._dropped += self._pending.count(b"\n")
+                self._pending.clear()
+                self._failed = True
+                break
+            self._torn = self._pending[written - 1] != ord("\n")
+            del self._pending[:written]
+
+    def _line(self, worker: str, piece: Piece) -> str:
+        return f"{prefix(worker, piece)} {self.clean(piece.text)}\n"
+
+    def _object(self, worker: str, piece: Piece) -> str:
+        told = {"time": time.time(), "level": "info", "worker": worker}
+        more = {"partial": True} if piece.partial else {}
+        return _as_json({**told, "line": readable(piece.text), **more})
+
+    def _give_up(self) -> None:
+        self._pending.clear()
+
+    def _works_again(self) -> bool:
+        """Try to write where that failed before: first, that something is missing."""
+        note = _encoded("\n" * self._torn + self._dropped_note())
+        try:
+            written = os.write(self._fd, note)
+        except OSError:
+            return False
+        self._failed, self._dropped = False, 0
+        self._pending += note[written:]
+        return True
+
+    def _dropped_note(self) -> str:
+        text = f"{self._dropped} lines are missing here: they could not be written to stderr"
+        if not self._as_json:
+            return f"{text}\n"
+        told = {"time": time.time(), "level": "warning", "message": "records dropped"}
+        return _as_json({**told, "number": self._dropped})
+
+    def _tell_dropped(self) -> None:
+        note, self._dropped = self._dropped_note(), 0
+        self.write(note)
+
+    def _writable(self) -> bool:
+        return bool(self._poll.poll(0))
+
+    def _settle(self) -> None:
+        if self._loop is None:
+            return
+        if self.pending:
+            # Regular files are always ready and unknown to epoll (EPERM); they never get here.
+            self._loop.add_writer(self._fd, self.flush)
+            return
+        self._loop.remove_writer(self._fd)
+        if self._dropped and not self._failed:
+            self._tell_dropped()
+        waiting, self._waiting = self._waiting, []
+        for read_on in waiting:
+            read_on()
+
+
+def _logged(record: logging.LogRecord, text: str) -> LogLine:
+    told = _told(record, text)
+    return LogLine(
+        time=record.created,
+        level=record.levelname.lower(),
+        source="sockmgr",
+        service=subject(told),
+        event=event(str(told["message"])) if hasattr(record, "told") else "",
+        message=text,
+    )
+
+
+def _told(record: logging.LogRecord, text: str) -> dict[str, object]:
+    """Return the constant message and the fields of one of our records."""
+    told: dict[str, object] = getattr(record, "told", {"message": text})
+    return told
+
+
+def prefix(source: str, piece: Piece) -> str:
+    r"""Return what stands before a piece: `web@1.1 |`, or `web@1.1 \` if its line goes on."""
+    mark = "\\" if piece.partial else "|"
+    return f"{source} {mark}"
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")  # what a worker wrote, byte for byte
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace")
+
+
+def _as_json(told: dict[str, object]) -> str:
+    return json.dumps(told, default=str) + "\n"
+
+
+class RecordHandler(logging.Handler):
+    """Sends the manager's own records into the sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._sink.record(record)

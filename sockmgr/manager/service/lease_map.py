@@ -1,0 +1,81 @@
+"""Which listeners a lease is of: those of the generation that has it, or of one of its workers.
+
+And how each comes by its connections. Looks at the records of a fleet; owns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sockmgr.config.spec import Accept, Address, Spec
+from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.messages import Phase
+from sockmgr.manager.listeners.listener import Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The listeners of one service, found by their addresses."""
+
+    listener: Callable[[Address], Listener]
+
+    def of(self, spec: Spec) -> tuple[Listener, ...]:
+        """Return the listeners of a spec, in its order."""
+        return tuple(self.listener(listen.address) for listen in spec.listen)
+
+    def fed(self, fleet: Fleet, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
+        """Return `leases` with the listeners of who takes what comes there, or soon will."""
+        serving = fleet.current or fleet.trial
+        return self._find(fleet, leases, self.of(serving.spec) if serving else ())
+
+    def unquiet(
+        self, fleet: Fleet, addresses: Collection[Address]
+    ) -> dict[int, tuple[Listener, ...]]:
+        """Return the leases that are not quiet yet; at which addresses nobody may know any more."""
+        every = tuple(self.listener(address) for address in addresses)
+        return self._find(fleet, fleet.unquiet, every)
+
+    def parting(self, fleet: Fleet) -> dict[int, tuple[Listener, ...]]:
+        """Return the leases that are fed no more, but served, with their listeners."""
+        fed = dict(fleet.fed)
+        return {
+            lease: self.of(generation.spec)
+            for generation in fleet.generations.values()
+            for lease in generation.served
+            if lease not in fed and generation.phase is not Phase.BOOTING
+        }
+
+    def _find(
+        self, fleet: Fleet, leases: Iterable[int], unknown: tuple[Listener, ...]
+    ) -> dict[int, tuple[Listener, ...]]:
+        found: dict[int, dict[Listener, None]] = {}
+        for generation in fleet.generations.values():
+            listeners = dict.fromkeys(self.of(generation.spec))
+            for lease in generation.leases:
+                found.setdefault(lease, {}).update(listeners)
+        return {lease: tuple(found.get(lease, ())) or unknown for lease in leases}
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Which leases are `passed` connections, and which `accept` for themselves.
+
+    `parting` are those that are fed no more, but served: they have the clients of listeners that
+    nobody else has.
+    """
+
+    passed: frozenset[int] = frozenset()
+    accept: frozenset[int] = frozenset()
+    parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
+
+
+def ways(fleet: Fleet, users: Users) -> Ways:
+    """Return the ways of all leases that are in use."""
+    generations = fleet.generations.values()
+    passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
+    accept = {n for g in generations if g.spec.accept is not Accept.DISPATCH for n in g.leases}
+    serving = fleet.current or fleet.trial
+    if serving and serving.spec.accept is Accept.DISPATCH:
+        passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
+    return Ways(frozenset(passed), frozenset(accept), users.parting(fleet))

@@ -1,0 +1,50 @@
+"""What a rollout costs, measured while it runs. Reads counters; changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from sockmgr.api.types import Receipt
+from sockmgr.fleet.messages import State
+from sockmgr.kernel.queues import listen_overflows
+from sockmgr.manager.listeners.listener import Listener
+
+
+class Gauge:
+    """Counts from its creation, at the start of a rollout, until `receipt`."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self._overflows = _overflows()
+        self._ended = {State.DRAINING: 0, State.KILLED: 0}
+        self._died = 0
+        for listener in listeners:
+            listener.take_peak()
+
+    def count_exit(self, state: State, *, well: bool) -> None:
+        """Note that a worker ended, if it had been told to: `well`, or not."""
+        if not well:
+            self._died += 1
+        elif state in self._ended:
+            self._ended[state] += 1
+
+    def receipt(self, draining: int, finishing: int) -> Receipt:
+        """Sum up; `draining` workers have not ended yet, `finishing` of them are to end now."""
+        cutovers = {listener.cutover for listener in self._listeners}
+        return Receipt(
+            queue_peak=max((listener.take_peak() for listener in self._listeners), default=0),
+            overflows=max(0, _overflows() - self._overflows),
+            drained=self._ended[State.DRAINING],
+            killed=self._ended[State.KILLED],
+            draining=draining,
+            finishing=finishing,
+            died=self._died,
+            cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
+        )
+
+
+def _overflows() -> int:
+    with contextlib.suppress(OSError):  # no descriptor is left to read it with
+        return listen_overflows()
+    return 0

@@ -1,0 +1,421 @@
+"""One service: feeds its fleet with facts and performs, at once, the commands it returns.
+
+Nothing else decides anything about its workers. Between `handle` and the last action performed
+nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, assert_never
+
+from sockmgr.api.types import Progress, Verdict
+from sockmgr.config.spec import Accept, Address, Spec
+from sockmgr.errors import ListenError
+from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.messages import (
+    Aborted,
+    Action,
+    ClientsWait,
+    Committed,
+    CutOver,
+    Drain,
+    Fact,
+    Feed,
+    FeedFailed,
+    Finish,
+    Kill,
+    Phase,
+    Quiet,
+    Recycle,
+    Refuse,
+    Reload,
+    Serving,
+    Spawn,
+    SpawnFailed,
+    Start,
+    State,
+    Stop,
+    StopNow,
+    Stopped,
+    Tick,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+    WorkerStopping,
+    describe_exit,
+)
+from sockmgr.fleet.snapshot import ServiceSnapshot, record, restore
+from sockmgr.log import Log
+from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.listeners.renewal import Renewal
+from sockmgr.manager.logs.output import Words
+from sockmgr.manager.service.client_watch import ClientWatch
+from sockmgr.manager.service.conditions import Waiters
+from sockmgr.manager.service.lease_map import Users, Ways, ways
+from sockmgr.manager.service.memory_check import fitting
+from sockmgr.manager.service.pooling import pooled
+from sockmgr.manager.service.processes import Crew
+from sockmgr.manager.service.traffic import Feeding
+from sockmgr.manager.service.verdicts import Verdicts, not_told
+from sockmgr.manager.workers.survivor import Survivor
+from sockmgr.manager.workers.worker import Running, Surroundings
+
+log = Log("sockmgr")
+
+MEASURED = 4  # workers whose memory is measured to tell what one more would need
+AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
+
+
+class Neighbours(Protocol):
+    """The other services of the manager, as far as they concern one service's listeners."""
+
+    def keep(self, address: Address, service: Service) -> bool:
+        """Tell whether a listener goes on when `service` needs it no more."""
+
+    def share(self, address: Address, service: Service) -> bool:
+        """Tell whether another service uses the listener as well."""
+
+
+class Service:
+    """The shell around one fleet. `run` is its task; everything else only puts facts."""
+
+    def __init__(
+        self,
+        name: str,
+        around: Surroundings,
+        tasks: asyncio.TaskGroup,
+        listener: Callable[[Address], Listener],
+        changed: Callable[[], None],
+        neighbours: Neighbours,
+    ) -> None:
+        """Run nothing yet; `changed` is called whenever there is something new."""
+        self.name = name
+        self.fleet = Fleet()
+        self.repairs: deque[str] = deque(maxlen=8)
+        self._facts: asyncio.Queue[Fact] = asyncio.Queue()
+        self._around, self._users, self._changed = around, Users(listener), changed
+        self._neighbours = neighbours
+        self._verdicts = Verdicts(name, around.loop, tasks)
+        self.crew = Crew(name, around, self._users, self._facts.put_nowait, changed)
+        self._feeding = Feeding(tasks, self._facts.put_nowait, self.crew.passing, self._ways)
+        self._renewal = Renewal(self._renew)
+        self._waiters = Waiters(around.loop)
+        self._clients = ClientWatch(around.loop, lambda: self._facts.put_nowait(ClientsWait()))
+
+    # --- What others ask -----------------------------------------------------------------------
+
+    def start(self, spec: Spec) -> None:
+        """Run `spec`, whatever it takes: there is nothing to fall back to."""
+        listeners = self._users.of(spec)
+        left = self._feeding.adopt(listeners)
+        self._facts.put_nowait(Start(spec=pooled(spec, listeners), left=left))
+
+    def resume(self, was: ServiceSnapshot, survivors: Mapping[WorkerId, Survivor]) -> None:
+        """Go on with what another manager ran: `survivors` are its workers that we could find."""
+        self.fleet = restore(was, self._around.loop.time())
+        for worker in list(self.fleet.workers()):
+            spec = self.fleet.generations[worker.id.generation].spec
+            self._renewal.given(worker.lease, spec)
+            self.crew.adopt(worker, spec, survivors.get(worker.id))
+        fed = dict(self.fleet.fed)
+        self._feeding.resume(
+            fed,
+            self._users.fed(self.fleet, fed),
+            self._users.unquiet(self.fleet, self.addresses),
+        )
+        self._facts.put_nowait(Tick())
+        if any(self._users.listener(address).is_anew for address in self.addresses):
+            self._replace(self.crew.running.values())
+
+    def replace_unheard(self) -> None:
+        """Replace the workers if nobody took over what they print to: writing may end them.
+
+        By a whole generation: one worker that leaves a shared queue may lose a connection.
+        """
+        unheard = any(running.is_unheard for running in self.crew.running.values())
+        if unheard and self.fleet.current:
+            log.warning("nobody hears the workers", service=self.name, means="they are replaced")
+            self.reload(self.fleet.current.spec, not_told)
+
+    def written(self) -> ServiceSnapshot:
+        """Return what resume() needs beside the workers' descriptors."""
+        return record(self.name, self.fleet, self.crew.written)
+
+    def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
+        """Replace what runs by `spec`; the future holds the verdict about it."""
+        number, verdict = self._verdicts.ask(progress)
+        pids = [running.pid for running in self.crew.running.values() if running.pid]
+        spec = pooled(fitting(spec, pids[-MEASURED:]), self._users.of(spec))
+        self._facts.put_nowait(Reload(spec=spec, request=number))
+        return verdict
+
+    def put(self, fact: Fact) -> None:
+        """Have the fleet told of this, soon."""
+        self._facts.put_nowait(fact)
+
+    def until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
+        """Return what is done once this is so; it fails if the service stops before."""
+        return self._waiters.until(met)
+
+    def serving(self) -> asyncio.Future[None]:
+        """Return what is done once all wanted workers are ready."""
+        return self.until(lambda: bool(self.fleet.current and self.fleet.current.full))
+
+    def settled(self) -> asyncio.Future[None]:
+        """Return what is done when no rollout is under way."""
+        return self.until(lambda: self.fleet.trial is None and self.fleet.pending is None)
+
+    def stop(self) -> asyncio.Future[None]:
+        """Drain everything; the future is done when no worker is left."""
+        self._facts.put_nowait(Stop())
+        return self.until(lambda: self.fleet.stopped)
+
+    def stop_now(self) -> asyncio.Future[None]:
+        """Kill everything; the future is done when no worker is left."""
+        self._facts.put_nowait(StopNow())
+        return self.until(lambda: self.fleet.stopped)
+
+    def give_up(self) -> None:
+        """Kill the workers of a rollout that are not ready: it aborts, if no failure is allowed."""
+        trial = self.fleet.trial
+        for id, running in self.crew.running.items():
+            if trial and id.generation == trial.number and not running.ready:
+                running.kill()
+
+    def inspect(self, occasion: str) -> None:
+        """Look at the listeners, mend what workers did to them, and tell when that was."""
+        with self._feeding.untouched(dict(self.fleet.fed)):
+            findings = [
+                each for at in self.addresses for each in self._users.listener(at).inspect()
+            ]
+        for finding in findings:
+            if AT_EVERY_START in finding:  # a habit of servers, and no fault
+                log.debug("listener repaired", found=finding, occasion=occasion)
+                continue
+            self.repairs.append(finding)
+            log.warning("listener repaired", found=finding, occasion=occasion)
+        self._replace(each for each in self.crew.running.values() if each.is_detached)
+
+    def _replace(self, workers: Iterable[Running]) -> None:
+        why = "its listener had to be replaced by a new socket"
+        for running in workers:
+            self._facts.put_nowait(Recycle(worker=running.id, why=why))
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are wanted now."""
+        serving = self.fleet.current or self.fleet.trial
+        return serving.wanted if serving else 0
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses that some living generation uses, or the next one will."""
+        specs = [g.spec for g in self.fleet.generations.values()]
+        if self.fleet.pending:
+            specs.append(self.fleet.pending.spec)
+        return frozenset(listen.address for spec in specs for listen in spec.listen)
+
+    # --- The task ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take fact after fact until no worker is left and none is wanted."""
+        while not self.fleet.stopped:
+            self._take(await self._next_fact())
+            # A queue that is not empty gives the next fact at once; others want the loop, too.
+            await asyncio.sleep(0)
+        while not self._facts.empty():
+            self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
+        self._feeding.close()
+        self._clients.close()
+        self.crew.keep_templates_of(())
+        self._waiters.end(f"{self.name} was stopped meanwhile")
+
+    async def _next_fact(self) -> Fact:
+        deadline = self.fleet.deadline
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                return await self._facts.get()
+        except TimeoutError:
+            return Tick()
+
+    def _take(self, fact: Fact) -> None:
+        now = self._around.loop.time()
+        self._note(fact, now)
+        trial = self.fleet.trial
+        actions = self.fleet.handle(fact, now)
+        if self.fleet.trial and self.fleet.trial is not trial:
+            self._verdicts.measure(self._users.of(self.fleet.trial.spec))
+        for action in actions:
+            self._perform(action)
+        self._after(fact)
+
+    def _note(self, fact: Fact, now: float) -> None:
+        match fact:
+            case WorkerReady():
+                if running := self.crew.running.get(fact.worker):
+                    took = now - running.started_at
+                    log.info("worker ready", worker=running.name, pid=running.pid, took=took)
+            case WorkerStopping():
+                self.crew.leave(fact.worker)
+            case WorkerExited():
+                worker = self.fleet.generations[fact.worker.generation].workers[fact.worker.slot]
+                recycled = self.fleet.recycles(fact, now)
+                well = self.crew.bury(worker, fact.status, recycled=recycled)
+                self._verdicts.count_exit(worker.state, well=well)
+            case SpawnFailed():
+                self.crew.forget(fact.worker)
+            case _:
+                pass
+
+    def _after(self, fact: Fact) -> None:
+        match fact:
+            case WorkerReady():
+                self.inspect(f"after {self.name}@{fact.worker} became ready")
+                self._report_on(fact.worker, "is ready")
+            case WorkerExited():
+                self.inspect(f"after {self.name}@{fact.worker} ended")
+                self._report_on(fact.worker, describe_exit(fact.status))
+            case _:
+                pass
+        weights = dict(self.fleet.fed)
+        if not isinstance(fact, FeedFailed):
+            fed = self._users.fed(self.fleet, weights)
+            self._try_to_feed(lambda: self._feeding.keep_up(weights, fed))
+        self._feeding.keep_waiting(self.fleet.unquiet)
+        fleet = self.fleet
+        if fleet.starves:
+            self._clients.watch(map(self._users.listener, self.addresses))
+        else:
+            self._clients.close()
+        needed = () if fleet.stopping else (fleet.current, fleet.trial)
+        self.crew.keep_templates_of({each.number for each in needed if each})
+        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick):
+            self._renewal.look(fleet)
+        self._waiters.look()
+        self._changed()
+
+    # --- Commands ------------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn(action)
+            case Feed():
+                weights = dict(action.leases)
+                self._try_to_feed(
+                    lambda: self._feeding.feed(weights, self._users.fed(self.fleet, weights))
+                )
+            case Refuse():
+                self._end_intake()
+            case Drain():
+                self._drain(action)
+            case Finish():
+                self.crew.finish(action)
+            case Kill():
+                self.crew.kill(action)
+            case CutOver():
+                log.info("cut-over", service=self.name, generation=action.generation)
+                trial = self.fleet.trial
+                self._report(_cut_over(trial.spec) if trial else "cut-over")
+            case Serving():
+                log.info("serving", service=self.name, generation=action.generation)
+            case _:
+                self._end(action)
+
+    def _end(self, outcome: Committed | Aborted | Stopped) -> None:
+        match outcome:
+            case Committed():
+                self._tell_verdict(outcome)
+            case Aborted():
+                self._tell_verdict(outcome)
+            case Stopped():
+                log.info("stopped", service=self.name)
+            case _:
+                assert_never(outcome)
+
+    def _try_to_feed(self, feed: Callable[[], None]) -> None:
+        try:
+            feed()
+        except (OSError, ListenError) as error:
+            why = error.what if isinstance(error, ListenError) else (error.strerror or str(error))
+            log.error("new connections cannot be steered", service=self.name, because=why,
+                      means="they go where they went before")  # fmt: skip
+            self._facts.put_nowait(FeedFailed(error=why))
+
+    def _end_intake(self) -> None:
+        for address in self.addresses:
+            if not self._neighbours.keep(address, self):
+                self._users.listener(address).end()
+        self._feeding.steer_no_more(dict(self.fleet.fed))
+        self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
+
+    def _spawn(self, command: Spawn) -> None:
+        if self.crew.spawn(command):
+            self._renewal.given(command.lease, command.spec)
+            self._feeding.expect(command.lease, self._users.of(command.spec))
+
+    def _renew(self, address: Address, lease: int) -> None:
+        # A listener that others use as well goes on with the queues it has.
+        if address in self.addresses and not self._neighbours.share(address, self):
+            self._users.listener(address).renew(lease)
+
+    def _drain(self, command: Drain) -> None:
+        running = self.crew.running.get(command.worker)
+        if self.fleet.stopping and running and running.ready:
+            self._feeding.accept_no_more()
+        self.crew.drain(command, at_once=self.fleet.stopping)
+
+    def _tell_verdict(self, outcome: Committed | Aborted) -> None:
+        draining = sum(w.state is State.DRAINING for w in self.fleet.workers())
+        finishing, number = self.fleet.finishing, outcome.generation
+        if isinstance(outcome, Committed):
+            self.crew.died = 0
+            log.info("committed", service=self.name, generation=number, draining=draining)
+            self._verdicts.committed(outcome, draining, finishing)
+            self._see_off()
+        else:
+            log.error("aborted", service=self.name, generation=number, kept=outcome.kept,
+                      ready=outcome.ready, reason=outcome.reason)  # fmt: skip
+            words = self.crew.words_of(outcome.worker) if outcome.worker else Words()
+            self._verdicts.aborted(outcome, draining, finishing, words)
+        self.crew.forget_words()
+
+    def _see_off(self) -> None:
+        """Let nobody come any more to listeners that are removed, and wait until all are served."""
+        removed = {
+            address
+            for generation in self.fleet.generations.values()
+            if self.fleet.current and generation.phase is Phase.RETIRING
+            for address in generation.spec.removed(self.fleet.current.spec)
+        }
+        for address in removed:
+            if not self._neighbours.keep(address, self):
+                self._users.listener(address).refuse()
+        if removed:
+            self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
+
+    # --- Small things --------------------------------------------------------------------------
+
+    def _report_on(self, id: WorkerId, what: str) -> None:
+        if self.fleet.trial and id.generation == self.fleet.trial.number:
+            self._report(f"{self.name}@{id} {what}")
+
+    def _report(self, message: str) -> None:
+        if self.fleet.trial:
+            self._verdicts.report(self.fleet.trial, message)
+
+    def _ways(self) -> Ways:
+        serving = self.fleet.current or self.fleet.trial
+        if serving and serving.spec.accept is Accept.DISPATCH:
+            self.crew.passing.configure(serving.spec)
+        return ways(self.fleet, self._users)
+
+
+def _cut_over(trial: Spec) -> str:
+    if trial.listen:
+        return "cut-over: new connections go to the new generation"
+    return f"all count as ready; one that ends within {trial.rollout.probation:g} s takes it back"

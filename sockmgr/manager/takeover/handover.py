@@ -1,0 +1,213 @@
+"""How one manager follows another: what is kept for the next one, and how this one becomes it.
+
+Owns the guard and the will. Whoever dies, leaves or is replaced leaves the same behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Mapping, Set
+from pathlib import Path
+
+from sockmgr.config.config import Config
+from sockmgr.errors import SpawnError
+from sockmgr.kernel.cgroup import Unit, members, own_unit
+from sockmgr.kernel.process import kill_holder
+from sockmgr.kernel.procfs import owner_of
+from sockmgr.log import Log
+from sockmgr.manager.listeners.registry import Listeners
+from sockmgr.manager.logs.events import History
+from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.service.service import Service
+from sockmgr.manager.takeover.guard import Guard
+from sockmgr.manager.takeover.keeper_store import KEEPER, Keeping
+from sockmgr.manager.takeover.predecessor import Estate
+from sockmgr.manager.takeover.restarts import Restarts
+from sockmgr.manager.takeover.state import LIFELINE, NOTIFY, Nobody, Store, Will
+from sockmgr.manager.takeover.upgrade import Proof, become
+
+log = Log("sockmgr")
+
+CONTROL = "@control"
+KEEP_AGAIN = 1.0  # seconds until what could not be kept is tried again
+
+
+class Succession:
+    """What goes on after this manager, while it runs. Call `update` whenever something changed."""
+
+    def __init__(
+        self,
+        estate: Estate,
+        store: Store,
+        sink: Sink,
+        changed: Callable[[], None],
+        copy: Path | None,
+        notify: Callable[[], int],
+    ) -> None:
+        """Take over from `estate`; `changed` is called when there is something new to keep.
+
+        `copy` is a file that the state is written to as well, `notify` returns the notify socket,
+        borrowed.
+        """
+        self._sink, self._changed, self._store = sink, changed, store
+        self._memory = estate.memory(copy)
+        self._guard, self._restarts = Guard(), Restarts()
+        if lifeline := estate.descriptors.pop(LIFELINE, []):
+            self._guard.adopt(socket.socket(fileno=lifeline[0]))
+        self._notify = notify
+        self._will = Will(store, self._memory, estate.names)
+        self._proof = Proof(sink)
+        self._due: asyncio.Handle | None = None
+        self._again: asyncio.Handle | None = None
+
+    @property
+    def pids(self) -> Collection[int]:
+        """Children of ours that are nobody's workers."""
+        keeper = self._store.pid if isinstance(self._store, Keeping) else 0
+        return {self._proof.pid, self._guard.pid, keeper}
+
+    @property
+    def _others(self) -> Mapping[str, int]:
+        return {LIFELINE: self._guard.fileno(), NOTIFY: self._notify()}
+
+    @property
+    def unit(self) -> Unit | None:
+        """The service of systemd that is ours alone, if systemd manages us."""
+        return None if isinstance(self._store, Keeping | Nobody) else own_unit()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether new code is being proven."""
+        return bool(self._proof.pid)
+
+    def watch_over(self) -> None:
+        """Have somebody, now and always, who goes on with the workers when we are dead.
+
+        Under systemd a guard, which ends them if no manager can come back; else a keeper.
+        """
+        if isinstance(self._store, Keeping):
+            self._store.watch(self._on_keeper_gone)
+        elif not isinstance(self._store, Nobody):
+            self._have_guard()
+
+    def mend_keeper(self) -> bool:
+        """Have the keeper found at its path again; raises ControlError."""
+        return isinstance(self._store, Keeping) and self._store.mend()
+
+    def mend_copy(self) -> bool:
+        """Write the copy of the state again if it is gone."""
+        if self._memory.is_copied:
+            return False
+        self._will.write_anew()
+        self._changed()
+        return self._memory.is_copied
+
+    def keep_soon(self) -> None:
+        """Keep what there is now before anybody who is woken from now on does anything."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._keep)
+
+    def _keep(self) -> None:
+        self._changed()
+        self._due = None  # only now: what is told of the keeping itself waits for the next change
+
+    def _on_keeper_gone(self) -> None:
+        self._will.start_anew()
+        self._changed()
+
+    def _have_guard(self) -> None:
+        if self._guard.fileno() < 0:
+            try:
+                self._guard.start(self._memory.fds)
+            except SpawnError as error:
+                delay = self._restarts.plan(self._have_guard_again)
+                log.error("no guard", error=error.what, means=error.means, tried_again_in=delay)
+                return
+        asyncio.get_running_loop().add_reader(self._guard.fileno(), self._on_guard_gone)
+
+    def _have_guard_again(self) -> None:
+        self._have_guard()
+        self._changed()
+
+    def _on_guard_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._guard.fileno())
+        self._guard.close()
+        log.warning("guard ended", another_in=self._restarts.plan(self._have_guard_again))
+        self._changed()
+
+    def update(
+        self,
+        config: Config,
+        listeners: Listeners,
+        services: Mapping[str, Service],
+        history: History,
+    ) -> None:
+        """Keep what there is now for the next manager."""
+        self._will.update(config, listeners, services, self._others, history)
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._will.is_complete:
+            if isinstance(self._store, Keeping):
+                self._store.is_up_to_date()
+        else:
+            self._again = asyncio.get_running_loop().call_later(KEEP_AGAIN, self._changed)
+
+    async def prove(self) -> None:
+        """Return when new code has read our state; raise ControlError if it cannot."""
+        await self._proof.take(self._memory.latest)
+
+    def become_new(
+        self, control: socket.socket, listeners: Listeners, services: Mapping[str, Service]
+    ) -> None:
+        """Become the new code, which goes on listening at `control`. Returns by OSError only."""
+        descriptors = self._will.descriptors(listeners, services, self._others)
+        if isinstance(self._store, Keeping) and self._store.fileno() >= 0:
+            descriptors[KEEPER] = (self._store.fileno(),)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._tell_the_rest(services)
+        try:
+            become({CONTROL: (control.fileno(),), **descriptors})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def leave(self, services: Mapping[str, Service]) -> None:
+        """End here and now, as death would, so that the next manager takes over."""
+        self._tell_the_rest(services)
+        os._exit(0)
+
+    def _tell_the_rest(self, services: Mapping[str, Service]) -> None:
+        for service in services.values():
+            for running in service.crew.running.values():
+                running.output.leave()
+        self._sink.close()
+
+    def end(self) -> None:
+        """Leave nothing to anybody: all workers have ended."""
+        for handle in (self._due, self._again):
+            if handle is not None:
+                handle.cancel()
+        self._restarts.cancel()
+        if self._guard.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._guard.fileno())
+        self._guard.dismiss()
+        self._will.revoke()
+        self._memory.remove_copy()
+        if isinstance(self._store, Keeping):
+            self._store.dismiss()
+
+
+def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
+    """Kill what is in our unit, holds one of these sockets, and belongs to nobody `known`.
+
+    It was started in the moment in which the last manager died, so it is in no state, and it would
+    take connections for ever. Where no unit tells whose a process is, none is touched.
+    """
+    unit = own_unit()
+    ours = {*known, os.getpid()}
+    for pid in members(unit) if unit else ():
+        if not owner_of(pid, ours) and kill_holder(pid, sockets):
+            log.warning("stray process killed", pid=pid, left_by="the manager before")

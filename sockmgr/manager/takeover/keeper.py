@@ -1,0 +1,398 @@
+"""Speak with the keeper (sockmgr/programs/keeper.py), a process that holds descriptors for us.
+
+Owns the connection and a pidfd of it. What is kept under which name, and when, others decide; so
+does who may use a path: that is for one manager at a time, as its control socket is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sockmgr.errors import ControlError
+from sockmgr.kernel import unix_node
+
+START_TIMEOUT = 10.0
+CALL_TIMEOUT = 2.0
+
+_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
+_MAX_NAME = 255
+_HELLO = b"T1"
+_FREE = 10  # a number that the spawn does not give away
+
+# Imported, not run as a script: to compile it would cost 0.7 MB for as long as it lives.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); import keeper; keeper.main()"
+
+_NOT_NOW = "nothing is lost while this manager lives; but if it is killed, no other could go on"
+_OTHER_PATH = "stop what is there, or name another path with --control"
+_MORE_FILES = "raise LimitNOFILE= or ulimit -n of the manager"
+
+
+class Keeper:
+    """A keeper that obeys us, until `close()`, `dismiss()` or `kill()`.
+
+    Each call is a request and its reply, and is given up after `timeout` seconds. If the keeper is
+    gone or does not answer, it raises ControlError, later ones do so at once, and `fileno()` turns
+    readable: then `kill()` it and start another.
+    """
+
+    def __init__(self, path: Path, connection: socket.socket) -> None:
+        """Own a connection on which the keeper has still to answer to our hello."""
+        self.path = path
+        self.timeout = CALL_TIMEOUT
+        self.pid = 0
+        self._connection = connection
+        self._pidfd = -1
+
+    @classmethod
+    def start(cls, path: Path) -> Keeper:
+        """Start a keeper at `path`, in place of a dead one; it survives us, and is nobody's child.
+
+        Raises ControlError if it cannot be started, or if there is a keeper: take that one over.
+        """
+        keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        try:
+            keeper._start()
+        except (OSError, EOFError) as error:
+            keeper.kill()
+            raise _cannot("start", path, error) from error
+        except ControlError:
+            keeper.close()
+            raise
+        return keeper
+
+    @classmethod
+    def take_over(cls, path: Path) -> tuple[Keeper, list[tuple[str, list[int]]]] | None:
+        """Return the keeper of a former manager and all it holds; None if nobody answers at `path`.
+
+        The descriptors are ours to close, and close-on-exec; the keeper has them as well. If it
+        dies meanwhile, that is what had arrived. Raises ControlError if another manager was
+        quicker, if the keeper hangs (then `evict()` it), or if it holds more than we may open.
+        """
+        keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        try:
+            keeper._connect()
+            keeper._greet()
+            return keeper, keeper._collect()
+        except (FileNotFoundError, ConnectionError, EOFError):
+            keeper.close()
+            return None
+        except OSError as error:
+            keeper.close()
+            raise _cannot("take over", path, error, keeper.pid) from error
+        except ControlError:
+            keeper.close()
+            raise
+
+    @classmethod
+    def resume(cls, fd: int, path: Path) -> Keeper:
+        """Go on with the keeper whose connection `fd` was inherited over exec; owns it.
+
+        Raises ControlError if the keeper is lost; then `fd` is closed.
+        """
+        keeper = cls(path.absolute(), socket.socket(fileno=fd))
+        keeper._connection.set_inheritable(False)
+        try:
+            keeper._connection.send(_HELLO)
+            keeper._greet()
+        except (OSError, EOFError) as error:
+            keeper.close()
+            raise _cannot("resume", path, error) from error
+        return keeper
+
+    @staticmethod
+    def evict(path: Path) -> None:
+        """Kill the keeper at `path`, and with it what only it holds: for one that hangs.
+
+        Does nothing if nobody listens there. Raises ControlError if it is no keeper of ours.
+        """
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+                caller.setblocking(False)
+                caller.connect(os.fspath(path))
+                pid = _pid_of_ours(caller)
+                pidfd = os.pidfd_open(pid)
+        except (FileNotFoundError, ConnectionRefusedError, ProcessLookupError):
+            return
+        except OSError as error:
+            raise _cannot("evict", path, error) from error
+        try:
+            # Asked of what the pidfd is of, should that pid be another's already.
+            if not _is_keeper(pid, path.absolute()):
+                raise _cannot("evict", path, f"process {pid}, which listens there, is none")
+            _end(pidfd)
+        finally:
+            os.close(pidfd)
+        path.unlink(missing_ok=True)
+
+    def fileno(self) -> int:
+        """Return the descriptor, borrowed; it is readable only when the keeper is lost."""
+        return self._connection.fileno()
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Have it hold duplicates of `fds`, in this order, in place of what it has as `name`.
+
+        Raises OSError if they cannot be sent (EBADF, ETOOMANYREFS), ControlError if the keeper is
+        lost or cannot open so many. Up to 253 descriptors go all at once or not at all.
+        """
+        label = os.fsencode(name)
+        if not fds or not 0 < len(label) <= _MAX_NAME:
+            raise ValueError(f"cannot keep {len(fds)} descriptors as {name!r}")
+        for start in range(0, len(fds), _MAX_FDS):
+            verb = b"+" if start else b"="
+            self._call(verb + label, fds[start : start + _MAX_FDS])
+
+    def forget(self, name: str) -> None:
+        """Have it close what it holds as `name`, if anything."""
+        self._call(b"-" + os.fsencode(name))
+
+    def dismiss(self) -> None:
+        """Have it close everything, exit and remove its path; return when that is so.
+
+        A keeper that does not is killed. What only it held is closed then, too.
+        """
+        with contextlib.suppress(OSError):
+            self._connection.send(b"D")
+            if _has_ended(self._pidfd, self.timeout):
+                self.close()
+                return
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it if it still lives, remove its path, and close: for a keeper that is lost."""
+        if self._pidfd >= 0:
+            _end(self._pidfd)
+        with contextlib.suppress(OSError, ControlError):
+            _clear(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, as our death would: it holds everything for the next manager."""
+        with contextlib.suppress(OSError):  # shut, since a child has it as well until it execs
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _start(self) -> None:
+        _clear(self.path)
+        with _bind(self.path) as listener:
+            # Our hello is in its queue before it runs: if we are killed now, it finds us gone.
+            self._connect()
+            intermediate = _spawn(self.path, listener)
+        try:
+            self._greet(START_TIMEOUT)
+        except (OSError, EOFError, ControlError):
+            os.kill(intermediate, signal.SIGKILL)
+            raise
+        finally:
+            os.waitpid(intermediate, 0)
+        with contextlib.suppress(OSError):  # it may hold more than we may open
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+    def _connect(self) -> None:
+        self._connection.setblocking(False)  # connect(2) would wait for one that hangs
+        self._connection.connect(os.fspath(self.path))
+        self.pid = _pid_of_ours(self._connection)
+        self._connection.send(_HELLO)
+
+    def _greet(self, timeout: float = CALL_TIMEOUT) -> None:
+        reply, _ = self._receive(timeout)
+        if reply == b"R":
+            raise ControlError(
+                f"the keeper at {self.path} serves another manager",
+                means="what it holds is in use there; nothing was taken",
+                do=_OTHER_PATH,
+            )
+        self.pid = int(reply[1:])
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
+            raise EOFError from error
+
+    def _call(self, request: bytes, fds: Sequence[int] = ()) -> None:
+        """Have a request obeyed; raise ControlError if the keeper cannot, or is lost."""
+        try:
+            self._exchange(request, fds)
+        except (ConnectionError, EOFError) as error:
+            raise self._lost("is gone") from error
+        except TimeoutError as error:
+            raise self._lost(f"has not answered for {self.timeout:g} s") from error
+
+    def _exchange(self, request: bytes, fds: Sequence[int] = ()) -> tuple[bytes, list[int]]:
+        self._connection.settimeout(self.timeout)
+        socket.send_fds(self._connection, [request], fds)
+        reply, received = self._receive(self.timeout)
+        if reply[:1] == b"!":
+            raise ControlError(
+                f"the keeper (pid {self.pid}) refused {os.fsdecode(request)!r}: "
+                f"{os.fsdecode(reply[1:])}",
+                means=_NOT_NOW,
+                do=_MORE_FILES,
+            )
+        return reply, received
+
+    def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
+        """Return the next reply and its descriptors; raise EOFError at the end."""
+        self._connection.settimeout(timeout)
+        # Not recv_fds(): in Python 3.11 it drops its flags, and these would leak into a worker.
+        room = socket.CMSG_LEN(_MAX_FDS * struct.calcsize("i"))
+        reply, ancillary, flags, _ = self._connection.recvmsg(
+            1 + _MAX_NAME, room, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = [fd for *_, payload in ancillary for (fd,) in struct.iter_unpack("i", payload)]
+        if flags & socket.MSG_CTRUNC:
+            _close(fds)
+            raise ControlError(
+                f"cannot open all that the keeper at {self.path} holds: too many open files",
+                means="the keeper goes on holding it",
+                do=_MORE_FILES,
+            )
+        if not reply:
+            raise EOFError
+        return reply, fds
+
+    def _collect(self) -> list[tuple[str, list[int]]]:
+        """Fetch all it holds, one message after the other."""
+        found: dict[str, list[int]] = {}
+        try:
+            while True:
+                label, fds = self._exchange(b"N")
+                if label == b".":
+                    break
+                found.setdefault(os.fsdecode(label[1:]), []).extend(fds)
+        except (ConnectionError, EOFError):
+            pass  # dead: what has arrived may have no other owner than us
+        except (ControlError, OSError):
+            _close(fd for fds in found.values() for fd in fds)
+            raise
+        return list(found.items())
+
+    def _lost(self, how: str) -> ControlError:
+        # Not closed: whoever waits for the descriptor is told by it now, and its number stays ours.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        return ControlError(
+            f"the keeper (pid {self.pid}) {how}",
+            means=_NOT_NOW,
+            do="start another one and have it keep everything",
+        )
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise _cannot("start", path, "the path exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:  # its backlog is full, so there is one
+            pass
+    raise _cannot("start", path, "a process listens there already")
+
+
+def _bind(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        unix_node.bind(listener, path, 0o600)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+# --- Its process ---------------------------------------------------------------------------------
+
+
+def _spawn(path: Path, listener: socket.socket) -> int:
+    """Start the program; it forks and its first process, which we must reap, ends."""
+    directory = str(Path(__file__).parents[2] / "programs")
+    high = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FREE)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, directory, str(path)],
+            {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+            file_actions=[
+                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
+                (os.POSIX_SPAWN_DUP2, high, 3),
+            ],
+            setpgroup=0,
+            setsigdef=signal.valid_signals(),
+            # What is blocked stays so over fork and exec: no signal but KILL and STOP ends it, from
+            # its first instruction on.
+            setsigmask=signal.valid_signals(),
+        )
+    finally:
+        os.close(high)
+
+
+def _pid_of_ours(connection: socket.socket) -> int:
+    """Return the pid of the process that listens there: struct ucred, unix(7).
+
+    Raises PermissionError if it is neither our user's nor root's.
+    """
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", data)
+    if uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, f"it belongs to user {uid}")
+    return int(pid)
+
+
+def _is_keeper(pid: int, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        # An ending process has no command line any more.
+        ours = any(b"import keeper" in word for word in words) and os.fsencode(path) in words
+        return ours or words == [b""]
+    return True
+
+
+def _has_ended(pidfd: int, seconds: float) -> bool:
+    """Wait for the end of a process: its descriptors are closed then (do_exit() in Linux)."""
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    return bool(watch.poll(seconds * 1000))
+
+
+def _end(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _has_ended(pidfd, CALL_TIMEOUT)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _cannot(verb: str, path: Path, why: Exception | str, pid: int = 0) -> ControlError:
+    do = _OTHER_PATH
+    if isinstance(why, TimeoutError):
+        why, do = "it does not answer", f'end it ("kill -9 {pid}"), with all that only it holds'
+    elif isinstance(why, OSError) and why.strerror:
+        why = why.strerror
+    means = _NOT_NOW if verb == "start" else "it keeps what it has; nothing was started"
+    what = f"cannot {verb} a keeper at {path}: {str(why) or 'it ended at once'}"
+    return ControlError(what, means=means, do=do)

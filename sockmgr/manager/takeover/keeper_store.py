@@ -1,0 +1,140 @@
+"""The store of a manager that systemd did not start: a keeper process, replaced when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sockmgr.errors import ControlError
+from sockmgr.log import Log
+from sockmgr.manager.takeover.keeper import Keeper
+from sockmgr.manager.takeover.restarts import Restarts
+
+log = Log("sockmgr")
+
+KEEPER = "@keeper"  # the connection to it, over exec
+
+
+class Keeping:
+    """What keeps descriptors beyond our death, as well as it can. Owns the keeper."""
+
+    def __init__(self, path: Path, keeper: Keeper) -> None:
+        self._path, self._keeper = path, keeper
+        self._identity = _identity(path)
+        self._broken = False
+        self._restarts = Restarts()
+
+    @classmethod
+    def find(cls, path: Path, descriptors: dict[str, list[int]]) -> Keeping | None:
+        """Return the keeper of our predecessor, and add to `descriptors` all that it holds.
+
+        None if there is none; raises ControlError if it serves another manager.
+        """
+        if fds := descriptors.pop(KEEPER, []):
+            try:
+                return cls(path, Keeper.resume(fds[0], path))
+            except ControlError as error:
+                log.warning("keeper lost", error=error.what)
+                return None
+        found = Keeper.take_over(path)
+        if found is None:
+            return None
+        keeper, held = found
+        descriptors.update(held)
+        log.info("taken over from keeper", pid=keeper.pid, names=len(held))
+        return cls(path, keeper)
+
+    @classmethod
+    def start(cls, path: Path) -> Keeping:
+        """Start a keeper. Raises ControlError."""
+        keeper = Keeper.start(path)
+        log.info("keeper started", pid=keeper.pid)
+        return cls(path, keeper)
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """Call `lost` when there is another keeper, which holds nothing yet."""
+        self._lost = lost
+        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone, lost)
+
+    def mend(self) -> bool:
+        """Replace a keeper that nobody could find, since its path is gone; raises ControlError."""
+        if self._keeper.fileno() < 0 or _identity(self._path) == self._identity:
+            return False
+        before = self._keeper
+        fresh = Keeper.start(self._path)
+        asyncio.get_running_loop().remove_reader(before.fileno())
+        self._start(fresh)
+        before.dismiss()
+        return True
+
+    @property
+    def pid(self) -> int:
+        """The keeper's pid."""
+        return self._keeper.pid
+
+    def fileno(self) -> int:
+        """Return the connection to the keeper, borrowed."""
+        return self._keeper.fileno()
+
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold duplicates of `fds`, which are borrowed, under `name`; False if that has failed."""
+        return self._try(lambda: self._keeper.keep(name, fds))
+
+    def forget(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+        self._try(lambda: self._keeper.forget(name))
+
+    def is_up_to_date(self) -> None:
+        """Know that it holds all it was given to keep, also what it could not take before."""
+        if self._broken and self._keeper.fileno() >= 0:  # not while there is none
+            log.info("keeper keeps again", pid=self._keeper.pid)
+            self._broken = False
+
+    def dismiss(self) -> None:
+        """Have the keeper end: nobody comes after us."""
+        self._restarts.cancel()
+        if self._keeper.fileno() >= 0:  # not where the last one was lost and there is no other
+            asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        self._keeper.dismiss()
+
+    def _try(self, ask: Callable[[], None]) -> bool:
+        try:
+            ask()
+        except (ControlError, OSError) as error:
+            if not self._broken:
+                log.error("keeper does not keep", error=error)
+            self._broken = True
+            return False
+        return True
+
+    def _on_gone(self, lost: Callable[[], None]) -> None:
+        asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        self._keeper.kill()
+        self._broken = True  # until there is another, and everybody knows
+        log.warning("keeper ended", another_in=self._restarts.plan(lambda: self._replace(lost)))
+
+    def _replace(self, lost: Callable[[], None]) -> None:
+        try:
+            fresh = Keeper.start(self._path)
+        except ControlError as error:
+            delay = self._restarts.plan(lambda: self._replace(lost))
+            log.error("no keeper", error=error.what, means="nothing survives if we are killed",
+                      tried_again_in=delay)  # fmt: skip
+            return
+        self._start(fresh)
+
+    def _start(self, fresh: Keeper) -> None:
+        self._keeper, self._identity, self._broken = fresh, _identity(self._path), False
+        log.info("keeper started", pid=fresh.pid)
+        self.watch(self._lost)
+        self._lost()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which node is at a path."""
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    return None

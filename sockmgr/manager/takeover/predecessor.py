@@ -1,0 +1,308 @@
+"""What a predecessor left: descriptors by name, and the state that tells of them.
+
+Owns the descriptors until they are taken. Looks at processes, and signals only those of nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sockmgr.config.spec import Accept, Spec
+from sockmgr.fleet import snapshot
+from sockmgr.fleet.messages import Phase, State, WorkerId
+from sockmgr.fleet.snapshot import (
+    GenerationSnapshot,
+    ProcessSnapshot,
+    ServiceSnapshot,
+    Snapshot,
+    WorkerSnapshot,
+)
+from sockmgr.kernel import private, process, survivors
+from sockmgr.kernel.process import Process
+from sockmgr.kernel.procfs import sockets_of, start_time
+from sockmgr.kernel.queues import inode
+from sockmgr.log import Log
+from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.takeover.state import NOTIFY, STATE, Memory, boot_id
+from sockmgr.manager.workers.survivor import Survivor
+
+log = Log("sockmgr")
+
+_WORKER = re.compile(r"(.+)@(\d+)\.(\d+)", re.ASCII)
+
+
+@dataclass(slots=True)
+class Estate:
+    """What a predecessor left. Owns `descriptors` until they are taken."""
+
+    descriptors: dict[str, list[int]]
+    state: Snapshot | None = None
+    flaw: str = ""
+    serial: int = 0
+    names: frozenset[str] = frozenset()  # what the store holds
+    _memfds: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, descriptors: dict[str, list[int]]) -> Estate:
+        """Read the state that is among these descriptors, if there is one."""
+        # A plain name is that of a socket unit, which holds its sockets itself.
+        names = frozenset(name for name in descriptors if set(name) & set("@#"))
+        estate = cls(descriptors, names=names, _memfds=descriptors.get(STATE, []))
+        written = [_read(fd) for fd in estate._memfds]
+        try:
+            found = snapshot.latest(written)
+        except snapshot.SnapshotError as error:
+            estate.flaw = error.what
+            return estate
+        if found is None or found.state.boot_id != boot_id():
+            estate.flaw = "there is none of this boot" if names else ""
+            return estate
+        estate.serial = found.serial
+        there = {os.fstat(fd).st_ino for fds in descriptors.values() for fd in fds}
+        missing = {n for listener in found.state.listeners for n in listener.inodes} - there
+        if missing:
+            estate.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
+        else:
+            estate.state = found.state
+        return estate
+
+    def memory(self, copy: Path | None) -> Memory:
+        """Return what the state is written to from now on; the caller owns it."""
+        return Memory(self.descriptors.pop(STATE, []), self.serial, copy)
+
+    def take_notify(self, path: Path) -> socket.socket | None:
+        """Return the notify socket, if there is one that `path` leads to; the caller owns it."""
+        fds = self.descriptors.pop(NOTIFY, [])
+        if fds:
+            left = socket.socket(fileno=fds[0])
+            if left.getsockname() == str(path) and path.is_socket():
+                left.set_inheritable(False)
+                return left
+            left.close()
+        self.names -= {NOTIFY}  # there will be another
+        return None
+
+    def take_sockets(self) -> dict[str, list[socket.socket]]:
+        """Return all sockets by name; the caller owns them from now on."""
+        found: dict[str, list[socket.socket]] = {}
+        for name in [name for name in self.descriptors if "@" not in name]:
+            for fd in self.descriptors.pop(name):
+                sock = socket.socket(fileno=fd)
+                sock.set_inheritable(False)
+                found.setdefault(name, []).append(sock)
+        return found
+
+    def take_queues(self) -> dict[str, list[socket.socket]]:
+        """Return all sockets by listener and in the order of their leases, as far as names tell.
+
+        What a socket unit passes comes first, as it did when the first manager was started.
+        """
+        found: dict[str, list[socket.socket]] = {}
+        named = self.take_sockets()
+        for name in sorted(named, key=_number):
+            found.setdefault(name.partition("#")[0], []).extend(named[name])
+        # Nobody has set NonBlocking= for a worker that runs; but if one runs, it may have set it,
+        # and would hang in accept(2) when another was faster.
+        if not (self.names or any(map(_WORKER.fullmatch, self.descriptors))):
+            for sock in (sock for socks in found.values() for sock in socks):
+                os.set_blocking(sock.fileno(), True)
+        return found
+
+    def take_strangers(self, service: str) -> dict[WorkerId, Survivor]:
+        """Return the workers of a service by their names only, when no state tells of them."""
+        found: dict[WorkerId, Survivor] = {}
+        for name in [name for name in self.descriptors if _WORKER.fullmatch(name)]:
+            whose, generation, slot = _WORKER.fullmatch(name).groups()  # type: ignore[union-attr]
+            fds = self.descriptors[name]
+            pidfds = [fd for fd in fds if _is_pidfd(fd)]
+            pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
+            if pid:
+                del self.descriptors[name]
+                told = ProcessSnapshot(pid=pid, started=start_time(pid))
+                found[WorkerId(int(generation), int(slot))] = _owned(told, fds, since=0.0)
+        return found
+
+    def take_survivors(self, service: ServiceSnapshot) -> dict[WorkerId, Survivor]:
+        """Return the workers of one service whose processes can be found, dead ones too."""
+        found: dict[WorkerId, Survivor] = {}
+        for generation in service.generations:
+            for worker in generation.workers:
+                id = WorkerId(generation.number, worker.slot)
+                fds = self.descriptors.pop(f"{service.name}@{id}", [])
+                if survivor := _survivor(worker, fds):
+                    found[id] = survivor
+        return found
+
+    def close(self) -> None:
+        """Close what nobody took: of a worker that nobody wants, or of a kind we do not know."""
+        for name, fds in self.descriptors.items():
+            log.warning("descriptor left by another manager closed", name=name, number=len(fds))
+            for fd in fds:
+                if _WORKER.fullmatch(name) and process.pid_of(fd):
+                    signal.pidfd_send_signal(fd, signal.SIGTERM)
+                os.close(fd)
+        self.descriptors.clear()
+
+
+def recovered(copy: Path) -> dict[str, list[int]]:
+    """Return what the workers of a dead manager still hold, by name, if the copy tells of any.
+
+    Raises ListenError if they may not be looked into; the caller owns what it gets.
+    """
+    if (fd := _open_copy(copy)) is None:
+        return {}
+    try:
+        state = snapshot.decode(_read(fd))
+    except snapshot.SnapshotError as error:
+        log.warning("state not used", path=copy, because=error.what)
+        os.close(fd)
+        return {}
+    found: dict[str, list[int]] = {}
+    names = {n: f"{each.listen.name}#{i}" for each in state.listeners
+             for i, n in enumerate(each.inodes)}  # fmt: skip
+    for service in state.services if state.boot_id == boot_id() else ():
+        for id, survivor in _living(service):
+            found[f"{service.name}@{id}"] = [survivor.pidfd]
+            wanted = [n for n, name in names.items() if name not in found]
+            taken = survivors.take_back(survivor.pid, survivor.pidfd, wanted)
+            found |= {names[inode]: [sock] for inode, sock in taken.items()}
+    if not found:
+        os.close(fd)
+        return {}
+    return found | {STATE: [fd]}
+
+
+def _open_copy(copy: Path) -> int | None:
+    try:
+        return private.open_file(copy)
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # a link (ELOOP), or a file that others may write
+        log.warning("state not used", path=copy, because=error.strerror)
+        return None
+
+
+def _living(service: ServiceSnapshot) -> Iterator[tuple[WorkerId, Process]]:
+    for generation in service.generations:
+        for worker in generation.workers:
+            if survivor := _survivor(worker, ()):
+                yield WorkerId(generation.number, worker.slot), survivor.process
+
+
+def check(fd: int) -> str:
+    """Say in a line what the state in `fd`, a borrowed memfd, tells; raise SnapshotError if not."""
+    state = snapshot.decode(_read(fd))
+    workers = [w for s in state.services for g in s.generations for w in g.workers]
+    return f"services: {len(state.services)}, workers: {len(workers)}; all can be taken over"
+
+
+def _read(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
+    told = worker.process
+    if told is None:
+        return None
+    if not any(map(_is_pidfd, fds)):  # its pidfd did not get into the store
+        pidfd = process.open_again(told.pid, told.started)
+        if pidfd is None:
+            for fd in fds:
+                os.close(fd)
+            return None
+        fds = [*fds, pidfd]
+    ready = worker.state is not State.STARTING
+    return _owned(told, fds, since=worker.since, ready=ready)
+
+
+def _owned(
+    told: ProcessSnapshot, fds: Sequence[int], *, since: float, ready: bool = True
+) -> Survivor:
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    ends = {os.fstat(fd).st_ino: fd for fd in fds if _is_channel(fd)}
+    channel = [ends.pop(inode) for inode in told.channel if inode in ends]
+    for fd in ends.values():
+        os.close(fd)  # nobody knows which end it is
+    return Survivor(
+        process=Process(told.pid, pidfd=next(fd for fd in fds if _is_pidfd(fd))),
+        output=next(filter(_is_output, fds), -1),
+        since=since,
+        ready=ready,
+        told=told.told,
+        told_others=told.told_others,
+        channel=(channel[0], channel[1]) if len(channel) == 2 else None,
+    )
+
+
+def _is_output(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    # A pipe, or a stream to the journal.
+    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and not _is_channel(fd))
+
+
+def _is_channel(fd: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.type == socket.SOCK_SEQPACKET
+
+
+def _is_pidfd(fd: int) -> bool:
+    return not stat.S_ISSOCK(os.fstat(fd).st_mode) and not _is_output(fd)
+
+
+def _number(name: str) -> int:
+    return int(name.partition("#")[2] or -1)
+
+
+def guessed(
+    spec: Spec, workers: Mapping[WorkerId, Survivor], listeners: Sequence[Listener]
+) -> ServiceSnapshot:
+    """Return the records of these workers as if they ran `spec`, so that it can replace them."""
+    numbers = sorted({id.generation for id in workers})
+    leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
+    if passed := spec.accept is Accept.DISPATCH:  # they hold no listener: each has a lease
+        leases = {id: n for n, id in enumerate(workers)}
+    generations = []
+    for number in numbers:
+        mine = [id for id in workers if id.generation == number]
+        held = {leases[id] for id in mine}
+        lease = held.pop() if len(held) == 1 and not passed else None
+        records = [
+            WorkerSnapshot(slot=id.slot, lease=leases[id], since=0.0, deadline=None,
+                           state=State.READY, ready_at=0.0)
+            for id in mine
+        ]  # fmt: skip
+        phase = Phase.CURRENT if number == numbers[-1] else Phase.RETIRING
+        generations.append(
+            GenerationSnapshot(number=number, spec=spec, lease=lease, wanted=len(mine), since=0.0,
+                               deadline=0.0, phase=phase, workers=tuple(records))
+        )  # fmt: skip
+    serving = {leases[id] for id in workers if id.generation == numbers[-1]}
+    return ServiceSnapshot(
+        name=spec.service,
+        last=numbers[-1],
+        current=numbers[-1],
+        trial=0,
+        served=True,
+        generations=tuple(generations),
+        fed=(),  # nobody knows, so it is fed anew
+        unquiet=tuple((lease, 0.0) for lease in sorted({*leases.values()} - serving)),
+    )
+
+
+def _lease(worker: Survivor, listeners: Sequence[Listener]) -> int:
+    holds = sockets_of(worker.process.pid)
+    for listener in listeners:
+        for n, queue in enumerate(listener.queues):
+            if inode(queue) in holds:
+                return n
+    return 0

@@ -1,0 +1,118 @@
+"""Replace the manager's own code in place: the same process, the same children, new code.
+
+The new code is first proven in a child that reads the very state it will go on from; only then
+does this process become it, by execve(2). Decides nothing about workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+from sockmgr.errors import ControlError, SpawnError
+from sockmgr.fleet.messages import describe_exit
+from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
+from sockmgr.kernel.spawn import Launch, OpenFiles, spawn
+from sockmgr.manager.logs.output import Output
+from sockmgr.manager.logs.sink import Sink
+
+CHECK = "--check-state"
+PROOF_TIMEOUT = 30.0
+_HANDOFF = "SOCKMGR_HANDOFF"  # descriptors by name, as JSON, from one manager to itself
+_OPEN_FILES = "SOCKMGR_OPEN_FILES"  # the soft limit that it was started with
+
+
+class Proof:
+    """The new code, reading the state in a child. One at a time; `pid` is 0 when there is none."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.pid = 0
+
+    async def take(self, state: int) -> None:
+        """Return when the new code has read `state`, a borrowed memfd; else raise ControlError."""
+        loop = asyncio.get_running_loop()
+        output = Output("upgrade", self._sink, loop)
+        try:
+            process = Process(spawn(_check(state, output.writer)))
+        except SpawnError:
+            output.close()
+            raise
+        finally:
+            output.spawned()
+        self.pid = process.pid
+        ended = asyncio.Event()
+        loop.add_reader(process.pidfd, ended.set)
+        try:
+            async with asyncio.timeout(PROOF_TIMEOUT):
+                await ended.wait()
+            status = process.poll()
+        except TimeoutError:
+            status = None
+            process.signal_group(9)
+        finally:
+            loop.remove_reader(process.pidfd)
+            process.close()
+            output.close()
+            self.pid = 0
+        if status != 0:
+            raise _unproven(status, output.tail)
+
+
+def _check(state: int, writer: int) -> Launch:
+    verb = sys.orig_argv.index("run") + 1
+    return Launch(
+        argv=[sys.executable, *sys.orig_argv[1:verb], CHECK, "3", *sys.orig_argv[verb:]],
+        executable=sys.executable,
+        env=os.environ,
+        cwd=str(Path.cwd()),
+        fds=[state],
+        set_listen_pid=False,
+        stdout=writer,
+        stderr=writer,
+    )
+
+
+def _unproven(status: int | None, words: Sequence[str]) -> ControlError:
+    how = f"did not end within {PROOF_TIMEOUT:g} s" if status is None else describe_exit(status)
+    # Ours begin so; a traceback tells it last.
+    told = [line.removeprefix("error: ") for line in words if line.startswith("error: ")]
+    reason = "".join(f": {line}" for line in (told or words)[-1:])
+    return ControlError(
+        f"the new version {how} when it was to read the state{reason}",
+        means="nothing was replaced; the manager goes on with the code that it runs",
+        do="mend or reinstall sockmgr, then upgrade again; the manager's log has all it said",
+    )
+
+
+def become(descriptors: Mapping[str, Sequence[int]]) -> None:
+    """Replace this process by the new code, which gets `descriptors`. Returns by raising only."""
+    environ = dict(os.environ)
+    environ[_HANDOFF] = json.dumps(descriptors)
+    environ[_OPEN_FILES] = str(OpenFiles.given or "")
+    for fds in descriptors.values():
+        for fd in fds:
+            os.set_inheritable(fd, True)
+    hand_on_bpf()
+    try:
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - our own command line again
+    finally:
+        withhold_bpf()  # we go on as we are
+
+
+def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[int]]:
+    """Return the descriptors that this process had before it became new code; the caller owns them.
+
+    They are inheritable no more. As many may be open as there were, and as ever can be.
+    """
+    given = environ.pop(_OPEN_FILES, "")
+    OpenFiles.allow_all(int(given) if given.isdecimal() else None)
+    found: dict[str, list[int]] = json.loads(environ.pop(_HANDOFF, "{}"))
+    for fds in found.values():
+        for fd in fds:
+            os.set_inheritable(fd, False)
+    return found

@@ -1,0 +1,64 @@
+"""The end of a process: it is seen, what it printed is read, it is reaped, and then it is told.
+
+In between those may end whom it has left: their number of a session stays theirs, and no other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+
+from sockmgr.fleet.messages import describe_exit
+from sockmgr.kernel.process import Process
+from sockmgr.manager.logs.output import WorkerOutput
+
+READ_DELAY = 0.001  # between two looks whether the output of one that ended has been read ...
+READ_TIMEOUT = 0.2  # ... and it is reaped after this time all the same
+KILL_SIGNAL = 9
+
+
+class Exit:
+    """Waits for the end of `process`. Calls `told` with its status when it is reaped.
+
+    Calls `dying` before that, when it is dead, with its status and what is to be called when nobody
+    is left of it.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        output: WorkerOutput,
+        loop: asyncio.AbstractEventLoop,
+        dying: Callable[[int, Callable[[], None]], None],
+        told: Callable[[int], None],
+    ) -> None:
+        self._process, self._output, self._loop = process, output, loop
+        self._dying, self._told = dying, told
+        self._timer: asyncio.TimerHandle | None = None
+        loop.add_reader(process.pidfd, self._on_exit)
+
+    def close(self) -> None:
+        """Wait no more."""
+        self._loop.remove_reader(self._process.pidfd)
+        if self._timer:
+            self._timer.cancel()
+
+    def _on_exit(self) -> None:
+        if (status := self._process.peek()) is not None:
+            self._loop.remove_reader(self._process.pidfd)
+            self._dying(status, functools.partial(self._alone, status))
+
+    def _alone(self, status: int) -> None:
+        # Once more, as no look can be sure. Before the reap nobody else can have its group.
+        self._process.signal_group(KILL_SIGNAL)
+        self._output.ended(describe_exit(status))
+        self._reap(status, self._loop.time() + READ_TIMEOUT)
+
+    def _reap(self, status: int, until: float) -> None:
+        """Reap it when its output has been read, which may need the process: not long after."""
+        if not self._output.has_been_read() and self._loop.time() < until:
+            self._timer = self._loop.call_later(READ_DELAY, self._reap, status, until)
+            return
+        self._process.poll()
+        self._told(status)

@@ -1,0 +1,316 @@
+"""The template of one generation, as the manager has it: a process that makes workers when asked.
+
+Started when the first worker is needed, and again if it has ended since. Owns its process, its
+output and the socket to it, and a worker's process until that is given away. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
+
+from sockmgr.errors import SockmgrError, SpawnError
+from sockmgr.fleet.messages import Spawn, describe_exit
+from sockmgr.kernel.process import Process, take_in
+from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.log import Log
+from sockmgr.manager.logs.output import Words, WorkerOutput
+from sockmgr.manager.workers.boot_priority import Boot
+from sockmgr.manager.workers.exit import KILL_SIGNAL, Exit
+from sockmgr.worker import orders
+
+# What is a worker's own, and nothing for the process that all are copied from.
+_OF_A_WORKER = frozenset({"NOTIFY_SOCKET", "JOURNAL_STREAM", "SOCKMGR_HEARTBEAT"})
+
+log = Log("sockmgr")
+
+NewOutput = Callable[[str, int | None], WorkerOutput]  # by name, and what was found of it
+Orders = Callable[[], None]  # tells a worker, once it is known, to begin
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Order:
+    """A worker that is wanted. Exactly one of `made` and `failed` is called, unless withdrawn.
+
+    `launch` is asked when it is needed: descriptors may change meanwhile. `made` owns the process,
+    and calls what it is given as soon as that can be found again. `failed` is told the status of
+    the template, or what kept it from making the worker.
+    """
+
+    launch: Callable[[], Launch]
+    made: Callable[[Process, Orders], None]
+    failed: Callable[[int | str], None]
+    wanted: bool = True
+
+    def withdraw(self) -> None:
+        """Want it no more; if it is just being made it ends before it has begun."""
+        self.wanted = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One process, from its start to its end. `asked`: the worker that it makes now."""
+
+    process: Process
+    output: WorkerOutput
+    control: socket.socket
+    env: Mapping[str, str]
+    since: float
+    boot: Boot
+    exit: Exit
+    imported: bool = False
+    asked: tuple[Order, socket.socket] | None = None
+
+    def close(self) -> None:
+        self.boot.forget()
+        self.exit.close()
+        self.control.close()
+        self.output.close()
+        self.process.close()
+
+
+class Template:
+    """At most one process at a time; `close` when its generation needs no worker any more."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        output: NewOutput,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called when a worker was made, before it is told to begin."""
+        self.name, self.words = name, Words()
+        self._loop, self._new_output, self._changed = loop, output, changed
+        self._waiting: deque[Order] = deque()
+        self._run: _Run | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process; 0 without one."""
+        return self._run.process.pid if self._run else 0
+
+    def make(self, order: Order, *, low: bool) -> None:
+        """Have a worker made; a template that is started boots at `low` priority.
+
+        Raises SpawnError or ListenError.
+        """
+        if self._run is None:
+            self._run = self._start(order.launch(), low=low)
+        self._waiting.append(order)
+        self._ask(self._run)
+
+    def last_words(self, why: str) -> Words:
+        """Return what the template has said until now, when we look because of `why`."""
+        words = self._run.output.last_words(why) if self._run else self.words
+        return replace(words, said_by=self.name)
+
+    def kill(self) -> None:
+        """Kill it; whoever waits is told so."""
+        if self._run:
+            self._run.process.signal_group(KILL_SIGNAL)
+
+    def close(self) -> None:
+        """Kill it for good: it has nothing to finish."""
+        self._closed = True
+        self.kill()
+
+    # Private
+
+    def _start(self, launch: Launch, *, low: bool) -> _Run:
+        output = self._new_output(self.name, None)
+        try:
+            ours, its = _pair()
+        except SpawnError:
+            output.spawned()
+            output.close()
+            raise
+        env = {k: v for k, v in launch.env.items() if k not in _OF_A_WORKER}
+        env |= output.environment
+        own = replace(
+            launch,
+            argv=(*launch.argv, f"--template={len(launch.fds)}"),
+            env=env,
+            fds=(its.fileno(),),
+            stdout=output.writer,
+            stderr=output.writer,
+        )
+        try:
+            process = Process(spawn(own))
+        except BaseException:
+            ours.close()
+            output.close()
+            raise
+        finally:
+            its.close()
+            output.spawned()
+        self._loop.add_reader(ours, self._hear)
+        log.info("template started", template=self.name, pid=process.pid)
+        return _Run(
+            process=process,
+            output=output,
+            control=ours,
+            env=env,
+            since=self._loop.time(),
+            boot=Boot(self.name, process.pid, self._loop, low=low),
+            exit=Exit(process, output, self._loop, self._dying, self._ended),
+        )
+
+    def _ask(self, run: _Run) -> None:
+        """Ask for the next worker, if the template is free to make it."""
+        while self._waiting and not self._waiting[0].wanted:
+            self._waiting.popleft()
+        if run.asked or not (run.imported and self._waiting):
+            return
+        try:
+            ours, its = _pair()
+        except SpawnError as error:
+            self._waiting.popleft().failed(error.what)
+            self._ask(run)
+            return
+        with its:
+            try:
+                socket.send_fds(run.control, [orders.MAKE], [its.fileno()])
+            except OSError:  # it has died, which its exit tells
+                ours.close()
+                return
+        run.asked = self._waiting.popleft(), ours
+
+    def _dying(self, status: int, alone: Callable[[], None]) -> None:
+        """It is dead: hear what it said before that. Nobody is left who may go on."""
+        del status
+        while self._hear():
+            pass
+        alone()
+
+    def _hear(self) -> bool:
+        """Take one message; False if there is none, or will be none any more."""
+        if (run := self._run) is None:
+            return False
+        try:
+            data, fds = orders.receive(run.control, 4096, 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ECONNRESET:  # which says: it died, and had not read everything
+                self._deliver(run, None, error.strerror or "")
+                self._ask(run)
+                return False
+            data, fds = b"", []
+        if data == orders.IMPORTED and not run.imported:
+            self._imported(run)
+        elif data == orders.MADE and fds and run.asked:
+            self._deliver(run, fds.pop())
+        elif data.startswith(orders.FAILED) and run.asked:
+            self._deliver(run, None, data.removeprefix(orders.FAILED).decode(errors="replace"))
+        else:
+            self._loop.remove_reader(run.control)
+            if data:  # nonsense; else it is about to end, and its status tells why
+                self.kill()
+        for fd in fds:
+            os.close(fd)
+        self._ask(run)
+        return bool(data)
+
+    def _imported(self, run: _Run) -> None:
+        run.imported = True
+        run.boot.over()
+        took = self._loop.time() - run.since
+        log.info("template ready", template=self.name, pid=run.process.pid, took=took)
+
+    def _deliver(self, run: _Run, pidfd: int | None, why: str = "") -> None:
+        """Give away the worker that was asked for, or say why there is none."""
+        if run.asked is None:
+            return
+        (order, channel), run.asked = run.asked, None
+        process = None if pidfd is None else take_in(pidfd, run.process.pid)
+        with channel:  # whose end ends a worker that was not told to begin
+            if process and order.wanted:
+                order.made(process, lambda: self._send(run, order, channel))
+            elif process:
+                process.close()
+            elif order.wanted:
+                order.failed(f"its template could not make it: {why or 'it is none of our own'}")
+
+    def _send(self, run: _Run, order: Order, channel: socket.socket) -> None:
+        self._changed()
+        try:
+            launch = order.launch()
+            new = launch.env.items() - run.env.items()
+            gone = run.env.keys() - launch.env.keys()
+            message = orders.encode(dict.fromkeys(gone) | dict(new))
+            fds = [launch.stdout, launch.stderr, *launch.fds]
+            socket.send_fds(channel, [message], fds)
+        except (OSError, SockmgrError) as error:  # it has died, or will at the channel's end
+            log.error("worker not told to begin", template=self.name, error=error)
+
+    def _ended(self, status: int) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        self._loop.remove_reader(run.control)
+        self.words = replace(run.output.last_words(""), said_by=self.name)
+        run.close()
+        waiting = [order for order in self._waiting if order.wanted]
+        self._waiting.clear()
+        if run.asked:
+            order, channel = run.asked
+            channel.close()
+            waiting += [order] if order.wanted else []
+        tell = log.error if waiting else log.info if self._closed else log.warning
+        tell("template ended", template=self.name, pid=run.process.pid, how=describe_exit(status))
+        for order in waiting:
+            order.failed(status)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise SpawnError(
+            f"cannot open a socket to a template: {error.strerror}",
+            do="raise LimitNOFILE= of the manager",
+        ) from error
+
+
+class Templates:
+    """The templates of one service, by generation."""
+
+    def __init__(
+        self,
+        service: str,
+        loop: asyncio.AbstractEventLoop,
+        output: NewOutput,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is as for each Template."""
+        self._service, self._loop, self._output, self._changed = service, loop, output, changed
+        self._all: dict[int, Template] = {}
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that run, whose exit is told here."""
+        return {template.pid for template in self._all.values()} - {0}
+
+    def of(self, command: Spawn) -> Template | None:
+        """Return what makes this worker, or None if nothing is preloaded."""
+        if not command.spec.preload:
+            return None
+        number = command.worker.generation
+        if number not in self._all:
+            name = f"{self._service}@{number}.template"
+            self._all[number] = Template(name, self._loop, self._output, self._changed)
+        return self._all[number]
+
+    def end_all_but(self, needed: Container[int]) -> None:
+        """End those of generations that get no worker any more."""
+        for number in [number for number in self._all if number not in needed]:
+            self._all[number].close()
+            if not self._all[number].pid:
+                del self._all[number]

@@ -1,0 +1,47 @@
+"""What one worker is seen to take from its queues, beside what it waits for. Looks only.
+
+No number tells how many connections a process has accepted. But a queue never gets shorter by
+itself: a connection stays in it until it is accepted, also when its client has gone. And a
+connection that was accepted is a descriptor of the process for as long as it is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sockmgr.kernel.connections import to_addresses
+from sockmgr.kernel.procfs import descendants, sockets_of
+from sockmgr.manager.listeners.listener import Listener
+
+
+class Uptake:
+    """Of the queues that `listeners` have at `lease`, from look to look."""
+
+    def __init__(self, listeners: Sequence[Listener], lease: int) -> None:
+        self._listeners, self._lease = listeners, lease
+        self._most = 0
+        self.seen = False
+
+    def look(self) -> None:
+        """See whether less waits now than at any look before."""
+        now = sum(listener.waiting(self._lease) for listener in self._listeners)
+        self.seen = self.seen or now < self._most
+        self._most = max(self._most, now)
+
+    def is_served_by(self, pid: int, waited_on: Collection[int]) -> bool:
+        """Tell whether a process is busy with connections that it accepted.
+
+        Of each listener, that is, which it does not wait on: those have the inodes `waited_on`. One
+        that always has something to do never waits, and serves all the same.
+        """
+        busy = [each for each in self._listeners if each.inode(self._lease) not in waited_on]
+        held = frozenset[int]().union(*map(sockets_of, [pid, *descendants(pid)]))
+        return bool(busy) and all(held & _accepted(each) for each in busy)
+
+
+def _accepted(listener: Listener) -> frozenset[int]:
+    """Return the inodes of the connections that came to it; none where the kernel tells of none."""
+    try:
+        return to_addresses([listener.address])
+    except OSError:  # sock_diag(7) is refused
+        return frozenset()

@@ -1,0 +1,65 @@
+"""The way to systemd, through python-systemd. Says what it is given; decides nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+from typing import Any
+
+from sockmgr.errors import SockmgrError
+from sockmgr.log import Log
+
+log = Log("sockmgr")
+
+INSTALL = "install it: pip install 'sockmgr[systemd]', or the package python3-systemd"
+
+
+class Channel:
+    """The way to NOTIFY_SOCKET. A systemd that does not listen does not stop the manager."""
+
+    def __init__(self) -> None:
+        self._daemon = python_systemd(
+            "NOTIFY_SOCKET is set: systemd waits for messages",
+            means="nothing was started: it would wait for READY=1 in vain",
+            do=f"{INSTALL}; if no systemd waits, unset NOTIFY_SOCKET",
+        )
+        self._broken = False
+
+    def send(self, message: str, fds: Sequence[int] = ()) -> bool:
+        """Send one message; return whether it was sent."""
+        try:
+            sent = bool(self._daemon.notify(message, fds=list(fds)))
+        except OSError as error:
+            if not self._broken:
+                log.warning("systemd cannot be told", error=error.strerror)
+            sent = False
+        self._broken = not sent
+        return sent
+
+    def wait_until_read(self, timeout: float) -> bool:
+        """Wait until all that was sent before has been read: sd_notify_barrier(3)."""
+        read_end, write_end = os.pipe()
+        try:
+            try:
+                sent = self.send("BARRIER=1", [write_end])  # alone, and with one descriptor
+            finally:
+                os.close(write_end)
+            poll = select.poll()
+            poll.register(read_end, 0)  # POLLHUP: the reader has closed the last copy
+            return sent and bool(poll.poll(timeout * 1000))
+        finally:
+            os.close(read_end)
+
+
+def python_systemd(why: str, *, means: str, do: str) -> Any:
+    """Return systemd.daemon, of an extra that is needed under systemd only. Raises SockmgrError."""
+    try:
+        from systemd import daemon  # noqa: PLC0415
+    except ImportError as error:
+        raise SockmgrError(
+            f"{why}, but python-systemd is not installed",
+            means=means,
+            do=do,
+        ) from error
+    return daemon

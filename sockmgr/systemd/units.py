@@ -1,0 +1,401 @@
+"""The systemd units that fit a config, as text: a .socket a listener, one .service, drop-ins.
+
+Looks at nothing outside its arguments; who installs the files is `sockmgr units`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import Accept, Listen, Scheme
+from sockmgr.errors import ConfigError
+
+OLDEST = 252  # the oldest systemd that the units were run on
+NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253
+POLL_LIMIT = 255  # PollLimitIntervalSec= is
+# What systemd gives a service without Environment=PATH=, systemd.exec(5).
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+USER = "sockmgr"  # made by contrib/systemd/sysusers.d
+_MARK = "# Written by `sockmgr units`, checksum "
+# They turn into machine code what they have just written to memory.
+COMPILES = re.compile(
+    r"(?:.*/)?(?:node|nodejs|npm|npx|yarn|pnpm|deno|bun|bunx|java|dotnet|pypy|luajit|julia)[0-9.]*"
+)
+HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the units are to work: all that the config does not say.
+
+    `program` starts sockmgr, `config` is its file, `path` the PATH of the workers ("": systemd's),
+    `user` the manager's ("": what the config says), `version` that of systemd.
+    """
+
+    program: tuple[str, ...]
+    config: str
+    path: str = ""
+    user: str = ""
+    group: str = ""
+    version: int = OLDEST
+    notify_reload: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One file: its path below the directory of units, and its text."""
+
+    name: str
+    text: str
+
+
+def units(config: Config, place: Place) -> tuple[Unit, ...]:
+    """Return the files for `config`, sockets first. Raises ConfigError."""
+    if place.notify_reload and place.version < NOTIFY_RELOAD:
+        raise ConfigError(
+            f"systemd {place.version} does not know Type=notify-reload",
+            means="it would ignore the line, and never hear that the service is ready",
+            do=f"leave --notify-reload out; it needs systemd {NOTIFY_RELOAD}",
+        )
+    pair = _Pair(config, place)
+    texts = {pair.socket_name(listen): pair.socket(listen) for listen in config.listen}
+    texts[pair.service_name] = pair.service()
+    if place.notify_reload:
+        texts[f"{pair.service_name}.d/notify-reload.conf"] = NOTIFY_RELOAD_DROP_IN
+    return tuple(Unit(name=name, text=_signed(text)) for name, text in texts.items())
+
+
+def is_ours(text: str) -> bool:
+    """Tell whether a file was written by us and not changed since."""
+    first, _, rest = text.partition("\n")
+    return first.startswith(f"{_MARK}{_checksum(rest)}:")
+
+
+def _signed(text: str) -> str:
+    return f"{_MARK}{_checksum(text)}: change drop-ins, not this file.\n{text}"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Pair:
+    """The service of one config and its sockets. Its user "" is root."""
+
+    def __init__(self, config: Config, place: Place) -> None:
+        self.config, self.place = config, place
+        self.service_name = f"{config.name}.service"
+        self.user, self.group = self._account()
+
+    def _account(self) -> tuple[str, str]:
+        if self.place.user:
+            return self.place.user, self.place.group
+        accounts = {(service.user, service.group) for service in self.config.services}
+        if accounts == {("", "")}:
+            return USER, self.place.group
+        user, group = accounts.pop()
+        # Only root can give services different users.
+        return ("", "") if accounts or not user else (user, group)
+
+    # --- .socket ---------------------------------------------------------------------------------
+
+    def socket_name(self, listen: Listen) -> str:
+        # One each: a unit has one FileDescriptorName= for all that it listens on,
+        # systemd.socket(5). Never without the listener's name, so that another one more does not
+        # rename it: two units on one address would be one group in no known order.
+        return f"{self.config.name}-{listen.name}.socket"
+
+    def socket(self, listen: Listen) -> str:
+        return _text(
+            "[Unit]",
+            f"Description=socket {listen.name} of {self.service_name}",
+            "",
+            "[Socket]",
+            *self._addresses(listen),
+            "# The name under [listen] in the config.",
+            f"FileDescriptorName={listen.name}",
+            f"Service={self.service_name}",
+            *self._options(listen),
+            *TRIGGER_LIMIT,
+            *(POLL_LIMITS if self.place.version >= POLL_LIMIT else ()),
+            "",
+            "[Install]",
+            "WantedBy=sockets.target",
+        )
+
+    def _addresses(self, listen: Listen) -> Iterator[str]:
+        address = listen.address
+        match address.scheme:
+            case Scheme.TCP | Scheme.UDP:
+                key = "ListenStream" if address.scheme is Scheme.TCP else "ListenDatagram"
+                number = self._queues(listen)
+                yield from QUEUES if number > 1 else ()
+                yield from [f"{key}={_host_port(listen)}"] * number
+                yield from ["ReusePort=yes"] if number > 1 else []
+                if address.host == "::":
+                    yield "BindIPv6Only=both"
+            case Scheme.UNIX:
+                yield f"ListenStream={_plain(address.path)}"
+            case Scheme.ABSTRACT:
+                yield f"ListenStream=@{_plain(address.path)}"
+            case Scheme.FD:
+                raise ConfigError(
+                    f"listen.{listen.name} = {address}: a unit cannot name a descriptor",
+                    do="write the address that it has",
+                )
+
+    def _queues(self, listen: Listen) -> int:
+        return max(_leases(s) for s in self.config.services if listen.name in s.listen)
+
+    def _options(self, listen: Listen) -> Iterator[str]:
+        if listen.address.scheme is not Scheme.UDP:
+            yield f"Backlog={listen.backlog}"
+        if listen.address.scheme is Scheme.TCP:
+            yield from ("KeepAlive=yes", "NoDelay=yes")
+        if listen.address.scheme is Scheme.UNIX:
+            mode = 0o660 if listen.mode is None else listen.mode
+            yield f"SocketMode={mode:04o}"
+            user, group = listen.user or self.user, listen.group or self.group
+            yield from [f"SocketUser={user}"] if user else []
+            yield from [f"SocketGroup={group}"] if group else []
+            yield "RemoveOnStop=yes"
+
+    # --- .service --------------------------------------------------------------------------------
+
+    def service(self) -> str:
+        sockets = [self.socket_name(listen) for listen in self.config.listen]
+        command, file = " ".join(map(_word, self.place.program)), _word(self.place.config)
+        directory = runtime_directory(self.config.name)
+        # TimeoutStopSec= ends in SIGKILL, so it must come after every deadline of the manager's.
+        stop_timeout = max(service.drain_timeout for service in self.config.services) + 30
+        return _text(
+            "[Unit]",
+            f"Description=sockmgr: {self.config.name}",
+            *_sockets_of_service(sockets),
+            f"After={' '.join([*sockets, 'network.target'])}",
+            *START_LIMIT,
+            "",
+            "[Service]",
+            "Type=notify",
+            f"ExecStart={command} run -c {file}",
+            "# Waits for the verdict, and fails if the reload was aborted.",
+            f"ExecReload={command} reload -c {file}",
+            *LIFE,
+            f"TimeoutStopSec={stop_timeout:g}",
+            f"FileDescriptorStoreMax={_store_size(self.config)}",
+            "",
+            *self._own(),
+            *SURVIVORS,
+            f"RuntimeDirectory={directory}",
+            f"RuntimeDirectoryMode={'0700' if self.user else '0711'}",
+            "RuntimeDirectoryPreserve=restart",
+            f"Environment=TMPDIR=%t/{directory}",
+            *RESOURCES,
+            "",
+            *self._hardening(),
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+        )
+
+    def _own(self) -> Iterator[str]:
+        if not self.user:
+            yield "# Root, because the config gives its services users of their own."
+        else:
+            yield f"User={self.user}"
+            yield from [f"Group={self.group}"] if self.group else []
+        if self.place.path:
+            yield f"Environment={_word(f'PATH={self.place.path}', command=False)}"
+        if any(not service.cwd for service in self.config.services):
+            yield f"WorkingDirectory={_plain(self.place.config.rpartition('/')[0] or '/')}"
+
+    def _hardening(self) -> Iterator[str]:
+        commands = [word for service in self.config.services for word in service.command[:2]]
+        for line in HARDENING:
+            match line:
+                case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
+                    yield "ProtectHome=read-only"
+                case "CapabilityBoundingSet=" if not self.user:
+                    yield line + _CAPABILITIES
+                case "SystemCallFilter=~@privileged" if not self.user:
+                    continue
+                case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
+                    yield "MemoryDenyWriteExecute=no"
+                case _:
+                    yield line
+
+    def _paths(self) -> Iterator[str]:
+        yield from (self.place.config, *self.place.program, *self.place.path.split(":"))
+        for service in self.config.services:
+            yield from (service.cwd, *service.command)
+
+
+# --- Lines that are the same for all, with their reasons -----------------------------------------
+
+QUEUES = (
+    "# A queue a line: for the generation that serves, the next, and those that drain.",
+    "# Only the owner of a socket may add one, and that is root, not User=.",
+)
+TRIGGER_LIMIT = (
+    "# Without this, a service that fails again and again takes the socket down with it.",
+    "TriggerLimitIntervalSec=0",
+)
+POLL_LIMITS = (
+    "# Slows down such a loop, and closes nothing.",
+    "PollLimitIntervalSec=1s",
+    "PollLimitBurst=5",
+)
+SOCKETS = (
+    "# Not Requires=: the socket of a listener that came to the config later cannot be bound while",
+    "# the manager holds that address itself, and would then keep each next manager from starting.",
+    "# PartOf=: who stops a socket wants the port closed.",
+)
+START_LIMIT = (
+    "# A start limit that is hit closes the sockets, too.",
+    "StartLimitIntervalSec=0",
+)
+LIFE = (
+    "Restart=always",
+    "# Its workers serve meanwhile. Not sooner: one that cannot start would do nothing but start.",
+    "RestartSec=1s",
+    "# Only the manager is signalled. If it dies or is restarted its workers go on, and the next",
+    "# one finds them in the fd store; if none can come any more, its guard drains and ends them.",
+    "KillMode=process",
+    "# At every start systemd sets or clears O_NONBLOCK, which is the workers', too: one that is",
+    "# adopted must not hang in accept(2) because a sibling was faster.",
+    "NonBlocking=yes",
+    "# A worker that is killed because memory is short is replaced, as any other.",
+    "OOMPolicy=continue",
+    "WatchdogSec=30",
+    "# The manager has deadlines of its own: a rollout ends by itself, and one service that does",
+    "# not get ready is no reason to kill the others.",
+    "TimeoutStartSec=infinity",
+)
+RESOURCES = (
+    "LimitNOFILE=65536",
+    "# So that new workers may boot at a lower priority, and have it raised when they are ready.",
+    "LimitNICE=+0",
+)
+SURVIVORS = (
+    "# For workers that outlive their manager: PrivateTmp=, RemoveIPC= and DynamicUser= would take",
+    "# their files, their shared memory and their user from them.",
+)
+HARDENING = (
+    "# All of this holds for the workers, too. One that writes files needs StateDirectory= or",
+    "# ReadWritePaths=, and `umask` in the config if other users are to read them.",
+    "UMask=0077",
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateDevices=yes",
+    "PrivateMounts=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectProc=invisible",
+    "CapabilityBoundingSet=",
+    "# Netlink: the manager asks the kernel about half-open connections.",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "# What compiles at run time (Node, Java, PyPy, numba, callbacks of cffi) needs it to be no.",
+    "MemoryDenyWriteExecute=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged",
+    "# Refused, not killed: programs try what they can do without.",
+    "SystemCallErrorNumber=EPERM",
+)
+# To become the workers' users, signal them, see them accept, raise priorities, enter directories.
+_CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"
+
+NOTIFY_RELOAD_DROP_IN = f"""\
+# For systemd {NOTIFY_RELOAD} and later: `systemctl reload` sends HUP and waits for READY=1.
+# It returns 0 also if the reload was aborted, because systemd has no word for that: see
+# `systemctl status`.
+[Service]
+Type=notify-reload
+ExecReload=
+"""
+POLL_LIMIT_DROP_IN = "\n".join(
+    (f"# For systemd {POLL_LIMIT} and later.", "[Socket]", *POLL_LIMITS, "")
+)
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+
+def runtime_directory(name: str) -> str:
+    """Return the RuntimeDirectory= of the manager called `name`: one each, as each removes its."""
+    return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
+
+
+def _sockets_of_service(names: list[str]) -> Iterator[str]:
+    if names:
+        yield from SOCKETS
+        yield from (f"Wants={' '.join(names)}", f"PartOf={' '.join(names)}")
+
+
+def _leases(service: ServiceConfig) -> int:
+    """Return how many queues of each listener a service may have in use at a time."""
+    # The generation that serves, the next, those that drain, and one that is being killed because
+    # it was too many. An exclusive service never has two.
+    generations = 1 if service.rollout.exclusive else 3 + service.rollout.max_draining
+    return generations * (1 if service.accept is Accept.SHARED else service.workers)
+
+
+def _store_size(config: Config) -> int:
+    """Return how many descriptors a manager may have kept, and room for twice as many.
+
+    Of each worker its pidfd and its output, in as many generations as may be there at a time; each
+    queue; the state, the notify socket, and what its guard waits for. A limit costs nothing, one
+    that is too low does.
+    """
+    generations = [3 + service.rollout.max_draining for service in config.services]
+    workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
+    queues = sum(len(service.listen) * _leases(service) for service in config.services)
+    ends = sum(
+        s.accept is Accept.DISPATCH and 2 * n for s, n in zip(config.services, workers, strict=True)
+    )
+    return max(512, 2 * (2 * sum(workers) + ends + queues + 4))
+
+
+def _host_port(listen: Listen) -> str:
+    host, port = listen.address.host, listen.address.port
+    shown = f"listen.{listen.name} = {listen.address}"
+    if port == 0:
+        raise ConfigError(f"{shown}: a unit needs a port", do="write another port than 0")
+    try:
+        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise ConfigError(
+            f"{shown}: systemd takes addresses, not names", do=f"write the address of {host}"
+        ) from None
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+def _text(*lines: str) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return `text` so that no %-specifier of systemd.unit(5) is seen in it."""
+    return text.replace("%", "%%")
+
+
+def _word(text: str, *, command: bool = True) -> str:
+    """Return `text` as one word of a line that is split into words (systemd.syntax(7))."""
+    text = _plain(text).replace("$", "$$") if command else _plain(text)
+    if re.search(r"[\s\"'\\;]", text):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text

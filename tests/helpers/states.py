@@ -1,0 +1,62 @@
+"""States as a manager writes them down, of workers that a test has started itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sockmgr.config.config import parse
+from sockmgr.config.spec import Spec
+from sockmgr.fleet.messages import Phase, State
+from sockmgr.fleet.snapshot import (
+    GenerationSnapshot,
+    ProcessSnapshot,
+    ServiceSnapshot,
+    Snapshot,
+    WorkerSnapshot,
+    encode,
+)
+from sockmgr.kernel.procfs import member
+
+_CONFIG = parse(b'[listen]\n[service.web]\ncommand = ["x"]\nlisten = []\n', file="sockmgr.toml")
+
+
+def worker(
+    pid: int, *, started: int | None = None, told: bool = False, state: State = State.READY,
+    deadline: float = 0.0,
+) -> WorkerSnapshot:  # fmt: skip
+    """Return the record of a process that runs, or is said to have started at another time."""
+    if started is None:
+        found = member(pid)
+        assert found is not None
+        started = found.started
+    process = ProcessSnapshot(pid=pid, started=started, told=told)
+    return WorkerSnapshot(
+        slot=pid, lease=0, since=0.0, deadline=deadline, state=state, ready_at=0.0, process=process
+    )
+
+
+def state(
+    workers: Sequence[WorkerSnapshot], *, stop_signal: int = 15, drain_timeout: float = 30.0
+) -> Snapshot:
+    """Return a state with one service of these workers."""
+    spec = Spec(
+        service="web", argv=("x",), executable="/x", cwd="/", stop_signal=stop_signal,
+        drain_timeout=drain_timeout,
+    )  # fmt: skip
+    generation = GenerationSnapshot(
+        number=1, spec=spec, lease=0, wanted=len(workers), since=0.0, deadline=0.0,
+        phase=Phase.CURRENT, workers=tuple(workers),
+    )  # fmt: skip
+    service = ServiceSnapshot(
+        name="web", last=1, current=1, trial=0, served=True, generations=(generation,), fed=(),
+        unquiet=(),
+    )  # fmt: skip
+    return Snapshot(boot_id="", config=_CONFIG, listeners=(), services=(service,))
+
+
+def memfd(data: Snapshot | bytes) -> int:
+    """Return a new memfd that holds a state; the caller closes it."""
+    fd = os.memfd_create("state")
+    os.pwrite(fd, data if isinstance(data, bytes) else encode(data, serial=1), 0)
+    return fd

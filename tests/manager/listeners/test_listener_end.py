@@ -1,0 +1,76 @@
+"""A listener that is to be closed: nobody comes any more, and who waits is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from sockmgr.manager.listeners import opening
+from sockmgr.manager.listeners.listener import Listener
+from tests.helpers.listeners import connect, hold_handshake, opened, quiet, take, tcp, unix
+
+SYN_SENT = 2  # net/tcp_states.h
+DETACH_FILTER = 27
+
+
+def state(client: socket.socket) -> int:
+    return struct.unpack_from("B", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))[0]
+
+
+def knock(client: socket.socket, listener: Listener) -> None:
+    client.setblocking(False)
+    client.connect_ex(listener.queues[0].getsockname())
+
+
+def test_no_handshake_begins_and_those_that_have_begun_come_to_their_end() -> None:
+    with opened(tcp()) as listener, connect(listener), socket.socket() as half:
+        hold_handshake(half, listener.queues[0].getsockname())
+        listener.refuse()
+        with socket.socket() as late:
+            knock(late, listener)  # on loopback it is answered before this returns, if ever
+            assert state(late) == SYN_SENT
+        assert listener.queued() == 1
+        half.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
+        take(listener, 0)
+        take(listener, 0)  # waits for the answer to the repeated SYN-ACK
+
+
+def test_one_that_is_configured_again_takes_clients_again(tmp_path: Path) -> None:
+    for listen in (tcp(), unix(tmp_path / "s")):
+        with opened(listen) as listener:
+            listener.refuse()
+            listener.admit()
+            connect(listener).close()
+
+
+def test_the_next_manager_knows_that_it_is_to_be_closed() -> None:
+    with opened(tcp()) as listener:
+        listener.refuse()
+        again = opening.resume(
+            opening.written(listener), [queue.dup() for queue in listener.queues]
+        )
+        again.admit()
+        again.close()
+        connect(listener).close()
+
+
+def test_nobody_finds_a_unix_socket_any_more_and_who_waits_there_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        with opened(unix(tmp_path / "s")) as listener, connect(listener):
+            listener.refuse()
+            assert not listener.inspect()  # its path is not missed
+            with socket.socket(socket.AF_UNIX) as late, pytest.raises(FileNotFoundError):
+                late.connect(listener.listen.address.path)
+            waiting = asyncio.create_task(quiet(listener, 3, 5))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            take(listener, 3)
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(scenario())

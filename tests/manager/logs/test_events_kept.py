@@ -1,0 +1,169 @@
+"""The last events: bounded, in one order over all managers, and nobody is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+from msgspec.structs import replace
+
+from sockmgr.manager.logs.events import KEPT_MAX, History, HistoryFollower
+from tests.helpers.fake_manager import happen
+
+
+def told(history: History, *hows: object, service: str = "web") -> None:
+    for how in hows:
+        happen(history, "worker ended", worker=f"{service}@1.1", how=how)
+
+
+def taken(follower: HistoryFollower) -> tuple[list[str], bool]:
+    events, missed = follower.take()
+    return [event.why for event in events], missed
+
+
+def successor(history: History) -> History:
+    """Return the history of the next manager, which has told something before it knew the state."""
+    found = History(limit=5)
+    told(found, "taken over")
+    found.resume(*history.kept)
+    return found
+
+
+def test_a_follower_gets_the_last_events_and_then_each_that_comes_once() -> None:
+    history = History()
+    told(history, 1, 2, 3)
+    follower = history.follow("", None, 2)
+    told(history, 4)
+    assert taken(follower) == (["2", "3", "4"], False)
+    assert taken(follower) == ([], False)
+    told(history, 5)
+    assert taken(follower) == (["5"], False)
+    assert taken(history.follow("", None, 0)) == ([], False)
+
+
+def test_a_follower_of_a_service_gets_the_events_about_that_service() -> None:
+    history = History()
+    told(history, "one")
+    told(history, "other", service="job")
+    follower = history.follow("web", None, None)
+    told(history, "another", service="job")
+    told(history, "two")
+    assert taken(follower) == (["one", "two"], False)
+
+
+def test_ids_grow_even_when_the_clock_stands_still() -> None:
+    history = History()
+    told(history, *range(100))
+    ids = [event.id for event in history.follow("", None, None).take()[0]]
+    assert ids == sorted(set(ids))
+
+
+def test_whoever_goes_on_after_an_event_gets_exactly_what_came_after_it() -> None:
+    history = History()
+    told(history, 1, 2, 3)
+    second = history.follow("", None, None).take()[0][1].id
+    assert taken(history.follow("", second, None)) == (["3"], False)
+    assert taken(history.follow("", history.newest, None)) == ([], False)
+    assert taken(history.follow("", second - 1, 1)) == (["3"], False)
+
+
+def test_whoever_goes_on_after_an_event_whose_next_is_gone_is_told_that_it_missed_some() -> None:
+    history = History(limit=3)
+    told(history, 1)
+    first = history.newest
+    told(history, 2, 3, 4)
+    assert taken(history.follow("", first, None)) == (["2", "3", "4"], False)
+    told(history, 5)
+    assert taken(history.follow("", first, None)) == (["3", "4", "5"], True)
+
+
+def test_a_slow_follower_keeps_no_events_alive_and_is_told_that_it_missed_some() -> None:
+    history = History(limit=3)
+    follower = history.follow("", None, 0)
+    told(history, *range(5))
+    assert taken(follower) == (["2", "3", "4"], True)
+    told(history, 5)
+    assert taken(follower) == (["5"], False)
+    gone = weakref.ref(history)
+    del history, follower
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_next_manager_goes_on_where_the_last_one_was() -> None:
+    history = History()
+    told(history, 1, 2)
+    seen = history.newest
+    told(history, 3)
+    after = successor(history)
+    told(after, 4)
+    assert taken(after.follow("", seen, None)) == (["3", "taken over", "4"], False)
+
+
+def test_the_next_manager_says_what_of_the_last_one_it_does_not_know() -> None:
+    history = History()
+    told(history, *range(KEPT_MAX + 3))
+    ids = [event.id for event in history.follow("", None, None).take()[0]]
+    after = History()
+    after.resume(*history.kept)
+    assert after.is_complete_since(ids[2])
+    assert not after.is_complete_since(ids[1])
+
+
+def test_ids_go_on_growing_when_the_clock_was_put_back_between_two_managers() -> None:
+    history = History()
+    told(history, 1)
+    since, events = history.kept
+    hour = 3600 * 10**6
+    late = replace(events[0], id=events[0].id + hour)
+    after = History()
+    told(after, 2)
+    after.resume(since, [late])
+    told(after, 3)
+    assert taken(after.follow("", late.id, None)) == (["2", "3"], False)
+
+
+def test_a_manager_that_knows_nothing_of_the_last_one_says_so_to_whoever_does() -> None:
+    history, stranger = History(), History()
+    told(history, 1)
+    told(stranger, "new")
+    assert taken(stranger.follow("", 7, None)) == (["new"], True)
+    assert taken(stranger.follow("", stranger.newest + 10**9, None)) == (["new"], True)
+
+
+def test_whoever_waits_is_woken_by_an_event_and_not_before() -> None:
+    async def scenario() -> None:
+        history = History()
+        follower = history.follow("", None, None)
+        waiting = follower.next()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        told(history, 1)
+        assert waiting.done()
+        assert follower.next().done()
+        follower.take()
+        more = follower.next()
+        assert not more.done()
+        more.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_follower_is_woken_for_is_kept_before_it_can_be_sent() -> None:
+    async def scenario() -> None:
+        history, order = History(), []
+        loop = asyncio.get_running_loop()
+        history.told = lambda: loop.call_soon(order.append, "kept")
+
+        async def follow() -> None:
+            await history.next()
+            order.append("woken")
+
+        following = loop.create_task(follow())
+        await asyncio.sleep(0)
+        told(history, 1)
+        await following
+        assert order == ["kept", "woken"]
+
+    asyncio.run(scenario())

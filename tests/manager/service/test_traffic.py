@@ -1,0 +1,132 @@
+"""The queues of a service: which are fed, and who is told when one that is not has become quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sockmgr.config.spec import Scheme
+from sockmgr.fleet.messages import Fact, Quiet
+from sockmgr.manager.service.dispatching import Passing
+from sockmgr.manager.service.lease_map import Ways
+from sockmgr.manager.service.traffic import Feeding
+from tests.helpers.listeners import connect, hold_handshake, opened, take, tcp, unix
+
+
+class Counting(ThreadPoolExecutor):
+    """Counts what is asked of it: each membarrier(2), each look at all handshakes."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.asked += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+async def told(facts: asyncio.Queue[Fact], number: int) -> set[int]:
+    async with asyncio.timeout(20):
+        found = [await facts.get() for _ in range(number)]
+    return {fact.lease for fact in found if isinstance(fact, Quiet)}
+
+
+def test_however_many_queues_are_unfed_at_once_the_kernel_is_asked_once_for_all() -> None:
+    async def scenario(number: int) -> int:
+        counting = Counting()
+        asyncio.get_running_loop().set_default_executor(counting)
+        facts = asyncio.Queue[Fact]()
+        with opened(tcp()) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, facts.put_nowait, Passing(facts.put_nowait), Ways)
+                all_of_them = dict.fromkeys(range(number), 1)
+                feeding.feed(all_of_them, dict.fromkeys(all_of_them, (listener,)))
+                feeding.feed({number: 1}, {number: (listener,)})
+                assert await told(facts, number) == set(range(number))
+        return counting.asked
+
+    assert asyncio.run(scenario(16)) == asyncio.run(scenario(1))
+
+
+def test_each_queue_is_told_when_it_is_empty_itself_whatever_waits_in_others() -> None:
+    async def scenario() -> None:
+        facts = asyncio.Queue[Fact]()
+        with opened(tcp()) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, facts.put_nowait, Passing(facts.put_nowait), Ways)
+                feeding.feed({1: 1}, {1: (listener,)})
+                with connect(listener):
+                    feeding.feed({0: 1, 1: 1, 2: 1}, dict.fromkeys(range(3), (listener,)))
+                    feeding.feed({3: 1}, {3: (listener,)})
+                    assert await told(facts, 2) == {0, 2}
+                    assert facts.empty()
+                    take(listener, 1)
+                assert await told(facts, 1) == {1}
+
+    asyncio.run(scenario())
+
+
+def test_a_queue_that_is_fed_again_is_not_waited_for_and_its_clients_have_their_time() -> None:
+    async def scenario() -> None:
+        facts = asyncio.Queue[Fact]()
+        with opened(tcp()) as listener, socket.socket() as client:
+            hold_handshake(client, listener.queues[0].getsockname())
+            listener.lease(1)
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, facts.put_nowait, Passing(facts.put_nowait), Ways)
+                feeding.feed({0: 1}, {0: (listener,)})
+                feeding.feed({1: 1}, {1: (listener,)})
+                while patience(listener.queues[0]) != 1:  # noqa: ASYNC110 - seen by asking only
+                    await asyncio.sleep(0.005)
+                feeding.feed({0: 1, 1: 1}, {0: (listener,), 1: (listener,)})
+                assert patience(listener.queues[0]) == 5  # net.ipv4.tcp_synack_retries
+            assert facts.empty()
+
+    asyncio.run(scenario())
+
+
+def patience(queue: socket.socket) -> int:
+    return queue.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT)
+
+
+def test_a_listener_that_cannot_be_steered_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        facts = asyncio.Queue[Fact]()
+        with opened(unix(tmp_path / "s")) as one, opened(tcp(scheme=Scheme.UDP)) as other:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, facts.put_nowait, Passing(facts.put_nowait), Ways)
+                with connect(one):
+                    feeding.feed({0: 1, 1: 1}, dict.fromkeys((0, 1), (one, other)))
+                    feeding.feed({2: 1}, {2: (one, other)})
+                    assert await told(facts, 2) == {0, 1}
+
+    asyncio.run(scenario())
+
+
+def test_clients_of_a_listener_that_is_new_wait_where_its_first_worker_will_be() -> None:
+    async def scenario() -> None:
+        with opened(tcp()) as one, opened(tcp()) as other:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, lambda _: None, Passing(lambda _: None), Ways)
+                feeding.feed({0: 1}, {0: (one,)})
+                feeding.expect(2, (one, other))
+                assert (one.fed, other.fed) == ({0: 1}, {2: 1})
+
+    asyncio.run(scenario())
+
+
+def test_listeners_that_a_worker_brings_to_a_queue_that_is_fed_are_fed_there_as_well() -> None:
+    async def scenario() -> None:
+        with opened(tcp()) as one, opened(tcp()) as other:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Feeding(tasks, lambda _: None, Passing(lambda _: None), Ways)
+                feeding.feed({1: 1}, {1: (one,)})
+                assert other.fed == {0: 1}
+                feeding.keep_up({1: 1}, {1: (one, other)})
+                assert (one.fed, other.fed) == ({1: 1}, {1: 1})
+
+    asyncio.run(scenario())

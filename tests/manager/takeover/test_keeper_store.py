@@ -1,0 +1,81 @@
+"""The manager's side of a keeper: another one takes the place of one that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sockmgr.manager.takeover.keeper import Keeper
+from sockmgr.manager.takeover.keeper_store import Keeping
+from tests.helpers.children import PATIENCE, open_fds
+from tests.helpers.keeping import pipe, sleeping, take_names
+from tests.helpers.raw_client import until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "shop" / "keeper"
+    path.parent.mkdir()
+    yield path
+    Keeper.evict(path)
+
+
+def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_anew(
+    path: Path,
+) -> None:
+    async def scenario() -> None:
+        lost = asyncio.Event()
+        keeping = Keeping.start(path)
+        first = keeping.pid
+        keeping.watch(lost.set)
+        os.kill(first, signal.SIGKILL)
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+        assert keeping.pid != first
+        with sleeping() as worker:
+            keeping.keep("web@1.0", [worker.pidfd])
+            Keeper.resume(os.dup(keeping.fileno()), path).close()  # which is to let go of it
+            assert take_names(path) == ["web@1.0"]
+        keeping.dismiss()
+
+    before = open_fds()
+    asyncio.run(scenario())
+    assert open_fds() == before
+
+
+def test_where_no_other_can_be_started_it_is_tried_again_until_it_can(path: Path) -> None:
+    async def scenario() -> None:
+        lost = asyncio.Event()
+        keeping = Keeping.start(path)
+        keeping.watch(lost.set)
+        path.unlink()
+        path.parent.rmdir()
+        os.kill(keeping.pid, signal.SIGKILL)
+        await until(lambda: keeping.fileno() < 0)
+        path.parent.mkdir()
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+        keeping.dismiss()
+
+    asyncio.run(scenario())
+
+
+def test_where_no_other_can_be_started_the_manager_goes_on_and_ends_without(path: Path) -> None:
+    async def scenario() -> None:
+        keeping = Keeping.start(path)
+        keeping.watch(lambda: None)
+        os.kill(keeping.pid, signal.SIGKILL)
+        path.unlink()
+        path.parent.rmdir()
+        await until(lambda: keeping.fileno() < 0)
+        with pipe() as (reader, _):
+            keeping.keep("http", [reader])
+        keeping.forget("http")
+        keeping.dismiss()
+
+    before = open_fds()
+    asyncio.run(scenario())
+    assert open_fds() == before

@@ -1,0 +1,139 @@
+"""Whose word on the notify socket is believed, and what it costs to find out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sockmgr.kernel.procfs import MOST_ANCESTORS, ancestors, owner_of
+from sockmgr.manager import notify as module
+from sockmgr.manager.notify import Mailbox
+from tests.helpers.children import Child, python
+from tests.kernel.test_notify import SAY
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user: run as root")
+OTHER = 65534
+
+
+class Worker:
+    """What a Running is to a Mailbox."""
+
+    def __init__(self, pid: int, user: int) -> None:
+        self.pid, self._user = pid, user
+        self.heard: list[Mapping[str, str]] = []
+
+    def may_be(self, user: int) -> bool:
+        return user in (0, self._user)
+
+    def notified(self, sender: int, fields: Mapping[str, str]) -> None:
+        del sender
+        self.heard.append(fields)
+
+
+@contextlib.contextmanager
+def mailbox(path: Path, service: Any) -> Iterator[Mailbox]:
+    """Open one of a loop that does not turn: the test says when it looks."""
+    runner = asyncio.Runner()
+
+    async def opened() -> Mailbox:
+        return Mailbox(path, None, lambda: [service])
+
+    with runner:
+        box = runner.run(opened())
+
+        async def close() -> None:
+            box.close()
+
+        try:
+            yield box
+        finally:
+            runner.run(close())
+
+
+def delivered(
+    path: Path, program: str, worker: Callable[[Child], Worker], **more: Any
+) -> tuple[Worker, Child]:
+    """Run a program that says something, and return the worker to whom it was delivered, or not."""
+    running: dict[int, Worker] = {}
+    service = SimpleNamespace(crew=SimpleNamespace(running=running))
+    with mailbox(path, service) as box:
+        env = os.environ | {"NOTIFY_SOCKET": str(path)}
+        with python(SAY + program + "\nprint('said', flush=True)\nsignal.pause()", env=env,
+                    **more) as child:  # fmt: skip
+            assert child.line() == "said"
+            running[1] = worker(child)
+            box.deliver()
+            return running[1], child
+
+
+def test_what_a_worker_says_is_delivered_to_it(tmp_path: Path) -> None:
+    worker, _ = delivered(tmp_path / "n", "say(b'READY=1')", lambda c: Worker(c.pid, os.getuid()))
+    assert worker.heard == [{"READY": "1"}]
+
+
+@as_root
+def test_a_message_of_another_user_is_dropped_before_anybody_asks_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "owner_of", lambda pid, _: asked.append(pid) or 0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(0o711)
+    program = f"os.setuid({OTHER})\nsay(b'READY=1')"
+    worker, _ = delivered(tmp_path / "n", program, lambda c: Worker(c.pid, 12345))
+    assert (worker.heard, asked) == ([], [])
+
+
+def test_who_joined_the_process_group_of_a_worker_does_not_belong_to_it() -> None:
+    """In one session anybody may, setpgid(2); so workers have sessions of their own."""
+    with python("import time; print(1, flush=True); time.sleep(60)") as worker:
+        worker.line()
+        with python(f"import os; os.setpgid(0, {worker.pid})") as other:
+            assert "PermissionError" in other.rest()
+        assert not owner_of(os.getpid(), {worker.pid})
+
+
+def test_not_more_ancestors_are_looked_at_than_any_worker_has() -> None:
+    program = f"""
+import os, time
+for _ in range({MOST_ANCESTORS + 20}):
+    if os.fork():
+        time.sleep(60)
+os.setsid()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+    with python(program) as child:
+        deep = int(child.line())
+        assert len(list(ancestors(deep))) == MOST_ANCESTORS
+        assert owner_of(deep, {child.pid}) == 0
+        os.kill(deep, 9)
+
+
+def test_a_flood_costs_a_look_at_each_sender_and_not_at_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "owner_of", lambda pid, _: asked.append(pid) or 0)
+    running = {n: Worker(n, os.getuid()) for n in range(100, 200)}
+    service = SimpleNamespace(crew=SimpleNamespace(running=running))
+    with (
+        mailbox(tmp_path / "n", service) as box,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.connect(str(tmp_path / "n"))
+        for _ in range(5):
+            sock.send(b"READY=1")
+        box.deliver()
+    assert asked == [os.getpid()] * 5

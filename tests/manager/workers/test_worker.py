@@ -1,0 +1,92 @@
+"""A worker that has ended is reaped when its output has been read, and soon in any case."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from sockmgr.config.spec import Delay, Spec
+from sockmgr.fleet.messages import Fact, Spawn, WorkerExited, WorkerId
+from sockmgr.manager.logs.output import Words
+from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.workers import exit as module
+from sockmgr.manager.workers.worker import Running, Surroundings
+
+SPEC = Spec(
+    service="web", argv=("sh", "-c", "exit 3"), executable="/bin/sh", cwd="/",
+    ready=Delay(seconds=1000.0), ready_timeout=2000.0,
+)  # fmt: skip
+EXITED = WorkerExited(worker=WorkerId(1, 1), status=3)
+
+
+class SlowOutput:
+    """An output that somebody else reads, whenever the test says so."""
+
+    environment: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self.writer = os.open(os.devnull, os.O_WRONLY)
+        self.how = asyncio.Queue[str]()
+        self.read = False
+
+    def spawned(self) -> None:
+        """Keep it."""
+
+    def fileno(self) -> int:
+        return self.writer
+
+    def last_words(self, why: str) -> Words:
+        return Words(lines=(why,))
+
+    def ended(self, how: str) -> None:
+        self.how.put_nowait(how)
+
+    def has_been_read(self) -> bool:
+        return self.read
+
+    def close(self) -> None:
+        os.close(self.writer)
+
+
+async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> Running:
+    loop = asyncio.get_running_loop()
+    around = Surroundings(
+        loop=loop, sink=Sink(), output=lambda *_: output, notify_address=str,
+        can_restore_priority=False, helpers=lambda: (),
+    )  # fmt: skip
+    command = Spawn(worker=EXITED.worker, spec=SPEC, lease=0, background=False)
+    return Running(command, (), around, facts.put_nowait)
+
+
+def test_a_worker_is_not_reaped_and_its_end_is_not_told_before_its_output_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "READ_TIMEOUT", 1000.0)
+
+    async def scenario() -> None:
+        output, facts = SlowOutput(), asyncio.Queue[Fact]()
+        running = await started(output, facts)
+        assert await output.how.get() == "exited with status 3"
+        assert facts.empty()
+        assert Path(f"/proc/{running.pid}/cgroup").read_text()  # what journald asks for
+        output.read = True
+        assert await facts.get() == EXITED
+        assert not Path(f"/proc/{running.pid}").exists()
+        running.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_the_end_of_a_worker_is_told_though_nobody_reads_its_output() -> None:
+    async def scenario() -> None:
+        output, facts = SlowOutput(), asyncio.Queue[Fact]()
+        running = await started(output, facts)
+        assert await facts.get() == EXITED
+        assert not Path(f"/proc/{running.pid}").exists()
+        running.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
