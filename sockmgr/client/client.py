@@ -17,8 +17,8 @@ from typing import TypeVar
 from sockmgr.api import varlink
 from sockmgr.api.types import Plan, Progress, Status, Verdict
 from sockmgr.client.connection import (
+    Connection,
     ForbiddenError,
-    Line,
     LostError,
     NoManagerError,
     NotAskedError,
@@ -146,7 +146,7 @@ class Client:
             return line.converse(ask, kind)
 
     @contextlib.contextmanager
-    def _operate(self) -> Iterator[Line]:
+    def _operate(self) -> Iterator[Connection]:
         """Connect for a question that the manager may take long to answer."""
         with self._connect(changes=True) as line:
             # One that hangs is found out here, before a wait that may have no end.
@@ -169,9 +169,9 @@ class Client:
         return f"the manager at {self.path} {what}: {self._file} is not its config"
 
     @contextlib.contextmanager
-    def _connect(self, *, changes: bool = False) -> Iterator[Line]:
+    def _connect(self, *, changes: bool = False) -> Iterator[Connection]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            line = Line(sock, self.path)
+            line = Connection(sock, self.path)
             line.changes = changes
             line.extend(LIVENESS_TIMEOUT if self._timeout is None else self._timeout)
             line.connect()

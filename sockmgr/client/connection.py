@@ -42,7 +42,7 @@ class LostError(ControlError):
     """The connection ended before the answer."""
 
 
-class Line:
+class Connection:
     """One connection to the manager at `path`. Borrows the socket."""
 
     def __init__(self, sock: socket.socket, path: Path) -> None:

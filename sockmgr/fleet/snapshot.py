@@ -310,7 +310,10 @@ def restore(service: ServiceSnapshot, now: float) -> Fleet:
     """
     fleet = Fleet()
     fleet.last, fleet.served = service.last, service.served
-    fleet.fed, fleet.unquiet = service.fed, {lease: now for lease, _ in service.unquiet}
+    fleet.fed = service.fed
+    # In a stop, which nobody goes on with, clients may still wait where new ones came until then.
+    fed = dict(service.fed)
+    fleet.unquiet = {lease: now for lease, _ in service.unquiet if lease not in fed}
     for each in service.generations:
         fleet.generations[each.number] = _restored(each, now)
     fleet.current = fleet.generations.get(service.current)

@@ -19,7 +19,7 @@ from sockmgr.manager.service.service import Service
 LATE = 5.0  # seconds after which a fleet that was not asked at its deadline is forgotten
 
 
-class Vitals:
+class Health:
     """A view of one manager, which says what is configured and hands over each service's task."""
 
     def __init__(

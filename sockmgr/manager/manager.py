@@ -23,14 +23,14 @@ from sockmgr.log import Log
 from sockmgr.manager import scaling
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.embedding import Companion
-from sockmgr.manager.health import Vitals
+from sockmgr.manager.health import Health
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.logs.events import History, HistoryFollower
+from sockmgr.manager.logs.events import EventFollower, EventLog
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.ring import Follower
 from sockmgr.manager.logs.sink import Sink
-from sockmgr.manager.notify import Mailbox
+from sockmgr.manager.notify import NotifyRouter
 from sockmgr.manager.own_paths import OwnPaths
 from sockmgr.manager.reaper import Reaper
 from sockmgr.manager.service.service import Service
@@ -38,11 +38,11 @@ from sockmgr.manager.service.verdicts import not_told
 from sockmgr.manager.services import Services, Source
 from sockmgr.manager.signals import ASKED_BY, Signals
 from sockmgr.manager.status import status_of
-from sockmgr.manager.takeover.handover import CONTROL, Succession, end_strangers
-from sockmgr.manager.takeover.keeper_store import Keeping
-from sockmgr.manager.takeover.predecessor import Estate, guessed
+from sockmgr.manager.takeover.handover import CONTROL, Handover, end_strangers
+from sockmgr.manager.takeover.keeper_store import KeeperStore
+from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.takeover.store import find_keeper, take_or_start
-from sockmgr.manager.workers.worker import Surroundings
+from sockmgr.manager.workers.worker import WorkerContext
 from sockmgr.systemd.notifier import Notifier
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import Ending, ending
@@ -50,7 +50,7 @@ from sockmgr.systemd.unit import Ending, ending
 log = Log("sockmgr")
 
 # Opens or adopts the listeners, and returns what starts or adopts the workers.
-_Begin = Callable[[Estate], Callable[[], None]]
+_Begin = Callable[[Predecessor], Callable[[], None]]
 
 
 class Manager:
@@ -63,7 +63,7 @@ class Manager:
         source: Source,
         control: Path,
         sink: Sink,
-        history: History,
+        history: EventLog,
         serving_timeout: float | None,
         companion: Companion | None = None,
     ) -> None:
@@ -78,8 +78,8 @@ class Manager:
         self._server = ControlServer(control, self)
         self._listeners = Listeners(self._on_shutdown)
         self._services = Services(source, self._listeners, self._changed)
-        self._vitals = Vitals(self._services.configured, self._listeners, self.services)
-        self._systemd = Notifier(self._vitals)
+        self._health = Health(self._services.configured, self._listeners, self.services)
+        self._systemd = Notifier(self._health)
         self.stopping = self._gave_up = False
         self._leaving = ""
 
@@ -104,54 +104,58 @@ class Manager:
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         try:
             store = self._find_store(passed)
-            estate = Estate.of(passed)
-            await self._serve(estate, store, self._resume if estate.state else self._begin())
+            predecessor = Predecessor.of(passed)
+            await self._serve(
+                predecessor, store, self._resume if predecessor.state else self._begin()
+            )
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
-    def _find_store(self, passed: dict[str, list[int]]) -> FdStore | Keeping | None:
+    def _find_store(self, passed: dict[str, list[int]]) -> FdStore | KeeperStore | None:
         found = None if self._companion else self._systemd.store
         return found if found or self._is_last else find_keeper(self._keeper_path, passed)
 
-    async def _serve(self, estate: Estate, found: FdStore | Keeping | None, begin: _Begin) -> None:
+    async def _serve(
+        self, predecessor: Predecessor, found: FdStore | KeeperStore | None, begin: _Begin
+    ) -> None:
         loop = asyncio.get_running_loop()
-        store = take_or_start(found, estate, None if self._is_last else self._keeper_path)
-        copy = self._keeper_path.with_suffix(".state") if isinstance(store, Keeping) else None
-        if was := estate.state:
+        store = take_or_start(found, predecessor, None if self._is_last else self._keeper_path)
+        copy = self._keeper_path.with_suffix(".state") if isinstance(store, KeeperStore) else None
+        if was := predecessor.state:
             self._history.resume(was.events_since, was.events)
             self._history.tally.resume(was.counts, was.refused)
-        start = begin(estate)
-        left = estate.take_notify(self._notify_path)
-        mailbox = Mailbox(self._notify_path, left, self.services.values)
-        self._succession = Succession(
-            estate, store, self._sink, self._changed, copy, mailbox.fileno
+        start = begin(predecessor)
+        left = predecessor.take_notify(self._notify_path)
+        router = NotifyRouter(self._notify_path, left, self.services.values)
+        self._handover = Handover(
+            predecessor, store, self._sink, self._changed, copy, router.fileno
         )
-        mends = {"control": self._server.mend, "notify": mailbox.mend}
-        mends |= {"keeper": self._succession.mend_keeper, "state": self._succession.mend_copy}
+        mends = {"control": self._server.mend, "notify": router.mend}
+        mends |= {"keeper": self._handover.mend_keeper, "state": self._handover.mend_copy}
         self._paths = OwnPaths(self._notify_path.parent, mends, self._services.cannot_be_heard)
-        around = Surroundings(
+        context = WorkerContext(
             loop=loop,
             sink=self._sink,
             output=functools.partial(worker_output, self._sink, loop),
-            notify_address=self._paths.looked(mailbox.address),
+            notify_address=self._paths.looked(router.address),
             # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
             can_restore_priority=self._companion is None and can_restore_priority(),
-            helpers=lambda: self._succession.pids,
+            helpers=lambda: self._handover.pids,
         )
-        reaper = Reaper(loop, self._known, self._end_strays, around.memory.started)
+        reaper = Reaper(loop, self._known, self._end_strays, context.memory.started)
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                self._services.work_in(around, self._tasks, self._vitals.attend)
+                self._services.work_in(context, self._tasks, self._health.attend)
                 Signals(self, self._tasks).watch(loop)
                 start()
                 self._paths.watch()
                 reaper.watch()
                 if not self._companion:
-                    self._succession.watch_over()
+                    self._handover.watch_over()
                     # What anybody is told, the next manager is to know.
-                    self._history.told = self._succession.keep_soon
-                estate.close()
+                    self._history.told = self._handover.keep_soon
+                predecessor.close()
                 self._changed()
                 log.info("manager started", pid=os.getpid(), name=self._services.config.name)
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
@@ -159,46 +163,46 @@ class Manager:
                     beside = self._companion.run(self)
                     self._beside = self._tasks.create_task(beside, name="companion")
             self._history.told = None
-            await reaper.end(self._succession.unit)
+            await reaper.end(self._handover.unit)
             self._paths.close()
-            self._succession.end()
+            self._handover.end()
         finally:
             self._paths.close()
-            mailbox.close()
+            router.close()
 
     def _begin(self) -> _Begin:
         """Read the config, before anything is touched, and return what begins to do it."""
         specs = self._services.read()
 
-        def begin(estate: Estate) -> Callable[[], None]:
-            if estate.flaw:
-                log.error("state of another manager not used", because=estate.flaw,
+        def begin(predecessor: Predecessor) -> Callable[[], None]:
+            if predecessor.flaw:
+                log.error("state of another manager not used", because=predecessor.flaw,
                           workers="are replaced by a rollout")  # fmt: skip
-            self._listeners.open(self._services.config.listen, estate.take_queues())
-            return functools.partial(self._start, specs, estate)
+            self._listeners.open(self._services.config.listen, predecessor.take_queues())
+            return functools.partial(self._start, specs, predecessor)
 
         return begin
 
-    def _start(self, specs: Sequence[Spec], estate: Estate) -> None:
+    def _start(self, specs: Sequence[Spec], predecessor: Predecessor) -> None:
         for spec in specs:
             service = self._services.add(spec.service)
-            if strangers := estate.take_strangers(spec.service):
+            if strangers := predecessor.take_strangers(spec.service):
                 listeners = [self._listeners.at(listen.address) for listen in spec.listen]
                 service.resume(guessed(spec, strangers, listeners), strangers)
                 service.reload(spec, not_told)
             else:
                 service.start(spec)
 
-    def _resume(self, estate: Estate) -> Callable[[], None]:
+    def _resume(self, predecessor: Predecessor) -> Callable[[], None]:
         """Go on with what another manager ran, and then look whether the config says otherwise."""
-        assert estate.state is not None  # noqa: S101 - or this was not called
-        state, self._services.config = estate.state, estate.state.config
-        self._listeners.resume(state.listeners, estate.take_sockets())
+        assert predecessor.state is not None  # noqa: S101 - or this was not called
+        state, self._services.config = predecessor.state, predecessor.state.config
+        self._listeners.resume(state.listeners, predecessor.take_sockets())
 
         def start() -> None:
             for service in state.services:
                 adopted = self._services.add(service.name)
-                adopted.resume(service, estate.take_survivors(service))
+                adopted.resume(service, predecessor.take_survivors(service))
                 adopted.replace_unheard()
             inodes = {inode for listener in state.listeners for inode in listener.inodes}
             end_strangers(inodes, self._known())
@@ -249,7 +253,7 @@ class Manager:
             self._services.find(service)
         return self._sink.place or Follower(self._sink.ring, service, lines)
 
-    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
         """Return the last events (None: all) about a service ("": all) and what comes."""
         if service:
             self._services.find(service)
@@ -317,10 +321,10 @@ class Manager:
         self._refuse_if_stopping()
         if self._companion:
             raise ControlError("this is sockmgr dev", do="end it, and start the new version")
-        if self._succession.under_way:
+        if self._handover.under_way:
             raise ControlError("an upgrade is under way", means="nothing else was begun")
         self._changed()
-        await self._succession.prove()
+        await self._handover.prove()
         self._refuse_if_stopping()
         self._leaving = "the manager is being upgraded"
         self._tasks.create_task(self._hand_over(), name="hand over")
@@ -335,7 +339,7 @@ class Manager:
         log.info("upgrading", pid=os.getpid())
         self._changed()
         try:
-            self._succession.become_new(control, self._listeners, self.services)
+            self._handover.become_new(control, self._listeners, self.services)
         except OSError as error:  # it was there when it was proven
             log.error("cannot become the new version", error=error.strerror)
             self._leaving = ""
@@ -351,7 +355,7 @@ class Manager:
         await self._server.close()
         self._changed()
         self._systemd.close()
-        self._succession.leave(self.services)
+        self._handover.leave(self.services)
 
     # --- What its companion asks (companion.Host) ------------------------------------------------
 
@@ -374,7 +378,7 @@ class Manager:
         self._services.close_unused()
         self._systemd.changed()
         config = self._services.config
-        self._succession.update(config, self._listeners, self.services, self._history)
+        self._handover.update(config, self._listeners, self.services, self._history)
         if self._companion:
             self._companion.changed()
         if self._beside and not self.services:
@@ -384,16 +388,16 @@ class Manager:
 
     def _known(self) -> set[int]:
         """Return the processes whose ends are told by their pidfds, or by themselves."""
-        workers = {pid for service in self._services for pid in service.crew.pids}
-        return workers | set(self._succession.pids)
+        workers = {pid for service in self._services for pid in service.processes.pids}
+        return workers | set(self._handover.pids)
 
     def _end_strays(self) -> None:
         for service in self._services:
-            service.crew.end_strays()
+            service.processes.end_strays()
 
     def _on_shutdown(self, listener: Listener) -> None:
         """Have a listener mended that a worker shut down, and name who may have done it."""
         for service in self._services:
             if listener.listen.address in service.addresses:
-                suspects = ", ".join(running.name for running in service.crew.running.values())
+                suspects = ", ".join(running.name for running in service.processes.running.values())
                 service.inspect(f"shut down by one of {suspects}")

@@ -11,14 +11,14 @@ from sockmgr.kernel.notify import Message, NotifySocket
 from sockmgr.kernel.procfs import owner_of
 from sockmgr.log import Log
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.workers.worker import Running
+from sockmgr.manager.workers.worker import WorkerProcess
 
 log = Log("sockmgr")
 
 MOST_HEARD = 4  # sockets of ours whose path is gone, but one
 
 
-class Mailbox:
+class NotifyRouter:
     """The socket at `path`, heard from now until `close`."""
 
     def __init__(
@@ -66,8 +66,10 @@ class Mailbox:
 
     def deliver(self) -> None:
         """Take what has arrived; believe the kernel only as to who sent it."""
-        crews = [service.crew for service in self._services()]
-        workers = {each.pid: each for crew in crews for each in crew.running.values() if each.pid}
+        crews = [service.processes for service in self._services()]
+        workers = {
+            each.pid: each for processes in crews for each in processes.running.values() if each.pid
+        }
         before = self._ignored
         for message in [message for each in self._heard for message in each.receive()]:
             if worker := _sender(message, workers):
@@ -89,7 +91,7 @@ class Mailbox:
         return sum(each.garbage for each in self._heard) + self._foreign
 
 
-def _sender(message: Message, workers: Mapping[int, Running]) -> Running | None:
+def _sender(message: Message, workers: Mapping[int, WorkerProcess]) -> WorkerProcess | None:
     """Return the worker that a message is of; first what costs nothing, for anybody may send."""
     if not any(worker.may_be(message.uid) for worker in workers.values()):
         return None

@@ -12,13 +12,13 @@ from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
 from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.log import Log
 from sockmgr.manager.embedding import Companion
-from sockmgr.manager.logs.events import History
+from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.journal import open_sink
 from sockmgr.manager.logs.sink import RecordHandler
 from sockmgr.manager.manager import Manager
 from sockmgr.manager.services import Source
 from sockmgr.manager.signals import ASKED_BY
-from sockmgr.manager.takeover.predecessor import Estate
+from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.upgrade import inherited
 from sockmgr.systemd.passed import START_DIRECTLY, passed_descriptors, passed_to_another
 
@@ -44,7 +44,7 @@ def run(
     kept for another manager: it sees to it that nothing outlives us.
     """
     sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
-    history = History()
+    history = EventLog()
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
     if flaw:
         log.warning("journal not used", because=flaw)
@@ -95,7 +95,7 @@ def _name(source: Source, passed: dict[str, list[int]]) -> str:
     try:
         return source().name
     except SockmgrError:
-        state = Estate.of(passed).state
+        state = Predecessor.of(passed).state
         if state is None:
             raise
         return state.config.name

@@ -19,10 +19,10 @@ from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.launch.resolve import resolve, warnings
 from sockmgr.log import Log
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.service.receipt import Gauge
+from sockmgr.manager.service.receipt import Measurement
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.verdicts import not_told
-from sockmgr.manager.workers.worker import Surroundings
+from sockmgr.manager.workers.worker import WorkerContext
 
 log = Log("sockmgr")
 
@@ -46,12 +46,12 @@ class Services:
 
     def work_in(
         self,
-        around: Surroundings,
+        context: WorkerContext,
         tasks: asyncio.TaskGroup,
         attend: Callable[[Service, asyncio.Task[None]], None],
     ) -> None:
         """Let services run in `tasks` from now on; `attend` hears of the task of each."""
-        self._around, self._tasks, self._attend = around, tasks, attend
+        self._context, self._tasks, self._attend = context, tasks, attend
 
     def __iter__(self) -> Iterator[Service]:
         return iter(list(self.by_name.values()))
@@ -70,7 +70,7 @@ class Services:
 
     def add(self, name: str) -> Service:
         """Return a new service, which runs nothing yet."""
-        service = Service(name, self._around, self._tasks, self._listeners.at, self._changed, self)
+        service = Service(name, self._context, self._tasks, self._listeners.at, self._changed, self)
         self.by_name[name] = service
         self._attend(service, self._tasks.create_task(self._run(service), name=name))
         return service
@@ -103,7 +103,7 @@ class Services:
 
     def cannot_be_heard(self) -> None:
         """Know that what starting workers said may not have reached us."""
-        for running in (each for service in self for each in service.crew.running.values()):
+        for running in (each for service in self for each in service.processes.running.values()):
             running.cannot_say()
 
     async def reload(
@@ -215,7 +215,7 @@ def _remove(service: Service) -> Verdict:
         generation=number,
         seconds=0.0,
         reason="removed from the config",
-        receipt=Gauge(()).receipt(len(service.crew.running), 0),
+        receipt=Measurement(()).receipt(len(service.processes.running), 0),
         kept=0,
     )
 

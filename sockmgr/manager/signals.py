@@ -24,7 +24,7 @@ _REFUSED = {
 }
 
 
-class Asked(Protocol):
+class SignalHandler(Protocol):
     """Who does it. Each may raise SockmgrError."""
 
     stopping: bool
@@ -48,7 +48,7 @@ class Asked(Protocol):
 class Signals:
     """Turns each signal into a task; call `watch` when the manager is ready for them."""
 
-    def __init__(self, asked: Asked, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, asked: SignalHandler, tasks: asyncio.TaskGroup) -> None:
         self._asked, self._tasks = asked, tasks
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -22,7 +22,7 @@ from sockmgr.kernel.procfs import descendants
 from sockmgr.kernel.queues import backlog
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.logs.counters import Tally
+from sockmgr.manager.logs.counters import Counters
 from sockmgr.manager.service.service import Service
 
 
@@ -30,7 +30,7 @@ def status_of(
     listens: Iterable[Listen],
     listeners: Listeners,
     services: Mapping[str, Service],
-    tally: Tally,
+    tally: Counters,
     started: float,
     *,
     config: str = "",
@@ -75,14 +75,14 @@ def _service(
         state=_state(service),
         workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
         rollout=_rollout(fleet.trial, now) if fleet.trial else None,
-        killed=service.crew.killed,
-        died=service.crew.died,
+        killed=service.processes.killed,
+        died=service.processes.died,
         repairs=tuple(service.repairs),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",
         failures=serving.failures if serving else 0,
         counts=counts,
-        accepted=service.crew.passing.accepted,
+        accepted=service.processes.dispatching.accepted,
     )
 
 
@@ -101,7 +101,7 @@ def _state(service: Service) -> str:
 def _worker(
     worker: Worker, service: Service, now: float, measure: Callable[[int], int]
 ) -> WorkerStatus:
-    running = service.crew.running.get(worker.id)
+    running = service.processes.running.get(worker.id)
     return WorkerStatus(
         slot=worker.id.slot,
         generation=worker.id.generation,
@@ -112,7 +112,9 @@ def _worker(
         lease=worker.lease,
         # Who hangs has its lease in common with its successor, and its channel no more.
         connections=(
-            service.crew.passing.connections(worker.lease) if running and running.channel else None
+            service.processes.dispatching.connections(worker.lease)
+            if running and running.channel
+            else None
         ),
     )
 

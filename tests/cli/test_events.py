@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockmgr.manager.logs.events import History
+from sockmgr.manager.logs.events import EventLog
 from tests.helpers.command_line import manager, path, sockmgr
 from tests.helpers.fake_manager import FakeManager, happen, serving
 
@@ -83,7 +83,7 @@ def test_it_goes_on_with_the_next_manager_and_shows_each_event_once(path: Path) 
             assert line_of(process.stdout) == "I web@8.1 worker ended: two pid=8001"
             running.close()
             assert line_of(process.stderr) == "the manager has left; waiting for the next one"
-            history = History()
+            history = EventLog()
             history.resume(*first.history.kept)
             happen(history, "worker ended", worker="web@8.1", how="meanwhile")
             second = running.enter_context(serving(path, history=history))

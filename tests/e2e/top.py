@@ -47,11 +47,11 @@ class Top:
         termios.tcsetwinsize(self._side, (lines, columns))
         self._settings = termios.tcgetattr(self._side)
         # The size is the terminal's own, whatever readline exported to whoever runs the tests.
-        around = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        context = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-c", _LAUNCH, *(("/bin/bash", "--norc", "-i") if shell else argv)],
             stdin=self._side, stdout=self._side, stderr=self._side, cwd=ROOT,
-            start_new_session=True, env={**around, "TERM": "xterm", "PS1": "$ ", **(env or {})},
+            start_new_session=True, env={**context, "TERM": "xterm", "PS1": "$ ", **(env or {})},
         )  # fmt: skip
         if shell:
             self.see(r"^\$")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sockmgr.config.spec import Rollout
+from sockmgr.config.spec import Accept, Rollout
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import BACKOFF_MAX, STEADY, Generation, Worker
 from sockmgr.fleet.messages import (
@@ -160,6 +160,17 @@ def test_a_stop_takes_no_longer_than_drain_timeout_though_the_queue_is_never_emp
     world.stop()
     assert drained(world.sleep(4)) == ["1.1"]
     assert killed(world.sleep(4)) == ["1.1"]
+
+
+def test_after_a_stop_that_a_death_cut_short_no_two_workers_get_one_lease() -> None:
+    world = serving(workers=2, accept=Accept.PER_WORKER)
+    world.stop_now()
+    world.succeed()
+    world.scale(4)
+    world.exit("1.1", "1.2", status=-9)
+    world.sleep(1)
+    leases = [process.lease for process in world.processes.values()]
+    assert len(leases) == len(set(leases)) == 4
 
 
 def test_a_stop_does_not_wait_for_a_queue_that_nobody_serves() -> None:

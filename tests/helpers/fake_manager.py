@@ -32,7 +32,7 @@ from sockmgr.api.types import (
 from sockmgr.errors import ConfigError
 from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
-from sockmgr.manager.logs.events import History, HistoryFollower
+from sockmgr.manager.logs.events import EventFollower, EventLog
 from sockmgr.manager.logs.ring import Follower, Ring
 
 
@@ -126,7 +126,7 @@ def without_sizes(status: Status) -> Status:
     return replace(status, services=services)
 
 
-def happen(history: History, message: str, **fields: object) -> None:
+def happen(history: EventLog, message: str, **fields: object) -> None:
     """Have a history take a record of the manager."""
     record = logging.LogRecord("sockmgr", logging.INFO, "", 0, message, (), None)
     record.told = {"message": message, **fields}
@@ -154,7 +154,7 @@ class FakeManager:
         self.config: str | None = None
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
-        self.history = History(limit=100)
+        self.history = EventLog(limit=100)
         self.restarted: list[str] = []
         self.upgraded = 0
         self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
@@ -208,7 +208,7 @@ class FakeManager:
         self.upgraded += 1
         self._fail()
 
-    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
         self._fail()
         return self.history.follow(service, after, last)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.listeners.queue_drain import Quieting
+from sockmgr.manager.listeners.queue_drain import QueueDrain
 
 DROP_ALL = b"\x06\0\0\0\0\0\0\0"  # one classic BPF instruction: ret 0
 
@@ -65,7 +65,7 @@ def take(listener: Listener, lease: int) -> None:
 async def quiet(listener: Listener, *leases: int) -> None:
     """Return when these queues, which are not fed, are empty and stay so."""
     told: list[int] = []
-    await Quieting(dict.fromkeys(leases, (listener,)), told.append).run()
+    await QueueDrain(dict.fromkeys(leases, (listener,)), told.append).run()
     assert sorted(told) == sorted(leases)
 
 

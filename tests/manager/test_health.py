@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from sockmgr.config.spec import Spec
 from sockmgr.fleet.messages import Start
-from sockmgr.manager.health import LATE, Vitals
+from sockmgr.manager.health import LATE, Health
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.workers.worker import Surroundings
+from sockmgr.manager.workers.worker import WorkerContext
 from tests.helpers.listeners import tcp
 
 SPEC = Spec(service="web", argv=("true",), executable="/bin/true", cwd="/", ready_timeout=60)
@@ -31,7 +31,7 @@ class Room:
         self.listeners.open([listen])
         self.listener = self.listeners.at(listen.address)
         sink = Sink(as_json=False)
-        around = Surroundings(
+        context = WorkerContext(
             loop=loop,
             sink=sink,
             output=functools.partial(worker_output, sink, loop),
@@ -39,11 +39,11 @@ class Room:
             can_restore_priority=False,
             helpers=lambda: (),
         )
-        self.service = Service("web", around, tasks, self.listeners.at, lambda: None,
+        self.service = Service("web", context, tasks, self.listeners.at, lambda: None,
                                lambda *_: True)  # fmt: skip
-        self.vitals = Vitals(lambda: [listen], self.listeners, {"web": self.service})
+        self.health = Health(lambda: [listen], self.listeners, {"web": self.service})
         self.task = tasks.create_task(self.service.run())
-        self.vitals.attend(self.service, self.task)
+        self.health.attend(self.service, self.task)
 
     def close(self) -> None:
         self.task.cancel()
@@ -64,8 +64,8 @@ def in_a_room(claim: Callable[[Room, float], None]) -> None:
 
 def test_nothing_is_wrong_with_a_manager_that_waits() -> None:
     def claim(room: Room, _: float) -> None:
-        assert room.vitals.flaw() == ""
-        assert room.vitals.busy_until() == -math.inf
+        assert room.health.flaw() == ""
+        assert room.health.busy_until() == -math.inf
 
     in_a_room(claim)
 
@@ -74,9 +74,9 @@ def test_a_listener_that_does_not_listen_is_wrong_until_it_is_mended() -> None:
     def claim(room: Room, _: float) -> None:
         room.listener.lease(1)
         room.listener.queues[1].shutdown(socket.SHUT_RDWR)
-        assert room.vitals.flaw() == "listener http does not listen"
+        assert room.health.flaw() == "listener http does not listen"
         room.listener.inspect()
-        assert room.vitals.flaw() == ""
+        assert room.health.flaw() == ""
 
     in_a_room(claim)
 
@@ -85,10 +85,10 @@ def test_a_fleet_that_is_not_asked_long_after_its_deadline_is_wrong() -> None:
     def claim(room: Room, now: float) -> None:
         started_at = now - SPEC.ready_timeout  # its worker's deadline is now
         room.service.fleet.handle(Start(spec=SPEC), started_at)
-        assert room.vitals.flaw() == ""
+        assert room.health.flaw() == ""
         room.service.fleet = type(room.service.fleet)()
         room.service.fleet.handle(Start(spec=SPEC), started_at - LATE - 1)
-        assert room.vitals.flaw() == "service web missed its deadline by 6 s"
+        assert room.health.flaw() == "service web missed its deadline by 6 s"
 
     in_a_room(claim)
 
@@ -99,6 +99,6 @@ def test_a_service_whose_task_has_ended_is_wrong() -> None:
             with contextlib.closing(Room(asyncio.get_running_loop(), tasks)) as room:
                 room.task.cancel()
                 await asyncio.wait([room.task])
-                assert room.vitals.flaw() == "nothing takes the facts of service web"
+                assert room.health.flaw() == "nothing takes the facts of service web"
 
     asyncio.run(main())

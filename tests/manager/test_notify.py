@@ -16,7 +16,7 @@ import pytest
 
 from sockmgr.kernel.procfs import MOST_ANCESTORS, ancestors, owner_of
 from sockmgr.manager import notify as module
-from sockmgr.manager.notify import Mailbox
+from sockmgr.manager.notify import NotifyRouter
 from tests.helpers.children import Child, python
 from tests.kernel.test_notify import SAY
 
@@ -40,12 +40,12 @@ class Worker:
 
 
 @contextlib.contextmanager
-def mailbox(path: Path, service: Any) -> Iterator[Mailbox]:
+def router(path: Path, service: Any) -> Iterator[NotifyRouter]:
     """Open one of a loop that does not turn: the test says when it looks."""
     runner = asyncio.Runner()
 
-    async def opened() -> Mailbox:
-        return Mailbox(path, None, lambda: [service])
+    async def opened() -> NotifyRouter:
+        return NotifyRouter(path, None, lambda: [service])
 
     with runner:
         box = runner.run(opened())
@@ -64,8 +64,8 @@ def delivered(
 ) -> tuple[Worker, Child]:
     """Run a program that says something, and return the worker to whom it was delivered, or not."""
     running: dict[int, Worker] = {}
-    service = SimpleNamespace(crew=SimpleNamespace(running=running))
-    with mailbox(path, service) as box:
+    service = SimpleNamespace(processes=SimpleNamespace(running=running))
+    with router(path, service) as box:
         env = os.environ | {"NOTIFY_SOCKET": str(path)}
         with python(SAY + program + "\nprint('said', flush=True)\nsignal.pause()", env=env,
                     **more) as child:  # fmt: skip
@@ -127,9 +127,9 @@ def test_a_flood_costs_a_look_at_each_sender_and_not_at_each_worker(
     asked: list[int] = []
     monkeypatch.setattr(module, "owner_of", lambda pid, _: asked.append(pid) or 0)
     running = {n: Worker(n, os.getuid()) for n in range(100, 200)}
-    service = SimpleNamespace(crew=SimpleNamespace(running=running))
+    service = SimpleNamespace(processes=SimpleNamespace(running=running))
     with (
-        mailbox(tmp_path / "n", service) as box,
+        router(tmp_path / "n", service) as box,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
     ):
         sock.connect(str(tmp_path / "n"))

@@ -78,7 +78,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         try:
-            self._boot()
+            self._priority()
         except BaseException:
             self._end()
             raise
@@ -141,7 +141,7 @@ class Machine:
 
     # --- birth and end ---------------------------------------------------------------------------
 
-    def _boot(self) -> None:
+    def _priority(self) -> None:
         found = _cgroup2()
         assert found is not None, "there is no cgroup2 file system"
         self._cgroup = found / self.shared.name

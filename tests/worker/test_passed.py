@@ -50,7 +50,7 @@ class Passing(Worker):
 
 
 @contextlib.contextmanager
-def passing(
+def dispatching(
     directory: Path, *options: str, app: str = "edges:app", **env: str
 ) -> Iterator[Passing]:
     """Start it; it need not be ready yet."""
@@ -77,7 +77,7 @@ def passing(
 
 @pytest.fixture(params=LOOPS)
 def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Passing]:
-    with passing(tmp_path, "--loop", request.param) as worker:
+    with dispatching(tmp_path, "--loop", request.param) as worker:
         worker.hears("READY")
         yield worker
 
@@ -88,7 +88,7 @@ def halt(child: Child) -> None:
 
 
 def test_it_answers_the_managers_question_when_the_start_up_is_done(tmp_path: Path) -> None:
-    with passing(tmp_path) as worker:
+    with dispatching(tmp_path) as worker:
         worker.channel.ask(7)
         worker.hears("READY")
         assert worker.reports(taken=0, closed=0).answered == 7
@@ -149,7 +149,7 @@ def test_what_is_passed_after_term_is_left_for_another_worker(worker: Passing) -
 
 
 def test_it_drains_and_leaves_when_no_manager_can_come_back(tmp_path: Path) -> None:
-    with passing(tmp_path) as worker:
+    with dispatching(tmp_path) as worker:
         worker.hears("READY")
         kept = worker.warm()
         worker.channel.close()
@@ -160,7 +160,7 @@ def test_it_drains_and_leaves_when_no_manager_can_come_back(tmp_path: Path) -> N
 
 
 def test_over_tls_a_handshake_that_fails_is_the_end_of_a_connection(tmp_path: Path) -> None:
-    with passing(tmp_path, "--certfile", "localhost.pem") as worker:
+    with dispatching(tmp_path, "--certfile", "localhost.pem") as worker:
         worker.hears("READY")
         broken = Worker.client(worker)
         accepted, _ = worker.listener.accept()
@@ -178,7 +178,7 @@ import uvicorn
 from edges import app
 del uvicorn.Server.on_tick
 """)
-    with passing(tmp_path, app="other:app", PYTHONPATH=str(tmp_path)) as worker:
+    with dispatching(tmp_path, app="other:app", PYTHONPATH=str(tmp_path)) as worker:
         told = worker.child.rest()
         assert worker.status() == 3
     assert "lacks Server.on_tick: it takes no connections that the manager accepted" in told

@@ -14,7 +14,7 @@ import pytest
 
 from sockmgr.worker.proxy_protocol import HeaderError, Proxied, binary, read, text
 from tests.worker.runtime import Client, Worker, serving
-from tests.worker.test_passed import passing
+from tests.worker.test_passed import dispatching
 
 OPTIONS = ("--proxy-protocol", "--no-access-log")
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -175,7 +175,7 @@ def test_tls_and_http2_come_behind_the_header(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_the_manager_accepted_begins_with_the_header_too(tmp_path: Path) -> None:
-    with passing(tmp_path, *OPTIONS, app="scopes:app") as worker:
+    with dispatching(tmp_path, *OPTIONS, app="scopes:app") as worker:
         worker.hears("READY")
         good = worker.client(first=TEXT)
         assert ends(told(good)) == ([*HERE], [*THERE], "http")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.worker.runtime import Client, serving
 from tests.worker.test_drain import KEPT
-from tests.worker.test_passed import passing
+from tests.worker.test_passed import dispatching
 
 HTTP = ("httptools", "h11", "zttp")
 SHORT = ("--header-timeout", "1", "--keep-alive", "600")
@@ -98,7 +98,7 @@ def test_over_tls_too(tmp_path: Path) -> None:
 
 
 def test_the_places_that_the_manager_gives_come_back(tmp_path: Path) -> None:
-    with passing(tmp_path, *SHORT) as worker:
+    with dispatching(tmp_path, *SHORT) as worker:
         worker.hears("READY")
         silent = [worker.client() for _ in range(5)]
         worker.reports(taken=5, closed=5)

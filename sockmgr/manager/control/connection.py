@@ -54,7 +54,7 @@ class Dropped(Exception):
     """This client has left, or is not to be waited for any longer."""
 
 
-class Peer:
+class ControlConnection:
     """One client: whole messages in, whole replies out, both bounded in size and time."""
 
     _writer: asyncio.StreamWriter  # from open() on

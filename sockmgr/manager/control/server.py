@@ -22,8 +22,8 @@ from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.control.claim import BACKLOG, Claim, credentials
-from sockmgr.manager.control.connection import Dropped, Limits, Peer, dismiss
-from sockmgr.manager.logs.events import HistoryFollower
+from sockmgr.manager.control.connection import ControlConnection, Dropped, Limits, dismiss
+from sockmgr.manager.logs.events import EventFollower
 from sockmgr.manager.logs.ring import Follower
 
 log = Log("sockmgr.control")
@@ -37,7 +37,7 @@ _Told = (
     _Followed | varlink.AskStatus | varlink.AskPlan | varlink.GetInfo
     | varlink.GetInterfaceDescription
 )  # fmt: skip
-_Found = Follower | HistoryFollower | JournalPlace
+_Found = Follower | EventFollower | JournalPlace
 
 
 class Handler(Protocol):
@@ -69,7 +69,7 @@ class Handler(Protocol):
     def logs(self, service: str, lines: int) -> Follower | JournalPlace:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
 
-    def events(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
         """Return the last events (None: all) about a service ("": all) and what comes.
 
         Only what happened `after` an id, if there is one.
@@ -93,7 +93,7 @@ class ControlServer:
         self._limits = limits or Limits()
         self._claim: Claim | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._clients: dict[asyncio.Task[None], Peer] = {}
+        self._clients: dict[asyncio.Task[None], ControlConnection] = {}
         self._operations: set[asyncio.Task[varlink.Answer]] = set()
         self._followers = 0
         self._crowded = False
@@ -174,7 +174,7 @@ class ControlServer:
         if (why := self._why_not(sock)) is not None:
             dismiss(sock, why)
             return
-        peer = Peer(sock, self._limits)
+        peer = ControlConnection(sock, self._limits)
         task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
         self._clients[task] = peer
         task.add_done_callback(self._left)
@@ -202,7 +202,7 @@ class ControlServer:
             log.warning("control socket crowded", clients=len(self._clients), pid=pid)
         return _too_many("clients", room)
 
-    async def _attend(self, peer: Peer) -> None:
+    async def _attend(self, peer: ControlConnection) -> None:
         """Answer one client until it leaves; nothing that it does may end more than that."""
         await peer.open()
         try:
@@ -216,7 +216,7 @@ class ControlServer:
         finally:
             peer.hang_up()
 
-    async def _answer(self, peer: Peer, message: bytes) -> None:
+    async def _answer(self, peer: ControlConnection, message: bytes) -> None:
         call = varlink.read_call(message)
         if call is None:
             raise Dropped("what it sent is no Varlink call")
@@ -245,7 +245,7 @@ class ControlServer:
             return self._handler.events(ask.service or "", ask.after, ask.last)
         return self._handler.logs(ask.service or "", _LINES if ask.lines is None else ask.lines)
 
-    async def _follow(self, ask: _Followed, peer: Peer) -> None:
+    async def _follow(self, ask: _Followed, peer: ControlConnection) -> None:
         found = self._find(ask)
         if isinstance(found, JournalPlace):
             await peer.send(varlink.write_reply(_taken(found)))
@@ -263,7 +263,7 @@ class ControlServer:
     # --- Operations: they outlive the client that asked for them ---
 
     def _begin(
-        self, ask: varlink.Ask, call: varlink.Call, peer: Peer
+        self, ask: varlink.Ask, call: varlink.Call, peer: ControlConnection
     ) -> asyncio.Task[varlink.Answer]:
         # What is asked by clients that hung up goes on, so the number of clients is no limit.
         # Half of the room is kept for the rest: a stop is not refused because reloads wait.
@@ -316,7 +316,7 @@ class ControlServer:
                 assert_never(ask)
 
 
-async def _send_on(follower: Follower | HistoryFollower, peer: Peer) -> None:
+async def _send_on(follower: Follower | EventFollower, peer: ControlConnection) -> None:
     """Send what comes until the client leaves; a slow one holds up nobody but itself."""
     news, there = _taken(follower), True
     await peer.stream(varlink.write_reply(news, continues=True))
@@ -349,7 +349,7 @@ def _taken(found: _Found) -> varlink.Logged | varlink.Happened:
     match found:
         case JournalPlace():
             return varlink.Logged(journal=found)
-        case HistoryFollower():
+        case EventFollower():
             events, gone = found.take()
             return varlink.Happened(events=events, missed=gone, newest=found.newest)
         case Follower():

@@ -22,7 +22,7 @@ LOOK_DELAY = 0.005  # a queue that becomes empty has no event
 GIVEN_UP = 10.0
 
 
-class Quieting:
+class QueueDrain:
     """The queues of some leases: of each lease those of its listeners, none of them fed.
 
     A queue that nobody accepts from is never quiet while something is in it: the caller has the

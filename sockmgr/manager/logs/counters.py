@@ -24,7 +24,7 @@ _COUNTED = {
 }
 
 
-class Tally:
+class Counters:
     """What was counted of each service, and the reloads that were `refused` before they began."""
 
     def __init__(self) -> None:

@@ -16,14 +16,14 @@ from msgspec.structs import replace
 
 from sockmgr.api.records import recorded
 from sockmgr.api.types import Event
-from sockmgr.manager.logs.counters import Tally
-from sockmgr.manager.logs.wakeup import Bell, rung
+from sockmgr.manager.logs.counters import Counters
+from sockmgr.manager.logs.wakeup import Wakeup, rung
 
 EVENTS_MAX = 512
 KEPT_MAX = 64  # for the next manager: the whole state is written anew at each change
 
 
-class History(logging.Handler):
+class EventLog(logging.Handler):
     """The newest events, made of the manager's records; `told` is called after each.
 
     `tally` counts them all.
@@ -32,11 +32,11 @@ class History(logging.Handler):
     def __init__(self, limit: int = EVENTS_MAX) -> None:
         super().__init__()
         self.told: Callable[[], object] | None = None
-        self.tally = Tally()
+        self.tally = Counters()
         self._limit = limit
         self._events: deque[Event] = deque()
         self._complete_since = time.time_ns() // 1000  # nothing with a higher id is missing
-        self._bell = Bell()
+        self._wakeup = Wakeup()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records; others have no constant message."""
@@ -64,12 +64,12 @@ class History(logging.Handler):
         for event in own:
             self._add(replace(event, id=max(event.id, self.newest + 1)))
 
-    def follow(self, service: str, after: int | None, last: int | None) -> HistoryFollower:
+    def follow(self, service: str, after: int | None, last: int | None) -> EventFollower:
         """Return a reader of the `last` events (None: of all) about `service` ("": about any).
 
         With `after`, of those with a higher id.
         """
-        return HistoryFollower(self, service, after, last)
+        return EventFollower(self, service, after, last)
 
     def since(self, id: int) -> list[Event]:
         """Return the events with a higher id that are left, the oldest first."""
@@ -86,7 +86,7 @@ class History(logging.Handler):
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when the next event comes; whoever stops waiting cancels it."""
-        return self._bell.next()
+        return self._wakeup.next()
 
     def _add(self, event: Event) -> None:
         self._events.append(event)
@@ -94,13 +94,15 @@ class History(logging.Handler):
             self._complete_since = self._events.popleft().id
         if self.told is not None:
             self.told()
-        self._bell.ring()
+        self._wakeup.ring()
 
 
-class HistoryFollower:
+class EventFollower:
     """One reader of a history."""
 
-    def __init__(self, history: History, service: str, after: int | None, last: int | None) -> None:
+    def __init__(
+        self, history: EventLog, service: str, after: int | None, last: int | None
+    ) -> None:
         self._history, self._service = history, service
         self._missed = after is not None and not history.is_complete_since(after)
         found = self._about(0 if after is None or self._missed else after)

@@ -20,7 +20,7 @@ from sockmgr.api.types import JournalPlace
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log
-from sockmgr.manager.logs.output import TAIL_LINES, Output, Words, WorkerOutput
+from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput
 from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
 from sockmgr.systemd import journald
 from sockmgr.terminal.pieces import Piece
@@ -153,7 +153,7 @@ class Stream:
         own = {"JOURNAL_STREAM": journald.name_of(fd)} if fd >= 0 else {}
         self.environment: Mapping[str, str] = own
         self._name, self._place = name, place
-        self._words: Words | None = None
+        self._words: LastWords | None = None
 
     def spawned(self) -> None:
         """Keep our copy."""
@@ -162,7 +162,7 @@ class Stream:
         """Return our copy, borrowed."""
         return self.writer
 
-    def last_words(self, why: str) -> Words:
+    def last_words(self, why: str) -> LastWords:
         """Return what the worker has said until now; `why` is written to its stream."""
         return self._words or self._until(why)
 
@@ -186,7 +186,7 @@ class Stream:
             os.close(self.writer)
             self.writer = -1
 
-    def _until(self, said: str) -> Words:
+    def _until(self, said: str) -> LastWords:
         at = asyncio.get_running_loop().time()
         if self.writer < 0 or not journald.say(self.writer, said):
             return _elsewhere(self._name, self._place)
@@ -194,12 +194,12 @@ class Stream:
             journald.lines_before, said, self._name,
             at=at, number=TAIL_LINES, timeout=RECALL_TIMEOUT,
         )  # fmt: skip
-        return Words(before=functools.partial(_recalled, recall, self._name, self._place))
+        return LastWords(before=functools.partial(_recalled, recall, self._name, self._place))
 
 
 async def _recalled(
     recall: Callable[[], list[str] | None], name: str, place: JournalPlace | None
-) -> Words:
+) -> LastWords:
     """Return what `recall` finds, which is called in a thread of its own and not waited for."""
     if not journald.is_readable():
         return _elsewhere(name, place)
@@ -227,11 +227,11 @@ async def _recalled(
     lines = found.result() if found.done() else None
     if lines is None:
         return _elsewhere(name, place)
-    return Words(lines=tuple(lines))
+    return LastWords(lines=tuple(lines))
 
 
-def _elsewhere(name: str, place: JournalPlace | None) -> Words:
+def _elsewhere(name: str, place: JournalPlace | None) -> LastWords:
     """Return one line that says where the others are."""
     option = "" if place is None else f"--{'user-' * (place.user is not None)}unit={place.unit} "
     where = f"what it printed is in the journal: journalctl {option}--identifier={name}"
-    return Words(lines=(where,), place=place)
+    return LastWords(lines=(where,), place=place)

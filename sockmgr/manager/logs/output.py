@@ -25,7 +25,7 @@ LINES_A_TURN = 100  # of one worker: others, and whoever asks us something, have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
+class LastWords:
     """What a worker said last: lines, and some before them that must be asked for first.
 
     `place` is set if the first line stands for others, which only that journal has. `said_by` is
@@ -35,13 +35,13 @@ class Words:
     lines: tuple[str, ...] = ()
     said_by: str = ""
     place: JournalPlace | None = None
-    before: Callable[[], Awaitable[Words]] | None = None
+    before: Callable[[], Awaitable[LastWords]] | None = None
 
-    def plus(self, line: str) -> Words:
+    def plus(self, line: str) -> LastWords:
         """Return them with a line of our own at the end."""
         return replace(self, lines=(*self.lines, line))
 
-    async def all(self) -> Words:
+    async def all(self) -> LastWords:
         """Return them with what had to be asked for."""
         if self.before is None:
             return self
@@ -61,7 +61,7 @@ class WorkerOutput(Protocol):
     def fileno(self) -> int:
         """Return what the next manager needs to go on, borrowed; -1 if there is nothing."""
 
-    def last_words(self, why: str) -> Words:
+    def last_words(self, why: str) -> LastWords:
         """Return what the worker has said until now, when we look because of `why`."""
 
     def ended(self, how: str) -> None:
@@ -116,11 +116,11 @@ class Output:
         pieces = [*self._tail, *self._cutter.unfinished]
         return tuple(map(readable, whole(pieces, continued=self._tail_continues)))
 
-    def last_words(self, why: str) -> Words:
+    def last_words(self, why: str) -> LastWords:
         """Return the last lines, up to what is in the pipe now."""
         del why
         self.catch_up()
-        return Words(lines=self.tail)
+        return LastWords(lines=self.tail)
 
     def ended(self, how: str) -> None:
         """Take what is in the pipe, then close it: whoever else has it is being killed."""

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from itertools import islice
 
 from sockmgr.api.types import LogLine
-from sockmgr.manager.logs.wakeup import Bell, rung
+from sockmgr.manager.logs.wakeup import Wakeup, rung
 
 LINES_MAX = 1000
 CHARACTERS_MAX = 256 * 1024
@@ -25,7 +25,7 @@ class Ring:
         self._characters = 0
         self._added = 0
         self._added_about: Counter[str] = Counter()
-        self._bell = Bell()
+        self._wakeup = Wakeup()
 
     def add(self, line: LogLine) -> None:
         """Keep a line, for as long as there is room, and wake those who wait for one."""
@@ -35,7 +35,7 @@ class Ring:
         self._characters += len(line.message)
         while len(self._lines) > self._lines_max or self._characters > self._characters_max:
             self._characters -= len(self._lines.popleft().message)
-        self._bell.ring()
+        self._wakeup.ring()
 
     def added(self, service: str) -> int:
         """Return how many lines about this service (`""`: in all) there ever were."""
@@ -49,7 +49,7 @@ class Ring:
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when the next line comes; whoever stops waiting cancels it."""
-        return self._bell.next()
+        return self._wakeup.next()
 
 
 class Follower:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Bell:
+class Wakeup:
     """Rung by one, heard by any number, each in its own time."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sockmgr.errors import ControlError
 
 
-class Waiters:
+class Conditions:
     """What is waited for, each with a future that is done when it is so."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

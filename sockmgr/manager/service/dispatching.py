@@ -14,23 +14,23 @@ from sockmgr.fleet.messages import Fact, Recycle
 from sockmgr.manager.dispatch.dispatcher import Dispatcher, Events
 from sockmgr.manager.dispatch.scheduler import Scheduler
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.workers.worker import Running
+from sockmgr.manager.workers.worker import WorkerProcess
 
 
-class Passing:
+class Dispatching:
     """Who is passed connections, by lease, and the kernel's queue that they come from."""
 
     def __init__(self, put: Callable[[Fact], None]) -> None:
         self._put = put
         self._dispatcher: Dispatcher | None = None
         self._scheduler: Scheduler
-        self._workers: dict[int, Running] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._queue = -1
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, Collection[str]] = {}
         self._sources: dict[socket.socket, str] = {}
 
-    def attach(self, running: Running) -> None:
+    def attach(self, running: WorkerProcess) -> None:
         """Own the channel of this worker, and tell it when it takes connections."""
         if running.channel is None:
             return
@@ -46,7 +46,7 @@ class Passing:
         self._workers[running.lease] = running
         self._dispatcher.attach(running.lease, running.name, running.channel, keys)
 
-    def detach(self, running: Running) -> None:
+    def detach(self, running: WorkerProcess) -> None:
         """Know that this worker is gone: what it had not taken goes to others.
 
         It may live on for a while: its channel is not its own any more, and may be closed.
@@ -56,7 +56,7 @@ class Passing:
             running.channel = None
             self._dispatcher.detach(running.lease)
 
-    def abandon(self, running: Running) -> None:
+    def abandon(self, running: WorkerProcess) -> None:
         """Pass this worker nothing any more, and others what it has not taken: it is leaving."""
         if self._dispatcher and self._workers.get(running.lease) is running:
             self._dispatcher.abandon(running.lease)

@@ -15,7 +15,7 @@ from sockmgr.manager.listeners.listener import Listener
 
 
 @dataclass(frozen=True, slots=True)
-class Users:
+class LeaseMap:
     """The listeners of one service, found by their addresses."""
 
     listener: Callable[[Address], Listener]
@@ -58,7 +58,7 @@ class Users:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class LeaseModes:
     """Which leases are `passed` connections, and which `accept` for themselves.
 
     `parting` are those that are fed no more, but served: they have the clients of listeners that
@@ -70,7 +70,7 @@ class Ways:
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
-def ways(fleet: Fleet, users: Users) -> Ways:
+def ways(fleet: Fleet, users: LeaseMap) -> LeaseModes:
     """Return the ways of all leases that are in use."""
     generations = fleet.generations.values()
     passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
@@ -78,4 +78,4 @@ def ways(fleet: Fleet, users: Users) -> Ways:
     serving = fleet.current or fleet.trial
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
-    return Ways(frozenset(passed), frozenset(accept), users.parting(fleet))
+    return LeaseModes(frozenset(passed), frozenset(accept), users.parting(fleet))

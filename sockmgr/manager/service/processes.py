@@ -26,14 +26,14 @@ from sockmgr.fleet.snapshot import ProcessSnapshot
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.logs.counters import RECYCLED
-from sockmgr.manager.logs.output import Words
-from sockmgr.manager.service.dispatching import Passing
-from sockmgr.manager.service.lease_map import Users
+from sockmgr.manager.logs.output import LastWords
+from sockmgr.manager.service.dispatching import Dispatching
+from sockmgr.manager.service.lease_map import LeaseMap
 from sockmgr.manager.workers import ports
-from sockmgr.manager.workers.strays import Leftovers
+from sockmgr.manager.workers.strays import Strays
 from sockmgr.manager.workers.survivor import Survivor
 from sockmgr.manager.workers.template import Templates
-from sockmgr.manager.workers.worker import Running, Surroundings
+from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
 
 log = Log("sockmgr")
 
@@ -46,26 +46,26 @@ WENT_AWAY = (
 )
 
 
-class Crew:
+class Processes:
     """All that run, by the id of each worker."""
 
     def __init__(
         self,
         name: str,
-        around: Surroundings,
-        users: Users,
+        context: WorkerContext,
+        users: LeaseMap,
         put: Callable[[Fact], None],
         changed: Callable[[], None],
     ) -> None:
         """`put` takes the facts about them; `changed` is called when a template has made one."""
-        self.running: dict[WorkerId, Running] = {}
+        self.running: dict[WorkerId, WorkerProcess] = {}
         self.killed = 0  # that had served
         self.died = 0  # in the last drain: of a signal, or with a bad status
-        self.passing = Passing(put)
-        self._name, self._around, self._users, self._put = name, around, users, put
-        self._leftovers = Leftovers(around.helpers)
-        self._templates = Templates(name, around.loop, around.output, changed)
-        self._last_words: dict[WorkerId, Words] = {}
+        self.dispatching = Dispatching(put)
+        self._name, self._context, self._users, self._put = name, context, users, put
+        self._strays = Strays(context.helpers)
+        self._templates = Templates(name, context.loop, context.output, changed)
+        self._last_words: dict[WorkerId, LastWords] = {}
         self._drain_at = 0.0
 
     @property
@@ -95,10 +95,10 @@ class Crew:
         """Start one; return whether it could be, and if not put that."""
         try:
             OpenFiles.check()
-            running = Running(
+            running = WorkerProcess(
                 command,
                 self._users.of(command.spec),
-                self._around,
+                self._context,
                 self._put,
                 template=self._templates.of(command),
             )
@@ -108,7 +108,7 @@ class Crew:
             self._put(SpawnFailed(worker=command.worker, error=error.what))
             return False
         self.running[command.worker] = running
-        self.passing.attach(running)
+        self.dispatching.attach(running)
         if running.pid:
             log.info("worker started", worker=running.name, pid=running.pid)
         return True
@@ -122,17 +122,17 @@ class Crew:
         if survivor is None:
             self._put(SpawnFailed(worker=worker.id, error=LOST))
             return
-        running = self.running[worker.id] = Running(
-            command, self._users.of(spec), self._around, self._put, survivor
+        running = self.running[worker.id] = WorkerProcess(
+            command, self._users.of(spec), self._context, self._put, survivor
         )
-        self.passing.attach(running)
+        self.dispatching.attach(running)
         log.info("worker adopted", worker=running.name, pid=running.pid, state=worker.state)
         if worker.state is State.KILLED:
             running.kill()
         elif worker.state is State.DRAINING and not running.told:
             running.drain()
         elif worker.leaving:
-            self.passing.abandon(running)
+            self.dispatching.abandon(running)
 
     # --- Their end -----------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Crew:
             running.drain()
             return
         # One after the other: a process that ends takes a burst of CPU from live traffic.
-        loop = self._around.loop
+        loop = self._context.loop
         self._drain_at = max(loop.time(), self._drain_at)
         loop.call_at(self._drain_at, running.drain)
         self._drain_at += min(DRAIN_PACE, 1 / len(self.running))
@@ -167,7 +167,7 @@ class Crew:
         """Know that this one stops by itself."""
         if running := self.running.get(id):
             log.info("worker stops by itself", worker=running.name, pid=running.pid)
-            self.passing.abandon(running)
+            self.dispatching.abandon(running)
 
     def finish(self, command: Finish) -> None:
         """Tell one that drains to end now."""
@@ -181,7 +181,7 @@ class Crew:
         `recycled`: it ended by itself, and it is no fault.
         """
         running = self.running.pop(worker.id)
-        served = worker.served(self._around.loop.time())
+        served = worker.served(self._context.loop.time())
         words = running.last_words("")
         if status == 0 and worker.state is State.STARTING:
             words = words.plus(WENT_AWAY)
@@ -189,7 +189,7 @@ class Crew:
             words = self._with_who_has_the_port(words)
         self._last_words.setdefault(worker.id, words)
         running.close()
-        self.passing.detach(running)
+        self.dispatching.detach(running)
         expected = worker.state in (State.DRAINING, State.KILLED)
         clean = worker.state is State.DRAINING and status in running.spec.clean_exits
         died = bool(served) and worker.state is State.DRAINING and not clean
@@ -198,19 +198,19 @@ class Crew:
         how = RECYCLED if recycled else "clean" if clean else describe_exit(status)
         tell("worker ended", worker=running.name, pid=running.pid, was=worker.state, how=how,
              served=served)  # fmt: skip
-        self._leftovers.add(running.inodes, running.name)
-        self._leftovers.end(self._used)
+        self._strays.add(running.inodes, running.name)
+        self._strays.end(self._used)
         return not died
 
     def forget(self, id: WorkerId) -> None:
         """Let go of one that could not be started after all."""
         if unmade := self.running.pop(id, None):
             unmade.close()
-            self.passing.detach(unmade)
+            self.dispatching.detach(unmade)
 
     def end_strays(self) -> None:
         """Look for what they left once more: only now is ours what an orphan forked as it ended."""
-        self._leftovers.end_and_forget(self._used)
+        self._strays.end_and_forget(self._used)
 
     def keep_templates_of(self, generations: Collection[int]) -> None:
         """End the templates of all others."""
@@ -218,18 +218,18 @@ class Crew:
 
     # --- What they said last -------------------------------------------------------------------
 
-    def words_of(self, id: WorkerId) -> Words:
+    def words_of(self, id: WorkerId) -> LastWords:
         """Return the last words of one, ended or not."""
         if (words := self._last_words.get(id)) is not None:
             return words
         running = self.running.get(id)
-        return running.last_words("taken back") if running else Words()
+        return running.last_words("taken back") if running else LastWords()
 
     def forget_words(self) -> None:
         """Remember no last words: the rollout that they were about has its verdict."""
         self._last_words.clear()
 
-    def _with_who_has_the_port(self, words: Words) -> Words:
+    def _with_who_has_the_port(self, words: LastWords) -> LastWords:
         for running in self.running.values():
             if own := " and ".join(ports.opened_by(running.pid, running.inodes)):
                 return words.plus(

@@ -11,7 +11,7 @@ from sockmgr.kernel.queues import listen_overflows
 from sockmgr.manager.listeners.listener import Listener
 
 
-class Gauge:
+class Measurement:
     """Counts from its creation, at the start of a rollout, until `receipt`."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:

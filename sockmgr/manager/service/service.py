@@ -52,17 +52,17 @@ from sockmgr.fleet.snapshot import ServiceSnapshot, record, restore
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.renewal import Renewal
-from sockmgr.manager.logs.output import Words
+from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.client_watch import ClientWatch
-from sockmgr.manager.service.conditions import Waiters
-from sockmgr.manager.service.lease_map import Users, Ways, ways
+from sockmgr.manager.service.conditions import Conditions
+from sockmgr.manager.service.lease_map import LeaseMap, LeaseModes, ways
 from sockmgr.manager.service.memory_check import fitting
 from sockmgr.manager.service.pooling import pooled
-from sockmgr.manager.service.processes import Crew
-from sockmgr.manager.service.traffic import Feeding
+from sockmgr.manager.service.processes import Processes
+from sockmgr.manager.service.traffic import Traffic
 from sockmgr.manager.service.verdicts import Verdicts, not_told
 from sockmgr.manager.workers.survivor import Survivor
-from sockmgr.manager.workers.worker import Running, Surroundings
+from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
 
 log = Log("sockmgr")
 
@@ -86,7 +86,7 @@ class Service:
     def __init__(
         self,
         name: str,
-        around: Surroundings,
+        context: WorkerContext,
         tasks: asyncio.TaskGroup,
         listener: Callable[[Address], Listener],
         changed: Callable[[], None],
@@ -97,58 +97,60 @@ class Service:
         self.fleet = Fleet()
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
-        self._around, self._users, self._changed = around, Users(listener), changed
+        self._context, self._users, self._changed = context, LeaseMap(listener), changed
         self._neighbours = neighbours
-        self._verdicts = Verdicts(name, around.loop, tasks)
-        self.crew = Crew(name, around, self._users, self._facts.put_nowait, changed)
-        self._feeding = Feeding(tasks, self._facts.put_nowait, self.crew.passing, self._ways)
+        self._verdicts = Verdicts(name, context.loop, tasks)
+        self.processes = Processes(name, context, self._users, self._facts.put_nowait, changed)
+        self._traffic = Traffic(
+            tasks, self._facts.put_nowait, self.processes.dispatching, self._ways
+        )
         self._renewal = Renewal(self._renew)
-        self._waiters = Waiters(around.loop)
-        self._clients = ClientWatch(around.loop, lambda: self._facts.put_nowait(ClientsWait()))
+        self._conditions = Conditions(context.loop)
+        self._clients = ClientWatch(context.loop, lambda: self._facts.put_nowait(ClientsWait()))
 
     # --- What others ask -----------------------------------------------------------------------
 
     def start(self, spec: Spec) -> None:
         """Run `spec`, whatever it takes: there is nothing to fall back to."""
         listeners = self._users.of(spec)
-        left = self._feeding.adopt(listeners)
+        left = self._traffic.adopt(listeners)
         self._facts.put_nowait(Start(spec=pooled(spec, listeners), left=left))
 
     def resume(self, was: ServiceSnapshot, survivors: Mapping[WorkerId, Survivor]) -> None:
         """Go on with what another manager ran: `survivors` are its workers that we could find."""
-        self.fleet = restore(was, self._around.loop.time())
+        self.fleet = restore(was, self._context.loop.time())
         for worker in list(self.fleet.workers()):
             spec = self.fleet.generations[worker.id.generation].spec
             self._renewal.given(worker.lease, spec)
-            self.crew.adopt(worker, spec, survivors.get(worker.id))
+            self.processes.adopt(worker, spec, survivors.get(worker.id))
         fed = dict(self.fleet.fed)
-        self._feeding.resume(
+        self._traffic.resume(
             fed,
             self._users.fed(self.fleet, fed),
             self._users.unquiet(self.fleet, self.addresses),
         )
         self._facts.put_nowait(Tick())
         if any(self._users.listener(address).is_anew for address in self.addresses):
-            self._replace(self.crew.running.values())
+            self._replace(self.processes.running.values())
 
     def replace_unheard(self) -> None:
         """Replace the workers if nobody took over what they print to: writing may end them.
 
         By a whole generation: one worker that leaves a shared queue may lose a connection.
         """
-        unheard = any(running.is_unheard for running in self.crew.running.values())
+        unheard = any(running.is_unheard for running in self.processes.running.values())
         if unheard and self.fleet.current:
             log.warning("nobody hears the workers", service=self.name, means="they are replaced")
             self.reload(self.fleet.current.spec, not_told)
 
     def written(self) -> ServiceSnapshot:
         """Return what resume() needs beside the workers' descriptors."""
-        return record(self.name, self.fleet, self.crew.written)
+        return record(self.name, self.fleet, self.processes.written)
 
     def reload(self, spec: Spec, progress: Callable[[Progress], None]) -> asyncio.Future[Verdict]:
         """Replace what runs by `spec`; the future holds the verdict about it."""
         number, verdict = self._verdicts.ask(progress)
-        pids = [running.pid for running in self.crew.running.values() if running.pid]
+        pids = [running.pid for running in self.processes.running.values() if running.pid]
         spec = pooled(fitting(spec, pids[-MEASURED:]), self._users.of(spec))
         self._facts.put_nowait(Reload(spec=spec, request=number))
         return verdict
@@ -159,7 +161,7 @@ class Service:
 
     def until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
         """Return what is done once this is so; it fails if the service stops before."""
-        return self._waiters.until(met)
+        return self._conditions.until(met)
 
     def serving(self) -> asyncio.Future[None]:
         """Return what is done once all wanted workers are ready."""
@@ -182,13 +184,13 @@ class Service:
     def give_up(self) -> None:
         """Kill the workers of a rollout that are not ready: it aborts, if no failure is allowed."""
         trial = self.fleet.trial
-        for id, running in self.crew.running.items():
+        for id, running in self.processes.running.items():
             if trial and id.generation == trial.number and not running.ready:
                 running.kill()
 
     def inspect(self, occasion: str) -> None:
         """Look at the listeners, mend what workers did to them, and tell when that was."""
-        with self._feeding.untouched(dict(self.fleet.fed)):
+        with self._traffic.untouched(dict(self.fleet.fed)):
             findings = [
                 each for at in self.addresses for each in self._users.listener(at).inspect()
             ]
@@ -198,9 +200,9 @@ class Service:
                 continue
             self.repairs.append(finding)
             log.warning("listener repaired", found=finding, occasion=occasion)
-        self._replace(each for each in self.crew.running.values() if each.is_detached)
+        self._replace(each for each in self.processes.running.values() if each.is_detached)
 
-    def _replace(self, workers: Iterable[Running]) -> None:
+    def _replace(self, workers: Iterable[WorkerProcess]) -> None:
         why = "its listener had to be replaced by a new socket"
         for running in workers:
             self._facts.put_nowait(Recycle(worker=running.id, why=why))
@@ -229,10 +231,10 @@ class Service:
             await asyncio.sleep(0)
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
-        self._feeding.close()
+        self._traffic.close()
         self._clients.close()
-        self.crew.keep_templates_of(())
-        self._waiters.end(f"{self.name} was stopped meanwhile")
+        self.processes.keep_templates_of(())
+        self._conditions.end(f"{self.name} was stopped meanwhile")
 
     async def _next_fact(self) -> Fact:
         deadline = self.fleet.deadline
@@ -243,7 +245,7 @@ class Service:
             return Tick()
 
     def _take(self, fact: Fact) -> None:
-        now = self._around.loop.time()
+        now = self._context.loop.time()
         self._note(fact, now)
         trial = self.fleet.trial
         actions = self.fleet.handle(fact, now)
@@ -256,18 +258,18 @@ class Service:
     def _note(self, fact: Fact, now: float) -> None:
         match fact:
             case WorkerReady():
-                if running := self.crew.running.get(fact.worker):
+                if running := self.processes.running.get(fact.worker):
                     took = now - running.started_at
                     log.info("worker ready", worker=running.name, pid=running.pid, took=took)
             case WorkerStopping():
-                self.crew.leave(fact.worker)
+                self.processes.leave(fact.worker)
             case WorkerExited():
                 worker = self.fleet.generations[fact.worker.generation].workers[fact.worker.slot]
                 recycled = self.fleet.recycles(fact, now)
-                well = self.crew.bury(worker, fact.status, recycled=recycled)
+                well = self.processes.bury(worker, fact.status, recycled=recycled)
                 self._verdicts.count_exit(worker.state, well=well)
             case SpawnFailed():
-                self.crew.forget(fact.worker)
+                self.processes.forget(fact.worker)
             case _:
                 pass
 
@@ -284,18 +286,18 @@ class Service:
         weights = dict(self.fleet.fed)
         if not isinstance(fact, FeedFailed):
             fed = self._users.fed(self.fleet, weights)
-            self._try_to_feed(lambda: self._feeding.keep_up(weights, fed))
-        self._feeding.keep_waiting(self.fleet.unquiet)
+            self._try_to_feed(lambda: self._traffic.keep_up(weights, fed))
+        self._traffic.keep_waiting(self.fleet.unquiet)
         fleet = self.fleet
         if fleet.starves:
             self._clients.watch(map(self._users.listener, self.addresses))
         else:
             self._clients.close()
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
-        self.crew.keep_templates_of({each.number for each in needed if each})
+        self.processes.keep_templates_of({each.number for each in needed if each})
         if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick):
             self._renewal.look(fleet)
-        self._waiters.look()
+        self._conditions.look()
         self._changed()
 
     # --- Commands ------------------------------------------------------------------------------
@@ -307,16 +309,16 @@ class Service:
             case Feed():
                 weights = dict(action.leases)
                 self._try_to_feed(
-                    lambda: self._feeding.feed(weights, self._users.fed(self.fleet, weights))
+                    lambda: self._traffic.feed(weights, self._users.fed(self.fleet, weights))
                 )
             case Refuse():
                 self._end_intake()
             case Drain():
                 self._drain(action)
             case Finish():
-                self.crew.finish(action)
+                self.processes.finish(action)
             case Kill():
-                self.crew.kill(action)
+                self.processes.kill(action)
             case CutOver():
                 log.info("cut-over", service=self.name, generation=action.generation)
                 trial = self.fleet.trial
@@ -350,13 +352,13 @@ class Service:
         for address in self.addresses:
             if not self._neighbours.keep(address, self):
                 self._users.listener(address).end()
-        self._feeding.steer_no_more(dict(self.fleet.fed))
-        self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
+        self._traffic.steer_no_more(dict(self.fleet.fed))
+        self._traffic.wait_anew(self._users.unquiet(self.fleet, self.addresses))
 
     def _spawn(self, command: Spawn) -> None:
-        if self.crew.spawn(command):
+        if self.processes.spawn(command):
             self._renewal.given(command.lease, command.spec)
-            self._feeding.expect(command.lease, self._users.of(command.spec))
+            self._traffic.expect(command.lease, self._users.of(command.spec))
 
     def _renew(self, address: Address, lease: int) -> None:
         # A listener that others use as well goes on with the queues it has.
@@ -364,25 +366,25 @@ class Service:
             self._users.listener(address).renew(lease)
 
     def _drain(self, command: Drain) -> None:
-        running = self.crew.running.get(command.worker)
+        running = self.processes.running.get(command.worker)
         if self.fleet.stopping and running and running.ready:
-            self._feeding.accept_no_more()
-        self.crew.drain(command, at_once=self.fleet.stopping)
+            self._traffic.accept_no_more()
+        self.processes.drain(command, at_once=self.fleet.stopping)
 
     def _tell_verdict(self, outcome: Committed | Aborted) -> None:
         draining = sum(w.state is State.DRAINING for w in self.fleet.workers())
         finishing, number = self.fleet.finishing, outcome.generation
         if isinstance(outcome, Committed):
-            self.crew.died = 0
+            self.processes.died = 0
             log.info("committed", service=self.name, generation=number, draining=draining)
             self._verdicts.committed(outcome, draining, finishing)
             self._see_off()
         else:
             log.error("aborted", service=self.name, generation=number, kept=outcome.kept,
                       ready=outcome.ready, reason=outcome.reason)  # fmt: skip
-            words = self.crew.words_of(outcome.worker) if outcome.worker else Words()
+            words = self.processes.words_of(outcome.worker) if outcome.worker else LastWords()
             self._verdicts.aborted(outcome, draining, finishing, words)
-        self.crew.forget_words()
+        self.processes.forget_words()
 
     def _see_off(self) -> None:
         """Let nobody come any more to listeners that are removed, and wait until all are served."""
@@ -396,7 +398,7 @@ class Service:
             if not self._neighbours.keep(address, self):
                 self._users.listener(address).refuse()
         if removed:
-            self._feeding.wait_anew(self._users.unquiet(self.fleet, self.addresses))
+            self._traffic.wait_anew(self._users.unquiet(self.fleet, self.addresses))
 
     # --- Small things --------------------------------------------------------------------------
 
@@ -408,10 +410,10 @@ class Service:
         if self.fleet.trial:
             self._verdicts.report(self.fleet.trial, message)
 
-    def _ways(self) -> Ways:
+    def _ways(self) -> LeaseModes:
         serving = self.fleet.current or self.fleet.trial
         if serving and serving.spec.accept is Accept.DISPATCH:
-            self.crew.passing.configure(serving.spec)
+            self.processes.dispatching.configure(serving.spec)
         return ways(self.fleet, self._users)
 
 

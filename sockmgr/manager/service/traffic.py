@@ -13,25 +13,25 @@ from contextlib import contextmanager
 from sockmgr.fleet.messages import Fact, Quiet
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.listeners.queue_drain import Quieting
-from sockmgr.manager.service.dispatching import Passing
-from sockmgr.manager.service.lease_map import Ways
+from sockmgr.manager.listeners.queue_drain import QueueDrain
+from sockmgr.manager.service.dispatching import Dispatching
+from sockmgr.manager.service.lease_map import LeaseModes
 
-_Owed = tuple[Quieting, asyncio.Task[None]]
+_Owed = tuple[QueueDrain, asyncio.Task[None]]
 Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have it
 
 
-class Feeding:
+class Traffic:
     """What is fed now, by lease, and of which listeners; `ways` tells how each comes by them."""
 
     def __init__(
         self,
         tasks: asyncio.TaskGroup,
         put: Callable[[Fact], None],
-        passing: Passing,
-        ways: Callable[[], Ways],
+        dispatching: Dispatching,
+        ways: Callable[[], LeaseModes],
     ) -> None:
-        self._tasks, self._put, self._passing, self._ways = tasks, put, passing, ways
+        self._tasks, self._put, self._dispatching, self._ways = tasks, put, dispatching, ways
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._parting: Leases = {}
         self._is_over = self._is_fixed = False
@@ -74,7 +74,7 @@ class Feeding:
     @contextmanager
     def untouched(self, weights: Mapping[int, int]) -> Iterator[None]:
         """Let somebody mend the queues meanwhile, and replace some."""
-        self._passing.let_go()
+        self._dispatching.let_go()
         yield
         self._pass_on(weights)
 
@@ -106,14 +106,14 @@ class Feeding:
     def give_up(self, leases: Collection[int]) -> None:
         """Wait no longer for these."""
         for lease in list(leases):
-            quieting, task = self._owed.pop(lease)
-            if not quieting.leave_out(lease):
+            queue_drain, task = self._owed.pop(lease)
+            if not queue_drain.leave_out(lease):
                 task.cancel()
 
     def close(self) -> None:
         """Wait for nothing any more."""
         self.give_up(self._owed)
-        self._passing.close()
+        self._dispatching.close()
 
     def _steer(self, weights: Mapping[int, int], users: Leases) -> None:
         if self._is_fixed:
@@ -121,7 +121,7 @@ class Feeding:
         shares: dict[Listener, Counter[int]] = {}
         passed = [lease for lease in users if lease in self._ways().passed]
         for lease, listeners in users.items():
-            queue = self._passing.queue(passed) if lease in passed else lease
+            queue = self._dispatching.queue(passed) if lease in passed else lease
             for listener in listeners:
                 shares.setdefault(listener, Counter())[queue] += weights[lease]
         for listener, share in shares.items():
@@ -129,16 +129,16 @@ class Feeding:
 
     def _owe_quiet(self, unfed: Leases) -> None:
         if unfed:
-            quieting = Quieting(unfed, self._be_quiet)
+            queue_drain = QueueDrain(unfed, self._be_quiet)
             name = f"quiet {', '.join(map(str, unfed))}"
-            task = self._tasks.create_task(quieting.run(), name=name)
-            self._owed |= dict.fromkeys(unfed, (quieting, task))
+            task = self._tasks.create_task(queue_drain.run(), name=name)
+            self._owed |= dict.fromkeys(unfed, (queue_drain, task))
 
     def _pass_on(self, weights: Mapping[int, int]) -> None:
         ways = self._ways()
         self._parting = ways.parting
         if self._is_over:
-            self._passing.feed({}, {}, ways.accept)
+            self._dispatching.feed({}, {}, ways.accept)
             return
         fed = self._fed.keys() & weights.keys() & ways.passed
         has = {each for users in self._fed.values() for each in users}
@@ -148,12 +148,14 @@ class Feeding:
         }
         users = {lease: self._fed[lease] for lease in fed}
         users |= {lease: listeners for lease, listeners in last.items() if listeners}
-        self._passing.feed({lease: weights.get(lease, 1) for lease in users}, users, ways.accept)
+        self._dispatching.feed(
+            {lease: weights.get(lease, 1) for lease in users}, users, ways.accept
+        )
 
     def _be_quiet(self, lease: int) -> None:
         owed = self._owed.get(lease)
         # The queue is empty; what came from there may still wait for its worker.
-        if taken := self._passing.quiet(lease):
+        if taken := self._dispatching.quiet(lease):
             taken.add_done_callback(lambda _: self._put_quiet(lease, owed))
         else:
             self._put_quiet(lease, owed)

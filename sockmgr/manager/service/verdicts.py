@@ -15,8 +15,8 @@ from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import Aborted, Committed, State
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.logs.output import Words
-from sockmgr.manager.service.receipt import Gauge
+from sockmgr.manager.logs.output import LastWords
+from sockmgr.manager.service.receipt import Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Verdicts:
         self._service, self._loop, self._tasks = service, loop, tasks
         self._requests: dict[int, _Request] = {}
         self._last = 0
-        self._gauge: Gauge | None = None
+        self._measurement: Measurement | None = None
 
     def ask(self, progress: Callable[[Progress], None]) -> tuple[int, asyncio.Future[Verdict]]:
         """Take a request; return its number and what will hold its verdict."""
@@ -47,12 +47,12 @@ class Verdicts:
 
     def measure(self, listeners: Sequence[Listener]) -> None:
         """A rollout begins: measure what it costs these listeners."""
-        self._gauge = Gauge(listeners)
+        self._measurement = Measurement(listeners)
 
     def count_exit(self, state: State, *, well: bool) -> None:
         """Note for the receipt that a worker ended in this state, and whether it ended well."""
-        if self._gauge:
-            self._gauge.count_exit(state, well=well)
+        if self._measurement:
+            self._measurement.count_exit(state, well=well)
 
     def report(self, trial: Generation, message: str) -> None:
         """Let those who asked for the generation on trial hear how far it is."""
@@ -83,7 +83,7 @@ class Verdicts:
         )
         self._answer(outcome.requests, verdict)
 
-    def aborted(self, outcome: Aborted, draining: int, finishing: int, words: Words) -> None:
+    def aborted(self, outcome: Aborted, draining: int, finishing: int, words: LastWords) -> None:
         """Answer those who asked for this generation: it failed, and why.
 
         At once, or when the words of the worker that tells most have been got.
@@ -106,14 +106,16 @@ class Verdicts:
             answer = self._answer_with(words, outcome.requests, verdict)
             self._tasks.create_task(answer, name=f"verdict on {self._service}")
 
-    async def _answer_with(self, words: Words, requests: tuple[int, ...], verdict: Verdict) -> None:
+    async def _answer_with(
+        self, words: LastWords, requests: tuple[int, ...], verdict: Verdict
+    ) -> None:
         heard = await words.all()
         told = msgspec.structs.replace(verdict, output=heard.lines, journal=heard.place)
         self._answer(requests, told)
 
     def _receipt(self, draining: int, finishing: int) -> Receipt:
-        gauge, self._gauge = self._gauge or Gauge(()), None
-        return gauge.receipt(draining, finishing)
+        measurement, self._measurement = self._measurement or Measurement(()), None
+        return measurement.receipt(draining, finishing)
 
     def _answer(self, requests: tuple[int, ...], verdict: Verdict) -> None:
         now = self._loop.time()

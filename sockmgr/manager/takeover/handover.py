@@ -19,14 +19,14 @@ from sockmgr.kernel.process import kill_holder
 from sockmgr.kernel.procfs import owner_of
 from sockmgr.log import Log
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.logs.events import History
+from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.takeover.guard import Guard
-from sockmgr.manager.takeover.keeper_store import KEEPER, Keeping
-from sockmgr.manager.takeover.predecessor import Estate
+from sockmgr.manager.takeover.keeper_store import KEEPER, KeeperStore
+from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.restarts import Restarts
-from sockmgr.manager.takeover.state import LIFELINE, NOTIFY, Nobody, Store, Will
+from sockmgr.manager.takeover.state import LIFELINE, NOTIFY, NoStore, SavedState, Store
 from sockmgr.manager.takeover.upgrade import Proof, become
 
 log = Log("sockmgr")
@@ -35,12 +35,12 @@ CONTROL = "@control"
 KEEP_AGAIN = 1.0  # seconds until what could not be kept is tried again
 
 
-class Succession:
+class Handover:
     """What goes on after this manager, while it runs. Call `update` whenever something changed."""
 
     def __init__(
         self,
-        estate: Estate,
+        predecessor: Predecessor,
         store: Store,
         sink: Sink,
         changed: Callable[[], None],
@@ -53,12 +53,12 @@ class Succession:
         borrowed.
         """
         self._sink, self._changed, self._store = sink, changed, store
-        self._memory = estate.memory(copy)
+        self._memory = predecessor.memory(copy)
         self._guard, self._restarts = Guard(), Restarts()
-        if lifeline := estate.descriptors.pop(LIFELINE, []):
+        if lifeline := predecessor.descriptors.pop(LIFELINE, []):
             self._guard.adopt(socket.socket(fileno=lifeline[0]))
         self._notify = notify
-        self._will = Will(store, self._memory, estate.names)
+        self._saved = SavedState(store, self._memory, predecessor.names)
         self._proof = Proof(sink)
         self._due: asyncio.Handle | None = None
         self._again: asyncio.Handle | None = None
@@ -66,7 +66,7 @@ class Succession:
     @property
     def pids(self) -> Collection[int]:
         """Children of ours that are nobody's workers."""
-        keeper = self._store.pid if isinstance(self._store, Keeping) else 0
+        keeper = self._store.pid if isinstance(self._store, KeeperStore) else 0
         return {self._proof.pid, self._guard.pid, keeper}
 
     @property
@@ -76,7 +76,7 @@ class Succession:
     @property
     def unit(self) -> Unit | None:
         """The service of systemd that is ours alone, if systemd manages us."""
-        return None if isinstance(self._store, Keeping | Nobody) else own_unit()
+        return None if isinstance(self._store, KeeperStore | NoStore) else own_unit()
 
     @property
     def under_way(self) -> bool:
@@ -88,20 +88,20 @@ class Succession:
 
         Under systemd a guard, which ends them if no manager can come back; else a keeper.
         """
-        if isinstance(self._store, Keeping):
+        if isinstance(self._store, KeeperStore):
             self._store.watch(self._on_keeper_gone)
-        elif not isinstance(self._store, Nobody):
+        elif not isinstance(self._store, NoStore):
             self._have_guard()
 
     def mend_keeper(self) -> bool:
         """Have the keeper found at its path again; raises ControlError."""
-        return isinstance(self._store, Keeping) and self._store.mend()
+        return isinstance(self._store, KeeperStore) and self._store.mend()
 
     def mend_copy(self) -> bool:
         """Write the copy of the state again if it is gone."""
         if self._memory.is_copied:
             return False
-        self._will.write_anew()
+        self._saved.write_anew()
         self._changed()
         return self._memory.is_copied
 
@@ -115,7 +115,7 @@ class Succession:
         self._due = None  # only now: what is told of the keeping itself waits for the next change
 
     def _on_keeper_gone(self) -> None:
-        self._will.start_anew()
+        self._saved.start_anew()
         self._changed()
 
     def _have_guard(self) -> None:
@@ -143,15 +143,15 @@ class Succession:
         config: Config,
         listeners: Listeners,
         services: Mapping[str, Service],
-        history: History,
+        history: EventLog,
     ) -> None:
         """Keep what there is now for the next manager."""
-        self._will.update(config, listeners, services, self._others, history)
+        self._saved.update(config, listeners, services, self._others, history)
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if self._will.is_complete:
-            if isinstance(self._store, Keeping):
+        if self._saved.is_complete:
+            if isinstance(self._store, KeeperStore):
                 self._store.is_up_to_date()
         else:
             self._again = asyncio.get_running_loop().call_later(KEEP_AGAIN, self._changed)
@@ -164,8 +164,8 @@ class Succession:
         self, control: socket.socket, listeners: Listeners, services: Mapping[str, Service]
     ) -> None:
         """Become the new code, which goes on listening at `control`. Returns by OSError only."""
-        descriptors = self._will.descriptors(listeners, services, self._others)
-        if isinstance(self._store, Keeping) and self._store.fileno() >= 0:
+        descriptors = self._saved.descriptors(listeners, services, self._others)
+        if isinstance(self._store, KeeperStore) and self._store.fileno() >= 0:
             descriptors[KEEPER] = (self._store.fileno(),)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._tell_the_rest(services)
@@ -181,7 +181,7 @@ class Succession:
 
     def _tell_the_rest(self, services: Mapping[str, Service]) -> None:
         for service in services.values():
-            for running in service.crew.running.values():
+            for running in service.processes.running.values():
                 running.output.leave()
         self._sink.close()
 
@@ -194,9 +194,9 @@ class Succession:
         if self._guard.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.dismiss()
-        self._will.revoke()
+        self._saved.revoke()
         self._memory.remove_copy()
-        if isinstance(self._store, Keeping):
+        if isinstance(self._store, KeeperStore):
             self._store.dismiss()
 
 

@@ -17,7 +17,7 @@ log = Log("sockmgr")
 KEEPER = "@keeper"  # the connection to it, over exec
 
 
-class Keeping:
+class KeeperStore:
     """What keeps descriptors beyond our death, as well as it can. Owns the keeper."""
 
     def __init__(self, path: Path, keeper: Keeper) -> None:
@@ -27,7 +27,7 @@ class Keeping:
         self._restarts = Restarts()
 
     @classmethod
-    def find(cls, path: Path, descriptors: dict[str, list[int]]) -> Keeping | None:
+    def find(cls, path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
         """Return the keeper of our predecessor, and add to `descriptors` all that it holds.
 
         None if there is none; raises ControlError if it serves another manager.
@@ -47,7 +47,7 @@ class Keeping:
         return cls(path, keeper)
 
     @classmethod
-    def start(cls, path: Path) -> Keeping:
+    def start(cls, path: Path) -> KeeperStore:
         """Start a keeper. Raises ControlError."""
         keeper = Keeper.start(path)
         log.info("keeper started", pid=keeper.pid)

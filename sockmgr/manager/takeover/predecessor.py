@@ -30,7 +30,7 @@ from sockmgr.kernel.procfs import sockets_of, start_time
 from sockmgr.kernel.queues import inode
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.takeover.state import NOTIFY, STATE, Memory, boot_id
+from sockmgr.manager.takeover.state import NOTIFY, STATE, StateMemory, boot_id
 from sockmgr.manager.workers.survivor import Survivor
 
 log = Log("sockmgr")
@@ -39,7 +39,7 @@ _WORKER = re.compile(r"(.+)@(\d+)\.(\d+)", re.ASCII)
 
 
 @dataclass(slots=True)
-class Estate:
+class Predecessor:
     """What a predecessor left. Owns `descriptors` until they are taken."""
 
     descriptors: dict[str, list[int]]
@@ -50,32 +50,32 @@ class Estate:
     _memfds: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, descriptors: dict[str, list[int]]) -> Estate:
+    def of(cls, descriptors: dict[str, list[int]]) -> Predecessor:
         """Read the state that is among these descriptors, if there is one."""
         # A plain name is that of a socket unit, which holds its sockets itself.
         names = frozenset(name for name in descriptors if set(name) & set("@#"))
-        estate = cls(descriptors, names=names, _memfds=descriptors.get(STATE, []))
-        written = [_read(fd) for fd in estate._memfds]
+        predecessor = cls(descriptors, names=names, _memfds=descriptors.get(STATE, []))
+        written = [_read(fd) for fd in predecessor._memfds]
         try:
             found = snapshot.latest(written)
         except snapshot.SnapshotError as error:
-            estate.flaw = error.what
-            return estate
+            predecessor.flaw = error.what
+            return predecessor
         if found is None or found.state.boot_id != boot_id():
-            estate.flaw = "there is none of this boot" if names else ""
-            return estate
-        estate.serial = found.serial
+            predecessor.flaw = "there is none of this boot" if names else ""
+            return predecessor
+        predecessor.serial = found.serial
         there = {os.fstat(fd).st_ino for fds in descriptors.values() for fd in fds}
         missing = {n for listener in found.state.listeners for n in listener.inodes} - there
         if missing:
-            estate.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
+            predecessor.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
         else:
-            estate.state = found.state
-        return estate
+            predecessor.state = found.state
+        return predecessor
 
-    def memory(self, copy: Path | None) -> Memory:
+    def memory(self, copy: Path | None) -> StateMemory:
         """Return what the state is written to from now on; the caller owns it."""
-        return Memory(self.descriptors.pop(STATE, []), self.serial, copy)
+        return StateMemory(self.descriptors.pop(STATE, []), self.serial, copy)
 
     def take_notify(self, path: Path) -> socket.socket | None:
         """Return the notify socket, if there is one that `path` leads to; the caller owns it."""

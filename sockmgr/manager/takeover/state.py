@@ -23,7 +23,7 @@ from sockmgr.log import Log
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.logs.events import History
+from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.service.service import Service
 
 log = Log("sockmgr")
@@ -51,7 +51,7 @@ class Store(Protocol):
 # --- Keeping -------------------------------------------------------------------------------------
 
 
-class Memory:
+class StateMemory:
     """The state in two memfds, written in turn, so that one is always whole."""
 
     def __init__(self, fds: Sequence[int], serial: int, copy: Path | None = None) -> None:
@@ -114,7 +114,7 @@ def _memfd(name: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC)
 
 
-class Nobody:
+class NoStore:
     """The store of a manager that has none: its sockets and workers end with it."""
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:
@@ -126,10 +126,10 @@ class Nobody:
         """Hold nothing."""
 
 
-class Will:
+class SavedState:
     """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
 
-    def __init__(self, store: Store, state: Memory, held: Iterable[str]) -> None:
+    def __init__(self, store: Store, state: StateMemory, held: Iterable[str]) -> None:
         """Know that the store holds something under these names already, from a predecessor."""
         self._store, self._state = store, state
         self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
@@ -142,7 +142,7 @@ class Will:
         listeners: Listeners,
         services: Mapping[str, Service],
         others: Mapping[str, int],
-        history: History,
+        history: EventLog,
     ) -> None:
         """Make the store and the state agree with what runs; all descriptors are borrowed.
 
@@ -199,7 +199,7 @@ class Will:
                 if n >= listener.passed:  # systemd holds what it passed
                     found[f"{listener.listen.name}#{n}"] = (inode(queue), (queue.fileno(),))
         for service in services.values():
-            for running in (r for r in service.crew.running.values() if r.pid):
+            for running in (r for r in service.processes.running.values() if r.pid):
                 identity = (running.process.pid, running.process.started)
                 found[running.name] = (identity, running.descriptors)
         return found
@@ -211,7 +211,7 @@ class Will:
 
 
 def _snapshot(
-    config: Config, listeners: Listeners, services: Iterable[Service], history: History
+    config: Config, listeners: Listeners, services: Iterable[Service], history: EventLog
 ) -> Snapshot:
     since, events = history.kept
     return Snapshot(

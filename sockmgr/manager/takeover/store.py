@@ -7,9 +7,9 @@ from pathlib import Path
 from sockmgr.errors import ControlError
 from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
-from sockmgr.manager.takeover.keeper_store import Keeping
-from sockmgr.manager.takeover.predecessor import Estate, recovered
-from sockmgr.manager.takeover.state import Nobody, Store
+from sockmgr.manager.takeover.keeper_store import KeeperStore
+from sockmgr.manager.takeover.predecessor import Predecessor, recovered
+from sockmgr.manager.takeover.state import NoStore, Store
 from sockmgr.systemd.store import FdStore
 
 _OWN_FILES = 10  # descriptors that a manager opens besides, before it serves
@@ -17,28 +17,30 @@ _OWN_FILES = 10  # descriptors that a manager opens besides, before it serves
 log = Log("sockmgr")
 
 
-def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> Keeping | None:
+def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
     """Return the keeper of a manager that died, and add to `descriptors` all that it held.
 
     Where it died, too, they are taken from the workers, and there is None. Raises ControlError if
     it serves another manager, SpawnError if what is left is too little to go on with them.
     """
-    found = Keeping.find(path, descriptors)
+    found = KeeperStore.find(path, descriptors)
     if found is None and not descriptors:
         descriptors.update(recovered(path.with_suffix(".state")))
     OpenFiles.check(_OWN_FILES)
     return found
 
 
-def take_or_start(found: FdStore | Keeping | None, estate: Estate, keeper: Path | None) -> Store:
+def take_or_start(
+    found: FdStore | KeeperStore | None, predecessor: Predecessor, keeper: Path | None
+) -> Store:
     """Return what keeps ours from now on: what was found, or a new keeper at this path, if any."""
     if isinstance(found, FdStore):
-        found.inherit({name: estate.descriptors[name] for name in estate.names})
+        found.inherit({name: predecessor.descriptors[name] for name in predecessor.names})
     if found or keeper is None:
-        return found or Nobody()
-    estate.names = frozenset()  # a new keeper holds nothing
+        return found or NoStore()
+    predecessor.names = frozenset()  # a new keeper holds nothing
     try:
-        return Keeping.start(keeper)
+        return KeeperStore.start(keeper)
     except ControlError as error:
         log.error("no keeper", error=error.what, means="nothing survives if we are killed")
-        return Nobody()
+        return NoStore()

@@ -12,7 +12,7 @@ STARVED = 1.0  # seconds that a boot at low priority has waited for a CPU: long 
 log = Log("sockmgr")
 
 
-class Boot:
+class BootPriority:
     """The boot of the process `pid` at `low` priority, until it is over or not ours any more."""
 
     def __init__(self, name: str, pid: int, loop: asyncio.AbstractEventLoop, *, low: bool) -> None:

@@ -17,14 +17,14 @@ from sockmgr.launch.resolve import find
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.memory_reader import MemoryReader
-from sockmgr.manager.workers.ready_command import Probe
+from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.uptake import Uptake
 
 LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
 
 
-class ReadyWatch:
+class ReadinessWatch:
     """Of one worker of `spec`. Calls `done` when it is ready, unless closed before."""
 
     def __init__(
@@ -32,7 +32,7 @@ class ReadyWatch:
         spec: Spec,
         listeners: Sequence[Listener],
         loop: asyncio.AbstractEventLoop,
-        ask: Callable[[Exec, str], Probe],
+        ask: Callable[[Exec, str], ReadyCommand],
         done: Callable[[], None],
         memory: MemoryReader,
         uptake: Uptake,
@@ -47,7 +47,7 @@ class ReadyWatch:
         self._asker = _find_asker(spec)
         self._pid, self._inodes = 0, frozenset[int]()
         self._timer: asyncio.TimerHandle | None = None
-        self._probe: Probe | None = None
+        self._probe: ReadyCommand | None = None
 
     @property
     def pid(self) -> int:

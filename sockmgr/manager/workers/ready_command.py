@@ -16,7 +16,7 @@ AGAIN_DELAY = 0.25
 KILL_SIGNAL = 9
 
 
-class Probe:
+class ReadyCommand:
     """Starts the command by `start` (given the pipe to write to) and calls `done` at its yes."""
 
     def __init__(

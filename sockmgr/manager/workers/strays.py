@@ -13,7 +13,7 @@ from sockmgr.log import Log
 log = Log("sockmgr")
 
 
-class Leftovers:
+class Strays:
     """The sockets that workers had when they ended, and whose they were."""
 
     def __init__(self, spared: Callable[[], Collection[int]]) -> None:

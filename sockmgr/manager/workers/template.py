@@ -19,8 +19,8 @@ from sockmgr.fleet.messages import Spawn, describe_exit
 from sockmgr.kernel.process import Process, take_in
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.log import Log
-from sockmgr.manager.logs.output import Words, WorkerOutput
-from sockmgr.manager.workers.boot_priority import Boot
+from sockmgr.manager.logs.output import LastWords, WorkerOutput
+from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.exit import KILL_SIGNAL, Exit
 from sockmgr.worker import orders
 
@@ -61,7 +61,7 @@ class _Run:
     control: socket.socket
     env: Mapping[str, str]
     since: float
-    boot: Boot
+    boot: BootPriority
     exit: Exit
     imported: bool = False
     asked: tuple[Order, socket.socket] | None = None
@@ -85,7 +85,7 @@ class Template:
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called when a worker was made, before it is told to begin."""
-        self.name, self.words = name, Words()
+        self.name, self.words = name, LastWords()
         self._loop, self._new_output, self._changed = loop, output, changed
         self._waiting: deque[Order] = deque()
         self._run: _Run | None = None
@@ -106,7 +106,7 @@ class Template:
         self._waiting.append(order)
         self._ask(self._run)
 
-    def last_words(self, why: str) -> Words:
+    def last_words(self, why: str) -> LastWords:
         """Return what the template has said until now, when we look because of `why`."""
         words = self._run.output.last_words(why) if self._run else self.words
         return replace(words, said_by=self.name)
@@ -158,7 +158,7 @@ class Template:
             control=ours,
             env=env,
             since=self._loop.time(),
-            boot=Boot(self.name, process.pid, self._loop, low=low),
+            boot=BootPriority(self.name, process.pid, self._loop, low=low),
             exit=Exit(process, output, self._loop, self._dying, self._ended),
         )
 

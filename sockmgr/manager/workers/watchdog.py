@@ -15,7 +15,7 @@ from sockmgr.log import Log
 log = Log("sockmgr")
 
 
-class Pulse:
+class Watchdog:
     """Of one worker, called `name`. `hung` is called once, with the last beat and the silence."""
 
     def __init__(

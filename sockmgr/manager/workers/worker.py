@@ -35,18 +35,18 @@ from sockmgr.launch.resolve import worker_argv, worker_environment
 from sockmgr.log import Log
 from sockmgr.manager.dispatch.channel import Channel
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.logs.output import Words, WorkerOutput
+from sockmgr.manager.logs.output import LastWords, WorkerOutput
 from sockmgr.manager.logs.sink import Sink
-from sockmgr.manager.workers.boot_priority import Boot
+from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.exit import Exit
 from sockmgr.manager.workers.memory_reader import MemoryReader
-from sockmgr.manager.workers.readiness import ReadyWatch
-from sockmgr.manager.workers.ready_command import Probe
+from sockmgr.manager.workers.readiness import ReadinessWatch
+from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.survivor import Survivor
 from sockmgr.manager.workers.template import Order, Orders, Template
 from sockmgr.manager.workers.tree import Tree
 from sockmgr.manager.workers.uptake import Uptake
-from sockmgr.manager.workers.watchdog import Pulse
+from sockmgr.manager.workers.watchdog import Watchdog
 
 NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
 
@@ -54,7 +54,7 @@ log = Log("sockmgr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class WorkerContext:
     """What a running worker needs from the manager."""
 
     loop: asyncio.AbstractEventLoop
@@ -66,14 +66,14 @@ class Surroundings:
     memory: MemoryReader = field(default_factory=MemoryReader)
 
 
-class Running:
+class WorkerProcess:
     """One worker. `close` when its exit has been told."""
 
     def __init__(
         self,
         command: Spawn,
         listeners: Sequence[Listener],
-        around: Surroundings,
+        context: WorkerContext,
         put: Callable[[Fact], None],
         survivor: Survivor | None = None,
         template: Template | None = None,
@@ -83,9 +83,9 @@ class Running:
         Raises SpawnError or ListenError.
         """
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
-        self._listeners, self._around, self._put = listeners, around, put
-        self._template, self._words = template, Words()
-        self._low = command.background and around.can_restore_priority
+        self._listeners, self._context, self._put = listeners, context, put
+        self._template, self._words = template, LastWords()
+        self._low = command.background and context.can_restore_priority
         self.channel = self._find_channel(survivor)
         self._take_leases()
         self._addresses = {
@@ -96,29 +96,29 @@ class Running:
         self.ready = self.told = False
         own = self.spec.accept is not Accept.DISPATCH  # it accepts itself
         self._uptake = Uptake(listeners if own else (), self.lease)
-        self._watch = ReadyWatch(
+        self._watch = ReadinessWatch(
             self.spec,
             listeners,
-            around.loop,
+            context.loop,
             self._start_probe,
             self._say_ready,
-            around.memory,
+            context.memory,
             self._uptake,
         )
         self._order: Order | None = None
-        self._boot: Boot | None = None
+        self._priority: BootPriority | None = None
         self._exit: Exit | None = None
         self._tree: Tree | None = None
-        self._pulse = self._find_pulse(survivor)
+        self._watchdog = self._find_pulse(survivor)
         self._told_before: tuple[Key, ...] = ()
         self.process = NOBODY
         if survivor:
             self.started_at, self.ready, self.told = survivor.since, survivor.ready, survivor.told
             self._told_before = survivor.told_others
-            self.output = around.output(self.name, survivor.output)
+            self.output = context.output(self.name, survivor.output)
             self._begin(survivor.process)
             return
-        self.started_at = around.loop.time()
+        self.started_at = context.loop.time()
         self.output = self._open_output()
         try:
             if template:
@@ -230,7 +230,7 @@ class Running:
         if self._tree:
             self._tree.kill()
 
-    def last_words(self, why: str) -> Words:
+    def last_words(self, why: str) -> LastWords:
         """Return what it said last, when we look because of `why`; its template, if it is none."""
         if self._order and self._template:
             return self._template.last_words(why)
@@ -249,10 +249,10 @@ class Running:
             self._exit.close()
         if self._tree:
             self._tree.close()
-        if self._boot:
-            self._boot.forget()
-        if self._pulse:
-            self._pulse.close()
+        if self._priority:
+            self._priority.forget()
+        if self._watchdog:
+            self._watchdog.close()
         self.output.close()
         self.process.close()
 
@@ -260,10 +260,10 @@ class Running:
 
     def _open_output(self) -> WorkerOutput:
         try:
-            return self._around.output(self.name, None)
+            return self._context.output(self.name, None)
         except SpawnError:
-            if self._pulse:
-                self._pulse.close()
+            if self._watchdog:
+                self._watchdog.close()
             if self.channel:
                 self.channel.close()
             raise
@@ -277,14 +277,14 @@ class Running:
 
     def _begin(self, process: Process) -> None:
         self.process = process
-        loop = self._around.loop
+        loop = self._context.loop
         self._exit = Exit(process, self.output, loop, self._main_ended, self._ended)
         self._tree = Tree(self.name, process, loop, self._sockets, self._user)
-        self._boot = Boot(self.name, self.pid, loop, low=self._low)
+        self._priority = BootPriority(self.name, self.pid, loop, low=self._low)
         if not self.ready:
             self._watch.start(self.pid, self.inodes)
-        elif self._pulse and not self.told:
-            self._pulse.start()
+        elif self._watchdog and not self.told:
+            self._watchdog.start()
 
     def _start(self) -> None:
         try:
@@ -313,7 +313,7 @@ class Running:
         self._order = None
         self.output.spawned()
         if isinstance(why, int):
-            self._words = self._template.words if self._template else Words()
+            self._words = self._template.words if self._template else LastWords()
             self._put(WorkerExited(worker=self.id, status=why))
         else:
             log.error("cannot start worker", worker=self.name, error=why)
@@ -329,7 +329,7 @@ class Running:
                 raise SpawnError(f"cannot open its channel: {error.strerror}") from error
         return Channel.adopt(*survivor.channel) if survivor.channel else None
 
-    def _find_pulse(self, survivor: Survivor | None) -> Pulse | None:
+    def _find_pulse(self, survivor: Survivor | None) -> Watchdog | None:
         """Return what watches the heartbeat, if it is to be watched, and is there."""
         limit = self.spec.hang_timeout
         if not limit:
@@ -339,7 +339,11 @@ class Running:
             if survivor
             else HeartbeatMemory.create()
         )
-        return Pulse(self.name, limit, memory, self._around.loop, self._on_hang) if memory else None
+        return (
+            Watchdog(self.name, limit, memory, self._context.loop, self._on_hang)
+            if memory
+            else None
+        )
 
     def _on_hang(self, beat: Beat, silent: float) -> None:
         log.error("worker hangs", worker=self.name, pid=self.pid, silent=silent)
@@ -354,8 +358,8 @@ class Running:
             raise SpawnError(f"another worker has the lease of {self.name} by now")
         self._take_leases()  # a template takes its time, and a listener may have a new socket now
         fds, more = [], {}
-        if self._pulse and self.spec.hang_timeout:
-            fds = [self._pulse.memory.fd]
+        if self._watchdog and self.spec.hang_timeout:
+            fds = [self._watchdog.memory.fd]
             more = heartbeat.environment(FIRST_FD + len(self._fds), self.spec.hang_timeout)
         argv = worker_argv(self.spec)
         return self._launch(self.output, argv, self.spec.executable, fds, **more)
@@ -372,7 +376,7 @@ class Running:
         env = dict(spec.env) | worker_environment(spec, self._addresses)
         env |= dict(output.environment) | more
         if isinstance(spec.ready, Notify):
-            env["NOTIFY_SOCKET"] = self._around.notify_address()
+            env["NOTIFY_SOCKET"] = self._context.notify_address()
         return Launch(
             argv=tuple(argv),
             executable=executable,
@@ -388,33 +392,35 @@ class Running:
             stderr=output.writer,
         )
 
-    def _start_probe(self, command: Exec, executable: str) -> Probe:
+    def _start_probe(self, command: Exec, executable: str) -> ReadyCommand:
         def start(output: WorkerOutput) -> Process:
             told = str(self.pid)
             launch = self._launch(output, command.argv, executable, SOCKMGR_WORKER_PID=told)
             return Process(spawn(launch))
 
-        around = self._around
-        return Probe(f"{self.name} ready?", around.sink, around.loop, start, self._say_ready)
+        context = self._context
+        return ReadyCommand(
+            f"{self.name} ready?", context.sink, context.loop, start, self._say_ready
+        )
 
     def _say_ready(self) -> None:
         if not self.ready:
             self.ready = True
             self._boot_is_over()
             self._uptake.look()
-            if self._pulse:
-                self._pulse.start()
+            if self._watchdog:
+                self._watchdog.start()
             self._put(WorkerReady(worker=self.id))
 
     def _calm(self) -> None:
         """Expect no heartbeat: an application that shuts down may block."""
-        if self._pulse:
-            self._pulse.stop()
+        if self._watchdog:
+            self._watchdog.stop()
 
     def _boot_is_over(self) -> None:
         self._watch.close()
-        if self._boot:
-            self._boot.over()
+        if self._priority:
+            self._priority.over()
 
     def _main_ended(self, status: int, alone: Callable[[], None]) -> None:
         """See to it that what it has started ends, too; it goes on until nobody is left."""
@@ -422,7 +428,7 @@ class Running:
         self._uptake.look()
         in_order = self.told or (self.ready and status in self.spec.clean_exits)
         # In order: the fleet has the deadline. After a crash nobody is to go on for long.
-        deadline = math.inf if in_order else self._around.loop.time() + CRASH_TIME
+        deadline = math.inf if in_order else self._context.loop.time() + CRASH_TIME
         orphans = Orphans(self.spec.stop_signal, deadline, self._told_before)
         if self._tree and self._tree.end(orphans, alone):
             if in_order and not self.told:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sockmgr.api.types import Counts
-from sockmgr.manager.logs.counters import Tally
+from sockmgr.manager.logs.counters import Counters
 from tests.api.test_records import records
 
 
@@ -40,19 +40,19 @@ def ended(was: str, how: str, served: int = 5) -> dict[str, object]:
 def test_a_record_is_counted_once_for_the_service_that_it_is_about(
     told: dict[str, object], counts: Counts
 ) -> None:
-    tally = Tally()
+    tally = Counters()
     tally.take(told)
     assert tally.of("web") == counts
 
 
 def test_reloads_that_did_not_begin_are_nobodys() -> None:
-    tally = Tally()
+    tally = Counters()
     tally.take({"message": "reload refused", "error": "the config is wrong"})
     assert (tally.refused, tally.kept) == (1, {})
 
 
 def test_the_next_manager_goes_on_counting_and_keeps_what_it_counted_before_it_knew() -> None:
-    first, second = Tally(), Tally()
+    first, second = Counters(), Counters()
     for told in ({"message": "reload refused"}, ended("ready", "x"), ended("ready", "x")):
         first.take(told)
     for told in ({"message": "reload refused"}, ended("ready", "x"), ended("draining", "clean")):
@@ -62,7 +62,7 @@ def test_the_next_manager_goes_on_counting_and_keeps_what_it_counted_before_it_k
 
 
 def test_nothing_is_left_of_a_service_that_has_stopped() -> None:
-    tally = Tally()
+    tally = Counters()
     tally.take(ended("draining", "clean"))
     tally.take({"message": "stopped", "service": "web"})
     assert tally.kept == {}

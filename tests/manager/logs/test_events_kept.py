@@ -8,30 +8,30 @@ import weakref
 
 from msgspec.structs import replace
 
-from sockmgr.manager.logs.events import KEPT_MAX, History, HistoryFollower
+from sockmgr.manager.logs.events import KEPT_MAX, EventFollower, EventLog
 from tests.helpers.fake_manager import happen
 
 
-def told(history: History, *hows: object, service: str = "web") -> None:
+def told(history: EventLog, *hows: object, service: str = "web") -> None:
     for how in hows:
         happen(history, "worker ended", worker=f"{service}@1.1", how=how)
 
 
-def taken(follower: HistoryFollower) -> tuple[list[str], bool]:
+def taken(follower: EventFollower) -> tuple[list[str], bool]:
     events, missed = follower.take()
     return [event.why for event in events], missed
 
 
-def successor(history: History) -> History:
+def successor(history: EventLog) -> EventLog:
     """Return the history of the next manager, which has told something before it knew the state."""
-    found = History(limit=5)
+    found = EventLog(limit=5)
     told(found, "taken over")
     found.resume(*history.kept)
     return found
 
 
 def test_a_follower_gets_the_last_events_and_then_each_that_comes_once() -> None:
-    history = History()
+    history = EventLog()
     told(history, 1, 2, 3)
     follower = history.follow("", None, 2)
     told(history, 4)
@@ -43,7 +43,7 @@ def test_a_follower_gets_the_last_events_and_then_each_that_comes_once() -> None
 
 
 def test_a_follower_of_a_service_gets_the_events_about_that_service() -> None:
-    history = History()
+    history = EventLog()
     told(history, "one")
     told(history, "other", service="job")
     follower = history.follow("web", None, None)
@@ -53,14 +53,14 @@ def test_a_follower_of_a_service_gets_the_events_about_that_service() -> None:
 
 
 def test_ids_grow_even_when_the_clock_stands_still() -> None:
-    history = History()
+    history = EventLog()
     told(history, *range(100))
     ids = [event.id for event in history.follow("", None, None).take()[0]]
     assert ids == sorted(set(ids))
 
 
 def test_whoever_goes_on_after_an_event_gets_exactly_what_came_after_it() -> None:
-    history = History()
+    history = EventLog()
     told(history, 1, 2, 3)
     second = history.follow("", None, None).take()[0][1].id
     assert taken(history.follow("", second, None)) == (["3"], False)
@@ -69,7 +69,7 @@ def test_whoever_goes_on_after_an_event_gets_exactly_what_came_after_it() -> Non
 
 
 def test_whoever_goes_on_after_an_event_whose_next_is_gone_is_told_that_it_missed_some() -> None:
-    history = History(limit=3)
+    history = EventLog(limit=3)
     told(history, 1)
     first = history.newest
     told(history, 2, 3, 4)
@@ -79,7 +79,7 @@ def test_whoever_goes_on_after_an_event_whose_next_is_gone_is_told_that_it_misse
 
 
 def test_a_slow_follower_keeps_no_events_alive_and_is_told_that_it_missed_some() -> None:
-    history = History(limit=3)
+    history = EventLog(limit=3)
     follower = history.follow("", None, 0)
     told(history, *range(5))
     assert taken(follower) == (["2", "3", "4"], True)
@@ -92,7 +92,7 @@ def test_a_slow_follower_keeps_no_events_alive_and_is_told_that_it_missed_some()
 
 
 def test_the_next_manager_goes_on_where_the_last_one_was() -> None:
-    history = History()
+    history = EventLog()
     told(history, 1, 2)
     seen = history.newest
     told(history, 3)
@@ -102,22 +102,22 @@ def test_the_next_manager_goes_on_where_the_last_one_was() -> None:
 
 
 def test_the_next_manager_says_what_of_the_last_one_it_does_not_know() -> None:
-    history = History()
+    history = EventLog()
     told(history, *range(KEPT_MAX + 3))
     ids = [event.id for event in history.follow("", None, None).take()[0]]
-    after = History()
+    after = EventLog()
     after.resume(*history.kept)
     assert after.is_complete_since(ids[2])
     assert not after.is_complete_since(ids[1])
 
 
 def test_ids_go_on_growing_when_the_clock_was_put_back_between_two_managers() -> None:
-    history = History()
+    history = EventLog()
     told(history, 1)
     since, events = history.kept
     hour = 3600 * 10**6
     late = replace(events[0], id=events[0].id + hour)
-    after = History()
+    after = EventLog()
     told(after, 2)
     after.resume(since, [late])
     told(after, 3)
@@ -125,7 +125,7 @@ def test_ids_go_on_growing_when_the_clock_was_put_back_between_two_managers() ->
 
 
 def test_a_manager_that_knows_nothing_of_the_last_one_says_so_to_whoever_does() -> None:
-    history, stranger = History(), History()
+    history, stranger = EventLog(), EventLog()
     told(history, 1)
     told(stranger, "new")
     assert taken(stranger.follow("", 7, None)) == (["new"], True)
@@ -134,7 +134,7 @@ def test_a_manager_that_knows_nothing_of_the_last_one_says_so_to_whoever_does() 
 
 def test_whoever_waits_is_woken_by_an_event_and_not_before() -> None:
     async def scenario() -> None:
-        history = History()
+        history = EventLog()
         follower = history.follow("", None, None)
         waiting = follower.next()
         await asyncio.sleep(0)
@@ -152,7 +152,7 @@ def test_whoever_waits_is_woken_by_an_event_and_not_before() -> None:
 
 def test_what_a_follower_is_woken_for_is_kept_before_it_can_be_sent() -> None:
     async def scenario() -> None:
-        history, order = History(), []
+        history, order = EventLog(), []
         loop = asyncio.get_running_loop()
         history.told = lambda: loop.call_soon(order.append, "kept")
 

@@ -12,7 +12,7 @@ import pytest
 
 from sockmgr.api.types import JournalPlace
 from sockmgr.manager.logs.journal import Stream, worker_output
-from sockmgr.manager.logs.output import Output, Words
+from sockmgr.manager.logs.output import LastWords, Output
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.systemd import journald
 
@@ -87,12 +87,12 @@ def test_a_manager_that_may_not_read_the_journal_says_where_to_look(
 
 
 def test_words_that_have_to_be_asked_for_come_before_those_that_are_known() -> None:
-    async def asked() -> Words:
-        return Words(lines=("one", "two"))
+    async def asked() -> LastWords:
+        return LastWords(lines=("one", "two"))
 
-    words = Words(before=asked).plus("three")
+    words = LastWords(before=asked).plus("three")
     assert asyncio.run(words.all()).lines == ("one", "two", "three")
-    assert asyncio.run(Words(lines=("known",)).all()).lines == ("known",)
+    assert asyncio.run(LastWords(lines=("known",)).all()).lines == ("known",)
 
 
 def test_what_another_manager_left_is_told_apart_a_pipe_a_stream_or_nothing() -> None:
@@ -102,7 +102,7 @@ def test_what_another_manager_left_is_told_apart_a_pipe_a_stream_or_nothing() ->
         os.write(write, b"hello\n")
         os.close(write)
         pipe = worker_output(sink, loop, "web@1.1", read)
-        assert await pipe.last_words("").all() == Words(lines=("hello",))
+        assert await pipe.last_words("").all() == LastWords(lines=("hello",))
         pipe.close()
         ours, journalds = socket.socketpair()
         found = worker_output(sink, loop, "web@1.1", ours.detach())

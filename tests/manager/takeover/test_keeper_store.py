@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.manager.takeover.keeper import Keeper
-from sockmgr.manager.takeover.keeper_store import Keeping
+from sockmgr.manager.takeover.keeper_store import KeeperStore
 from tests.helpers.children import PATIENCE, open_fds
 from tests.helpers.keeping import pipe, sleeping, take_names
 from tests.helpers.raw_client import until
@@ -30,7 +30,7 @@ def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_ane
 ) -> None:
     async def scenario() -> None:
         lost = asyncio.Event()
-        keeping = Keeping.start(path)
+        keeping = KeeperStore.start(path)
         first = keeping.pid
         keeping.watch(lost.set)
         os.kill(first, signal.SIGKILL)
@@ -50,7 +50,7 @@ def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_ane
 def test_where_no_other_can_be_started_it_is_tried_again_until_it_can(path: Path) -> None:
     async def scenario() -> None:
         lost = asyncio.Event()
-        keeping = Keeping.start(path)
+        keeping = KeeperStore.start(path)
         keeping.watch(lost.set)
         path.unlink()
         path.parent.rmdir()
@@ -65,7 +65,7 @@ def test_where_no_other_can_be_started_it_is_tried_again_until_it_can(path: Path
 
 def test_where_no_other_can_be_started_the_manager_goes_on_and_ends_without(path: Path) -> None:
     async def scenario() -> None:
-        keeping = Keeping.start(path)
+        keeping = KeeperStore.start(path)
         keeping.watch(lambda: None)
         os.kill(keeping.pid, signal.SIGKILL)
         path.unlink()

@@ -9,7 +9,7 @@ import pytest
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import WorkerId
 from sockmgr.kernel.process import Process
-from sockmgr.manager.takeover.predecessor import Estate, guessed
+from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.workers.survivor import Survivor
 from tests.helpers.listeners import opened, tcp
 
@@ -42,9 +42,9 @@ def test_a_socket_that_a_worker_uses_stays_as_that_wants_it_though_nobody_kept_i
         descriptors = {"http#0": [queue]} | (
             {"web@1.1": [os.pidfd_open(os.getpid())]} if runs else {}
         )
-        estate = Estate(descriptors)
-        [[sock]] = estate.take_queues().values()
+        predecessor = Predecessor(descriptors)
+        [[sock]] = predecessor.take_queues().values()
         assert os.get_blocking(sock.fileno()) is not runs
         sock.close()
-        for fd in estate.descriptors.get("web@1.1", []):
+        for fd in predecessor.descriptors.get("web@1.1", []):
             os.close(fd)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory, environment
-from sockmgr.manager.workers.watchdog import Pulse
+from sockmgr.manager.workers.watchdog import Watchdog
 from tests.helpers.children import python
 
 BEATING = """
@@ -64,10 +64,10 @@ async def until(fact: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def watched(memory: HeartbeatMemory, limit: float) -> tuple[Pulse, asyncio.Future[Beat]]:
+async def watched(memory: HeartbeatMemory, limit: float) -> tuple[Watchdog, asyncio.Future[Beat]]:
     loop = asyncio.get_running_loop()
     hung: asyncio.Future[Beat] = loop.create_future()
-    pulse = Pulse("web@1.1", limit, memory, loop, lambda beat, _: hung.set_result(beat))
+    pulse = Watchdog("web@1.1", limit, memory, loop, lambda beat, _: hung.set_result(beat))
     pulse.start()
     return pulse, hung
 

@@ -11,10 +11,10 @@ import pytest
 
 from sockmgr.config.spec import Delay, Spec
 from sockmgr.fleet.messages import Fact, Spawn, WorkerExited, WorkerId
-from sockmgr.manager.logs.output import Words
+from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers import exit as module
-from sockmgr.manager.workers.worker import Running, Surroundings
+from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
 
 SPEC = Spec(
     service="web", argv=("sh", "-c", "exit 3"), executable="/bin/sh", cwd="/",
@@ -39,8 +39,8 @@ class SlowOutput:
     def fileno(self) -> int:
         return self.writer
 
-    def last_words(self, why: str) -> Words:
-        return Words(lines=(why,))
+    def last_words(self, why: str) -> LastWords:
+        return LastWords(lines=(why,))
 
     def ended(self, how: str) -> None:
         self.how.put_nowait(how)
@@ -52,14 +52,14 @@ class SlowOutput:
         os.close(self.writer)
 
 
-async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> Running:
+async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> WorkerProcess:
     loop = asyncio.get_running_loop()
-    around = Surroundings(
+    context = WorkerContext(
         loop=loop, sink=Sink(), output=lambda *_: output, notify_address=str,
         can_restore_priority=False, helpers=lambda: (),
     )  # fmt: skip
     command = Spawn(worker=EXITED.worker, spec=SPEC, lease=0, background=False)
-    return Running(command, (), around, facts.put_nowait)
+    return WorkerProcess(command, (), context, facts.put_nowait)
 
 
 def test_a_worker_is_not_reaped_and_its_end_is_not_told_before_its_output_was_read(
