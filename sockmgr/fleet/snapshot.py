@@ -23,7 +23,7 @@ from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation, Worker
 from sockmgr.fleet.messages import Phase, Reload, State, WorkerId
 
-VERSION = 3
+VERSION = 4
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
 _MAGIC = b"sockmgr-state"
@@ -241,7 +241,22 @@ def _from_2(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-_UPGRADES = (_from_1, _from_2)  # each to the format that came next
+def _from_3(body: dict[str, Any]) -> dict[str, Any]:
+    """Keys that a config leaves out stood for other values, which that same config does not mean.
+
+    If they stayed, each service would seem to be changed, and an upgrade would replace its workers.
+    """
+    for service in body["config"]["services"]:
+        http, rollout = service.get("http", {}), service["rollout"]
+        if http.get("trusted_proxies") == ["127.0.0.1", "::1"]:
+            http["trusted_proxies"] = None
+        guessed = service["ready"]["type"] == "Delay" and not service["listen"]
+        if guessed and rollout["probation"] == 0.25:
+            rollout["probation"] = 10.0
+    return body
+
+
+_UPGRADES = (_from_1, _from_2, _from_3)  # each to the format that came next
 
 
 # --- Fleets --------------------------------------------------------------------------------------

@@ -117,6 +117,42 @@ def test_of_two_the_latest_whole_one_counts() -> None:
         latest([first[:-3], second[:-3]])
 
 
+def test_a_config_that_the_third_format_tells_of_is_what_the_same_file_says_now() -> None:
+    """Or an upgrade would replace the workers of each service that seems to be changed."""
+    state = decode(Path(__file__).with_name("snapshot-3.json").read_bytes())
+    assert state.config == parse(
+        b"""
+        name = "shop"
+
+        [listen]
+        http = "tcp://127.0.0.1:8000"
+        api = "unix:///srv/shop/api.sock?mode=0660"
+
+        [service.web]
+        command = ["granian", "--interface", "asgi", "apps:asgi"]
+        listen = ["http"]
+        inherit_env = false
+
+        [service.api]
+        app = "apps:wsgi"
+        listen = ["api"]
+        workers = 2
+        preload = true
+        accept = "dispatch"
+        inherit_env = false
+
+        [service.api.http]
+        threads = 4
+
+        [service.mail]
+        command = ["sleep", "inf"]
+        listen = []
+        inherit_env = false
+        """,
+        file="sockmgr.toml",
+    )
+
+
 def test_in_the_second_format_a_rescue_is_a_worker_on_another_queue_than_its_generation() -> None:
     state = decode(Path(__file__).with_name("snapshot-2.json").read_bytes())
     [service] = state.services
@@ -143,7 +179,7 @@ def test_the_first_format_is_still_read() -> None:
     "body", [b'{"services":[{"generations":[{"workers":[7]}]}]}', b"[" * 100_000]
 )
 def test_a_state_of_any_other_shape_cannot_be_read_and_that_is_all(body: bytes) -> None:
-    for version in (1, 2, 3):
+    for version in range(1, snapshot.VERSION + 1):
         checksum = hashlib.sha256(body).hexdigest().encode()
         with pytest.raises(SnapshotError):
             decode(b"sockmgr-state %d 1 %s\n%s" % (version, checksum, body))
