@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet import snapshot
 from sockmgr.fleet.messages import Phase, State, WorkerId
@@ -28,6 +30,7 @@ from sockmgr.kernel import private, process, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.procfs import sockets_of, start_time
 from sockmgr.kernel.queues import inode
+from sockmgr.launch.presets import LAUNCHER
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.takeover.state import NOTIFY, STATE, StateMemory, boot_id
@@ -36,6 +39,7 @@ from sockmgr.manager.workers.survivor import Survivor
 log = Log("sockmgr")
 
 _WORKER = re.compile(r"(.+)@(\d+)\.(\d+)", re.ASCII)
+_ANY_LAUNCHER = re.compile(r"/.*/sockmgr/(?:programs/)?" + re.escape(Path(LAUNCHER).name))
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class Predecessor:
         if missing:
             predecessor.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
         else:
-            predecessor.state = found.state
+            predecessor.state = _with_our_launcher(found.state)
         return predecessor
 
     def memory(self, copy: Path | None) -> StateMemory:
@@ -201,6 +205,28 @@ def check(fd: int) -> str:
     state = snapshot.decode(_read(fd))
     workers = [w for s in state.services for g in s.generations for w in g.workers]
     return f"services: {len(state.services)}, workers: {len(workers)}; all can be taken over"
+
+
+def _with_our_launcher(state: Snapshot) -> Snapshot:
+    """Name our launcher of granian in all specs: that of another version may no longer exist."""
+    return replace(
+        state,
+        services=tuple(
+            replace(
+                service,
+                generations=tuple(
+                    replace(each, spec=_launched(each.spec)) for each in service.generations
+                ),
+                pending=service.pending and _launched(service.pending),
+            )
+            for service in state.services
+        ),
+    )
+
+
+def _launched(spec: Spec) -> Spec:
+    argv = (LAUNCHER if _ANY_LAUNCHER.fullmatch(word) else word for word in spec.argv)
+    return replace(spec, argv=tuple(argv))
 
 
 def _read(fd: int) -> bytes:

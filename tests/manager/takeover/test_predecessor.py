@@ -1,17 +1,21 @@
-"""What is made of the workers of a predecessor whose state nobody can read."""
+"""What is made of what a predecessor left, also where nobody can read its state."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from msgspec.structs import replace
 
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import WorkerId
 from sockmgr.kernel.process import Process
+from sockmgr.launch.presets import LAUNCHER
 from sockmgr.manager.takeover.predecessor import Predecessor, guessed
+from sockmgr.manager.takeover.state import boot_id
 from sockmgr.manager.workers.survivor import Survivor
 from tests.helpers.listeners import opened, tcp
+from tests.helpers.states import memfd, state
 
 
 def survivor() -> Survivor:
@@ -48,3 +52,27 @@ def test_a_socket_that_a_worker_uses_stays_as_that_wants_it_though_nobody_kept_i
         sock.close()
         for fd in predecessor.descriptors.get("web@1.1", []):
             os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["/opt/old/lib/sockmgr/launch_granian.py", "/opt/old/lib/sockmgr/programs/launch_granian.py"],
+)
+def test_a_dead_worker_is_replaced_though_the_launcher_of_the_older_version_is_gone(
+    launcher: str,
+) -> None:
+    written = state(())
+    [service] = written.services
+    [generation] = service.generations
+    old = replace(generation.spec, argv=("/opt/python", launcher, "--fd", "{http}", "app:app"))
+    service = replace(service, generations=(replace(generation, spec=old),), pending=old)
+    left = Predecessor.of(
+        {"@state": [memfd(replace(written, boot_id=boot_id(), services=(service,)))]}
+    )
+    assert left.state is not None
+    [service] = left.state.services
+    argv = ("/opt/python", LAUNCHER, "--fd", "{http}", "app:app")
+    assert service.generations[0].spec.argv == argv
+    assert service.pending is not None
+    assert service.pending.argv == argv
+    left.memory(None).close()
