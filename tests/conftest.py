@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sockmgr.kernel.spawn import close_on_exec_all
+from sockmgr.kernel.open_files import close_on_exec_all
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sockmgr.client.client import check_control, check_length, default_control
 from sockmgr.errors import ControlError, ListenError, SockmgrError
+from sockmgr.kernel.open_files import close_on_exec_all
 from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
-from sockmgr.kernel.spawn import close_on_exec_all
 from sockmgr.log import Log
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.logs.events import EventLog

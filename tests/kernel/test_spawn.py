@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from sockmgr.errors import SpawnError
-from sockmgr.kernel import spawn as spawn_module
-from sockmgr.kernel.spawn import Launch, close_on_exec_all, spawn
+from sockmgr.kernel.open_files import close_on_exec_all
+from sockmgr.kernel.spawn import LIMITS, Launch, chain, spawn
 from tests.helpers.children import open_fds, running, wait_for_exit
 
 REPORT = r"""
@@ -252,7 +252,7 @@ def test_every_shell_hands_on_the_exact_environment(
 ) -> None:
     link = tmp_path / "sh"
     link.symlink_to(shell)
-    monkeypatch.setattr(spawn_module, "SHELL", str(link))
+    monkeypatch.setattr(chain, "SHELL", str(link))
     seen = reported(env=ENVIRONMENTS[name], set_listen_pid=True, cwd=str(tmp_path))
     assert seen["env"] == ENVIRONMENTS[name] | {"LISTEN_PID": str(seen["pid"])}
 
@@ -266,7 +266,7 @@ def test_a_program_with_an_equals_sign_in_its_path_is_no_variable(tmp_path: Path
 def test_without_a_shell_the_launcher_does_its_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(spawn_module, "SHELL", str(tmp_path / "no shell"))
+    monkeypatch.setattr(chain, "SHELL", str(tmp_path / "no shell"))
     seen = reported(env=PLAIN, set_listen_pid=True, cwd=str(tmp_path), umask=0o27)
     assert seen["env"] == PLAIN | {"LISTEN_PID": str(seen["pid"])}
     assert (seen["cwd"], seen["umask"]) == (str(tmp_path), 0o27)
@@ -298,7 +298,7 @@ def test_limits_are_the_given_ones(listen_pid: bool) -> None:
 def test_every_limit_of_ours_is_known_to_prlimit() -> None:
     limits = [
         (name, *resource.getrlimit(getattr(resource, f"RLIMIT_{name}")))
-        for name in sorted(spawn_module.LIMITS - {"LOCKS"})
+        for name in sorted(LIMITS - {"LOCKS"})
     ]
     assert reported(limits=limits)["pid"]
 

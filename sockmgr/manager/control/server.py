@@ -19,7 +19,7 @@ from sockmgr import __version__
 from sockmgr.api import varlink
 from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.errors import ControlError, SockmgrError
-from sockmgr.kernel.spawn import OpenFiles
+from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.control.claim import BACKLOG, Claim, credentials
 from sockmgr.manager.control.connection import ControlConnection, Dropped, Limits, dismiss

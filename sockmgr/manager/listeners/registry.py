@@ -18,8 +18,8 @@ from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.errors import ListenError, SockmgrError
 from sockmgr.fleet.snapshot import ListenerSnapshot
 from sockmgr.kernel import free_bind, private, queues
+from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.sockets import describe, same_address
-from sockmgr.kernel.spawn import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener

@@ -23,7 +23,7 @@ from sockmgr.fleet.messages import (
     describe_exit,
 )
 from sockmgr.fleet.snapshot import ProcessSnapshot
-from sockmgr.kernel.spawn import OpenFiles
+from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.logs.counters import RECYCLED
 from sockmgr.manager.logs.output import LastWords

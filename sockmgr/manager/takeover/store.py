@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sockmgr.errors import ControlError
-from sockmgr.kernel.spawn import OpenFiles
+from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor, recovered

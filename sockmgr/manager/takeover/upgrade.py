@@ -15,8 +15,9 @@ from pathlib import Path
 
 from sockmgr.errors import ControlError, SpawnError
 from sockmgr.fleet.messages import describe_exit
+from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
-from sockmgr.kernel.spawn import Launch, OpenFiles, spawn
+from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.manager.logs.output import Output
 from sockmgr.manager.logs.sink import Sink
 

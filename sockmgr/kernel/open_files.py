@@ -1,0 +1,88 @@
+"""The descriptors of this process: how many it may have, and which of them a program inherits."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Iterator
+
+from sockmgr.errors import SpawnError
+
+_SPARE_FILES = 16  # descriptors that a start leaves free: to read /proc, to answer clients
+REMEDIES = {
+    errno.ENOMEM: "out of memory: free some, or raise the memory limit of the service",
+    errno.EMFILE: "too many descriptors: raise LimitNOFILE= of the manager",
+    errno.ENFILE: "the whole machine is out of descriptors: raise fs.file-max",
+}
+
+
+def close_on_exec_all() -> None:
+    """Mark every inherited descriptor above 2, so that only a spawn hands any on."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is wanted
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError as error:
+                if error.errno != errno.EBADF:  # it was the descriptor of the listing itself
+                    raise
+
+
+class OpenFiles:
+    """How many descriptors this process may have, and the soft limit that it was started with."""
+
+    given: int | None = None
+
+    @classmethod
+    def allow_all(cls, given: int | None = None) -> None:
+        """Raise our soft limit to the hard one. What we start gets the one that was `given` to us.
+
+        A soft limit of 1024 has a reason: a program that uses select(2) cannot have more.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        cls.given = soft if given is None else given
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    @classmethod
+    def check(cls, spare: int = _SPARE_FILES) -> None:
+        """Raise SpawnError if so few are left that a start could not be managed to its end."""
+        try:
+            lowest = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError as error:
+            raise _no_files(error.strerror or "", error.errno) from error
+        os.close(lowest)
+        if cls.left_above(lowest) < spare:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            raise _no_files(f"{lowest} of {limit} file descriptors are in use", errno.EMFILE)
+
+    @staticmethod
+    def left_above(fd: int) -> int:
+        """Return how many are left at least if `fd` was just opened: open(2) takes the lowest."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return limit - fd - 1
+
+
+def _no_files(what: str, number: int | None) -> SpawnError:
+    return SpawnError(
+        f"too few descriptors are left: {what.lower()}",
+        means="what runs goes on",
+        do=REMEDIES.get(number or 0, ""),
+    )
+
+
+@contextlib.contextmanager
+def open_files_as_given() -> Iterator[None]:
+    """Have our soft limit as it was for as long as it takes to start something, which inherits it.
+
+    It binds what is opened meanwhile, not what is open: getrlimit(2).
+    """
+    if OpenFiles.given is None:
+        yield
+        return
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OpenFiles.given, ours[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)

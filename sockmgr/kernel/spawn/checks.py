@@ -1,0 +1,67 @@
+"""What can be known of a program before it is started: a shell that execs it reports no errno.
+
+A shell reports by exit status 126 and 127 only, which the program may use as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from sockmgr.errors import SpawnError
+from sockmgr.kernel.regular import first_bytes
+from sockmgr.kernel.spawn.launch import Launch
+
+
+def check_directory(launch: Launch) -> None:
+    """Raise SpawnError if the program cannot be started in its working directory."""
+    try:
+        mode = Path(launch.cwd).stat().st_mode
+    except OSError as error:
+        raise SpawnError(
+            f"cannot enter the working directory {launch.cwd}: {reason(error)}",
+            do="create it, or correct cwd",
+        ) from error
+    if not Path(launch.cwd).is_absolute():
+        raise SpawnError(f"the working directory {launch.cwd!r} is not an absolute path")
+    if not stat.S_ISDIR(mode):
+        raise SpawnError(f"the working directory {launch.cwd} is not a directory", do="correct cwd")
+
+
+def check_executable(launch: Launch) -> None:
+    """Raise SpawnError if the kernel would not run the file."""
+    path = launch.path
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        do = "install it, or correct the command or its PATH"
+        raise SpawnError(f"command not found: {path}", do=do) from error
+    except OSError as error:
+        raise SpawnError(f"cannot run {path}: {reason(error)}") from error
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise SpawnError(f"cannot run {path}: it is {what}", do="correct the command")
+    if not os.access(path, os.X_OK, effective_ids=True):
+        do = f"chmod +x {path}, or look for a noexec mount"
+        raise SpawnError(f"cannot run {path}: it is not executable by the manager's user", do=do)
+    _check_interpreter(launch, path)
+
+
+def _check_interpreter(launch: Launch, path: str) -> None:
+    try:
+        line = first_bytes(path, 256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+    except OSError:  # executable but not readable: the kernel will judge
+        return
+    found = re.match(rb"#![ \t]*([^ \t\0]+)", line)
+    if found and not Path(launch.cwd, os.fsdecode(found[1])).exists():
+        raise SpawnError(
+            f"cannot run {path}: its interpreter {os.fsdecode(found[1])!r} does not exist",
+            do="correct the first line of the file, or build the environment it is part of anew",
+        )
+
+
+def reason(error: OSError) -> str:
+    """Return what the kernel answered, in words for the middle of a sentence."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
