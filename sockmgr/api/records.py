@@ -1,13 +1,15 @@
 """The records of a manager as events, and as entries of systemd's journal. Pure.
 
 A record has a constant message, and that is what names its kind. contrib/systemd/sockmgr.catalog
-explains the kinds in MESSAGE_IDS, for `journalctl -x`.
+explains the kinds that have an id, for `journalctl -x`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import Self
 
 from sockmgr.api.types import Event
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
@@ -16,67 +18,6 @@ from sockmgr.terminal.visible import visible
 IDENTIFIER = "sockmgr"  # of the manager's own records; a worker's is its name
 LONGEST_VALUE = PIECE_MAX  # characters: an entry must fit into one datagram
 
-# Of the kinds that somebody may look for or be woken by. They never change: random, once.
-MESSAGE_IDS: Mapping[str, str] = {
-    # The manager
-    "manager started": "7831962a05ae4d10adfaf06641f7fa01",
-    "serving": "c6a483140bb945989e5218655e0a7d54",
-    "not serving in time": "e933c5ec8b82415cb0d96426462d872f",
-    "stopping": "e1f1f6e0654849dd9d51b6dc048775b8",
-    "stopped": "3c24da2377a243bc8cab0bc18568dded",
-    "leaving": "4150d5f37acc472ab036b861ef7b6e7f",
-    "upgrading": "e4c36fd2a261471fb6b170720e806baf",
-    "upgrade refused": "439b41d87f53421db1fd74629029f115",
-    "cannot become the new version": "68a86958686642b6a900d105c8bd817f",
-    "next manager would miss something": "4f406dd1a6a94a2c9a065c016401d35b",
-    "state of another manager not used": "b58362a6c1f64522a0d8982c6944027a",
-    "no guard": "08cdf8aafe314b8c90b805143ec84fdf",
-    "guard ended": "8dcadc63d93c4b2ca6897a20b6bda4a5",
-    "no keeper": "13e742335a7242e49919412c1a21112c",
-    "keeper ended": "595362ffff5d45a481534385cf2a646e",
-    "watchdog not fed": "a1bb8cb5ac3f417e89be417c2f88822b",
-    "watchdog fed again": "ef5923e2c4674b409edfbd251bd23f85",
-    "systemd cannot be told": "9c3bc39a7ba54a7fb28b776b577a4cf3",
-    "records dropped": "e21ec8eb07ff499f9bd3cbc9e52de554",
-    "journal not used": "a599eeab173542c88e477de12ff5fe8f",
-    "journal stream not opened": "1aeadbd8fbf24e24a582683f0d8da64e",
-    # Reloads
-    "reload refused": "dea30d14b4784497b7ec93554239f042",
-    "scale refused": "76dc225ba56549e3bc3720c9bcc59e95",
-    "cut-over": "d4de1702d0d8406da3498ec0a1ca27f0",
-    "committed": "a1e15f0a0180462184a4d4c7669e4acb",
-    "aborted": "fd4eb436707249de9710d5f03569caf3",
-    "surge reduced": "d1baa56114a94b7eb5a74c72f3101098",
-    "this loses requests": "d86589d2fccc46fe98ef3f5d32105208",
-    # Workers
-    "worker ready": "257982e8e5954bed999ed182a86b94b9",
-    "worker adopted": "ba679582f567446db88bdbb83ae7a92f",
-    "worker ended": "bf7263377ea746dfb37d3553d666198b",
-    "worker killed": "50c008a4b3044c18afba11053f2a5270",
-    "worker told to finish now": "6686a7dd576c44d2b36b3988c2935f8e",
-    "worker hangs": "649fcf219d6e47a0950a6f708edfc36e",
-    "cannot start worker": "e05487ee07ae4cd1ad1d4167dd31604c",
-    "stray process killed": "851a8b989daa4d7cb91c071a2b14dc23",
-    "worker takes no connections": "4181aab0ee5041bab576756a2bb45420",
-    "worker lost connections": "de1ffb8dd2da44a19f02ea8cbe4aa9fc",
-    "worker misbehaves": "625590e5eca447e3b4c54e2dba60b5ef",
-    # Listeners
-    "listening": "e9c7498d8c244feb954f322a593843e6",
-    "cut-overs overlap": "d54eaee8c1cc47cebcde2000d1118751",
-    "queues chosen at random": "ef978e80954c485cb43f0281e0603a41",
-    "listener repaired": "5f4344b38ed64278892e34fdafac3e33",
-    "listener closed": "f9bd2bbd7cb347bea8f4bfd1b027eac1",
-    "workers share a queue": "4ff425f2516042cd94021d870332f8ae",
-    "systemd's socket has another address": "9502ccb4330345c4a3e5821cb664cbba",
-    "connections in several queues": "de46a4606c3c48218141712057b7cc2a",
-    "connections wait": "5bc921ec7d124949bb4e65ee9c823d85",
-    # Clients
-    "control client refused": "ae5fe4fb012346edad20cd05795a83e3",
-    "control socket crowded": "04cc6222d8c948d2b0f8544ea0dfe607",
-    "control clients must wait": "192c7246ccee43509bd9ef8f490c25e6",
-    "control request failed": "a13bcbc4fedc4548ba047aedaa0c50a4",
-    "notify datagrams ignored": "01146a7b3ec24d66997a30d7c64dc468",
-}
 # The fields that tell why, or how: no record has two of them.
 WHY = ("why", "reason", "how", "because", "error", "found", "where")
 LONGEST_FIELD = 500  # characters of one field of an event
@@ -85,6 +26,98 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  #
 _NAMED = ("message", "service", "generation", "worker")  # they have places of their own
 # A command that is run for a worker is called as it is, and something more.
 _WORKER = re.compile(r"(?P<worker>(?P<service>\S+)@(?P<generation>\d+)\.\d+)(?: .*)?")
+
+
+class EventKind(StrEnum):
+    """The kinds of events that a program or a person may look for, each with its MESSAGE_ID.
+
+    The value is the constant message. An id never changes: it was drawn at random, once. A kind
+    without an id is known to the code of sockmgr only.
+    """
+
+    id: str
+
+    def __new__(cls, message: str, id: str = "") -> Self:
+        """Make a member whose value is `message`."""
+        kind = str.__new__(cls, message)
+        kind._value_ = message
+        kind.id = id
+        return kind
+
+    # The manager
+    MANAGER_STARTED = "manager started", "7831962a05ae4d10adfaf06641f7fa01"
+    SERVING = "serving", "c6a483140bb945989e5218655e0a7d54"
+    NOT_SERVING_IN_TIME = "not serving in time", "e933c5ec8b82415cb0d96426462d872f"
+    STOPPING = "stopping", "e1f1f6e0654849dd9d51b6dc048775b8"
+    STOPPED = "stopped", "3c24da2377a243bc8cab0bc18568dded"
+    LEAVING = "leaving", "4150d5f37acc472ab036b861ef7b6e7f"
+    UPGRADING = "upgrading", "e4c36fd2a261471fb6b170720e806baf"
+    UPGRADE_REFUSED = "upgrade refused", "439b41d87f53421db1fd74629029f115"
+    CANNOT_BECOME_THE_NEW_VERSION = (
+        "cannot become the new version",
+        "68a86958686642b6a900d105c8bd817f",
+    )
+    NEXT_MANAGER_WOULD_MISS_SOMETHING = (
+        "next manager would miss something",
+        "4f406dd1a6a94a2c9a065c016401d35b",
+    )
+    STATE_OF_ANOTHER_MANAGER_NOT_USED = (
+        "state of another manager not used",
+        "b58362a6c1f64522a0d8982c6944027a",
+    )
+    NO_GUARD = "no guard", "08cdf8aafe314b8c90b805143ec84fdf"
+    GUARD_ENDED = "guard ended", "8dcadc63d93c4b2ca6897a20b6bda4a5"
+    NO_KEEPER = "no keeper", "13e742335a7242e49919412c1a21112c"
+    KEEPER_ENDED = "keeper ended", "595362ffff5d45a481534385cf2a646e"
+    WATCHDOG_NOT_FED = "watchdog not fed", "a1bb8cb5ac3f417e89be417c2f88822b"
+    WATCHDOG_FED_AGAIN = "watchdog fed again", "ef5923e2c4674b409edfbd251bd23f85"
+    SYSTEMD_CANNOT_BE_TOLD = "systemd cannot be told", "9c3bc39a7ba54a7fb28b776b577a4cf3"
+    RECORDS_DROPPED = "records dropped", "e21ec8eb07ff499f9bd3cbc9e52de554"
+    JOURNAL_NOT_USED = "journal not used", "a599eeab173542c88e477de12ff5fe8f"
+    JOURNAL_STREAM_NOT_OPENED = "journal stream not opened", "1aeadbd8fbf24e24a582683f0d8da64e"
+    # Reloads
+    RELOAD_REFUSED = "reload refused", "dea30d14b4784497b7ec93554239f042"
+    SCALE_REFUSED = "scale refused", "76dc225ba56549e3bc3720c9bcc59e95"
+    CUT_OVER = "cut-over", "d4de1702d0d8406da3498ec0a1ca27f0"
+    COMMITTED = "committed", "a1e15f0a0180462184a4d4c7669e4acb"
+    ABORTED = "aborted", "fd4eb436707249de9710d5f03569caf3"
+    SURGE_REDUCED = "surge reduced", "d1baa56114a94b7eb5a74c72f3101098"
+    THIS_LOSES_REQUESTS = "this loses requests", "d86589d2fccc46fe98ef3f5d32105208"
+    # Workers
+    WORKER_STARTED = "worker started"
+    WORKER_READY = "worker ready", "257982e8e5954bed999ed182a86b94b9"
+    WORKER_ADOPTED = "worker adopted", "ba679582f567446db88bdbb83ae7a92f"
+    WORKER_ENDED = "worker ended", "bf7263377ea746dfb37d3553d666198b"
+    WORKER_KILLED = "worker killed", "50c008a4b3044c18afba11053f2a5270"
+    WORKER_TOLD_TO_FINISH_NOW = "worker told to finish now", "6686a7dd576c44d2b36b3988c2935f8e"
+    WORKER_HANGS = "worker hangs", "649fcf219d6e47a0950a6f708edfc36e"
+    CANNOT_START_WORKER = "cannot start worker", "e05487ee07ae4cd1ad1d4167dd31604c"
+    STRAY_PROCESS_KILLED = "stray process killed", "851a8b989daa4d7cb91c071a2b14dc23"
+    WORKER_TAKES_NO_CONNECTIONS = "worker takes no connections", "4181aab0ee5041bab576756a2bb45420"
+    WORKER_LOST_CONNECTIONS = "worker lost connections", "de1ffb8dd2da44a19f02ea8cbe4aa9fc"
+    WORKER_MISBEHAVES = "worker misbehaves", "625590e5eca447e3b4c54e2dba60b5ef"
+    # Listeners
+    LISTENING = "listening", "e9c7498d8c244feb954f322a593843e6"
+    CUT_OVERS_OVERLAP = "cut-overs overlap", "d54eaee8c1cc47cebcde2000d1118751"
+    QUEUES_CHOSEN_AT_RANDOM = "queues chosen at random", "ef978e80954c485cb43f0281e0603a41"
+    LISTENER_REPAIRED = "listener repaired", "5f4344b38ed64278892e34fdafac3e33"
+    LISTENER_CLOSED = "listener closed", "f9bd2bbd7cb347bea8f4bfd1b027eac1"
+    WORKERS_SHARE_A_QUEUE = "workers share a queue", "4ff425f2516042cd94021d870332f8ae"
+    SYSTEMDS_SOCKET_HAS_ANOTHER_ADDRESS = (
+        "systemd's socket has another address",
+        "9502ccb4330345c4a3e5821cb664cbba",
+    )
+    CONNECTIONS_IN_SEVERAL_QUEUES = (
+        "connections in several queues",
+        "de46a4606c3c48218141712057b7cc2a",
+    )
+    CONNECTIONS_WAIT = "connections wait", "5bc921ec7d124949bb4e65ee9c823d85"
+    # Clients
+    CONTROL_CLIENT_REFUSED = "control client refused", "ae5fe4fb012346edad20cd05795a83e3"
+    CONTROL_SOCKET_CROWDED = "control socket crowded", "04cc6222d8c948d2b0f8544ea0dfe607"
+    CONTROL_CLIENTS_MUST_WAIT = "control clients must wait", "192c7246ccee43509bd9ef8f490c25e6"
+    CONTROL_REQUEST_FAILED = "control request failed", "a13bcbc4fedc4548ba047aedaa0c50a4"
+    NOTIFY_DATAGRAMS_IGNORED = "notify datagrams ignored", "01146a7b3ec24d66997a30d7c64dc468"
 
 
 # --- What a record is about ----------------------------------------------------------------------
@@ -159,8 +192,9 @@ def entry(told: Mapping[str, object], text: str, level: str) -> dict[str, str]:
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SOCKMGR_EVENT": event(message),
     }
-    if message in MESSAGE_IDS:
-        fields["MESSAGE_ID"] = MESSAGE_IDS[message]
+    kind = told["message"]
+    if isinstance(kind, EventKind) and kind.id:
+        fields["MESSAGE_ID"] = kind.id
     fields |= _about_worker(_worker_of(told))
     own = {name: value for name, value in told.items() if name != "message"}
     return fields | {f"SOCKMGR_{name.upper()}": str(value) for name, value in own.items()}

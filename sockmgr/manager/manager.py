@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
@@ -157,7 +158,9 @@ class Manager:
                     self._history.told = self._handover.keep_soon
                 predecessor.close()
                 self._changed()
-                log.info("manager started", pid=os.getpid(), name=self._services.config.name)
+                log.info(
+                    EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name
+                )
                 self._tasks.create_task(self._expect_serving(), name="expect serving")
                 if self._companion:
                     beside = self._companion.run(self)
@@ -176,7 +179,7 @@ class Manager:
 
         def begin(predecessor: Predecessor) -> Callable[[], None]:
             if predecessor.flaw:
-                log.error("state of another manager not used", because=predecessor.flaw,
+                log.error(EventKind.STATE_OF_ANOTHER_MANAGER_NOT_USED, because=predecessor.flaw,
                           workers="are replaced by a rollout")  # fmt: skip
             self._listeners.open(self._services.config.listen, predecessor.take_queues())
             return functools.partial(self._start, specs, predecessor)
@@ -217,7 +220,7 @@ class Manager:
         try:
             await self._systemd.reload(self._services.reload_changed())
         except SockmgrError as error:
-            log.error("reload refused", error=error)
+            log.error(EventKind.RELOAD_REFUSED, error=error)
 
     async def _expect_serving(self) -> None:
         serving = [service.serving() for service in self._services]
@@ -228,7 +231,7 @@ class Manager:
             future.cancel()
         if late and not self.stopping:
             self._gave_up = True
-            log.error("not serving in time", timeout=self._serving_timeout)
+            log.error(EventKind.NOT_SERVING_IN_TIME, timeout=self._serving_timeout)
             await self.stop(now=False)
         elif not late:
             self._systemd.serving()
@@ -269,7 +272,7 @@ class Manager:
         try:
             return await self._systemd.reload(self._reload(services, progress))
         except SockmgrError as error:
-            log.error("reload refused", error=error)
+            log.error(EventKind.RELOAD_REFUSED, error=error)
             raise
 
     async def reload_all(self) -> None:
@@ -312,7 +315,7 @@ class Manager:
     async def stop(self, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
         self.stopping = True
-        log.info("stopping", now=now)
+        log.info(EventKind.STOPPING, now=now)
         self._systemd.stopping()
         await self._services.stop(now=now)
 
@@ -336,12 +339,12 @@ class Manager:
         if self.stopping:
             return
         control = await self._server.hand_over()
-        log.info("upgrading", pid=os.getpid())
+        log.info(EventKind.UPGRADING, pid=os.getpid())
         self._changed()
         try:
             self._handover.become_new(control, self._listeners, self.services)
         except OSError as error:  # it was there when it was proven
-            log.error("cannot become the new version", error=error.strerror)
+            log.error(EventKind.CANNOT_BECOME_THE_NEW_VERSION, error=error.strerror)
             self._leaving = ""
             await self._server.open(control.detach())
 
@@ -351,7 +354,7 @@ class Manager:
             await self.stop(now=False)
             return
         self._leaving = "the manager is being restarted"
-        log.info("leaving", pid=os.getpid(), workers="go on, for the next manager")
+        log.info(EventKind.LEAVING, pid=os.getpid(), workers="go on, for the next manager")
         await self._server.close()
         self._changed()
         self._systemd.close()

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.kernel.notify import Message, NotifySocket
 from sockmgr.kernel.procfs import owner_of
 from sockmgr.log import Log
@@ -79,7 +80,7 @@ class NotifyRouter:
         # From 1, 2, 4, 8 ... on: a flood is no news.
         if self._ignored.bit_length() > before.bit_length():
             garbage = sum(each.garbage for each in self._heard)
-            log.warning("notify datagrams ignored", garbage=garbage, foreign=self._foreign)
+            log.warning(EventKind.NOTIFY_DATAGRAMS_IGNORED, garbage=garbage, foreign=self._foreign)
 
     def close(self) -> None:
         """Close the socket and remove its path."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.client.client import check_control, check_length, default_control
 from sockmgr.errors import ControlError, ListenError, SockmgrError
 from sockmgr.kernel.open_files import close_on_exec_all
@@ -47,7 +48,7 @@ def run(
     history = EventLog()
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
     if flaw:
-        log.warning("journal not used", because=flaw)
+        log.warning(EventKind.JOURNAL_NOT_USED, because=flaw)
     if astray := passed_to_another():
         log.warning("systemd's sockets are not used", because=astray, do=START_DIRECTLY)
     close_on_exec_all()

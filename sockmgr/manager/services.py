@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import Plan, Progress, Verdict
 from sockmgr.config import plan
 from sockmgr.config.config import Config, ServiceConfig
@@ -95,7 +96,7 @@ class Services:
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
         for flaw in warnings(service, os.environ):
             if flaw not in self._warned:
-                log.warning("this loses requests", where=flaw)
+                log.warning(EventKind.THIS_LOSES_REQUESTS, where=flaw)
                 self._warned.add(flaw)
         return resolve(service, config.listens(), os.environ)
 

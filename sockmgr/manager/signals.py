@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from sockmgr.api.records import EventKind
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
 
@@ -17,10 +18,10 @@ ASKED_BY = (
     signal.SIGTTOU,
 )  # fmt: skip
 _REFUSED = {
-    signal.SIGHUP: "reload refused",
-    signal.SIGUSR2: "upgrade refused",
-    signal.SIGTTIN: "scale refused",
-    signal.SIGTTOU: "scale refused",
+    signal.SIGHUP: EventKind.RELOAD_REFUSED,
+    signal.SIGUSR2: EventKind.UPGRADE_REFUSED,
+    signal.SIGTTIN: EventKind.SCALE_REFUSED,
+    signal.SIGTTOU: EventKind.SCALE_REFUSED,
 }
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import Verdict
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
@@ -179,12 +180,12 @@ class Notifier:
         before, self._flaw = self._flaw, self._subject.flaw()
         if self._flaw:
             if self._flaw != before:
-                log.error("watchdog not fed", because=self._flaw)
+                log.error(EventKind.WATCHDOG_NOT_FED, because=self._flaw)
             # Soon again: what was about to be mended must not cost us our life.
             self._set_timer(self._ping_every / 5)
             return
         if before:
-            log.info("watchdog fed again", was=before)
+            log.info(EventKind.WATCHDOG_FED_AGAIN, was=before)
         if self._channel:
             self._channel.send("WATCHDOG=1")
         self._set_timer(self._ping_every)

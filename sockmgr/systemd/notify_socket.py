@@ -7,6 +7,7 @@ import select
 from collections.abc import Sequence
 from typing import Any
 
+from sockmgr.api.records import EventKind
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
 
@@ -32,7 +33,7 @@ class Channel:
             sent = bool(self._daemon.notify(message, fds=list(fds)))
         except OSError as error:
             if not self._broken:
-                log.warning("systemd cannot be told", error=error.strerror)
+                log.warning(EventKind.SYSTEMD_CANNOT_BE_TOLD, error=error.strerror)
             sent = False
         self._broken = not sent
         return sent

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sockmgr.api.records import EventKind
 from sockmgr.log import Log
 from sockmgr.systemd.notify_socket import Channel
 
@@ -77,4 +78,4 @@ class FdStore:
         known = self.full
         self._left_out[name] = len(fds)
         if not known:
-            log.error("next manager would miss something", name=name, because=self.flaw)
+            log.error(EventKind.NEXT_MANAGER_WOULD_MISS_SOMETHING, name=name, because=self.flaw)

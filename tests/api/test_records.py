@@ -13,8 +13,8 @@ import pytest
 from sockmgr.api.records import (
     LONGEST_FIELD,
     LONGEST_VALUE,
-    MESSAGE_IDS,
     WHY,
+    EventKind,
     encode,
     entry,
     event,
@@ -40,22 +40,33 @@ def records() -> Iterator[tuple[str, set[str | None]]]:
         calls = list(_calls(tree))
         yield from [(message, fields) for message, fields in calls if message]
         # What a file takes from a table of its own is told by its calls that name no message.
-        constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        named = {kind for node in ast.walk(tree) if (kind := _kind(node))}
         for fields in [fields for message, fields in calls if not message]:
-            yield from [(str(each), fields) for each in constants & MESSAGE_IDS.keys()]
+            yield from [(kind, fields) for kind in named]
 
 
-def _calls(tree: ast.AST) -> Iterator[tuple[str, set[str | None]]]:
+def _calls(
+    tree: ast.AST, first_argument: type[ast.expr] = ast.expr
+) -> Iterator[tuple[str, set[str | None]]]:
     for node in ast.walk(tree):
         match node:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id="log" | "_log")) | ast.Name(id="tell"),
                 args=[first],
-            ):
-                message = first.value if isinstance(first, ast.Constant) else ""
+            ) if isinstance(first, first_argument):
+                message = first.value if isinstance(first, ast.Constant) else _kind(first)
                 yield str(message), {keyword.arg for keyword in node.keywords}
             case _:
                 pass
+
+
+def _kind(node: ast.AST) -> str:
+    """Return the message of the kind that an expression names, or nothing."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="EventKind"), attr=name):
+            return EventKind[name].value
+        case _:
+            return ""
 
 
 def explained() -> dict[str, tuple[str, str]]:
@@ -69,19 +80,27 @@ def explained() -> dict[str, tuple[str, str]]:
 
 
 def test_the_ids_are_random_and_no_two_are_alike() -> None:
-    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
-    for id in MESSAGE_IDS.values():
+    ids = [kind.id for kind in EventKind if kind.id]
+    assert len(set(ids)) == len(ids)
+    for id in ids:
         assert uuid.UUID(id).version == 4
         assert uuid.UUID(id).hex == id
 
 
-def test_every_message_that_has_an_id_is_in_the_code() -> None:
-    assert MESSAGE_IDS.keys() <= {message for message, _ in records()}
+def test_every_kind_is_written_by_the_code() -> None:
+    assert {str(kind) for kind in EventKind} <= {message for message, _ in records()}
+
+
+def test_the_code_names_the_kind_of_a_record_and_never_repeats_its_message() -> None:
+    messages = {str(kind) for kind in EventKind}
+    for path in sorted((ROOT / "sockmgr").rglob("*.py")):
+        calls = _calls(ast.parse(path.read_text()), ast.Constant)
+        assert not messages & {message for message, _ in calls}, path
 
 
 def test_the_catalog_explains_exactly_the_kinds_that_have_an_id() -> None:
     assert {id: message for id, (message, _) in explained().items()} == {
-        id: message for message, id in MESSAGE_IDS.items()
+        kind.id: kind for kind in EventKind if kind.id
     }
 
 
@@ -118,11 +137,11 @@ def test_no_two_records_of_the_code_have_one_name() -> None:
 
 
 def test_a_record_about_a_worker_tells_its_service_and_generation_too() -> None:
-    told = {"message": "worker ended", "worker": "web@7.2", "pid": 812}
+    told = {"message": EventKind.WORKER_ENDED, "worker": "web@7.2", "pid": 812}
     assert entry(told, "worker ended worker=web@7.2 pid=812", "error") == {
         "MESSAGE": "worker ended worker=web@7.2 pid=812", "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "sockmgr", "SOCKMGR_EVENT": "worker-ended",
-        "MESSAGE_ID": MESSAGE_IDS["worker ended"], "SOCKMGR_WORKER": "web@7.2",
+        "MESSAGE_ID": EventKind.WORKER_ENDED.id, "SOCKMGR_WORKER": "web@7.2",
         "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7", "SOCKMGR_PID": "812",
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sockmgr.api.records import MESSAGE_IDS
+from sockmgr.api.records import EventKind
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE, Site
@@ -69,7 +69,7 @@ def _ask(path: str) -> dict[str, Any]:
 
 
 def test_a_kind_of_event_is_found_by_its_id_with_service_generation_and_worker(site: Site) -> None:
-    found = entries(site.machine, f"MESSAGE_ID={MESSAGE_IDS['worker ready']}")
+    found = entries(site.machine, f"MESSAGE_ID={EventKind.WORKER_READY.id}")
     assert {entry["SOCKMGR_WORKER"] for entry in found} == {"http@1.1", "http@1.2"}
     assert {
         (entry["SOCKMGR_SERVICE"], entry["SOCKMGR_GENERATION"], entry["SOCKMGR_EVENT"],
@@ -212,7 +212,7 @@ def test_without_the_socket_for_streams_lines_come_through_the_manager_under_the
     assert said["_PID"] == str(site.main_pid)
     site.deploy("2", fault="exits")
     assert reload_as_service_user(site)["output"] == ["cannot reach the database", "giving up"]
-    assert entries(machine, f"MESSAGE_ID={MESSAGE_IDS['journal stream not opened']}")
+    assert entries(machine, f"MESSAGE_ID={EventKind.JOURNAL_STREAM_NOT_OPENED.id}")
 
 
 # --- Verdicts ------------------------------------------------------------------------------------

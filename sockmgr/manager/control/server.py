@@ -17,6 +17,7 @@ from typing import Protocol, assert_never
 
 from sockmgr import __version__
 from sockmgr.api import varlink
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.open_files import OpenFiles
@@ -165,7 +166,7 @@ class ControlServer:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # accept(2): no descriptor or memory left; it would fail for ever
-            log.error("control clients must wait", error=error.strerror)
+            log.error(EventKind.CONTROL_CLIENTS_MUST_WAIT, error=error.strerror)
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._claim.socket)
             self._retry = loop.call_later(self._limits.accept_delay, self._listen)
@@ -185,7 +186,7 @@ class ControlServer:
     def _why_not(self, sock: socket.socket) -> SockmgrError | varlink.Unanswerable | None:
         pid, uid = credentials(sock)
         if uid not in self._uids:
-            log.warning("control client refused", uid=uid, pid=pid)
+            log.warning(EventKind.CONTROL_CLIENT_REFUSED, uid=uid, pid=pid)
             return varlink.Unanswerable("PermissionDenied")
         if OpenFiles.left_above(sock.fileno()) < _SPARE_FILES:
             return ControlError(
@@ -199,7 +200,7 @@ class ControlServer:
         if not self._crowded:
             return None
         if not was_crowded:
-            log.warning("control socket crowded", clients=len(self._clients), pid=pid)
+            log.warning(EventKind.CONTROL_SOCKET_CROWDED, clients=len(self._clients), pid=pid)
         return _too_many("clients", room)
 
     async def _attend(self, peer: ControlConnection) -> None:
@@ -339,10 +340,10 @@ def _record(operation: asyncio.Task[varlink.Answer]) -> None:
 
 def _log_failure(error: BaseException, **fields: object) -> None:
     if isinstance(error, SockmgrError):
-        log.warning("control request failed", error=error.what, **fields)
+        log.warning(EventKind.CONTROL_REQUEST_FAILED, error=error.what, **fields)
     else:
         trace = "".join(traceback.format_exception(error))
-        log.error("control request failed", error=repr(error), trace=trace, **fields)
+        log.error(EventKind.CONTROL_REQUEST_FAILED, error=repr(error), trace=trace, **fields)
 
 
 def _taken(found: _Found) -> varlink.Logged | varlink.Happened:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Callable
 
+from sockmgr.api.records import EventKind
 from sockmgr.log import Log
 
 # They pass by themselves: too many files, here or on their way to workers, or no memory.
@@ -49,7 +50,7 @@ class Backoff:
                 do = "raise LimitNOFILE= or ulimit -n of the manager"
             why = f"cannot {what}: {(error.strerror or '').lower()}"
             means = "they are tried again until it works"
-            _log.error("connections wait", why=why, means=means, do=do)
+            _log.error(EventKind.CONNECTIONS_WAIT, why=why, means=means, do=do)
         self._timer = self._loop.call_later(self._next, self._rested)
         self._next = min(2 * self._next, self._longest)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from sockmgr.api.records import EventKind
 from sockmgr.log import Log
 from sockmgr.manager.dispatch.acceptor import accept
 from sockmgr.manager.dispatch.backoff import SHORT, Backoff
@@ -329,8 +330,9 @@ class Dispatcher:
             self._distrust(link, str(error))
             return
         if ledger.lost != lost:
-            _log.error("worker lost connections", worker=link.name, count=ledger.lost - lost,
-                       why="it could open no more files", do="raise its limit")  # fmt: skip
+            _log.error(EventKind.WORKER_LOST_CONNECTIONS, worker=link.name,
+                       count=ledger.lost - lost, why="it could open no more files",
+                       do="raise its limit")  # fmt: skip
         if asked and not ledger.asked:
             self._answered(link)
         if ledger.known and not known:
@@ -358,7 +360,7 @@ class Dispatcher:
         self._deafen(link)
         self._givers[link] = None
         self._scheduler.hold(link.lease)
-        _log.error("worker misbehaves", worker=link.name, why=why,
+        _log.error(EventKind.WORKER_MISBEHAVES, worker=link.name, why=why,
                    means="it gets no more connections")  # fmt: skip
         self._loop.call_soon(self._events.misbehaves, link.lease, why)
         self._loop.call_soon(self._go)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sockmgr.api.records import EventKind
 from sockmgr.log import Log
 from sockmgr.manager.dispatch.link import Link
 
@@ -94,7 +95,7 @@ class Untaken:
 
     def _note_silence(self, link: Link) -> None:
         link.silent_at = self._loop.time()
-        _log.warning("worker takes no connections", worker=link.name, waiting=link.waiting,
+        _log.warning(EventKind.WORKER_TAKES_NO_CONNECTIONS, worker=link.name, waiting=link.waiting,
                      means="others get what waits for it")  # fmt: skip
         self._remedies.bypass(link)
 

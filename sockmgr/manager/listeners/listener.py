@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Listen, Scheme
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
@@ -406,7 +407,7 @@ def _log_choice(name: str, pool: steering.Pool) -> None:
     if (refusal := pool.refusal) is None:
         _log.info("queues take turns", listener=name, choice=pool.choice)
         return
-    _log.info("queues chosen at random", listener=name, choice=pool.choice,
+    _log.info(EventKind.QUEUES_CHOSEN_AT_RANDOM, listener=name, choice=pool.choice,
               because=refusal.reason, do=refusal.do)  # fmt: skip
     if refusal.verifier:
         _log.debug("verifier", listener=name, says=refusal.verifier)

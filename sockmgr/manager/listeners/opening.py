@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Listen, Scheme
 from sockmgr.errors import ListenError
 from sockmgr.fleet.snapshot import ListenerSnapshot
@@ -154,7 +155,7 @@ def _group(listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int
         _log.warning("order of adopted queues not confirmed", listener=listen.name)
     aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)
     if aside:
-        _log.info("connections in several queues", listener=listen.name, waiting=aside)
+        _log.info(EventKind.CONNECTIONS_IN_SEVERAL_QUEUES, listener=listen.name, waiting=aside)
     return Listener(listen, pool)
 
 

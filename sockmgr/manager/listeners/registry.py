@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.errors import ListenError, SockmgrError
 from sockmgr.fleet.snapshot import ListenerSnapshot
@@ -141,9 +142,10 @@ class Listeners:
         listener.passed = len(socks)
         listener.systemds |= set(range(len(socks)))
         self._watch(listener)
-        log.info("listening", name=listen.name, address=listener.address, cutover=listener.cutover)
+        log.info(EventKind.LISTENING, name=listen.name, address=listener.address,
+                 cutover=listener.cutover)  # fmt: skip
         if listener.why_overlap:
-            log.info("cut-overs overlap", name=listen.name, because=listener.why_overlap)
+            log.info(EventKind.CUT_OVERS_OVERLAP, name=listen.name, because=listener.why_overlap)
         if listen.address.scheme in (Scheme.TCP, Scheme.UDP) and free_bind.is_absent(
             listener.queues[0]
         ):
@@ -155,7 +157,7 @@ class Listeners:
             log.warning("others can take the path", name=listen.name, because=flaw,
                         means="they could answer the clients in our place")  # fmt: skip
         if socks and not same_address(socks[0], listen.address):
-            log.warning("systemd's socket has another address", config=str(listen.address))
+            log.warning(EventKind.SYSTEMDS_SOCKET_HAS_ANOTHER_ADDRESS, config=str(listen.address))
         return listener
 
     def _watch(self, listener: Listener) -> None:
@@ -164,7 +166,7 @@ class Listeners:
     def _close(self, address: Address) -> None:
         listener = self._open.pop(address)
         asyncio.get_running_loop().remove_reader(listener.watch_fd())
-        log.info("listener closed", name=listener.listen.name, waiting=listener.queued())
+        log.info(EventKind.LISTENER_CLOSED, name=listener.listen.name, waiting=listener.queued())
         listener.close()
 
 

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from sockmgr.api.records import IDENTIFIER, PRIORITIES, encode, entry, line_of
+from sockmgr.api.records import IDENTIFIER, PRIORITIES, EventKind, encode, entry, line_of
 from sockmgr.api.types import JournalPlace
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import own_unit
@@ -110,7 +110,7 @@ class JournalSink(Sink):
     def _tell_dropped(self) -> None:
         if not self._gone:  # else with the next one that arrives
             dropped, self._dropped = self._dropped, 0
-            log.warning("records dropped", number=dropped)
+            log.warning(EventKind.RECORDS_DROPPED, number=dropped)
 
 
 def _foreign(text: str, level: str) -> dict[str, str]:
@@ -137,7 +137,7 @@ def worker_output(
         try:
             return Stream(name, journald.open_stream(name), place)
         except (OSError, SockmgrError) as error:
-            log.warning("journal stream not opened", worker=name, error=error)
+            log.warning(EventKind.JOURNAL_STREAM_NOT_OPENED, worker=name, error=error)
     return Output(name, sink, loop)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Spec
 from sockmgr.kernel import memory
 from sockmgr.kernel.procfs import descendants
@@ -21,5 +22,5 @@ def fitting(spec: Spec, pids: Iterable[int]) -> Spec:
     smaller = spec.within(free, each)
     if smaller is not spec:
         surge = str(smaller.rollout.surge)
-        log.warning("surge reduced", service=spec.service, to=surge, free=free, each=each)
+        log.warning(EventKind.SURGE_REDUCED, service=spec.service, to=surge, free=free, each=each)
     return smaller

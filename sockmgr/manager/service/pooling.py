@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.errors import ListenError
 from sockmgr.log import Log
@@ -19,7 +20,7 @@ def pooled(spec: Spec, listeners: Sequence[Listener]) -> Spec:
     if spec.accept is not Accept.PER_WORKER:
         return spec
     if obstacle := _obstacle(spec, listeners):
-        log.warning("workers share a queue", service=spec.service, because=obstacle)
+        log.warning(EventKind.WORKERS_SHARE_A_QUEUE, service=spec.service, because=obstacle)
         return replace(spec, accept=Accept.SHARED)
     return spec
 

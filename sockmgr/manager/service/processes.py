@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ListenError, SpawnError
 from sockmgr.fleet.generation import Worker
@@ -104,13 +105,13 @@ class Processes:
             )
         except (SpawnError, ListenError) as error:
             name = f"{self._name}@{command.worker}"
-            log.error("cannot start worker", worker=name, error=error.what)
+            log.error(EventKind.CANNOT_START_WORKER, worker=name, error=error.what)
             self._put(SpawnFailed(worker=command.worker, error=error.what))
             return False
         self.running[command.worker] = running
         self.dispatching.attach(running)
         if running.pid:
-            log.info("worker started", worker=running.name, pid=running.pid)
+            log.info(EventKind.WORKER_STARTED, worker=running.name, pid=running.pid)
         return True
 
     def adopt(self, worker: Worker, spec: Spec, survivor: Survivor | None) -> None:
@@ -126,7 +127,7 @@ class Processes:
             command, self._users.of(spec), self._context, self._put, survivor
         )
         self.dispatching.attach(running)
-        log.info("worker adopted", worker=running.name, pid=running.pid, state=worker.state)
+        log.info(EventKind.WORKER_ADOPTED, worker=running.name, pid=running.pid, state=worker.state)
         if worker.state is State.KILLED:
             running.kill()
         elif worker.state is State.DRAINING and not running.told:
@@ -160,7 +161,7 @@ class Processes:
             words = running.last_words(f"to be killed: {command.why}")
             self._last_words[running.id] = words.plus(running.what_was_seen())
         self.killed += running.ready
-        log.warning("worker killed", worker=running.name, why=command.why)
+        log.warning(EventKind.WORKER_KILLED, worker=running.name, why=command.why)
         running.kill()
 
     def leave(self, id: WorkerId) -> None:
@@ -172,7 +173,7 @@ class Processes:
     def finish(self, command: Finish) -> None:
         """Tell one that drains to end now."""
         if running := self.running.get(command.worker):
-            log.warning("worker told to finish now", worker=running.name, why=command.why)
+            log.warning(EventKind.WORKER_TOLD_TO_FINISH_NOW, worker=running.name, why=command.why)
             running.finish()
 
     def bury(self, worker: Worker, status: int, *, recycled: bool) -> bool:
@@ -196,8 +197,8 @@ class Processes:
         self.died += died
         tell = log.warning if died else log.info if expected or recycled else log.error
         how = RECYCLED if recycled else "clean" if clean else describe_exit(status)
-        tell("worker ended", worker=running.name, pid=running.pid, was=worker.state, how=how,
-             served=served)  # fmt: skip
+        tell(EventKind.WORKER_ENDED, worker=running.name, pid=running.pid, was=worker.state,
+             how=how, served=served)  # fmt: skip
         self._strays.add(running.inodes, running.name)
         self._strays.end(self._used)
         return not died

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, assert_never
 
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import Progress, Verdict
 from sockmgr.config.spec import Accept, Address, Spec
 from sockmgr.errors import ListenError
@@ -196,10 +197,10 @@ class Service:
             ]
         for finding in findings:
             if AT_EVERY_START in finding:  # a habit of servers, and no fault
-                log.debug("listener repaired", found=finding, occasion=occasion)
+                log.debug(EventKind.LISTENER_REPAIRED, found=finding, occasion=occasion)
                 continue
             self.repairs.append(finding)
-            log.warning("listener repaired", found=finding, occasion=occasion)
+            log.warning(EventKind.LISTENER_REPAIRED, found=finding, occasion=occasion)
         self._replace(each for each in self.processes.running.values() if each.is_detached)
 
     def _replace(self, workers: Iterable[WorkerProcess]) -> None:
@@ -260,7 +261,9 @@ class Service:
             case WorkerReady():
                 if running := self.processes.running.get(fact.worker):
                     took = now - running.started_at
-                    log.info("worker ready", worker=running.name, pid=running.pid, took=took)
+                    log.info(
+                        EventKind.WORKER_READY, worker=running.name, pid=running.pid, took=took
+                    )
             case WorkerStopping():
                 self.processes.leave(fact.worker)
             case WorkerExited():
@@ -320,11 +323,11 @@ class Service:
             case Kill():
                 self.processes.kill(action)
             case CutOver():
-                log.info("cut-over", service=self.name, generation=action.generation)
+                log.info(EventKind.CUT_OVER, service=self.name, generation=action.generation)
                 trial = self.fleet.trial
                 self._report(_cut_over(trial.spec) if trial else "cut-over")
             case Serving():
-                log.info("serving", service=self.name, generation=action.generation)
+                log.info(EventKind.SERVING, service=self.name, generation=action.generation)
             case _:
                 self._end(action)
 
@@ -335,7 +338,7 @@ class Service:
             case Aborted():
                 self._tell_verdict(outcome)
             case Stopped():
-                log.info("stopped", service=self.name)
+                log.info(EventKind.STOPPED, service=self.name)
             case _:
                 assert_never(outcome)
 
@@ -376,11 +379,11 @@ class Service:
         finishing, number = self.fleet.finishing, outcome.generation
         if isinstance(outcome, Committed):
             self.processes.died = 0
-            log.info("committed", service=self.name, generation=number, draining=draining)
+            log.info(EventKind.COMMITTED, service=self.name, generation=number, draining=draining)
             self._verdicts.committed(outcome, draining, finishing)
             self._see_off()
         else:
-            log.error("aborted", service=self.name, generation=number, kept=outcome.kept,
+            log.error(EventKind.ABORTED, service=self.name, generation=number, kept=outcome.kept,
                       ready=outcome.ready, reason=outcome.reason)  # fmt: skip
             words = self.processes.words_of(outcome.worker) if outcome.worker else LastWords()
             self._verdicts.aborted(outcome, draining, finishing, words)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Set
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.config import Config
 from sockmgr.errors import SpawnError
 from sockmgr.kernel.cgroup import Unit, members, own_unit
@@ -124,7 +125,9 @@ class Handover:
                 self._guard.start(self._memory.fds)
             except SpawnError as error:
                 delay = self._restarts.plan(self._have_guard_again)
-                log.error("no guard", error=error.what, means=error.means, tried_again_in=delay)
+                log.error(
+                    EventKind.NO_GUARD, error=error.what, means=error.means, tried_again_in=delay
+                )
                 return
         asyncio.get_running_loop().add_reader(self._guard.fileno(), self._on_guard_gone)
 
@@ -135,7 +138,7 @@ class Handover:
     def _on_guard_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._guard.fileno())
         self._guard.close()
-        log.warning("guard ended", another_in=self._restarts.plan(self._have_guard_again))
+        log.warning(EventKind.GUARD_ENDED, another_in=self._restarts.plan(self._have_guard_again))
         self._changed()
 
     def update(
@@ -210,4 +213,4 @@ def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
     ours = {*known, os.getpid()}
     for pid in members(unit) if unit else ():
         if not owner_of(pid, ours) and kill_holder(pid, sockets):
-            log.warning("stray process killed", pid=pid, left_by="the manager before")
+            log.warning(EventKind.STRAY_PROCESS_KILLED, pid=pid, left_by="the manager before")

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
 from sockmgr.log import Log
 from sockmgr.manager.takeover.keeper import Keeper
@@ -113,15 +114,17 @@ class KeeperStore:
         asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         self._keeper.kill()
         self._broken = True  # until there is another, and everybody knows
-        log.warning("keeper ended", another_in=self._restarts.plan(lambda: self._replace(lost)))
+        log.warning(
+            EventKind.KEEPER_ENDED, another_in=self._restarts.plan(lambda: self._replace(lost))
+        )
 
     def _replace(self, lost: Callable[[], None]) -> None:
         try:
             fresh = Keeper.start(self._path)
         except ControlError as error:
             delay = self._restarts.plan(lambda: self._replace(lost))
-            log.error("no keeper", error=error.what, means="nothing survives if we are killed",
-                      tried_again_in=delay)  # fmt: skip
+            log.error(EventKind.NO_KEEPER, error=error.what,
+                      means="nothing survives if we are killed", tried_again_in=delay)  # fmt: skip
             return
         self._start(fresh)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
@@ -42,5 +43,5 @@ def take_or_start(
     try:
         return KeeperStore.start(keeper)
     except ControlError as error:
-        log.error("no keeper", error=error.what, means="nothing survives if we are killed")
+        log.error(EventKind.NO_KEEPER, error=error.what, means="nothing survives if we are killed")
         return NoStore()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Set
 
+from sockmgr.api.records import EventKind
 from sockmgr.kernel.process import kill_holder, strays
 from sockmgr.log import Log
 
@@ -32,7 +33,7 @@ class Strays:
             # What shares its queue with a worker may be its; the last holder's end tells.
             for pid in () if inodes & used else strays(inodes) - set(self._spared()):
                 if kill_holder(pid, inodes):
-                    log.warning("stray process killed", pid=pid, left_by=name)
+                    log.warning(EventKind.STRAY_PROCESS_KILLED, pid=pid, left_by=name)
                     found.add(inodes)
         return found
 

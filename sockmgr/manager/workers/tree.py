@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from sockmgr.api.records import EventKind
 from sockmgr.fleet.descendants import Key, Orphan, Orphans, key
 from sockmgr.kernel.process import Process, open_again, send
 from sockmgr.kernel.procfs import (
@@ -122,7 +123,7 @@ class Remains:
         told = [one.pid for one, number in due if number != KILL_SIGNAL and one.serves]
         if killed:
             more = {"number": len(killed)} if killed[1:] else {}
-            log.warning("stray process killed", pid=killed[0], **more, left_by=self._name)
+            log.warning(EventKind.STRAY_PROCESS_KILLED, pid=killed[0], **more, left_by=self._name)
         if told:
             more = {"number": len(told)} if told[1:] else {}
             log.info("process told to stop", pid=told[0], **more, left_by=self._name)

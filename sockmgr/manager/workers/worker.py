@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from sockmgr.config.placeholder import FIRST_FD
 from sockmgr.config.spec import Accept, Accepting, Exec, Notify
 from sockmgr.errors import SpawnError
@@ -304,7 +305,7 @@ class WorkerProcess:
     def _made(self, process: Process, orders: Orders) -> None:
         self._order = None
         self._begin(process)
-        log.info("worker started", worker=self.name, pid=self.pid)
+        log.info(EventKind.WORKER_STARTED, worker=self.name, pid=self.pid)
         orders()
         self.output.spawned()
 
@@ -316,7 +317,7 @@ class WorkerProcess:
             self._words = self._template.words if self._template else LastWords()
             self._put(WorkerExited(worker=self.id, status=why))
         else:
-            log.error("cannot start worker", worker=self.name, error=why)
+            log.error(EventKind.CANNOT_START_WORKER, worker=self.name, error=why)
             self._put(SpawnFailed(worker=self.id, error=why))
 
     def _find_channel(self, survivor: Survivor | None) -> Channel | None:
@@ -346,7 +347,7 @@ class WorkerProcess:
         )
 
     def _on_hang(self, beat: Beat, silent: float) -> None:
-        log.error("worker hangs", worker=self.name, pid=self.pid, silent=silent)
+        log.error(EventKind.WORKER_HANGS, worker=self.name, pid=self.pid, silent=silent)
         # Only what said so itself prints its stacks on that signal; others would die of it.
         if beat.stacks_signal and beat.pid == self.pid:
             self.process.signal(beat.stacks_signal)
