@@ -39,11 +39,15 @@ def listening() -> list[Listening]:
 def listening_names() -> frozenset[str]:
     """Return the paths, and the abstract names behind an @, of all listening unix sockets.
 
-    A path is there for as long as somebody listens, though it may have been removed.
+    A path is there for as long as somebody listens, though it may have been removed. Nothing is
+    known where ProcSubset=pid (systemd.exec(5)) leaves /proc without that table.
     """
+    try:
+        text = Path("/proc/net/unix").read_text(errors="surrogateescape")
+    except FileNotFoundError:
+        return frozenset()
     # Num RefCount Protocol Flags Type St Inode Path; Flags has __SO_ACCEPTCON, unix(7)
-    lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
-    rows = (line.split(maxsplit=7) for line in lines)
+    rows = (line.split(maxsplit=7) for line in text.splitlines()[1:])
     return frozenset(row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000)
 
 

@@ -84,13 +84,13 @@ def test_a_config_that_is_not_there_is_explained_and_exits_with_2(tmp_path: Path
     done = start(tmp_path, "-c", str(tmp_path / "nowhere.toml"))
     assert done.code == 2
     assert f"cannot read {tmp_path}/nowhere.toml: No such file or directory" in done.stderr
-    assert "name the file with -c, or describe one service with --listen" in done.stderr
+    assert "correct the path" in done.stderr
 
 
 def test_a_directory_as_config_is_explained_and_exits_with_2(tmp_path: Path) -> None:
     done = start(tmp_path, "-c", str(tmp_path))
     assert done.code == 2
-    assert f"cannot read {tmp_path}: Is a directory" in done.stderr
+    assert f"cannot read {tmp_path}: it is no regular file" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,14 @@ def test_who_stops_by_itself_has_time_for_it_and_a_successor_under_the_next_mana
     assert killed(world.sleep(6)) == ["1.1"]
 
 
+def test_the_next_manager_knows_that_who_stops_by_itself_takes_nothing_from_its_queue() -> None:
+    world = serving()
+    assert leases(world.leave("1.1")) == {"1.4": 0}
+    world.succeed()
+    world.exit("1.4", status=-9)
+    assert leases(world.sleep(1)) == {"1.4": 0}
+
+
 def test_what_waits_behind_a_worker_that_hangs_is_answered_by_another() -> None:
     world = serving()
     assert leases(world.hang("1.2")) == {"1.4": 3}
