@@ -21,7 +21,6 @@ a Tick at `deadline`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Set
 from typing import assert_never
 
 from sockmgr.config.spec import Spec
@@ -58,32 +57,19 @@ from sockmgr.fleet.messages import (
     WorkerStopping,
     describe_exit,
 )
-from sockmgr.fleet.targets import Targets
+from sockmgr.fleet.records import FleetRecords
 
 STOPPING = "the manager is stopping"
 FEED_AGAIN = 1.0  # seconds after which a Feed that failed is tried once more
 SPAWN_BATCH = 8  # spawns in one go; the shell's loop breathes in between
 
 
-class Fleet:
+class Fleet(FleetRecords):
     """All workers of all generations of one service, and the rollout under way."""
 
     def __init__(self) -> None:
-        self.generations: dict[int, Generation] = {}
-        self.current: Generation | None = None
-        self.trial: Generation | None = None
-        self.pending: Reload | None = None
-        self.pending_requests: tuple[int, ...] = ()
-        self.fed: tuple[tuple[int, int], ...] = ()
-        self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
-        self.feed_again = math.inf
-        self.stopping_since: float | None = None
-        self.stopped = False
-        self.served = False
-        self.last = 0
-        self._now = 0.0
+        super().__init__()
         self._out: list[Action] = []
-        self._breathe = False
         self._budget = 0
 
     def handle(self, fact: Fact, now: float) -> list[Action]:
@@ -92,45 +78,6 @@ class Fleet:
         self._apply(fact)
         self._settle()
         return self._out
-
-    @property
-    def deadline(self) -> float:
-        """The instant at which a Tick is due; inf when only a fact can change anything."""
-        if self._breathe:
-            return self._now
-        return min(self._deadlines(), default=math.inf)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether everything is to stop."""
-        return self.stopping_since is not None
-
-    @property
-    def leases(self) -> Set[int]:
-        """The leases that somebody has, that are fed, or that may still hold connections."""
-        shared = {each.lease for each in self.generations.values() if each.lease is not None}
-        own = {worker.lease for worker in self.workers()}
-        return shared | own | self.unquiet.keys() | dict(self.fed).keys()
-
-    def workers(self) -> Iterator[Worker]:
-        """Every living worker, oldest generation first."""
-        for generation in self.generations.values():
-            yield from generation.workers.values()
-
-    @property
-    def starves(self) -> bool:
-        """Whether it is to be told if ClientsWait: nobody is ready, and the next start is far."""
-        return bool(self._targets().starving)
-
-    @property
-    def finishing(self) -> int:
-        """How many workers are to end now, or as soon as they may be told: max_draining."""
-        return sum(len(each.workers) for each in self._targets().too_many())
-
-    def recycles(self, fact: WorkerExited, now: float) -> bool:
-        """Tell, before it is handled, whether this end is no fault: the worker had served."""
-        worker = self._find(fact.worker)
-        return worker is not None and self._leases().recycles(worker, fact, now)
 
     # --- Facts ---------------------------------------------------------------------------------
 
@@ -187,7 +134,9 @@ class Fleet:
         if left and lease is not None:
             lease, left = left[0], left[1:]
         self.unquiet = dict.fromkeys(left, self._now)
-        self.current = Generation(self.last, spec, lease, spec.workers, self._now, math.inf)
+        self.current = Generation(
+            number=self.last, spec=spec, lease=lease, wanted=spec.workers, since=self._now
+        )
         self.current.become(Phase.CURRENT, self._now)
         self.generations[self.last] = self.current
 
@@ -211,12 +160,7 @@ class Fleet:
         worker = self._find(id)
         if worker is None or worker.state is not State.STARTING:
             return
-        generation, deadline = self.generations[id.generation], math.inf
-        if (max_age := generation.spec.max_age) is not None:
-            # Spread over a tenth, so that workers of one age do not all leave at once.
-            deadline = self._now + max_age * (1 - 0.1 * (id.slot % 8) / 8)
-        worker.become(State.READY, self._now, deadline)
-        generation.unseen = 0
+        self.generations[id.generation].see_ready(worker, self._now)
         if worker.lease in self.unquiet:
             self.unquiet[worker.lease] = self._now  # only now somebody empties it
 
@@ -273,7 +217,7 @@ class Fleet:
             self.pending, self.pending_requests = None, ()
 
     def _refuse(self, requests: tuple[int, ...]) -> None:
-        self._out.append(self._aborted(requests, 0, STOPPING))
+        self._out.append(_aborted(self.current, requests, 0, STOPPING))
 
     # --- Settling ------------------------------------------------------------------------------
 
@@ -299,18 +243,6 @@ class Fleet:
             if generation.phase is Phase.RETIRING and not generation.workers:
                 generation.become(Phase.GONE, self._now)
                 del self.generations[generation.number]
-
-    def _targets(self) -> Targets:
-        return Targets(
-            generations=self.generations,
-            current=self.current,
-            trial=self.trial,
-            stopping_since=self.stopping_since,
-            now=self._now,
-        )
-
-    def _leases(self) -> Leases:
-        return Leases.of(self._targets(), fed=self.fed, unquiet=self.unquiet)
 
     def _tell(self) -> None:
         if self.stopping and not self.stopped and not any(self.workers()):
@@ -350,20 +282,8 @@ class Fleet:
     def _abort(self, trial: Generation) -> None:
         self.trial = None
         self._retire(trial)
-        told = self._aborted(trial.requests, trial.number, trial.fault, trial.culprit)
-        self._out.append(told)
-
-    def _aborted(
-        self, requests: tuple[int, ...], number: int, why: str, worker: WorkerId | None = None
-    ) -> Aborted:
-        kept = self.current
-        return Aborted(
-            requests=requests,
-            generation=number,
-            kept=kept.number if kept else 0,
-            ready=kept.ready if kept else 0,
-            reason=why,
-            worker=worker,
+        self._out.append(
+            _aborted(self.current, trial.requests, trial.number, trial.fault, trial.culprit)
         )
 
     def _retire(self, generation: Generation) -> None:
@@ -384,7 +304,13 @@ class Fleet:
         self.last += 1
         lease, deadline = self._leases().for_all(spec), self._now + self._time_for(spec, wanted)
         self.trial = Generation(
-            self.last, spec, lease, wanted, self._now, deadline, self.pending_requests
+            number=self.last,
+            spec=spec,
+            lease=lease,
+            wanted=wanted,
+            since=self._now,
+            deadline=deadline,
+            requests=self.pending_requests,
         )
         self.generations[self.last] = self.trial
         self.pending, self.pending_requests = None, ()
@@ -414,19 +340,19 @@ class Fleet:
         self._budget -= len(spawns)
         self._out += spawns
 
-    def _find(self, id: WorkerId) -> Worker | None:
-        generation = self.generations.get(id.generation)
-        return generation.workers.get(id.slot) if generation else None
 
-    def _deadlines(self) -> Iterator[float]:
-        for worker in self.workers():
-            yield worker.deadline
-        if self.stopping:
-            yield from (at for at in self._leases().stop_deadlines() if at > self._now)
-            return
-        yield self.feed_again
-        if self.trial:
-            yield self.trial.deadline
-        leases = self._leases()
-        later = (*leases.deadlines(), *leases.targets.deadlines())
-        yield from (instant for instant in later if instant > self._now)
+def _aborted(
+    kept: Generation | None,
+    requests: tuple[int, ...],
+    number: int,
+    why: str,
+    worker: WorkerId | None = None,
+) -> Aborted:
+    return Aborted(
+        requests=requests,
+        generation=number,
+        kept=kept.number if kept else 0,
+        ready=kept.ready if kept else 0,
+        reason=why,
+        worker=worker,
+    )

@@ -54,7 +54,7 @@ GENERATION_STEPS: dict[Phase, dict[Phase, str]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Worker:
     """One process of a generation, as the fleet knows it."""
 
@@ -88,7 +88,7 @@ class Worker:
         return self.state in (State.STARTING, State.READY)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Generation:
     """One spec, numbered, and its workers: they share `lease`, or each has its own (None)."""
 
@@ -97,7 +97,7 @@ class Generation:
     lease: int | None
     wanted: int
     since: float
-    deadline: float
+    deadline: float = math.inf
     requests: tuple[int, ...] = ()
     phase: Phase = Phase.BOOTING
     workers: dict[int, Worker] = field(default_factory=dict)
@@ -149,6 +149,15 @@ class Generation:
     def instant(self) -> bool:
         """Whether all its workers may start beside the old ones: one instant of cut-over."""
         return not self.rolling and self.spec.rollout.surge.above(self.wanted) >= self.wanted
+
+    def see_ready(self, worker: Worker, now: float) -> None:
+        """Note that `worker` can take connections now, until it has reached its max_age."""
+        deadline = math.inf
+        if (max_age := self.spec.max_age) is not None:
+            # Spread over a tenth, so that workers of one age do not all leave at once.
+            deadline = now + max_age * (1 - 0.1 * (worker.id.slot % 8) / 8)
+        worker.become(State.READY, now, deadline)
+        self.unseen = 0
 
     def fail(self, worker: Worker, how: str, status: int | None, now: float) -> None:
         """Count that `worker` ended unasked, while this generation is on trial."""

@@ -340,12 +340,12 @@ def restore(service: ServiceSnapshot, now: float) -> Fleet:
 
 def _restored(each: GenerationSnapshot, now: float) -> Generation:
     generation = Generation(
-        each.number,
-        each.spec,
-        each.lease,
-        each.wanted,
-        each.since,
-        max(_or_never(each.deadline), now + LENIENCE),
+        number=each.number,
+        spec=each.spec,
+        lease=each.lease,
+        wanted=each.wanted,
+        since=each.since,
+        deadline=max(_or_never(each.deadline), now + LENIENCE),
         phase=each.phase,
         failed_starts=each.failed_starts,
         failures=each.failures,
@@ -355,18 +355,22 @@ def _restored(each: GenerationSnapshot, now: float) -> Generation:
         rolling=each.rolling,
     )
     for worker in each.workers:
-        late = -math.inf if worker.state is State.READY else now + LENIENCE
-        generation.workers[worker.slot] = Worker(
-            WorkerId(each.number, worker.slot),
-            worker.lease,
-            worker.since,
-            max(_or_never(worker.deadline), late),
-            worker.state,
-            _or_never(worker.ready_at),
-            worker.recycle,
-            worker.rescue,
-            worker.hung,
-            worker.leaving,
-            worker.finishing,
-        )
+        generation.workers[worker.slot] = _restored_worker(worker, each.number, now)
     return generation
+
+
+def _restored_worker(was: WorkerSnapshot, generation: int, now: float) -> Worker:
+    late = -math.inf if was.state is State.READY else now + LENIENCE
+    return Worker(
+        id=WorkerId(generation, was.slot),
+        lease=was.lease,
+        since=was.since,
+        deadline=max(_or_never(was.deadline), late),
+        state=was.state,
+        ready_at=_or_never(was.ready_at),
+        recycle=was.recycle,
+        rescue=was.rescue,
+        hung=was.hung,
+        leaving=was.leaving,
+        finishing=was.finishing,
+    )

@@ -102,6 +102,8 @@ def _start(generation: Generation, opening: Opening, targets: Targets) -> Spawn:
     id = WorkerId(generation.number, slot)
     background = any(w.state is State.READY for w in targets.workers())
     spec, lease, now = generation.spec, opening.lease, targets.now
-    worker = Worker(id, lease, now, now + spec.ready_timeout, rescue=opening.rescue)
+    worker = Worker(
+        id=id, lease=lease, since=now, deadline=now + spec.ready_timeout, rescue=opening.rescue
+    )
     generation.workers[slot] = worker
     return Spawn(worker=id, spec=spec, lease=lease, background=background)

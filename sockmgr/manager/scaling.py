@@ -14,7 +14,7 @@ from sockmgr.manager.service.service import Service
 async def scale(service: Service, workers: int) -> None:
     """Want `workers` from now on; return when just as many are ready, raise if that fails."""
     service.put(Scale(workers=workers))
-    serving = service.fleet.current or service.fleet.trial
+    serving = service.fleet.serving
     patience = serving.spec.ready_timeout * (workers + 1) if serving else 0.0
 
     def staffed() -> bool:

@@ -69,7 +69,7 @@ def _service(
     service: Service, counts: Counts, now: float, measure: Callable[[int], int]
 ) -> ServiceStatus:
     fleet = service.fleet
-    serving = fleet.current or fleet.trial
+    serving = fleet.serving
     return ServiceStatus(
         generation=fleet.current.number if fleet.current else 0,
         state=_state(service),
@@ -88,7 +88,7 @@ def _service(
 
 def _state(service: Service) -> str:
     fleet = service.fleet
-    serving = fleet.current or fleet.trial
+    serving = fleet.serving
     if fleet.stopping or serving is None:
         return "stopping"
     if serving.full:

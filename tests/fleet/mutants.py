@@ -114,8 +114,8 @@ MUTANTS = (
     Mutant(
         "forget whom the manager before told to finish",
         SNAPSHOT,
-        "            worker.finishing,\n",
-        "            False,\n",
+        "        finishing=was.finishing,\n",
+        "        finishing=False,\n",
     ),
     Mutant(
         "say that those who are gone serve",
@@ -488,8 +488,8 @@ MUTANTS = (
     Mutant(
         "take a rescue worker for one that is wanted",
         TURNOVER,
-        "rescue=opening.rescue)",
-        "rescue=False)",
+        "rescue=opening.rescue\n",
+        "rescue=False\n",
     ),
     Mutant(
         "keep a rescue worker for ever",
@@ -500,8 +500,8 @@ MUTANTS = (
     Mutant(
         "forget over a succession who is a rescue",
         SNAPSHOT,
-        "            worker.recycle,\n            worker.rescue,\n",
-        "            worker.recycle,\n",
+        "        rescue=was.rescue,\n",
+        "",
     ),
     Mutant(
         "pass a worker more than it may have",

@@ -376,15 +376,25 @@ def test_an_exit_in_the_instant_of_the_cut_over_aborts() -> None:
 
 @pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DRAINING])
 def test_an_illegal_step_of_a_worker_raises_and_changes_nothing(state: State) -> None:
-    worker = Worker(WorkerId(1, 1), 0, 5.0, 65.0, State.KILLED)
+    worker = Worker(id=WorkerId(1, 1), lease=0, since=5.0, deadline=65.0, state=State.KILLED)
     with pytest.raises(ValueError, match=r"worker 1\.1 cannot go from killed to"):
         worker.become(state, 9.0)
-    assert worker == Worker(WorkerId(1, 1), 0, 5.0, 65.0, State.KILLED)
+    assert worker == Worker(
+        id=WorkerId(1, 1), lease=0, since=5.0, deadline=65.0, state=State.KILLED
+    )
 
 
 @pytest.mark.parametrize("phase", [Phase.BOOTING, Phase.PROBATION, Phase.GONE])
 def test_an_illegal_step_of_a_generation_raises_and_changes_nothing(phase: Phase) -> None:
-    generation = Generation(1, make_spec("v1"), 0, 1, 5.0, 65.0, phase=Phase.CURRENT)
+    generation = Generation(
+        number=1,
+        spec=make_spec("v1"),
+        lease=0,
+        wanted=1,
+        since=5.0,
+        deadline=65.0,
+        phase=Phase.CURRENT,
+    )
     with pytest.raises(ValueError, match="generation 1 cannot go from current to"):
         generation.become(phase, 9.0)
     assert generation.phase is Phase.CURRENT

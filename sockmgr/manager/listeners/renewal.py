@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sockmgr.config.spec import Accept, Address, Spec
-from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.records import FleetRecords
 
 
 class Renewal:
@@ -22,7 +22,7 @@ class Renewal:
             addresses = (listen.address for listen in spec.listen)
             self._used.setdefault(lease, set()).update(addresses)
 
-    def look(self, fleet: Fleet) -> None:
+    def look(self, fleet: FleetRecords) -> None:
         """Renew the leases that are nobody's now."""
         if not self._used.keys() <= fleet.leases:
             for lease in self._used.keys() - fleet.leases:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sockmgr.config.spec import Accept, Address, Spec
-from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.messages import Phase
+from sockmgr.fleet.records import FleetRecords
 from sockmgr.manager.listeners.listener import Listener
 
 
@@ -24,19 +24,19 @@ class LeaseMap:
         """Return the listeners of a spec, in its order."""
         return tuple(self.listener(listen.address) for listen in spec.listen)
 
-    def fed(self, fleet: Fleet, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
+    def fed(self, fleet: FleetRecords, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
         """Return `leases` with the listeners of who takes what comes there, or soon will."""
-        serving = fleet.current or fleet.trial
+        serving = fleet.serving
         return self._find(fleet, leases, self.of(serving.spec) if serving else ())
 
     def unquiet(
-        self, fleet: Fleet, addresses: Collection[Address]
+        self, fleet: FleetRecords, addresses: Collection[Address]
     ) -> dict[int, tuple[Listener, ...]]:
         """Return the leases that are not quiet yet; at which addresses nobody may know any more."""
         every = tuple(self.listener(address) for address in addresses)
         return self._find(fleet, fleet.unquiet, every)
 
-    def parting(self, fleet: Fleet) -> dict[int, tuple[Listener, ...]]:
+    def parting(self, fleet: FleetRecords) -> dict[int, tuple[Listener, ...]]:
         """Return the leases that are fed no more, but served, with their listeners."""
         fed = dict(fleet.fed)
         return {
@@ -47,7 +47,7 @@ class LeaseMap:
         }
 
     def _find(
-        self, fleet: Fleet, leases: Iterable[int], unknown: tuple[Listener, ...]
+        self, fleet: FleetRecords, leases: Iterable[int], unknown: tuple[Listener, ...]
     ) -> dict[int, tuple[Listener, ...]]:
         found: dict[int, dict[Listener, None]] = {}
         for generation in fleet.generations.values():
@@ -70,12 +70,12 @@ class LeaseModes:
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
-def ways(fleet: Fleet, users: LeaseMap) -> LeaseModes:
+def ways(fleet: FleetRecords, users: LeaseMap) -> LeaseModes:
     """Return the ways of all leases that are in use."""
     generations = fleet.generations.values()
     passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
     accept = {n for g in generations if g.spec.accept is not Accept.DISPATCH for n in g.leases}
-    serving = fleet.current or fleet.trial
+    serving = fleet.serving
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
     return LeaseModes(frozenset(passed), frozenset(accept), users.parting(fleet))

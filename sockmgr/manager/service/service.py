@@ -211,7 +211,7 @@ class Service:
     @property
     def wanted(self) -> int:
         """How many workers are wanted now."""
-        serving = self.fleet.current or self.fleet.trial
+        serving = self.fleet.serving
         return serving.wanted if serving else 0
 
     @property
@@ -414,7 +414,7 @@ class Service:
             self._verdicts.report(self.fleet.trial, message)
 
     def _ways(self) -> LeaseModes:
-        serving = self.fleet.current or self.fleet.trial
+        serving = self.fleet.serving
         if serving and serving.spec.accept is Accept.DISPATCH:
             self.processes.dispatching.configure(serving.spec)
         return ways(self.fleet, self._users)
