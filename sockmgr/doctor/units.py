@@ -19,7 +19,7 @@ from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
 from sockmgr.errors import ConfigError
-from sockmgr.launch.presets import shebang
+from sockmgr.launch.interpreter import shebang
 from sockmgr.launch.resolve import find
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 

@@ -26,6 +26,7 @@ from sockmgr.config.spec import Accept, Exec, Listen, Scheme, Spec, report_pace
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import regular
 from sockmgr.launch import app, launchers, own_config, presets
+from sockmgr.launch.situation import Situation
 
 # Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
 # hangs or is killed, and are what its verdict is to tell. A print() takes 8 us by it, not 1.
@@ -225,7 +226,7 @@ def _fit(
     env = inherited | given
     if service.app:
         return app.fit(service, env, lambda program: find(program, env, cwd)), env
-    situation = presets.Situation(
+    situation = Situation(
         service=service.name,
         listen=service.listen,
         env=env,

@@ -20,8 +20,9 @@ from sockmgr.config import config, servers
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.spawn import Launch, spawn
-from sockmgr.launch import presets, resolve
+from sockmgr.launch import additions, presets, resolve
 from sockmgr.launch.call import recognise
+from sockmgr.launch.situation import Situation
 
 APP = """
 import asyncio, os
@@ -253,7 +254,7 @@ def test_broken_code_ends_in_an_exit_that_is_known_as_broken(server: str, folder
 def test_an_application_under_granian_does_not_import_from_sockmgrs_directory(
     options: list[str], folder: Path
 ) -> None:
-    module = Path(presets.LAUNCHER).with_name("presets.py").stem
+    module = Path(additions.LAUNCHER).with_name("presets.py").stem
     (folder / "app.py").write_text(f"import {module}")
     spec = spec_of([PYTHON, *options, "-m", "granian", "--interface", "asgi", "app:asgi"], folder)
     with (
@@ -275,7 +276,7 @@ def fit(
     **env: str,
 ) -> presets.Fit:
     env = {"PATH": str(Path(PYTHON).parent), **env}
-    situation = presets.Situation(
+    situation = Situation(
         service="web",
         listen=listen,
         env=env,
@@ -480,7 +481,7 @@ def test_behind_a_process_that_stays_listeners_are_named_since_their_pid_is_not_
     assert "fd://{http}" in fit("uv", "run", "gunicorn", "app:app").argv
     assert "fd://{http}" in fit("uv", "run", "uwsgi", "-w", "app").argv
     granian = fit("uv", "run", "granian", "app:app").argv
-    assert granian[:4] == ("uv", "run", "python", presets.LAUNCHER)
+    assert granian[:4] == ("uv", "run", "python", additions.LAUNCHER)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +499,7 @@ def test_granian_runs_in_the_python_of_its_own_script(
     script = tmp_path / "granian"
     script.write_text(first_lines.format(python=python) + "import granian\n")
     script.chmod(0o755)
-    assert fit(str(script), "app:app").argv[:4] == (python, presets.LAUNCHER, "--fd", "{http}")
+    assert fit(str(script), "app:app").argv[:4] == (python, additions.LAUNCHER, "--fd", "{http}")
 
 
 def test_granian_whose_python_is_not_clear_is_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from sockmgr.kernel import private, process, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.procfs import sockets_of, start_time
 from sockmgr.kernel.queues import inode
-from sockmgr.launch.presets import LAUNCHER
+from sockmgr.launch.additions import LAUNCHER
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.takeover.state import NOTIFY, STATE, StateMemory, boot_id

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import WorkerId
 from sockmgr.kernel.process import Process
-from sockmgr.launch.presets import LAUNCHER
+from sockmgr.launch.additions import LAUNCHER
 from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.takeover.state import boot_id
 from sockmgr.manager.workers.survivor import Survivor

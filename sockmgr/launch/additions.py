@@ -1,0 +1,271 @@
+"""What each known server is given beside its own command line: arguments, variables, warnings.
+
+Each rule here was seen to hold with the server itself; tests/launch/test_presets.py does it again.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from sockmgr.config import placeholder
+from sockmgr.config.placeholder import FIRST_FD
+from sockmgr.config.servers import Server, Work
+from sockmgr.errors import ConfigError
+from sockmgr.launch.call import Call, last_value
+from sockmgr.launch.interpreter import python_of, version
+from sockmgr.launch.situation import Addition, Situation
+
+LOCAL = "127.0.0.1,::1,::ffff:127.0.0.1"
+LAUNCHER = str(Path(__file__).parents[1] / "programs" / "launch_granian.py")
+RELOAD = "--reload: it restarts by itself and closes connections; leave it out, sockmgr reloads"
+
+
+def _uvicorn(call: Call, situation: Situation) -> Addition:
+    extra = _fd(call, situation)
+    if not _set(call, situation, "--workers"):
+        extra += ["--workers", "1"]  # or WEB_CONCURRENCY would multiply our workers
+    if not _set(call, situation, "--timeout-graceful-shutdown"):
+        # Without it uvicorn waits for ever for a client that never ends (Kludex/uvicorn#2943).
+        extra += ["--timeout-graceful-shutdown", _below(situation.drain_timeout)]
+    if not (
+        _set(call, situation, "--forwarded-allow-ips") or "FORWARDED_ALLOW_IPS" in situation.env
+    ) and any(address.startswith("[::]:") for address in situation.addresses):
+        extra += ["--forwarded-allow-ips", LOCAL]  # it compares letters, and trusts 127.0.0.1 only
+    fd = call.value("--fd") or ""
+    fds = range(FIRST_FD, FIRST_FD + len(situation.listen))
+    return Addition(
+        extra=tuple(extra),
+        warnings=(
+            (call.has("--reload"), RELOAD),
+            (
+                _several(call.value("--workers")),
+                "--workers above 1: its own manager has no limit for a worker that does not end; "
+                "use the key workers instead",
+            ),
+            (
+                bool(fds) and fd.isdecimal() and int(fd) not in fds,
+                f"--fd {fd}: no listener has that descriptor, so it does not start; write "
+                f"{{{next(iter(situation.listen), '')}}}",
+            ),
+        ),
+    )
+
+
+def _gunicorn(call: Call, situation: Situation) -> Addition:
+    extra: list[str] = []
+    named = bool(placeholder.names(call.args))
+    if not call.launch.is_told and not named:
+        extra += _each(situation, call.server)
+        named = bool(extra)
+    if not _in_gunicorn_config(call, situation, "--graceful-timeout"):
+        extra += ["--graceful-timeout", _below(situation.drain_timeout)]
+    if not call.has("--control-socket", "--no-control-socket") and (
+        version(call, situation) >= (25, 1)
+    ):
+        # One path for all of them: the second takes it over, the first deletes it at its end.
+        extra.append("--no-control-socket")
+    return Addition(
+        extra=tuple(extra),
+        # The default of its --workers, so that -w or a config file can still say otherwise.
+        env=(("WEB_CONCURRENCY", "1"),),
+        warnings=(
+            (call.has("--reload"), RELOAD),
+            (
+                call.has("--reuse-port"),
+                "--reuse-port: it binds sockets of its own and loses what waits there when it "
+                "ends; leave it out",
+            ),
+            (
+                call.has("-b", "--bind") and not named,
+                "--bind: it has no effect beside the listeners that are handed over; leave it out",
+            ),
+            (
+                named,
+                "--bind fd://: it deletes the path of a unix listener when it ends; leave it out "
+                "and run it without a wrapper, so that it takes all listeners by LISTEN_FDS",
+            ),
+        ),
+    )
+
+
+def _in_gunicorn_config(call: Call, situation: Situation, option: str) -> bool:
+    """Tell whether `option` is given, or may be in a config file, over which ours would win."""
+    words = tuple(situation.env.get("GUNICORN_CMD_ARGS", "").split())
+    given = last_value((*words, *call.args), ("-c", "--config", option)) is not None
+    return given or Path(situation.cwd, "gunicorn.conf.py").exists()
+
+
+def _uwsgi(call: Call, situation: Situation) -> Addition:
+    extra: list[str] = []
+    if situation.listen and not placeholder.names(call.args):
+        if not call.launch.is_told:
+            extra += _each(situation, call.server)
+        elif not call.has("--protocol", "--socket-protocol"):
+            extra += ["--protocol", "http"]
+    if not call.has("--master", "-M"):
+        extra.append("--master")
+    if not any("gracefully_kill_them_all" in text for text in call.args):
+        # Its TERM is a brutal reload, and with --die-on-term a brutal end (unbit/uwsgi#2240). The
+        # hook wins over both.
+        extra += ["--hook-master-start", f"unix_signal:{signal.SIGTERM:d} gracefully_kill_them_all"]
+    if not call.has("--need-app"):
+        extra.append("--need-app")  # or broken code starts, and answers every request with 500
+    return Addition(
+        extra=tuple(extra),
+        warnings=(
+            (
+                call.has("--shutdown-sockets"),
+                "--shutdown-sockets: it shuts the listener down for every worker; leave it out",
+            ),
+            (
+                call.has("--reuse-port", "--http", "--socket", "-s"),
+                "--http, --socket and --reuse-port: they open sockets of its own, which refuse "
+                "connections when it ends; leave them out",
+            ),
+        ),
+    )
+
+
+def _hypercorn(call: Call, situation: Situation) -> Addition:
+    extra: list[str] = []
+    if not placeholder.names(call.args):
+        extra += _each(situation, call.server)
+    if not call.has("-w", "--workers"):
+        extra += ["--workers", "0"]  # no process of its own above the one that serves
+    if not call.has("--graceful-timeout"):
+        extra += ["--graceful-timeout", _below(situation.drain_timeout)]
+    return Addition(
+        extra=tuple(extra),
+        warnings=(
+            (call.has("--reload"), RELOAD),
+            (
+                _several(call.value("-w", "--workers")),
+                "--workers above 1: the first that ends makes it kill the others, with their "
+                "requests; use the key workers instead",
+            ),
+        ),
+    )
+
+
+def _granian(call: Call, situation: Situation) -> Addition:
+    extra: list[str] = []
+    instead: tuple[str, ...] = ()
+    if situation.listen:
+        instead = (LAUNCHER,) if call.launch.is_module else (python_of(call, situation), LAUNCHER)
+        if not instead[0]:
+            raise ConfigError(
+                f"service.{situation.service}.command: cannot tell which Python runs "
+                f"{call.launch.program}, which is needed to give it a listener",
+                do='name it: command = ["/path/to/python", "-m", "granian", ...]',
+            )
+        if not call.has("--fd"):
+            extra += ["--fd", _only_one(situation, "granian")]
+    if not _set(call, situation, "--workers"):
+        extra += ["--workers", "1"]
+    if not _set(call, situation, "--workers-kill-timeout"):
+        extra += ["--workers-kill-timeout", _below(situation.drain_timeout)]
+    return Addition(extra=tuple(extra), instead=instead, warnings=((call.has("--reload"), RELOAD),))
+
+
+def _daphne(call: Call, situation: Situation) -> Addition:
+    return Addition(
+        extra=tuple(_fd(call, situation)),
+        warnings=(
+            (
+                bool(situation.listen),
+                "drains nothing: told to stop, it closes every connection with its request; serve "
+                "the application by `app`, or by another server",
+            ),
+        ),
+    )
+
+
+def _puma(call: Call, situation: Situation) -> Addition:
+    # Without it Puma closes each socket whose address is not among its own.
+    wanted = situation.listen and not call.has("--bind-to-activated-sockets")
+    return Addition(extra=("--bind-to-activated-sockets", "only") if wanted else ())
+
+
+def _nginx(_: Call, situation: Situation) -> Addition:
+    """Name the descriptors as nginx does for its own upgrades (ngx_add_inherited_sockets)."""
+    fds = "".join(f"{fd};" for fd, _ in enumerate(situation.listen, FIRST_FD))
+    return Addition(env=(("NGINX", fds),) if fds else ())
+
+
+def _php_fpm(_: Call, situation: Situation) -> Addition:
+    """Name descriptors and addresses as php-fpm does for its own upgrades (fpm_sockets.c)."""
+    pairs = enumerate(situation.addresses, FIRST_FD)
+    sockets = ",".join(f"{address}={fd}" for fd, address in pairs)
+    return Addition(env=(("FPM_SOCKETS", sockets),) if sockets else ())
+
+
+def nothing(call: Call, situation: Situation) -> Addition:
+    """Return no addition: it takes LISTEN_FDS, or no socket at all."""
+    deaf = call.server.work is Work.HTTP and not call.server.takes_socket
+    return Addition(
+        warnings=(
+            (
+                bool(situation.listen) and deaf,
+                "cannot be given a socket by its command line: it opens a port of its own, and "
+                "its workers get no connection; start it by a program that hands it descriptor 3",
+            ),
+        )
+    )
+
+
+# --- What they share ---------------------------------------------------------------------------
+
+
+def _fd(call: Call, situation: Situation) -> list[str]:
+    """Return the words that name the one listener, for a server that is told of it so."""
+    if not situation.listen or placeholder.names(call.args):
+        return []
+    return ["--fd", _only_one(situation, call.name)]
+
+
+def _only_one(situation: Situation, server: str) -> str:
+    """Return the placeholder of the one listener, for a server that can serve no more."""
+    if len(situation.listen) > 1:
+        raise ConfigError(
+            f"service.{situation.service}.listen = {list(situation.listen)} cannot be used: "
+            f"{server} serves one listener",
+            do="leave one in listen, and give the others to services of their own",
+        )
+    return f"{{{situation.listen[0]}}}"
+
+
+def _each(situation: Situation, server: Server) -> list[str]:
+    """Return the words that name every listener."""
+    return [
+        text.replace("{}", f"{{{name}}}") for name in situation.listen for text in server.names_fd
+    ]
+
+
+def _below(drain_timeout: float) -> str:
+    """Return whole seconds below the manager's own limit, so that the server ends by itself."""
+    return str(max(1, int(drain_timeout - 1)))
+
+
+def _set(call: Call, situation: Situation, option: str) -> bool:
+    """Tell whether `option` is given, or set by the variable that click reads for it."""
+    variable = f"{call.name}_{option[2:]}".upper().replace("-", "_")
+    return call.has(option) or (variable in situation.env and call.launch.keeps_env)
+
+
+def _several(workers: str | None) -> bool:
+    return workers is not None and workers.isdecimal() and int(workers) > 1
+
+
+PRESETS: dict[str, Callable[[Call, Situation], Addition]] = {
+    "uvicorn": _uvicorn,
+    "gunicorn": _gunicorn,
+    "uwsgi": _uwsgi,
+    "hypercorn": _hypercorn,
+    "granian": _granian,
+    "daphne": _daphne,
+    "puma": _puma,
+    "nginx": _nginx,
+    "php-fpm": _php_fpm,
+}
