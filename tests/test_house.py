@@ -1,0 +1,74 @@
+"""The package is laid out as docs/architecture.md says, and in pieces that can be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tomli
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sockmgr"
+PAGE = ROOT / "docs" / "architecture.md"
+AT_THE_ROOT = {"__init__", "__main__", "errors", "exec", "log", "sweep"}
+
+_FENCE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"`(?!tests/)((?:sockmgr/)?\w+(?:/\w+)+)(?:\.py)?`")
+
+Layers = list[set[str]]
+
+
+def _layers(which: int) -> Layers:
+    """Return one of the lists under "Rooms": what stands in a line each, blank lines between."""
+    _, _, section = PAGE.read_text().partition("\n## Rooms\n")
+    block = _FENCE.findall(section)[which]
+    return [{line.split()[0] for line in layer.splitlines()} for layer in block.split("\n\n")]
+
+
+def _listed() -> set[str]:
+    return {name for which in (0, 1) for layer in _layers(which) for name in layer}
+
+
+def _contract(container: str) -> Layers:
+    contracts = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = [
+        each["layers"] for each in contracts["contracts"] if each.get("containers") == [container]
+    ]
+    return [{name.strip(" ()") for name in layer.split("|")} for layer in layers]
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_no_module_stands_at_the_root_without_need() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == AT_THE_ROOT
+
+
+def test_every_room_of_the_list_is_in_the_tree() -> None:
+    for name in _listed():
+        path = PACKAGE / name
+        assert path.is_dir() if name.endswith("/") else path.with_suffix(".py").exists(), name
+
+
+def test_every_room_of_the_tree_is_in_the_list() -> None:
+    packages = {f"{path.parent.relative_to(PACKAGE)}/" for path in PACKAGE.rglob("__init__.py")}
+    alone = {path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.glob("manager/*.py")}
+    modules = {str(path) for path in alone if path.stem != "__init__"}
+    assert packages - {"./"} | modules | AT_THE_ROOT - {"__init__"} == _listed()
+
+
+def test_the_layers_of_the_list_are_those_that_the_build_holds() -> None:
+    rooms = [{name.strip("/") for name in layer} for layer in _layers(0)]
+    top = [{name for name in layer if "/" not in name} for layer in rooms]
+    assert top == _contract("sockmgr")
+    inside = [{name.strip("/").removeprefix("manager/") for name in layer} for layer in _layers(1)]
+    assert inside == _contract("sockmgr.manager")
+
+
+def test_every_module_that_the_page_names_is_there() -> None:
+    named = set(_NAMED.findall(PAGE.read_text()))
+    assert len(named) > 40
+    for name in named:
+        path = PACKAGE / name.removeprefix("sockmgr/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
