@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -117,21 +119,6 @@ Ask = (
     | AskUpgrade | AskLogs | AskEvents | AskRestartWorker
 )  # fmt: skip
 
-METHODS: dict[str, type[Ask]] = {
-    f"{SERVICE}.GetInfo": GetInfo,
-    f"{SERVICE}.GetInterfaceDescription": GetInterfaceDescription,
-    f"{INTERFACE}.Status": AskStatus,
-    f"{INTERFACE}.Reload": AskReload,
-    f"{INTERFACE}.Scale": AskScale,
-    f"{INTERFACE}.Stop": AskStop,
-    f"{INTERFACE}.Plan": AskPlan,
-    f"{INTERFACE}.Upgrade": AskUpgrade,
-    f"{INTERFACE}.Logs": AskLogs,
-    f"{INTERFACE}.Events": AskEvents,
-    f"{INTERFACE}.RestartWorker": AskRestartWorker,
-}
-METHOD_NAMES: dict[type[Ask], str] = {ask: name for name, ask in METHODS.items()}
-
 # --- Replies -------------------------------------------------------------------------------------
 
 
@@ -214,6 +201,81 @@ Answer = (
     | Restarted
 )  # fmt: skip
 
+# --- Methods -------------------------------------------------------------------------------------
+
+_AskT = TypeVar("_AskT", bound=Ask)
+_AnswerT = TypeVar("_AnswerT", bound=Answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Generic[_AskT, _AnswerT]):
+    """One method of an interface: all that the server and the client need to know about it.
+
+    The server calls the method `handler` of the manager with those parameters that the caller gave,
+    by name, so what Varlink calls nullable has a default there; `answer` makes the reply of what
+    that returns. Without a `handler`, the server itself answers.
+    """
+
+    name: str
+    ask: type[_AskT]
+    reply: type[_AnswerT]
+    handler: str = ""
+    answer: Callable[[Any], _AnswerT] | None = None  # None: the handler returns the reply itself
+    progress: Callable[[Progress], _AnswerT] | None = None  # the reply that reports one step
+    waits: bool = False  # for workers, so that many of these calls may be under way for long
+    changes: bool = False  # what runs, so that it is only asked of a manager that is meant
+    follows: bool = False  # called with `more`, it goes on for as long as the caller stays
+
+
+STATUS = Method(name=f"{INTERFACE}.Status", ask=AskStatus, reply=Status, handler="status")
+RELOAD = Method(
+    name=f"{INTERFACE}.Reload", ask=AskReload, reply=Reloaded, handler="reload",
+    answer=lambda verdicts: Reloaded(verdicts=tuple(verdicts)),
+    progress=lambda step: Reloaded(progress=step), waits=True, changes=True,
+)  # fmt: skip
+SCALE = Method(
+    name=f"{INTERFACE}.Scale", ask=AskScale, reply=Scaled, handler="scale",
+    answer=lambda workers: Scaled(workers=workers), waits=True, changes=True,
+)  # fmt: skip
+STOP = Method(
+    name=f"{INTERFACE}.Stop", ask=AskStop, reply=Stopped, handler="stop",
+    answer=lambda _: Stopped(), changes=True,
+)  # fmt: skip
+PLAN = Method(name=f"{INTERFACE}.Plan", ask=AskPlan, reply=Plan, handler="plan")
+UPGRADE = Method(
+    name=f"{INTERFACE}.Upgrade", ask=AskUpgrade, reply=Upgrading, handler="upgrade",
+    answer=lambda version: Upgrading(version=version), changes=True,
+)  # fmt: skip
+LOGS = Method(name=f"{INTERFACE}.Logs", ask=AskLogs, reply=Logged, handler="logs", follows=True)
+EVENTS = Method(
+    name=f"{INTERFACE}.Events", ask=AskEvents, reply=Happened, handler="events", follows=True
+)
+RESTART_WORKER = Method(
+    name=f"{INTERFACE}.RestartWorker", ask=AskRestartWorker, reply=Restarted,
+    handler="restart_worker", answer=lambda successor: Restarted(successor=successor),
+    waits=True, changes=True,
+)  # fmt: skip
+
+METHODS: dict[str, Method[Any, Any]] = {
+    method.name: method
+    for method in (
+        Method(name=f"{SERVICE}.GetInfo", ask=GetInfo, reply=Info),
+        Method(
+            name=f"{SERVICE}.GetInterfaceDescription", ask=GetInterfaceDescription,
+            reply=Description,
+        ),
+        STATUS, RELOAD, SCALE, STOP, PLAN, UPGRADE, LOGS, EVENTS, RESTART_WORKER,
+    )
+}  # fmt: skip
+_METHOD_OF: dict[type[Ask], Method[Any, Any]] = {one.ask: one for one in METHODS.values()}
+
+
+def changes(verb: str) -> bool:
+    """Tell whether the method that a command is named after (`restart-worker`) changes anything."""
+    method = METHODS.get(f"{INTERFACE}.{verb.title().replace('-', '')}")
+    return method is not None and method.changes
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 
@@ -257,29 +319,31 @@ def read_call(data: bytes) -> Call | None:
         return None
 
 
-def read_ask(call: Call) -> Ask:
-    """Return what `call` asks for, or raise Unanswerable."""
-    kind = METHODS.get(call.method)
-    if kind is None:
+def read_ask(call: Call) -> tuple[Method[Any, Any], Ask]:
+    """Return which method `call` is of, and what it asks; raise Unanswerable if that is wrong."""
+    method = METHODS.get(call.method)
+    if method is None:
         interface = call.method.rpartition(".")[0]
         if interface in (SERVICE, INTERFACE):
             raise Unanswerable("MethodNotFound", method=call.method)
         raise Unanswerable("InterfaceNotFound", interface=interface)
     data = bytes(call.parameters)
     try:
-        return msgspec.json.decode(b"{}" if data == b"null" else data, type=kind)
+        ask: Ask = msgspec.json.decode(b"{}" if data == b"null" else data, type=method.ask)
     except msgspec.ValidationError as error:
         # "Expected `int`, got `str` - at `$.workers`", "Object missing required field `service`"
         found = re.search(r"at `\$\.(\w+)|field `(\w+)`", str(error))
         name = (found[1] or found[2]) if found else "parameters"
     except (ValueError, RecursionError):
         name = "parameters"
+    else:
+        return method, ask
     raise Unanswerable("InvalidParameter", parameter=name)
 
 
 def write_call(ask: Ask, *, more: bool | None = None) -> bytes:
     """Return the message that asks this."""
-    return encode(Call(method=METHOD_NAMES[type(ask)], parameters=_raw(ask), more=more)) + b"\0"
+    return encode(Call(method=_METHOD_OF[type(ask)].name, parameters=_raw(ask), more=more)) + b"\0"
 
 
 def write_reply(answer: Answer, *, continues: bool | None = None) -> bytes:

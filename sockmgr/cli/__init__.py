@@ -19,8 +19,6 @@ from sockmgr.errors import ConfigError, SockmgrError
 
 FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 
-
-_ASKING = ("reload", "scale", "restart-worker", "stop", "upgrade")
 # What they print goes into files: it is all that they do.
 _PRINTING = ("metrics", "schema", "completions", "units", "init")
 
@@ -52,7 +50,10 @@ class _Verbs(click.Group):
             streams.tell(f"error: {error}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            asked = ctx.invoked_subcommand in _ASKING
+            # Not at the top: what starts no long operation need not load the interface.
+            from sockmgr.api import varlink
+
+            asked = varlink.changes(ctx.invoked_subcommand or "")
             rest = ": what the manager was asked to do goes on" if asked else ""
             click.echo(f"interrupted{rest}", err=True)
             ctx.exit(INTERRUPTED)

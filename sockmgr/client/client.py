@@ -38,6 +38,7 @@ SOCKET_VARIABLE = "SOCKMGR_CONTROL"
 LIVENESS_TIMEOUT = 10.0
 PATH_MAX = 107  # sun_path without its NUL, unix(7)
 
+_Ask = TypeVar("_Ask", bound=varlink.Ask)
 _Answer = TypeVar("_Answer", bound=varlink.Answer)
 
 
@@ -66,36 +67,36 @@ class Client:
         with self._connect() as line:
             return line.peer
 
+    def ask(self, method: varlink.Method[_Ask, _Answer], ask: _Ask) -> _Answer:
+        """Return the reply to any method; for one that changes something see `__init__`."""
+        with self._operate() if method.changes else self._connect() as line:
+            return line.converse(method, ask)
+
     def status(self, *, sizes: bool = True) -> Status:
         """Return what runs; without `sizes`, which cost the manager most, the `rss` is 0."""
-        return self._ask(varlink.AskStatus(sizes=None if sizes else False), Status)
+        return self.ask(varlink.STATUS, varlink.AskStatus(sizes=None if sizes else False))
 
     def plan(self, text: str | None = None, file: str | None = None) -> Plan:
         """Return what the config `text` of `file` would change (None: what a reload would)."""
-        return self._ask(varlink.AskPlan(text=text, file=file), Plan)
+        return self.ask(varlink.PLAN, varlink.AskPlan(text=text, file=file))
 
     def scale(self, service: str, workers: int, *, relative: bool) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""
         ask = varlink.AskScale(service=service, workers=workers, relative=relative)
-        with self._operate() as line:
-            return line.converse(ask, varlink.Scaled).workers
+        return self.ask(varlink.SCALE, ask).workers
 
     def restart_worker(self, worker: str) -> str:
         """Replace one worker (`web@7.2`); return its successor's name when that is done."""
-        with self._operate() as line:
-            return line.converse(
-                varlink.AskRestartWorker(worker=worker), varlink.Restarted
-            ).successor
+        ask = varlink.AskRestartWorker(worker=worker)
+        return self.ask(varlink.RESTART_WORKER, ask).successor
 
     def upgrade(self) -> str:
         """Have the manager replace its code; return which version it had. Connect again then."""
-        with self._operate() as line:
-            return line.converse(varlink.AskUpgrade(), varlink.Upgrading).version
+        return self.ask(varlink.UPGRADE, varlink.AskUpgrade()).version
 
     def stop(self, *, now: bool) -> None:
         """Stop the manager; return when no worker is left."""
-        with self._operate() as line:
-            line.converse(varlink.AskStop(now=now), varlink.Stopped)
+        self.ask(varlink.STOP, varlink.AskStop(now=now))
 
     def reload(
         self, services: tuple[str, ...], on_progress: Callable[[Progress], None] | None = None
@@ -112,45 +113,41 @@ class Client:
 
     def logs(self, service: str, lines: int) -> varlink.Logged:
         """Return the last lines of the log, about one service or all, or where they are."""
-        return self._ask(varlink.AskLogs(service=service or None, lines=lines), varlink.Logged)
+        return self.ask(varlink.LOGS, varlink.AskLogs(service=service or None, lines=lines))
 
     def follow_logs(self, service: str, lines: int) -> Iterator[varlink.Logged]:
         """Yield the same, then what comes, until the manager leaves."""
         ask = varlink.AskLogs(service=service or None, lines=lines)
-        yield from self._follow(ask, varlink.Logged)
+        yield from self._follow(varlink.LOGS, ask)
 
     def events(
         self, service: str = "", *, after: int | None = None, last: int | None = None
     ) -> varlink.Happened:
         """Return the last events (None: all) about one service or any, or those `after` an id."""
         ask = varlink.AskEvents(service=service or None, after=after, last=last)
-        return self._ask(ask, varlink.Happened)
+        return self.ask(varlink.EVENTS, ask)
 
     def follow_events(
         self, service: str = "", *, after: int | None = None, last: int | None = None
     ) -> Iterator[varlink.Happened]:
         """Yield the same, then what comes, until the manager leaves."""
         ask = varlink.AskEvents(service=service or None, after=after, last=last)
-        yield from self._follow(ask, varlink.Happened)
+        yield from self._follow(varlink.EVENTS, ask)
 
-    def _follow(self, ask: varlink.Ask, kind: type[_Answer]) -> Iterator[_Answer]:
+    def _follow(self, method: varlink.Method[_Ask, _Answer], ask: _Ask) -> Iterator[_Answer]:
         with self._connect() as line:
             line.send(ask, more=True)
-            yield line.receive(kind)
+            yield line.receive(method.reply)
             line.extend(self._timeout)
             while line.continues:
-                yield line.receive(kind)
-
-    def _ask(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
-        with self._connect() as line:
-            return line.converse(ask, kind)
+                yield line.receive(method.reply)
 
     @contextlib.contextmanager
     def _operate(self) -> Iterator[Connection]:
         """Connect for a question that the manager may take long to answer."""
         with self._connect(changes=True) as line:
             # One that hangs is found out here, before a wait that may have no end.
-            status = line.converse(varlink.AskStatus(sizes=False), Status)
+            status = line.converse(varlink.STATUS, varlink.AskStatus(sizes=False))
             if stranger := self._stranger(status):
                 raise ControlError(
                     stranger,

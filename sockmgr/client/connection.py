@@ -19,6 +19,7 @@ from sockmgr.errors import ControlError, SockmgrError
 
 LONGEST_REPLY = 16 * 1024 * 1024
 
+_Ask = TypeVar("_Ask", bound=varlink.Ask)
 _Answer = TypeVar("_Answer", bound=varlink.Answer)
 
 
@@ -89,9 +90,9 @@ class Connection:
                 ) from None
             raise self._lost(error) from error
 
-    def converse(self, ask: varlink.Ask, kind: type[_Answer]) -> _Answer:
+    def converse(self, method: varlink.Method[_Ask, _Answer], ask: _Ask) -> _Answer:
         self.send(ask)
-        return self.receive(kind)
+        return self.receive(method.reply)
 
     def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
         message = varlink.write_call(ask, more=more)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from sockmgr.manager.control.server import Handler
+from sockmgr.api.types import Progress, Status, Verdict
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.service.service import Service
 
 
-class Host(Handler, Protocol):
+class Host(Protocol):
     """The manager, as its companion sees it."""
 
     stopping: bool
+
+    def status(self) -> Status:
+        """Tell what runs."""
+
+    async def reload(
+        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+    ) -> list[Verdict]:
+        """Replace the workers of these services (none named: of all); return when it has ended."""
+
+    async def stop(self, now: bool) -> None:
+        """Drain everything, or kill it `now`; return when no worker is left."""
 
     @property
     def services(self) -> Mapping[str, Service]:

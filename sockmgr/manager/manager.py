@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sockmgr import __version__
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
 from sockmgr.config.spec import Spec
@@ -236,7 +237,7 @@ class Manager:
         elif not late:
             self._systemd.serving()
 
-    # --- What control clients ask (control.Handler) ----------------------------------------------
+    # --- What control clients ask (api.varlink.METHODS) -------------------------------------------
 
     def status(self, *, sizes: bool = True) -> Status:
         """Tell what runs, with the `sizes` of workers or without."""
@@ -246,24 +247,28 @@ class Manager:
             config=self.config_file, sizes=sizes,
         )  # fmt: skip
 
-    def plan(self, text: str | None, file: str) -> Plan:
+    def plan(self, text: str | None = None, file: str = "config") -> Plan:
         """Tell what the config `text` of `file` would change (None: what a reload would)."""
         return self._services.plan(text, file)
 
-    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+    def logs(self, service: str = "", lines: int = 100) -> Follower | JournalPlace:
         """Return the last lines about a service ("": all) and what comes, or where they are."""
         if service:
             self._services.find(service)
         return self._sink.place or Follower(self._sink.ring, service, lines)
 
-    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
+    def events(
+        self, service: str = "", after: int | None = None, last: int | None = None
+    ) -> EventFollower:
         """Return the last events (None: all) about a service ("": all) and what comes."""
         if service:
             self._services.find(service)
         return self._history.follow(service, after, last)
 
     async def reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+        self,
+        services: tuple[str, ...] = (),
+        progress: Callable[[Progress], None] = not_told,
     ) -> list[Verdict]:
         """Replace the workers of these services (none named: of all) by what the config says now.
 
@@ -286,7 +291,7 @@ class Manager:
         self._paths.look()
         return await self._services.reload(services, progress)
 
-    async def scale(self, service: str, workers: int, relative: bool) -> int:
+    async def scale(self, service: str, workers: int, relative: bool = False) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""
         self._refuse_if_stopping()
         found = self._services.find(service)
@@ -312,15 +317,15 @@ class Manager:
         for service in self._services:
             await self.scale(service.name, more, relative=True)
 
-    async def stop(self, now: bool) -> None:
+    async def stop(self, now: bool = False) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
         self.stopping = True
         log.info(EventKind.STOPPING, now=now)
         self._systemd.stopping()
         await self._services.stop(now=now)
 
-    async def upgrade(self) -> None:
-        """Prove new code of the manager in a child; it takes over in place, soon after."""
+    async def upgrade(self) -> str:
+        """Prove new code of the manager in a child; return the version that it soon replaces."""
         self._refuse_if_stopping()
         if self._companion:
             raise ControlError("this is sockmgr dev", do="end it, and start the new version")
@@ -331,6 +336,7 @@ class Manager:
         self._refuse_if_stopping()
         self._leaving = "the manager is being upgraded"
         self._tasks.create_task(self._hand_over(), name="hand over")
+        return __version__
 
     async def _hand_over(self) -> None:
         """Become the new code when every rollout has its verdict and every client its answer."""

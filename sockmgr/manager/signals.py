@@ -36,7 +36,7 @@ class SignalHandler(Protocol):
     async def scale_all(self, more: int) -> None:
         """Want so many more workers of each service."""
 
-    async def upgrade(self) -> None:
+    async def upgrade(self) -> object:
         """Replace the manager's own code."""
 
     async def stop(self, now: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,8 @@ import msgspec
 import pytest
 
 from sockmgr.api import types, varlink
+from sockmgr.manager.manager import Manager
+from tests.helpers.fake_manager import FakeManager
 
 MANAGER = varlink.INTERFACE
 SERVICE = varlink.SERVICE
@@ -50,21 +53,6 @@ def varlink_type(kind: Any) -> str:
     return str(kind.__name__)
 
 
-REPLIES: dict[type[msgspec.Struct], type[msgspec.Struct]] = {
-    varlink.AskStatus: types.Status,
-    varlink.AskReload: varlink.Reloaded,
-    varlink.AskScale: varlink.Scaled,
-    varlink.AskStop: varlink.Stopped,
-    varlink.AskPlan: types.Plan,
-    varlink.AskUpgrade: varlink.Upgrading,
-    varlink.AskLogs: varlink.Logged,
-    varlink.AskEvents: varlink.Happened,
-    varlink.AskRestartWorker: varlink.Restarted,
-    varlink.GetInfo: varlink.Info,
-    varlink.GetInterfaceDescription: varlink.Description,
-}
-
-
 @pytest.mark.parametrize("interface", [MANAGER, SERVICE])
 def test_the_methods_of_the_varlink_file_are_those_of_the_code(interface: str) -> None:
     found = re.findall(r"method (\w+)\s*\(([^)]*)\)\s*->\s*\(([^)]*)\)", description(interface))
@@ -73,11 +61,45 @@ def test_the_methods_of_the_varlink_file_are_those_of_the_code(interface: str) -
         for name, call, reply in found
     }
     coded = {
-        name: (fields_in_code(ask), fields_in_code(REPLIES[ask]))
-        for name, ask in varlink.METHODS.items()
+        name: (fields_in_code(method.ask), fields_in_code(method.reply))
+        for name, method in varlink.METHODS.items()
         if name.startswith(f"{interface}.")
     }
     assert described == coded
+
+
+def parameters_of(function: Any) -> dict[str, tuple[Any, bool]]:
+    """Return the type of each parameter, and whether a caller may leave it out."""
+    hints = get_type_hints(function)
+    return {
+        parameter.name: (hints[parameter.name], parameter.default is not parameter.empty)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    }
+
+
+@pytest.mark.parametrize("handler", [Manager, FakeManager])
+@pytest.mark.parametrize("method", [m for m in varlink.METHODS.values() if m.handler])
+def test_the_manager_takes_what_a_method_asks_with_the_same_names_and_types(
+    method: varlink.Method[Any, Any], handler: type
+) -> None:
+    function = getattr(handler, method.handler)
+    taken = parameters_of(function)
+    if method.progress:
+        assert taken.pop("progress")[1]
+    hints = get_type_hints(method.ask)
+    for field in msgspec.structs.fields(method.ask):
+        kind, may_be_left_out = taken.pop(field.name)
+        assert may_be_left_out or field.required
+        asked = [one for one in get_args(hints[field.name]) if one is not type(None)]
+        assert kind in (hints[field.name], *asked)
+    assert not taken
+    if not method.answer and not method.follows:
+        assert get_type_hints(function)["return"] is method.reply
+
+
+def test_the_commands_that_change_something_are_those_of_the_methods_that_do() -> None:
+    verbs = ["reload", "scale", "restart-worker", "stop", "upgrade", "status", "plan", "run", ""]
+    assert list(map(varlink.changes, verbs)) == [True] * 5 + [False] * 4
 
 
 def test_the_types_of_the_varlink_file_are_those_of_the_code() -> None:

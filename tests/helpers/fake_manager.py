@@ -1,4 +1,4 @@
-"""A manager that only answers: a control.Handler whose answers and pace the test decides."""
+"""A manager that only answers what api.varlink.METHODS has; what and when, the test decides."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from sockmgr import __version__
 from sockmgr.api.types import (
     Change,
     Counts,
@@ -34,6 +35,7 @@ from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.logs.events import EventFollower, EventLog
 from sockmgr.manager.logs.ring import Follower, Ring
+from sockmgr.manager.service.verdicts import not_told
 
 
 def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
@@ -165,7 +167,9 @@ class FakeManager:
         return status if sizes else without_sizes(status)
 
     async def reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+        self,
+        services: tuple[str, ...] = (),
+        progress: Callable[[Progress], None] = not_told,
     ) -> list[Verdict]:
         self.reloads.append(services)
         self.began.release()
@@ -178,22 +182,22 @@ class FakeManager:
             raise ConfigError("there is no service nobody", means="nothing was changed", do="look")
         return self.verdicts
 
-    async def scale(self, service: str, workers: int, relative: bool) -> int:
+    async def scale(self, service: str, workers: int, relative: bool = False) -> int:
         self.scaled.append((service, workers, relative))
         self._fail()
         return 4 + workers if relative else workers
 
-    async def stop(self, now: bool) -> None:
+    async def stop(self, now: bool = False) -> None:
         self.stopped.append(now)
         self.began.release()
         await self.gate.wait()
 
-    def plan(self, text: str | None, file: str) -> Plan:
+    def plan(self, text: str | None = None, file: str = "config") -> Plan:
         self._fail()
         self.planned.append((text, file))
         return self.answer
 
-    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
+    def logs(self, service: str = "", lines: int = 100) -> Follower | JournalPlace:
         self._fail()
         return self.place or Follower(self.ring, service, lines)
 
@@ -204,11 +208,14 @@ class FakeManager:
         self._fail()
         return "web@8.9"
 
-    async def upgrade(self) -> None:
+    async def upgrade(self) -> str:
         self.upgraded += 1
         self._fail()
+        return __version__
 
-    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
+    def events(
+        self, service: str = "", after: int | None = None, last: int | None = None
+    ) -> EventFollower:
         self._fail()
         return self.history.follow(service, after, last)
 

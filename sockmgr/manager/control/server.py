@@ -8,17 +8,20 @@ it has begun. https://varlink.org has the protocol.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Any, assert_never
+
+from msgspec.structs import asdict
 
 from sockmgr import __version__
 from sockmgr.api import varlink
 from sockmgr.api.records import EventKind
-from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.api.types import JournalPlace, Progress
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
@@ -31,50 +34,9 @@ log = Log("sockmgr.control")
 
 _INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
 _SPARE_FILES = 4  # that clients leave free: what they ask for takes some
-_LINES = 100  # of the log, for whoever does not say how many
 
-_Followed = varlink.AskLogs | varlink.AskEvents
-_Told = (
-    _Followed | varlink.AskStatus | varlink.AskPlan | varlink.GetInfo
-    | varlink.GetInterfaceDescription
-)  # fmt: skip
+_Method = varlink.Method[Any, Any]
 _Found = Follower | EventFollower | JournalPlace
-
-
-class Handler(Protocol):
-    """What the manager does for its clients. Each may raise SockmgrError."""
-
-    def status(self, *, sizes: bool = True) -> Status:
-        """Tell what runs; with the `sizes` of workers, which take longest, or 0 for them."""
-
-    async def reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
-    ) -> list[Verdict]:
-        """Replace the workers of these services (none named: of all); return when it has ended."""
-
-    async def scale(self, service: str, workers: int, relative: bool) -> int:
-        """Want this many workers, or so many more; return the number when they are ready."""
-
-    async def stop(self, now: bool) -> None:
-        """Drain everything, or kill it `now`; return when no worker is left."""
-
-    def plan(self, text: str | None, file: str) -> Plan:
-        """Tell what the config `text` of `file` would change (None: what a reload would)."""
-
-    async def upgrade(self) -> None:
-        """Prove new code of the manager; it takes over when the client has its answer."""
-
-    async def restart_worker(self, worker: str) -> str:
-        """Replace this worker (`web@7.2`); return the name of its successor when that is done."""
-
-    def logs(self, service: str, lines: int) -> Follower | JournalPlace:
-        """Return the last lines about a service ("": all) and what comes, or where they are."""
-
-    def events(self, service: str, after: int | None, last: int | None) -> EventFollower:
-        """Return the last events (None: all) about a service ("": all) and what comes.
-
-        Only what happened `after` an id, if there is one.
-        """
 
 
 class ControlServer:
@@ -83,11 +45,15 @@ class ControlServer:
     def __init__(
         self,
         path: Path,
-        handler: Handler,
+        handler: object,
         *,
         uids: frozenset[int] = frozenset(),
         limits: Limits | None = None,
     ) -> None:
+        """Have `handler` do what is asked: by the methods that `varlink.METHODS` names.
+
+        Each of them may raise SockmgrError.
+        """
         self._path = path
         self._handler = handler
         self._uids = uids | {0, os.geteuid()}
@@ -222,11 +188,11 @@ class ControlServer:
         if call is None:
             raise Dropped("what it sent is no Varlink call")
         try:
-            ask = varlink.read_ask(call)
-            if isinstance(ask, _Followed) and call.more and not call.oneway:
-                await self._follow(ask, peer)
+            method, ask = varlink.read_ask(call)
+            if method.follows and call.more and not call.oneway:
+                await self._follow(method, ask, peer)
                 return
-            operation = self._begin(ask, call, peer)
+            operation = self._begin(method, ask, call, peer)
             if call.oneway:
                 operation.add_done_callback(_record)
                 return
@@ -241,13 +207,8 @@ class ControlServer:
 
     # --- Log and events: a client reads on for as long as it stays ---
 
-    def _find(self, ask: _Followed) -> _Found:
-        if isinstance(ask, varlink.AskEvents):
-            return self._handler.events(ask.service or "", ask.after, ask.last)
-        return self._handler.logs(ask.service or "", _LINES if ask.lines is None else ask.lines)
-
-    async def _follow(self, ask: _Followed, peer: ControlConnection) -> None:
-        found = self._find(ask)
+    async def _follow(self, method: _Method, ask: varlink.Ask, peer: ControlConnection) -> None:
+        found: _Found = self._call(method, ask)
         if isinstance(found, JournalPlace):
             await peer.send(varlink.write_reply(_taken(found)))
             return
@@ -264,57 +225,42 @@ class ControlServer:
     # --- Operations: they outlive the client that asked for them ---
 
     def _begin(
-        self, ask: varlink.Ask, call: varlink.Call, peer: ControlConnection
+        self, method: _Method, ask: varlink.Ask, call: varlink.Call, peer: ControlConnection
     ) -> asyncio.Task[varlink.Answer]:
         # What is asked by clients that hung up goes on, so the number of clients is no limit.
         # Half of the room is kept for the rest: a stop is not refused because reloads wait.
-        waits = isinstance(ask, varlink.AskReload | varlink.AskScale | varlink.AskRestartWorker)
-        room = self._limits.operations // (2 if waits else 1)
+        room = self._limits.operations // (2 if method.waits else 1)
         if len(self._operations) >= room:
             raise _too_many("requests", room)
 
-        def news(progress: Progress) -> None:
-            if call.more and not call.oneway:
-                peer.post(varlink.write_reply(varlink.Reloaded(progress=progress), continues=True))
+        def report(step: Progress) -> None:
+            if method.progress and call.more and not call.oneway:
+                peer.post(varlink.write_reply(method.progress(step), continues=True))
 
         operation = asyncio.get_running_loop().create_task(
-            self._perform(ask, news), name=call.method
+            self._perform(method, ask, report), name=method.name
         )
         self._operations.add(operation)
         operation.add_done_callback(self._operations.discard)
         return operation
 
-    async def _perform(self, ask: varlink.Ask, news: Callable[[Progress], None]) -> varlink.Answer:
-        match ask:
-            case varlink.AskReload(services=services):
-                verdicts = await self._handler.reload(services or (), news)
-                return varlink.Reloaded(verdicts=tuple(verdicts))
-            case varlink.AskScale(service=service, workers=workers, relative=relative):
-                wanted = await self._handler.scale(service, workers, bool(relative))
-                return varlink.Scaled(workers=wanted)
-            case varlink.AskStop(now=now):
-                await self._handler.stop(bool(now))
-                return varlink.Stopped()
-            case varlink.AskUpgrade():
-                await self._handler.upgrade()
-                return varlink.Upgrading(version=__version__)
-            case varlink.AskRestartWorker(worker=worker):
-                return varlink.Restarted(successor=await self._handler.restart_worker(worker))
-            case _:
-                return self._tell(ask)
+    async def _perform(
+        self, method: _Method, ask: varlink.Ask, report: Callable[[Progress], None]
+    ) -> varlink.Answer:
+        if isinstance(ask, varlink.GetInfo | varlink.GetInterfaceDescription):
+            return _introduce(ask)
+        found = self._call(method, ask, **({"progress": report} if method.progress else {}))
+        if inspect.isawaitable(found):
+            found = await found
+        if method.follows:
+            return _taken(found)
+        answer: varlink.Answer = method.answer(found) if method.answer else found
+        return answer
 
-    def _tell(self, ask: _Told) -> varlink.Answer:
-        match ask:
-            case varlink.AskStatus(sizes=sizes):
-                return self._handler.status(sizes=sizes is not False)
-            case varlink.AskPlan(text=text, file=file):
-                return self._handler.plan(text, file or "config")
-            case varlink.AskLogs() | varlink.AskEvents():
-                return _taken(self._find(ask))
-            case varlink.GetInfo() | varlink.GetInterfaceDescription():
-                return _introduce(ask)
-            case _:
-                assert_never(ask)
+    def _call(self, method: _Method, ask: varlink.Ask, **more: object) -> Any:
+        """Call the handler of a method with what was asked, as far as the caller said it."""
+        given = {name: value for name, value in asdict(ask).items() if value is not None}
+        return getattr(self._handler, method.handler)(**given, **more)
 
 
 async def _send_on(follower: Follower | EventFollower, peer: ControlConnection) -> None:
