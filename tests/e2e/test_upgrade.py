@@ -109,8 +109,12 @@ def test_a_reload_works_as_ever_after_an_upgrade(tmp_path: Path, package: Packag
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("service.py", "def :\n", "SyntaxError"),
-        ("manager.py", "import a_module_that_nobody_installed\n", "a_module_that_nobody_installed"),
+        ("manager/service/service.py", "def :\n", "SyntaxError"),
+        (
+            "manager/manager.py",
+            "import a_module_that_nobody_installed\n",
+            "a_module_that_nobody_installed",
+        ),
     ],
 )
 def test_new_code_that_cannot_be_loaded_leaves_the_old_running_and_says_why(
@@ -159,7 +163,7 @@ def test_usr2_upgrades_too(tmp_path: Path, package: Package) -> None:
         wait_in_log(manager, "upgrading")
         wait_for(lambda: version(manager) == "9", "the new version")
         assert serving(manager) == before
-        package.change("service.py", "def :\n")
+        package.change("manager/service/service.py", "def :\n")
         os.kill(manager.pid, signal.SIGUSR2)
         wait_in_log(manager, "upgrade refused")
         assert serving(manager) == before
