@@ -182,7 +182,8 @@ class Manager:
             if predecessor.flaw:
                 log.error(EventKind.STATE_OF_ANOTHER_MANAGER_NOT_USED, because=predecessor.flaw,
                           workers="are replaced by a rollout")  # fmt: skip
-            self._listeners.open(self._services.config.listen, predecessor.take_queues())
+            own = predecessor.own_queues  # before they are taken
+            self._listeners.open(self._services.config.listen, predecessor.take_queues(), own)
             return functools.partial(self._start, specs, predecessor)
 
         return begin

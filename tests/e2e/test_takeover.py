@@ -10,7 +10,7 @@ from pathlib import Path
 from sockmgr.fleet.messages import State
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
-from tests.e2e.test_promises import UVICORN, config
+from tests.e2e.test_promises import PLAIN, UVICORN, config
 from tests.load.judge import Load
 
 LOAD = "short:rate=100"
@@ -98,6 +98,26 @@ def test_when_the_keeper_was_killed_as_well_the_survivors_give_the_sockets_back(
             again(manager)
             wait_for(lambda: not before & pids(manager), "workers that somebody listens to")
         assert not load.result.failed, load.result.failures()
+
+
+def test_what_survivors_gave_back_is_kept_for_the_manager_after_the_next(tmp_path: Path) -> None:
+    app = App("plain", tmp_path)
+    with Manager(tmp_path, config(app, PLAIN)) as manager:
+        assert manager.reload().code == 0  # so that there is a queue that nobody holds but us
+        wait_for(lambda: len(pids(manager)) == 2, "the old generation to leave")
+        [keeper] = re.findall(r"keeper started pid=(\d+)", manager.log)
+        manager.kill9()
+        os.kill(int(keeper), signal.SIGKILL)
+        again(manager)
+        for _ in range(2):
+            assert manager.reload().code == 0
+            wait_for(lambda: len(pids(manager)) == 2, "the old generation to leave")
+            kept = pids(manager)
+            manager.kill9()
+            again(manager)
+            assert pids(manager) == kept
+        # The first one had lost a queue with the keeper; no other has lost anything.
+        assert manager.log.count("state of another manager not used") == 1
 
 
 def test_after_a_stop_no_process_and_no_file_is_left(tmp_path: Path) -> None:

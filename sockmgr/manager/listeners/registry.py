@@ -103,11 +103,15 @@ class Listeners:
         return self._open.keys() <= addresses
 
     def open(
-        self, listens: Sequence[Listen], passed: dict[str, list[socket.socket]] | None = None
+        self,
+        listens: Sequence[Listen],
+        passed: dict[str, list[socket.socket]] | None = None,
+        own: Mapping[str, int] | None = None,
     ) -> None:
         """Open what is not open yet, all or nothing; adopt what systemd passed by its name.
 
-        Raises ListenError; what was open before stays open.
+        Of those under a name the last may be a predecessor's `own`: so many. Raises ListenError;
+        what was open before stays open.
         """
         opened: list[Address] = []
         passed = passed or {}
@@ -118,7 +122,7 @@ class Listeners:
                     # Duplicates: what comes after may fail, and then they wait on.
                     waiting = [sock.dup() for sock in self._waiting.get(listen.name, ())]
                     socks = passed.pop(listen.name, waiting)
-                    self._open[listen.address] = self._open_one(listen, socks)
+                    self._open[listen.address] = self._open_one(listen, socks, own or {})
                     opened.append(listen.address)
                 self._open[listen.address].admit()
             if passed:
@@ -136,11 +140,13 @@ class Listeners:
         for address in self._open.keys() - set(used):
             self._close(address)
 
-    def _open_one(self, listen: Listen, socks: list[socket.socket]) -> Listener:
+    def _open_one(
+        self, listen: Listen, socks: list[socket.socket], own: Mapping[str, int]
+    ) -> Listener:
         OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
-        listener.passed = len(socks)
-        listener.systemds |= set(range(len(socks)))
+        listener.passed = len(socks) - (own.get(listen.name, 0) if socks else 0)
+        listener.systemds |= set(range(listener.passed))
         self._watch(listener)
         log.info(EventKind.LISTENING, name=listen.name, address=listener.address,
                  cutover=listener.cutover)  # fmt: skip
@@ -156,7 +162,7 @@ class Listeners:
         if listen.address.scheme is Scheme.UNIX and (flaw := _flaw(Path(listen.address.path))):
             log.warning("others can take the path", name=listen.name, because=flaw,
                         means="they could answer the clients in our place")  # fmt: skip
-        if socks and not same_address(socks[0], listen.address):
+        if listener.passed and not same_address(socks[0], listen.address):
             log.warning(EventKind.SYSTEMDS_SOCKET_HAS_ANOTHER_ADDRESS, config=str(listen.address))
         return listener
 

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.takeover.state import NOTIFY, STATE, StateMemory, boot_id
+from sockmgr.manager.takeover.state import FOUND, NOTIFY, STATE, StateMemory, boot_id
 from sockmgr.manager.workers.survivor import Survivor
 
 log = Log("sockmgr")
@@ -50,14 +51,14 @@ class Predecessor:
     state: Snapshot | None = None
     flaw: str = ""
     serial: int = 0
-    names: frozenset[str] = frozenset()  # what the store holds
+    names: dict[str, object] = field(default_factory=dict)  # what the store holds, and what it is
     _memfds: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, descriptors: dict[str, list[int]]) -> Predecessor:
         """Read the state that is among these descriptors, if there is one."""
         # A plain name is that of a socket unit, which holds its sockets itself.
-        names = frozenset(name for name in descriptors if set(name) & set("@#"))
+        names = {n: _identity(n, fds) for n, fds in descriptors.items() if set(n) & set("@#")}
         predecessor = cls(descriptors, names=names, _memfds=descriptors.get(STATE, []))
         written = [_read(fd) for fd in predecessor._memfds]
         try:
@@ -90,7 +91,7 @@ class Predecessor:
                 left.set_inheritable(False)
                 return left
             left.close()
-        self.names -= {NOTIFY}  # there will be another
+        self.names.pop(NOTIFY, None)  # there will be another
         return None
 
     def take_sockets(self) -> dict[str, list[socket.socket]]:
@@ -102,6 +103,11 @@ class Predecessor:
                 sock.set_inheritable(False)
                 found.setdefault(name, []).append(sock)
         return found
+
+    @property
+    def own_queues(self) -> Counter[str]:
+        """How many sockets of each listener, not taken yet, no socket unit holds."""
+        return Counter(name.partition("#")[0] for name in self.descriptors if "#" in name)
 
     def take_queues(self) -> dict[str, list[socket.socket]]:
         """Return all sockets by listener and in the order of their leases, as far as names tell.
@@ -231,6 +237,11 @@ def _launched(spec: Spec) -> Spec:
 
 def _read(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _identity(name: str, fds: Sequence[int]) -> object:
+    """Return what is held: a queue may have another number now, or a new one in its place."""
+    return os.fstat(fds[0]).st_ino if "#" in name else FOUND
 
 
 def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:

@@ -31,7 +31,7 @@ log = Log("sockmgr")
 STATE = "@state"
 LIFELINE = "@lifeline"  # whose end tells the guard that nobody can come back
 NOTIFY = "@notify"  # what workers say READY=1 to, also while there is no manager
-_FOUND = object()  # what a name stands for that a predecessor left
+FOUND = object()  # what a name stands for that a predecessor left
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -129,10 +129,10 @@ class NoStore:
 class SavedState:
     """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
 
-    def __init__(self, store: Store, state: StateMemory, held: Iterable[str]) -> None:
-        """Know that the store holds something under these names already, from a predecessor."""
+    def __init__(self, store: Store, state: StateMemory, held: Mapping[str, object]) -> None:
+        """Know what the store holds already, from a predecessor: by name what it is, or FOUND."""
         self._store, self._state = store, state
-        self._held: dict[str, object] = dict.fromkeys(held, _FOUND)
+        self._held: dict[str, object] = dict(held)
         self._written: Snapshot | None = None
         self.is_complete = True  # the store holds all that it was given to keep
 
@@ -151,7 +151,7 @@ class SavedState:
         wanted = self._holdings(listeners, services, others)
         self.is_complete = True
         for name, (identity, fds) in wanted.items():
-            if self._held.get(name) not in (identity, _FOUND) and not self._store.keep(name, fds):
+            if self._held.get(name) not in (identity, FOUND) and not self._store.keep(name, fds):
                 self.is_complete = False
             else:
                 self._held[name] = identity

@@ -39,7 +39,7 @@ def take_or_start(
         found.inherit({name: predecessor.descriptors[name] for name in predecessor.names})
     if found or keeper is None:
         return found or NoStore()
-    predecessor.names = frozenset()  # a new keeper holds nothing
+    predecessor.names = {}  # a new keeper holds nothing
     try:
         return KeeperStore.start(keeper)
     except ControlError as error:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import WorkerId
 from sockmgr.kernel.process import Process
+from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER
 from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.takeover.state import boot_id
@@ -76,3 +77,17 @@ def test_a_dead_worker_is_replaced_though_the_launcher_of_the_older_version_is_g
     assert service.pending is not None
     assert service.pending.argv == argv
     left.memory(None).close()
+
+
+def test_a_stored_queue_is_known_by_what_it_is_and_not_by_its_number_alone() -> None:
+    with opened(tcp()) as listener:
+        listener.lease(1)
+        queues = {f"http#{n}": [os.dup(listener.lease(n))] for n in (0, 1)}
+        predecessor = Predecessor.of({**queues, "http": [os.dup(listener.lease(0))]})
+        assert predecessor.names == {
+            f"http#{n}": inode(queue) for n, queue in enumerate(listener.queues)
+        }
+        assert predecessor.own_queues == {"http": 2}
+        for sock in predecessor.take_sockets().values():
+            for each in sock:
+                each.close()
