@@ -22,9 +22,12 @@ class Renewal:
             addresses = (listen.address for listen in spec.listen)
             self._used.setdefault(lease, set()).update(addresses)
 
-    def look(self, fleet: FleetRecords) -> None:
-        """Renew the leases that are nobody's now."""
-        if not self._used.keys() <= fleet.leases:
-            for lease in self._used.keys() - fleet.leases:
-                for address in self._used.pop(lease):
-                    self._renew(address, lease)
+    def is_due(self, fleet: FleetRecords) -> bool:
+        """Tell whether some leases are nobody's now."""
+        return not self._used.keys() <= fleet.leases
+
+    def perform(self, fleet: FleetRecords) -> None:
+        """Renew the leases that are nobody's now; nobody may accept from their queues meanwhile."""
+        for lease in self._used.keys() - fleet.leases:
+            for address in self._used.pop(lease):
+                self._renew(address, lease)

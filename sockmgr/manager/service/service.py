@@ -298,8 +298,12 @@ class Service:
             self._clients.close()
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
         self.processes.keep_templates_of({each.number for each in needed if each})
-        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick):
-            self._renewal.look(fleet)
+        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick) and self._renewal.is_due(
+            fleet
+        ):
+            # The dispatcher accepts from all queues of its listeners, the unused ones too.
+            with self._traffic.untouched(weights):
+                self._renewal.perform(fleet)
         self._conditions.look()
         self._changed()
 
