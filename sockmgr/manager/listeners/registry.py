@@ -61,13 +61,13 @@ class Listeners:
                 listener = opening.replace(was, socks)
             else:
                 listener = opening.resume(was, socks, late)
-                listener.systemds |= {len(socks) + n for n in range(len(late))}
-            listener.systemds |= {n for n, (name, _) in enumerate(mine) if name == was.listen.name}
+                listener.systemds.update(len(socks) + n for n in range(len(late)))
+            names = [name for name, _ in mine]
+            listener.systemds.update(n for n, name in enumerate(names) if name == was.listen.name)
             if late and not listener.is_steered:
                 listener.passed = 1
                 self.renewed.add(was.listen.address)
             else:
-                names = [name for name, _ in mine]
                 listener.passed = len(names) - len(_after(names, was.listen.name))
             self._watch(listener)
             self._open[was.listen.address] = listener
@@ -146,7 +146,7 @@ class Listeners:
         OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
         listener.passed = len(socks) - (own.get(listen.name, 0) if socks else 0)
-        listener.systemds |= set(range(listener.passed))
+        listener.systemds.update(range(listener.passed))
         self._watch(listener)
         log.info(EventKind.LISTENING, name=listen.name, address=listener.address,
                  cutover=listener.cutover)  # fmt: skip

@@ -314,7 +314,7 @@ def test_no_connection_is_lost_or_misled_while_leases_change_hands() -> None:
 
 def test_what_systemd_holds_as_well_is_not_shut_down_when_it_changes_hands() -> None:
     with opened(tcp()) as listener:
-        listener.systemds = {0}
+        listener.systemds.update({0})
         listener.lease(1)
         before = listener.inode(0)
         listener.feed({1: 1})

@@ -1,0 +1,96 @@
+"""The sockets of one listener, and the path of a unix socket. Owns them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from sockmgr.config.spec import Listen, Scheme
+from sockmgr.kernel import queues, steering
+from sockmgr.kernel.unix_name import UnixName
+from sockmgr.manager.listeners.admission import Admission
+from sockmgr.manager.listeners.shutdown_watch import ShutdownWatch
+
+
+class HeldSockets:
+    """A pool of queues that the kernel steers among, or a single socket that it does not."""
+
+    def __init__(
+        self, listen: Listen, held: socket.socket | steering.Pool, *, owns_path: bool
+    ) -> None:
+        """Own `held`. `owns_path`: the path of a unix socket is ours to remove."""
+        self.listen = listen  # what the config says of it now
+        self.systemds: set[int] = set()  # the leases whose queues systemd holds as well
+        self.pool = held if isinstance(held, steering.Pool) else None
+        self._only = held if isinstance(held, socket.socket) else None
+        self._retired: list[socket.socket] = []  # unix sockets that were replaced
+        self.name: UnixName | None = None  # of a unix socket with a path
+        if listen.address.scheme is Scheme.UNIX:
+            self.name = UnixName(Path(listen.address.path))
+        self.owns_path = owns_path
+        self.admission = Admission(listen.name, self.name if owns_path else None)
+        self.shutdowns = ShutdownWatch()
+        self.watch()
+
+    @property
+    def queues(self) -> tuple[socket.socket, ...]:
+        """All queues, borrowed, by lease."""
+        if self.pool is not None:
+            return self.pool.queues
+        assert self._only is not None  # noqa: S101 - __init__ has one or the other
+        return (self._only,)
+
+    def queue(self, lease: int) -> socket.socket:
+        """Return the queue of a lease, borrowed; where nothing is steered all leases have one."""
+        return self.queues[0 if self.pool is None else lease]
+
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether connections come by a handshake, that is by TCP."""
+        queue = self.queues[0]
+        return queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX
+
+    def queued(self) -> int:
+        """Return how many connections wait now, in all queues (UDP: bytes)."""
+        return sum(queues.queued(queue) for queue in (*self.queues, *self._retired))
+
+    def watch(self) -> None:
+        """Watch the queues that there are now for one that is shut down."""
+        self.shutdowns.watch(self.queues)
+
+    def renew(self, lease: int, *, backlog: int) -> None:
+        """Put a new queue in the place of one; raise OSError, with the old one in its place."""
+        assert self.pool is not None  # noqa: S101 - the callers have looked
+        self.pool.renew(lease, backlog=backlog)
+        self.watch()
+
+    def retire(self, sock: socket.socket) -> None:
+        """Own a unix socket that the path no longer leads to, until nobody waits there."""
+        self._retired.append(sock)
+
+    def replace(self, fresh: socket.socket) -> None:
+        """Own `fresh`, which was bound in the place of the single unix socket; retire the old."""
+        self.retire(self.queues[0])
+        self._only = fresh
+        self.watch()
+        if self.name is not None:
+            self.name.release()
+            self.name = UnixName(self.name.path)
+            self.admission.path = self.name if self.owns_path else None
+
+    def drop_retired(self) -> None:
+        """Close the replaced sockets in which nobody waits any more."""
+        for sock in [each for each in self._retired if not queues.queued(each)]:
+            self._retired.remove(sock)
+            sock.close()
+
+    def close(self) -> None:
+        """Close every socket, and remove the path if it is ours."""
+        if self.name is not None:
+            if self.owns_path:
+                self.name.remove()
+            self.name.release()
+        self.shutdowns.close()
+        for sock in (self.pool, self._only, *self._retired):
+            if sock is not None:
+                sock.close()
