@@ -124,7 +124,7 @@ def _from_arguments(
 
 def _uvicorn(cwd: str) -> str:
     """Return the program: where it is installed, there the application is to run."""
-    from sockmgr.launch.resolve import find
+    from sockmgr.launch.executable import find
 
     found = find("uvicorn", os.environ, cwd)
     if found is None:

@@ -107,7 +107,7 @@ def _running_version() -> int:
 
 def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
     """Yield what would keep the units from working here."""
-    from sockmgr.launch.resolve import find
+    from sockmgr.launch.executable import find
 
     texts = "".join(unit.text for unit in files)
     for user in sorted(set(re.findall(r"^(?:Socket)?User=(.+)$", texts, re.MULTILINE))):

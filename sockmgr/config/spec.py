@@ -114,9 +114,13 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Ready when this command, given the worker's pid and listeners, exits with 0."""
+    """Ready when this command, given the worker's pid and listeners, exits with 0.
+
+    `executable` is its file as it was found when the spec was resolved; older specs have none.
+    """
 
     argv: tuple[str, ...]
+    executable: str = ""
 
     def __str__(self) -> str:
         return f"command {self.argv[0]}"

@@ -19,8 +19,8 @@ from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
 from sockmgr.errors import ConfigError
+from sockmgr.launch.executable import find
 from sockmgr.launch.interpreter import shebang
-from sockmgr.launch.resolve import find
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 
 DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
@@ -364,7 +364,7 @@ def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
         if each.app:
             continue  # it runs in our own Python
         name = each.command[0]
-        # As resolve.find() does, but beside the Python of the unit, which need not be ours.
+        # As executable.find() does, but beside the Python of the unit, which need not be ours.
         places = [*path.split(os.pathsep), str(Path(python).parent)]
         found = find(name, {"PATH": os.pathsep.join(places)}, each.cwd or "/")
         if "/" not in name and (found is None or str(Path(found).parent) not in places):

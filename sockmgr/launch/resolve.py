@@ -13,19 +13,19 @@ import re
 import resource
 import shlex
 import stat
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from sockmgr.config import placeholder
+from sockmgr.config.announcement import takes_listen_fds
 from sockmgr.config.config import ServiceConfig
-from sockmgr.config.placeholder import FIRST_FD
-from sockmgr.config.spec import Accept, Exec, Listen, Scheme, Spec, report_pace
+from sockmgr.config.spec import Accept, Exec, Listen, Spec
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import regular
 from sockmgr.launch import app, launchers, own_config, presets
+from sockmgr.launch.executable import executable, find
 from sockmgr.launch.situation import Situation
 
 # Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
@@ -63,16 +63,17 @@ def resolve(
     what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
     shown = f"service.{service.name}.{what}"
     named = f"service.{service.name}.python = {service.python}" if service.python else shown
-    executable = _executable(named, fit.argv[0], env, cwd)
-    if isinstance(service.ready, Exec):
-        shown = f"service.{service.name}.ready.exec = {shlex.join(service.ready.argv)}"
-        _executable(shown, service.ready.argv[0], env, cwd)
-    argv = (executable if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
+    file = executable(named, fit.argv[0], env, cwd)
+    ready = service.ready
+    if isinstance(ready, Exec):
+        shown = f"service.{service.name}.ready.exec = {shlex.join(ready.argv)}"
+        ready = replace(ready, executable=executable(shown, ready.argv[0], env, cwd))
+    argv = (file if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
     stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
     return Spec(
         service=service.name,
         argv=argv,
-        executable=executable,
+        executable=file,
         cwd=cwd,
         env=tuple(sorted(env.items())),
         listen=tuple(listens[name] for name in service.listen),
@@ -85,10 +86,10 @@ def resolve(
             service.listen_pid
             and fit.is_told
             and service.accept is not Accept.DISPATCH
-            and _takes_listen_fds(argv, service.listen)
+            and takes_listen_fds(argv, service.listen)
         ),
         preload=service.preload,
-        ready=service.ready,
+        ready=ready,
         ready_timeout=service.ready_timeout,
         stop_signal=stop_signal,
         drain_timeout=service.drain_timeout,
@@ -135,53 +136,6 @@ def _hang_timeout(service: ServiceConfig) -> float | None:
     if service.hang_timeout is None:
         return app.HANG_TIMEOUT if service.app else None
     return service.hang_timeout or None
-
-
-# --- For each worker ---------------------------------------------------------------------------
-
-
-def worker_argv(spec: Spec) -> tuple[str, ...]:
-    """Return the command with each `{name}` replaced by the fd that the listener will have."""
-    names = (listen.name for listen in spec.listen)
-    return placeholder.fill(spec.argv, {name: fd for fd, name in enumerate(names, FIRST_FD)})
-
-
-def worker_environment(spec: Spec, addresses: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that announce the listeners, but for LISTEN_PID, which spawn adds.
-
-    A command that names a listener gets none: Gunicorn, told twice, dies of EBADF. `addresses` are
-    the real ones, by listener's name, as in `tcp://127.0.0.1:8000`.
-    """
-    names = tuple(listen.name for listen in spec.listen)
-    if spec.accept is Accept.DISPATCH:
-        return {
-            "SOCKMGR_DISPATCH_FD": str(FIRST_FD),
-            "SOCKMGR_DISPATCH_NAMES": ":".join(names),
-            "SOCKMGR_DISPATCH_PACE": str(report_pace(spec.policy, spec.max_connections)),
-        }
-    if not _takes_listen_fds(spec.argv, names):
-        return {}
-    fds = range(FIRST_FD, FIRST_FD + len(names))
-    env = {
-        "LISTEN_FDS": str(len(names)),
-        "LISTEN_FDNAMES": ":".join(names),
-        "EINHORN_FD_COUNT": str(len(names)),
-        **{f"EINHORN_FD_{index}": str(fd) for index, fd in enumerate(fds)},
-    }
-    ports = [
-        f"{addresses[listen.name].partition('://')[2]}={fd}"
-        for listen, fd in zip(spec.listen, fds, strict=True)
-        if _known_to_server_starter(addresses[listen.name])
-    ]
-    return env | ({"SERVER_STARTER_PORT": ";".join(ports)} if ports else {})
-
-
-def _known_to_server_starter(address: str) -> bool:
-    return address.startswith((f"{Scheme.TCP}://", f"{Scheme.UNIX}://"))
-
-
-def _takes_listen_fds(argv: tuple[str, ...], listen: tuple[str, ...]) -> bool:
-    return bool(listen) and not placeholder.names(argv)
 
 
 # --- The service -------------------------------------------------------------------------------
@@ -309,79 +263,3 @@ def _limits(service: ServiceConfig) -> tuple[tuple[str, int, int], ...]:
                 do=f"set Limit{name.upper()}={hard} in the manager's unit, or lower it here",
             )
     return tuple((name.upper(), soft, hard) for name, soft, hard in service.limits)
-
-
-# --- The program -------------------------------------------------------------------------------
-
-
-def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
-    """Return the file that execvpe(3) would run for `program`, None if there is none.
-
-    What is not in the PATH is looked for beside our own interpreter: a server that was installed
-    into the virtual environment of sockmgr is meant, whether or not that is activated.
-    """
-    if "/" in program:
-        return str(Path(cwd, program)) if _runs(Path(cwd, program)) else None
-    ours = str(Path(sys.executable).parent)
-    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), ours):
-        path = Path(cwd, folder, program)
-        if _runs(path):
-            return str(path)
-    return None
-
-
-def _runs(path: Path) -> bool:
-    # access(2) first: Path.is_file() raises where a directory above may not be entered.
-    return os.access(path, os.X_OK, effective_ids=True) and path.is_file()
-
-
-def _executable(shown: str, program: str, env: Mapping[str, str], cwd: str) -> str:
-    found = find(program, env, cwd)
-    if found is None:
-        raise _not_found(shown, program, env, cwd)
-    # The directory is pinned like cwd, but not the name itself: what `python` in a virtual
-    # environment points to does not know of the environment.
-    path = Path(os.path.realpath(Path(found).parent), Path(found).name)
-    interpreter = _interpreter(path)
-    if interpreter and find(interpreter, env, cwd) is None:
-        raise SpawnError(
-            f"{shown}: the first line of {path} names {interpreter}, which is not there",
-            do="correct that line, or build the environment it belongs to anew",
-        )
-    return str(path)
-
-
-def _not_found(shown: str, program: str, env: Mapping[str, str], cwd: str) -> SpawnError:
-    if "/" not in program:
-        path = env.get("PATH", os.defpath)
-        return SpawnError(
-            f"{shown}: {program} is not in the PATH of the workers ({path})",
-            do="install it, give its full path, or set PATH in env",
-        )
-    file = Path(cwd, program)
-    try:
-        mode = file.stat().st_mode
-    except FileNotFoundError:
-        points = f", to which {file} points," if file.is_symlink() else ""
-        return SpawnError(
-            f"{shown}: {os.path.realpath(file)}{points} does not exist",
-            do="correct the command; a relative one is looked for in cwd",
-        )
-    except OSError as error:
-        return SpawnError(f"{shown}: {file}: {error.strerror}", do="correct the command")
-    if stat.S_ISDIR(mode):
-        return SpawnError(f"{shown}: {file} is a directory", do="name a program")
-    return SpawnError(f"{shown}: {file} is not executable", do=f"chmod +x {file}")
-
-
-def _interpreter(path: Path) -> str | None:
-    """Return the program that a script's first line names; for `env NAME`, that NAME."""
-    try:
-        line = regular.first_bytes(path, 256).split(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
-    except OSError:  # it may be run but not read: then the kernel is to judge
-        return None
-    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-    if words and Path(words[0]).name == "env":
-        named = (word for word in words[1:] if not word.startswith("-") and "=" not in word)
-        return next(named, words[0])
-    return words[0] if words else None

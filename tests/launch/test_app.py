@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.config import announcement
 from sockmgr.config.config import parse
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError, SpawnError
@@ -26,7 +27,7 @@ def spec(keys: str) -> Spec:
 
 def options(found: Spec) -> Options:
     """Return what the runtime reads on its command line."""
-    program, *rest = resolve.worker_argv(found)
+    program, *rest = announcement.arguments(found)
     assert program == found.executable
     assert rest[:3] == ["-P", "-m", "sockmgr.worker"]
     return parse_options(rest[3:])
@@ -36,7 +37,7 @@ def test_an_app_is_run_in_our_own_python_with_its_sockets_as_arguments() -> None
     found = spec('app = "shop.main:app"\ndrain_timeout = "12s"')
     assert Path(found.executable).samefile(sys.executable)
     assert options(found) == Options(app="shop.main:app", fds=(3, 4), drain_timeout=12)
-    assert resolve.worker_environment(found, {}) == {}
+    assert announcement.variables(found, {}) == {}
     assert not found.set_listen_pid
     assert found.broken_exits == {2, 3}
 
@@ -44,7 +45,7 @@ def test_an_app_is_run_in_our_own_python_with_its_sockets_as_arguments() -> None
 def test_an_app_gets_its_channel_and_no_listener_where_the_manager_accepts() -> None:
     found = spec('app = "shop.main:app"\naccept = "dispatch"')
     assert options(found) == Options(app="shop.main:app")
-    assert resolve.worker_environment(found, {}) == {
+    assert announcement.variables(found, {}) == {
         "SOCKMGR_DISPATCH_FD": "3",
         "SOCKMGR_DISPATCH_NAMES": "http:admin",
         "SOCKMGR_DISPATCH_PACE": "100",
@@ -55,7 +56,7 @@ def test_an_app_gets_its_channel_and_no_listener_where_the_manager_accepts() -> 
 @pytest.mark.parametrize("more", ['policy = "least-connections"', "max_connections = 9"])
 def test_a_worker_reports_often_where_that_decides_who_is_next(more: str) -> None:
     found = spec(f'app = "shop.main:app"\naccept = "dispatch"\n{more}')
-    assert resolve.worker_environment(found, {})["SOCKMGR_DISPATCH_PACE"] == "1"
+    assert announcement.variables(found, {})["SOCKMGR_DISPATCH_PACE"] == "1"
 
 
 def test_all_that_the_config_says_reaches_the_runtime() -> None:

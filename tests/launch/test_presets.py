@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.config import config, servers
+from sockmgr.config import announcement, config, servers
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.launch import additions, presets, resolve
 from sockmgr.launch.call import recognise
+from sockmgr.launch.executable import find
 from sockmgr.launch.situation import Situation
 
 APP = """
@@ -103,10 +104,10 @@ def spec_of(command: list[str], folder: Path, **keys: object) -> Spec:
 def started(spec: Spec, listener: socket.socket, folder: Path) -> Iterator[Worker]:
     log = folder / "log"
     with log.open("w") as output:
-        env = dict(spec.env) | resolve.worker_environment(spec, {"http": "tcp://127.0.0.1:1"})
+        env = dict(spec.env) | announcement.variables(spec, {"http": "tcp://127.0.0.1:1"})
         pid = spawn(
             Launch(
-                argv=resolve.worker_argv(spec),
+                argv=announcement.arguments(spec),
                 executable=spec.executable,
                 env=env,
                 cwd=spec.cwd,
@@ -282,7 +283,7 @@ def fit(
         env=env,
         cwd=cwd,
         drain_timeout=30.0,
-        find=lambda program: resolve.find(program, env, cwd),
+        find=lambda program: find(program, env, cwd),
         addresses=("127.0.0.1:80", "/run/a")[: len(listen)],
     )
     return presets.fit(command, situation, preset=preset)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.config import config
+from sockmgr.config import announcement, config
 from sockmgr.config.spec import Exec, Spec
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel.spawn import Launch, spawn
@@ -44,7 +44,7 @@ def program(path: Path, text: str = "#!/bin/sh\nexit 7\n") -> Path:
 def run(found: Spec) -> int:
     """Run what was resolved, as a worker is; return its exit status."""
     launch = Launch(
-        argv=resolve.worker_argv(found),
+        argv=announcement.arguments(found),
         executable=found.executable,
         env=dict(found.env),
         cwd=found.cwd,
@@ -152,8 +152,13 @@ def test_the_readiness_command_is_looked_for_as_the_command_is(tmp_path: Path) -
     program(tmp_path / "bin" / "only-there")
     program(tmp_path / "is-ready")
     found = {"env": {"PATH": str(tmp_path / "bin")}, "cwd": str(tmp_path)}
-    for asks in ("only-there", "./is-ready", str(tmp_path / "is-ready")):
-        assert spec("/bin/sleep", ready={"exec": [asks]}, **found).ready == Exec(argv=(asks,))
+    for asks, file in (
+        ("only-there", tmp_path / "bin" / "only-there"),
+        ("./is-ready", tmp_path / "is-ready"),
+        (str(tmp_path / "is-ready"), tmp_path / "is-ready"),
+    ):
+        ready = spec("/bin/sleep", ready={"exec": [asks]}, **found).ready
+        assert ready == Exec(argv=(asks,), executable=str(file))
     (tmp_path / "plain").write_text("x")
     for asks, what in (
         ("nowhere", f"nowhere is not in the PATH of the workers ({tmp_path / 'bin'})"),
@@ -222,7 +227,7 @@ ADDRESSES = {"http": "tcp://[::1]:8000", "admin": "unix:///run/admin.sock"}
 
 def test_a_command_that_names_no_listener_is_told_of_all_in_every_known_way() -> None:
     found = spec("sleep", "9", listen=TWO)
-    assert resolve.worker_environment(found, ADDRESSES) == {
+    assert announcement.variables(found, ADDRESSES) == {
         "LISTEN_FDS": "2",
         "LISTEN_FDNAMES": "http:admin",
         "EINHORN_FD_COUNT": "2",
@@ -236,21 +241,21 @@ def test_a_command_that_names_no_listener_is_told_of_all_in_every_known_way() ->
 
 def test_a_command_that_names_a_listener_gets_its_number_and_no_variables() -> None:
     found = spec("sleep", "--a={admin}", "{http}{http}", "{{http}}", "{}", listen=TWO)
-    assert resolve.worker_argv(found) == ("sleep", "--a=4", "33", "{http}", "{}")
-    assert resolve.worker_environment(found, ADDRESSES) == {}
+    assert announcement.arguments(found) == ("sleep", "--a=4", "33", "{http}", "{}")
+    assert announcement.variables(found, ADDRESSES) == {}
     assert not found.set_listen_pid
 
 
 def test_a_process_without_listeners_is_told_of_none() -> None:
     found = spec("sleep", "9", listen=())
-    assert resolve.worker_environment(found, {}) == {}
+    assert announcement.variables(found, {}) == {}
     assert not found.set_listen_pid
 
 
 def test_server_starter_is_told_of_no_socket_that_it_has_no_words_for() -> None:
     found = spec(listen=("a=udp://127.0.0.1:9", "b=unix-abstract:x"))
     addresses = {"a": "udp://127.0.0.1:9", "b": "unix-abstract:x"}
-    assert "SERVER_STARTER_PORT" not in resolve.worker_environment(found, addresses)
+    assert "SERVER_STARTER_PORT" not in announcement.variables(found, addresses)
 
 
 # --- Accounts, limits, policies ----------------------------------------------------------------

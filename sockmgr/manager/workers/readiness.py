@@ -13,7 +13,7 @@ from typing import assert_never
 from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Spec
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
-from sockmgr.launch.resolve import find
+from sockmgr.launch.executable import find
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.memory_reader import MemoryReader
@@ -139,7 +139,7 @@ def _find_asker(spec: Spec) -> str:
     """Return the file of the readiness command, if there is one; start nothing without it."""
     if not isinstance(spec.ready, Exec):
         return ""
-    program = spec.ready.argv[0]
+    program = spec.ready.executable or spec.ready.argv[0]
     found = find(program, dict(spec.env), spec.cwd)
     if found is None:
         raise SpawnError(f"its readiness command {program} is not there, or not executable")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
+from sockmgr.config import announcement
 from sockmgr.config.placeholder import FIRST_FD
 from sockmgr.config.spec import Accept, Accepting, Exec, Notify
 from sockmgr.errors import SpawnError
@@ -32,7 +33,6 @@ from sockmgr.kernel.connections import to_addresses
 from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch, spawn, user_number
-from sockmgr.launch.resolve import worker_argv, worker_environment
 from sockmgr.log import Log
 from sockmgr.manager.dispatch.channel import Channel
 from sockmgr.manager.listeners.listener import Listener
@@ -362,7 +362,7 @@ class WorkerProcess:
         if self._watchdog and self.spec.hang_timeout:
             fds = [self._watchdog.memory.fd]
             more = heartbeat.environment(FIRST_FD + len(self._fds), self.spec.hang_timeout)
-        argv = worker_argv(self.spec)
+        argv = announcement.arguments(self.spec)
         return self._launch(self.output, argv, self.spec.executable, fds, **more)
 
     def _launch(
@@ -374,7 +374,7 @@ class WorkerProcess:
         **more: str,
     ) -> Launch:
         spec = self.spec
-        env = dict(spec.env) | worker_environment(spec, self._addresses)
+        env = dict(spec.env) | announcement.variables(spec, self._addresses)
         env |= dict(output.environment) | more
         if isinstance(spec.ready, Notify):
             env["NOTIFY_SOCKET"] = self._context.notify_address()

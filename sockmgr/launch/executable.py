@@ -1,0 +1,89 @@
+"""Which file a program's name stands for, and whether it can be run. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sockmgr.errors import SpawnError
+from sockmgr.kernel import regular
+
+
+def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
+    """Return the file that execvpe(3) would run for `program`, None if there is none.
+
+    What is not in the PATH is looked for beside our own interpreter: a server that was installed
+    into the virtual environment of sockmgr is meant, whether or not that is activated.
+    """
+    if "/" in program:
+        return str(Path(cwd, program)) if _runs(Path(cwd, program)) else None
+    ours = str(Path(sys.executable).parent)
+    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), ours):
+        path = Path(cwd, folder, program)
+        if _runs(path):
+            return str(path)
+    return None
+
+
+def _runs(path: Path) -> bool:
+    # access(2) first: Path.is_file() raises where a directory above may not be entered.
+    return os.access(path, os.X_OK, effective_ids=True) and path.is_file()
+
+
+def executable(shown: str, program: str, env: Mapping[str, str], cwd: str) -> str:
+    """Return the file of `program`, its directory pinned; raise SpawnError if it cannot run.
+
+    `shown` is the key of the config that names the program, for the error.
+    """
+    found = find(program, env, cwd)
+    if found is None:
+        raise _not_found(shown, program, env, cwd)
+    # The directory is pinned like cwd, but not the name itself: what `python` in a virtual
+    # environment points to does not know of the environment.
+    path = Path(os.path.realpath(Path(found).parent), Path(found).name)
+    interpreter = _interpreter(path)
+    if interpreter and find(interpreter, env, cwd) is None:
+        raise SpawnError(
+            f"{shown}: the first line of {path} names {interpreter}, which is not there",
+            do="correct that line, or build the environment it belongs to anew",
+        )
+    return str(path)
+
+
+def _not_found(shown: str, program: str, env: Mapping[str, str], cwd: str) -> SpawnError:
+    if "/" not in program:
+        path = env.get("PATH", os.defpath)
+        return SpawnError(
+            f"{shown}: {program} is not in the PATH of the workers ({path})",
+            do="install it, give its full path, or set PATH in env",
+        )
+    file = Path(cwd, program)
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        points = f", to which {file} points," if file.is_symlink() else ""
+        return SpawnError(
+            f"{shown}: {os.path.realpath(file)}{points} does not exist",
+            do="correct the command; a relative one is looked for in cwd",
+        )
+    except OSError as error:
+        return SpawnError(f"{shown}: {file}: {error.strerror}", do="correct the command")
+    if stat.S_ISDIR(mode):
+        return SpawnError(f"{shown}: {file} is a directory", do="name a program")
+    return SpawnError(f"{shown}: {file} is not executable", do=f"chmod +x {file}")
+
+
+def _interpreter(path: Path) -> str | None:
+    """Return the program that a script's first line names; for `env NAME`, that NAME."""
+    try:
+        line = regular.first_bytes(path, 256).split(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+    except OSError:  # it may be run but not read: then the kernel is to judge
+        return None
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    if words and Path(words[0]).name == "env":
+        named = (word for word in words[1:] if not word.startswith("-") and "=" not in word)
+        return next(named, words[0])
+    return words[0] if words else None
