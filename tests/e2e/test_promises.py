@@ -1,4 +1,4 @@
-"""The promises, each on a real manager with real workers (P4 to P7 also in tests/core)."""
+"""The promises, each on a real manager with real workers (P4 to P7 also in tests/fleet)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ class Package:
 
     def change(self, file: str, text: str) -> None:
         """Replace the text of a file."""
-        (self.directory / "sockmgr" / file).write_text(text)
+        path = self.directory / "sockmgr" / file
+        assert path.exists()  # or nothing would change
+        path.write_text(text)
 
     def read(self, file: str) -> str:
         return (self.directory / "sockmgr" / file).read_text()

@@ -255,15 +255,16 @@ def test_broken_code_ends_in_an_exit_that_is_known_as_broken(server: str, folder
 def test_an_application_under_granian_does_not_import_from_sockmgrs_directory(
     options: list[str], folder: Path
 ) -> None:
-    module = Path(additions.LAUNCHER).with_name("presets.py").stem
-    (folder / "app.py").write_text(f"import {module}")
+    beside = Path(additions.LAUNCHER).with_name("keeper.py")
+    assert beside.exists()
+    (folder / "app.py").write_text(f"import {beside.stem}")
     spec = spec_of([PYTHON, *options, "-m", "granian", "--interface", "asgi", "app:asgi"], folder)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         started(spec, listener, folder) as worker,
     ):
         worker.end()
-        assert f"No module named '{module}'" in worker.log.read_text()
+        assert f"No module named '{beside.stem}'" in worker.log.read_text()
 
 
 # --- What is made of a command, nothing run -----------------------------------------------------

@@ -24,7 +24,7 @@ from sockmgr.systemd.unit import ending, fd_store_max
 from tests.helpers.children import wait_until
 from tests.helpers.states import memfd, state, worker
 
-draining = str(Path(__file__).parents[1] / "kernel" / "draining.py")
+draining = str(Path(__file__).parents[1] / "helpers" / "draining.py")
 
 
 def main(directory: Path, arguments: Sequence[str]) -> None:
