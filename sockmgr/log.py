@@ -1,9 +1,10 @@
-"""The manager's own records: a constant message and its fields, one line each, on stderr."""
+"""What happened in a program of sockmgr, as a value that is logged; a log line is one rendering."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 def _quote(value: object) -> str:
@@ -11,34 +12,43 @@ def _quote(value: object) -> str:
     return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
 
 
-def _with_fields(message: str, fields: Mapping[str, object]) -> str:
-    """Return a record as one line of text."""
-    return " ".join([message, *(f"{name}={_quote(value)}" for name, value in fields.items())])
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One thing that happened, which a handler finds as the `msg` of a logging record.
+
+    Its `kind` is a constant message; the kinds that any code asks for are api.records.EventKind.
+    """
+
+    kind: str
+    fields: Mapping[str, object]
+
+    def __str__(self) -> str:
+        """Return one line of text: `worker ready worker=7.2 pid=812 took=0.8`."""
+        fields = [f"{name}={_quote(value)}" for name, value in self.fields.items()]
+        return " ".join([self.kind, *fields])
 
 
 class Log:
-    """Named fields beside a constant message: `worker ready worker=7.2 pid=812 took=0.8`."""
+    """Logs occurrences, whose fields are given by name."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def debug(self, message: str, **fields: object) -> None:
-        """Tell what only a developer of sockmgr needs."""
-        self._write(logging.DEBUG, message, fields)
+    def debug(self, kind: str, /, **fields: object) -> None:
+        """Log what only a developer of sockmgr needs."""
+        self._write(logging.DEBUG, kind, fields)
 
-    def info(self, message: str, **fields: object) -> None:
-        """Tell that something changed."""
-        self._write(logging.INFO, message, fields)
+    def info(self, kind: str, /, **fields: object) -> None:
+        """Log a change."""
+        self._write(logging.INFO, kind, fields)
 
-    def warning(self, message: str, **fields: object) -> None:
-        """Tell of something that healed itself."""
-        self._write(logging.WARNING, message, fields)
+    def warning(self, kind: str, /, **fields: object) -> None:
+        """Log a fault that mends itself."""
+        self._write(logging.WARNING, kind, fields)
 
-    def error(self, message: str, **fields: object) -> None:
-        """Tell of something that needs a human."""
-        self._write(logging.ERROR, message, fields)
+    def error(self, kind: str, /, **fields: object) -> None:
+        """Log a fault that needs a human."""
+        self._write(logging.ERROR, kind, fields)
 
-    def _write(self, level: int, message: str, fields: dict[str, object]) -> None:
-        if self._logger.isEnabledFor(level):
-            text = _with_fields(message, fields)
-            self._logger.log(level, "%s", text, extra={"told": {"message": message, **fields}})
+    def _write(self, level: int, kind: str, fields: Mapping[str, object]) -> None:
+        self._logger.log(level, Occurrence(kind, fields))

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Self
 
 from sockmgr.api.types import Event
+from sockmgr.log import Occurrence
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
 from sockmgr.terminal.visible import visible
 
@@ -23,7 +24,7 @@ WHY = ("why", "reason", "how", "because", "error", "found", "where")
 LONGEST_FIELD = 500  # characters of one field of an event
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
-_NAMED = ("message", "service", "generation", "worker")  # they have places of their own
+_NAMED = ("service", "generation", "worker")  # an Event has places of their own for these fields
 # A command that is run for a worker is called as it is, and something more.
 _WORKER = re.compile(r"(?P<worker>(?P<service>\S+)@(?P<generation>\d+)\.\d+)(?: .*)?")
 
@@ -135,26 +136,26 @@ def service_of(worker: str) -> str:
 
 
 def subject(fields: Mapping[str, object]) -> str:
-    """Return the service that a record with these fields is about, or nothing."""
+    """Return the service that an occurrence with these fields is about, or nothing."""
     return str(fields.get("service") or service_of(_worker_of(fields)))
 
 
-def recorded(told: Mapping[str, object], level: str, time: float, id: int) -> Event:
-    """Return the event that a record tells of: its constant `message` and its fields."""
-    message = str(told["message"])
-    about = _about_worker(_worker_of(told))
-    words = {name: _word(value) for name, value in told.items() if name not in _NAMED}
+def recorded(occurrence: Occurrence, level: str, time: float, id: int) -> Event:
+    """Return an occurrence as the event that a client of the control socket gets."""
+    fields = occurrence.fields
+    about = _about_worker(_worker_of(fields))
+    words = {name: _word(value) for name, value in fields.items() if name not in _NAMED}
     why = next((name for name in WHY if name in words), "")
-    generation = str(told.get("generation") or about.get("SOCKMGR_GENERATION", 0))
+    generation = str(fields.get("generation") or about.get("SOCKMGR_GENERATION", 0))
     return Event(
         id=id,
         time=time,
         level=level,
-        event=event(message),
-        service=subject(told),
+        event=event(occurrence.kind),
+        service=subject(fields),
         generation=int(generation),
         worker=about.get("SOCKMGR_WORKER", ""),
-        what=message,
+        what=str(occurrence.kind),
         why=words.pop(why, ""),
         fields=words,
     )
@@ -183,20 +184,18 @@ def printable(text: str) -> str:
 # --- Entries -------------------------------------------------------------------------------------
 
 
-def entry(told: Mapping[str, object], text: str, level: str) -> dict[str, str]:
-    """Return the fields of a record: what was `told`, with its `message`; `text` is its line."""
-    message = str(told["message"])
+def entry(occurrence: Occurrence, level: str) -> dict[str, str]:
+    """Return an occurrence as the fields of an entry in the journal."""
+    kind, own = occurrence.kind, occurrence.fields
     fields = {
-        "MESSAGE": text,
+        "MESSAGE": str(occurrence),
         "PRIORITY": str(PRIORITIES.get(level, 6)),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
-        "SOCKMGR_EVENT": event(message),
+        "SOCKMGR_EVENT": event(kind),
     }
-    kind = told["message"]
     if isinstance(kind, EventKind) and kind.id:
         fields["MESSAGE_ID"] = kind.id
-    fields |= _about_worker(_worker_of(told))
-    own = {name: value for name, value in told.items() if name != "message"}
+    fields |= _about_worker(_worker_of(own))
     return fields | {f"SOCKMGR_{name.upper()}": str(value) for name, value in own.items()}
 
 
@@ -208,8 +207,8 @@ def line_of(worker: str, piece: Piece) -> dict[str, str]:
     return fields | _about_worker(worker)
 
 
-def _worker_of(told: Mapping[str, object]) -> str:
-    return str(told.get("worker") or told.get("left_by") or "")
+def _worker_of(fields: Mapping[str, object]) -> str:
+    return str(fields.get("worker") or fields.get("left_by") or "")
 
 
 def _about_worker(worker: str) -> dict[str, str]:

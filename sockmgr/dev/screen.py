@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
+from sockmgr.api.records import EventKind
 from sockmgr.dev.failure import OUTPUT_MAX, TRACEBACK
 from sockmgr.errors import SockmgrError
 from sockmgr.fleet.messages import State
+from sockmgr.log import Occurrence
 from sockmgr.manager.logs.sink import Sink, prefix
 from sockmgr.terminal.pieces import Piece, readable
 from sockmgr.terminal.visible import visible
@@ -22,7 +24,9 @@ from sockmgr.terminal.visible import visible
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 RED, GREEN, YELLOW, DIM, BOLD = 31, 32, 33, 2, 1
 # They end in a failure that is shown, or in the banner of a reload.
-_TOLD_OTHERWISE = frozenset({"worker ended", "worker killed", "aborted", "reload refused"})
+_SHOWN_OTHERWISE: Container[str] = frozenset(
+    {EventKind.WORKER_ENDED, EventKind.WORKER_KILLED, EventKind.ABORTED, EventKind.RELOAD_REFUSED}
+)
 
 
 @dataclass(slots=True)
@@ -70,21 +74,22 @@ class Screen(Sink):
 
     def show_record(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records."""
-        told: dict[str, object] = getattr(record, "told", {"message": record.getMessage()})
-        message, worker = str(told["message"]), str(told.get("worker", ""))
-        if self._verbose or self._is_trouble(record.levelno, message, told):
+        happened = record.msg
+        if self._verbose or _is_trouble(record.levelno, happened):
             colour = RED if record.levelno >= logging.ERROR else YELLOW
             self.say(record.getMessage(), colour if record.levelno >= logging.WARNING else DIM)
-        match message:
-            case "worker started":
+        match happened:
+            case Occurrence(EventKind.WORKER_STARTED, {"worker": str(worker)}):
                 self._starting[worker] = _Starting()
-            case "worker ready":
+            case Occurrence(EventKind.WORKER_READY, {"worker": str(worker)}):
                 self._release(worker)
-            case "worker killed":
+            case Occurrence(EventKind.WORKER_KILLED, {"worker": str(worker), "why": str(why)}):
                 if starting := self._starting.get(worker):
-                    starting.why_killed = str(told.get("why", ""))
-            case "worker ended":
-                self._ended(worker, str(told.get("how", "")), told.get("was"))
+                    starting.why_killed = why
+            case Occurrence(
+                EventKind.WORKER_ENDED, {"worker": str(worker), "how": how, "was": was}
+            ):
+                self._ended(worker, str(how), was)
             case _:
                 pass
 
@@ -102,11 +107,6 @@ class Screen(Sink):
             del starting.held[: -2 * OUTPUT_MAX]
         else:
             self._show(worker, piece)
-
-    def _is_trouble(self, level: int, message: str, told: dict[str, object]) -> bool:
-        if message == "worker ended":
-            return told.get("was") is State.READY
-        return level >= logging.WARNING and message not in _TOLD_OTHERWISE
 
     def _ended(self, worker: str, how: str, was: object) -> None:
         starting = self._starting.pop(worker, None)
@@ -143,6 +143,16 @@ class Screen(Sink):
         if not (self.lively and styles):
             return text
         return f"\x1b[{';'.join(map(str, styles))}m{text}\x1b[0m"
+
+
+def _is_trouble(level: int, happened: object) -> bool:
+    match happened:
+        case Occurrence(EventKind.WORKER_ENDED, {"was": was}):
+            return was is State.READY
+        case Occurrence(kind) if kind in _SHOWN_OTHERWISE:
+            return False
+        case _:
+            return level >= logging.WARNING
 
 
 def _ignore(worker: str, output: list[str], what: str) -> None:

@@ -261,6 +261,23 @@ SIGNAL_NAMES = {
 }  # fmt: skip
 
 
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker ended, whose exit `status` is that of Popen.returncode.
+
+    `recycled`: it left by itself, and is replaced. `clean`: it drained as it should.
+    """
+
+    status: int
+    recycled: bool = False
+    clean: bool = False
+
+    def __str__(self) -> str:
+        """Return a word or two for a log line."""
+        if self.recycled:
+            return "recycled"
+        return "clean" if self.clean else describe_exit(self.status)
+
+
 def describe_exit(status: int) -> str:
     """Say what an exit status (as Popen.returncode) means."""
     if status >= 0:

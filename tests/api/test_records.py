@@ -26,6 +26,8 @@ from sockmgr.api.records import (
     subject,
 )
 from sockmgr.api.types import Event
+from sockmgr.fleet.messages import Ending, State
+from sockmgr.log import Occurrence
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
 from tests.helpers.entries import decode
 
@@ -137,8 +139,8 @@ def test_no_two_records_of_the_code_have_one_name() -> None:
 
 
 def test_a_record_about_a_worker_tells_its_service_and_generation_too() -> None:
-    told = {"message": EventKind.WORKER_ENDED, "worker": "web@7.2", "pid": 812}
-    assert entry(told, "worker ended worker=web@7.2 pid=812", "error") == {
+    happened = Occurrence(EventKind.WORKER_ENDED, {"worker": "web@7.2", "pid": 812})
+    assert entry(happened, "error") == {
         "MESSAGE": "worker ended worker=web@7.2 pid=812", "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "sockmgr", "SOCKMGR_EVENT": "worker-ended",
         "MESSAGE_ID": EventKind.WORKER_ENDED.id, "SOCKMGR_WORKER": "web@7.2",
@@ -147,7 +149,8 @@ def test_a_record_about_a_worker_tells_its_service_and_generation_too() -> None:
 
 
 def test_a_record_without_an_id_still_has_the_name_of_its_event() -> None:
-    found = entry({"message": "descendant reaped", "pid": 7}, "descendant reaped pid=7", "info")
+    found = entry(Occurrence("descendant reaped", {"pid": 7}), "info")
+    assert found["MESSAGE"] == "descendant reaped pid=7"
     assert found["SOCKMGR_EVENT"] == "descendant-reaped"
     assert "MESSAGE_ID" not in found
 
@@ -158,6 +161,13 @@ def test_a_line_of_a_worker_or_of_its_readiness_command_says_which_worker(name: 
         "MESSAGE": "hello", "PRIORITY": "6", "SYSLOG_IDENTIFIER": name,
         "SOCKMGR_WORKER": "web@7.2", "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7",
     }  # fmt: skip
+
+
+def test_a_line_of_the_log_has_the_message_and_the_fields_of_an_occurrence() -> None:
+    fields = {"worker": "web@7.2", "was": State.READY, "how": Ending(status=-9), "served": 0.25}
+    assert str(Occurrence(EventKind.WORKER_ENDED, fields)) == (
+        "worker ended worker=web@7.2 was=ready how='was killed by signal 9 (KILL)' served=0.25"
+    )
 
 
 def test_what_is_no_worker_has_no_service() -> None:
@@ -172,30 +182,34 @@ def test_what_is_no_worker_has_no_service() -> None:
 
 
 def test_an_event_says_of_whom_it_is_what_happened_and_why() -> None:
-    told = {"message": "worker ended", "worker": "web@7.2", "pid": 812, "how": "clean", "a": 0.25}
-    assert recorded(told, "info", 1.5, 3) == Event(
+    fields = {"worker": "web@7.2", "pid": 812, "how": "clean", "a": 0.25}
+    assert recorded(Occurrence(EventKind.WORKER_ENDED, fields), "info", 1.5, 3) == Event(
         id=3, time=1.5, level="info", event="worker-ended", service="web", generation=7,
         worker="web@7.2", what="worker ended", why="clean", fields={"pid": "812", "a": "0.25"},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("kind", "fields", "line"),
     [
         (
-            {"message": "worker ended", "worker": "web@7.2", "how": "clean", "pid": 8},
+            EventKind.WORKER_ENDED,
+            {"worker": "web@7.2", "how": "clean", "pid": 8},
             "web@7.2 worker ended: clean pid=8",
         ),
         (
-            {"message": "aborted", "service": "web", "generation": 7, "reason": "it\nfell"},
+            EventKind.ABORTED,
+            {"service": "web", "generation": 7, "reason": "it\nfell"},
             "web@7 aborted: it fell",
         ),
-        ({"message": "stopped", "service": "web"}, "web stopped"),
-        ({"message": "stopping", "now": False}, "- stopping now=False"),
+        (EventKind.STOPPED, {"service": "web"}, "web stopped"),
+        (EventKind.STOPPING, {"now": False}, "- stopping now=False"),
     ],
 )
-def test_an_event_is_one_line_for_a_person(told: dict[str, object], line: str) -> None:
-    assert line_about(recorded(told, "info", 0.0, 1)) == line
+def test_an_event_is_one_line_for_a_person(
+    kind: EventKind, fields: dict[str, object], line: str
+) -> None:
+    assert line_about(recorded(Occurrence(kind, fields), "info", 0.0, 1)) == line
 
 
 def test_no_record_has_two_fields_that_tell_why() -> None:
@@ -204,7 +218,7 @@ def test_no_record_has_two_fields_that_tell_why() -> None:
 
 
 def test_an_event_is_bounded_whatever_is_told() -> None:
-    found = recorded({"message": "aborted", "reason": "x" * 10**6}, "error", 0.0, 1)
+    found = recorded(Occurrence(EventKind.ABORTED, {"reason": "x" * 10**6}), "error", 0.0, 1)
     assert len(found.why) == LONGEST_FIELD
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sockmgr.api.records import recorded
+from sockmgr.api.records import EventKind, recorded
 from sockmgr.api.types import Counts
 from sockmgr.config.config import Config, parse
 from sockmgr.config.spec import Accept, Address, Delay, Exec, Listen, Notify, Scheme
@@ -27,6 +27,7 @@ from sockmgr.fleet.snapshot import (
     record,
     restore,
 )
+from sockmgr.log import Occurrence
 from tests.fleet.story import make_spec
 from tests.fleet.world import World
 
@@ -46,7 +47,7 @@ def a_snapshot(config: Config = CONFIG, fleet: Fleet | None = None) -> Snapshot:
         config=config,
         listeners=(ListenerSnapshot(listen=listen, inodes=(7, 8), order=(1, 0), fed=((1, 2),)),),
         services=(record("web", fleet, processes),) if fleet else (),
-        events=(recorded({"message": "stopping", "why": "\udcff"}, "info", 1.5, 7),),
+        events=(recorded(Occurrence(EventKind.STOPPING, {"why": "\udcff"}), "info", 1.5, 7),),
         events_since=6,
         counts={"web": Counts(crashed=2)},
         refused=1,

@@ -31,6 +31,7 @@ from sockmgr.api.types import (
     WorkerStatus,
 )
 from sockmgr.errors import ConfigError
+from sockmgr.log import Occurrence
 from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.logs.events import EventFollower, EventLog
@@ -128,11 +129,10 @@ def without_sizes(status: Status) -> Status:
     return replace(status, services=services)
 
 
-def happen(history: EventLog, message: str, **fields: object) -> None:
+def happen(history: EventLog, kind: str, **fields: object) -> None:
     """Have a history take a record of the manager."""
-    record = logging.LogRecord("sockmgr", logging.INFO, "", 0, message, (), None)
-    record.told = {"message": message, **fields}
-    history.emit(record)
+    occurrence = Occurrence(kind, fields)
+    history.emit(logging.LogRecord("sockmgr", logging.INFO, "", 0, occurrence, (), None))
 
 
 class FakeManager:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from sockmgr.api.records import recorded
+from sockmgr.api.records import EventKind, recorded
 from sockmgr.api.types import Status
+from sockmgr.log import Occurrence
 from sockmgr.metrics.usage import Usage
 from sockmgr.top.screen import KEYS, frame
 from sockmgr.top.view import Place, View, places
 from tests.helpers.fake_manager import a_status
 
 EVENTS = tuple(
-    recorded({"message": "worker ended", "worker": "web@7.1", "how": f"way {number}"}, "error",
-             1.5, number)
+    recorded(Occurrence(EventKind.WORKER_ENDED, {"worker": "web@7.1", "how": f"way {number}"}),
+             "error", 1.5, number)
     for number in range(1, 50)
 )  # fmt: skip
 MIB = 2**20
@@ -124,7 +125,7 @@ def test_what_was_said_may_take_three_lines() -> None:
 
 
 def test_nothing_that_is_told_is_obeyed_by_the_terminal() -> None:
-    event = recorded({"message": "aborted", "reason": "\x1b[2J\x9b1m\n"}, "error", 1.5, 1)
+    event = recorded(Occurrence(EventKind.ABORTED, {"reason": "\x1b[2J\x9b1m\n"}), "error", 1.5, 1)
     text = shown(view(events=(event,), said="\x1b]0;title\x07", trouble="\x1b[H"))
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.replace("\n", ""))
 

@@ -1,6 +1,6 @@
-"""How often what happened, counted from the manager's own records as they are written. Pure.
+"""Counts what happened, from the manager's own records as they are written. Pure.
 
-A record that tells of a change is written where the change is made, once; so nothing else counts.
+Each change is logged once, where it is made; so nothing else needs to count.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from sockmgr.api.records import subject
+from sockmgr.api.records import EventKind, subject
 from sockmgr.api.types import Counts
-from sockmgr.fleet.messages import State, describe_exit
+from sockmgr.fleet.messages import Ending, State
+from sockmgr.log import Occurrence
 
-RECYCLED = "recycled"  # how a worker ended that had served, and whom nobody told to
-_LEFT = describe_exit(0)
-_COUNTED = {
-    "committed": "committed",
-    "aborted": "aborted",
-    "worker started": "started",
-    "cannot start worker": "not_started",
-    "worker hangs": "hung",
+_COUNTED: Mapping[str, str] = {
+    EventKind.COMMITTED: "committed",
+    EventKind.ABORTED: "aborted",
+    EventKind.WORKER_STARTED: "started",
+    EventKind.CANNOT_START_WORKER: "not_started",
+    EventKind.WORKER_HANGS: "hung",
 }
 
 
 class Counters:
-    """What was counted of each service, and the reloads that were `refused` before they began."""
+    """The counts of each service, and how many reloads were `refused` before they began."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -33,11 +32,11 @@ class Counters:
 
     @property
     def kept(self) -> dict[str, Counts]:
-        """What the next manager is to resume() with, beside `refused`."""
+        """The counts by service that the next manager has to resume()."""
         return dict(self._by_service)
 
     def resume(self, before: Mapping[str, Counts], refused: int) -> None:
-        """Go on where the manager before us was; what we counted ourselves comes on top."""
+        """Add the counts of the manager before us to those that we have already."""
         own, self._by_service = self._by_service, dict(before)
         self.refused += refused
         for service, counts in own.items():
@@ -45,23 +44,25 @@ class Counters:
                 self._add(service, name, getattr(counts, name))
 
     def of(self, service: str) -> Counts:
-        """Return what was counted of a service; zeros if it is new."""
+        """Return the counts of a service, which are zeros if it is new."""
         return self._by_service.get(service, Counts())
 
-    def take(self, told: Mapping[str, object]) -> None:
-        """Count what a record tells: its constant `message` and its fields."""
-        message, service = told["message"], subject(told)
-        match message:
-            case "reload refused":
+    def take(self, happened: Occurrence) -> None:
+        """Count an occurrence, if its kind is one of those that are counted."""
+        service = subject(happened.fields)
+        match happened:
+            case Occurrence(EventKind.RELOAD_REFUSED):
                 self.refused += 1
-            case "stopped":  # it is gone, and one of the same name that comes later is another
+            case Occurrence(EventKind.STOPPED):  # a later service of the same name starts anew
                 self._by_service.pop(service, None)
-            case "worker ended":
-                self._add(service, _end(told), 1)
-            case "worker lost connections":
-                self._add(service, "connections_lost", int(str(told.get("count", 0))))
-            case str() if message in _COUNTED:
-                self._add(service, _COUNTED[message], 1)
+            case Occurrence(
+                EventKind.WORKER_ENDED, {"was": State() as was, "how": Ending() as how, **more}
+            ):
+                self._add(service, _end(was, how, served=bool(more["served"])), 1)
+            case Occurrence(EventKind.WORKER_LOST_CONNECTIONS, {"count": int(count)}):
+                self._add(service, "connections_lost", count)
+            case Occurrence(kind) if kind in _COUNTED:
+                self._add(service, _COUNTED[kind], 1)
             case _:
                 pass
 
@@ -70,17 +71,16 @@ class Counters:
         self._by_service[service] = replace(counts, **{name: getattr(counts, name) + number})
 
 
-def _end(told: Mapping[str, object]) -> str:
-    """Return which end of a worker this is, of those that are told apart."""
-    was, how = told.get("was"), told.get("how")
-    if how == RECYCLED:
-        return RECYCLED
-    if not told.get("served"):
+def _end(was: State, how: Ending, *, served: bool) -> str:
+    """Return the name under which the end of a worker is counted."""
+    if how.recycled:
+        return "recycled"
+    if not served:
         return "unready"
     match was:
         case State.KILLED:
             return "killed"
         case State.DRAINING:
-            return "drained" if how == "clean" else "unclean"
+            return "drained" if how.clean else "unclean"
         case _:
-            return "exited" if how == _LEFT else "crashed"
+            return "exited" if how.status == 0 else "crashed"

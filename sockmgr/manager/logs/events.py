@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sockmgr.api.records import recorded
 from sockmgr.api.types import Event
+from sockmgr.log import Occurrence
 from sockmgr.manager.logs.counters import Counters
 from sockmgr.manager.logs.wakeup import Wakeup, rung
 
@@ -39,11 +40,11 @@ class EventLog(logging.Handler):
         self._wakeup = Wakeup()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one of the manager's own records; others have no constant message."""
-        if told := getattr(record, "told", None):
-            self.tally.take(told)
+        """Take one of the manager's own records; a record of a library is no event."""
+        if isinstance(record.msg, Occurrence):
+            self.tally.take(record.msg)
             id = max(int(record.created * 1e6), self.newest + 1)
-            self._add(recorded(told, record.levelname.lower(), record.created, id))
+            self._add(recorded(record.msg, record.levelname.lower(), record.created, id))
 
     @property
     def newest(self) -> int:

@@ -19,7 +19,7 @@ from sockmgr.api.records import IDENTIFIER, PRIORITIES, EventKind, encode, entry
 from sockmgr.api.types import JournalPlace
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import own_unit
-from sockmgr.log import Log
+from sockmgr.log import Log, Occurrence
 from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput
 from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
 from sockmgr.systemd import journald
@@ -68,11 +68,11 @@ class JournalSink(Sink):
 
     def record(self, record: logging.LogRecord) -> None:
         """Send one of the manager's own records."""
-        text, level = record.getMessage(), record.levelname.lower()
-        if told := getattr(record, "told", None):
-            self._put(entry(told, text, level))
+        level = record.levelname.lower()
+        if isinstance(record.msg, Occurrence):
+            self._put(entry(record.msg, level))
         else:
-            self._put(_foreign(text, level))
+            self._put(_foreign(record.getMessage(), level))
 
     def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
         """Send what came through a pipe all the same."""

@@ -10,8 +10,9 @@ import select
 import time
 from collections.abc import Callable, Sequence
 
-from sockmgr.api.records import event, service_of, subject
+from sockmgr.api.records import EventKind, event, service_of, subject
 from sockmgr.api.types import JournalPlace, LogLine
+from sockmgr.log import Occurrence
 from sockmgr.manager.logs.ring import Ring
 from sockmgr.terminal.pieces import Piece, readable
 from sockmgr.terminal.visible import visible
@@ -56,19 +57,19 @@ class Sink:
 
     def record(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records."""
-        self.ring.add(_logged(record, record.getMessage()))
+        self.ring.add(_logged(record))
         self.show_record(record)
 
     def show_record(self, record: logging.LogRecord) -> None:
         """Write one of the manager's own records."""
-        text = record.getMessage()
         if not self._as_json:
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
-            for line in text.split("\n"):
+            for line in record.getMessage().split("\n"):
                 self.write(f"{record.levelname[0]} {when} {self.clean(line)}\n")
             return
-        told = _told(record, text)
-        self.write(_as_json({"time": record.created, "level": record.levelname.lower(), **told}))
+        happened = _occurrence(record)
+        about = {"time": record.created, "level": record.levelname.lower()}
+        self.write(_as_json({**about, "message": happened.kind, **happened.fields}))
 
     def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
         """Take what a worker wrote."""
@@ -164,7 +165,7 @@ class Sink:
         text = f"{self._dropped} lines are missing here: they could not be written to stderr"
         if not self._as_json:
             return f"{text}\n"
-        told = {"time": time.time(), "level": "warning", "message": "records dropped"}
+        told = {"time": time.time(), "level": "warning", "message": EventKind.RECORDS_DROPPED}
         return _as_json({**told, "number": self._dropped})
 
     def _tell_dropped(self) -> None:
@@ -189,22 +190,21 @@ class Sink:
             read_on()
 
 
-def _logged(record: logging.LogRecord, text: str) -> LogLine:
-    told = _told(record, text)
+def _logged(record: logging.LogRecord) -> LogLine:
+    happened = _occurrence(record)
     return LogLine(
         time=record.created,
         level=record.levelname.lower(),
         source="sockmgr",
-        service=subject(told),
-        event=event(str(told["message"])) if hasattr(record, "told") else "",
-        message=text,
+        service=subject(happened.fields),
+        event=event(happened.kind) if happened is record.msg else "",
+        message=record.getMessage(),
     )
 
 
-def _told(record: logging.LogRecord, text: str) -> dict[str, object]:
-    """Return the constant message and the fields of one of our records."""
-    told: dict[str, object] = getattr(record, "told", {"message": text})
-    return told
+def _occurrence(record: logging.LogRecord) -> Occurrence:
+    """Return the occurrence that was logged; a library's record is a text without fields."""
+    return record.msg if isinstance(record.msg, Occurrence) else Occurrence(record.getMessage(), {})
 
 
 def prefix(source: str, piece: Piece) -> str:

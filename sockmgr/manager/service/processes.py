@@ -14,6 +14,7 @@ from sockmgr.errors import ListenError, SpawnError
 from sockmgr.fleet.generation import Worker
 from sockmgr.fleet.messages import (
     Drain,
+    Ending,
     Fact,
     Finish,
     Kill,
@@ -21,12 +22,10 @@ from sockmgr.fleet.messages import (
     SpawnFailed,
     State,
     WorkerId,
-    describe_exit,
 )
 from sockmgr.fleet.snapshot import ProcessSnapshot
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
-from sockmgr.manager.logs.counters import RECYCLED
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.lease_map import LeaseMap
@@ -196,7 +195,7 @@ class Processes:
         died = bool(served) and worker.state is State.DRAINING and not clean
         self.died += died
         tell = log.warning if died else log.info if expected or recycled else log.error
-        how = RECYCLED if recycled else "clean" if clean else describe_exit(status)
+        how = Ending(status=status, recycled=recycled, clean=clean)
         tell(EventKind.WORKER_ENDED, worker=running.name, pid=running.pid, was=worker.state,
              how=how, served=served)  # fmt: skip
         self._strays.add(running.inodes, running.name)

@@ -4,67 +4,77 @@ from __future__ import annotations
 
 import pytest
 
+from sockmgr.api.records import EventKind
 from sockmgr.api.types import Counts
+from sockmgr.fleet.messages import Ending, State
+from sockmgr.log import Occurrence
 from sockmgr.manager.logs.counters import Counters
 from tests.api.test_records import records
 
+K = EventKind
+CLEAN = Ending(status=0, clean=True)
 
-def ended(was: str, how: str, served: int = 5) -> dict[str, object]:
-    return {"message": "worker ended", "worker": "web@7.2", "pid": 812, "was": was, "how": how,
-            "served": served}  # fmt: skip
+
+def ended(was: State, how: Ending | int, served: int = 5) -> Occurrence:
+    how = how if isinstance(how, Ending) else Ending(status=how)
+    fields = {"worker": "web@7.2", "pid": 812, "was": was, "how": how, "served": served}
+    return Occurrence(K.WORKER_ENDED, fields)
 
 
 @pytest.mark.parametrize(
-    ("told", "counts"),
+    ("happened", "counts"),
     [
-        ({"message": "committed", "service": "web", "generation": 8}, Counts(committed=1)),
-        ({"message": "aborted", "service": "web", "reason": "it fell"}, Counts(aborted=1)),
-        ({"message": "worker started", "worker": "web@7.2", "pid": 812}, Counts(started=1)),
-        ({"message": "cannot start worker", "worker": "web@7.2"}, Counts(not_started=1)),
-        ({"message": "worker hangs", "worker": "web@7.2"}, Counts(hung=1)),
+        (Occurrence(K.COMMITTED, {"service": "web", "generation": 8}), Counts(committed=1)),
+        (Occurrence(K.ABORTED, {"service": "web", "reason": "it fell"}), Counts(aborted=1)),
+        (Occurrence(K.WORKER_STARTED, {"worker": "web@7.2", "pid": 812}), Counts(started=1)),
+        (Occurrence(K.CANNOT_START_WORKER, {"worker": "web@7.2"}), Counts(not_started=1)),
+        (Occurrence(K.WORKER_HANGS, {"worker": "web@7.2"}), Counts(hung=1)),
         (
-            {"message": "worker lost connections", "worker": "web@7.2", "count": 3},
+            Occurrence(K.WORKER_LOST_CONNECTIONS, {"worker": "web@7.2", "count": 3}),
             Counts(connections_lost=3),
         ),
-        (ended("draining", "clean"), Counts(drained=1)),
-        (ended("draining", "exited with status 1"), Counts(unclean=1)),
-        (ended("killed", "was killed by signal 9 (KILL)"), Counts(killed=1)),
-        (ended("ready", "exited with status 0"), Counts(exited=1)),
-        (ended("ready", "was killed by signal 11 (SEGV)"), Counts(crashed=1)),
-        (ended("starting", "exited with status 3", served=0), Counts(unready=1)),
-        (ended("killed", "was killed by signal 9 (KILL)", served=0), Counts(unready=1)),
-        ({"message": "worker ready", "worker": "web@7.2"}, Counts()),
-        ({"message": "committed", "service": "job"}, Counts()),
+        (ended(State.DRAINING, CLEAN), Counts(drained=1)),
+        (ended(State.DRAINING, 1), Counts(unclean=1)),
+        (ended(State.KILLED, -9), Counts(killed=1)),
+        (ended(State.READY, 0), Counts(exited=1)),
+        (ended(State.READY, -11), Counts(crashed=1)),
+        (ended(State.READY, Ending(status=0, recycled=True)), Counts(recycled=1)),
+        (ended(State.STARTING, Ending(status=0, recycled=True), served=0), Counts(recycled=1)),
+        (ended(State.STARTING, 3, served=0), Counts(unready=1)),
+        (ended(State.KILLED, -9, served=0), Counts(unready=1)),
+        (Occurrence(K.WORKER_READY, {"worker": "web@7.2"}), Counts()),
+        (Occurrence(K.COMMITTED, {"service": "job"}), Counts()),
     ],
 )
-def test_a_record_is_counted_once_for_the_service_that_it_is_about(
-    told: dict[str, object], counts: Counts
+def test_an_occurrence_is_counted_once_for_the_service_that_it_is_about(
+    happened: Occurrence, counts: Counts
 ) -> None:
     tally = Counters()
-    tally.take(told)
+    tally.take(happened)
     assert tally.of("web") == counts
 
 
 def test_reloads_that_did_not_begin_are_nobodys() -> None:
     tally = Counters()
-    tally.take({"message": "reload refused", "error": "the config is wrong"})
+    tally.take(Occurrence(K.RELOAD_REFUSED, {"error": "the config is wrong"}))
     assert (tally.refused, tally.kept) == (1, {})
 
 
 def test_the_next_manager_goes_on_counting_and_keeps_what_it_counted_before_it_knew() -> None:
     first, second = Counters(), Counters()
-    for told in ({"message": "reload refused"}, ended("ready", "x"), ended("ready", "x")):
-        first.take(told)
-    for told in ({"message": "reload refused"}, ended("ready", "x"), ended("draining", "clean")):
-        second.take(told)
+    refused, crashed = Occurrence(K.RELOAD_REFUSED, {}), ended(State.READY, 1)
+    for happened in (refused, crashed, crashed):
+        first.take(happened)
+    for happened in (refused, crashed, ended(State.DRAINING, CLEAN)):
+        second.take(happened)
     second.resume(first.kept, first.refused)
     assert (second.of("web"), second.refused) == (Counts(crashed=3, drained=1), 2)
 
 
 def test_nothing_is_left_of_a_service_that_has_stopped() -> None:
     tally = Counters()
-    tally.take(ended("draining", "clean"))
-    tally.take({"message": "stopped", "service": "web"})
+    tally.take(ended(State.DRAINING, CLEAN))
+    tally.take(Occurrence(K.STOPPED, {"service": "web"}))
     assert tally.kept == {}
 
 
@@ -72,9 +82,9 @@ def test_what_is_counted_are_records_that_the_manager_writes() -> None:
     told: dict[str, set[str | None]] = {}
     for message, fields in records():
         told[message] = told.get(message, fields) & fields
-    assert {"worker", "was", "how", "served"} <= told["worker ended"]
-    assert {"worker", "count"} <= told["worker lost connections"]
-    assert all("worker" in told[m] for m in ("worker started", "cannot start worker",
-                                             "worker hangs"))  # fmt: skip
-    assert all("service" in told[m] for m in ("committed", "aborted", "stopped"))
-    assert "reload refused" in told
+    assert {"worker", "was", "how", "served"} <= told[K.WORKER_ENDED]
+    assert {"worker", "count"} <= told[K.WORKER_LOST_CONNECTIONS]
+    assert all("worker" in told[m] for m in (K.WORKER_STARTED, K.CANNOT_START_WORKER,
+                                             K.WORKER_HANGS))  # fmt: skip
+    assert all("service" in told[m] for m in (K.COMMITTED, K.ABORTED, K.STOPPED))
+    assert K.RELOAD_REFUSED in told

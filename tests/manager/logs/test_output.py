@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.api.records import EventKind
+from sockmgr.fleet.messages import Ending, State
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import TAIL_LINES, Output
 from sockmgr.manager.logs.sink import PENDING_MAX, RECORDS_MAX, RecordHandler, Sink
@@ -312,14 +314,21 @@ def test_with_json_every_line_is_an_object() -> None:
         logger = logging.getLogger("sockmgr.test.output")
         logger.addHandler(handler)
         logger.propagate = False
-        Log("sockmgr.test.output").warning("worker killed", worker="web@1.1", why="too late")
+        Log("sockmgr.test.output").warning(
+            EventKind.WORKER_ENDED,
+            worker="web@1.1",
+            was=State.READY,
+            how=Ending(status=-9),
+            a=0.5,
+        )
         logger.removeHandler(handler)
         record = json.loads(take_all(read))
         before = time.time()
         sink.lines("web@1.1", [Piece('says "hello"'), Piece("x", partial=True)])
         line, partial = map(json.loads, take_all(read).splitlines())
-    assert (record["level"], record["message"]) == ("warning", "worker killed")
-    assert (record["worker"], record["why"]) == ("web@1.1", "too late")
+    assert record.pop("time") <= before
+    assert record == {"level": "warning", "message": "worker ended", "worker": "web@1.1",
+                      "was": "ready", "how": "was killed by signal 9 (KILL)", "a": 0.5}  # fmt: skip
     assert before <= line.pop("time") <= time.time()
     assert line == {"level": "info", "worker": "web@1.1", "line": 'says "hello"'}
     assert partial["partial"] is True
