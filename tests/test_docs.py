@@ -25,6 +25,7 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRAM = re.compile(r"^(?:command|app) +=", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_PATH = re.compile(r"`((?:tests|contrib|examples|docs|sockmgr|\.ci)/[\w./-]+)`")
 _ROW = re.compile(r"^\| `(\w+)` \| ([^|]*) \|", re.MULTILINE)
 
 APP_TABLE = '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\napp = "shop:app"\n'
@@ -70,6 +71,12 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{_name(page)}: {link} leads nowhere"
         if anchor and target.suffix == ".md":
             assert anchor in _anchors(target), f"{_name(page)}: {link} names no heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_file_of_the_repository_that_is_named_is_there(page: Path) -> None:
+    for path in _PATH.findall(page.read_text()):
+        assert (ROOT / path).exists(), f"{_name(page)}: there is no {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
