@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.e2e.apps import App
+from tests.e2e.commands import UVICORN
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered
-from tests.e2e.test_promises import UVICORN
 from tests.load.judge import Load
 from tests.load.result import Row
 from tests.systemd.machine import PYTHON, Machine

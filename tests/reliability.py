@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests import deaths
 from tests.e2e.apps import App
+from tests.e2e.commands import UVICORN, config
 from tests.e2e.harness import Manager, wait_for
-from tests.e2e.test_promises import UVICORN, config
 from tests.load.judge import Load
 from tests.load.result import Outcome
 from tests.systemd.machine import PYTHON, Machine

@@ -15,15 +15,10 @@ from sockmgr.cli import cli
 from sockmgr.config import app_keys, config, settings, values
 from sockmgr.config.shape import Keys
 from sockmgr.config.spec import Listen, Rollout
-
-ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += sorted((ROOT / "examples").glob("*.md"))
+from tests.helpers.pages import PAGES, ROOT, TOML, whole_configs
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_PROGRAM = re.compile(r"^(?:command|app) +=", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PATH = re.compile(r"`((?:tests|contrib|examples|docs|sockmgr|\.ci)/[\w./-]+)`")
 _ROW = re.compile(r"^\| `(\w+)` \| ([^|]*) \|", re.MULTILINE)
@@ -40,12 +35,6 @@ def _anchors(page: Path) -> set[str]:
     """Return the names that headings get: lower case, no punctuation, dashes for blanks."""
     headings = _HEADING.findall(_FENCE.sub("", page.read_text()))
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
-
-
-def whole_configs(page: Path) -> list[str]:
-    """Return the snippets of a page that are a config by themselves."""
-    found = _TOML.findall(page.read_text())
-    return [text for text in found if "[service." in text and _PROGRAM.search(text)]
 
 
 def _section(heading: str) -> str:
@@ -87,7 +76,7 @@ def test_every_whole_config_in_the_docs_is_accepted(page: Path) -> None:
 
 def test_the_page_on_configuration_holds_a_whole_config() -> None:
     page = ROOT / "docs" / "configuration.md"
-    assert any("[service." in text for text in _TOML.findall(page.read_text()))
+    assert any("[service." in text for text in TOML.findall(page.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import tomli
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sockmgr"
+TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "architecture.md"
 AT_THE_ROOT = {"__init__", "__main__", "errors", "exec", "log", "sweep"}
 
@@ -72,3 +75,22 @@ def test_every_module_that_the_page_names_is_there() -> None:
     for name in named:
         path = PACKAGE / name.removeprefix("sockmgr/")
         assert path.is_dir() or path.with_suffix(".py").exists(), name
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names):
+                yield module
+                yield from (f"{module}.{each.name}" for each in names)
+            case ast.Import(names=names):
+                yield from (each.name for each in names)
+            case _:
+                pass
+
+
+def test_no_module_of_tests_is_imported_by_another() -> None:
+    tests = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in TESTS.rglob("test_*.py")}
+    assert len(tests) > 100
+    for path in TESTS.rglob("*.py"):
+        assert not tests & set(_imports(path)), path

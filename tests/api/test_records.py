@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,45 +29,10 @@ from sockmgr.fleet.messages import Ending, State
 from sockmgr.log import Occurrence
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
 from tests.helpers.entries import decode
+from tests.helpers.record_texts import calls_of_the_log, records
 
 ROOT = Path(__file__).parents[2]
 CATALOG = (ROOT / "contrib" / "systemd" / "sockmgr.catalog").read_text()
-
-
-def records() -> Iterator[tuple[str, set[str | None]]]:
-    """Yield the constant message and the names of the fields of each record in the code."""
-    for path in sorted((ROOT / "sockmgr").rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        calls = list(_calls(tree))
-        yield from [(message, fields) for message, fields in calls if message]
-        # What a file takes from a table of its own is told by its calls that name no message.
-        named = {kind for node in ast.walk(tree) if (kind := _kind(node))}
-        for fields in [fields for message, fields in calls if not message]:
-            yield from [(kind, fields) for kind in named]
-
-
-def _calls(
-    tree: ast.AST, first_argument: type[ast.expr] = ast.expr
-) -> Iterator[tuple[str, set[str | None]]]:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="log" | "_log")) | ast.Name(id="tell"),
-                args=[first],
-            ) if isinstance(first, first_argument):
-                message = first.value if isinstance(first, ast.Constant) else _kind(first)
-                yield str(message), {keyword.arg for keyword in node.keywords}
-            case _:
-                pass
-
-
-def _kind(node: ast.AST) -> str:
-    """Return the message of the kind that an expression names, or nothing."""
-    match node:
-        case ast.Attribute(value=ast.Name(id="EventKind"), attr=name):
-            return EventKind[name].value
-        case _:
-            return ""
 
 
 def explained() -> dict[str, tuple[str, str]]:
@@ -96,7 +60,7 @@ def test_every_kind_is_written_by_the_code() -> None:
 def test_the_code_names_the_kind_of_a_record_and_never_repeats_its_message() -> None:
     messages = {str(kind) for kind in EventKind}
     for path in sorted((ROOT / "sockmgr").rglob("*.py")):
-        calls = _calls(ast.parse(path.read_text()), ast.Constant)
+        calls = calls_of_the_log(ast.parse(path.read_text()), ast.Constant)
         assert not messages & {message for message, _ in calls}, path
 
 

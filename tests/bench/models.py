@@ -12,7 +12,7 @@ from tests.bench.costs import directory
 from tests.bench.report import Goal, Section, narrate, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
-from tests.e2e.test_reload_servers import MODES, SERVERS, Server, has_answered
+from tests.e2e.servers import MODES, SERVERS, Server, has_answered
 from tests.load.judge import Load
 from tests.load.result import Result
 

@@ -18,8 +18,8 @@ from sockmgr.config import app_keys, config, settings, shape, values
 from sockmgr.config.document import Source, Value
 from sockmgr.config.schema import schema
 from sockmgr.errors import ConfigError
-from tests.config.test_config import FULL, MISTAKES
-from tests.test_docs import PAGES, ROOT, whole_configs
+from tests.config.texts import FULL, MISTAKES
+from tests.helpers.pages import PAGES, ROOT, whole_configs
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (extra: test)")
 

@@ -19,7 +19,7 @@ from tests.doctor.diagnosis import Found, agreed, diagnose_under, is_free, sole
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, wait_in_log
-from tests.e2e.test_bad_listeners import ask
+from tests.helpers.asking import ask
 from tests.helpers.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")

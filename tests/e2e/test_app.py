@@ -8,34 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.applications import BLOCKED, config, line_with
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
-from tests.e2e.test_reload_servers import has_answered, stale
+from tests.e2e.servers import has_answered, stale
 from tests.load.judge import Load
 
 RELOADS = 5
 MODES = ("kat:conns=16,think=0.01", "short:rate=100", "slow:conns=2")
-
-
-def config(
-    app: App, *, target: str = "app:app", more: str = "", address: str = "tcp://127.0.0.1:0"
-) -> str:
-    return f"""
-[listen]
-http = "{address}"
-
-[service.web]
-app = "{target}"
-workers = 2
-cwd = "{app.directory}"
-{more}
-
-[service.web.http]
-access_log = false
-
-[service.web.rollout]
-max_draining = 20
-"""
 
 
 @pytest.mark.parametrize(("example", "unix"), [("asgi", False), ("wsgi", True)])
@@ -100,16 +80,6 @@ async def app(scope, receive, send):
         manager.close()
 
 
-BLOCKED = """
-import time
-from app import app as well
-async def app(scope, receive, send):
-    if scope.get("path") == "/block":
-        time.sleep(600)
-    await well(scope, receive, send)
-"""
-
-
 def pid_of(line: str) -> int:
     return int(line.partition("pid=")[2].split()[0])
 
@@ -138,7 +108,3 @@ def test_a_worker_that_hangs_shows_its_stack_and_is_replaced(
         with Load(manager.target(), ["kat:conns=2"]) as load:
             wait_for(lambda: len(load.result.rows) > 20, "answers")
             assert not load.stop().failed
-
-
-def line_with(manager: Manager, words: str) -> str:
-    return next((line for line in manager.log.splitlines() if words in line), "")

@@ -12,9 +12,9 @@ from typing import Self
 
 import pytest
 
+from tests.e2e.applications import config
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
-from tests.e2e.test_app import config
 from tests.helpers.http2 import CERTIFICATE, Http2Client
 
 RELOADS = 2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager
+from tests.e2e.preloading import LOAD, config
 from tests.e2e.programs.release import answered
-from tests.e2e.test_preload import LOAD, config
 from tests.load.judge import Load
 
 

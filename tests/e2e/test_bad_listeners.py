@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from functools import partial
@@ -18,22 +17,10 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.e2e.test_promises import sleeps
+from tests.helpers.asking import ask
+from tests.helpers.proc import sleeps
 from tests.load.judge import Load
 from tests.load.mode import Target
-
-
-def ask(target: Target, path: str = "/") -> bytes:
-    """Send one request; return the whole answer, empty if the connection is refused or lost."""
-    with socket.socket(target.family) as client, contextlib.suppress(ConnectionError):
-        client.settimeout(10)
-        client.connect(target.address)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        answer = b""
-        while piece := client.recv(65536):
-            answer += piece
-        return answer
-    return b""
 
 
 def version(target: Target) -> str:

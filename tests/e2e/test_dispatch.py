@@ -10,20 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 from tests.e2e.apps import EXAMPLES, ROOT, App
+from tests.e2e.commands import config, versions
 from tests.e2e.harness import BIN, Manager, wait_for
-from tests.e2e.test_promises import config, versions
+from tests.e2e.passing import connections
 from tests.load.judge import Load
 from tests.load.mode import Target
 
 LOAD = ("short:rate=120", "slow:conns=2,s=0.3")
 PASSED = (str(BIN / "python"), str(ROOT / "tests/e2e/programs/passed.py"))
 DISPATCH = 'accept = "dispatch"'
-
-
-def connections(manager: Manager) -> dict[int, int]:
-    """What each ready worker has open, by pid."""
-    ready = [worker for worker in manager.workers() if worker["state"] == "ready"]
-    return {worker["pid"]: worker["connections"] for worker in ready}
 
 
 def test_reloads_and_other_numbers_of_workers_lose_nothing(tmp_path: Path) -> None:

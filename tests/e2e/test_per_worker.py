@@ -16,9 +16,9 @@ from typing import Any, Self
 import pytest
 
 from tests.e2e.apps import ROOT, App
+from tests.e2e.commands import UVICORN, config
 from tests.e2e.harness import BIN, Manager, wait_for
-from tests.e2e.test_promises import UVICORN, config
-from tests.e2e.test_reload_servers import GTHREAD
+from tests.e2e.servers import GTHREAD
 from tests.load.judge import Load
 from tests.load.mode import Target
 from tests.load.result import Outcome

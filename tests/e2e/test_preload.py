@@ -13,30 +13,10 @@ import pytest
 
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager, wait_for
+from tests.e2e.preloading import LOAD, config
 from tests.e2e.programs.release import answered, wait_in_log
-from tests.e2e.test_promises import descriptors, zombies
+from tests.helpers.proc import descriptors, zombies
 from tests.load.judge import Load
-
-LOAD = ("kat:conns=8,think=0.01", "short:rate=100")
-
-
-def config(
-    app: App, *, target: str = "app:app", more: str = "", workers: int = 2, preload: str = "true"
-) -> str:
-    return f"""
-[listen]
-http = "tcp://127.0.0.1:0"
-
-[service.web]
-app = "{target}"
-preload = {preload}
-workers = {workers}
-cwd = "{app.directory}"
-{more}
-
-[service.web.http]
-access_log = false
-"""
 
 
 def pids(manager: Manager) -> set[int]:

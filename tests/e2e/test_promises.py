@@ -14,46 +14,13 @@ import pytest
 
 from sockmgr.manager.logs.ring import LINES_MAX
 from tests.e2e.apps import App
-from tests.e2e.harness import BIN, Manager, varlink, wait_for
+from tests.e2e.commands import PLAIN, UVICORN, config, versions
+from tests.e2e.harness import Manager, varlink, wait_for
+from tests.helpers.proc import descriptors, field, sleeps, zombies
 from tests.load.judge import Load
-from tests.load.result import Result
 
 LOAD = ("short:rate=150",)
 MAX_DRAINING = 4  # the default of max_draining
-UVICORN = (str(BIN / "uvicorn"), "--fd", "{http}", "--no-access-log", "app:app")
-PLAIN = (str(BIN / "python"), "-S", "accept_loop.py")
-
-
-def config(
-    app: App, command: tuple[str, ...], *, workers: int = 2, more: str = "", rollout: str = ""
-) -> str:
-    words = ", ".join(f'"{word}"' for word in command)
-    return f"""
-[listen]
-http = "tcp://127.0.0.1:0"
-
-[service.web]
-command = [{words}]
-workers = {workers}
-cwd = "{app.directory}"
-{more}
-
-[service.web.rollout]
-{rollout or "probation = 0.2"}
-"""
-
-
-def versions(result: Result) -> set[str]:
-    return {row.version for row in result.rows if row.version}
-
-
-def descriptors(pid: int) -> list[str]:
-    """Name what each descriptor of a process is, without what differs from one to the next."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found.append(str(entry.readlink()).split(":", maxsplit=1)[0])
-    return sorted(found)
 
 
 def sockets(pid: int) -> set[str]:
@@ -62,25 +29,6 @@ def sockets(pid: int) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(str(entry.readlink()))
     return {link for link in found if link.startswith("socket:")}
-
-
-def field(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1])
-    raise KeyError(name)
-
-
-def zombies(parent: int) -> int:
-    states = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            states.append((rest[0], int(rest[1])))
-    return states.count(("Z", parent))
 
 
 def test_p1_the_manager_holds_a_listening_socket_of_each_listener_over_reloads(
@@ -323,16 +271,6 @@ def test_p11_the_manager_sleeps_when_nothing_happens(tmp_path: Path) -> None:
         with Load(target, LOAD) as load:
             wait_for(lambda: len(load.result.rows) > 300, "some hundred answers")
         assert field(manager.pid, "voluntary_ctxt_switches") - before <= 2
-
-
-def sleeps(pid: int) -> bool:
-    """Whether the process has not run for a tenth of a second."""
-    before = field(pid, "voluntary_ctxt_switches")
-    end = time.monotonic() + 0.1
-    while time.monotonic() < end:
-        if field(pid, "voluntary_ctxt_switches") != before:
-            return False
-    return True
 
 
 @pytest.mark.parametrize("command", [UVICORN, PLAIN], ids=["uvicorn", "accept loop"])

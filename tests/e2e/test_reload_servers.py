@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.apps import App
-from tests.e2e.harness import BIN, Done, Manager, wait_for
+from tests.e2e.harness import Done, Manager, wait_for
+from tests.e2e.servers import (
+    MODES,
+    SERVERS,
+    Server,
+    has_answered,
+    skip_unless_installed,
+    stale,
+)
 from tests.load.judge import Load
 from tests.load.mode import Target
 from tests.load.result import Outcome, Result
@@ -20,53 +26,6 @@ from tests.load.result import Outcome, Result
 pytestmark = pytest.mark.timeout(300)
 
 RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "10"))
-MODES = ("short:rate=150", "ka:conns=8,rate=40", "slow:conns=2")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """How to run one server, unmodified, as a worker."""
-
-    example: str
-    command: tuple[str, ...]
-    workers: int = 2
-    needs: str = ""
-
-
-def installed(program: str, *arguments: str) -> tuple[str, ...]:
-    return (str(BIN / program), *arguments)
-
-
-UVICORN = Server(
-    example="asgi", command=installed("uvicorn", "--fd", "{http}", "--no-access-log", "app:app")
-)
-GTHREAD = Server(
-    example="wsgi", command=installed("gunicorn", "-k", "gthread", "--threads", "8", "app:app")
-)
-SERVERS = {
-    "uvicorn": UVICORN,
-    "hypercorn": Server(
-        example="asgi",
-        command=installed("hypercorn", "-w", "0", "--bind", "fd://{http}", "app:app"),
-    ),
-    "gunicorn sync": Server(example="wsgi", command=installed("gunicorn", "app:app"), workers=4),
-    "gunicorn gthread": GTHREAD,
-    "uwsgi": Server(
-        example="wsgi",
-        command=installed(
-            "uwsgi", "--master", "--protocol", "http", "--threads", "8", "--need-app",
-            "-w", "app:app", "--disable-logging",
-            "--hook-master-start", "unix_signal:15 gracefully_kill_them_all",
-        ),
-    ),
-    "granian": Server(
-        example="asgi", command=installed("granian", "--interface", "asgi", "app:app")
-    ),
-    "node": Server(example="node", command=("node", "server.js"), needs="node"),
-    "accept loop": Server(
-        example="plain", command=installed("python", "accept_loop.py"), workers=5
-    ),
-}  # fmt: skip
 
 
 def config(server: Server, app: App, address: str) -> str:
@@ -98,23 +57,6 @@ def reload_again_and_again(manager: Manager, app: App, load: Load) -> list[Done]
     return done
 
 
-def has_answered(load: Load, version: str) -> bool:
-    rows = load.result.rows[-300:]
-    return any(row.version == version and row.outcome is Outcome.OK for row in rows)
-
-
-def stale(result: Result, reloads: list[Done]) -> list[str]:
-    """Name each new connection that began after a verdict and met an older version."""
-    found = []
-    for number, done in enumerate(reloads, start=2):
-        met = [
-            row for row in result.rows
-            if row.fresh and row.began > done.ended_at and row.version and int(row.version) < number
-        ]  # fmt: skip
-        found += [f"{row.began - done.ended_at:.3f} s after: {row}" for row in met]
-    return found
-
-
 def tell(name: str, result: Result) -> None:
     """Print what a reader of `pytest -rP` wants to know."""
     print(
@@ -122,12 +64,6 @@ def tell(name: str, result: Result) -> None:
         f"{len(result.races)} kept connections closed as they were used again; "
         f"mixed for {result.mixed() * 1000:.0f} ms; {result.failures()}"
     )
-
-
-def skip_unless_installed(program: str) -> None:
-    if program and shutil.which(program) is None:
-        assert os.environ.get("CI") != "true", f"{program} is missing, and CI must not skip it"
-        pytest.skip(f"{program} is not installed")
 
 
 @pytest.mark.parametrize("name", SERVERS)

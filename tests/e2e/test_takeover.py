@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sockmgr.fleet.messages import State
 from tests.e2e.apps import App
+from tests.e2e.commands import PLAIN, UVICORN, config
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
-from tests.e2e.test_promises import PLAIN, UVICORN, config
 from tests.load.judge import Load
 
 LOAD = "short:rate=100"

@@ -22,7 +22,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.e2e.test_promises import descriptors, field, zombies
+from tests.helpers.proc import descriptors, field, zombies
 from tests.load.judge import Load
 
 MEGABYTE = 1024  # VmRSS is in kB

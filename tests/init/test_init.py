@@ -14,7 +14,7 @@ from sockmgr.init import declared, line
 from sockmgr.init.draft import draft, plain
 from sockmgr.init.facts import Guess, Project
 from sockmgr.init.guess import LOOKED_FOR, guess
-from tests.init.test_python import FASTAPI, FLASK
+from tests.init.sources import FASTAPI, FLASK
 
 ASGI_PY = "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()"
 WSGI_PY = ASGI_PY.replace("asgi", "wsgi")

@@ -6,10 +6,9 @@ import pytest
 
 from sockmgr.init.facts import App, Interface
 from sockmgr.init.python import apps
+from tests.init.sources import FASTAPI, FLASK
 
 ASGI, WSGI = Interface.ASGI, Interface.WSGI
-FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
-FLASK = "from flask import Flask\napp = Flask(__name__)\n"
 RAW_ASGI = "async def app(scope, receive, send):\n    pass\n"
 
 

@@ -20,14 +20,7 @@ from sockmgr.errors import ListenError
 from sockmgr.kernel.notify import MAX_AT_ONCE, MAX_SIZE, Message, NotifySocket
 from sockmgr.kernel.procfs import owner_of
 from tests.helpers.children import Child, open_fds, python, wait_until
-
-SAY = """
-import os, signal, socket, sys, time
-def say(data, *fds):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        s.connect(os.environ["NOTIFY_SOCKET"])
-        socket.send_fds(s, [data], list(fds)) if fds else s.send(data)
-"""
+from tests.helpers.notifying import SAY
 
 
 @pytest.fixture

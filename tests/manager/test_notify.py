@@ -18,7 +18,7 @@ from sockmgr.kernel.procfs import MOST_ANCESTORS, ancestors, owner_of
 from sockmgr.manager import notify as module
 from sockmgr.manager.notify import NotifyRouter
 from tests.helpers.children import Child, python
-from tests.kernel.test_notify import SAY
+from tests.helpers.notifying import SAY
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user: run as root")
 OTHER = 65534

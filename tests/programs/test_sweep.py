@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -25,16 +23,11 @@ from sockmgr.programs.sweep import (
     charges_in,
     longest_drain,
 )
-from tests.helpers.children import Child, python, running, wait_for_exit
+from tests.helpers.children import python, running, wait_for_exit
+from tests.helpers.drainers import DRAINING, draining
 from tests.helpers.states import memfd, state, worker
 
 TERM, KILL, QUIT = signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT
-DRAINING = Path(__file__).parents[1] / "helpers" / "draining.py"
-
-
-def draining(*more: str) -> contextlib.AbstractContextManager[Child]:
-    """Start a worker that drains when it is told by QUIT."""
-    return running([sys.executable, str(DRAINING), "0.2", *more])
 
 
 # --- Who, and when -------------------------------------------------------------------------------

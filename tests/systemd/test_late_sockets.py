@@ -9,8 +9,8 @@ import pytest
 
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
+from tests.systemd.mishaps import LOAD, answered, killed, restarted
 from tests.systemd.site import SERVICE, SYSUSERS, Site
-from tests.systemd.test_adoption import LOAD, answered, killed, restarted
 
 HTTP = {"http": "tcp://127.0.0.1:8000"}
 ADMIN = 8001

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.systemd.machine import Machine
+from tests.systemd.mishaps import killed
+from tests.systemd.round_robin import DROP_IN, choice
 from tests.systemd.site import SERVICE, Site
-from tests.systemd.test_adoption import killed
-from tests.systemd.test_round_robin import DROP_IN, choice
 
 SOON = "[Service]\nRestartSec=100ms\n"
 

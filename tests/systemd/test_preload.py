@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
+from tests.systemd.mishaps import DROP_IN, HTTP, LOAD, answered, killed
 from tests.systemd.site import Site
-from tests.systemd.test_adoption import DROP_IN, HTTP, LOAD, answered, killed
 
 APP = """
 import json, os

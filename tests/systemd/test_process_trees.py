@@ -6,14 +6,10 @@ import http.client
 import threading
 
 from tests.e2e.harness import wait_for
+from tests.systemd.endings import stopped, stopped_while_it_waits_for_the_restart
 from tests.systemd.machine import PYTHON, Machine
+from tests.systemd.mishaps import killed, nobody_is_left
 from tests.systemd.site import Site
-from tests.systemd.test_adoption import killed
-from tests.systemd.test_endings import (
-    nobody_is_left,
-    stopped,
-    stopped_while_it_waits_for_the_restart,
-)
 
 SERVER = f"{PYTHON} -S -E /srv/checkout/tests/e2e/programs/slow_server.py"
 

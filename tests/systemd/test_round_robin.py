@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from tests.e2e.apps import ROOT
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import Machine
+from tests.systemd.round_robin import DROP_IN, choice
 from tests.systemd.site import SERVICE, Site
 
-DROP_IN = ROOT / "contrib" / "systemd" / "drop-ins" / "round-robin.conf"
 # Three workers get ready, so a reload by portions stays where both generations are fed.
 MORE = """
 rollout.surge = 1
 ready = { exec = ["sh", "-c", 'cd "$TMPDIR"; exec 2>/dev/null; mkdir 1 || mkdir 2 || mkdir 3'] }
 """
-
-
-def choice(site: Site) -> str:
-    found: str = site.status()["listeners"]["http"]["choice"]
-    return found
 
 
 def capabilities(site: Site, pid: int) -> str:

@@ -19,6 +19,8 @@ from tests.helpers.children import Child, running, wait_for_exit
 from tests.helpers.http2 import Http2Client
 
 PROGRAMS = Path(__file__).parent / "programs"
+LAST = ("200", True, b"")
+KEPT = ("200", False, b"")
 PATIENCE = 30.0
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from sockmgr.worker.deadline import FINISH
-from tests.worker.runtime import Worker, serving, started
+from tests.worker.runtime import KEPT, LAST, Worker, serving, started
 
 HTTP = ("httptools", "h11", "zttp")
-LAST = ("200", True, b"")
-KEPT = ("200", False, b"")
 QUICK = ("--drain-timeout", "5")
 
 

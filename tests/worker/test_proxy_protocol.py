@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sockmgr.worker.proxy_protocol import HeaderError, Proxied, binary, read, text
+from tests.worker.passing import dispatching
 from tests.worker.runtime import Client, Worker, serving
-from tests.worker.test_passed import dispatching
 
 OPTIONS = ("--proxy-protocol", "--no-access-log")
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

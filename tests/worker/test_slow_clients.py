@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.runtime import Client, serving
-from tests.worker.test_drain import KEPT
-from tests.worker.test_passed import dispatching
+from tests.worker.passing import dispatching
+from tests.worker.runtime import KEPT, Client, serving
 
 HTTP = ("httptools", "h11", "zttp")
 SHORT = ("--header-timeout", "1", "--keep-alive", "600")

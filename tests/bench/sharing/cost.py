@@ -15,7 +15,7 @@ from tests.bench.models import config
 from tests.bench.report import narrate, number, table
 from tests.bench.sharing import figures
 from tests.e2e.harness import Manager
-from tests.e2e.test_reload_servers import Server
+from tests.e2e.servers import Server
 
 WORKERS = 2
 ROUNDS = 3

@@ -23,7 +23,7 @@ from tests.bench.sharing import figures
 from tests.bench.sharing.chance import Chance
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
-from tests.e2e.test_reload_servers import GTHREAD, SERVERS, UVICORN, Server
+from tests.e2e.servers import GTHREAD, SERVERS, UVICORN, Server
 from tests.load.mode import Target
 
 HELD = 64

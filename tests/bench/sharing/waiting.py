@@ -15,7 +15,7 @@ from tests.bench.report import narrate, number, table
 from tests.bench.sharing import figures
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager
-from tests.e2e.test_reload_servers import SERVERS, Server
+from tests.e2e.servers import SERVERS, Server
 from tests.load.judge import Load
 from tests.load.mode import Target
 from tests.load.result import percentile

@@ -21,30 +21,12 @@ from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from tests.helpers.fake_manager import FakeManager, served
 from tests.helpers.raw_client import MANAGER, SERVICE, Raw, assert_serves, let_in, run, until
+from tests.manager.control.garbage import GARBAGE
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "shop.sock"
-
-
-GARBAGE = [
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\0",
-    b"\0",
-    b"\0\0\0\0",
-    b"{}\0",
-    b"[]\0",
-    b"null\0",
-    b'{"method":1}\0',
-    b'{"method":"a.b","more":"yes"}\0',
-    b'{"method":"a\xff\xfe.b"}\0',
-    b'{"method":"\\ud800"}\0',
-    b"[" * 60_000 + b"\0",
-    b'{"method":"a.b","parameters":' + b"[" * 60_000 + b"\0",
-    b'{"method":"a.b","parameters":' + b'{"a":' * 12_000 + b"1" + b"}" * 12_000 + b"}\0",
-    bytes(range(255, -1, -1)),
-    os.urandom(4096) + b"\0",
-]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))

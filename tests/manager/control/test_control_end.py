@@ -10,7 +10,7 @@ import pytest
 from sockmgr.manager.control.connection import Limits
 from tests.helpers.fake_manager import FakeManager, served
 from tests.helpers.raw_client import LONG, MANAGER, SERVICE, Raw, assert_serves, let_in, run, until
-from tests.manager.control.test_control_abuse import GARBAGE
+from tests.manager.control.garbage import GARBAGE
 
 
 @pytest.fixture

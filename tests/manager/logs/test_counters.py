@@ -9,7 +9,7 @@ from sockmgr.api.types import Counts
 from sockmgr.fleet.messages import Ending, State
 from sockmgr.log import Occurrence
 from sockmgr.manager.logs.counters import Counters
-from tests.api.test_records import records
+from tests.helpers.record_texts import records
 
 K = EventKind
 CLEAN = Ending(status=0, clean=True)

@@ -16,8 +16,8 @@ import pytest
 from sockmgr.kernel.procfs import member
 from sockmgr.manager.takeover.guard import NAME, Guard
 from tests.helpers.children import PATIENCE, Child, open_fds, wait_until
+from tests.helpers.drainers import draining
 from tests.helpers.states import memfd, state, worker
-from tests.programs.test_sweep import draining
 
 DRAINED = "SIGQUIT\ndrained\n"
 
