@@ -163,6 +163,7 @@ class Listener:
             or not self.has_handshakes
             or n >= len(self._held.pool)
             or n in self.systemds
+            or self.is_ending  # clients would find the new queue, and wait for nobody
         ):
             return
         if queues.queued(self.queues[n]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 from tests.helpers.listeners import connect, hold_handshake, opened, quiet, take, tcp, unix
 
-SYN_SENT = 2  # net/tcp_states.h
+ESTABLISHED, SYN_SENT = 1, 2  # net/tcp_states.h
 DETACH_FILTER = 27
 
 
@@ -37,6 +38,19 @@ def test_no_handshake_begins_and_those_that_have_begun_come_to_their_end() -> No
         half.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
         take(listener, 0)
         take(listener, 0)  # waits for the answer to the repeated SYN-ACK
+
+
+@pytest.mark.parametrize("end", [Listener.refuse, Listener.end])
+def test_no_queue_is_renewed_at_which_clients_would_wait_for_nobody(
+    end: Callable[[Listener], None],
+) -> None:
+    with opened(tcp()) as listener, socket.socket() as late:
+        listener.lease(1)
+        end(listener)
+        listener.renew(1)  # a generation has ended
+        knock(late, listener)
+        assert listener.queued() == 0
+        assert state(late) != ESTABLISHED
 
 
 def test_one_that_is_configured_again_takes_clients_again(tmp_path: Path) -> None:
