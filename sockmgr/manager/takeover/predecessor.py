@@ -9,9 +9,8 @@ import os
 import re
 import signal
 import socket
-import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,12 +33,14 @@ from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.takeover import unlabelled
 from sockmgr.manager.takeover.state import FOUND, NOTIFY, STATE, StateMemory, boot_id
-from sockmgr.manager.workers.survivor import Survivor
+from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
 
 log = Log("sockmgr")
 
-_WORKER = re.compile(r"(.+)@(\d+)\.(\d+)", re.ASCII)
+_WORKER = re.compile(r"(.+)@(\d+)\.(\d+)(?:/.+)?", re.ASCII)
+_ROLES = (PIDFD, OUTPUT, CHANNEL, CHANNEL_OF_WORKER)
 _ANY_LAUNCHER = re.compile(r"/.*/sockmgr/(?:programs/)?" + re.escape(Path(LAUNCHER).name))
 
 
@@ -128,15 +129,15 @@ class Predecessor:
     def take_strangers(self, service: str) -> dict[WorkerId, Survivor]:
         """Return the workers of a service by their names only, when no state tells of them."""
         found: dict[WorkerId, Survivor] = {}
-        for name in [name for name in self.descriptors if _WORKER.fullmatch(name)]:
-            whose, generation, slot = _WORKER.fullmatch(name).groups()  # type: ignore[union-attr]
-            fds = self.descriptors[name]
-            pidfds = [fd for fd in fds if _is_pidfd(fd)]
-            pid = process.pid_of(pidfds[0]) if whose == service and pidfds else 0
-            if pid:
-                del self.descriptors[name]
+        named = [match for match in map(_WORKER.fullmatch, self.descriptors) if match]
+        ids = [WorkerId(int(one[2]), int(one[3])) for one in named if one[1] == service]
+        for id in dict.fromkeys(ids):
+            fds = self._take_worker(f"{service}@{id}")
+            if pid := process.pid_of(fds[PIDFD]) if PIDFD in fds else 0:
                 told = ProcessSnapshot(pid=pid, started=start_time(pid))
-                found[WorkerId(int(generation), int(slot))] = _owned(told, fds, since=0.0)
+                found[id] = _owned(told, fds, since=0.0)
+            else:
+                _close(fds.values())
         return found
 
     def take_survivors(self, service: ServiceSnapshot) -> dict[WorkerId, Survivor]:
@@ -145,9 +146,20 @@ class Predecessor:
         for generation in service.generations:
             for worker in generation.workers:
                 id = WorkerId(generation.number, worker.slot)
-                fds = self.descriptors.pop(f"{service.name}@{id}", [])
+                channel = worker.process.channel if worker.process else ()
+                fds = self._take_worker(f"{service.name}@{id}", channel)
                 if survivor := _survivor(worker, fds):
                     found[id] = survivor
+        return found
+
+    def _take_worker(self, name: str, channel: Sequence[int] = ()) -> dict[str, int]:
+        """Return what there is of a worker by what it is; the caller owns it."""
+        found = unlabelled.roles(self.descriptors.pop(name, []), channel)
+        for role in _ROLES:
+            for fd in self.descriptors.pop(f"{name}/{role}", []):
+                if role in found:
+                    os.close(found[role])
+                found[role] = fd
         return found
 
     def close(self) -> None:
@@ -179,7 +191,7 @@ def recovered(copy: Path) -> dict[str, list[int]]:
              for i, n in enumerate(each.inodes)}  # fmt: skip
     for service in state.services if state.boot_id == boot_id() else ():
         for id, survivor in _living(service):
-            found[f"{service.name}@{id}"] = [survivor.pidfd]
+            found[f"{service.name}@{id}/{PIDFD}"] = [survivor.pidfd]
             wanted = [n for n, name in names.items() if name not in found]
             taken = survivors.take_back(survivor.pid, survivor.pidfd, wanted)
             found |= {names[inode]: [sock] for inode, sock in taken.items()}
@@ -202,7 +214,7 @@ def _open_copy(copy: Path) -> int | None:
 def _living(service: ServiceSnapshot) -> Iterator[tuple[WorkerId, Process]]:
     for generation in service.generations:
         for worker in generation.workers:
-            if survivor := _survivor(worker, ()):
+            if survivor := _survivor(worker, {}):
                 yield WorkerId(generation.number, worker.slot), survivor.process
 
 
@@ -244,56 +256,42 @@ def _identity(name: str, fds: Sequence[int]) -> object:
     return os.fstat(fds[0]).st_ino if "#" in name else FOUND
 
 
-def _survivor(worker: WorkerSnapshot, fds: Sequence[int]) -> Survivor | None:
+def _survivor(worker: WorkerSnapshot, fds: Mapping[str, int]) -> Survivor | None:
     told = worker.process
     if told is None:
         return None
-    if not any(map(_is_pidfd, fds)):  # its pidfd did not get into the store
+    if PIDFD not in fds:  # it did not get into the store
         pidfd = process.open_again(told.pid, told.started)
         if pidfd is None:
-            for fd in fds:
-                os.close(fd)
+            _close(fds.values())
             return None
-        fds = [*fds, pidfd]
+        fds = {**fds, PIDFD: pidfd}
     ready = worker.state is not State.STARTING
     return _owned(told, fds, since=worker.since, ready=ready)
 
 
 def _owned(
-    told: ProcessSnapshot, fds: Sequence[int], *, since: float, ready: bool = True
+    told: ProcessSnapshot, fds: Mapping[str, int], *, since: float, ready: bool = True
 ) -> Survivor:
-    for fd in fds:
+    for fd in fds.values():
         os.set_inheritable(fd, False)
-    ends = {os.fstat(fd).st_ino: fd for fd in fds if _is_channel(fd)}
-    channel = [ends.pop(inode) for inode in told.channel if inode in ends]
-    for fd in ends.values():
-        os.close(fd)  # nobody knows which end it is
+    ends = [fds[role] for role in (CHANNEL, CHANNEL_OF_WORKER) if role in fds]
+    if len(ends) == 1:  # one end alone is of no use
+        _close(ends)
     return Survivor(
-        process=Process(told.pid, pidfd=next(fd for fd in fds if _is_pidfd(fd))),
-        output=next(filter(_is_output, fds), -1),
+        process=Process(told.pid, pidfd=fds[PIDFD]),
+        output=fds.get(OUTPUT, -1),
         since=since,
         ready=ready,
         told=told.told,
         told_others=told.told_others,
-        channel=(channel[0], channel[1]) if len(channel) == 2 else None,
+        channel=(ends[0], ends[1]) if len(ends) == 2 else None,
     )
 
 
-def _is_output(fd: int) -> bool:
-    mode = os.fstat(fd).st_mode
-    # A pipe, or a stream to the journal.
-    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and not _is_channel(fd))
-
-
-def _is_channel(fd: int) -> bool:
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return False
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        return sock.type == socket.SOCK_SEQPACKET
-
-
-def _is_pidfd(fd: int) -> bool:
-    return not stat.S_ISSOCK(os.fstat(fd).st_mode) and not _is_output(fd)
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _number(name: str) -> int:

@@ -1,8 +1,8 @@
 """What one manager leaves to the next, kept up to date while it runs.
 
 Descriptors go to a store that outlives the manager, each under a name; what they are is written
-down in the state. `http#3` is queue 3 of listener http, `web@7.2` a worker's pidfd and the pipe
-that it writes to, `@state` the state itself.
+down in the state. `http#3` is queue 3 of the listener http, `web@7.2/pidfd` the pidfd of a worker
+and `web@7.2/output` the pipe that it writes to, `@state` the state itself.
 """
 
 from __future__ import annotations
@@ -201,7 +201,11 @@ class SavedState:
         for service in services.values():
             for running in (r for r in service.processes.running.values() if r.pid):
                 identity = (running.process.pid, running.process.started)
-                found[running.name] = (identity, running.descriptors)
+                if running.name in self._held:  # without labels, as earlier versions stored it
+                    found[running.name] = (identity, tuple(running.descriptors.values()))
+                    continue
+                for role, fd in running.descriptors.items():
+                    found[f"{running.name}/{role}"] = (identity, (fd,))
         return found
 
     def _forget(self, names: Iterable[str]) -> None:

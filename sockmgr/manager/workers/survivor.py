@@ -6,6 +6,13 @@ from dataclasses import dataclass
 
 from sockmgr.kernel.process import Process
 
+# What each descriptor is that the next manager needs to own a worker: with the name of the worker
+# before it, `web@7.2/pidfd`, it is what the descriptor is stored under.
+PIDFD = "pidfd"
+OUTPUT = "output"  # our end of what the worker prints to
+CHANNEL = "channel"  # our end of the socketpair through which it is passed connections
+CHANNEL_OF_WORKER = "channel-of-worker"  # the other end, from which we take back what it leaves
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:

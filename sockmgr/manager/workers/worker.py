@@ -43,7 +43,7 @@ from sockmgr.manager.workers.exit import Exit
 from sockmgr.manager.workers.memory_reader import MemoryReader
 from sockmgr.manager.workers.readiness import ReadinessWatch
 from sockmgr.manager.workers.ready_command import ReadyCommand
-from sockmgr.manager.workers.survivor import Survivor
+from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
 from sockmgr.manager.workers.template import Order, Orders, Template
 from sockmgr.manager.workers.tree import Tree
 from sockmgr.manager.workers.uptake import Uptake
@@ -143,10 +143,12 @@ class WorkerProcess:
         return self.process.pid
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What the next manager needs to own it, borrowed: the pidfd, and the pipe if there is."""
-        ends = (self.channel.fileno(), self.channel.theirs) if self.channel else ()
-        return tuple(fd for fd in (self.process.pidfd, self.output.fileno(), *ends) if fd >= 0)
+    def descriptors(self) -> dict[str, int]:
+        """What the next manager needs to own this worker, by what it is; borrowed."""
+        found = {PIDFD: self.process.pidfd, OUTPUT: self.output.fileno()}
+        if self.channel:
+            found |= {CHANNEL: self.channel.fileno(), CHANNEL_OF_WORKER: self.channel.theirs}
+        return {role: fd for role, fd in found.items() if fd >= 0}
 
     @property
     def ends(self) -> tuple[int, ...]:

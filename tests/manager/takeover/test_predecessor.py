@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -12,6 +15,7 @@ from sockmgr.fleet.messages import WorkerId
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER
+from sockmgr.manager.takeover import unlabelled
 from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.takeover.state import boot_id
 from sockmgr.manager.workers.survivor import Survivor
@@ -91,3 +95,56 @@ def test_a_stored_queue_is_known_by_what_it_is_and_not_by_its_number_alone() -> 
         for sock in predecessor.take_sockets().values():
             for each in sock:
                 each.close()
+
+
+# --- What a descriptor of a worker is ------------------------------------------------------------
+
+
+def taken(descriptors: dict[str, list[int]]) -> Survivor:
+    predecessor = Predecessor(descriptors)
+    [found] = predecessor.take_strangers("web").values()
+    assert not predecessor.descriptors
+    return found
+
+
+def closed(survivor: Survivor) -> None:
+    survivor.process.close()
+    for fd in (survivor.output, *(survivor.channel or ())):
+        os.close(fd)
+
+
+def test_the_name_of_a_descriptor_says_what_it_is_whatever_it_looks_like() -> None:
+    pidfd, ours, its = os.pidfd_open(os.getpid()), *socket.socketpair()
+    output = os.memfd_create("a file to which the worker prints")
+    ends = ours.detach(), its.detach()
+    found = taken(
+        {
+            "web@7.2/channel-of-worker": [ends[1]],
+            "web@7.2/output": [output],
+            "web@7.2/channel": [ends[0]],
+            "web@7.2/pidfd": [pidfd],
+        }
+    )
+    assert (found.process.pidfd, found.output, found.channel) == (pidfd, output, ends)
+    closed(found)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5])
+def test_of_a_worker_that_an_earlier_version_stored_fstat_tells(order: Sequence[int]) -> None:
+    ends = [end.detach() for end in socket.socketpair(type=socket.SOCK_SEQPACKET)]
+    output, writer = os.pipe()
+    fds = [os.pidfd_open(os.getpid()), output, *ends]
+    found = unlabelled.roles([fds[n] for n in order], [os.fstat(fd).st_ino for fd in ends])
+    names = ["pidfd", "output", "channel", "channel-of-worker"]
+    assert found == dict(zip(names, fds, strict=True))
+    for fd in (*fds, writer):
+        os.close(fd)
+
+
+def test_of_two_descriptors_for_one_end_the_later_counts_and_the_other_is_closed() -> None:
+    pidfds = [os.pidfd_open(os.getpid()) for _ in range(2)]
+    found = taken({"web@7.2": pidfds[:1], "web@7.2/pidfd": pidfds[1:], "web@7.2/output": []})
+    assert found.process.pidfd == pidfds[1]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(pidfds[0])
+    found.process.close()
