@@ -183,12 +183,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class DrainingGeneration(msgspec.Struct, frozen=True, kw_only=True):
+    """An older generation of which so many workers have been told to stop and have not ended."""
+
+    generation: int
+    workers: int
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollout cost: the longest queue, connections the kernel refused, old workers.
 
     Those that ended: as they should (`drained`), by a signal or with a bad status (`died`), or as
     they took too long (`killed`). Those that have not: `draining`, of which `finishing` are to end
-    now, since more generations drain than max_draining allows.
+    now, since more generations drain than max_draining allows. `draining_generations` says whose
+    workers those are, oldest first (None: a manager of an earlier version does not say).
     """
 
     queue_peak: int
@@ -199,6 +207,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     cutover: str
     died: int = 0
     finishing: int = 0
+    draining_generations: tuple[DrainingGeneration, ...] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import click
 import msgspec
 
-from sockmgr.api.types import Progress, Verdict
+from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.cli import streams, target
 from sockmgr.cli.table import is_lively
-from sockmgr.client.client import Client
-from sockmgr.errors import SockmgrError
 from sockmgr.launch import last_words
 from sockmgr.terminal.visible import visible
 
@@ -44,7 +41,7 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
     else:
         for verdict in verdicts:
             prefix = f"{verdict.service}: " if len(verdicts) > 1 else ""
-            for line in _tell(verdict, last.get(verdict.service), client):
+            for line in _tell(verdict, last.get(verdict.service)):
                 streams.tell(prefix + line)
         if not verdicts:
             click.echo("there was nothing to reload")
@@ -100,7 +97,7 @@ def _whole(verdict: Verdict) -> Verdict:
     return msgspec.structs.replace(verdict, output=(*words, *verdict.output[len(words) > 0 :]))
 
 
-def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[str]:
+def _tell(verdict: Verdict, last: Progress | None) -> Iterator[str]:
     if verdict.verdict == "aborted":
         yield (
             f"generation {verdict.generation} aborted after {verdict.seconds:.1f} s: "
@@ -115,7 +112,7 @@ def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[s
     if last is not None and last.generation == verdict.generation:
         text += f"{last.ready}/{last.wanted} workers "
     text += f"in {verdict.seconds:.1f} s"
-    yield "; ".join([text, *_draining(verdict, client)])
+    yield "; ".join([text, *_draining(verdict.receipt)])
     receipt = verdict.receipt
     line = f"queue peak {receipt.queue_peak}, {receipt.overflows} overflows"
     killed = f", {receipt.killed} killed" if receipt.killed else ""
@@ -126,16 +123,9 @@ def _tell(verdict: Verdict, last: Progress | None, client: Client) -> Iterator[s
         yield f"{number} must end now: too many generations are draining (max_draining)"
 
 
-def _draining(verdict: Verdict, client: Client) -> Iterator[str]:
-    """Say which older generations are still there: the receipt only has their number."""
-    if not verdict.receipt.draining:
-        return
-    try:
-        services = client.status().services
-    except SockmgrError:  # the verdict stands without it
-        return
-    if service := services.get(verdict.service):
-        old = Counter(one.generation for one in service.workers if one.state != "ready")
-        for generation, left in sorted(old.items()):
-            if generation < verdict.generation:
-                yield f"generation {generation} draining, {left} left"
+def _draining(receipt: Receipt) -> Iterator[str]:
+    """Say which older generations are still there."""
+    if receipt.draining_generations is None and receipt.draining:  # of an earlier version
+        yield f"older workers draining, {receipt.draining} left"
+    for older in receipt.draining_generations or ():
+        yield f"generation {older.generation} draining, {older.workers} left"

@@ -220,7 +220,8 @@ class Manager:
         if self._services.are_up_to_date():
             return
         try:
-            await self._systemd.reload(self._services.reload_changed())
+            with self._systemd.reloading() as ended:
+                ended(await self._services.reload_changed())
         except SockmgrError as error:
             log.error(EventKind.RELOAD_REFUSED, error=error)
 
@@ -276,21 +277,28 @@ class Manager:
         Whatever cannot even begin raises SockmgrError, and nothing has changed.
         """
         try:
-            return await self._systemd.reload(self._reload(services, progress))
+            return await self._reload(services, progress)
         except SockmgrError as error:
             log.error(EventKind.RELOAD_REFUSED, error=error)
             raise
 
     async def reload_all(self) -> None:
         """Do the same for all, asked by a signal."""
-        await self._systemd.reload_on_signal(self._reload((), not_told))
+        await self._reload((), not_told, on_signal=True)
 
     async def _reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+        self,
+        services: tuple[str, ...],
+        progress: Callable[[Progress], None],
+        *,
+        on_signal: bool = False,
     ) -> list[Verdict]:
-        self._refuse_if_stopping()
-        self._paths.look()
-        return await self._services.reload(services, progress)
+        with self._systemd.reloading(on_signal=on_signal) as ended:
+            self._refuse_if_stopping()
+            self._paths.look()
+            verdicts = await self._services.reload(services, progress)
+            ended(verdicts)
+        return verdicts
 
     async def scale(self, service: str, workers: int, relative: bool = False) -> int:
         """Want this many workers, or so many more; return the number when they are ready."""

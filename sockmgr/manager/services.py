@@ -216,7 +216,7 @@ def _remove(service: Service) -> Verdict:
         generation=number,
         seconds=0.0,
         reason="removed from the config",
-        receipt=Measurement(()).receipt(len(service.processes.running), 0),
+        receipt=Measurement(()).receipt(service.processes.running.keys(), 0),
         kept=0,
     )
 

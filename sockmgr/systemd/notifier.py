@@ -6,9 +6,10 @@ Every message comes from the manager's own process, so that NotifyAccess=main is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from sockmgr.api.records import EventKind
@@ -88,20 +89,34 @@ class Notifier:
             self._outcome = "stopping"
             self._say("STOPPING=1")
 
-    async def reload(self, verdicts: Awaitable[list[Verdict]]) -> list[Verdict]:
-        """Wait for these verdicts; the status tells that, and then the outcome.
+    @contextlib.contextmanager
+    def reloading(
+        self, *, on_signal: bool = False
+    ) -> Iterator[Callable[[Sequence[Verdict]], None]]:
+        """Show in the status that a reload is under way, and then how it ended.
 
-        No RELOADING=1: ExecReload= may have asked, and if the manager dies then, systemds such as
-        254 and 257 wait for its READY=1 instead of starting it again.
+        The caller gets a function to which it says what the verdicts are. `on_signal` sends the
+        RELOADING=1 as well that Type=notify-reload waits for after its signal. Otherwise there is
+        none: ExecReload= may have asked, and if the manager dies then, systemds such as 254 and 257
+        wait for its READY=1 instead of starting it again.
         """
-        return await self._reloading(verdicts)
+        outcome, number = "reload given up", 0
 
-    async def reload_on_signal(self, verdicts: Awaitable[list[Verdict]]) -> list[Verdict]:
-        """Do as `reload`, between the RELOADING=1 and READY=1 that Type=notify-reload waits for."""
+        def ended(verdicts: Sequence[Verdict]) -> None:
+            nonlocal outcome
+            outcome = _told_of(verdicts)
+
         # In one message, and each time: a later `systemctl reload` wants one that is newer than
         # its request, even if a reload is under way (systemd.service(5)).
         now = time.monotonic_ns() // 1000
-        return await self._reloading(verdicts, "RELOADING=1", f"MONOTONIC_USEC={now}")
+        self._reload_begins(["RELOADING=1", f"MONOTONIC_USEC={now}"] if on_signal else [])
+        try:
+            yield ended
+        except SockmgrError as error:
+            outcome, number = f"reload refused: {error.what}", _errno_of(error)
+            raise
+        finally:
+            self._reload_ends(outcome, number)
 
     def failed(self, error: SockmgrError) -> None:
         """The manager cannot start."""
@@ -118,22 +133,6 @@ class Notifier:
             self._channel.wait_until_read(timeout)
 
     # --- Reloads ---------------------------------------------------------------------------------
-
-    async def _reloading(
-        self, verdicts: Awaitable[list[Verdict]], *announced: str
-    ) -> list[Verdict]:
-        self._reload_begins(announced)
-        outcome, number = "reload given up", 0
-        try:
-            found = await verdicts
-            outcome = _told_of(found)
-        except SockmgrError as error:
-            outcome, number = f"reload refused: {error.what}", _errno_of(error)
-            raise
-        else:
-            return found
-        finally:
-            self._reload_ends(outcome, number)
 
     def _reload_begins(self, announced: Sequence[str]) -> None:
         self._reloads += 1

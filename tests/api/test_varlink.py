@@ -104,7 +104,7 @@ def test_the_commands_that_change_something_are_those_of_the_methods_that_do() -
 
 def test_the_types_of_the_varlink_file_are_those_of_the_code() -> None:
     found = re.findall(r"^type (\w+)\s*\(\n(.*?)\n\)", description(), re.MULTILINE | re.DOTALL)
-    assert len(found) == 13
+    assert len(found) == 14
     for name, body in found:
         assert fields_in_text(body) == fields_in_code(getattr(types, name)), name
 

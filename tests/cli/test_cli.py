@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sockmgr.api.types import DrainingGeneration
 from sockmgr.cli import host
 from sockmgr.errors import ConfigError, ControlError, SpawnError
 from tests.helpers.command_line import CONFIG, manager, on_terminal, path, sockmgr
@@ -47,6 +48,37 @@ def test_reload_tells_the_verdict_and_the_receipt(manager: FakeManager) -> None:
         "queue peak 3, 0 overflows, cut-over steered\n"
     )
     assert manager.reloads == [("web",)]
+
+
+def test_reload_asks_once_and_says_what_the_receipt_has_of_those_who_drain(
+    manager: FakeManager,
+) -> None:
+    asked = manager.asked
+    assert "; generation 7 draining, 3 left" in sockmgr("reload", "web").stdout
+    assert manager.asked - asked <= 1  # whether it is there, before a wait that may be long
+
+
+@pytest.mark.parametrize(
+    ("draining", "said"),
+    [
+        ((), ""),
+        (None, "; older workers draining, 3 left"),
+        (
+            (
+                DrainingGeneration(generation=5, workers=1),
+                DrainingGeneration(generation=7, workers=2),
+            ),
+            "; generation 5 draining, 1 left; generation 7 draining, 2 left",
+        ),
+    ],
+)
+def test_reload_says_of_each_older_generation_how_many_are_left(
+    manager: FakeManager, draining: tuple[DrainingGeneration, ...] | None, said: str
+) -> None:
+    receipt = replace(a_verdict().receipt, draining_generations=draining)
+    manager.verdicts = [a_verdict(receipt=receipt)]
+    [line, *_] = sockmgr("reload", "web").stdout.splitlines()
+    assert line == f"generation 8 is serving: 4/4 workers in 2.1 s{said}"
 
 
 def test_reload_narrates_a_line_a_phase_on_stderr(manager: FakeManager) -> None:
@@ -112,6 +144,7 @@ def test_reload_answers_in_json_with_a_list_of_verdicts(manager: FakeManager) ->
     assert committed["receipt"] == {
         "queue_peak": 3, "overflows": 0, "drained": 1, "killed": 0, "draining": 3,
         "cutover": "steered", "died": 0, "finishing": 0,
+        "draining_generations": [{"generation": 7, "workers": 3}],
     }  # fmt: skip
     assert (committed["verdict"], committed["generation"], committed["kept"]) == ("committed", 8, 8)
     assert (aborted["verdict"], aborted["kept"]) == ("aborted", 7)

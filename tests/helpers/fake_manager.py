@@ -15,6 +15,7 @@ from sockmgr import __version__
 from sockmgr.api.types import (
     Change,
     Counts,
+    DrainingGeneration,
     Effect,
     JournalPlace,
     Kind,
@@ -81,7 +82,10 @@ def a_status(workers: int = 4, choice: str = "one queue", config: str | None = N
 
 
 def a_verdict(**changes: object) -> Verdict:
-    receipt = Receipt(queue_peak=3, overflows=0, drained=1, killed=0, draining=3, cutover="steered")
+    receipt = Receipt(
+        queue_peak=3, overflows=0, drained=1, killed=0, draining=3, cutover="steered",
+        draining_generations=(DrainingGeneration(generation=7, workers=3),),
+    )  # fmt: skip
     fields: dict[str, object] = {
         "service": "web", "verdict": "committed", "generation": 8, "seconds": 2.1, "reason": "",
         "receipt": receipt, "kept": 8, "output": (),
@@ -159,9 +163,11 @@ class FakeManager:
         self.history = EventLog(limit=100)
         self.restarted: list[str] = []
         self.upgraded = 0
+        self.asked = 0  # for the status
         self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
 
     def status(self, *, sizes: bool = True) -> Status:
+        self.asked += 1
         self._fail()
         status = a_status(self.workers, self.choice, self.config)
         return status if sizes else without_sizes(status)

@@ -153,7 +153,8 @@ def test_without_systemd_nothing_is_told_and_nothing_is_to_be_called_later(
         notifier = Notifier(Subject(), INTERVAL)
         notifier.serving()
         notifier.changed()
-        assert await notifier.reload(asyncio.sleep(0, [])) == []
+        with notifier.reloading() as ended:
+            ended([])
         notifier.stopping()
         notifier.close()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
-from sockmgr.api.types import Receipt
-from sockmgr.fleet.messages import State
+from sockmgr.api.types import DrainingGeneration, Receipt
+from sockmgr.fleet.messages import State, WorkerId
 from sockmgr.kernel.queues import listen_overflows
 from sockmgr.manager.listeners.listener import Listener
 
@@ -29,15 +30,20 @@ class Measurement:
         elif state in self._ended:
             self._ended[state] += 1
 
-    def receipt(self, draining: int, finishing: int) -> Receipt:
-        """Sum up; `draining` workers have not ended yet, `finishing` of them are to end now."""
+    def receipt(self, draining: Collection[WorkerId], finishing: int) -> Receipt:
+        """Sum up; the workers `draining` have not ended yet, `finishing` of them are to end now."""
+        left = Counter(worker.generation for worker in draining)
         cutovers = {listener.cutover for listener in self._listeners}
         return Receipt(
             queue_peak=max((listener.take_peak() for listener in self._listeners), default=0),
             overflows=max(0, _overflows() - self._overflows),
             drained=self._ended[State.DRAINING],
             killed=self._ended[State.KILLED],
-            draining=draining,
+            draining=len(draining),
+            draining_generations=tuple(
+                DrainingGeneration(generation=generation, workers=number)
+                for generation, number in sorted(left.items())
+            ),
             finishing=finishing,
             died=self._died,
             cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",

@@ -379,11 +379,12 @@ class Service:
         self.processes.drain(command, at_once=self.fleet.stopping)
 
     def _tell_verdict(self, outcome: Committed | Aborted) -> None:
-        draining = sum(w.state is State.DRAINING for w in self.fleet.workers())
+        draining = [w.id for w in self.fleet.workers() if w.state is State.DRAINING]
         finishing, number = self.fleet.finishing, outcome.generation
         if isinstance(outcome, Committed):
             self.processes.died = 0
-            log.info(EventKind.COMMITTED, service=self.name, generation=number, draining=draining)
+            log.info(EventKind.COMMITTED, service=self.name, generation=number,
+                     draining=len(draining))  # fmt: skip
             self._verdicts.committed(outcome, draining, finishing)
             self._see_off()
         else:

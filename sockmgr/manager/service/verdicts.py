@@ -6,14 +6,14 @@ Owns the futures. Decides nothing: the fleet says committed or aborted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.fleet.generation import Generation
-from sockmgr.fleet.messages import Aborted, Committed, State
+from sockmgr.fleet.messages import Aborted, Committed, State, WorkerId
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.receipt import Measurement
@@ -70,7 +70,7 @@ class Verdicts:
             seconds = round(now - request.began, 3)
             request.progress(msgspec.structs.replace(news, seconds=seconds))
 
-    def committed(self, outcome: Committed, draining: int, finishing: int) -> None:
+    def committed(self, outcome: Committed, draining: Collection[WorkerId], finishing: int) -> None:
         """Answer those who asked for this generation: it serves."""
         verdict = Verdict(
             service=self._service,
@@ -83,7 +83,9 @@ class Verdicts:
         )
         self._answer(outcome.requests, verdict)
 
-    def aborted(self, outcome: Aborted, draining: int, finishing: int, words: LastWords) -> None:
+    def aborted(
+        self, outcome: Aborted, draining: Collection[WorkerId], finishing: int, words: LastWords
+    ) -> None:
         """Answer those who asked for this generation: it failed, and why.
 
         At once, or when the words of the worker that tells most have been got.
@@ -113,7 +115,7 @@ class Verdicts:
         told = msgspec.structs.replace(verdict, output=heard.lines, journal=heard.place)
         self._answer(requests, told)
 
-    def _receipt(self, draining: int, finishing: int) -> Receipt:
+    def _receipt(self, draining: Collection[WorkerId], finishing: int) -> Receipt:
         measurement, self._measurement = self._measurement or Measurement(()), None
         return measurement.receipt(draining, finishing)
 
