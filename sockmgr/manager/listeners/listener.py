@@ -16,7 +16,7 @@ from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.log import Log
 from sockmgr.manager.listeners.held import HeldSockets
-from sockmgr.manager.listeners.repair import Repair
+from sockmgr.manager.listeners.repair import Finding, Repair
 
 _log = Log("sockmgr.listener")
 
@@ -252,8 +252,8 @@ class Listener:
         """Return an fd, borrowed, that is readable when a queue was shut down, until inspect()."""
         return self._held.shutdowns.fileno()
 
-    def inspect(self) -> list[str]:
-        """Look at everything that workers can do to a listener, mend it, and tell in sentences."""
+    def inspect(self) -> list[Finding]:
+        """Mend what workers did to the listener; return the findings that are not reported yet."""
         return self._repair.look()
 
     def close(self) -> None:

@@ -1,49 +1,75 @@
-"""What workers can do to the sockets of a listener: found out, and mended.
+"""Finds and mends what workers can do to the sockets of a listener.
 
 A worker shares its sockets with the manager. So it can shut one down, shrink the backlog, attach a
-program that steers elsewhere, or remove the path of a unix socket: none may outlast the next look.
+program that steers elsewhere, or remove the path of a unix socket. The next look() mends each.
 """
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.manager.listeners.held import HeldSockets
 
 
+class Damage(Enum):
+    """What was done to a listener, mostly by a worker."""
+
+    SHUT_DOWN = auto()  # shutdown(2) of a socket that all its holders share
+    SHRUNK = auto()  # listen(2) with a smaller backlog: a habit of servers when they start
+    PATH_LOST = auto()  # the path of a unix socket was removed, or something dead is there
+    PATH_TAKEN = auto()  # something that lives is at the path of a unix socket
+    NOT_STEERED = auto()  # the program that chooses a queue was replaced, and cannot come back
+
+
+class Remedy(Enum):
+    """What the manager did about a damage."""
+
+    RESTORED = auto()  # the same socket is as it was
+    REPLACED = auto()  # there is a new socket, which only workers started from now on have
+    NONE = auto()  # it could not mend the damage, and tries again at the next inspection
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on what was found, and whether all is well again."""
+    """A damage and its remedy; `text` describes both for a person."""
 
+    damage: Damage
+    remedy: Remedy
     text: str
-    mended: bool = True
+
+    def __str__(self) -> str:
+        """Return the sentence for a person."""
+        return self.text
 
 
 class Repair:
-    """Mends the sockets of one listener, which it borrows, and says each thing once."""
+    """Mends the sockets of one listener, which it borrows, and reports each damage once."""
 
     def __init__(self, held: HeldSockets) -> None:
         self._held = held
         self._mended: list[Finding] = []  # since the last look()
-        self._stuck: set[str] = set()  # what the last look() could not mend
+        self._stuck: set[Finding] = set()  # what the last look() could not mend
 
-    def look(self) -> list[str]:
-        """Look at everything, mend it, and return what was found, in sentences."""
+    def look(self) -> list[Finding]:
+        """Look at everything, mend it, and return the findings that were not returned before."""
         self._held.shutdowns.clear()
         found = [*self._mended, *self._mend_shutdown(), *self._mend_name(), *self._mend_backlog()]
         found += self._mend_choice()
         self._mended.clear()
-        told = [each.text for each in found if each.text not in self._stuck]
-        self._stuck = {each.text for each in found if not each.mended}
+        fresh = [each for each in found if each not in self._stuck]
+        self._stuck = {each for each in found if each.remedy is Remedy.NONE}
         self._held.drop_retired()
-        return [f"listener {self._held.listen.name}: {each}" for each in told]
+        name = self._held.listen.name
+        return [replace(each, text=f"listener {name}: {each.text}") for each in fresh]
 
     def revive(self) -> None:
-        """Have the queues that were shut down listen again; the next look() returns what was."""
-        self._mended += [each for each in self._mend_shutdown() if each.mended]
+        """Have the queues that were shut down listen again; the next look() returns a finding."""
+        found = self._mend_shutdown()
+        self._mended += [each for each in found if each.remedy is not Remedy.NONE]
 
     def _mend_shutdown(self) -> list[Finding]:
         down = [
@@ -57,12 +83,13 @@ class Repair:
             if self._held.pool is not None:
                 return self._revive(self._held.pool, down)
             if self._held.queues[0].family == socket.AF_UNIX:
-                return [self._replace("a worker shut the socket down")]
+                return [self._replace(Damage.SHUT_DOWN, "a worker shut the socket down")]
             self._held.queues[0].listen(self._held.listen.backlog)
         except OSError as error:
             what = "a worker shut the socket down, and it cannot listen again"
-            return [Finding(f"{what}: {(error.strerror or '').lower()}", mended=False)]
-        return [Finding(_listens_again(len(down)))]
+            text = f"{what}: {(error.strerror or '').lower()}"
+            return [Finding(Damage.SHUT_DOWN, Remedy.NONE, text)]
+        return [_listens_again(len(down))]
 
     def _revive(self, pool: steering.Pool, down: list[int]) -> list[Finding]:
         try:
@@ -76,11 +103,13 @@ class Repair:
                 self._held.renew(n, backlog=self._held.listen.backlog)
             return [
                 Finding(
+                    Damage.SHUT_DOWN,
+                    Remedy.REPLACED,
                     "a worker shut the socket down, and it could not listen again; it is replaced, "
-                    "and only workers started from now on accept there"
+                    "and only workers started from now on accept there",
                 )
             ]
-        return [Finding(_listens_again(len(down)))]
+        return [_listens_again(len(down))]
 
     def _mend_choice(self) -> list[Finding]:
         """Choose as before, should a worker have attached a program of its own (socket(7))."""
@@ -89,7 +118,8 @@ class Repair:
                 self._held.pool.steer_again()
         except OSError as error:
             why = (error.strerror or "").lower()
-            return [Finding(f"its queues cannot be steered now: {why}", mended=False)]
+            text = f"its queues cannot be steered now: {why}"
+            return [Finding(Damage.NOT_STEERED, Remedy.NONE, text)]
         return []
 
     def _mend_backlog(self) -> list[Finding]:
@@ -102,7 +132,7 @@ class Repair:
             if found < wanted:
                 queue.listen(self._held.listen.backlog)
                 shrunk.append(f"a worker shrank the backlog to {found}; it is {wanted} again")
-        return [Finding(text) for text in shrunk[:1]]
+        return [Finding(Damage.SHRUNK, Remedy.RESTORED, text) for text in shrunk[:1]]
 
     def _mend_name(self) -> list[Finding]:
         name = self._held.name
@@ -111,17 +141,18 @@ class Repair:
         if not name.vacant and not (name.is_socket and sockets.is_stale(name.path)):
             return [
                 Finding(
+                    Damage.PATH_TAKEN,
+                    Remedy.NONE,
                     f"{name.path} is now something else, and new connections do not reach us; "
                     "remove it and reload",
-                    mended=False,
                 )
             ]
         did = f"a worker {'removed' if name.vacant else 'replaced'} {name.path}"
         if name.restore():
-            return [Finding(f"{did}; it is there again")]
-        return [self._replace(did)]
+            return [Finding(Damage.PATH_LOST, Remedy.RESTORED, f"{did}; it is there again")]
+        return [self._replace(Damage.PATH_LOST, did)]
 
-    def _replace(self, because: str) -> Finding:
+    def _replace(self, damage: Damage, because: str) -> Finding:
         """Bind a new unix socket over the path; the old one lives until its queue is empty.
 
         An abstract name is free only when its last holder is gone, so that may well fail.
@@ -132,15 +163,15 @@ class Repair:
             else:
                 fresh = sockets.bind_over(self._held.listen)
         except ListenError as error:
-            return Finding(f"{because}, and {error.what}", mended=False)
+            return Finding(damage, Remedy.NONE, f"{because}, and {error.what}")
         self._held.replace(fresh)
-        return Finding(
-            f"{because}; it is bound anew, and only workers started from now on accept there"
-        )
+        text = f"{because}; it is bound anew, and only workers started from now on accept there"
+        return Finding(damage, Remedy.REPLACED, text)
 
 
-def _listens_again(number: int) -> str:
+def _listens_again(number: int) -> Finding:
     shut, listen = (
         ("the socket", "it listens") if number == 1 else (f"{number} sockets", "they listen")
     )
-    return f"a worker shut {shut} down; {listen} again"
+    text = f"a worker shut {shut} down; {listen} again"
+    return Finding(Damage.SHUT_DOWN, Remedy.RESTORED, text)

@@ -53,6 +53,7 @@ from sockmgr.fleet.snapshot import ServiceSnapshot, record, restore
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.renewal import Renewal
+from sockmgr.manager.listeners.repair import Damage
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.client_watch import ClientWatch
 from sockmgr.manager.service.conditions import Conditions
@@ -68,7 +69,6 @@ from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
 log = Log("sockmgr")
 
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
-AT_EVERY_START = "shrank the backlog"  # by servers that call listen() with a backlog of their own
 
 
 class Neighbours(Protocol):
@@ -190,16 +190,16 @@ class Service:
                 running.kill()
 
     def inspect(self, occasion: str) -> None:
-        """Look at the listeners, mend what workers did to them, and tell when that was."""
+        """Mend what workers did to the listeners; `occasion` says when that was seen."""
         with self._traffic.untouched(dict(self.fleet.fed)):
             findings = [
                 each for at in self.addresses for each in self._users.listener(at).inspect()
             ]
         for finding in findings:
-            if AT_EVERY_START in finding:  # a habit of servers, and no fault
+            if finding.damage is Damage.SHRUNK:  # a habit of servers, and no fault
                 log.debug(EventKind.LISTENER_REPAIRED, found=finding, occasion=occasion)
                 continue
-            self.repairs.append(finding)
+            self.repairs.append(str(finding))
             log.warning(EventKind.LISTENER_REPAIRED, found=finding, occasion=occasion)
         self._replace(each for each in self.processes.running.values() if each.is_detached)
 

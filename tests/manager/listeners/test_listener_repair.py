@@ -15,8 +15,18 @@ from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
 from sockmgr.kernel.steering import classic
 from sockmgr.manager.listeners import opening
+from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.listeners.repair import Damage, Remedy
 from tests.helpers.hammer import Hammer, Server
 from tests.helpers.listeners import connect, opened, quiet, readable, take, tcp, unix
+
+
+def found(listener: Listener) -> list[tuple[Damage, Remedy]]:
+    return [(finding.damage, finding.remedy) for finding in listener.inspect()]
+
+
+def told(listener: Listener) -> list[str]:
+    return list(map(str, listener.inspect()))
 
 
 def test_the_watch_is_silent_under_traffic_and_wakes_at_a_shutdown() -> None:
@@ -30,7 +40,7 @@ def test_the_watch_is_silent_under_traffic_and_wakes_at_a_shutdown() -> None:
             worker.shutdown(socket.SHUT_RDWR)
         for _ in range(2):
             assert readable(listener.watch_fd(), 5)
-            assert listener.inspect() == [
+            assert told(listener) == [
                 "listener http: a worker shut the socket down; it listens again"
             ]
             assert not readable(listener.watch_fd())
@@ -46,9 +56,7 @@ def test_after_a_shutdown_the_fed_lease_is_fed_again(down: tuple[int, ...]) -> N
         listener.feed({1: 1})
         for number in down:
             listener.queues[number].shutdown(socket.SHUT_RDWR)
-        told = listener.inspect()
-        assert len(told) == 1
-        assert "again" in told[0]
+        assert found(listener) == [(Damage.SHUT_DOWN, Remedy.RESTORED)]
         for lease in (1, 0, 2):
             if lease != 1:
                 listener.feed({lease: 1})
@@ -64,9 +72,7 @@ def test_a_queue_that_is_down_when_another_joins_does_not_mix_up_the_leases() ->
             listener.feed({lease: 1})
             with connect(listener):
                 take(listener, lease)
-        assert listener.inspect() == [
-            "listener http: a worker shut the socket down; it listens again"
-        ]
+        assert told(listener) == ["listener http: a worker shut the socket down; it listens again"]
 
 
 def test_a_socket_whose_port_was_taken_is_told_once_and_mended_when_free() -> None:
@@ -75,21 +81,19 @@ def test_a_socket_whose_port_was_taken_is_told_once_and_mended_when_free() -> No
         listener.queues[0].shutdown(socket.SHUT_RDWR)
         thief.bind(listener.queues[0].getsockname())
         thief.listen()
-        assert "cannot listen again: address already in use" in listener.inspect()[0]
+        assert found(listener) == [(Damage.SHUT_DOWN, Remedy.NONE)]
         assert listener.inspect() == []
         listener.lease(0)
         assert listener.inspect() == []
         thief.close()
-        assert "listens again" in listener.inspect()[0]
+        assert found(listener) == [(Damage.SHUT_DOWN, Remedy.RESTORED)]
 
 
 def test_a_backlog_that_a_worker_shrank_is_mended_and_one_that_it_raised_is_left() -> None:
     with opened(tcp()) as listener:
         listener.lease(1)
         listener.queues[1].listen(5)
-        assert listener.inspect() == [
-            "listener http: a worker shrank the backlog to 5; it is 64 again"
-        ]
+        assert told(listener) == ["listener http: a worker shrank the backlog to 5; it is 64 again"]
         listener.queues[1].listen(100)
         assert listener.inspect() == []
         assert [queues.backlog(queue) for queue in listener.queues] == [64, 100]
@@ -106,9 +110,7 @@ def test_a_unix_path_that_a_worker_removed_is_back_with_the_same_socket(tmp_path
         lease, node = listener.lease(0), path.stat()
         for _ in range(2):
             path.unlink()
-            assert listener.inspect() == [
-                f"listener http: a worker removed {path}; it is there again"
-            ]
+            assert told(listener) == [f"listener http: a worker removed {path}; it is there again"]
             assert (path.stat().st_ino, path.stat().st_mode) == (node.st_ino, node.st_mode)
             with connect(listener):
                 take(listener, 0)
@@ -124,8 +126,7 @@ def test_a_unix_path_is_bound_anew_if_no_name_is_left(tmp_path: Path) -> None:
         with connect(listener):
             for name in tmp_path.iterdir():
                 name.unlink()
-            [told] = listener.inspect()
-            assert "bound anew" in told
+            assert found(listener) == [(Damage.PATH_LOST, Remedy.REPLACED)]
             assert listener.inspect() == []
             # What waits in the old socket can still be accepted by those who have it.
             assert listener.queued() == 1
@@ -138,7 +139,7 @@ def test_a_unix_path_is_bound_anew_if_no_name_is_left(tmp_path: Path) -> None:
         with connect(listener):
             take(listener, 0)
         path.unlink()
-        assert "there again" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_LOST, Remedy.RESTORED)]
 
 
 def test_a_unix_path_with_a_dead_socket_of_another_is_taken_back(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_unix_path_with_a_dead_socket_of_another_is_taken_back(tmp_path: Path)
         path.unlink()
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
-        assert listener.inspect() == [f"listener http: a worker replaced {path}; it is there again"]
+        assert told(listener) == [f"listener http: a worker replaced {path}; it is there again"]
         with connect(listener):
             take(listener, 0)
 
@@ -159,19 +160,19 @@ def test_a_unix_path_that_another_serves_or_keeps_a_file_at_is_told_once(tmp_pat
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
             other.listen()
-            assert "something else" in listener.inspect()[0]
+            assert found(listener) == [(Damage.PATH_TAKEN, Remedy.NONE)]
             assert listener.inspect() == []
         path.unlink()
         path.write_text("precious")
         assert listener.inspect() == []
         assert path.read_text() == "precious"
         path.unlink()
-        assert "there again" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_LOST, Remedy.RESTORED)]
         with connect(listener):
             take(listener, 0)
         path.unlink()
         path.mkdir()
-        assert "something else" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_TAKEN, Remedy.NONE)]
     assert path.is_dir()
 
 
@@ -180,8 +181,7 @@ def test_a_unix_socket_that_was_shut_down_is_bound_anew_over_its_path(tmp_path: 
         with socket.socket(fileno=os.dup(listener.lease(0))) as worker:
             worker.shutdown(socket.SHUT_RDWR)
         assert readable(listener.watch_fd(), 5)
-        [told] = listener.inspect()
-        assert "a worker shut the socket down; it is bound anew" in told
+        assert found(listener) == [(Damage.SHUT_DOWN, Remedy.REPLACED)]
         with connect(listener):
             take(listener, 0)
         assert listener.inspect() == []
@@ -210,10 +210,10 @@ def test_a_directory_that_went_away_with_the_path_is_told_and_mended_when_it_is_
     path.parent.mkdir()
     with opened(unix(path)) as listener:
         shutil.rmtree(path.parent)
-        assert "there is no directory" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_LOST, Remedy.NONE)]
         assert listener.inspect() == []
         path.parent.mkdir()
-        assert "bound anew" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_LOST, Remedy.REPLACED)]
         with connect(listener):
             take(listener, 0)
 
@@ -222,7 +222,7 @@ def test_an_adopted_socket_whose_path_is_gone_is_bound_anew(tmp_path: Path) -> N
     sock = sockets.bind(unix(tmp_path / "s"), reuse_port=False)
     (tmp_path / "s").unlink()
     with contextlib.closing(opening.adopt(unix(tmp_path / "s"), [sock])) as listener:
-        assert "bound anew" in listener.inspect()[0]
+        assert found(listener) == [(Damage.PATH_LOST, Remedy.REPLACED)]
         with connect(listener):
             take(listener, 0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["s"]  # whose it is, nobody knows
@@ -233,7 +233,7 @@ def test_an_abstract_socket_that_was_shut_down_is_told_once() -> None:
     listen = Listen(name="http", address=Address(scheme=Scheme.ABSTRACT, path=name))
     with opened(listen) as listener:
         listener.queues[0].shutdown(socket.SHUT_RDWR)
-        assert "in use" in listener.inspect()[0]
+        assert found(listener) == [(Damage.SHUT_DOWN, Remedy.NONE)]
         assert listener.inspect() == []
         assert not readable(listener.watch_fd())
 
@@ -264,7 +264,7 @@ def test_a_socket_that_can_never_listen_again_is_replaced_by_a_new_one() -> None
             lent.shutdown(socket.SHUT_RDWR)
             lent.connect(there.getsockname())
             before = listener.inode(0)
-            assert "could not listen again; it is replaced" in listener.inspect()[0]
+            assert found(listener) == [(Damage.SHUT_DOWN, Remedy.REPLACED)]
             assert listener.inode(0) != before
             assert listener.queues[0].getsockname()[1] == port
         assert listener.inspect() == []
