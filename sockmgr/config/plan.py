@@ -13,7 +13,7 @@ from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.config.app_keys import Http
 from sockmgr.config.config import Config, ServiceConfig, parse
 from sockmgr.config.document import shown
-from sockmgr.config.spec import Accepting, Delay, Exec, Listen, Notify, Rollout, Spec, Surge
+from sockmgr.config.spec import Listen, Rollout, Spec
 from sockmgr.config.values import SIGNALS
 from sockmgr.errors import ConfigError
 
@@ -211,8 +211,6 @@ def _written(value: object, key: str = "") -> str:
             return next((name for name, number in SIGNALS.items() if number == value), str(value))
         case float():
             return f"{value:g} s"
-        case Accepting() | Notify() | Delay() | Exec() | Surge():
-            return str(value)
         case tuple():
             return shown(list(value))
         case _:

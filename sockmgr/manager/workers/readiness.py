@@ -1,16 +1,17 @@
-"""How one worker is seen to be ready: by what the `ready` of its service asks for.
+"""How one worker is seen to be ready: one class for each kind of `ready` that a service can have.
 
-Owns the timer of the next look, and the readiness command while it runs. A worker that says of
-itself that it is ready is not heard here.
+A new kind is a class here with start(), check() and describe(), and a line in the table at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import assert_never
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 
-from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Spec
+from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Ready, Spec
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
 from sockmgr.launch.executable import find
@@ -24,96 +25,97 @@ LOOK_DELAY = 0.005  # between two looks at a starting worker ...
 LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
 
 
-class ReadinessWatch:
-    """Of one worker of `spec`. Calls `done` when it is ready, unless closed before."""
+class Sign(Enum):
+    """What the manager learns of a worker that starts, other than by looking at it."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        listeners: Sequence[Listener],
-        loop: asyncio.AbstractEventLoop,
-        ask: Callable[[Exec, str], ReadyCommand],
-        done: Callable[[], None],
-        memory: MemoryReader,
-        uptake: Uptake,
-    ) -> None:
-        """`ask` starts a readiness command, given its file. Raises SpawnError if there is none.
+    SAYS_READY = auto()  # READY=1 came from the worker
+    TAKES_CONNECTIONS = auto()  # the worker answered on its channel
+    CANNOT_BE_HEARD = auto()  # the worker may write to a NOTIFY_SOCKET that nobody reads any more
 
-        `uptake` has a look whenever we do.
-        """
-        self._spec, self._listeners, self._loop = spec, listeners, loop
-        self._memory, self._reads = memory, False
-        self._ask, self._done, self._uptake = ask, done, uptake
-        self._asker = _find_asker(spec)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What the watch of one worker is made of. `done` is called when the worker is ready.
+
+    `run_command` starts a readiness command, given its file. `uptake` has a look whenever the
+    watch looks.
+    """
+
+    spec: Spec
+    listeners: Sequence[Listener]
+    loop: asyncio.AbstractEventLoop
+    memory: MemoryReader
+    uptake: Uptake
+    run_command: Callable[[Exec, str], ReadyCommand]
+    done: Callable[[], None]
+
+
+class Readiness(ABC):
+    """The watch of one worker. It calls `done` when the worker is ready, unless closed before."""
+
+    needs_notify_socket = False
+
+    def __init__(self, watched: Watched) -> None:
+        """Watch nothing yet. Raises SpawnError if the worker could never be seen to be ready."""
+        self._watched = watched
         self._pid, self._inodes = 0, frozenset[int]()
-        self._timer: asyncio.TimerHandle | None = None
-        self._probe: ReadyCommand | None = None
 
     @property
     def pid(self) -> int:
-        """The pid of the readiness command that runs now, 0 if none does."""
-        return self._probe.pid if self._probe else 0
+        """The pid of the process that the watch itself runs now, 0 if it runs none."""
+        return 0
 
     def start(self, pid: int, inodes: frozenset[int]) -> None:
-        """Watch the worker `pid`, which is to accept on the sockets `inodes`."""
+        """Watch the process `pid`, which is to accept on the sockets `inodes`."""
         self._pid, self._inodes = pid, inodes
-        ready = self._spec.ready
-        match ready:
-            case Accepting() if self._spec.accept is Accept.DISPATCH:
-                pass  # it accepts nowhere, and says on its channel that it takes what is passed
-            case Accepting():
-                self._memory.use()
-                self._reads = True
-                self._look()
-            case Delay():
-                self._timer = self._loop.call_later(ready.seconds, self._done)
-            case Exec():
-                self._probe = self._ask(ready, self._asker)
-            case Notify():
-                pass  # it says so itself
-            case _:
-                assert_never(ready)
+        self._begin()
 
-    def look_instead(self) -> None:
-        """Go by what the kernel shows, for a worker that cannot be heard."""
-        if self._timer is None and self._spec.accept is not Accept.DISPATCH:
-            self._look()
-
+    @abstractmethod
     def describe(self) -> str:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
-        ready = self._spec.ready
-        match ready:
-            case Accepting() if self._spec.accept is Accept.DISPATCH:
-                return "it did not answer on its channel: dispatch-protocol.md"
-            case Accepting():
-                return self._elsewhere() + readiness.describe(
-                    self._pid, self._inodes, self._memory.read
-                )
-            case Notify():
-                return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
-            case Exec():
-                seen = f": {self._probe.seen}" if self._probe else ""
-                return f"{ready} did not exit with 0{seen}"
-            case Delay():
-                return f"its {ready} is longer than ready_timeout"
-        assert_never(ready)
+
+    def check(self, sign: Sign) -> None:  # noqa: B027 - most kinds go by no sign
+        """Judge a sign of the worker."""
+
+    def close(self) -> None:  # noqa: B027 - a kind that only waits for a sign holds nothing
+        """Watch no more."""
+
+    def _begin(self) -> None:  # noqa: B027 - a kind that only waits for a sign does nothing
+        """Begin to watch."""
+
+
+class WaitsOnListeners(Readiness):
+    """Ready when the kernel shows the worker waiting for a connection on each of its listeners."""
+
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_open = False
+
+    def _begin(self) -> None:
+        self._watched.memory.use()
+        self._is_open = True
+        self._look()
+
+    def describe(self) -> str:
+        """Say which descriptors the worker waits on instead."""
+        seen = readiness.describe(self._pid, self._inodes, self._watched.memory.read)
+        return self._elsewhere() + seen
 
     def close(self) -> None:
-        """Watch no more, and end the readiness command."""
+        """Look no more, and let the helper that reads memory end."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if self._probe:
-            self._probe.close()
-            self._probe = None
-        if self._reads:
-            self._memory.leave()
-            self._reads = False
+        if self._is_open:
+            self._watched.memory.leave()
+            self._is_open = False
 
     def _elsewhere(self) -> str:
-        """Say where it listens instead, if that is a port of its own."""
+        """Say where the worker listens instead, if it has opened a port of its own."""
         own = " and ".join(ports.opened_by(self._pid, self._inodes)[:4])
-        name = self._spec.listen[0].name if self._spec.listen else ""
+        listen = self._watched.spec.listen
+        name = listen[0].name if listen else ""
         if not own:
             return ""
         return (
@@ -122,25 +124,144 @@ class ReadinessWatch:
         )
 
     def _look(self) -> None:
-        began = self._loop.time()
-        for listener in self._listeners:
+        loop, uptake = self._watched.loop, self._watched.uptake
+        began = loop.time()
+        for listener in self._watched.listeners:
             listener.sample()
-        self._uptake.look()
-        waited_on = readiness.accepting(self._pid, self._inodes, self._memory.read)
-        is_busy = self._uptake.seen and self._uptake.is_served_by(self._pid, waited_on)
+        uptake.look()
+        waited_on = readiness.accepting(self._pid, self._inodes, self._watched.memory.read)
+        is_busy = uptake.seen and uptake.is_served_by(self._pid, waited_on)
         if waited_on >= self._inodes or is_busy:
-            self._done()
+            self._watched.done()
             return
-        cost = self._loop.time() - began
-        self._timer = self._loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
+        cost = loop.time() - began
+        self._timer = loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
 
 
-def _find_asker(spec: Spec) -> str:
-    """Return the file of the readiness command, if there is one; start nothing without it."""
-    if not isinstance(spec.ready, Exec):
-        return ""
-    program = spec.ready.executable or spec.ready.argv[0]
-    found = find(program, dict(spec.env), spec.cwd)
+class AnswersOnChannel(Readiness):
+    """Ready when the worker answers on its channel that it takes what is passed to it.
+
+    Such a worker has no listener, so the kernel shows it waiting on none.
+    """
+
+    def check(self, sign: Sign) -> None:
+        """Believe the channel, which only this worker has."""
+        if sign is Sign.TAKES_CONNECTIONS:
+            self._watched.done()
+
+    def describe(self) -> str:
+        """Name the page that tells what the answer is."""
+        return "it did not answer on its channel: dispatch-protocol.md"
+
+
+class SaysSo(Readiness):
+    """Ready when the worker itself says READY=1 on NOTIFY_SOCKET (sd_notify(3))."""
+
+    needs_notify_socket = True
+
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
+        self._instead: WaitsOnListeners | None = None
+
+    def check(self, sign: Sign) -> None:
+        """Believe the worker; go by what the kernel shows if the worker cannot be heard."""
+        if sign is Sign.SAYS_READY:
+            self._watched.done()
+        elif sign is Sign.CANNOT_BE_HEARD and self._can_be_looked_at:
+            self._instead = WaitsOnListeners(self._watched)
+            self._instead.start(self._pid, self._inodes)
+
+    def describe(self) -> str:
+        """Say that no message came."""
+        return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
+
+    def close(self) -> None:
+        """Look no more, where the worker could not be heard."""
+        if self._instead:
+            self._instead.close()
+            self._instead = None
+
+    @property
+    def _can_be_looked_at(self) -> bool:
+        return self._instead is None and self._watched.spec.accept is not Accept.DISPATCH
+
+
+class Delayed(Readiness):
+    """Ready when a time has passed: a guess, for a worker that shows nothing."""
+
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _begin(self) -> None:
+        ready = self._watched.spec.ready
+        assert isinstance(ready, Delay)  # noqa: S101 - by the table below
+        self._timer = self._watched.loop.call_later(ready.seconds, self._watched.done)
+
+    def describe(self) -> str:
+        """Say that the two keys of the config contradict each other."""
+        return f"its {self._watched.spec.ready} is longer than ready_timeout"
+
+    def close(self) -> None:
+        """Count no more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+
+class CommandSaysSo(Readiness):
+    """Ready when a command exits with 0; it is run again until it does."""
+
+    def __init__(self, watched: Watched) -> None:
+        """Raises SpawnError if there is no such command, before the worker is started."""
+        super().__init__(watched)
+        assert isinstance(watched.spec.ready, Exec)  # noqa: S101 - by the table below
+        self._ready = watched.spec.ready
+        self._file = _file_of(self._ready, watched.spec)
+        self._command: ReadyCommand | None = None
+
+    @property
+    def pid(self) -> int:
+        """The pid of the command that runs now, 0 between two runs."""
+        return self._command.pid if self._command else 0
+
+    def _begin(self) -> None:
+        self._command = self._watched.run_command(self._ready, self._file)
+
+    def describe(self) -> str:
+        """Say what the command did last."""
+        seen = f": {self._command.seen}" if self._command else ""
+        return f"{self._ready} did not exit with 0{seen}"
+
+    def close(self) -> None:
+        """End the command."""
+        if self._command:
+            self._command.close()
+            self._command = None
+
+
+def _file_of(ready: Exec, spec: Spec) -> str:
+    """Return the file of a readiness command; a spec of an older version has only its name."""
+    program = ready.argv[0]
+    found = find(ready.executable or program, dict(spec.env), spec.cwd)
     if found is None:
         raise SpawnError(f"its readiness command {program} is not there, or not executable")
     return found
+
+
+def watch(watched: Watched) -> Readiness:
+    """Return the watch for the kind of `ready` that the spec has. Raises SpawnError."""
+    return _KINDS[type(watched.spec.ready)](watched)
+
+
+def _seen_to_accept(watched: Watched) -> Readiness:
+    passed = watched.spec.accept is Accept.DISPATCH
+    return AnswersOnChannel(watched) if passed else WaitsOnListeners(watched)
+
+
+_KINDS: Mapping[type[Ready], Callable[[Watched], Readiness]] = {
+    Accepting: _seen_to_accept,
+    Notify: SaysSo,
+    Delay: Delayed,
+    Exec: CommandSaysSo,
+}

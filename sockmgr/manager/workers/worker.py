@@ -15,7 +15,7 @@ from pathlib import Path
 from sockmgr.api.records import EventKind
 from sockmgr.config import announcement
 from sockmgr.config.placeholder import FIRST_FD
-from sockmgr.config.spec import Accept, Accepting, Exec, Notify
+from sockmgr.config.spec import Accept, Exec
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.descendants import CRASH_TIME, Key, Orphans
 from sockmgr.fleet.messages import (
@@ -38,10 +38,11 @@ from sockmgr.manager.dispatch.channel import Channel
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
 from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.workers import readiness
 from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.exit import Exit
 from sockmgr.manager.workers.memory_reader import MemoryReader
-from sockmgr.manager.workers.readiness import ReadinessWatch
+from sockmgr.manager.workers.readiness import Sign, Watched
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
 from sockmgr.manager.workers.template import Order, Orders, Template
@@ -97,14 +98,16 @@ class WorkerProcess:
         self.ready = self.told = False
         own = self.spec.accept is not Accept.DISPATCH  # it accepts itself
         self._uptake = Uptake(listeners if own else (), self.lease)
-        self._watch = ReadinessWatch(
-            self.spec,
-            listeners,
-            context.loop,
-            self._start_probe,
-            self._say_ready,
-            context.memory,
-            self._uptake,
+        self._readiness = readiness.watch(
+            Watched(
+                spec=self.spec,
+                listeners=listeners,
+                loop=context.loop,
+                memory=context.memory,
+                uptake=self._uptake,
+                run_command=self._start_command,
+                done=self._say_ready,
+            )
         )
         self._order: Order | None = None
         self._priority: BootPriority | None = None
@@ -165,7 +168,7 @@ class WorkerProcess:
     @property
     def pids(self) -> set[int]:
         """The processes whose exit is told here."""
-        return {self.pid, self._watch.pid} - {0}
+        return {self.pid, self._readiness.pid} - {0}
 
     @property
     def is_unheard(self) -> bool:
@@ -190,8 +193,8 @@ class WorkerProcess:
 
     def notified(self, sender: int, fields: Mapping[str, str]) -> None:
         """Take a message that one of this worker's processes sent to NOTIFY_SOCKET."""
-        if isinstance(self.spec.ready, Notify) and fields.get("READY") == "1":
-            self._say_ready()
+        if fields.get("READY") == "1":
+            self._readiness.check(Sign.SAYS_READY)
         # A helper of the worker may stop, and inherits the variable.
         if fields.get("STOPPING") == "1" and sender == self.pid and self.ready and not self.told:
             self.told = True
@@ -201,13 +204,12 @@ class WorkerProcess:
 
     def cannot_say(self) -> None:
         """Look whether it accepts: it may have been told to say it where nobody hears any more."""
-        if not self.ready and self.pid and isinstance(self.spec.ready, Notify):
-            self._watch.look_instead()
+        if not self.ready and self.pid:
+            self._readiness.check(Sign.CANNOT_BE_HEARD)
 
     def takes(self) -> None:
         """Know that it takes what is passed to it."""
-        if isinstance(self.spec.ready, Accepting):
-            self._say_ready()
+        self._readiness.check(Sign.TAKES_CONNECTIONS)
 
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own, while it lives."""
@@ -243,11 +245,11 @@ class WorkerProcess:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
         if self._order:
             return "its template has not imported the application yet"
-        return self._watch.describe()
+        return self._readiness.describe()
 
     def close(self) -> None:
         """Let go of the process and the pipe; nothing more is put."""
-        self._watch.close()
+        self._readiness.close()
         if self._exit:
             self._exit.close()
         if self._tree:
@@ -285,7 +287,7 @@ class WorkerProcess:
         self._tree = Tree(self.name, process, loop, self._sockets, self._user)
         self._priority = BootPriority(self.name, self.pid, loop, low=self._low)
         if not self.ready:
-            self._watch.start(self.pid, self.inodes)
+            self._readiness.start(self.pid, self.inodes)
         elif self._watchdog and not self.told:
             self._watchdog.start()
 
@@ -378,7 +380,7 @@ class WorkerProcess:
         spec = self.spec
         env = dict(spec.env) | announcement.variables(spec, self._addresses)
         env |= dict(output.environment) | more
-        if isinstance(spec.ready, Notify):
+        if self._readiness.needs_notify_socket:
             env["NOTIFY_SOCKET"] = self._context.notify_address()
         return Launch(
             argv=tuple(argv),
@@ -395,7 +397,7 @@ class WorkerProcess:
             stderr=output.writer,
         )
 
-    def _start_probe(self, command: Exec, executable: str) -> ReadyCommand:
+    def _start_command(self, command: Exec, executable: str) -> ReadyCommand:
         def start(output: WorkerOutput) -> Process:
             told = str(self.pid)
             launch = self._launch(output, command.argv, executable, SOCKMGR_WORKER_PID=told)
@@ -421,13 +423,13 @@ class WorkerProcess:
             self._watchdog.stop()
 
     def _boot_is_over(self) -> None:
-        self._watch.close()
+        self._readiness.close()
         if self._priority:
             self._priority.over()
 
     def _main_ended(self, status: int, alone: Callable[[], None]) -> None:
         """See to it that what it has started ends, too; it goes on until nobody is left."""
-        self._watch.close()
+        self._readiness.close()
         self._uptake.look()
         in_order = self.told or (self.ready and status in self.spec.clean_exits)
         # In order: the fleet has the deadline. After a crash nobody is to go on for long.
