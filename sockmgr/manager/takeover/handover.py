@@ -9,16 +9,21 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
 from sockmgr.config.config import Config
 from sockmgr.errors import SpawnError
+from sockmgr.fleet.messages import State
+from sockmgr.fleet.snapshot import Snapshot
 from sockmgr.kernel.cgroup import Unit, members, own_unit
 from sockmgr.kernel.process import kill_holder
 from sockmgr.kernel.procfs import owner_of
+from sockmgr.kernel.queues import inode
 from sockmgr.log import Log
+from sockmgr.manager.listeners import opening
+from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.sink import Sink
@@ -27,7 +32,8 @@ from sockmgr.manager.takeover.guard import Guard
 from sockmgr.manager.takeover.keeper_store import KEEPER, KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.restarts import Restarts
-from sockmgr.manager.takeover.state import LIFELINE, NOTIFY, NoStore, SavedState, Store
+from sockmgr.manager.takeover.state import FOUND, LIFELINE, NOTIFY, STATE, StateMemory, boot_id
+from sockmgr.manager.takeover.store import NoStore, Store
 from sockmgr.manager.takeover.upgrade import Proof, become
 
 log = Log("sockmgr")
@@ -214,3 +220,118 @@ def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
     for pid in members(unit) if unit else ():
         if not owner_of(pid, ours) and kill_holder(pid, sockets):
             log.warning(EventKind.STRAY_PROCESS_KILLED, pid=pid, left_by="the manager before")
+
+
+# --- What there is to keep -----------------------------------------------------------------------
+
+
+class SavedState:
+    """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
+
+    def __init__(self, store: Store, state: StateMemory, held: Mapping[str, object]) -> None:
+        """Know what the store holds already, from a predecessor: by name what it is, or FOUND."""
+        self._store, self._state = store, state
+        self._held: dict[str, object] = dict(held)
+        self._written: Snapshot | None = None
+        self.is_complete = True  # the store holds all that it was given to keep
+
+    def update(
+        self,
+        config: Config,
+        listeners: Listeners,
+        services: Mapping[str, Service],
+        others: Mapping[str, int],
+        history: EventLog,
+    ) -> None:
+        """Make the store and the state agree with what runs; all descriptors are borrowed.
+
+        `others` are single ones of the manager itself by name, -1 where there is none.
+        """
+        wanted = self._holdings(listeners, services, others)
+        self.is_complete = True
+        for name, (identity, fds) in wanted.items():
+            if self._held.get(name) not in (identity, FOUND) and not self._store.keep(name, fds):
+                self.is_complete = False
+            else:
+                self._held[name] = identity
+        state = _snapshot(config, listeners, services.values(), history)
+        if state != self._written:
+            self._state.write(state)
+            self._written = state
+        self._forget(self._held.keys() - wanted.keys())
+
+    def descriptors(
+        self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return everything by name, borrowed, for this process itself as new code."""
+        wanted = self._holdings(listeners, services, others)
+        found = {name: fds for name, (_, fds) in wanted.items()}
+        for listener in listeners.all:
+            passed = listener.queues[: listener.passed]
+            found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
+        return found
+
+    def write_anew(self) -> None:
+        """Write the state at the next update, though nothing has changed."""
+        self._written = None
+
+    def start_anew(self) -> None:
+        """Know that the store holds nothing any more, so that all is kept at the next update."""
+        self._held.clear()
+
+    def revoke(self) -> None:
+        """Leave nothing to anybody: all has ended."""
+        self._forget(set(self._held))
+
+    def _holdings(
+        self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
+    ) -> dict[str, tuple[object, tuple[int, ...]]]:
+        """Return by name what a descriptor is, so that another one is noticed, and the numbers."""
+        found: dict[str, tuple[object, tuple[int, ...]]] = {
+            STATE: (self._state.fds, self._state.fds)
+        }
+        for name, fd in others.items():
+            if fd >= 0:
+                found[name] = (os.fstat(fd).st_ino, (fd,))
+        for listener in listeners.all:
+            for n, queue in enumerate(listener.queues):
+                if n >= listener.passed:  # systemd holds what it passed
+                    found[f"{listener.listen.name}#{n}"] = (inode(queue), (queue.fileno(),))
+        for service in services.values():
+            for running in (r for r in service.processes.running.values() if r.pid):
+                identity = (running.process.pid, running.process.started)
+                if running.name in self._held:  # without labels, as earlier versions stored it
+                    found[running.name] = (identity, tuple(running.descriptors.values()))
+                    continue
+                for role, fd in running.descriptors.items():
+                    found[f"{running.name}/{role}"] = (identity, (fd,))
+        return found
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._store.forget(name)
+            del self._held[name]
+
+
+def _snapshot(
+    config: Config, listeners: Listeners, services: Iterable[Service], history: EventLog
+) -> Snapshot:
+    since, events = history.kept
+    return Snapshot(
+        boot_id=boot_id(),
+        config=config,
+        listeners=tuple(opening.written(one, _settled(one, services)) for one in listeners.all),
+        services=tuple(service.written() for service in services if not service.fleet.stopped),
+        events=events,
+        events_since=since,
+        counts=history.tally.kept,
+        refused=history.tally.refused,
+    )
+
+
+def _settled(listener: Listener, services: Iterable[Service]) -> set[int]:
+    """Return the leases of a listener that have workers, and none that boots."""
+    users = [service for service in services if listener.listen.address in service.addresses]
+    workers = [worker for service in users for worker in service.fleet.workers()]
+    booting = {worker.lease for worker in workers if worker.state is State.STARTING}
+    return {worker.lease for worker in workers} - booting

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
@@ -10,12 +12,36 @@ from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor, recovered
-from sockmgr.manager.takeover.state import NoStore, Store
 from sockmgr.systemd.store import FdStore
 
 _OWN_FILES = 10  # descriptors that a manager opens besides, before it serves
 
 log = Log("sockmgr")
+
+
+class Store(Protocol):
+    """What holds descriptors beyond our death."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there.
+
+        False if that has failed, and may be tried again.
+        """
+
+    def forget(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+
+
+class NoStore:
+    """The store of a manager that has none: its sockets and workers end with it."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> bool:
+        """Hold nothing, and miss nothing."""
+        del name, fds
+        return True
+
+    def forget(self, name: str) -> None:
+        """Hold nothing."""
 
 
 def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
