@@ -1,4 +1,4 @@
-"""What changes from one Config, or Spec, to the next, and what that takes. Changes nothing.
+"""What changes from one Config to the next, and what that takes. Changes nothing.
 
 Marks: + added, - removed, ~ changed without a restart, ! changed, and workers are replaced for it.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from msgspec.structs import fields, replace
+from msgspec.structs import fields
 
 from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.config.app_keys import Http
 from sockmgr.config.config import Config, ServiceConfig, parse
 from sockmgr.config.document import shown
-from sockmgr.config.spec import Listen, Rollout, Spec
+from sockmgr.config.spec import Listen, Rollout
 from sockmgr.config.values import SIGNALS
 from sockmgr.errors import ConfigError
 
@@ -27,11 +27,6 @@ _EFFECTS = {
     "max_age": Effect.POLICY,
     "rollout": Effect.POLICY,
 }
-# What presets and resolve.py make of those keys, in a Spec.
-_POLICIES = (
-    "workers", "ready", "ready_timeout", "stop_signal", "drain_timeout", "max_age", "clean_exits",
-    "broken_exits", "rollout",
-)  # fmt: skip
 _SECRET = ("env",)  # values are not for the terminal or the journal
 
 
@@ -82,19 +77,6 @@ def changed(old: Config, new: Config) -> frozenset[str]:
 
     before, after = whole(old), whole(new)
     return frozenset(name for name, what in after.items() if before.get(name) != what)
-
-
-def effect(old: Spec, new: Spec) -> Effect:
-    """Return what it takes to run `new` instead of `old`, with everything resolved."""
-    if old == new:
-        return Effect.NONE
-    policies = {name: getattr(old, name) for name in _POLICIES}
-    sockets = [[(listen.name, listen.address) for listen in spec.listen] for spec in (old, new)]
-    if sockets[0] != sockets[1] or replace(new, listen=old.listen, **policies) != old:
-        return Effect.RELOAD
-    if replace(new, workers=old.workers) == old:
-        return Effect.SCALE
-    return Effect.POLICY
 
 
 # --- Listeners ---------------------------------------------------------------------------------

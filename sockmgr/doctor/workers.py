@@ -136,9 +136,9 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
             subject=f"listen.{listen.name}",
             what=f"listener {listen.name} lets {least} connections wait, not {wanted}",
             why="a worker called listen(2) with less after it was ready, or the config was changed "
-            "since the listener was opened: who comes in a burst is turned away",
-            fix=f"have the server listen with a backlog of {wanted}; a reload, or the next "
-            "worker that starts, puts it right for now",
+            "since the last reload: who comes in a burst is turned away",
+            fix=f"reload, which sets it to {wanted}; if a worker shrinks it again, have the server "
+            f"listen with a backlog of {wanted}",
         )
 
 

@@ -192,7 +192,7 @@ def _bind_node(listen: Listen, path: Path) -> socket.socket:
             means=_NOTHING_CHANGED,
             do=f"choose a shorter path in listen.{listen.name}",
         )
-    uid, gid = _owner(listen)
+    uid, gid = owner(listen)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound = False
     try:
@@ -209,7 +209,8 @@ def _bind_node(listen: Listen, path: Path) -> socket.socket:
     return sock
 
 
-def _owner(listen: Listen) -> tuple[int, int]:
+def owner(listen: Listen) -> tuple[int, int]:
+    """Return the uid and gid that a unix path is given to (-1: to nobody); raise ListenError."""
     user, group = listen.user, listen.group
     uid = gid = -1
     unknown = f"user {user!r}"

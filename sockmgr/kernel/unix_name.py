@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+from sockmgr.kernel import unix_node
+
 
 class UnixName:
     """The node that is at `path` now: what a socket was bound to."""
@@ -59,6 +61,15 @@ class UnixName:
         except OSError:
             return False
         return True
+
+    def change(self, mode: int | None, uid: int, gid: int) -> None:
+        """Set the mode and the owner of the socket, by whichever link leads to it.
+
+        None and -1 stand for what bind(2) gives. Raises OSError.
+        """
+        if self._identity is not None:
+            path = self.path if self.holds else self._spare
+            unix_node.change(path, self._identity, mode, uid, gid)
 
     def take_away(self) -> None:
         """Remove the name if it still leads to the socket; restore() puts it back."""

@@ -38,3 +38,29 @@ def give(path: Path, uid: int, gid: int) -> None:
         os.chown(f"/proc/self/fd/{node}", uid, gid)
     finally:
         os.close(node)
+
+
+def change(path: Path, identity: tuple[int, int], mode: int | None, uid: int, gid: int) -> None:
+    """Set the mode and the owner of the socket at `path`, if it is the one of this identity.
+
+    What the config leaves out (None, -1) becomes what bind(2) gives: what the umask leaves, and
+    the user and group of this process. Raises OSError.
+    """
+    node = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(node)
+        if (found.st_dev, found.st_ino) != identity:
+            raise FileExistsError(errno.EEXIST, "somebody has replaced it", str(path))
+        by_descriptor = f"/proc/self/fd/{node}"  # fchmod(2) refuses one of O_PATH
+        owner = (os.geteuid() if uid == -1 else uid, os.getegid() if gid == -1 else gid)
+        if owner != (found.st_uid, found.st_gid):
+            os.chown(by_descriptor, *owner)
+        Path(by_descriptor).chmod(0o777 & ~_umask() if mode is None else mode)
+    finally:
+        os.close(node)
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)  # there is no call that only reads it
+    os.umask(umask)
+    return umask

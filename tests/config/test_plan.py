@@ -13,14 +13,12 @@ from sockmgr.config.app_keys import Http
 from sockmgr.config.config import Config, Dev, ServiceConfig, parse
 from sockmgr.config.spec import (
     Accept,
-    Accepting,
     Address,
     Delay,
     Listen,
     Policy,
     Rollout,
     Scheme,
-    Spec,
     Surge,
 )
 from sockmgr.errors import ConfigError
@@ -187,30 +185,3 @@ def test_a_plan_of_a_text_needs_nothing_of_the_file_that_a_reload_reads() -> Non
     for text in (None, "what is this"):
         with pytest.raises(ConfigError):
             asked(text, broken)
-
-
-SPEC = Spec(service="web", argv=("a",), executable="/a", cwd="/", listen=(HTTP,), ready=Accepting())
-
-
-@pytest.mark.parametrize(
-    ("new", "effect"),
-    [
-        (SPEC, Effect.NONE),
-        (replace(SPEC, workers=2), Effect.SCALE),
-        (replace(SPEC, drain_timeout=1.0), Effect.POLICY),
-        (replace(SPEC, workers=2, rollout=Rollout(probation=9.0)), Effect.POLICY),
-        (replace(SPEC, listen=(replace(HTTP, backlog=1),)), Effect.POLICY),
-        (replace(SPEC, argv=("b",)), Effect.RELOAD),
-        (replace(SPEC, cwd="/releases/2", workers=2), Effect.RELOAD),
-        (replace(SPEC, listen=(replace(HTTP, address=ADMIN.address),)), Effect.RELOAD),
-        (replace(SPEC, listen=(HTTP, ADMIN)), Effect.RELOAD),
-        (replace(SPEC, listen=(replace(HTTP, name="web"),)), Effect.RELOAD),
-        (replace(SPEC, accept=Accept.PER_WORKER), Effect.RELOAD),
-    ],
-    ids=[
-        "same", "workers", "timeout", "workers and rollout", "backlog", "argv", "cwd", "address",
-        "one more listener", "listener's name", "way of accepting",
-    ],
-)  # fmt: skip
-def test_what_it_takes_to_run_another_spec(new: Spec, effect: Effect) -> None:
-    assert plan.effect(SPEC, new) is effect

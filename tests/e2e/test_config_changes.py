@@ -91,6 +91,31 @@ def test_an_added_listener_serves_and_a_removed_one_is_closed(tmp_path: Path) ->
         assert not load.result.failed
 
 
+def test_a_changed_backlog_or_mode_is_set_on_the_open_socket_as_check_says(tmp_path: Path) -> None:
+    release = Release(tmp_path)
+    path = tmp_path / "s"
+
+    def listening(keys: str) -> str:
+        there = release.service('listen = ["http", "s"]')
+        return config(there, http=LOCAL).replace(
+            "[service", f'[listen.s]\naddress = "unix://{path}"\n{keys}\n[service', 1
+        )
+
+    with Manager(tmp_path, listening('mode = "0660"\nbacklog = 77')) as manager:
+        before = path.stat()
+        assert before.st_mode & 0o777 == 0o660
+        manager.config.write_text(listening('mode = "0600"\nbacklog = 9'))
+        told = manager.say("check", "-c", str(manager.config)).stdout
+        assert "~ listen.s.backlog 77 → 9: set on the open socket" in told
+        assert "~ listen.s.mode 0660 → 0600: set on the open socket" in told
+        reload(manager, manager.config.read_text())
+        after = path.stat()
+        assert after.st_mode & 0o777 == 0o600
+        assert after.st_ino == before.st_ino
+        assert manager.status()["listeners"]["s"]["backlog"] == 9
+        assert "~ listen.s" not in manager.say("check", "-c", str(manager.config)).stdout
+
+
 @pytest.mark.parametrize("accept", [Accept.SHARED, Accept.PER_WORKER])
 def test_who_comes_to_an_added_listener_before_any_worker_is_ready_is_answered(
     accept: Accept, tmp_path: Path

@@ -5,8 +5,11 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from sockmgr.config.spec import Listen, Scheme
-from sockmgr.kernel import queues, steering
+from sockmgr.errors import ListenError
+from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.manager.listeners.admission import Admission
 from sockmgr.manager.listeners.shutdown_watch import ShutdownWatch
@@ -78,6 +81,38 @@ class HeldSockets:
             self.name = UnixName(self.name.path)
             self.admission.path = self.name if self.owns_path else None
 
+    def apply(self, listen: Listen) -> None:
+        """Set on the open sockets what the config says of the listener by now.
+
+        Its name stays: what is kept for the next manager is labelled with it. Raises ListenError,
+        and then all is as it was.
+        """
+        before, self.listen = self.listen, replace(listen, name=self.listen.name)
+        try:
+            if _node(before) != _node(self.listen):
+                self._change_node()
+            if before.backlog != self.listen.backlog:
+                for queue in self.queues:
+                    # One that was shut down gets it as soon as Repair makes it listen again.
+                    if queue.type == socket.SOCK_STREAM and queues.is_listening(queue):
+                        queue.listen(self.listen.backlog)
+        except ListenError:
+            self.listen = before
+            raise
+
+    def _change_node(self) -> None:
+        if self.name is None or not self.owns_path:
+            return  # the path is of whoever bound the socket, as its mode is
+        uid, gid = sockets.owner(self.listen)
+        try:
+            self.name.change(self.listen.mode, uid, gid)
+        except OSError as error:
+            raise ListenError(
+                f"cannot set mode or owner of {self.name.path}: {(error.strerror or '').lower()}",
+                means="it stays as it is, and nothing was changed",
+                do=f"change listen.{self.listen.name}, or restart the manager as a user who may",
+            ) from error
+
     def drop_retired(self) -> None:
         """Close the replaced sockets in which nobody waits any more."""
         for sock in [each for each in self._retired if not queues.queued(each)]:
@@ -94,3 +129,7 @@ class HeldSockets:
         for sock in (self.pool, self._only, *self._retired):
             if sock is not None:
                 sock.close()
+
+
+def _node(listen: Listen) -> tuple[int | None, str, str]:
+    return listen.mode, listen.user, listen.group

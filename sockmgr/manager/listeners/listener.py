@@ -199,6 +199,10 @@ class Listener:
         """Whether connections come by a handshake, that is by TCP."""
         return self._held.has_handshakes
 
+    def apply(self, listen: Listen) -> None:
+        """Set backlog, mode and owner as the config says by now. Raises ListenError."""
+        self._held.apply(listen)
+
     def retire(self, sock: socket.socket) -> None:
         """Own a unix socket that the path no longer leads to, until nobody waits there."""
         self._held.retire(sock)

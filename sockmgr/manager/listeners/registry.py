@@ -110,10 +110,12 @@ class Listeners:
     ) -> None:
         """Open what is not open yet, all or nothing; adopt what systemd passed by its name.
 
-        Of those under a name the last may be a predecessor's `own`: so many. Raises ListenError;
-        what was open before stays open.
+        What is open already gets the backlog, the mode and the owner that the config says now. Of
+        those under a name the last may be a predecessor's `own`: so many. Raises ListenError;
+        what was open before stays open, as it was.
         """
         opened: list[Address] = []
+        before: list[tuple[Listener, Listen]] = []
         passed = passed or {}
         named = ", ".join(listen.name for listen in listens)
         try:
@@ -124,10 +126,15 @@ class Listeners:
                     socks = passed.pop(listen.name, waiting)
                     self._open[listen.address] = self._open_one(listen, socks, own or {})
                     opened.append(listen.address)
-                self._open[listen.address].admit()
+                listener = self._open[listen.address]
+                listener.admit()
+                before.append((listener, listener.listen))
+                listener.apply(listen)
             if passed:
                 raise _nobody_named(passed, named)
         except SockmgrError:
+            for listener, listen in before:
+                listener.apply(listen)
             for address in opened:
                 self._close(address)
             raise
