@@ -9,13 +9,14 @@ names the last stream, and the connection is closed. Decides nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from sockmgr.worker.connection import Tracked
 
 NO_STREAM = 2**31 - 1
 HIGH_WATER = 65_536  # bytes of an answer that wait for the client
+MOST_BODY = 1 << 20  # bytes of a request that are read while its answer waits
 PING = b"\0\0\x08\x06\0\0\0\0\0"  # the head of its frame; RFC 9113, 6.7
 NEEDED = ("close", "data_to_send", "has_pending_send")  # of zttp.H2Connection
 
@@ -108,7 +109,7 @@ class Http2(Tracked):
         self.asked = self.heard = False
         super().handle_request(event)  # type: ignore[misc]
         if cycle := self.cycles.get(event.stream_id):
-            cycle.flow = _Flow(cycle, self._waiting)
+            cycle.flow = _Flow(cycle, self.cycles, self._waiting)
         # Since zttp 0.0.22 nothing else tells the end of a request without a body, and uvicorn 0.54
         # waits for it: an application that reads the body would wait for ever.
         if event.end_stream and (cycle := self.cycles.get(event.stream_id)):
@@ -127,8 +128,9 @@ class _Flow:
     holds: all of an answer that never ends, if uvicorn gave it to zttp.
     """
 
-    def __init__(self, cycle: Any, waiting: set[asyncio.Event]) -> None:
+    def __init__(self, cycle: Any, cycles: Mapping[int, Any], waiting: set[asyncio.Event]) -> None:
         self._cycle, self._connection, self._waiting = cycle, cycle.flow, waiting
+        self._cycles = cycles
 
     @property
     def write_paused(self) -> bool:
@@ -141,6 +143,10 @@ class _Flow:
         self._waiting.add(came)
         try:
             while self._is_full and not self._cycle.disconnected:
+                # uvicorn reads no more while an application leaves a body in its buffer. What the
+                # client lets come is behind that body, and would never be heard.
+                if all(len(each.body) < MOST_BODY for each in self._cycles.values()):
+                    self._connection.resume_reading()
                 await came.wait()
                 came.clear()
         finally:

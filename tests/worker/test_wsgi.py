@@ -186,6 +186,17 @@ def test_a_client_of_http2_that_reads_nothing_makes_no_answer_pile_up(tmp_path: 
         assert get(worker, "/one") == b"one"
 
 
+def test_an_answer_as_long_as_the_body_that_still_comes_is_not_stuck_in_http2(
+    tmp_path: Path,
+) -> None:
+    """What the client lets come of the answer stands behind the body that it sends."""
+    body, head = bytes(300_000), b"POST /echo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with wsgi(tmp_path, "--http2", "--threads", "1") as worker:
+        for _ in range(25):
+            (seen,) = talk_http2(worker.address, Shape(name="", sends=head + body))
+            assert seen.body == body
+
+
 def test_what_has_no_length_ends_with_the_connection_in_http_1_0(worker: Worker) -> None:
     client = worker.client()
     client.send(request("/generated", version="1.0"))
