@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sockmgr.api.records import event
 from tests.e2e.apps import ROOT
 from tests.load.mode import Target
 
@@ -239,6 +240,15 @@ class Manager:
         if scheme == "unix":
             return Target.at_path(rest)
         return Target.at_url(f"http://{rest}")
+
+    def events(self, kind: str, **fields: str) -> list[dict[str, Any]]:
+        """Return the events of a kind that have these fields, as far as the manager keeps them."""
+        try:
+            found = varlink(self.control, "Events")["events"]
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+            return []
+        wanted = {"event": event(kind), **fields}
+        return [one for one in found if wanted.items() <= (one | one["fields"]).items()]
 
     @property
     def log(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.api.records import EventKind
 from tests.e2e.applications import BLOCKED, config, line_with
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
@@ -38,8 +39,9 @@ def test_reloads_lose_no_request_on_connections_that_are_kept(
         assert not result.failed, result.failures()
         assert unix or not stale(result, reloads)  # until it has left, the old one accepts, too
         wait_for(lambda: len(manager.workers()) == 2, "the old workers to be gone")
-        assert "was=draining how=clean" in manager.log
-        assert manager.log.count("how=clean") == manager.log.count("worker ended")
+        ends = manager.events(EventKind.WORKER_ENDED)
+        assert ends
+        assert manager.events(EventKind.WORKER_ENDED, was="draining", why="clean") == ends
 
 
 def test_broken_code_aborts_at_once_and_shows_where_it_broke(tmp_path: Path) -> None:

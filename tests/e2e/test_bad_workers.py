@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.api.records import EventKind
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
@@ -289,8 +290,8 @@ def test_a_daemon_stays_as_long_as_a_worker_shares_its_queue(tmp_path: Path) -> 
         assert manager.reload().code == 0
         wait_gone(manager)
         # Whose the other one is was seen when its worker was told to stop.
-        assert len(re.findall(r"stray process killed pid=(\d+)", manager.log)) == 1
-        assert len(re.findall(r"process told to stop pid=(\d+)", manager.log)) == 1
+        assert len(manager.events(EventKind.STRAY_PROCESS_KILLED)) == 1
+        assert len(manager.events("process told to stop")) == 1
 
 
 def zombies(parent: int) -> list[int]:
@@ -305,9 +306,10 @@ def zombies(parent: int) -> list[int]:
 
 
 def reaped(manager: Manager) -> int:
-    """Return of how many reaped orphans the log tells."""
-    bursts = re.findall(r"descendants reaped number=(\d+)", manager.log)
-    return manager.log.count("descendant reaped") + sum(map(int, bursts))
+    """Return how many orphans the manager has reaped, by its events."""
+    bursts = manager.events("descendants reaped")
+    single = len(manager.events("descendant reaped"))
+    return single + sum(int(burst["fields"]["number"]) for burst in bursts)
 
 
 def test_no_zombie_remains_of_a_worker_that_leaves_zombies(tmp_path: Path) -> None:

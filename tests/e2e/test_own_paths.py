@@ -89,10 +89,10 @@ def assert_survived(manager: Manager) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_that_was_removed_is_there_again_and_told_once(name: str, manager: Manager) -> None:
     (manager.control.parent / name).unlink()
-    wait_for(lambda: "paths were removed" in manager.log, "a word of it")
+    wait_for(lambda: manager.events("paths were removed"), "the event")
     wait_for_all(manager)
     assert_survived(manager)
-    assert manager.log.count("paths were removed") == 1
+    assert len(manager.events("paths were removed")) == 1
 
 
 def test_a_directory_that_was_removed_is_there_again_as_it_was(manager: Manager) -> None:

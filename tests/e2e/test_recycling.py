@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from sockmgr.api.records import EventKind
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import answered
@@ -35,7 +36,7 @@ def counts(manager: Manager) -> dict[str, int]:
 
 
 def starts(manager: Manager) -> int:
-    return manager.log.count("worker started")
+    return len(manager.events(EventKind.WORKER_STARTED))
 
 
 def test_a_server_that_ends_by_its_number_of_requests_stays_up_under_load(tmp_path: Path) -> None:

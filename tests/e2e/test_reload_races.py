@@ -124,7 +124,9 @@ def test_hup_twice_serves_what_was_deployed_last(tmp_path: Path) -> None:
             wait_in_log(manager, "worker started", "web@2.1")
             release.deploy("3", "says ready")
             os.kill(manager.pid, signal.SIGHUP)
-            wait_for(lambda: manager.log.count("received=SIGHUP") == 2, "the second signal")
+            wait_for(
+                lambda: len(manager.events("signal", received="SIGHUP")) == 2, "the second signal"
+            )
             let_go(release, "2")
             answered(load, "3", count=3)
             wait_in_log(manager, "committed", "generation=3")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.api.records import EventKind
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.helpers.fake_systemd import FakeSystemd
@@ -356,7 +357,7 @@ def test_a_systemd_that_is_gone_is_warned_of_once_and_stops_nobody(tmp_path: Pat
     with Manager(tmp_path, Release(tmp_path).config(), env=env) as manager:
         assert manager.reload().code == 0
         wait_for(lambda: len(manager.workers()) == 1, "the old worker to leave")
-    assert manager.log.count("systemd cannot be told") == 1
+        assert len(manager.events(EventKind.SYSTEMD_CANNOT_BE_TOLD)) == 1
 
 
 def test_a_manager_that_systemd_waits_for_does_not_start_without_python_systemd(
