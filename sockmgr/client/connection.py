@@ -16,6 +16,7 @@ import msgspec
 
 from sockmgr.api import varlink
 from sockmgr.errors import ControlError, SockmgrError
+from sockmgr.kernel.unix_node import credentials
 
 LONGEST_REPLY = 16 * 1024 * 1024
 
@@ -58,9 +59,7 @@ class Connection:
     @property
     def peer(self) -> int:
         """The pid of whoever called listen(2), in our own PID namespace: unix(7), SO_PEERCRED."""
-        size = struct.calcsize("3i")
-        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        return int(struct.unpack("3i", data)[0])
+        return credentials(self._socket)[0]
 
     def extend(self, timeout: float | None) -> None:
         """Wait for `timeout` seconds from now, or without an end."""

@@ -20,7 +20,7 @@ class UnixName:
         """Remember what is at `path`, and keep a spare link to it if that is possible."""
         self.path = path
         self._spare = path.with_name(f".{path.name}.sockmgr")
-        self._identity = _identity(path)
+        self._identity = unix_node.identity(path)
         self._linked = False
         if self._identity is None:
             return
@@ -34,12 +34,12 @@ class UnixName:
     @property
     def holds(self) -> bool:
         """Whether the path still leads to the socket."""
-        return self._identity is not None and _identity(self.path) == self._identity
+        return self._identity is not None and unix_node.identity(self.path) == self._identity
 
     @property
     def vacant(self) -> bool:
         """Whether there is nothing at the path at all."""
-        return _identity(self.path) is None
+        return unix_node.identity(self.path) is None
 
     @property
     def is_socket(self) -> bool:
@@ -51,7 +51,7 @@ class UnixName:
 
     def restore(self) -> bool:
         """Put the name back in one step, over whatever is there; say whether it could be done."""
-        if not self._linked or _identity(self._spare) != self._identity:
+        if not self._linked or unix_node.identity(self._spare) != self._identity:
             return False
         beside = self.path.with_name(f".{self.path.name}.new")
         try:
@@ -78,7 +78,7 @@ class UnixName:
 
     def release(self) -> None:
         """Remove the spare link."""
-        if self._linked and _identity(self._spare) == self._identity:
+        if self._linked and unix_node.identity(self._spare) == self._identity:
             _unlink(self._spare)
         self._linked = False
 
@@ -93,11 +93,3 @@ def _unlink(path: Path) -> None:
         path.unlink()
     except OSError:  # gone already, or in a directory that is not ours any more
         return
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

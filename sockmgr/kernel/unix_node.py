@@ -1,6 +1,7 @@
-"""The node of a unix socket in the file system: bound with its mode, and given to its owner.
+"""The node of a unix socket in the file system: who is at it, and how one comes to be there.
 
-Neither follows a name to what somebody else has put there since, as chmod(2) and chown(2) do.
+To bind it with its mode and to give it to its owner follow no name to what somebody else has put
+there since, as chmod(2) and chown(2) do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 
@@ -64,3 +66,58 @@ def _umask() -> int:
     umask = os.umask(0o077)  # there is no call that only reads it
     os.umask(umask)
     return umask
+
+
+def listen(path: Path, kind: socket.SocketKind, backlog: int) -> socket.socket:
+    """Return a socket that listens at `path`, for this user only; raise OSError."""
+    sock = socket.socket(socket.AF_UNIX, kind)
+    try:
+        bind(sock, path, 0o600)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def clear(path: Path, kind: socket.SocketKind) -> int | None:
+    """Remove the node at `path` if nobody listens there any more, and return None.
+
+    Return the pid of the process that listens, 0 if it has no time to say. Raises OSError, and
+    FileExistsError if something else than a socket is there, which is left alone.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "the path exists and is not a socket", str(path))
+    with socket.socket(socket.AF_UNIX, kind) as caller:
+        caller.setblocking(False)  # connect(2) would wait for room in the backlog
+        try:
+            caller.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return None
+        except BlockingIOError:  # its backlog is full, so somebody listens
+            return 0
+        return credentials(caller)[0]
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return which node is at a path, None if there is none or nobody can tell."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return the pid and uid of the other end, as the kernel knows them (unix(7), SO_PEERCRED).
+
+    Of the process that connected; seen from there, of the process that called listen(2).
+    """
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", data)
+    return pid, uid

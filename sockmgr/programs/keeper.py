@@ -35,7 +35,7 @@ from _socket import (
 
 LISTENER = 3
 MAX_NAME = 255
-MAX_FDS = 253
+MAX_FDS = 253  # in one message: SCM_MAX_FD, unix(7)
 MAX_PEERS = 8
 FD_SIZE = 4
 RETRY_DELAY = 1000  # milliseconds

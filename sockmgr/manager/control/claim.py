@@ -9,8 +9,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import stat
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +33,9 @@ class Claim:
         try:
             with _lock(path, patience):
                 _clear(path)
-                self.socket = _listen(path)
-                self._identity = _identity(path)
+                self.socket = unix_node.listen(path, socket.SOCK_STREAM, BACKLOG)
+                self.socket.setblocking(False)
+                self._identity = unix_node.identity(path)
         except OSError as error:
             raise ControlError(
                 f"cannot open the control socket {path}: {error.strerror or error}",
@@ -49,15 +48,14 @@ class Claim:
         """Own `fd`, the listening socket of a claim that was never given back."""
         claim = cls.__new__(cls)
         claim.path, claim.socket = path, socket.socket(fileno=fd)
-        claim._identity = _identity(path)
+        claim._identity = unix_node.identity(path)
         return claim
 
     @property
     def holds(self) -> bool:
         """Whether the path still leads to the socket."""
-        with contextlib.suppress(OSError):
-            return _identity(self.path) == self._identity
-        return False
+        found = unix_node.identity(self.path)
+        return found is not None and found == self._identity
 
     def close(self) -> None:
         """Stop listening, and remove the path unless another has claimed it since."""
@@ -66,49 +64,17 @@ class Claim:
             self.path.unlink(missing_ok=True)
 
 
-def credentials(sock: socket.socket) -> tuple[int, int]:
-    """Return the pid and uid of the other end, as the kernel knows them (unix(7) SO_PEERCRED).
-
-    Of whoever connected; seen from there, of whoever called listen(2).
-    """
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", data)
-    return pid, uid
-
-
-def _listen(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        unix_node.bind(sock, path, 0o600)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
 def _clear(path: Path) -> None:
     try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
+        pid = unix_node.clear(path, socket.SOCK_STREAM)
+    except FileExistsError:
         raise ControlError(
             f"{path} exists and is not a socket",
             means="nothing was started, and the file was left alone",
             do="name another path with --control or SOCKMGR_CONTROL",
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # connect(2) would wait for room in the backlog
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        except BlockingIOError:
-            raise _taken(path, "") from None
-        else:
-            raise _taken(path, f" (pid {credentials(probe)[0]})")
+        ) from None
+    if pid is not None:
+        raise _taken(path, f" (pid {pid})" if pid else "")
 
 
 def _taken(path: Path, whose: str) -> ControlError:
@@ -159,8 +125,3 @@ def _held(lock: Path) -> ControlError:
         means="nothing was started",
         do=f'end it ("fuser {lock}" tells its pid), or name another path with --control',
     )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sockmgr.api import varlink
 from sockmgr.errors import SockmgrError
-from sockmgr.manager.control.claim import credentials
+from sockmgr.kernel.unix_node import credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

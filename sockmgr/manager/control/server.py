@@ -24,8 +24,9 @@ from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Progress
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.open_files import OpenFiles
+from sockmgr.kernel.unix_node import credentials
 from sockmgr.log import Log
-from sockmgr.manager.control.claim import BACKLOG, Claim, credentials
+from sockmgr.manager.control.claim import BACKLOG, Claim
 from sockmgr.manager.control.connection import ControlConnection, Dropped, Limits, dismiss
 from sockmgr.manager.logs.events import EventFollower
 from sockmgr.manager.logs.ring import Follower

@@ -14,7 +14,6 @@ import resource
 import select
 import signal
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,12 +21,11 @@ from pathlib import Path
 
 from sockmgr.errors import ControlError
 from sockmgr.kernel import unix_node
+from sockmgr.programs.keeper import MAX_FDS, MAX_NAME
 
 START_TIMEOUT = 10.0
 CALL_TIMEOUT = 2.0
 
-_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
-_MAX_NAME = 255
 _HELLO = b"T1"
 _FREE = 10  # a number that the spawn does not give away
 
@@ -147,11 +145,11 @@ class Keeper:
         lost or cannot open so many. Up to 253 descriptors go all at once or not at all.
         """
         label = os.fsencode(name)
-        if not fds or not 0 < len(label) <= _MAX_NAME:
+        if not fds or not 0 < len(label) <= MAX_NAME:
             raise ValueError(f"cannot keep {len(fds)} descriptors as {name!r}")
-        for start in range(0, len(fds), _MAX_FDS):
+        for start in range(0, len(fds), MAX_FDS):
             verb = b"+" if start else b"="
-            self._call(verb + label, fds[start : start + _MAX_FDS])
+            self._call(verb + label, fds[start : start + MAX_FDS])
 
     def forget(self, name: str) -> None:
         """Have it close what it holds as `name`, if anything."""
@@ -188,7 +186,7 @@ class Keeper:
 
     def _start(self) -> None:
         _clear(self.path)
-        with _bind(self.path) as listener:
+        with unix_node.listen(self.path, socket.SOCK_SEQPACKET, 1) as listener:
             # Our hello is in its queue before it runs: if we are killed now, it finds us gone.
             self._connect()
             intermediate = _spawn(self.path, listener)
@@ -249,9 +247,9 @@ class Keeper:
         """Return the next reply and its descriptors; raise EOFError at the end."""
         self._connection.settimeout(timeout)
         # Not recv_fds(): in Python 3.11 it drops its flags, and these would leak into a worker.
-        room = socket.CMSG_LEN(_MAX_FDS * struct.calcsize("i"))
+        room = socket.CMSG_LEN(MAX_FDS * struct.calcsize("i"))
         reply, ancillary, flags, _ = self._connection.recvmsg(
-            1 + _MAX_NAME, room, socket.MSG_CMSG_CLOEXEC
+            1 + MAX_NAME, room, socket.MSG_CMSG_CLOEXEC
         )
         fds = [fd for *_, payload in ancillary for (fd,) in struct.iter_unpack("i", payload)]
         if flags & socket.MSG_CTRUNC:
@@ -294,32 +292,11 @@ class Keeper:
 
 def _clear(path: Path) -> None:
     try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise _cannot("start", path, "the path exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # its backlog is full, so there is one
-            pass
-    raise _cannot("start", path, "a process listens there already")
-
-
-def _bind(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        unix_node.bind(listener, path, 0o600)
-        listener.listen(1)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+        pid = unix_node.clear(path, socket.SOCK_SEQPACKET)
+    except FileExistsError as error:
+        raise _cannot("start", path, error) from None
+    if pid is not None:
+        raise _cannot("start", path, "a process listens there already")
 
 
 # --- Its process ---------------------------------------------------------------------------------
@@ -353,11 +330,10 @@ def _pid_of_ours(connection: socket.socket) -> int:
 
     Raises PermissionError if it is neither our user's nor root's.
     """
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", data)
+    pid, uid = unix_node.credentials(connection)
     if uid not in (0, os.geteuid()):
         raise PermissionError(errno.EPERM, f"it belongs to user {uid}")
-    return int(pid)
+    return pid
 
 
 def _is_keeper(pid: int, path: Path) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
+from sockmgr.kernel import unix_node
 from sockmgr.log import Log
 from sockmgr.manager.takeover.keeper import Keeper
 from sockmgr.manager.takeover.restarts import Restarts
@@ -23,7 +23,7 @@ class KeeperStore:
 
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
-        self._identity = _identity(path)
+        self._identity = unix_node.identity(path)
         self._broken = False
         self._restarts = Restarts()
 
@@ -61,7 +61,7 @@ class KeeperStore:
 
     def mend(self) -> bool:
         """Replace a keeper that nobody could find, since its path is gone; raises ControlError."""
-        if self._keeper.fileno() < 0 or _identity(self._path) == self._identity:
+        if self._keeper.fileno() < 0 or unix_node.identity(self._path) == self._identity:
             return False
         before = self._keeper
         fresh = Keeper.start(self._path)
@@ -129,15 +129,7 @@ class KeeperStore:
         self._start(fresh)
 
     def _start(self, fresh: Keeper) -> None:
-        self._keeper, self._identity, self._broken = fresh, _identity(self._path), False
+        self._keeper, self._identity, self._broken = fresh, unix_node.identity(self._path), False
         log.info("keeper started", pid=fresh.pid)
         self.watch(self._lost)
         self._lost()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which node is at a path."""
-    with contextlib.suppress(OSError):
-        found = path.lstat()
-        return found.st_dev, found.st_ino
-    return None
