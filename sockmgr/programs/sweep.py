@@ -1,4 +1,4 @@
-"""`python -m sockmgr.sweep [FD…]`: end all processes of our unit, because no manager comes back.
+"""`python -m sockmgr.programs.sweep [FD…]`: end what is in our unit: no manager comes back.
 
 The guard runs it. From the state (FD…: what the manager wrote down, the newest counts) it knows
 the workers: each gets its stop signal and its drain_timeout, as under a manager, then KILL with all

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ class Predecessor:
             fds = self._take_worker(f"{service}@{id}")
             if pid := process.pid_of(fds[PIDFD]) if PIDFD in fds else 0:
                 told = ProcessSnapshot(pid=pid, started=start_time(pid))
-                found[id] = _owned(told, fds, since=0.0)
+                found[id] = _owned(told, fds, since=_instant(told.started))
             else:
                 _close(fds.values())
         return found
@@ -268,6 +269,15 @@ def _survivor(worker: WorkerSnapshot, fds: Mapping[str, int]) -> Survivor | None
         fds = {**fds, PIDFD: pidfd}
     ready = worker.state is not State.STARTING
     return _owned(told, fds, since=worker.since, ready=ready)
+
+
+def _instant(started: int) -> float:
+    """Return on our clock when a process began, which proc_pid_stat(5) tells in ticks of another.
+
+    Those go on while the machine is suspended (clock_gettime(2), CLOCK_BOOTTIME).
+    """
+    suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return started / os.sysconf("SC_CLK_TCK") - suspended
 
 
 def _owned(

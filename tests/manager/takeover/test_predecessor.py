@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -148,3 +150,14 @@ def test_of_two_descriptors_for_one_end_the_later_counts_and_the_other_is_closed
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(pidfds[0])
     found.process.close()
+
+
+def test_a_worker_that_no_state_tells_of_is_as_old_as_its_process() -> None:
+    earliest = time.monotonic()
+    with subprocess.Popen(["sleep", "inf"]) as process:
+        latest = time.monotonic()
+        found = taken({"web@1.1/pidfd": [os.pidfd_open(process.pid)]})
+        process.kill()
+    found.process.close()
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    assert earliest - tick <= found.since <= latest + tick
