@@ -30,15 +30,11 @@ run: .venv/.run
 	@echo
 	@cd examples/$(EXAMPLE) && PATH="$(CURDIR)/$(BIN):$$PATH" exec sockmgr run -c sockmgr.toml
 
-# Tests of what the machine has only one of, the queue of inotify; all others share the cores.
-ALONE = tests/dev
-
 # The tests run even if lint finds something: a missing blank must not hide a failure.
 test: .venv/.test
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/pytest -n auto --dist worksteal $(ALONE:%=--ignore=%) || status=1; \
-	$(BIN)/pytest $(ALONE) || status=1; \
+	$(BIN)/pytest -n auto --dist worksteal || status=1; \
 	[ $$status -eq 0 ] || echo 'make test: failed; see lint or pytest above'; \
 	exit $$status
 

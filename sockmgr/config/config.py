@@ -80,6 +80,7 @@ class Dev(msgspec.Struct, frozen=True, kw_only=True):
     """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add.
 
     `error_page` None is for HTTP, as far as that is known, and for clients on this machine.
+    `force_polling` None is for file systems that others may write to, unheard by this kernel.
     """
 
     watch: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Dev(msgspec.Struct, frozen=True, kw_only=True):
     include: tuple[str, ...] = ()
     error_page: bool | None = None
     livereload: bool = False
+    force_polling: bool | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -235,6 +235,11 @@ DEV = {
         "when newer code serves.",
         False,
     ),
+    "force_polling": Key(
+        BOOLEAN,
+        "Find edits by looking at all files regularly, and do not wait for the kernel to tell: by "
+        "default where other machines or the host may write, as well. false: never.",
+    ),
 }
 TOP = {
     "name": Key(

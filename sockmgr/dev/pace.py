@@ -14,8 +14,9 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-QUIET = 0.01  # an editor's save is several events
-UNCLOSED = 0.25  # how long a file that is being written is waited for, and the longest silence
+QUIET = 0.005  # who tells of changes has waited for the end of a save already, but may tell twice
+UNREST = 0.25  # events that do not end are looked at after so long
+PIECES = 0.04  # what goes on is told in pieces, not further apart than this
 BULK = 3  # so many files at once are a checkout or a formatter, not a save ...
 BULK_QUIET = 0.15  # ... and more may come after a pause
 LONGEST = 2.0  # then what came so far is enough
@@ -54,7 +55,7 @@ class Pace:
         """Begin in the first start, which ends as a reload does."""
         self._stirred_at = math.inf  # since when something waits to be looked at
         self._stirred_last = -math.inf
-        self._writing = False
+        self._goes_on = False  # the last was told soon after another
         self._looking: tuple[float, float] | None = None  # at what happened from and until when
         self._changed: dict[str, None] = {}
         self._changed_at = math.inf
@@ -79,10 +80,11 @@ class Pace:
 
     # --- What happened -----------------------------------------------------------------------
 
-    def stirred(self, now: float, *, writing: bool) -> None:
-        """Something may have changed; `writing`: a file is open and not all written yet."""
+    def stirred(self, now: float) -> None:
+        """Something may have changed."""
         self._stirred_at = min(self._stirred_at, now)
-        self._stirred_last, self._writing = now, writing
+        self._goes_on = now - self._stirred_last <= PIECES
+        self._stirred_last = now
 
     def looked(self, changed: Iterable[str], rewritten: Iterable[str], now: float) -> None:
         """The look has ended: these have another content, those were written as they were."""
@@ -126,7 +128,7 @@ class Pace:
         """Return what to do now, if there is something; ask again after that."""
         if self._looking is None and now >= self._look_at:
             self._looking = (self._stirred_at, self._stirred_last)
-            self._stirred_at, self._writing = math.inf, False
+            self._stirred_at = math.inf
             return Look()
         if now < self._act_at:
             return None
@@ -149,10 +151,8 @@ class Pace:
 
     @property
     def _look_at(self) -> float:
-        latest = self._stirred_at + UNCLOSED
-        if self._writing or self._stirred_at == math.inf:
-            return latest
-        return min(self._stirred_last + QUIET, latest)
+        latest = self._stirred_at + UNREST
+        return latest if latest == math.inf else min(self._stirred_last + QUIET, latest)
 
     @property
     def _act_at(self) -> float:
@@ -174,7 +174,8 @@ class Pace:
             return latest
         paused = self._ended_at + min(CHASE_PAUSE_MAX, 0.5 * max(0, self._chase - CHASE))
         bulk = len(self._changed) >= BULK
-        due = min(self._stirred_last + BULK_QUIET, latest) if bulk else self._changed_at
+        quiet = BULK_QUIET if bulk else PIECES if self._goes_on else -math.inf
+        due = max(self._changed_at, min(self._stirred_last + quiet, latest))
         return max(due, paused if self._chased and not self._is_starting else due)
 
     def _begin(self, now: float) -> Reload:

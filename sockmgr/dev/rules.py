@@ -97,10 +97,6 @@ class Rules:
             return True
         return _LIBRARY.match(path) is None
 
-    def leads(self, path: str) -> bool:
-        """Tell whether a root or one of the files is this path or somewhere below it."""
-        return any(f"{target}/".startswith(f"{path}/") for target in self.roots | self.files)
-
     def _leaves_out(self, directory: str, name: str) -> bool:
         return bool(_LEFT_OUT.fullmatch(name)) or self._ignored(self.shown(directory))
 

@@ -166,7 +166,8 @@ class Session:
             self._ruled, rules = self._config, self._project.rules(self._config)
         else:
             rules = self._watcher.rules
-        if not self._watcher.rules.covers(rules):
+        polling = self._config.dev.force_polling
+        if not self._watcher.rules.covers(rules) or self._watcher.polling is not polling:
             old, self._watcher = self._watcher, self._new_watcher(rules)
             looked = await self._watcher.open(self._began_at)
             old.close()
@@ -358,10 +359,11 @@ class Session:
         self._tasks.create_task(coroutine, name=name)
 
     def _new_watcher(self, rules: Rules) -> Watcher:
-        return Watcher(rules, self._on_stir, self._narrator.complain)
+        polling = self._config.dev.force_polling
+        return Watcher(rules, self._on_stir, self._narrator.complain, polling)
 
     def _on_stir(self) -> None:
-        self._pace.stirred(self._loop.time(), writing=self._watcher.writing)
+        self._pace.stirred(self._loop.time())
         self._woken.set()
 
 

@@ -1,26 +1,28 @@
-"""What the watched files hold, by content; and which of their directories are watched.
+"""What the watched files hold, by content; and which directories must be heard to know it.
 
-Made to run in a thread, one call at a time: it reads files. Whoever reads the events may look at
-`directories` meanwhile. Decides nothing about when to look.
+Made to run in a thread, one call at a time: it reads files. Decides nothing about when to look.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sockmgr.dev.links import ways
 from sockmgr.dev.rules import MARKS, Rules
-from sockmgr.kernel.inotify import Inotify
+from sockmgr.kernel import mounts
 
 LARGE = 4 << 20  # bytes; what is larger is known by its size and time only
 CLOCK = 0.01  # the time stamps of files are that much behind time.time()
 _UNKNOWN = (0, 0, 0)
+
+Inode = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -34,16 +36,21 @@ class Looked:
 class _Content(NamedTuple):
     signature: tuple[int, int, int]
     digest: bytes
+    settled: bool = False  # the next write gets another time stamp
 
 
 class Tree:
-    """The files that count under some rules. Borrows the inotify instance; None: watch nothing."""
+    """The files that count under some rules, and whose changes are to be heard.
 
-    def __init__(self, rules: Rules, inotify: Inotify | None) -> None:
-        self.rules, self._inotify = rules, inotify
-        self.trouble: OSError | None = None  # why not all can be watched: ENOSPC
-        self.directories: dict[int, str] = {}  # number of a watch -> its directory
-        self._numbers: dict[str, int] = {}
+    `wanted` has the directories, and the files that something else is mounted on, by their path;
+    with each the device and the number of its inode. `leads` are other paths that say what a file
+    or a root is: links on the way to it, and where they end.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.wanted: dict[str, Inode] = {}
+        self.leads: set[str] = set()
         self._files: dict[str, dict[str, _Content]] = {}  # directory -> name -> content
 
     def begin(self, since: float) -> Looked:
@@ -59,136 +66,113 @@ class Tree:
         """
         new, self.rules = rules.files - self.rules.files, rules
         looked = Looked()
-        self._watch_ways(new)
         for path in new:
+            self._follow(path, self.wanted, self.leads)
             self._compare(path, looked)
         looked.changed = {path: None for path in looked.changed if _written_since(path, since)}
         return looked
 
     def look(self, stirred: Collection[str]) -> Looked:
-        """Look at these files and directories only."""
-        if any(self.rules.leads(path) for path in stirred if path not in self.rules.files):
-            return self.look_everywhere()
+        """Look at these paths only, if they are plain files."""
         looked = Looked()
         for path in stirred:
-            if path in self._files or (self.rules.enters(path) and _is_directory(path)):
-                self._look_below(path, looked)
-            if self.rules.counts(path):
-                self._compare(path, looked)
+            if path in self.leads or not self.rules.counts(path) or _is_link(path):
+                return self.look_everywhere()
+        for path in stirred:
+            self._compare(path, looked)
         return looked
 
     def look_everywhere(self) -> Looked:
-        """Look at all there is: for the start, after lost events, and when nothing is watched."""
+        """Look at all there is, and anew at what is to be heard."""
         looked = Looked()
-        self._watch_ways(self.rules.roots | self.rules.files)
-        for root in self.rules.roots:
-            self._look_below(root, looked)
+        wanted: dict[str, Inode] = {}
+        leads: set[str] = set()
+        seen = {p: None for root in self.rules.roots for p in self._walk(root, wanted, leads)}
         for path in self.rules.files:
-            if not _looks_same(path, self._known(path)):
-                self._compare(path, looked)
+            self._follow(path, wanted, leads)
+            seen[path] = None
+        for path in seen:
+            self._compare(path, looked)
+        for directory, known in list(self._files.items()):
+            for name in [n for n in known if f"{directory}/{n}" not in seen]:
+                del known[name]
+                looked.changed[f"{directory}/{name}"] = None
+            if not known:
+                del self._files[directory]
+        self._want_mounted(wanted)
+        self.wanted, self.leads = wanted, leads
         return looked
-
-    def stop_watching(self) -> None:
-        """Watch no directory any more: the inotify instance is about to be closed."""
-        self._inotify = None
-        self.directories.clear()
-        self._numbers.clear()
 
     # Private
 
-    def _watch_ways(self, targets: Iterable[str]) -> None:
-        """Watch the directories in which roots and single files come and go."""
-        for target in targets:
-            above = target.rpartition("/")[0]
-            while not _is_directory(above or "/"):
-                above = above.rpartition("/")[0]
-            self._watch(above)
-
-    def _watch(self, directory: str) -> None:
-        if self._inotify is None:
-            return
-        try:
-            number = self._inotify.add(directory or "/")
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                return  # gone again, or none of our business
-            self.trouble = self.trouble or error
-            return
-        before = self._numbers.get(directory, number)
-        if before != number and self.directories.get(before) == directory:
-            self._inotify.remove(before)  # another directory had this name
-        self.directories[number] = directory
-        self._numbers[directory] = number
-
-    def _look_below(self, top: str, looked: Looked) -> None:
-        seen: set[str] = set()
-        for directory, names in self._walk(top):
-            seen.add(directory)
-            known = self._files.setdefault(directory, {})
-            for name in [*known.keys() - names, *names]:
-                path = f"{directory}/{name}"
-                if not _looks_same(path, known.get(name)):
-                    self._compare(path, looked)
-        below = f"{top}/"
-        for directory in [d for d in self._files if d == top or d.startswith(below)]:
-            if directory not in seen and not self._holds_files(directory):
-                self._forget(directory, looked)
-
-    def _walk(self, top: str) -> Iterator[tuple[str, set[str]]]:
-        """Yield each directory to be looked into, watched already, with the files that count."""
-        waiting = [top]
+    def _walk(self, root: str, wanted: dict[str, Inode], leads: set[str]) -> Iterator[str]:
+        """Yield the files below that count; note what is to be heard."""
+        self._follow(root, wanted, leads)
+        waiting = [root]
         while waiting:
             directory = waiting.pop()
-            # Watched before it is read, so that no change falls between.
-            self._watch(directory)
+            _want(directory or "/", wanted)
             try:
                 with os.scandir(directory or "/") as entries:
                     found = list(entries)
             except OSError:  # gone again, or none of our business
                 continue
-            if directory != top and MARKS & {entry.name for entry in found}:
+            if directory != root and MARKS & {entry.name for entry in found}:
                 continue
-            names: set[str] = set()
             for entry in found:
                 path = f"{directory}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     waiting += [path] if self.rules.enters(path) else []
                 elif self.rules.counts(path):
-                    names.add(entry.name)
-            yield directory, names
+                    if entry.is_symlink():
+                        self._follow(path, wanted, leads)
+                    yield path
 
-    def _holds_files(self, directory: str) -> bool:
-        """Tell whether single files in this directory are known, which no walk finds."""
-        return any(f"{directory}/{name}" in self.rules.files for name in self._files[directory])
+    def _follow(self, path: str, wanted: dict[str, Inode], leads: set[str]) -> None:
+        """Note the way to a file or a root: who changes that changes what the path means."""
+        for way in ways(path):
+            _want(way.rpartition("/")[0] or "/", wanted)
+            if way != path or path in self.rules.roots:
+                leads.add(way)
 
-    def _forget(self, directory: str, looked: Looked) -> None:
-        for name in self._files.pop(directory):
-            looked.changed[f"{directory}/{name}"] = None
-        number = self._numbers.pop(directory, None)
-        if number is not None and self.directories.get(number) == directory:
-            del self.directories[number]
-            if self._inotify:
-                self._inotify.remove(number)
-
-    def _known(self, path: str) -> _Content | None:
-        directory, _, name = path.rpartition("/")
-        return self._files.get(directory, {}).get(name)
+    def _want_mounted(self, wanted: dict[str, Inode]) -> None:
+        """Hear the files that are mounted themselves: their directories know nothing of edits."""
+        points = mounts.table()
+        for root in self.rules.roots:
+            real = os.path.realpath(root or "/").rstrip("/")
+            for point in points:
+                path = root + point.removeprefix(real)
+                if point.startswith(f"{real}/") and self.rules.counts(path):
+                    _want(path, wanted)
+        for path in self.rules.files:
+            if os.path.realpath(path) in points:
+                _want(path, wanted)
 
     def _compare(self, path: str, looked: Looked) -> None:
         directory, _, name = path.rpartition("/")
-        old, new = self._known(path), _content(path)
+        old = self._files.get(directory, {}).get(name)
+        if _looks_same(path, old):
+            return
+        new = _content(path)
         if new is None:
             self._files.get(directory, {}).pop(name, None)
         else:
             self._files.setdefault(directory, {})[name] = new
         if (old and old.digest) != (new and new.digest):
             looked.changed[path] = None
-        elif new:
+        elif new and old and new.signature != old.signature:
             looked.rewritten[path] = None
 
 
-def _is_directory(path: str) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - text in, text out
+def _want(path: str, wanted: dict[str, Inode]) -> None:
+    if os.access(path, os.R_OK):  # what we may not read we may not hear: inotify_add_watch(2)
+        with contextlib.suppress(OSError):
+            found = os.stat(path)  # noqa: PTH116
+            wanted[path] = (found.st_dev, found.st_ino)
+
+
+def _is_link(path: str) -> bool:
+    return os.path.islink(path)  # noqa: PTH114 - text in, text out
 
 
 def _signature(found: os.stat_result) -> tuple[int, int, int]:
@@ -200,7 +184,7 @@ def _looks_same(path: str, known: _Content | None) -> bool:
         found = os.stat(path)  # noqa: PTH116 - for thousands of files
     except OSError:
         return known is None
-    return known is not None and _signature(found) == known.signature
+    return known is not None and known.settled and _signature(found) == known.signature
 
 
 def _content(path: str) -> _Content | None:
@@ -217,12 +201,11 @@ def _content(path: str) -> _Content | None:
         if not stat.S_ISREG(found.st_mode):
             return None
         signature = _signature(found)
-        if found.st_size > LARGE:
-            return _Content(signature, repr(signature).encode())
-        digest = hashlib.blake2b(os.read(fd, LARGE + 1), digest_size=16).digest()
-        # The next write may get the same time stamp, if it comes soon.
         settled = time.time() - found.st_mtime > CLOCK
-        return _Content(signature if settled else _UNKNOWN, digest)
+        if found.st_size > LARGE:
+            return _Content(signature, repr(signature).encode(), settled)
+        digest = hashlib.blake2b(os.read(fd, LARGE + 1), digest_size=16).digest()
+        return _Content(signature, digest, settled)
     except OSError:
         return None
     finally:

@@ -5,25 +5,52 @@ from __future__ import annotations
 import os
 import re
 import select
+from collections.abc import Mapping
 from pathlib import Path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+# They need no device, and still have all their writers in this kernel.
+_OF_THIS_KERNEL = frozenset({
+    "aufs", "bcachefs", "btrfs", "devtmpfs", "ecryptfs", "overlay", "ramfs", "rootfs", "tmpfs",
+    "zfs",
+})  # fmt: skip
 
 
-def file_system(path: Path) -> str:
-    """Return the type of the file system that `path` is on, such as "ext4"; "" if nobody says."""
+def table() -> dict[str, str]:
+    """Return the type of what is mounted, such as "ext4", by the mount point; {} if nobody says."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-        real = path.resolve()
     except OSError:
-        return ""
-    found, depth = "", -1
+        return {}
+    found = {}
     for line in lines:  # proc_pid_mountinfo(5); of two on one point the later is above
         mount, _, rest = line.partition(" - ")
-        point = Path(_ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4]))
-        if len(point.parts) >= depth and real.is_relative_to(point):
-            found, depth = rest.split()[0], len(point.parts)
+        point = _ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4])
+        found[point] = rest.split()[0]
     return found
+
+
+def file_system(path: str, points: Mapping[str, str]) -> str:
+    """Return the type of the file system that `path` is on by a `table`; "" if nobody says."""
+    at = os.path.realpath(path)
+    while at not in points and at != "/":
+        at = os.path.dirname(at)  # noqa: PTH120
+    return points.get(at, "")
+
+
+def shared_types(types: set[str]) -> set[str]:
+    """Return those of some types of file systems that others may write to, unheard by this kernel.
+
+    What is on a block device is written by this kernel only. What is not comes from another machine
+    or from a process (FUSE), but for a few, and /proc/filesystems tells which is which
+    (proc_filesystems(5)): "nodev". What it does not name is not known to be on a device.
+    """
+    try:
+        lines = Path("/proc/filesystems").read_text().splitlines()
+    except OSError:
+        lines = []
+    on_devices = {line.strip() for line in lines if not line.startswith("nodev")}
+    return types - on_devices - _OF_THIS_KERNEL - {""}
 
 
 class Mounts:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel import private
-from sockmgr.kernel.inotify import REMOVALS, Change, Inotify
+from sockmgr.kernel.inotify import ARRIVALS, REMOVALS, Inotify
 from sockmgr.kernel.mounts import Mounts
 from sockmgr.log import Log
 
@@ -113,9 +113,9 @@ class OwnPaths:
 
     def _hear(self) -> None:
         self._mounts.read()
-        events = self._inotify.read()
+        names = self._inotify.read()
         # Files of these names come and go with each change of the state, and each start.
-        if events and all(event.name.endswith((".new", ".lock")) for event in events):
+        if names and all(name.endswith((".new", ".lock")) for name in names):
             return
         if self._due is None and self._loop is not None:
             self._due = self._loop.call_later(SETTLE_DELAY, self._settled)
@@ -134,7 +134,7 @@ class OwnPaths:
             except OSError:
                 if there == there.parent:
                     return
-                asked, there = Change.CREATE | Change.MOVED_TO | REMOVALS, there.parent
+                asked, there = ARRIVALS | REMOVALS, there.parent
         if watched != self._watched:
             self._inotify.remove(self._watched)
             self._watched = watched

@@ -109,7 +109,7 @@ def section() -> Section:
              compared=f"{number(dev.seconds, 's')} and {number(bare, 's')}"),
         Goal(what="failed requests during saves, sockmgr dev", value=dev.failed, limit=0),
         Goal(what=f"sockmgr dev, idle, {WATCHED_FILES} files: share of a processor",
-             value=idle * 100, limit=0.2, unit="%"),
+             value=idle * 100, limit=0.5, unit="%"),
         status.goal("status"),
         reload.goal("reload"),
     )  # fmt: skip
