@@ -44,7 +44,7 @@ from sockmgr.manager.takeover.handover import CONTROL, Handover, end_strangers
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor, guessed
 from sockmgr.manager.takeover.store import find_keeper, take_or_start
-from sockmgr.manager.workers.worker import WorkerContext
+from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.systemd.notifier import Notifier
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import Ending, ending

@@ -23,7 +23,7 @@ from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.service.receipt import Measurement
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.verdicts import not_told
-from sockmgr.manager.workers.worker import WorkerContext
+from sockmgr.manager.workers.context import WorkerContext
 
 log = Log("sockmgr")
 

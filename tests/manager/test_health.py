@@ -16,7 +16,7 @@ from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.workers.worker import WorkerContext
+from sockmgr.manager.workers.context import WorkerContext
 from tests.helpers.listeners import tcp
 
 SPEC = Spec(service="web", argv=("true",), executable="/bin/true", cwd="/", ready_timeout=60)

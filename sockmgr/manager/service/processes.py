@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Spec
@@ -30,10 +31,11 @@ from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.lease_map import LeaseMap
 from sockmgr.manager.workers import ports
+from sockmgr.manager.workers.context import Assignment, WorkerContext
 from sockmgr.manager.workers.strays import Strays
 from sockmgr.manager.workers.survivor import Survivor
 from sockmgr.manager.workers.template import Templates
-from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
+from sockmgr.manager.workers.worker import WorkerProcess
 
 log = Log("sockmgr")
 
@@ -81,9 +83,9 @@ class Processes:
             id: ProcessSnapshot(
                 pid=running.pid,
                 started=running.process.started,
-                told=running.told,
+                told=running.stopping,
                 channel=running.ends,
-                told_others=running.told_others,
+                told_others=running.stopped_descendants,
             )
             for id, running in self.running.items()
             if running.pid
@@ -95,13 +97,9 @@ class Processes:
         """Start one; return whether it could be, and if not put that."""
         try:
             OpenFiles.check()
-            running = WorkerProcess(
-                command,
-                self._users.of(command.spec),
-                self._context,
-                self._put,
-                template=self._templates.of(command),
-            )
+            template = self._templates.of(command)
+            make = partial(WorkerProcess.made_by, template) if template else WorkerProcess.spawned
+            running = make(self._assignment(command))
         except (SpawnError, ListenError) as error:
             name = f"{self._name}@{command.worker}"
             log.error(EventKind.CANNOT_START_WORKER, worker=name, error=error.what)
@@ -113,6 +111,14 @@ class Processes:
             log.info(EventKind.WORKER_STARTED, worker=running.name, pid=running.pid)
         return True
 
+    def _assignment(self, command: Spawn) -> Assignment:
+        return Assignment(
+            command=command,
+            listeners=self._users.of(command.spec),
+            context=self._context,
+            put=self._put,
+        )
+
     def adopt(self, worker: Worker, spec: Spec, survivor: Survivor | None) -> None:
         """Go on with one of another manager's, if it lives."""
         command = Spawn(worker=worker.id, spec=spec, lease=worker.lease, background=False)
@@ -122,14 +128,14 @@ class Processes:
         if survivor is None:
             self._put(SpawnFailed(worker=worker.id, error=LOST))
             return
-        running = self.running[worker.id] = WorkerProcess(
-            command, self._users.of(spec), self._context, self._put, survivor
+        running = self.running[worker.id] = WorkerProcess.adopted(
+            survivor, self._assignment(command)
         )
         self.dispatching.attach(running)
         log.info(EventKind.WORKER_ADOPTED, worker=running.name, pid=running.pid, state=worker.state)
         if worker.state is State.KILLED:
             running.kill()
-        elif worker.state is State.DRAINING and not running.told:
+        elif worker.state is State.DRAINING and not running.stopping:
             running.drain()
         elif worker.leaving:
             self.dispatching.abandon(running)

@@ -63,8 +63,9 @@ from sockmgr.manager.service.pooling import pooled
 from sockmgr.manager.service.processes import Processes
 from sockmgr.manager.service.traffic import Traffic
 from sockmgr.manager.service.verdicts import Verdicts, not_told
+from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.manager.workers.survivor import Survivor
-from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
+from sockmgr.manager.workers.worker import WorkerProcess
 
 log = Log("sockmgr")
 

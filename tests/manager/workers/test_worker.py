@@ -14,7 +14,8 @@ from sockmgr.fleet.messages import Fact, Spawn, WorkerExited, WorkerId
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers import exit as module
-from sockmgr.manager.workers.worker import WorkerContext, WorkerProcess
+from sockmgr.manager.workers.context import Assignment, WorkerContext
+from sockmgr.manager.workers.worker import WorkerProcess
 
 SPEC = Spec(
     service="web", argv=("sh", "-c", "exit 3"), executable="/bin/sh", cwd="/",
@@ -59,7 +60,8 @@ async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> WorkerProce
         can_restore_priority=False, helpers=lambda: (),
     )  # fmt: skip
     command = Spawn(worker=EXITED.worker, spec=SPEC, lease=0, background=False)
-    return WorkerProcess(command, (), context, facts.put_nowait)
+    assignment = Assignment(command=command, listeners=(), context=context, put=facts.put_nowait)
+    return WorkerProcess.spawned(assignment)
 
 
 def test_a_worker_is_not_reaped_and_its_end_is_not_told_before_its_output_was_read(
