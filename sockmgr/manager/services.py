@@ -174,17 +174,17 @@ class Services:
         self._is_stopping = True
         await asyncio.gather(*[each.stop_now() if now else each.stop() for each in self])
 
-    def keep(self, address: Address, service: Service) -> bool:
+    def keep(self, address: Address, service: str) -> bool:
         """Tell whether a listener goes on when `service` needs it no more."""
         config = self._newest or self.config
         configured = any(address == listen.address for listen in config.listen)
-        others = (each for each in self if each is not service and not each.fleet.stopping)
+        others = (each for each in self if each.name != service and not each.fleet.stopping)
         needed = any(address in each.addresses for each in others)
         return needed or (configured and not self._is_stopping)
 
-    def share(self, address: Address, service: Service) -> bool:
+    def share(self, address: Address, service: str) -> bool:
         """Tell whether another service uses the listener as well."""
-        return any(address in each.addresses for each in self if each is not service)
+        return any(address in each.addresses for each in self if each.name != service)
 
     def _reload_one(
         self, spec: Spec, progress: Callable[[Progress], None]

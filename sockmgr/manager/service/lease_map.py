@@ -1,6 +1,7 @@
-"""Which listeners a lease is of: those of the generation that has it, or of one of its workers.
+"""Which listeners belong to a lease: those of the generation that has it, or of one of its workers.
 
-And how each comes by its connections. Looks at the records of a fleet; owns nothing.
+And whether the workers of a lease accept connections or are passed them. Looks at the records of a
+fleet; owns nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ class LeaseMap:
         return tuple(self.listener(listen.address) for listen in spec.listen)
 
     def fed(self, fleet: FleetRecords, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
-        """Return `leases` with the listeners of who takes what comes there, or soon will."""
+        """Return each of `leases` with the listeners of the workers that take connections there.
+
+        A lease that no worker has yet gets the listeners of the generation that serves.
+        """
         serving = fleet.serving
         return self._find(fleet, leases, self.of(serving.spec) if serving else ())
 
     def unquiet(
         self, fleet: FleetRecords, addresses: Collection[Address]
     ) -> dict[int, tuple[Listener, ...]]:
-        """Return the leases that are not quiet yet; at which addresses nobody may know any more."""
+        """Return the leases whose queues may still hold connections, each with its listeners.
+
+        For a lease whose generation is gone, these are the listeners at `addresses`.
+        """
         every = tuple(self.listener(address) for address in addresses)
         return self._find(fleet, fleet.unquiet, every)
 
@@ -61,8 +68,8 @@ class LeaseMap:
 class LeaseModes:
     """Which leases are `passed` connections, and which `accept` for themselves.
 
-    `parting` are those that are fed no more, but served: they have the clients of listeners that
-    nobody else has.
+    `parting` leases get no new connections, but their workers still accept: only they hold the
+    queues of a listener that the newer generation does not have.
     """
 
     passed: frozenset[int] = frozenset()
@@ -70,8 +77,8 @@ class LeaseModes:
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
-def ways(fleet: FleetRecords, users: LeaseMap) -> LeaseModes:
-    """Return the ways of all leases that are in use."""
+def lease_modes(fleet: FleetRecords, users: LeaseMap) -> LeaseModes:
+    """Return the modes of all leases that are in use."""
     generations = fleet.generations.values()
     passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
     accept = {n for g in generations if g.spec.accept is not Accept.DISPATCH for n in g.leases}

@@ -10,13 +10,13 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import Progress, Verdict
 from sockmgr.config.spec import Accept, Address, Spec
-from sockmgr.errors import ListenError
 from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import (
     Aborted,
     Action,
@@ -29,7 +29,6 @@ from sockmgr.fleet.messages import (
     FeedFailed,
     Finish,
     Kill,
-    Phase,
     Quiet,
     Recycle,
     Refuse,
@@ -57,7 +56,8 @@ from sockmgr.manager.listeners.repair import Damage
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.service.client_watch import ClientWatch
 from sockmgr.manager.service.conditions import Conditions
-from sockmgr.manager.service.lease_map import LeaseMap, LeaseModes, ways
+from sockmgr.manager.service.intake import Intake, Neighbours, addresses
+from sockmgr.manager.service.lease_map import LeaseMap, lease_modes
 from sockmgr.manager.service.memory_check import fitting
 from sockmgr.manager.service.pooling import pooled
 from sockmgr.manager.service.processes import Processes
@@ -70,16 +70,6 @@ from sockmgr.manager.workers.worker import WorkerProcess
 log = Log("sockmgr")
 
 MEASURED = 4  # workers whose memory is measured to tell what one more would need
-
-
-class Neighbours(Protocol):
-    """The other services of the manager, as far as they concern one service's listeners."""
-
-    def keep(self, address: Address, service: Service) -> bool:
-        """Tell whether a listener goes on when `service` needs it no more."""
-
-    def share(self, address: Address, service: Service) -> bool:
-        """Tell whether another service uses the listener as well."""
 
 
 class Service:
@@ -100,13 +90,11 @@ class Service:
         self.repairs: deque[str] = deque(maxlen=8)
         self._facts: asyncio.Queue[Fact] = asyncio.Queue()
         self._context, self._users, self._changed = context, LeaseMap(listener), changed
-        self._neighbours = neighbours
+        self._intake = Intake(name, self._users, neighbours)
         self._verdicts = Verdicts(name, context.loop, tasks)
         self.processes = Processes(name, context, self._users, self._facts.put_nowait, changed)
-        self._traffic = Traffic(
-            tasks, self._facts.put_nowait, self.processes.dispatching, self._ways
-        )
-        self._renewal = Renewal(self._renew)
+        self._traffic = Traffic(name, tasks, self._facts.put_nowait, self.processes.dispatching)
+        self._renewal = Renewal(lambda at, lease: self._intake.renew(self.fleet, at, lease))
         self._conditions = Conditions(context.loop)
         self._clients = ClientWatch(context.loop, lambda: self._facts.put_nowait(ClientsWait()))
 
@@ -125,6 +113,7 @@ class Service:
             spec = self.fleet.generations[worker.id.generation].spec
             self._renewal.given(worker.lease, spec)
             self.processes.adopt(worker, spec, survivors.get(worker.id))
+        self._know_fleet(None)
         fed = dict(self.fleet.fed)
         self._traffic.resume(
             fed,
@@ -218,10 +207,7 @@ class Service:
     @property
     def addresses(self) -> frozenset[Address]:
         """The addresses that some living generation uses, or the next one will."""
-        specs = [g.spec for g in self.fleet.generations.values()]
-        if self.fleet.pending:
-            specs.append(self.fleet.pending.spec)
-        return frozenset(listen.address for spec in specs for listen in spec.listen)
+        return addresses(self.fleet)
 
     # --- The task ------------------------------------------------------------------------------
 
@@ -249,8 +235,9 @@ class Service:
     def _take(self, fact: Fact) -> None:
         now = self._context.loop.time()
         self._note(fact, now)
-        trial = self.fleet.trial
+        trial, served = self.fleet.trial, self.fleet.serving
         actions = self.fleet.handle(fact, now)
+        self._know_fleet(served)
         if self.fleet.trial and self.fleet.trial is not trial:
             self._verdicts.measure(self._users.of(self.fleet.trial.spec))
         for action in actions:
@@ -289,8 +276,7 @@ class Service:
                 pass
         weights = dict(self.fleet.fed)
         if not isinstance(fact, FeedFailed):
-            fed = self._users.fed(self.fleet, weights)
-            self._try_to_feed(lambda: self._traffic.keep_up(weights, fed))
+            self._traffic.keep_up(weights, self._users.fed(self.fleet, weights))
         self._traffic.keep_waiting(self.fleet.unquiet)
         fleet = self.fleet
         if fleet.starves:
@@ -316,9 +302,7 @@ class Service:
                 self._spawn(action)
             case Feed():
                 weights = dict(action.leases)
-                self._try_to_feed(
-                    lambda: self._traffic.feed(weights, self._users.fed(self.fleet, weights))
-                )
+                self._traffic.feed(weights, self._users.fed(self.fleet, weights))
             case Refuse():
                 self._end_intake()
             case Drain():
@@ -338,28 +322,15 @@ class Service:
 
     def _end(self, outcome: Committed | Aborted | Stopped) -> None:
         match outcome:
-            case Committed():
-                self._tell_verdict(outcome)
-            case Aborted():
+            case Committed() | Aborted():
                 self._tell_verdict(outcome)
             case Stopped():
                 log.info(EventKind.STOPPED, service=self.name)
             case _:
                 assert_never(outcome)
 
-    def _try_to_feed(self, feed: Callable[[], None]) -> None:
-        try:
-            feed()
-        except (OSError, ListenError) as error:
-            why = error.what if isinstance(error, ListenError) else (error.strerror or str(error))
-            log.error("new connections cannot be steered", service=self.name, because=why,
-                      means="they go where they went before")  # fmt: skip
-            self._facts.put_nowait(FeedFailed(error=why))
-
     def _end_intake(self) -> None:
-        for address in self.addresses:
-            if not self._neighbours.keep(address, self):
-                self._users.listener(address).end()
+        self._intake.end(self.fleet)
         self._traffic.steer_no_more(dict(self.fleet.fed))
         self._traffic.wait_anew(self._users.unquiet(self.fleet, self.addresses))
 
@@ -367,11 +338,6 @@ class Service:
         if self.processes.spawn(command):
             self._renewal.given(command.lease, command.spec)
             self._traffic.expect(command.lease, self._users.of(command.spec))
-
-    def _renew(self, address: Address, lease: int) -> None:
-        # A listener that others use as well goes on with the queues it has.
-        if address in self.addresses and not self._neighbours.share(address, self):
-            self._users.listener(address).renew(lease)
 
     def _drain(self, command: Drain) -> None:
         running = self.processes.running.get(command.worker)
@@ -397,16 +363,7 @@ class Service:
 
     def _see_off(self) -> None:
         """Let nobody come any more to listeners that are removed, and wait until all are served."""
-        removed = {
-            address
-            for generation in self.fleet.generations.values()
-            if self.fleet.current and generation.phase is Phase.RETIRING
-            for address in generation.spec.removed(self.fleet.current.spec)
-        }
-        for address in removed:
-            if not self._neighbours.keep(address, self):
-                self._users.listener(address).refuse()
-        if removed:
+        if self._intake.refuse_removed(self.fleet):
             self._traffic.wait_anew(self._users.unquiet(self.fleet, self.addresses))
 
     # --- Small things --------------------------------------------------------------------------
@@ -419,11 +376,12 @@ class Service:
         if self.fleet.trial:
             self._verdicts.report(self.fleet.trial, message)
 
-    def _ways(self) -> LeaseModes:
+    def _know_fleet(self, before: Generation | None) -> None:
+        """Go by the fleet's records as they are now; `before` is the generation that served."""
+        self._traffic.modes = lease_modes(self.fleet, self._users)
         serving = self.fleet.serving
-        if serving and serving.spec.accept is Accept.DISPATCH:
+        if serving and serving is not before and serving.spec.accept is Accept.DISPATCH:
             self.processes.dispatching.configure(serving.spec)
-        return ways(self.fleet, self._users)
 
 
 def _cut_over(trial: Spec) -> str:

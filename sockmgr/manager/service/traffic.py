@@ -10,28 +10,38 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-from sockmgr.fleet.messages import Fact, Quiet
+from sockmgr.errors import ListenError
+from sockmgr.fleet.messages import Fact, FeedFailed, Quiet
+from sockmgr.log import Log
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.queue_drain import QueueDrain
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.lease_map import LeaseModes
 
+log = Log("sockmgr")
+
 _Owed = tuple[QueueDrain, asyncio.Task[None]]
 Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have it
 
 
 class Traffic:
-    """What is fed now, by lease, and of which listeners; `ways` tells how each comes by them."""
+    """What is fed now, by lease, and of which listeners.
+
+    `modes` says which leases are passed connections. Whoever tells the fleet a fact sets it anew
+    right after: it depends on nothing but the fleet's records.
+    """
 
     def __init__(
         self,
+        service: str,
         tasks: asyncio.TaskGroup,
         put: Callable[[Fact], None],
         dispatching: Dispatching,
-        ways: Callable[[], LeaseModes],
     ) -> None:
-        self._tasks, self._put, self._dispatching, self._ways = tasks, put, dispatching, ways
+        self._service, self._tasks, self._put = service, tasks, put
+        self._dispatching = dispatching
+        self.modes = LeaseModes()
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._parting: Leases = {}
         self._is_over = self._is_fixed = False
@@ -55,21 +65,34 @@ class Traffic:
 
     def feed(self, weights: Mapping[int, int], users: Leases) -> None:
         """Feed these leases only; `users` are the listeners of each."""
-        self._steer(weights, users)
-        self.give_up(users.keys() & self._owed.keys())
-        # As they were when it was fed: its generation may be gone, and clients still wait.
-        self._owe_quiet({n: each for n, each in self._fed.items() if n not in users})
-        self._fed = dict(users)
-        self._pass_on(weights)
+        with self._reporting_failure():
+            self._steer(weights, users)
+            self.give_up(users.keys() & self._owed.keys())
+            # As they were when it was fed: its generation may be gone, and clients still wait.
+            self._owe_quiet({n: each for n, each in self._fed.items() if n not in users})
+            self._fed = dict(users)
+            self._pass_on(weights)
 
     def keep_up(self, weights: Mapping[int, int], users: Leases) -> None:
         """Feed the same leases; a worker may have come to one with listeners of its own."""
-        if users != self._fed:
-            self._steer(weights, users)
-            self._fed = dict(users)
-            self._pass_on(weights)
-        elif self._ways().parting != self._parting:
-            self._pass_on(weights)
+        with self._reporting_failure():
+            if users != self._fed:
+                self._steer(weights, users)
+                self._fed = dict(users)
+                self._pass_on(weights)
+            elif self.modes.parting != self._parting:
+                self._pass_on(weights)
+
+    @contextmanager
+    def _reporting_failure(self) -> Iterator[None]:
+        """Let the fleet decide what becomes of a rollout whose workers cannot be fed."""
+        try:
+            yield
+        except (OSError, ListenError) as error:
+            why = error.what if isinstance(error, ListenError) else (error.strerror or str(error))
+            log.error("new connections cannot be steered", service=self._service, because=why,
+                      means="they go where they went before")  # fmt: skip
+            self._put(FeedFailed(error=why))
 
     @contextmanager
     def untouched(self, weights: Mapping[int, int]) -> Iterator[None]:
@@ -119,7 +142,7 @@ class Traffic:
         if self._is_fixed:
             return
         shares: dict[Listener, Counter[int]] = {}
-        passed = [lease for lease in users if lease in self._ways().passed]
+        passed = [lease for lease in users if lease in self.modes.passed]
         for lease, listeners in users.items():
             queue = self._dispatching.queue(passed) if lease in passed else lease
             for listener in listeners:
@@ -135,22 +158,19 @@ class Traffic:
             self._owed |= dict.fromkeys(unfed, (queue_drain, task))
 
     def _pass_on(self, weights: Mapping[int, int]) -> None:
-        ways = self._ways()
-        self._parting = ways.parting
+        modes = self.modes
+        self._parting = modes.parting
         if self._is_over:
-            self._dispatching.feed({}, {}, ways.accept)
+            self._dispatching.feed({}, {}, modes.accept)
             return
-        fed = self._fed.keys() & weights.keys() & ways.passed
-        has = {each for users in self._fed.values() for each in users}
-        last = {
-            lease: tuple(each for each in ways.parting[lease] if each not in has)
-            for lease in ways.parting.keys() & ways.passed
-        }
-        users = {lease: self._fed[lease] for lease in fed}
-        users |= {lease: listeners for lease, listeners in last.items() if listeners}
-        self._dispatching.feed(
-            {lease: weights.get(lease, 1) for lease in users}, users, ways.accept
-        )
+        served = {n: each for n, each in self._fed.items() if n in weights and n in modes.passed}
+        # A listener that no fed lease has any more, since the config removed it, still has clients:
+        # they go to the workers that are about to leave.
+        kept = {listener for listeners in self._fed.values() for listener in listeners}
+        for lease in modes.parting.keys() & modes.passed:
+            if alone := tuple(each for each in modes.parting[lease] if each not in kept):
+                served[lease] = alone
+        self._dispatching.feed({n: weights.get(n, 1) for n in served}, served, modes.accept)
 
     def _be_quiet(self, lease: int) -> None:
         owed = self._owed.get(lease)
