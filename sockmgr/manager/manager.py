@@ -128,8 +128,9 @@ class Manager:
             self._history.resume(was.events_since, was.events)
             self._history.tally.resume(was.counts, was.refused)
         start = begin(predecessor)
-        left = predecessor.take_notify(self._notify_path)
-        router = NotifyRouter(self._notify_path, left, self.services.values)
+        router = NotifyRouter(
+            self._notify_path, predecessor.take_notify(self._notify_path), self.services.values
+        )
         self._handover = Handover(
             predecessor, store, self._sink, self._changed, copy, router.fileno
         )
@@ -167,6 +168,7 @@ class Manager:
                     beside = self._companion.run(self)
                     self._beside = self._tasks.create_task(beside, name="companion")
             self._history.told = None
+            self._handover.dismiss_guard()
             await reaper.end(self._handover.unit)
             self._paths.close()
             self._handover.end()

@@ -16,7 +16,7 @@ from tests.systemd.endings import (
     stopped_while_it_waits_for_the_restart,
 )
 from tests.systemd.machine import Machine
-from tests.systemd.mishaps import await_ready, guard_of, killed, nobody_is_left, serving
+from tests.systemd.mishaps import await_ready, guard_of, killed, nobody_is_left, restarted, serving
 from tests.systemd.site import SERVICE, Site
 
 
@@ -43,6 +43,15 @@ def test_a_stop_waits_until_all_have_drained(machine: Machine) -> None:
     stopped(site)
     assert nobody_is_left(site)
     assert "worker killed" not in site.journal
+
+
+def test_a_stop_ends_the_guard_of_an_earlier_manager_as_a_guard(machine: Machine) -> None:
+    site = serving(machine)
+    restarted(site)
+    stopped(site)
+    assert nobody_is_left(site)
+    assert site.journal.count("guard started") == 1
+    assert "stray process killed" not in site.journal
 
 
 def test_systemctl_status_names_the_guard_and_its_unit(machine: Machine) -> None:

@@ -194,15 +194,22 @@ class Handover:
                 running.output.leave()
         self._sink.close()
 
+    def dismiss_guard(self) -> None:
+        """Have no guard any more: it watches over workers, and all of them have ended.
+
+        One that another manager started would be taken for an orphan of a worker.
+        """
+        self._restarts.cancel()
+        if self._guard.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._guard.fileno())
+        self._guard.dismiss()
+
     def end(self) -> None:
         """Leave nothing to anybody: all workers have ended."""
         for handle in (self._due, self._again):
             if handle is not None:
                 handle.cancel()
-        self._restarts.cancel()
-        if self._guard.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._guard.fileno())
-        self._guard.dismiss()
+        self.dismiss_guard()
         self._saved.revoke()
         self._memory.remove_copy()
         if isinstance(self._store, KeeperStore):
