@@ -1,4 +1,4 @@
-"""What a manager tells of itself: the status, a plan, the news of a rollout and its verdict.
+"""What a manager says of itself: the status, a plan, the steps of a rollout and its verdict.
 
 These key names are the public format of `--json` and of the Varlink interface. Seconds are
 durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now, `started` and
@@ -214,9 +214,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a rollout ended.
 
     `kept` is the generation that stays, 0 if none does. After an abort, `kept_ready` of its workers
-    are ready (None: an older manager does not say): with 0, nobody serves. `output` is what the
-    `worker` that tells most printed last, a line each. With `journal`, the first line of it stands
-    for those that the manager may not read, and whoever asks perhaps may.
+    are ready (None: an older manager does not say); with 0, nobody serves. `output` has the last
+    lines of the `worker` whose output explains most. If only the journal has them, `journal` says
+    where: the manager may not read it, the client perhaps may, and the first line says so instead.
     """
 
     service: str

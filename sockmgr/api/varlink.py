@@ -1,7 +1,7 @@
 """The interface io.sockmgr.Manager as types: its messages, calls, replies and errors.
 
-Both ends share it; `io.sockmgr.Manager.varlink` says the same to everyone else
-(https://varlink.org/Method-Call). Bytes to values and back; no sockets.
+The manager and its client share them; `io.sockmgr.Manager.varlink` says the same to all other
+clients (https://varlink.org/Method-Call). Turns bytes into values and back; has no sockets.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is this, and what does it speak."""
+    """What program this is, and which interfaces it has."""
 
 
 class GetInterfaceDescription(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The text of one interface."""
+    """The description of one interface, as text."""
 
     interface: str
 
@@ -90,14 +90,14 @@ class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class AskLogs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The last `lines` of the log, all or of one service; with `more` what comes, too."""
+    """The last `lines` of the log, of all or of one service; with `more` also each new line."""
 
     service: str | None = None
     lines: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class AskEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `last` events, all or of one service, or those `after` an id; with `more` what comes."""
+    """The `last` events of all or of one service, or those `after` an id; with `more` new ones."""
 
     service: str | None = None
     after: int | None = None
@@ -156,13 +156,13 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to Upgrade: the new code is proven, and takes over from `version` now."""
+    """Reply to Upgrade: the new code has been proven, and takes over from `version` now."""
 
     version: str
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reply to Logs: lines, and how many before them were missed; or where they are."""
+    """Reply to Logs: lines, and how many before them were missed; or where the lines are."""
 
     lines: tuple[LogLine, ...] | None = None
     missed: int | None = None
@@ -191,7 +191,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to RestartWorker, when it is replaced: by whom, "" if nobody was needed."""
+    """Reply to RestartWorker: the worker that replaced it, "" if none was needed."""
 
     successor: str
 
@@ -280,7 +280,7 @@ def changes(verb: str) -> bool:
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """What every error of our interface carries, as SockmgrError does."""
+    """The parameters of every error of our interface: those of SockmgrError."""
 
     what: str
     means: str = ""
@@ -288,7 +288,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unanswerable(Exception):
-    """A call that the protocol itself turns down, with this error."""
+    """A call that gets an error of the protocol itself, as its method or parameters are wrong."""
 
     def __init__(self, name: str, **parameters: str) -> None:
         super().__init__(name)

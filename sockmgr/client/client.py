@@ -1,7 +1,8 @@
 """The caller's side of the control socket: find a manager, ask it, wait for its answer.
 
-One plain blocking socket a question, so that commands start fast. Never waits without an end
-unless it is told to, never reads more than a bound, and starts nothing.
+Each question has a plain blocking socket of its own, which needs no event loop, so that commands
+start fast. Waits without an end only for operations, if no timeout is given; reads at most a
+bound; starts nothing.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Client:
     def __init__(
         self, path: Path, *, timeout: float | None = None, file: Path | None = None
     ) -> None:
-        """Ask at `path`; for a change only if the manager reads the config `file`, if one is given.
+        """Ask the manager at `path`; with `file`, ask for a change only if that is its config.
 
-        One of a version that does not tell what it reads is believed to read that.
+        A manager of a version that does not say what it reads is taken to read `file`.
         """
         self.path = path
         self._timeout, self._file = timeout, file
@@ -63,7 +64,7 @@ class Client:
         return self._stranger(self.status(sizes=False)) if self._file else ""
 
     def peer(self) -> int:
-        """Return the pid under which we see who listens for the manager, 0 if we cannot."""
+        """Return the pid of the manager, 0 if it is in a PID namespace that we do not see."""
         with self._connect() as line:
             return line.peer
 
@@ -116,7 +117,7 @@ class Client:
         return self.ask(varlink.LOGS, varlink.AskLogs(service=service or None, lines=lines))
 
     def follow_logs(self, service: str, lines: int) -> Iterator[varlink.Logged]:
-        """Yield the same, then what comes, until the manager leaves."""
+        """Yield what logs() returns, then each new line, until the manager leaves."""
         ask = varlink.AskLogs(service=service or None, lines=lines)
         yield from self._follow(varlink.LOGS, ask)
 
@@ -130,7 +131,7 @@ class Client:
     def follow_events(
         self, service: str = "", *, after: int | None = None, last: int | None = None
     ) -> Iterator[varlink.Happened]:
-        """Yield the same, then what comes, until the manager leaves."""
+        """Yield what events() returns, then each new event, until the manager leaves."""
         ask = varlink.AskEvents(service=service or None, after=after, last=last)
         yield from self._follow(varlink.EVENTS, ask)
 
@@ -146,7 +147,7 @@ class Client:
     def _operate(self) -> Iterator[Connection]:
         """Connect for a question that the manager may take long to answer."""
         with self._connect(changes=True) as line:
-            # One that hangs is found out here, before a wait that may have no end.
+            # A manager that hangs is found out here, before a wait that may have no end.
             status = line.converse(varlink.STATUS, varlink.AskStatus(sizes=False))
             if stranger := self._stranger(status):
                 raise ControlError(
@@ -256,7 +257,7 @@ def possible_controls(explicit: str | None, name: str) -> list[Path]:
 def default_control(name: str, refused: Callable[[Path, str], None] | None = None) -> Path:
     """Return where the manager called `name` is to listen; make the directory if need be.
 
-    `refused` is told of each place that would have been it, but is not ours alone, and why.
+    `refused` is called with each directory that would be used, but is not ours alone, and why.
     """
     reasons = []
     for place in _places():

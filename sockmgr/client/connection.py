@@ -1,6 +1,6 @@
 """One connection to a control socket: whole messages out and in, until a deadline.
 
-Owns nothing; what went wrong is told with what it means for what was, or was not yet, asked.
+Owns nothing. An error says what the failure means for the operation: whether it was asked for.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Connection:
         self._received = bytearray()
         self._deadline: float | None = None
         self.continues = False  # whether the last reply says that more will come
-        self.changes = False  # whether what it is for changes anything
-        self.asked = False  # and whether that may have been heard
+        self.changes = False  # whether it is for an operation that changes something
+        self.asked = False  # whether the manager may have heard of that operation
 
     @property
     def peer(self) -> int:
@@ -104,7 +104,7 @@ class Connection:
             self._socket.settimeout(self._left())
             self._socket.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has hung up, but may have said why: receive() finds out
+            pass  # the manager has hung up, but may have said why: receive() reads it
         except OSError as error:
             raise self._lost(error) from error
 
@@ -184,9 +184,9 @@ class Connection:
 
 
 def no_manager(where: str, name: str | None, asked: Path | None = None) -> NoManagerError:
-    """Return the error for where nobody answers; tell of the managers that do not answer us.
+    """Return the error that no manager answers; it names managers that listen elsewhere.
 
-    Of those called `name` (None: all) in the usual places, or of the one `asked` for.
+    These are those called `name` (None: all) in the usual places, or the one `asked` for.
     """
     from sockmgr.client.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
 

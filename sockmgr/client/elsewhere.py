@@ -1,6 +1,6 @@
-"""Managers that this user may not talk to, or nobody can: what shows of their control sockets.
+"""Managers that this user may not talk to, or that lost their path: what their sockets show.
 
-Looks only. Who listens where, everybody may read in /proc/net/unix.
+Looks only: every user may read in /proc/net/unix which paths are listened at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sockmgr.kernel.listening import listening_names
 
-# Where managers listen that were not told where.
+# Where managers listen that were started without --control.
 _USUAL = re.compile(
     r"(?:/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|/tmp/sockmgr-\d+)/(?P<name>[^/]+)\.sock"
 )
@@ -23,7 +23,7 @@ _USUAL = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A manager, by its control socket. Without a `uid` the path was removed under it."""
+    """A manager, by its control socket; without a `uid` the node at its path was removed."""
 
     path: Path
     uid: int | None
@@ -68,7 +68,7 @@ def _look(path: Path) -> Elsewhere:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             probe.connect(os.fspath(path))
-    except PermissionError:  # of the path or, where its directory is not ours to search, of that
+    except PermissionError:  # for the socket, or for a directory above it, whose owner counts then
         return Elsewhere(path=path, uid=_owner(path))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return Elsewhere(path=path, uid=None)

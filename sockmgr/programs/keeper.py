@@ -1,10 +1,10 @@
 """Hold the manager's descriptors, so that they outlive it. A program of its own: see main().
 
 It decides nothing and starts nothing. It serves one client, a manager
-(sockmgr.manager.takeover.keeper); when that goes without a word it keeps everything for as long as
-a worker lives, for the next manager. A message is one request and has one reply, which fits into
-any buffer: so it never waits for a peer. It goes on with the code it was started with, so later
-versions must speak this as well:
+(sockmgr.manager.takeover.keeper). When the client ends without D, the keeper holds everything for
+the next manager for as long as a worker lives. A message is one request and has one reply, which
+fits into any buffer, so the keeper never waits for a peer. A keeper goes on with the code that it
+was started with when the manager is upgraded, so later managers must speak this protocol as well:
 
     T1        take: I am the manager   ->  .PID, or R: there is another one
     =NAME fds hold these under NAME, in place of what is there   ->  .
@@ -55,12 +55,13 @@ class Store:
         self.had_client = False
         self.handing: list[tuple[bytes, list[int]]] = []
         self.workers: set[int] = set()  # pidfds, while there is no client
-        # A place for each peer and that pidfd, or nobody could take over a keeper that is full.
+        # Reserved descriptors, for each peer and that pidfd: a keeper that has reached its limit of
+        # open files could not be taken over otherwise.
         self.places = [posix.dup(0) for _ in range(MAX_PEERS + 1)]
         self.is_deaf = False
 
     def run(self) -> None:
-        """Serve until there is nobody to serve any more."""
+        """Serve until the client has gone and no worker lives."""
         while self.client or self.workers or not self.had_client:
             for fd in self.wait():
                 if fd in self.peers:
@@ -85,7 +86,7 @@ class Store:
         return [fd for fd, _ in found]
 
     def accept(self) -> None:
-        """Let a peer in, and the one out that has been silent longest if there are too many."""
+        """Accept a peer; if there are too many, drop the one that has been silent longest."""
         if len(self.peers) >= MAX_PEERS:
             self.drop(next(peer for peer in self.peers.values() if peer is not self.client))
         self.free_place()
@@ -102,7 +103,7 @@ class Store:
             self.drop(peer)
 
     def drop(self, peer: socket) -> None:
-        """Let a peer out. When it was the client, its workers' ends tell how long to wait."""
+        """Close the connection of a peer. After the client, wait until its workers have ended."""
         del self.peers[peer.fileno()]
         peer.close()
         self.reserve_place()
@@ -116,25 +117,25 @@ class Store:
             self.workers = {fd for fds in owners for fd in fds if is_pidfd(fd)}
 
     def settle(self) -> None:
-        """Let the client out if it has gone, once everything is done that it said before."""
+        """Drop the client if it has gone, after obeying what it had sent before."""
         while self.client and has_gone(self.client, self.client_process):
             if not self.hear(self.client):
                 self.drop(self.client)
 
     def free_place(self) -> None:
-        """Make room for a descriptor."""
+        """Give up a reserved descriptor, so that another can be opened."""
         if self.places:
             posix.close(self.places.pop())
 
     def reserve_place(self) -> None:
-        """Have a descriptor that can be given up for another."""
+        """Reserve a descriptor again."""
         try:
             self.places.append(posix.dup(0))
         except OSError:  # the limit was lowered meanwhile
             return
 
     def hear(self, peer: socket) -> bool:
-        """Read one request and reply, or let out a peer that has gone; False if there is none."""
+        """Obey one request, or drop a peer that has gone; return False if there is neither."""
         try:
             request, fds, is_whole = receive(peer)
         except BlockingIOError:
@@ -200,7 +201,7 @@ class Store:
         self.reply(peer, b".%d" % posix.getpid())
 
     def hand_next(self, peer: socket) -> None:
-        """Give the client a copy of what it has not had yet."""
+        """Send the client duplicates of the next descriptors that it has not had yet."""
         if not self.handing:
             self.reply(peer, b".")
             return
@@ -212,7 +213,7 @@ class Store:
             self.reply(peer, b"!errno %d of sendmsg" % (error.errno or 0))
 
     def reply(self, peer: socket, reply: bytes) -> None:
-        """Answer at once, or let out a peer that does not listen."""
+        """Answer at once, or drop a peer whose buffer is full, since it does not read."""
         try:
             peer.send(reply, MSG_DONTWAIT | MSG_NOSIGNAL)
         except BlockingIOError:
@@ -222,7 +223,7 @@ class Store:
 
     def leave(self) -> None:
         """Remove the path and exit, which closes everything."""
-        # In this order: whoever is told by our closed socket that we are gone finds no path.
+        # In this order: a manager that sees the socket closed may bind the path at once.
         if self.identity and identity(self.path) == self.identity:
             posix.unlink(self.path)
         posix._exit(0)
@@ -242,20 +243,20 @@ def receive(peer: socket) -> tuple[bytes, list[int], bool]:
 
 
 def parts(name: bytes, fds: list[int]) -> list[tuple[bytes, list[int]]]:
-    """Return what is under a name as messages: none carries too much."""
+    """Return what is under a name as messages that the kernel takes."""
     starts = range(0, len(fds), MAX_FDS)
     return [(b"=" + name, fds[at : at + MAX_FDS]) for at in starts]
 
 
 def uid_of(peer: socket) -> int:
-    """Return who connected, as the kernel knows it: struct ucred, unix(7)."""
+    """Return the user that connected, as the kernel knows it: struct ucred, unix(7)."""
     return int.from_bytes(peer.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)
 
 
 def has_gone(client: socket, process: int) -> bool:
-    """Tell whether a client is dead or has let go; there may be something left to read.
+    """Tell whether a client is dead or has hung up; it may have sent something before.
 
-    Its end of the connection may outlive it: in a child that it forked, until that calls exec.
+    Its end of the connection may outlive it, in a child that it forked, until the child calls exec.
     """
     watch = select.poll()
     watch.register(client.fileno(), 0)
@@ -274,7 +275,7 @@ def process_of(peer: socket) -> int:
 
 
 def is_pidfd(fd: int) -> bool:
-    """Tell a pidfd by what waitid(2) says of it: not our child, against no pidfd."""
+    """Tell whether `fd` is a pidfd: waitid(2) says ECHILD then, and EINVAL or EBADF otherwise."""
     try:
         posix.waitid(posix.P_PIDFD, fd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
     except ChildProcessError:
@@ -300,7 +301,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    """Get away from whoever started this, then serve.
+    """Become a session of its own, apart from the manager that started this, then serve.
 
     The only argument is the path to which descriptor 3, a listening socket, is bound.
     """

@@ -1,6 +1,7 @@
 """Run granian on an inherited listening socket: `launch_granian.py --fd N` and granian's arguments.
 
-granian has no option for it (emmett-framework/granian#786). Owns nothing but this one override.
+granian has no option for an inherited socket (emmett-framework/granian#786), so this module
+overrides the one place where granian binds its own.
 It runs by path in granian's own interpreter, where sockmgr need not be installed, so it imports
 nothing of sockmgr.
 """
@@ -29,7 +30,7 @@ def take_fd(arguments: list[str]) -> int:
 
 def serve(fd: int) -> None:
     """Run granian's command line with the socket `fd` in the place of one it would bind."""
-    try:  # here, so that a child that multiprocessing spawns does not do it again
+    try:  # not at the top, as children that multiprocessing spawns import this module as well
         holder = import_module("granian._granian").SocketHolder
         server_class = import_module("granian.server.common").AbstractServer
         entrypoint = import_module("granian.cli").entrypoint

@@ -1,7 +1,8 @@
 """Reads the memory of other processes for the manager, piece by piece (memory_reader.py).
 
-A program of its own, without the rest of the package: descriptor 3 is a socket, on which requests
-come with a descriptor of /proc/PID/mem, and answers go. It ends at the end of the socket.
+A program of its own, without the rest of the package: descriptor 3 is a socket. Each request on it
+carries a descriptor of /proc/PID/mem, and each answer what was read. The program ends when the
+manager closes its end of the socket.
 """
 
 import os
@@ -14,7 +15,7 @@ HELLO = b"reads"
 
 
 def main() -> None:
-    """Answer until nobody asks."""
+    """Answer requests until the manager closes the socket."""
     with socket.socket(fileno=3) as sock:
         sock.send(HELLO)
         while True:
@@ -26,7 +27,7 @@ def main() -> None:
             for fd in fds:
                 try:
                     found = os.pread(fd, size, address)
-                except OSError:  # it has ended, or has nothing there any more
+                except OSError:  # the process has ended, or has nothing mapped there any more
                     found = b""
                 os.close(fd)
             sock.send(ANSWER.pack(number) + found)

@@ -1,10 +1,10 @@
 """`python -m sockmgr.programs.sweep [FD…]`: end what is in our unit: no manager comes back.
 
-The guard runs it. From the state (FD…: what the manager wrote down, the newest counts) it knows
-the workers: each gets its stop signal and its drain_timeout, as under a manager, then KILL with all
-that belongs to it. Who belongs to no worker gets TERM at once, and KILL in the end. It signals
-nobody outside of the unit, and nobody of a manager that was started since. Without a unit it knows
-workers, and what belongs to them, only.
+The guard runs it. The state (each FD is a copy that the manager wrote; the newest counts) names the
+workers. Each worker gets its stop signal and its drain_timeout, as under a manager, then KILL with
+all processes that belong to it. A process that belongs to no worker gets TERM at once, and KILL in
+the end. No process outside of the unit is signalled, and none of a manager that was started since.
+Without a unit only workers and what belongs to them are signalled.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ GRACE = 30.0  # seconds until KILL if no state tells of a drain_timeout
 SHORTEST_GRACE = 5.0
 LAST_WAIT = 5.0  # seconds that a process may take to die of KILL
 _STDERR = 2
-DOUBT = 5.0  # seconds that we may have been told too late that the last manager is gone
+DOUBT = 5.0  # seconds by which the guard may have noticed the end of the last manager too late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A worker that the state tells of. `told` ones, and `told_others`, have had the signal."""
+    """A worker that the state names; if `told`, it has had its signal, as have `told_others`."""
 
     pid: int
     started: int
@@ -55,7 +55,7 @@ class Charge:
 
 
 class Sweep:
-    """Whom to send which signal when. Sends nothing, and looks at nothing by itself."""
+    """Decides which process gets which signal, and when. Sends nothing, looks at nothing."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Sweep:
         now: float,
         serves: Callable[[Member], bool],
     ) -> None:
-        """Begin, with those that are `present`: a worker whose pid is another's is none.
+        """Begin with the processes `present`; a worker whose pid another process has now has ended.
 
-        `serves` tells whether a process, whose worker has ended before it, may serve somebody.
+        `serves` tells whether a process whose worker has ended before it may still serve a client.
         """
         self._charges = {
             charge.pid: charge for charge in charges if not _is_another(charge, present)
@@ -87,7 +87,7 @@ class Sweep:
         return self._charges.keys()
 
     def ours(self, present: Mapping[int, Member], since: float | None) -> dict[int, Member]:
-        """Return who is to end: with a `since` only who was there then, or belongs to a worker."""
+        """Return the processes to end: with `since`, of those that began later only workers."""
         return {
             pid: member
             for pid, member in present.items()
@@ -115,7 +115,7 @@ class Sweep:
 
     @property
     def given_up_at(self) -> float:
-        """When who is still there will not die of any signal."""
+        """When processes that are still there are taken to die of no signal."""
         return max([self._end, *(c.deadline for c in self._charges.values())]) + LAST_WAIT
 
     def _due(self, charge: Charge, mine: list[Member], now: float) -> list[tuple[Member, int]]:
@@ -133,9 +133,9 @@ class Sweep:
         return [(by_pid[orphan.pid], number) for orphan, number in due]
 
     def _charge_of(self, member: Member, present: Mapping[int, Member]) -> Charge | None:
-        """Return the worker that a process is, descends from, or is in the session or group of.
+        """Return the worker that a process is, descends from, or shares a session or group with.
 
-        It stays that one's when its parents have ended.
+        A process that was found to belong to a worker stays so when its parents have ended.
         """
         mine = (member.pid, member.started)
         if mine not in self._whose and (found := self._find(member, present)):
@@ -159,7 +159,7 @@ class Sweep:
 
 
 def _is_another(charge: Charge, present: Mapping[int, Member]) -> bool:
-    """Tell whether the pid of a worker, which so has ended, is another's."""
+    """Tell whether another process has the pid of a worker, which has ended then."""
     found = present.get(charge.pid)
     return found is not None and found.started != charge.started
 
@@ -193,7 +193,7 @@ def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
 
 
 def longest_drain(state: Snapshot) -> float:
-    """Return the time that a worker may need which the state does not tell of yet."""
+    """Return how long a worker may need that the state does not name yet."""
     specs = [g.spec for service in state.services for g in service.generations]
     return max([SHORTEST_GRACE, *(spec.drain_timeout for spec in specs)])
 
@@ -212,7 +212,7 @@ def _read(fds: Iterable[int]) -> Snapshot | None:
 
 
 class Handles:
-    """A pidfd for each process that is to end: what makes sure that we signal nobody else."""
+    """A pidfd of each process that is to end, so that no other with its pid is ever signalled."""
 
     def __init__(self) -> None:
         self._fds: dict[Member, int] = {}
@@ -226,7 +226,7 @@ class Handles:
                 self._fds[member] = fd
 
     def send(self, member: Member, number: int) -> None:
-        """Send a signal to a process that is held; who has just died needs none."""
+        """Send a signal to a process whose pidfd is held; one that has just died needs none."""
         if member not in self._fds:
             return
         log.info("signal sent", pid=member.pid, signal=signal.Signals(number).name)
@@ -255,7 +255,7 @@ def _open(member: Member, unit: Unit | None) -> int | None:
         fd = os.pidfd_open(member.pid)
     except ProcessLookupError:
         return None
-    now = procfs.member(member.pid)  # after it was opened: so this is who will be signalled
+    now = procfs.member(member.pid)  # read after the pidfd was opened: so it is the same process
     if now and now.started == member.started and (unit is None or unit.has(member.pid)):
         return fd
     os.close(fd)
@@ -263,15 +263,15 @@ def _open(member: Member, unit: Unit | None) -> int | None:
 
 
 def _present(unit: Unit | None) -> dict[int, Member]:
-    """Return everybody in the unit but us, and the shell that waits for us."""
+    """Return all processes of the unit but this one and the shell that waits for it."""
     found = cgroup.members(unit) if unit else {each.pid: each for each in procfs.everybody()}
     return {pid: member for pid, member in found.items() if member.session != os.getsid(0)}
 
 
 def _since(unit: Unit | None, began: float) -> float | None:
-    """Return before when those who are to end have begun, if not all are to.
+    """Return the time before which the processes to end have begun; None: all are to end.
 
-    Another manager that is there, or about to be, has a guard of its own for its processes.
+    A manager that is there since, or about to be, has a guard of its own for its processes.
     """
     if unit is None:
         return 0.0
@@ -306,7 +306,7 @@ def run(state: Snapshot | None, unit: Unit | None) -> bool:
 
 
 def main(fds: Iterable[int]) -> bool:
-    """End what is left, and say so; False if not all could be ended."""
+    """End all processes that are left, and log it; return False if some could not be ended."""
     logging.basicConfig(level=logging.INFO, format="guard: %(message)s")
     unit, began = cgroup.own_unit(), time.monotonic()
     log.warning("no manager can come back: its workers are ended", unit=unit.name if unit else "")

@@ -1,6 +1,6 @@
-"""Claim a unix path for one listening process at a time, and give it back.
+"""Claim the path of a control socket for one manager at a time, and give it back.
 
-Owns the listening socket and its path; replaces only a path where nobody answers.
+Owns the listening socket and its path; replaces only a node at which nobody listens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sockmgr.errors import ControlError
 from sockmgr.kernel import unix_node
 
-LOCK_TIMEOUT = 5.0  # seconds; it is held for milliseconds
+LOCK_TIMEOUT = 5.0  # seconds; a lock is held for milliseconds
 LOCK_DELAY = 0.01
 BACKLOG = 128
 
@@ -27,7 +27,7 @@ class Claim:
     def __init__(self, path: Path, *, patience: float = LOCK_TIMEOUT) -> None:
         """Listen at `path`; raise ControlError if another process does, or is about to.
 
-        That is known after `patience` seconds at most.
+        Another process that is about to listen is waited for, `patience` seconds at most.
         """
         self.path = path
         try:
@@ -87,7 +87,7 @@ def _taken(path: Path, whose: str) -> ControlError:
 
 @contextlib.contextmanager
 def _lock(path: Path, patience: float) -> Iterator[None]:
-    """Keep out others that would find the same stale socket and remove ours instead."""
+    """Keep out another process that found the same stale node, and would remove our new one."""
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + patience
     while True:

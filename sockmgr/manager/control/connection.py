@@ -1,6 +1,6 @@
 """One client of the control socket: whole messages in, whole replies out, both bounded.
 
-Owns the connection; knows nothing of what is asked.
+Owns the connection; does not know the methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sockmgr.kernel.unix_node import credentials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the clients together may cost the manager: bytes, numbers and seconds."""
+    """What clients may cost the manager: bytes of a message, numbers of them, and seconds."""
 
     message: int = varlink.LONGEST_CALL
     clients: int = 64
@@ -51,7 +51,7 @@ class _Line(asyncio.StreamReaderProtocol):
 
 
 class Dropped(Exception):
-    """This client has left, or is not to be waited for any longer."""
+    """The client has left, or the manager does not wait for it any longer."""
 
 
 class ControlConnection:
@@ -104,13 +104,13 @@ class ControlConnection:
             raise Dropped(str(error)) from None
 
     def post(self, reply: bytes) -> None:
-        """Send a reply to a client that keeps up; one that does not goes without it."""
+        """Send a reply unless the client still has to take an earlier one; it is dropped then."""
         transport = self._writer.transport
         if not transport.is_closing() and transport.get_write_buffer_size() == 0:
             self._writer.write(reply)
 
     async def stream(self, reply: bytes) -> None:
-        """Give a reply to a client that may take it when it likes: nobody else waits for that."""
+        """Send a reply and wait until the client takes it, however long that is."""
         self._writer.write(reply)
         try:
             await self._writer.drain()
@@ -119,7 +119,7 @@ class ControlConnection:
 
     async def is_there_at(self, event: asyncio.Future[None]) -> bool:
         """Wait for `event`; return False if the client leaves before it."""
-        if self._line.ended.done():  # it says nothing any more, but may still read
+        if self._line.ended.done():  # the client sends nothing any more, but may still read
             await asyncio.wait({event})
             return True
         await asyncio.wait({event, self._line.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +145,7 @@ class ControlConnection:
         return bool(poll.poll(0))
 
     def dismiss(self, why: SockmgrError | varlink.Unanswerable) -> None:
-        """Say one last thing, if the client can take it at once, and hang up."""
+        """Send an error, if the client can take it at once, and hang up."""
         self._writer.write(varlink.write_error(why))
         self.hang_up()
 
@@ -159,7 +159,7 @@ class ControlConnection:
 
 
 def dismiss(sock: socket.socket, why: SockmgrError | varlink.Unanswerable) -> None:
-    """Tell a client, before anything else, why it is not heard, and hang up."""
+    """Send a new client the reason for which it is turned away, and hang up."""
     with contextlib.suppress(OSError):  # it has left already
         sock.send(varlink.write_error(why))
     sock.close()

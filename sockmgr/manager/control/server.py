@@ -1,8 +1,8 @@
 """The manager's side of the control socket: a bounded Varlink server on one unix socket.
 
 Owns the socket, its clients and the tasks that perform what they ask; decides nothing. No client
-can hold the event loop, make a buffer grow or end the manager, and none that hangs up ends what
-it has begun. https://varlink.org has the protocol.
+can block the event loop, make a buffer grow or end the manager, and what a client has begun goes on
+when it hangs up. https://varlink.org has the protocol.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sockmgr.manager.logs.ring import Follower
 log = Log("sockmgr.control")
 
 _INTERFACES = (varlink.SERVICE, varlink.INTERFACE)
-_SPARE_FILES = 4  # that clients leave free: what they ask for takes some
+_SPARE_FILES = 4  # descriptors kept free of clients, for performing what they ask
 
 _Method = varlink.Method[Any, Any]
 _Found = Follower | EventFollower | JournalPlace
@@ -69,17 +69,17 @@ class ControlServer:
     async def open(self, found: int | None = None) -> None:
         """Take the path and listen there; raise ControlError if another manager has it.
 
-        With `found`, own the socket of it that hand_over() kept.
+        With `found`, own that descriptor: the listening socket that hand_over() kept.
         """
         self._claim = Claim(self._path) if found is None else Claim.resume(self._path, found)
         self._listen()
 
     def mend(self) -> bool:
-        """Listen at the path again if that is gone; raise ControlError if another is there."""
+        """Listen at the path again if its node is gone; raise ControlError if another is there."""
         if self._claim is None or self._claim.holds:
             return False
         fresh = Claim(self._path, patience=0)
-        for _ in range(BACKLOG):  # who had connected before is answered
+        for _ in range(BACKLOG):  # clients that had connected to the old socket are answered
             self._accept()
         asyncio.get_running_loop().remove_reader(self._claim.socket)
         self._claim.close()
@@ -95,8 +95,8 @@ class ControlServer:
             claim.close()
 
     async def hand_over(self) -> socket.socket:
-        """Hang up as close() does, but leave the socket listening, which the caller owns then."""
-        assert self._claim is not None  # noqa: S101 - somebody has asked for it there
+        """Hang up as close() does, but return the socket still listening; the caller owns it."""
+        assert self._claim is not None  # noqa: S101 - a client asked for it through this socket
         claim = self._claim
         await self._hang_up(claim)
         return claim.socket
@@ -118,8 +118,8 @@ class ControlServer:
 
     # --- Connections ---
 
-    # Not asyncio's server: it has tasks and transports of its own, which nobody can wait for, and
-    # makes them for clients that are turned away too.
+    # Not asyncio's server: it makes tasks and transports of its own, also for clients that are
+    # turned away, and close() could not wait for them.
 
     def _listen(self) -> None:
         if self._claim is not None:
@@ -161,7 +161,7 @@ class ControlServer:
                 means="what runs is not touched",
                 do="try again when other clients are done; raise LimitNOFILE= of the manager",
             )
-        # Whatever other processes of our user do, root finds a place, to stop us.
+        # Some places are for root alone, who can so stop the manager whatever our own user does.
         room = self._limits.clients - (self._limits.clients // 8 if uid else 0)
         was_crowded, self._crowded = self._crowded, len(self._clients) >= room
         if not self._crowded:
@@ -228,8 +228,9 @@ class ControlServer:
     def _begin(
         self, method: _Method, ask: varlink.Ask, call: varlink.Call, peer: ControlConnection
     ) -> asyncio.Task[varlink.Answer]:
-        # What is asked by clients that hung up goes on, so the number of clients is no limit.
-        # Half of the room is kept for the rest: a stop is not refused because reloads wait.
+        # An operation goes on when its client hangs up, so the limit of clients does not limit
+        # operations. Those that wait get half of the places: a stop is never refused because many
+        # reloads wait.
         room = self._limits.operations // (2 if method.waits else 1)
         if len(self._operations) >= room:
             raise _too_many("requests", room)

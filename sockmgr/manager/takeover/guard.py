@@ -68,9 +68,9 @@ class Guard:
         self.pid = 0  # of a guard that we started
 
     def start(self, states: Sequence[int]) -> None:
-        """Start a guard, which gets duplicates of these descriptors of the state.
+        """Start a guard, which gets duplicates of the descriptors `states`; dismiss the one before.
 
-        One that we had is dismissed. Raises SpawnError.
+        Raises SpawnError.
         """
         ours, its = socket.socketpair()
         with its:
@@ -85,7 +85,7 @@ class Guard:
         log.info("guard started", pid=pid)
 
     def adopt(self, lifeline: socket.socket) -> bool:
-        """Take over what a predecessor held; return whether a guard is there. Owns `lifeline`."""
+        """Own `lifeline`, which a predecessor held; return whether its guard still lives."""
         lifeline.setblocking(False)
         self._lifeline = lifeline
         if not self.alive:
@@ -93,9 +93,9 @@ class Guard:
         return self._lifeline is not None
 
     def fileno(self) -> int:
-        """Return what is to be kept for the next manager; readable when the guard has died.
+        """Return our end of the lifeline, which the next manager needs; -1 if there is no guard.
 
-        -1 if there is no guard.
+        It turns readable when the guard has died.
         """
         return -1 if self._lifeline is None else self._lifeline.fileno()
 
@@ -105,23 +105,23 @@ class Guard:
         return self._lifeline is not None and not self._hung_up(0.0)
 
     def dismiss(self, timeout: float = 1.0) -> None:
-        """Have the guard end without doing anything, and wait for that; for when all has ended."""
+        """Have the guard end without doing anything, as no worker is left; wait for its end."""
         if self._lifeline is None:
             return
         with contextlib.suppress(OSError):  # it has died
             self._lifeline.send(DISMISSED, socket.MSG_NOSIGNAL)
         if self._hung_up(timeout) and self.pid:
-            with contextlib.suppress(ChildProcessError):  # reaped with other descendants
+            with contextlib.suppress(ChildProcessError):  # the reaper was faster
                 os.waitpid(self.pid, 0)
         self.close()
 
     def close(self) -> None:
-        """Close our copy: the guard acts as soon as no other is open."""
+        """Close our end of the lifeline: the guard acts as soon as no other copy of it is open."""
         if self._lifeline is not None:
             self._lifeline.close()
         if self.pid:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)  # if it has died
+                os.waitpid(self.pid, os.WNOHANG)  # leave no zombie if it has died
         self._lifeline, self.pid = None, 0
 
     def _hung_up(self, timeout: float) -> bool:

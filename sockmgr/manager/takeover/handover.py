@@ -1,6 +1,7 @@
 """How one manager follows another: what is kept for the next one, and how this one becomes it.
 
-Owns the guard and the will. Whoever dies, leaves or is replaced leaves the same behind.
+Owns the guard and the saved state. A manager that dies, one that leaves and one that is replaced by
+new code leave the same behind.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class Handover:
         copy: Path | None,
         notify: Callable[[], int],
     ) -> None:
-        """Take over from `estate`; `changed` is called when there is something new to keep.
+        """Take over from `predecessor`; `changed` is called when there is something new to keep.
 
-        `copy` is a file that the state is written to as well, `notify` returns the notify socket,
-        borrowed.
+        The state is written to the file `copy` as well, if one is given. `notify` returns the
+        notify socket, borrowed.
         """
         self._sink, self._changed, self._store = sink, changed, store
         self._memory = predecessor.memory(copy)
@@ -72,7 +73,7 @@ class Handover:
 
     @property
     def pids(self) -> Collection[int]:
-        """Children of ours that are nobody's workers."""
+        """The children of the manager that are no workers."""
         keeper = self._store.pid if isinstance(self._store, KeeperStore) else 0
         return {self._proof.pid, self._guard.pid, keeper}
 
@@ -82,7 +83,7 @@ class Handover:
 
     @property
     def unit(self) -> Unit | None:
-        """The service of systemd that is ours alone, if systemd manages us."""
+        """The unit of the manager, if systemd manages it."""
         return None if isinstance(self._store, KeeperStore | NoStore) else own_unit()
 
     @property
@@ -91,9 +92,10 @@ class Handover:
         return bool(self._proof.pid)
 
     def watch_over(self) -> None:
-        """Have somebody, now and always, who goes on with the workers when we are dead.
+        """Have a guard or a keeper look after the workers from now on, in case the manager dies.
 
-        Under systemd a guard, which ends them if no manager can come back; else a keeper.
+        Under systemd it is a guard, which ends the workers if no manager can come back; elsewhere
+        it is a keeper, which holds their descriptors for the next manager.
         """
         if isinstance(self._store, KeeperStore):
             self._store.watch(self._on_keeper_gone)
@@ -101,7 +103,7 @@ class Handover:
             self._have_guard()
 
     def mend_keeper(self) -> bool:
-        """Have the keeper found at its path again; raises ControlError."""
+        """Replace the keeper if its path is gone, as none would find it; raise ControlError."""
         return isinstance(self._store, KeeperStore) and self._store.mend()
 
     def mend_copy(self) -> bool:
@@ -113,13 +115,15 @@ class Handover:
         return self._memory.is_copied
 
     def keep_soon(self) -> None:
-        """Keep what there is now before anybody who is woken from now on does anything."""
+        """Save the state in this turn of the loop, before anything reacts to what has happened."""
         if self._due is None:
             self._due = asyncio.get_running_loop().call_soon(self._keep)
 
     def _keep(self) -> None:
         self._changed()
-        self._due = None  # only now: what is told of the keeping itself waits for the next change
+        self._due = (
+            None  # only now, as records of the saving itself must not make it go on for ever
+        )
 
     def _on_keeper_gone(self) -> None:
         self._saved.start_anew()
@@ -166,7 +170,7 @@ class Handover:
             self._again = asyncio.get_running_loop().call_later(KEEP_AGAIN, self._changed)
 
     async def prove(self) -> None:
-        """Return when new code has read our state; raise ControlError if it cannot."""
+        """Have new code read the state in a child; raise ControlError if the code cannot."""
         await self._proof.take(self._memory.latest)
 
     def become_new(
@@ -184,7 +188,7 @@ class Handover:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def leave(self, services: Mapping[str, Service]) -> None:
-        """End here and now, as death would, so that the next manager takes over."""
+        """Exit at once, as if killed, so that the next manager takes the workers over."""
         self._tell_the_rest(services)
         os._exit(0)
 
@@ -205,7 +209,7 @@ class Handover:
         self._guard.dismiss()
 
     def end(self) -> None:
-        """Leave nothing to anybody: all workers have ended."""
+        """Leave nothing behind, since all workers have ended."""
         for handle in (self._due, self._again):
             if handle is not None:
                 handle.cancel()
@@ -217,10 +221,11 @@ class Handover:
 
 
 def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
-    """Kill what is in our unit, holds one of these sockets, and belongs to nobody `known`.
+    """Kill each process of our unit that holds one of these sockets and is of no `known` one.
 
-    It was started in the moment in which the last manager died, so it is in no state, and it would
-    take connections for ever. Where no unit tells whose a process is, none is touched.
+    Such a process was started in the very moment in which the last manager died: no state names
+    it, so it would take connections for ever. Without a unit of our own nothing says which
+    processes are ours, so none is killed.
     """
     unit = own_unit()
     ours = {*known, os.getpid()}
@@ -233,14 +238,14 @@ def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
 
 
 class SavedState:
-    """Has the store hold what is there now, and the state tell of it; call `update` on changes."""
+    """What has been saved so far, in the store and in the state; call `update` on changes."""
 
     def __init__(self, store: Store, state: StateMemory, held: Mapping[str, object]) -> None:
-        """Know what the store holds already, from a predecessor: by name what it is, or FOUND."""
+        """Begin with what the store has held since a predecessor: by name what it is, or FOUND."""
         self._store, self._state = store, state
         self._held: dict[str, object] = dict(held)
         self._written: Snapshot | None = None
-        self.is_complete = True  # the store holds all that it was given to keep
+        self.is_complete = True  # whether the store took all that it was given
 
     def update(
         self,
@@ -252,7 +257,7 @@ class SavedState:
     ) -> None:
         """Make the store and the state agree with what runs; all descriptors are borrowed.
 
-        `others` are single ones of the manager itself by name, -1 where there is none.
+        `others` are the descriptors of the manager itself by name, -1 for one that is not open.
         """
         wanted = self._holdings(listeners, services, others)
         self.is_complete = True
@@ -270,7 +275,7 @@ class SavedState:
     def descriptors(
         self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
     ) -> dict[str, tuple[int, ...]]:
-        """Return everything by name, borrowed, for this process itself as new code."""
+        """Return all descriptors by name, borrowed, for the new code that this process becomes."""
         wanted = self._holdings(listeners, services, others)
         found = {name: fds for name, (_, fds) in wanted.items()}
         for listener in listeners.all:
@@ -279,21 +284,21 @@ class SavedState:
         return found
 
     def write_anew(self) -> None:
-        """Write the state at the next update, though nothing has changed."""
+        """Have the next update write the state even if nothing has changed."""
         self._written = None
 
     def start_anew(self) -> None:
-        """Know that the store holds nothing any more, so that all is kept at the next update."""
+        """Have the next update store everything again, since the store has lost what it held."""
         self._held.clear()
 
     def revoke(self) -> None:
-        """Leave nothing to anybody: all has ended."""
+        """Have the store hold nothing any more."""
         self._forget(set(self._held))
 
     def _holdings(
         self, listeners: Listeners, services: Mapping[str, Service], others: Mapping[str, int]
     ) -> dict[str, tuple[object, tuple[int, ...]]]:
-        """Return by name what a descriptor is, so that another one is noticed, and the numbers."""
+        """Return the descriptors to hold by name, each with what tells it from a later one."""
         found: dict[str, tuple[object, tuple[int, ...]]] = {
             STATE: (self._state.fds, self._state.fds)
         }

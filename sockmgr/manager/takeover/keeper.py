@@ -1,7 +1,7 @@
 """Speak with the keeper (sockmgr/programs/keeper.py), a process that holds descriptors for us.
 
-Owns the connection and a pidfd of it. What is kept under which name, and when, others decide; so
-does who may use a path: that is for one manager at a time, as its control socket is.
+Owns the connection to the keeper and its pidfd. What is kept under which name, and when, is decided
+elsewhere. A path is for one manager at a time; whoever has its control socket may use it.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _MORE_FILES = "raise LimitNOFILE= or ulimit -n of the manager"
 
 
 class Keeper:
-    """A keeper that obeys us, until `close()`, `dismiss()` or `kill()`.
+    """A keeper that serves this manager, until `close()`, `dismiss()` or `kill()`.
 
     Each call is a request and its reply, and is given up after `timeout` seconds. If the keeper is
-    gone or does not answer, it raises ControlError, later ones do so at once, and `fileno()` turns
-    readable: then `kill()` it and start another.
+    gone or does not answer, the call raises ControlError, later calls do so at once, and `fileno()`
+    turns readable: then `kill()` the keeper and start another.
     """
 
     def __init__(self, path: Path, connection: socket.socket) -> None:
-        """Own a connection on which the keeper has still to answer to our hello."""
+        """Own a connection on which the keeper has not answered our hello yet."""
         self.path = path
         self.timeout = CALL_TIMEOUT
         self.pid = 0
@@ -55,9 +55,10 @@ class Keeper:
 
     @classmethod
     def start(cls, path: Path) -> Keeper:
-        """Start a keeper at `path`, in place of a dead one; it survives us, and is nobody's child.
+        """Start a keeper at `path`, in place of a dead one; it survives us, and is not our child.
 
-        Raises ControlError if it cannot be started, or if there is a keeper: take that one over.
+        Raises ControlError if it cannot be started, or if a keeper is there, which take_over()
+        would get.
         """
         keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
@@ -74,9 +75,10 @@ class Keeper:
     def take_over(cls, path: Path) -> tuple[Keeper, list[tuple[str, list[int]]]] | None:
         """Return the keeper of a former manager and all it holds; None if nobody answers at `path`.
 
-        The descriptors are ours to close, and close-on-exec; the keeper has them as well. If it
-        dies meanwhile, that is what had arrived. Raises ControlError if another manager was
-        quicker, if the keeper hangs (then `evict()` it), or if it holds more than we may open.
+        The caller owns the descriptors, which are close-on-exec; the keeper has them as well. If
+        the keeper dies meanwhile, those that had arrived are returned. Raises ControlError if
+        another manager was quicker, if the keeper hangs (then `evict()` it), or if it holds more
+        than we may open.
         """
         keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
@@ -111,7 +113,7 @@ class Keeper:
 
     @staticmethod
     def evict(path: Path) -> None:
-        """Kill the keeper at `path`, and with it what only it holds: for one that hangs.
+        """Kill the keeper at `path`, which hangs, and with it what nobody else holds.
 
         Does nothing if nobody listens there. Raises ControlError if it is no keeper of ours.
         """
@@ -126,7 +128,7 @@ class Keeper:
         except OSError as error:
             raise _cannot("evict", path, error) from error
         try:
-            # Asked of what the pidfd is of, should that pid be another's already.
+            # Looked at after the pidfd was opened: the pid may be another process's by now.
             if not _is_keeper(pid, path.absolute()):
                 raise _cannot("evict", path, f"process {pid}, which listens there, is none")
             _end(pidfd)
@@ -135,13 +137,13 @@ class Keeper:
         path.unlink(missing_ok=True)
 
     def fileno(self) -> int:
-        """Return the descriptor, borrowed; it is readable only when the keeper is lost."""
+        """Return the connection, borrowed; it is readable only when the keeper is lost."""
         return self._connection.fileno()
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
-        """Have it hold duplicates of `fds`, in this order, in place of what it has as `name`.
+        """Have the keeper hold duplicates of `fds`, in this order, and nothing else under `name`.
 
-        Raises OSError if they cannot be sent (EBADF, ETOOMANYREFS), ControlError if the keeper is
+        Raises OSError if `fds` cannot be sent (EBADF, ETOOMANYREFS), ControlError if the keeper is
         lost or cannot open so many. Up to 253 descriptors go all at once or not at all.
         """
         label = os.fsencode(name)
@@ -152,13 +154,13 @@ class Keeper:
             self._call(verb + label, fds[start : start + MAX_FDS])
 
     def forget(self, name: str) -> None:
-        """Have it close what it holds as `name`, if anything."""
+        """Have the keeper close what it holds under `name`, if anything."""
         self._call(b"-" + os.fsencode(name))
 
     def dismiss(self) -> None:
-        """Have it close everything, exit and remove its path; return when that is so.
+        """Have the keeper close everything, remove its path and exit; return when it has.
 
-        A keeper that does not is killed. What only it held is closed then, too.
+        A keeper that does not exit in time is killed.
         """
         with contextlib.suppress(OSError):
             self._connection.send(b"D")
@@ -168,7 +170,7 @@ class Keeper:
         self.kill()
 
     def kill(self) -> None:
-        """Kill it if it still lives, remove its path, and close: for a keeper that is lost."""
+        """Kill a keeper that is lost, if it still lives; remove its path; close the connection."""
         if self._pidfd >= 0:
             _end(self._pidfd)
         with contextlib.suppress(OSError, ControlError):
@@ -176,7 +178,7 @@ class Keeper:
         self.close()
 
     def close(self) -> None:
-        """Let go of it, as our death would: it holds everything for the next manager."""
+        """Let the keeper go, as our death would: it holds everything for the next manager."""
         with contextlib.suppress(OSError):  # shut, since a child has it as well until it execs
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
@@ -264,7 +266,7 @@ class Keeper:
         return reply, fds
 
     def _collect(self) -> list[tuple[str, list[int]]]:
-        """Fetch all it holds, one message after the other."""
+        """Fetch all that the keeper holds, one message after the other."""
         found: dict[str, list[int]] = {}
         try:
             while True:
@@ -273,14 +275,14 @@ class Keeper:
                     break
                 found.setdefault(os.fsdecode(label[1:]), []).extend(fds)
         except (ConnectionError, EOFError):
-            pass  # dead: what has arrived may have no other owner than us
+            pass  # the keeper is dead, and nobody else may have what has arrived
         except (ControlError, OSError):
             _close(fd for fds in found.values() for fd in fds)
             raise
         return list(found.items())
 
     def _lost(self, how: str) -> ControlError:
-        # Not closed: whoever waits for the descriptor is told by it now, and its number stays ours.
+        # Shut down, but not closed: the event loop that watches the descriptor sees its end.
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         return ControlError(
@@ -303,7 +305,7 @@ def _clear(path: Path) -> None:
 
 
 def _spawn(path: Path, listener: socket.socket) -> int:
-    """Start the program; it forks and its first process, which we must reap, ends."""
+    """Start the program, which forks; return its first process, which ends and must be reaped."""
     directory = str(Path(__file__).parents[2] / "programs")
     high = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FREE)
     try:

@@ -19,7 +19,7 @@ KEEPER = "@keeper"  # the connection to it, over exec
 
 
 class KeeperStore:
-    """What keeps descriptors beyond our death, as well as it can. Owns the keeper."""
+    """Has a keeper hold descriptors beyond our death, and replaces it when it is lost. Owns it."""
 
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
@@ -60,7 +60,7 @@ class KeeperStore:
         asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone, lost)
 
     def mend(self) -> bool:
-        """Replace a keeper that nobody could find, since its path is gone; raises ControlError."""
+        """Replace the keeper if its path is gone, as nobody would find it; raise ControlError."""
         if self._keeper.fileno() < 0 or unix_node.identity(self._path) == self._identity:
             return False
         before = self._keeper
@@ -88,13 +88,13 @@ class KeeperStore:
         self._try(lambda: self._keeper.forget(name))
 
     def is_up_to_date(self) -> None:
-        """Know that it holds all it was given to keep, also what it could not take before."""
+        """Note that the keeper holds all it was given, also what it could not take before."""
         if self._broken and self._keeper.fileno() >= 0:  # not while there is none
             log.info("keeper keeps again", pid=self._keeper.pid)
             self._broken = False
 
     def dismiss(self) -> None:
-        """Have the keeper end: nobody comes after us."""
+        """Have the keeper end, since no manager comes after this one."""
         self._restarts.cancel()
         if self._keeper.fileno() >= 0:  # not where the last one was lost and there is no other
             asyncio.get_running_loop().remove_reader(self._keeper.fileno())

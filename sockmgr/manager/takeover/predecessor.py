@@ -1,6 +1,7 @@
-"""What a predecessor left: descriptors by name, and the state that tells of them.
+"""What a predecessor left: descriptors by name, and the state that says what they belong to.
 
-Owns the descriptors until they are taken. Looks at processes, and signals only those of nobody.
+Owns the descriptors until they are taken. Looks at processes, and signals only workers that no
+service has taken.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Predecessor:
         return predecessor
 
     def memory(self, copy: Path | None) -> StateMemory:
-        """Return what the state is written to from now on; the caller owns it."""
+        """Return the memory that the state is written to from now on; the caller owns it."""
         return StateMemory(self.descriptors.pop(STATE, []), self.serial, copy)
 
     def take_notify(self, path: Path) -> socket.socket | None:
@@ -120,8 +121,8 @@ class Predecessor:
         named = self.take_sockets()
         for name in sorted(named, key=_number):
             found.setdefault(name.partition("#")[0], []).extend(named[name])
-        # Nobody has set NonBlocking= for a worker that runs; but if one runs, it may have set it,
-        # and would hang in accept(2) when another was faster.
+        # O_NONBLOCK is shared by all who have the socket. A worker that runs may have set it, and
+        # would hang in accept(2) whenever another worker was faster, were it cleared here.
         if not (self.names or any(map(_WORKER.fullmatch, self.descriptors))):
             for sock in (sock for socks in found.values() for sock in socks):
                 os.set_blocking(sock.fileno(), True)
@@ -164,7 +165,7 @@ class Predecessor:
         return found
 
     def close(self) -> None:
-        """Close what nobody took: of a worker that nobody wants, or of a kind we do not know."""
+        """Close what was not taken, and stop each worker that is of no service any more."""
         for name, fds in self.descriptors.items():
             log.warning("descriptor left by another manager closed", name=name, number=len(fds))
             for fd in fds:
@@ -177,7 +178,7 @@ class Predecessor:
 def recovered(copy: Path) -> dict[str, list[int]]:
     """Return what the workers of a dead manager still hold, by name, if the copy tells of any.
 
-    Raises ListenError if they may not be looked into; the caller owns what it gets.
+    Raises ListenError if we may not look into those workers. The caller owns the descriptors.
     """
     if (fd := _open_copy(copy)) is None:
         return {}
@@ -311,7 +312,7 @@ def _number(name: str) -> int:
 def guessed(
     spec: Spec, workers: Mapping[WorkerId, Survivor], listeners: Sequence[Listener]
 ) -> ServiceSnapshot:
-    """Return the records of these workers as if they ran `spec`, so that it can replace them."""
+    """Return records of these workers as if they ran `spec`, so that a rollout can replace them."""
     numbers = sorted({id.generation for id in workers})
     leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
     if passed := spec.accept is Accept.DISPATCH:  # they hold no listener: each has a lease

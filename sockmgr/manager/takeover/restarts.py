@@ -1,4 +1,4 @@
-"""Starts a process that helps us again when it ended: at once, but not in a tight loop."""
+"""When to start a helper process again that has ended: at once, but not in a tight loop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections.abc import Callable
 
-STEADY = 10.0  # seconds after which its end is no longer one of a row
-DELAY_MAX = 30.0
+STEADY = 10.0  # seconds: the failure of a helper that ran this long starts the backoff anew
+DELAY_MAX = 30.0  # seconds
 
 
 class Restarts:
-    """The restarts of one helper: the next one, if it is due, by a timer of the running loop."""
+    """The restarts of one helper, by a timer of the running loop; at most one is planned."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -19,7 +19,7 @@ class Restarts:
         self._timer: asyncio.TimerHandle | None = None
 
     def plan(self, start: Callable[[], None]) -> float:
-        """Call `start` soon, the later the more often that was of late; return in how many s."""
+        """Call `start` after a delay, which doubles with each failure in a row; return it."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._started_at >= STEADY:
             self._failures = 0
@@ -30,6 +30,6 @@ class Restarts:
         return delay
 
     def cancel(self) -> None:
-        """Start nothing any more."""
+        """Forget the start that was planned, if any."""
         if self._timer:
             self._timer.cancel()

@@ -47,8 +47,9 @@ class NoStore:
 def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
     """Return the keeper of a manager that died, and add to `descriptors` all that it held.
 
-    Where it died, too, they are taken from the workers, and there is None. Raises ControlError if
-    it serves another manager, SpawnError if what is left is too little to go on with them.
+    If the keeper died as well, the descriptors are taken from the workers, and None is returned.
+    Raises ControlError if the keeper serves another manager, SpawnError if too few descriptors are
+    left to go on with those.
     """
     found = KeeperStore.find(path, descriptors)
     if found is None and not descriptors:
@@ -60,7 +61,7 @@ def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | 
 def take_or_start(
     found: FdStore | KeeperStore | None, predecessor: Predecessor, keeper: Path | None
 ) -> Store:
-    """Return what keeps ours from now on: what was found, or a new keeper at this path, if any."""
+    """Return the store to use from now on: the one found, or a new keeper at this path, if any."""
     if isinstance(found, FdStore):
         found.inherit({name: predecessor.descriptors[name] for name in predecessor.names})
     if found or keeper is None:

@@ -28,7 +28,7 @@ _OPEN_FILES = "SOCKMGR_OPEN_FILES"  # the soft limit that it was started with
 
 
 class Proof:
-    """The new code, reading the state in a child. One at a time; `pid` is 0 when there is none."""
+    """Runs the new code in a child that reads the state; `pid` is 0 while there is no child."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -80,7 +80,7 @@ def _check(state: int, writer: int) -> Launch:
 
 def _unproven(status: int | None, words: Sequence[str]) -> ControlError:
     how = f"did not end within {PROOF_TIMEOUT:g} s" if status is None else describe_exit(status)
-    # Ours begin so; a traceback tells it last.
+    # An error of sockmgr begins so; of a traceback the last line says what is wrong.
     told = [line.removeprefix("error: ") for line in words if line.startswith("error: ")]
     reason = "".join(f": {line}" for line in (told or words)[-1:])
     return ControlError(
@@ -102,13 +102,13 @@ def become(descriptors: Mapping[str, Sequence[int]]) -> None:
     try:
         os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - our own command line again
     finally:
-        withhold_bpf()  # we go on as we are
+        withhold_bpf()  # execve(2) has failed: this code goes on
 
 
 def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[int]]:
     """Return the descriptors that this process had before it became new code; the caller owns them.
 
-    They are inheritable no more. As many may be open as there were, and as ever can be.
+    They are not inheritable any more. The limit of open files is raised to the hard limit again.
     """
     given = environ.pop(_OPEN_FILES, "")
     OpenFiles.allow_all(int(given) if given.isdecimal() else None)
