@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 
-from sockmgr.worker.orders import receive
+from sockmgr.worker.wire import receive
 
 _CLONE3 = 435  # the same number on every architecture
 _CLONE_PIDFD, _CLONE_PARENT = 0x1000, 0x8000  # clone(2), linux/sched.h

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 
-from sockmgr.worker import clone, obstacles, orders
+from sockmgr.worker import clone, obstacles, wire
 from sockmgr.worker.application import BrokenError
 
 CONTROL = 3  # the descriptor of the socket to the manager, at the start
@@ -68,26 +68,26 @@ class Template:
         gc.freeze()
         if gc.get_threshold()[0] == 0:  # else the application has said what it wants
             gc.set_threshold(*self._threshold)
-        self._tell(orders.IMPORTED)
+        self._tell(wire.IMPORTED)
         while channel := self._asked():
             try:
                 pid, pidfd = self._copy()
             except OSError as error:
-                self._tell(orders.FAILED + str(error.strerror).encode())
+                self._tell(wire.FAILED + str(error.strerror).encode())
             else:
                 if pid == 0:
                     self._control.close()
                     _become_worker(channel)
                     return
-                self._tell(orders.MADE, pidfd)
+                self._tell(wire.MADE, pidfd)
                 os.close(pidfd)
             channel.close()
         os._exit(0)  # what the application does at an exit is for workers to do
 
     def _asked(self) -> socket.socket | None:
         """Wait to be asked for a worker; return its end of its pair, None at the manager's end."""
-        data, fds = orders.receive(self._control, 64, 1)
-        if data == orders.MAKE and fds:
+        data, fds = wire.receive(self._control, 64, 1)
+        if data == wire.MAKE and fds:
             return socket.socket(fileno=fds[0])
         return None
 
@@ -110,10 +110,10 @@ class Template:
 
 
 def _become_worker(channel: socket.socket) -> None:
-    """Wait for our orders, and put descriptors and environment as they say."""
+    """Wait for the message to begin, and put descriptors and environment as it says."""
     try:
         with channel:
-            data, fds = orders.receive(channel, orders.SIZE, _MAX_FDS)
+            data, fds = wire.receive(channel, wire.SIZE, _MAX_FDS)
     except OSError as error:
         _print(f"this worker cannot begin: {error.strerror}")
         os._exit(1)
@@ -124,7 +124,7 @@ def _become_worker(channel: socket.socket) -> None:
     for fd, place in zip(fds, places, strict=True):  # all above their places, which are taken
         os.dup2(fd, place)
         os.close(fd)
-    orders.obey(data, os.environ)
+    wire.apply(data, os.environ)
 
 
 def _die_with_the_manager(control: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""A template in the hands of a test: applications that it imports, and what comes of its orders."""
+"""A template in the hands of a test: applications that it imports, and its answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch
 from sockmgr.manager.logs.output import Output
 from sockmgr.manager.logs.sink import Sink
-from sockmgr.manager.workers.template import Order, Orders, Template
+from sockmgr.manager.workers.template import Begin, Request, Template
 from tests.helpers.children import PATIENCE, wait_for_exit
 
 APP = """
@@ -36,7 +36,7 @@ class Nursery:
         self._results: asyncio.Queue[Process | int | str] = asyncio.Queue()
         self._processes: list[Process] = []
 
-    def order(self, app: str = "main:app", *, begin: bool = True) -> Order:
+    def order(self, app: str = "main:app", *, begin: bool = True) -> Request:
         """Ask for a worker; one that shall not `begin` is made and not told to."""
 
         def launch() -> Launch:
@@ -51,13 +51,13 @@ class Nursery:
                 stderr=self._null,
             )
 
-        def made(process: Process, orders: Orders) -> None:
+        def made(process: Process, let_it_begin: Begin) -> None:
             self._processes.append(process)
             if begin:
-                orders()
+                let_it_begin()
             self._results.put_nowait(process)
 
-        order = Order(launch=launch, made=made, failed=self._results.put_nowait)
+        order = Request(launch=launch, made=made, failed=self._results.put_nowait)
         self.template.make(order, low=False)
         return order
 
@@ -85,7 +85,7 @@ class Nursery:
     async def ended(self) -> None:
         """Wait until the process of the template is gone."""
         async with asyncio.timeout(PATIENCE):
-            while self.template.pid:  # noqa: ASYNC110 - it tells its owner by its orders only
+            while self.template.pid:  # noqa: ASYNC110 - it tells its owner by its requests only
                 await asyncio.sleep(0.002)
 
     async def close(self) -> None:

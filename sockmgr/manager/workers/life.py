@@ -8,7 +8,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.exit import Exit
-from sockmgr.manager.workers.template import Order, Template
+from sockmgr.manager.workers.template import Request, Template
 from sockmgr.manager.workers.tree import Tree
 
 NOBODY = Process(0, pidfd=-1)  # of a worker that its template has not made yet
@@ -35,7 +35,7 @@ class Running:
 class Requested:
     """A worker that its template is asked to make."""
 
-    order: Order
+    request: Request
     template: Template
 
 

@@ -22,7 +22,7 @@ from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
 from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.exit import KILL_SIGNAL, Exit
-from sockmgr.worker import orders
+from sockmgr.worker import wire
 
 # What is a worker's own, and nothing for the process that all are copied from.
 _OF_A_WORKER = frozenset({"NOTIFY_SOCKET", "JOURNAL_STREAM", "SOCKMGR_HEARTBEAT"})
@@ -30,31 +30,32 @@ _OF_A_WORKER = frozenset({"NOTIFY_SOCKET", "JOURNAL_STREAM", "SOCKMGR_HEARTBEAT"
 log = Log("sockmgr")
 
 NewOutput = Callable[[str, int | None], WorkerOutput]  # by name, and what was found of it
-Orders = Callable[[], None]  # tells a worker, once it is known, to begin
+Begin = Callable[[], None]  # lets a worker begin, once the manager has recorded it
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Order:
-    """A worker that is wanted. Exactly one of `made` and `failed` is called, unless withdrawn.
+class Request:
+    """A request for one worker. Exactly one of `made` and `failed` is called, unless withdrawn.
 
-    `launch` is asked when it is needed: descriptors may change meanwhile. `made` owns the process,
-    and calls what it is given as soon as that can be found again. `failed` is told the status of
-    the template, or what kept it from making the worker.
+    `launch` is called when the worker is made: its descriptors may change meanwhile.
+    `made(process, begin)` takes ownership of the process. It calls `begin()` once the process has
+    been recorded, so that a new manager could adopt the worker. `failed` gets the exit status of
+    the template, or what kept the template from making the worker.
     """
 
     launch: Callable[[], Launch]
-    made: Callable[[Process, Orders], None]
+    made: Callable[[Process, Begin], None]
     failed: Callable[[int | str], None]
     wanted: bool = True
 
     def withdraw(self) -> None:
-        """Want it no more; if it is just being made it ends before it has begun."""
+        """Want the worker no more; if it is just being made, it ends before it has begun."""
         self.wanted = False
 
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """One process, from its start to its end. `asked`: the worker that it makes now."""
+    """One process of a template, from its start to its end. `asked`: the worker it makes now."""
 
     process: Process
     output: WorkerOutput
@@ -64,7 +65,7 @@ class _Run:
     boot: BootPriority
     exit: Exit
     imported: bool = False
-    asked: tuple[Order, socket.socket] | None = None
+    asked: tuple[Request, socket.socket] | None = None
 
     def close(self) -> None:
         self.boot.forget()
@@ -87,7 +88,7 @@ class Template:
         """`changed` is called when a worker was made, before it is told to begin."""
         self.name, self.words = name, LastWords()
         self._loop, self._new_output, self._changed = loop, output, changed
-        self._waiting: deque[Order] = deque()
+        self._waiting: deque[Request] = deque()
         self._run: _Run | None = None
         self._closed = False
 
@@ -96,14 +97,14 @@ class Template:
         """The pid of the process; 0 without one."""
         return self._run.process.pid if self._run else 0
 
-    def make(self, order: Order, *, low: bool) -> None:
+    def make(self, request: Request, *, low: bool) -> None:
         """Have a worker made; a template that is started boots at `low` priority.
 
         Raises SpawnError or ListenError.
         """
         if self._run is None:
-            self._run = self._start(order.launch(), low=low)
-        self._waiting.append(order)
+            self._run = self._start(request.launch(), low=low)
+        self._waiting.append(request)
         self._ask(self._run)
 
     def last_words(self, why: str) -> LastWords:
@@ -176,7 +177,7 @@ class Template:
             return
         with its:
             try:
-                socket.send_fds(run.control, [orders.MAKE], [its.fileno()])
+                socket.send_fds(run.control, [wire.MAKE], [its.fileno()])
             except OSError:  # it has died, which its exit tells
                 ours.close()
                 return
@@ -194,7 +195,7 @@ class Template:
         if (run := self._run) is None:
             return False
         try:
-            data, fds = orders.receive(run.control, 4096, 1, socket.MSG_DONTWAIT)
+            data, fds = wire.receive(run.control, 4096, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -203,12 +204,12 @@ class Template:
                 self._ask(run)
                 return False
             data, fds = b"", []
-        if data == orders.IMPORTED and not run.imported:
+        if data == wire.IMPORTED and not run.imported:
             self._imported(run)
-        elif data == orders.MADE and fds and run.asked:
+        elif data == wire.MADE and fds and run.asked:
             self._deliver(run, fds.pop())
-        elif data.startswith(orders.FAILED) and run.asked:
-            self._deliver(run, None, data.removeprefix(orders.FAILED).decode(errors="replace"))
+        elif data.startswith(wire.FAILED) and run.asked:
+            self._deliver(run, None, data.removeprefix(wire.FAILED).decode(errors="replace"))
         else:
             self._loop.remove_reader(run.control)
             if data:  # nonsense; else it is about to end, and its status tells why
@@ -228,23 +229,23 @@ class Template:
         """Give away the worker that was asked for, or say why there is none."""
         if run.asked is None:
             return
-        (order, channel), run.asked = run.asked, None
+        (request, channel), run.asked = run.asked, None
         process = None if pidfd is None else take_in(pidfd, run.process.pid)
         with channel:  # whose end ends a worker that was not told to begin
-            if process and order.wanted:
-                order.made(process, lambda: self._send(run, order, channel))
+            if process and request.wanted:
+                request.made(process, lambda: self._send(run, request, channel))
             elif process:
                 process.close()
-            elif order.wanted:
-                order.failed(f"its template could not make it: {why or 'it is none of our own'}")
+            elif request.wanted:
+                request.failed(f"its template could not make it: {why or 'it is none of our own'}")
 
-    def _send(self, run: _Run, order: Order, channel: socket.socket) -> None:
+    def _send(self, run: _Run, request: Request, channel: socket.socket) -> None:
         self._changed()
         try:
-            launch = order.launch()
+            launch = request.launch()
             new = launch.env.items() - run.env.items()
             gone = run.env.keys() - launch.env.keys()
-            message = orders.encode(dict.fromkeys(gone) | dict(new))
+            message = wire.encode(dict.fromkeys(gone) | dict(new))
             fds = [launch.stdout, launch.stderr, *launch.fds]
             socket.send_fds(channel, [message], fds)
         except (OSError, SockmgrError) as error:  # it has died, or will at the channel's end
@@ -257,16 +258,16 @@ class Template:
         self._loop.remove_reader(run.control)
         self.words = replace(run.output.last_words(""), said_by=self.name)
         run.close()
-        waiting = [order for order in self._waiting if order.wanted]
+        waiting = [request for request in self._waiting if request.wanted]
         self._waiting.clear()
         if run.asked:
-            order, channel = run.asked
+            request, channel = run.asked
             channel.close()
-            waiting += [order] if order.wanted else []
+            waiting += [request] if request.wanted else []
         tell = log.error if waiting else log.info if self._closed else log.warning
         tell("template ended", template=self.name, pid=run.process.pid, how=describe_exit(status))
-        for order in waiting:
-            order.failed(status)
+        for request in waiting:
+            request.failed(status)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

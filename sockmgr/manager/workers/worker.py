@@ -38,7 +38,7 @@ from sockmgr.manager.workers.life import NOBODY, NotMade, Requested, Running
 from sockmgr.manager.workers.readiness import Sign, Watched
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
-from sockmgr.manager.workers.template import Order, Orders, Template
+from sockmgr.manager.workers.template import Begin, Request, Template
 from sockmgr.manager.workers.tree import Tree
 from sockmgr.manager.workers.uptake import Uptake
 from sockmgr.manager.workers.watchdog import Watchdog
@@ -199,7 +199,7 @@ class WorkerProcess:
         self._calm()
         self.stopping = True
         if isinstance(self._state, Requested):
-            self._state.order.withdraw()
+            self._state.request.withdraw()
             self._not_made(0)
             return
         self._boot_is_over()
@@ -288,18 +288,18 @@ class WorkerProcess:
         self._begin(process)
 
     def _request(self, template: Template) -> None:
-        order = Order(launch=self._launch, made=self._made, failed=self._not_made)
-        self._state = Requested(order=order, template=template)
+        request = Request(launch=self._launch, made=self._made, failed=self._not_made)
+        self._state = Requested(request=request, template=template)
         try:
-            template.make(order, low=self._low)
+            template.make(request, low=self._low)
         except BaseException:
             self.output.spawned()
             raise
 
-    def _made(self, process: Process, orders: Orders) -> None:
+    def _made(self, process: Process, begin: Begin) -> None:
         self._begin(process)
         log.info(EventKind.WORKER_STARTED, worker=self.name, pid=self.pid)
-        orders()
+        begin()
         self.output.spawned()
 
     def _not_made(self, why: int | str) -> None:
@@ -376,7 +376,7 @@ class WorkerProcess:
         self._readiness.close()
         self._uptake.look()
         in_order = self.stopping or (self.ready and status in self.spec.clean_exits)
-        # In order: the fleet has the deadline. After a crash nobody is to go on for long.
+        # In request: the fleet has the deadline. After a crash nobody is to go on for long.
         deadline = math.inf if in_order else self._context.loop.time() + CRASH_TIME
         orphans = Orphans(self.spec.stop_signal, deadline, self._stopped_before)
         if isinstance(self._state, Running) and self._state.tree.end(orphans, alone):

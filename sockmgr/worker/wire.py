@@ -48,9 +48,9 @@ def encode(environment: Mapping[str, str | None]) -> bytes:
     return b"\0".join([b"", *lines]) + b"\0"
 
 
-def obey(orders: bytes, environment: MutableMapping[str, str]) -> None:
+def apply(message: bytes, environment: MutableMapping[str, str]) -> None:
     """Do to `environment` what encode() wrote down."""
-    for line in filter(None, orders.split(b"\0")):
+    for line in filter(None, message.split(b"\0")):
         name, equals, value = os.fsdecode(line).partition("=")
         if equals:
             environment[name] = value
