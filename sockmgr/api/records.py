@@ -1,7 +1,6 @@
-"""The records of a manager as events, and as entries of systemd's journal. Pure.
+"""The kinds of what happens in a manager, and two renderings: events, and entries of the journal.
 
-A record has a constant message, and that is what names its kind. contrib/systemd/sockmgr.catalog
-explains the kinds that have an id, for `journalctl -x`.
+Pure. contrib/systemd/sockmgr.catalog explains the kinds that have an id, for `journalctl -x`.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from sockmgr.log import Occurrence
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
 from sockmgr.terminal.visible import visible
 
-IDENTIFIER = "sockmgr"  # of the manager's own records; a worker's is its name
+IDENTIFIER = "sockmgr"  # of the manager's own records; the identifier of a worker is its name
 LONGEST_VALUE = PIECE_MAX  # characters: an entry must fit into one datagram
 
-# The fields that tell why, or how: no record has two of them.
+# The fields that say why or how something happened: no occurrence has two of them.
 WHY = ("why", "reason", "how", "because", "error", "found", "where")
 LONGEST_FIELD = 500  # characters of one field of an event
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
 _NAMED = ("service", "generation", "worker")  # an Event has places of their own for these fields
-# A command that is run for a worker is called as it is, and something more.
+# The name of a command that is run for a worker begins with the name of the worker.
 _WORKER = re.compile(r"(?P<worker>(?P<service>\S+)@(?P<generation>\d+)\.\d+)(?: .*)?")
 
 
@@ -125,7 +124,7 @@ class EventKind(StrEnum):
 
 
 def event(message: str) -> str:
-    """Return the name of what a constant message tells: `worker ended` is `worker-ended`."""
+    """Return the name of an event by its constant message: `worker ended` is `worker-ended`."""
     return re.sub(r"[^a-z0-9]+", "-", message.lower()).strip("-")
 
 
@@ -177,7 +176,7 @@ def line_about(event: Event) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` as one line that no terminal takes for anything but text."""
+    """Return `text` as one line without any sequence that a terminal obeys."""
     return visible(" ".join(text.split()), colours=False)
 
 

@@ -8,6 +8,7 @@ import msgspec
 from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.cli import target
 from sockmgr.cli.table import show
+from sockmgr.kernel.steering import Choice
 from sockmgr.terminal.format import age, size
 
 
@@ -46,7 +47,7 @@ def _show(status: Status) -> None:
 
 
 def _steering(listener: ListenerStatus) -> str:
-    several = listener.choice != "one queue"
+    several = listener.choice != Choice.ONE
     return f"{listener.cutover}, {listener.choice}" if several else listener.cutover
 
 

@@ -1,4 +1,4 @@
-"""Tells the developer, on the screen and on the error pages, what became of each generation.
+"""Shows the developer, on the screen and on the error pages, how each generation fared.
 
 Owns the pages and the thread that draws. Decides nothing.
 """
@@ -19,7 +19,7 @@ from sockmgr.errors import SockmgrError
 
 
 class Narrator:
-    """What was told of each service, so that nothing is told twice."""
+    """Remembers what was shown of each service, so that nothing is shown twice."""
 
     def __init__(self, screen: Screen, rules: Callable[[], Rules]) -> None:
         self._screen, self._rules = screen, rules
@@ -41,7 +41,7 @@ class Narrator:
         seconds: float,
         paths: Sequence[str] = (),
     ) -> None:
-        """Some code of a service serves, for the first time."""
+        """Show that code of a service serves for the first time."""
         text = banner.serving(
             service, number, addresses, seconds, self._names(paths), self._screen.width
         )
@@ -49,39 +49,39 @@ class Narrator:
         self._shown.pop(service, None)
 
     def reloaded(self, verdict: Verdict, before: int, seconds: float, paths: Sequence[str]) -> None:
-        """A generation took over."""
+        """Show that a generation took over."""
         names, width = self._names(paths), self._screen.width
         text = banner.reloaded(verdict.service, before, verdict.generation, seconds, names, width)
         self._screen.say(text, GREEN, BOLD)
         self._shown.pop(verdict.service, None)
 
     def failed(self, verdict: Verdict, kept: str, paths: Sequence[str]) -> None:
-        """A generation did not get ready; its failure has been shown."""
+        """Show that a generation did not get ready; its failure has been shown already."""
         names, width = self._names(paths), self._screen.width
         text = banner.failed(verdict.service, verdict.generation, kept, names, width)
         self._screen.say(text, RED, BOLD)
 
     def chasing(self, paths: Sequence[str]) -> None:
-        """The application seems to change these files itself, whenever it starts."""
+        """Show that the application seems to change these files itself whenever it starts."""
         names = banner.some(self._names(paths))
         self.once(f"every start seems to change {names}: reloads pause; leave it out by dev.ignore")
 
     def say(self, text: str) -> None:
-        """Tell something by the way."""
+        """Show a remark."""
         self._screen.say(text, DIM)
 
     def once(self, text: str, *styles: int) -> None:
-        """Tell something that is told only once."""
+        """Show a text, unless the same text was shown before."""
         if text not in self._said:
             self._said.add(text)
             self._screen.say(text, *(styles or (YELLOW,)))
 
     def complain(self, error: SockmgrError) -> None:
-        """Tell of an error."""
+        """Show an error."""
         self._screen.complain(error)
 
     def status(self, told: Status) -> None:
-        """Tell what runs."""
+        """Show what runs."""
         for line in banner.status(told):
             self._screen.say(line)
 

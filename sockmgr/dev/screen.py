@@ -1,7 +1,8 @@
-"""What the developer sees: the lines of the workers, and what becomes of each save.
+"""What the developer sees: the lines of the workers, and the result of each save.
 
-Takes the place of the manager's sink: nothing here waits for the terminal. Of the manager's own
-records only trouble is shown; what a worker printed that never got ready is kept, for its failure.
+Takes the place of the manager's sink, so nothing here waits for the terminal. Of the manager's own
+records only trouble is shown. The lines of a worker are kept until it is ready, because they
+explain its failure if it never gets ready.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sockmgr.terminal.visible import visible
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 RED, GREEN, YELLOW, DIM, BOLD = 31, 32, 33, 2, 1
-# They end in a failure that is shown, or in the banner of a reload.
+# The developer sees these as a failure with its traceback, or as the banner of a reload.
 _SHOWN_OTHERWISE: Container[str] = frozenset(
     {EventKind.WORKER_ENDED, EventKind.WORKER_KILLED, EventKind.ABORTED, EventKind.RELOAD_REFUSED}
 )
@@ -31,7 +32,7 @@ _SHOWN_OTHERWISE: Container[str] = frozenset(
 
 @dataclass(slots=True)
 class _Starting:
-    """A worker that is not ready yet: what it printed, and what of that is not shown yet."""
+    """A worker that is not ready yet: the lines that it printed, and those that are held back."""
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_MAX))
     held: list[Piece] = field(default_factory=list)
@@ -39,7 +40,7 @@ class _Starting:
 
 
 class Screen(Sink):
-    """Standard error as a developer wants it; `failed` is told of each start that failed."""
+    """Standard error as a developer wants it; `failed` is called for each start that failed."""
 
     def __init__(self, fd: int = 2, *, lively: bool = False, verbose: bool = False) -> None:
         """Be plain unless `lively`: no colours, nothing held back; `verbose` shows all records."""
@@ -52,7 +53,7 @@ class Screen(Sink):
 
     @property
     def width(self) -> int:
-        """How many columns there are."""
+        """How many columns the terminal has."""
         try:
             return max(20, os.get_terminal_size(self._out).columns)
         except OSError:  # no terminal
@@ -68,7 +69,7 @@ class Screen(Sink):
         self.say(f"error: {error}", RED)
 
     def show_lines(self, worker: str, pieces: Sequence[Piece]) -> None:
-        """Take what a worker wrote."""
+        """Take lines that a worker wrote."""
         for piece in pieces:
             self._take(worker, piece)
 
@@ -136,7 +137,7 @@ class Screen(Sink):
         return self._colours.setdefault(slot, COLOURS[len(self._colours) % len(COLOURS)])
 
     def clean(self, text: str) -> str:
-        """Let colours through, and nothing else that controls a terminal."""
+        """Return `text` without what controls a terminal, apart from colours."""
         return visible(text, colours=self.lively) if self._is_terminal else text
 
     def _styled(self, text: str, *styles: int) -> str:
@@ -156,4 +157,4 @@ def _is_trouble(level: int, happened: object) -> bool:
 
 
 def _ignore(worker: str, output: list[str], what: str) -> None:
-    """Nobody is there yet who shows failures."""
+    """Do nothing: no session shows failures yet."""

@@ -156,8 +156,8 @@ class Manager:
                 reaper.watch()
                 if not self._companion:
                     self._handover.watch_over()
-                    # What anybody is told, the next manager is to know.
-                    self._history.told = self._handover.keep_soon
+                    # The next manager has to know each event that a client may have seen.
+                    self._history.on_event = self._handover.keep_soon
                 predecessor.close()
                 self._changed()
                 log.info(
@@ -167,7 +167,7 @@ class Manager:
                 if self._companion:
                     beside = self._companion.run(self)
                     self._beside = self._tasks.create_task(beside, name="companion")
-            self._history.told = None
+            self._history.on_event = None
             self._handover.dismiss_guard()
             await reaper.end(self._handover.unit)
             self._paths.close()

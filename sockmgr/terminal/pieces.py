@@ -1,7 +1,7 @@
-"""Bytes that a program prints, cut into lines, and long lines into pieces. Pure.
+"""Cuts the bytes that a program prints into lines, and long lines into pieces. Pure.
 
-Nothing is lost by it, and nothing changed but the ends of lines; what waits for the end of its line
-is bounded.
+No byte is lost, and only the ends of lines are changed. A line whose end has not come is kept up to
+a bound.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ PIECE_MAX = 16 * 1024  # bytes; that of Docker and of Kubernetes' runtimes, too
 
 
 class Piece(NamedTuple):
-    """A line, or a part of a long one: then `partial` tells that more of it comes.
+    """A line, or a part of a long line if `partial`, of which more comes.
 
-    Bytes that are no UTF-8 are in it as surrogates, as os.fsdecode() has them.
+    Bytes that are not UTF-8 are surrogates in the text, as os.fsdecode() makes them.
     """
 
     text: str
@@ -23,13 +23,13 @@ class Piece(NamedTuple):
 
 
 class Cutter:
-    """What was printed and is not in a piece yet."""
+    """Keeps the bytes that were printed and are not in a piece yet."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take what was printed next."""
+        """Add bytes that were printed."""
         self._rest += data
 
     def take(self, number: int) -> list[Piece]:
@@ -56,7 +56,7 @@ class Cutter:
 
 
 def whole(pieces: Iterable[Piece], *, continued: bool = False) -> list[str]:
-    """Return the lines that pieces make; of the first, the beginning is missing if `continued`."""
+    """Join pieces to lines; if `continued`, the beginning of the first line is missing."""
     lines, open_line = list[str](), "..." if continued else ""
     for piece in pieces:
         open_line += piece.text
@@ -67,7 +67,7 @@ def whole(pieces: Iterable[Piece], *, continued: bool = False) -> list[str]:
 
 
 def readable(text: str) -> str:
-    r"""Return `text` as it can be written in UTF-8: bytes that were none are shown, as \xff."""
+    r"""Return `text` as UTF-8 can encode it: a byte that was not UTF-8 is shown as \xff."""
     if text.isascii():
         return text
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -78,5 +78,5 @@ def _text(data: bytes) -> str:
 
 
 def _between_characters(data: bytes, at: int) -> int:
-    """Return the last place up to `at` that is in no character of UTF-8; `at` if it is no UTF-8."""
+    """Return the last place up to `at` between two characters; `at` if this is not UTF-8."""
     return next((at - back for back in range(4) if data[at - back] & 0xC0 != 0x80), at)

@@ -1,4 +1,4 @@
-"""Text of others on a terminal: colours pass, all else that a terminal obeys is shown. Pure."""
+"""Makes text of other programs safe for a terminal: colours pass, the rest is shown. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
 def visible(text: str, *, colours: bool = True) -> str:
-    r"""Return one line as a terminal may get it: \x1b for an escape, and so on."""
+    r"""Return one line in which control characters are written out, an escape as \x1b."""
     if text.isprintable():
         return text
     parts = _SGR.split(text)

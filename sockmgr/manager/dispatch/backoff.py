@@ -1,4 +1,4 @@
-"""Rest when files or memory ran out: nothing tells when there are some again, so try ever later."""
+"""Pauses when files or memory ran out; no event says when they are back, so pauses get longer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ _log = Log("sockmgr.dispatch")
 
 
 class Backoff:
-    """One rest at a time. Owns its timer; says in one line that it began, and in one that all is
-    well again.
-    """
+    """One pause at a time. Owns its timer; logs the first of several pauses, and their end."""
 
     def __init__(
         self,
@@ -37,11 +35,11 @@ class Backoff:
 
     @property
     def resting(self) -> bool:
-        """Whether nothing is to be tried now."""
+        """Whether a pause is running, in which nothing is tried."""
         return self._timer is not None
 
     def rest(self, what: str, error: OSError) -> None:
-        """Begin to rest, because we cannot do `what`."""
+        """Begin a pause because `what` failed with `error`."""
         if self._timer:
             return
         if self._next == self._first:
@@ -55,13 +53,13 @@ class Backoff:
         self._next = min(2 * self._next, self._longest)
 
     def succeeded(self) -> None:
-        """Know that all is well."""
+        """Note a success: the next pause is short again."""
         if self._next != self._first:
             self._next = self._first
             _log.info("connections are passed on again")
 
     def close(self) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
 

@@ -1,8 +1,8 @@
-"""The way of connections to one worker, and of its reports back: docs/dispatch-protocol.md.
+"""Carries connections to one worker, and its reports back: docs/dispatch-protocol.md.
 
-Owns both ends of one SOCK_SEQPACKET pair: ours, and a copy of the worker's. With the copy, what a
-worker has not taken can be seen and taken back, and nothing is reset when it dies. Whom to pass
-what, and whether to believe a report, is decided elsewhere.
+Owns both ends of one SOCK_SEQPACKET pair: ours, and a copy of the worker's. By the copy we can see
+and take back connections that the worker has not taken, and none is reset when the worker dies.
+Which worker gets a connection, and whether a report is believed, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Passed:
 
 
 class Channel:
-    """Both ends. `ours` and `theirs` are what the next manager needs to adopt() it."""
+    """Both ends of a channel, `ours` and `theirs`; the next manager needs both to adopt() it."""
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         """Own two sockets; use create() and adopt()."""
@@ -117,9 +117,9 @@ class Channel:
         return Report._make(_REPORT.unpack(data))
 
     def take_back(self) -> list[Passed] | None:
-        """Return the oldest message that the worker has not taken; ours to close.
+        """Return the connections of the oldest message in the channel; they are ours to close.
 
-        None if there is none. A question is taken back, too, as an empty list.
+        None if there is no message. A question that is taken back is an empty list.
         """
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
@@ -146,12 +146,12 @@ class Channel:
         return [Passed(fd=fd, listener=listener) for fd, listener in zip(fds, data, strict=False)]
 
     def close(self) -> None:
-        """Close both ends; what is in it is reset."""
+        """Close both ends; connections that are in the channel are reset."""
         self._ours.close()
         self._theirs.close()
 
 
 def close_all(fds: Sequence[int]) -> None:
-    """Close what has been passed, or can be passed to nobody."""
+    """Close connections that have been passed, or cannot be passed to any worker."""
     for fd in fds:
         os.close(fd)

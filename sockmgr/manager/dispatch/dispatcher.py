@@ -2,8 +2,8 @@
 
 A connection is ours only between accept(2) and sendmsg(2), in one call of one function, at most
 BATCH at a time. When all workers are full nothing is accepted: the rest waits in the kernel.
-Owns the channels of the workers; borrows the listeners. Whom to feed, and what to do about a
-worker that misbehaves, is decided elsewhere.
+Owns the channels of the workers; borrows the listeners. Which workers are fed, and what is done
+about a worker that misbehaves, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = Log("sockmgr.dispatch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds."""
+    """Durations, in seconds."""
 
     take: float = 2.0  # a worker that takes nothing that long gives back what waits for it ...
     replace: float = 60.0  # ... and is to be replaced after this
@@ -42,14 +42,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What the dispatcher tells, never from within a call of its own methods."""
+    """Callbacks of the dispatcher, never called from within one of its own methods."""
 
-    takes: Callable[[int], None]  # this lease takes connections, for the first time
-    misbehaves: Callable[[int, str], None]  # replace the worker of this lease, because ...
+    takes: Callable[[int], None]  # the worker of this lease takes connections, for the first time
+    misbehaves: Callable[[int, str], None]  # replace the worker of this lease, for this reason
 
 
 class Dispatcher:
-    """All listeners and workers of one service."""
+    """Passes connections from all listeners of one service to its workers."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Dispatcher:
         timing = timing or Timing()
         self.accepted = 0  # connections, ever
         self._sources: dict[socket.socket, str] = {}
-        self._waiting: dict[socket.socket, None] = {}  # those that nobody has room for, first come
+        self._waiting: dict[socket.socket, None] = {}  # listeners no worker has room for, in turn
         self._links: dict[int, Link] = {}
-        self._givers: dict[Link, None] = {}  # gone or unreliable: what waits for them is for others
+        self._givers: dict[Link, None] = {}  # their waiting connections go to others
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, Collection[str]] | None = None
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
-        self._held: dict[str, list[int]] = {}  # accepted, and nobody has room: seldom any
+        self._held: dict[str, list[int]] = {}  # accepted while no worker has room: seldom any
         remedies = Remedies(
             ask=self._ask, bypass=self._bypass, replace=events.misbehaves, looked=self._go
         )
@@ -79,10 +79,10 @@ class Dispatcher:
     # --- What is configured ----------------------------------------------------------------------
 
     def listen(self, listeners: Mapping[socket.socket, str]) -> None:
-        """Accept from these only, borrowed; they are made non-blocking.
+        """Accept from these sockets only, which are borrowed and made non-blocking.
 
-        The key of each is the caller's name for it; several sockets may be queues of one listener.
-        Call it before one of them is closed.
+        The key of each socket is the caller's name for its listener; several sockets may be
+        queues of one listener. Call this before one of the sockets is closed.
         """
         for sock in [sock for sock in self._sources if sock not in listeners]:
             self._pause(sock)
@@ -96,7 +96,7 @@ class Dispatcher:
     def attach(self, lease: int, name: str, channel: Channel, keys: Sequence[str]) -> None:
         """Own the channel of a worker, new or adopted, that serves the listeners `keys`.
 
-        It gets nothing before it takes (Events.takes): before it has answered our first question.
+        The worker gets no connection before it has answered our first question (Events.takes).
         """
         if len(keys) > MAX_LISTENERS:
             raise ValueError(f"a worker can serve {MAX_LISTENERS} listeners, not {len(keys)}")
@@ -109,7 +109,7 @@ class Dispatcher:
         self._ask(link)
 
     def detach(self, lease: int) -> None:
-        """Let go of a worker that is gone; what it had not taken is passed to others."""
+        """Forget a worker that is gone; connections that it had not taken are passed to others."""
         link = self._links.pop(lease)
         link.gone = True
         self._deafen(link)
@@ -120,7 +120,7 @@ class Dispatcher:
         self._go()
 
     def abandon(self, lease: int) -> None:
-        """Pass a worker nothing any more that has begun to leave; others get what waits for it."""
+        """Pass nothing more to a worker that has begun to leave; others get what waits for it."""
         link = self._links[lease]
         link.leaving = True
         self._scheduler.hold(lease)
@@ -132,7 +132,7 @@ class Dispatcher:
     ) -> None:
         """Give new connections to these leases only; with none, they wait in the kernel.
 
-        `keys` are the listeners that each may have them from; without, all that it serves.
+        `keys` are the listeners from which each lease is fed; None means all that it serves.
         """
         self._weights, self._keys = dict(weights), keys
         self._find_among()
@@ -140,7 +140,7 @@ class Dispatcher:
         self._go()
 
     def quiet(self, lease: int) -> asyncio.Future[None]:
-        """Return what is done when nothing waits for a worker that is not fed, or it is gone."""
+        """Return a future that is done when an unfed worker has nothing waiting, or is gone."""
         return self._untaken.quiet(lease)
 
     def close(self) -> None:
@@ -163,17 +163,17 @@ class Dispatcher:
 
     @property
     def held(self) -> int:
-        """How many connections are accepted and passed to nobody: lost if we are killed now."""
+        """How many connections are accepted and not passed on: a kill -9 now would lose them."""
         return sum(map(len, self._held.values()))
 
     def open(self, lease: int) -> int:
-        """Return how many connections a worker has, with those that it has still to take."""
+        """Return how many connections a worker has, including those that it has still to take."""
         return self._scheduler.open(lease)
 
     # --- From listeners to workers ---------------------------------------------------------------
 
     def _go(self) -> None:
-        """Pass on what can be passed now: the oldest first."""
+        """Pass on all connections that can be passed on now, the oldest first."""
         if not self._backoff.resting:
             for key in list(self._held):
                 self._pass(key, self._held.pop(key))
@@ -198,7 +198,7 @@ class Dispatcher:
             if listener not in self._waiting:
                 self._pause(listener)
             return
-        # Whoever else holds this socket can change that, and we must never wait.
+        # Another process that holds this socket can make it block, and we must never wait.
         os.set_blocking(listener.fileno(), False)
         accepted = accept(listener, room)
         self.accepted += len(accepted.fds)
@@ -216,12 +216,12 @@ class Dispatcher:
     def _pause(self, listener: socket.socket) -> None:
         if listener not in self._waiting:
             self._loop.remove_reader(listener)
-        # To the end: who was served last waits longest when there is room for one.
+        # To the end: the listener served last waits longest when there is room for one.
         self._waiting.pop(listener, None)
         self._waiting[listener] = None
 
     def _room(self, key: str, limit: int) -> int:
-        """Return how many more can be passed on now; none before those that we still hold."""
+        """Return how many more can be passed on now: 0 while we hold older connections of `key`."""
         if key in self._held or self._backoff.resting:
             return 0
         return self._scheduler.room(self._among.get(key, ()), limit)
@@ -237,7 +237,7 @@ class Dispatcher:
                 parcels.setdefault(lease, []).append(fd)
         sent = [self._send(self._links[lease], key, parcel) for lease, parcel in parcels.items()]
         if not all(sent) and not self._backoff.resting:
-            # Whoever failed has no room any more, so this comes to an end.
+            # A worker that failed has no room any more, so the recursion ends.
             self._pass(key, self._held.pop(key))
 
     def _send(self, link: Link, key: str, fds: Sequence[int]) -> bool:
@@ -268,7 +268,7 @@ class Dispatcher:
             self._distrust(link, _broke(error))
 
     def _pull(self) -> None:
-        """Give to others what waits for workers that are gone or do not take."""
+        """Pass to others the connections that wait for workers that are gone or do not take."""
         # A copy: to pass a connection on may show that another channel is broken.
         for link in list(self._givers):
             if not self._is_emptied(link):
@@ -347,7 +347,7 @@ class Dispatcher:
         self._release(link)
         link.unseen = 0
         if link.silent_at:
-            link.silent_at, link.told = 0.0, False
+            link.silent_at, link.given_up = 0.0, False
             if not link.leaving:
                 del self._givers[link]
                 _log.info("worker takes connections again", worker=link.name)

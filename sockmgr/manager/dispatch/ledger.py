@@ -1,7 +1,7 @@
-"""What one worker got, and what it says became of it. Pure: no I/O, no clock.
+"""The connections one worker got, and what it reports of them. Pure: no I/O, no clock.
 
-All numbers of a worker only grow from the beginning of its channel. So a report that was lost does
-no harm, the next one says it again; and a manager that adopts a channel knows all by one answer.
+All numbers of a worker count from the beginning of its channel and only grow. So a lost report does
+no harm, since the next one has it all, and a manager that adopts a channel needs one answer only.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class Forged(Exception):
-    """A worker said what cannot be; the text completes "the worker: ..."."""
+    """A worker reported something impossible; the text completes "the worker: ..."."""
 
 
 class Report(NamedTuple):
-    """What a worker says of itself, in the order of the message; nobody vouches for it.
+    """What a worker says of itself, in the order of the message; it may be a lie.
 
     A tuple: one is made for nearly each connection, and a frozen dataclass takes thrice the time.
     """

@@ -1,8 +1,8 @@
-"""Who gets the next connection. Pure: no I/O, no clock; the same calls give the same answers.
+"""Chooses the worker that gets the next connection. Pure: no I/O, no clock, no randomness.
 
-A worker is known by its lease, a small number. It is *fed* while it has a weight, *held* while it
-must get nothing for a reason of the caller's, and *full* with `max_connections` open ones. What
-was passed to it and not yet taken counts as open.
+A worker is known by its lease, a small number. It is *fed* while it has a weight, *held* while the
+caller has a reason to give it nothing, and *full* with `max_connections` open connections. A
+connection that was passed to a worker and is not yet taken counts as open.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class _Worker:
     turn: float = 0.0
 
     def settle(self) -> None:
-        """Know whether it takes: looked at for each connection, and changed seldom."""
+        """Compute `takes`, which is read for each connection and changes seldom."""
         self.takes = self.weight > 0 and not self.held
 
 
 class Scheduler:
-    """What each worker has open, and whose turn it is."""
+    """Keeps how many connections each worker has open, and whose turn it is."""
 
     def __init__(self, policy: Policy, max_connections: int | None = None) -> None:
         """Go by `policy`; give no worker more than `max_connections` at a time."""
@@ -39,46 +39,46 @@ class Scheduler:
         self._now = 0.0
 
     def configure(self, policy: Policy, max_connections: int | None) -> None:
-        """Go by these from now on; who has more than `max_connections` keeps them."""
+        """Use these from now on; a worker that has more than `max_connections` keeps them."""
         self._least = policy is Policy.LEAST_CONNECTIONS
         self._max = math.inf if max_connections is None else max_connections
 
     def add(self, lease: int) -> None:
-        """Know a worker, with nothing open and not fed."""
+        """Add a worker that has nothing open and is not fed."""
         self._workers[lease] = _Worker()
 
     def forget(self, lease: int) -> None:
-        """Know it no more."""
+        """Remove a worker."""
         del self._workers[lease]
 
     def feed(self, weights: Mapping[int, int]) -> None:
-        """Let these workers have new connections, in proportion to their weights; no other."""
+        """Give new connections to these workers only, in proportion to their weights."""
         for lease, worker in self._workers.items():
             worker.weight = weights.get(lease, 0)
             worker.settle()
 
     def hold(self, lease: int) -> None:
-        """Give it nothing until `release()`."""
+        """Give the worker nothing until release()."""
         worker = self._workers[lease]
         worker.held = True
         worker.settle()
 
     def release(self, lease: int) -> None:
-        """Let it have connections again, if it is fed."""
+        """Give the worker connections again, if it is fed."""
         worker = self._workers[lease]
         worker.held = False
         worker.settle()
 
     def open(self, lease: int) -> int:
-        """Return how many connections it has, with those that it has still to take."""
+        """Return how many connections the worker has, including those that it has still to take."""
         return self._workers[lease].open
 
     def is_fed(self, lease: int) -> bool:
-        """Tell whether the last feed() named it."""
+        """Return whether the last feed() named this worker."""
         return self._workers[lease].weight > 0
 
     def room(self, among: Collection[int], limit: int) -> int:
-        """Return how often choose() finds somebody now, `limit` at most."""
+        """Return how often choose() would find a worker now, at most `limit`."""
         found = 0.0
         for lease in among:
             worker = self._workers[lease]
@@ -89,7 +89,7 @@ class Scheduler:
         return int(found)
 
     def choose(self, among: Collection[int]) -> int | None:
-        """Return who of these gets a connection, which is its own from now on; None: nobody."""
+        """Return the one of these workers that gets a connection, and count that; None if full."""
         best, best_load, best_turn, chosen = -1, math.inf, math.inf, None
         for lease in among:
             worker = self._workers[lease]
@@ -107,9 +107,9 @@ class Scheduler:
         return best
 
     def ended(self, lease: int, connections: int = 1) -> None:
-        """Count these as no longer its own: closed, lost, or taken back."""
+        """Count connections of a worker as closed, lost, or taken back."""
         self._workers[lease].open -= connections
 
     def found(self, lease: int, connections: int) -> None:
-        """Count these as its own, which it has since before our time."""
+        """Count connections that an adopted worker had before us."""
         self._workers[lease].open += connections

@@ -1,7 +1,7 @@
-"""What waits for workers to take it: noticed when it stays there, and told when it is gone.
+"""Notices workers that do not take the connections passed to them, and when none waits any more.
 
-Owns one timer, which runs only while something may wait, and a future for each worker that is
-waited for. What is done about a worker is done elsewhere.
+Owns one timer, which runs only while connections may wait, and a future for each worker whose
+queue somebody waits to see empty. The remedies are performed elsewhere.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _log = Log("sockmgr.dispatch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedies:
-    """What is done about a worker that takes nothing."""
+    """What the dispatcher does about a worker that takes nothing."""
 
-    ask: Callable[[Link], None]  # it for a report
-    bypass: Callable[[Link], None]  # ask it, and give to others what waits for it
-    replace: Callable[[int, str], None]  # the worker of this lease, because ...
-    looked: Callable[[], None]  # all were looked at
+    ask: Callable[[Link], None]  # request a report from this worker
+    bypass: Callable[[Link], None]  # ask, and pass its waiting connections to others
+    replace: Callable[[int, str], None]  # the worker of this lease, for this reason
+    looked: Callable[[], None]  # called after each look at all workers
 
 
 class Untaken:
-    """Of all workers of one dispatcher, whose `links` are borrowed."""
+    """Watches all workers of one dispatcher, whose `links` are borrowed."""
 
     def __init__(
         self,
@@ -38,19 +38,19 @@ class Untaken:
         replace: float,
         remedies: Remedies,
     ) -> None:
-        """Bypass who takes nothing for `take` seconds; replace it after `replace` more."""
+        """Bypass a worker that takes nothing for `take` seconds, and replace it `replace` later."""
         self._loop, self._links, self._remedies = loop, links, remedies
         self._take, self._replace = take, replace
         self._quiet: dict[int, asyncio.Future[None]] = {}
         self._check: asyncio.TimerHandle | None = None
 
     def mind(self) -> None:
-        """Look in a while whether all take what waits for them; no timer when nothing happens."""
+        """Have the timer run that checks whether all workers take their connections."""
         if self._check is None:
             self._check = self._loop.call_later(self._take, self._look)
 
     def quiet(self, lease: int) -> asyncio.Future[None]:
-        """Return what is done when nothing waits for a worker that is not fed, or it is gone."""
+        """Return a future that is done when an unfed worker has nothing waiting, or is gone."""
         future = self._quiet.get(lease)
         if future is None or future.cancelled():
             future = self._quiet[lease] = self._loop.create_future()
@@ -62,11 +62,11 @@ class Untaken:
         return future
 
     def is_awaited(self, lease: int) -> bool:
-        """Tell whether somebody waits until nothing waits there."""
+        """Return whether a future of quiet() is pending for this worker."""
         return lease in self._quiet
 
     def settle(self, lease: int) -> None:
-        """Tell who waits for it if nothing waits there, or the worker is gone."""
+        """Complete the future of quiet() if no connection waits for the worker, or it is gone."""
         link, future = self._links.get(lease), self._quiet.get(lease)
         if future and (link is None or not link.waiting):
             del self._quiet[lease]
@@ -74,7 +74,7 @@ class Untaken:
                 future.set_result(None)
 
     def close(self) -> None:
-        """Forget the timer, and those who wait."""
+        """Cancel the timer and all futures."""
         if self._check:
             self._check.cancel()
         for future in self._quiet.values():
@@ -87,9 +87,9 @@ class Untaken:
                 self._note_silence(link)
             elif link.waiting and self.is_awaited(link.lease):
                 self._remedies.ask(link)
-            if link.silent_at and not link.told:
+            if link.silent_at and not link.given_up:
                 self._mind_silence(link)
-            if link.mark is not None and not link.told:
+            if link.mark is not None and not link.given_up:
                 self.mind()
         self._remedies.looked()
 
@@ -102,7 +102,7 @@ class Untaken:
     def _mind_silence(self, link: Link) -> None:
         silent = self._loop.time() - link.silent_at
         if silent >= self._replace:
-            link.told = True
+            link.given_up = True
             why = f"it took no connection for {silent:.0f} s"
             self._loop.call_soon(self._remedies.replace, link.lease, why)
         else:

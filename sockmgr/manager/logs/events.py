@@ -1,7 +1,7 @@
-"""What happened last, and how often, for whoever asks or follows: bounded; nobody is waited for.
+"""The newest events, and counts of all, for clients that ask or follow. Bounded; waits for none.
 
-Events are known by ids that grow from manager to manager, so a follower can go on with the next
-one where it was. Whoever reads too slowly is told that it missed something.
+An event has an id, and ids grow from manager to manager, so a follower can go on with the next
+manager after the last id that it saw. A follower that reads too slowly is told that it missed some.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ KEPT_MAX = 64  # for the next manager: the whole state is written anew at each c
 
 
 class EventLog(logging.Handler):
-    """The newest events, made of the manager's records; `told` is called after each.
-
-    `tally` counts them all.
-    """
+    """Keeps the newest occurrences as events, counts all in `tally`; calls `on_event` for each."""
 
     def __init__(self, limit: int = EVENTS_MAX) -> None:
         super().__init__()
-        self.told: Callable[[], object] | None = None
+        self.on_event: Callable[[], object] | None = None
         self.tally = Counters()
         self._limit = limit
         self._events: deque[Event] = deque()
@@ -53,27 +50,27 @@ class EventLog(logging.Handler):
 
     @property
     def kept(self) -> tuple[int, tuple[Event, ...]]:
-        """What the next manager is to resume() with."""
+        """The arguments with which the next manager calls resume()."""
         first = max(0, len(self._events) - KEPT_MAX)
         since = self._events[first - 1].id if first else self._complete_since
         return since, tuple(self._events)[first:]
 
     def resume(self, complete_since: int, events: Sequence[Event]) -> None:
-        """Go on after what the manager before us kept; nobody has seen anything of us yet."""
+        """Put the events of the manager before us before our own, which no client has seen yet."""
         own, self._events = self._events, deque(events)
         self._complete_since = complete_since
         for event in own:
             self._add(replace(event, id=max(event.id, self.newest + 1)))
 
     def follow(self, service: str, after: int | None, last: int | None) -> EventFollower:
-        """Return a reader of the `last` events (None: of all) about `service` ("": about any).
+        """Return a reader of the `last` events (None: all) about `service` (empty: any service).
 
-        With `after`, of those with a higher id.
+        With `after` it reads only events with a higher id.
         """
         return EventFollower(self, service, after, last)
 
     def since(self, id: int) -> list[Event]:
-        """Return the events with a higher id that are left, the oldest first."""
+        """Return the events with a higher id that are still kept, the oldest first."""
         found = []
         for event in reversed(self._events):
             if event.id <= id:
@@ -82,19 +79,19 @@ class EventLog(logging.Handler):
         return found[::-1]
 
     def is_complete_since(self, id: int) -> bool:
-        """Tell whether all events with a higher id are here, if it is an id of ours at all."""
+        """Return whether `id` is one of ours and all events with a higher id are still kept."""
         return self._complete_since <= id <= self.newest
 
     def next(self) -> asyncio.Future[None]:
-        """Return what is done when the next event comes; whoever stops waiting cancels it."""
+        """Return a future that is done at the next event; cancel it to stop waiting."""
         return self._wakeup.next()
 
     def _add(self, event: Event) -> None:
         self._events.append(event)
         if len(self._events) > self._limit:
             self._complete_since = self._events.popleft().id
-        if self.told is not None:
-            self.told()
+        if self.on_event is not None:
+            self.on_event()
         self._wakeup.ring()
 
 
@@ -108,17 +105,17 @@ class EventFollower:
         self._missed = after is not None and not history.is_complete_since(after)
         found = self._about(0 if after is None or self._missed else after)
         self._unread = found if last is None else found[max(0, len(found) - last) :]
-        self.newest = history.newest  # the id of the last one that was looked at
+        self.newest = history.newest  # the id of the last event that was looked at
 
     def take(self) -> tuple[tuple[Event, ...], bool]:
-        """Return the events since the last call, and whether others before them are gone."""
+        """Return the events since the last call, and whether older ones were dropped unread."""
         missed = self._missed or not self._history.is_complete_since(self.newest)
         events = (*self._unread, *self._about(self.newest))
         self._unread, self._missed, self.newest = [], False, self._history.newest
         return events, missed
 
     def next(self) -> asyncio.Future[None]:
-        """Return what is done when there may be more to take; to be cancelled when unwanted."""
+        """Return a future that is done when take() may have more; cancel it to stop waiting."""
         return self._history.next() if self.newest == self._history.newest else rung()
 
     def _about(self, after: int) -> list[Event]:

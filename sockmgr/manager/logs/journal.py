@@ -1,6 +1,6 @@
-"""The journal of systemd in place of stderr: records as entries, and workers that write to it.
+"""Writes records to systemd's journal in place of stderr, and lets workers write to it directly.
 
-Where stderr is connected to the journal, nothing that a worker prints passes through the manager.
+If stderr is connected to the journal, no line that a worker prints passes through the manager.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
 from sockmgr.systemd import journald
 from sockmgr.terminal.pieces import Piece
 
-RECALL_TIMEOUT = 1.0  # seconds until a verdict goes without what is still not in the journal
+RECALL_TIMEOUT = 1.0  # seconds that a verdict waits for lines to appear in the journal
 
 log = Log("sockmgr")
 
 
 def open_sink(*, as_json: bool) -> tuple[Sink, str]:
-    """Return what our records go to, and why it is not the journal if it should be that.
+    """Return the sink of our records, and why it is not the journal if it should be the journal.
 
-    `as_json` is a wish about stderr, and leaves the journal out.
+    `as_json` is a wish about stderr, so with it the journal is not used.
     """
     unit = own_unit()
     if as_json or unit is None or not journald.is_stderr():
@@ -50,10 +50,10 @@ def open_sink(*, as_json: bool) -> tuple[Sink, str]:
 
 
 class JournalSink(Sink):
-    """Sends entries to journald, and keeps a bounded number of bytes for when it takes more."""
+    """Sends entries to journald, and keeps a bounded number of bytes until journald takes more."""
 
     def __init__(self, entries: journald.Entries, place: JournalPlace) -> None:
-        """Own `entries`; what they hold is read at `place`."""
+        """Own `entries`; `place` is where a client can read them."""
         super().__init__(entries.fileno())
         self.place = place
         self._entries = entries
@@ -75,12 +75,12 @@ class JournalSink(Sink):
             self._put(_foreign(record.getMessage(), level))
 
     def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
-        """Send what came through a pipe all the same."""
+        """Send lines of a worker that has a pipe nevertheless."""
         for piece in pieces:
             self._put(line_of(worker, piece))
 
     def write(self, text: str) -> None:
-        """Send lines of no worker."""
+        """Send lines that are not of a worker."""
         self._put(_foreign(text.rstrip("\n"), "info"))
 
     def _put(self, fields: Mapping[str, str]) -> None:
@@ -108,13 +108,13 @@ class JournalSink(Sink):
         self._size = 0
 
     def _tell_dropped(self) -> None:
-        if not self._gone:  # else with the next one that arrives
+        if not self._gone:  # otherwise with the next entry that journald takes
             dropped, self._dropped = self._dropped, 0
             log.warning(EventKind.RECORDS_DROPPED, number=dropped)
 
 
 def _foreign(text: str, level: str) -> dict[str, str]:
-    """Return the fields of a record that is not of our own making."""
+    """Return the fields of a record of a library."""
     priority = str(PRIORITIES.get(level, 6))
     return {"MESSAGE": text, "PRIORITY": priority, "SYSLOG_IDENTIFIER": IDENTIFIER}
 
@@ -125,9 +125,9 @@ def _foreign(text: str, level: str) -> dict[str, str]:
 def worker_output(
     sink: Sink, loop: asyncio.AbstractEventLoop, name: str, found: int | None = None
 ) -> WorkerOutput:
-    """Return a new output for a worker, or own what was `found` of one (-1: nothing).
+    """Return a new output for a worker, or one that owns the fd `found` (-1: there is none).
 
-    A stream to the journal if our own records go there, else a pipe.
+    It is a stream to the journal if our own records go there, else a pipe.
     """
     place = sink.place
     if found is not None:
@@ -142,13 +142,13 @@ def worker_output(
 
 
 class Stream:
-    """A worker's way to the journal. Owns a copy, to write the last line there.
+    """The stream of a worker to the journal. Owns a copy of it, to write the last line there.
 
-    Within one stream journald keeps the order: what is before our line is all that was said.
+    Within one stream journald keeps the order, so all that the worker printed is before our line.
     """
 
     def __init__(self, name: str, fd: int, place: JournalPlace | None) -> None:
-        """Own `fd`, which the worker has, or will have, as well; -1 if we have no copy."""
+        """Own `fd`, a copy of the stream that the worker has or will have; -1 if there is none."""
         self.writer = fd
         own = {"JOURNAL_STREAM": journald.name_of(fd)} if fd >= 0 else {}
         self.environment: Mapping[str, str] = own
@@ -163,7 +163,7 @@ class Stream:
         return self.writer
 
     def last_words(self, why: str) -> LastWords:
-        """Return what the worker has said until now; `why` is written to its stream."""
+        """Return what the worker has printed until now, and write `why` to its stream."""
         return self._words or self._until(why)
 
     def ended(self, how: str) -> None:
@@ -171,14 +171,15 @@ class Stream:
         self._words = self._until(f"ended: {how}")
 
     def has_been_read(self) -> bool:
-        """Tell whether journald knows whose lines these are: it looks at a process only then.
+        """Return whether journald has read our last line, and so all lines of the worker.
 
-        It reads what we wrote last by itself, since we are another process, so after the rest.
+        journald looks up a process when it reads its lines: until then the worker must not be
+        reaped. Our line is read last and apart, because we are another process.
         """
         return self.writer < 0 or journald.has_been_read(self.writer)
 
     def leave(self) -> None:
-        """Do nothing: none of it passes through us."""
+        """Do nothing: no output passes through us."""
 
     def close(self) -> None:
         """Close our copy."""
@@ -200,7 +201,7 @@ class Stream:
 async def _recalled(
     recall: Callable[[], list[str] | None], name: str, place: JournalPlace | None
 ) -> LastWords:
-    """Return what `recall` finds, which is called in a thread of its own and not waited for."""
+    """Return what `recall` finds in a thread of its own; a late result is not waited for."""
     if not journald.is_readable():
         return _elsewhere(name, place)
     loop = asyncio.get_running_loop()
@@ -219,9 +220,9 @@ async def _recalled(
             loop.call_soon_threadsafe(give, lines)
 
     try:
-        # A daemon: a disk that hangs must not hold up the end of the manager.
+        # A daemon thread: a disk that hangs must not keep the manager from ending.
         threading.Thread(target=main, name="journal", daemon=True).start()
-    except RuntimeError:  # no thread more is allowed
+    except RuntimeError:  # the limit of threads is reached
         return _elsewhere(name, place)
     await asyncio.wait({found}, timeout=RECALL_TIMEOUT)
     lines = found.result() if found.done() else None
@@ -231,7 +232,7 @@ async def _recalled(
 
 
 def _elsewhere(name: str, place: JournalPlace | None) -> LastWords:
-    """Return one line that says where the others are."""
+    """Return one line that says where the lines of the worker are."""
     option = "" if place is None else f"--{'user-' * (place.user is not None)}unit={place.unit} "
     where = f"what it printed is in the journal: journalctl {option}--identifier={name}"
     return LastWords(lines=(where,), place=place)

@@ -1,7 +1,7 @@
-"""The pipe that each worker writes to, and what it said last, for the verdict.
+"""The pipe that each worker writes to, and its last lines, for the verdict.
 
-When nobody takes what we write to stderr, the pipes are not read, so a worker waits exactly as it
-would with that stderr of its own.
+While stderr of the manager takes no more bytes the pipes are not read, so a worker waits exactly as
+it would if that stderr were its own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sockmgr.terminal.pieces import Cutter, Piece, readable, whole
 
 CHUNK = 65536
 TAIL_LINES = 20
-LINES_A_TURN = 100  # of one worker: others, and whoever asks us something, have their turn, too
+LINES_A_TURN = 100  # of one worker; then other workers and control clients have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastWords:
-    """What a worker said last: lines, and some before them that must be asked for first.
+    """The last `lines` that a worker printed; `before` fetches lines before them, if there are any.
 
-    `place` is set if the first line stands for others, which only that journal has. `said_by` is
-    who said it in the worker's stead.
+    `place` is set if the first line stands for lines that only that journal has. `said_by` names
+    the program that printed them in the worker's stead.
     """
 
     lines: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ class LastWords:
     before: Callable[[], Awaitable[LastWords]] | None = None
 
     def plus(self, line: str) -> LastWords:
-        """Return them with a line of our own at the end."""
+        """Return the same words with a line of our own at the end."""
         return replace(self, lines=(*self.lines, line))
 
     async def all(self) -> LastWords:
-        """Return them with what had to be asked for."""
+        """Return the same words with the lines that had to be fetched."""
         if self.before is None:
             return self
         asked = await self.before()
@@ -50,31 +50,31 @@ class LastWords:
 
 
 class WorkerOutput(Protocol):
-    """Where a worker's stdout and stderr go. `writer` is theirs, borrowed."""
+    """Where stdout and stderr of a worker go. `writer` is the worker's end, borrowed."""
 
     writer: int
     environment: Mapping[str, str]
 
     def spawned(self) -> None:
-        """Let go of what only the worker needs: it has its own, or failed to start."""
+        """Close our copy of the worker's end: the worker has its own, or failed to start."""
 
     def fileno(self) -> int:
-        """Return what the next manager needs to go on, borrowed; -1 if there is nothing."""
+        """Return the fd that the next manager needs to go on, borrowed; -1 if there is none."""
 
     def last_words(self, why: str) -> LastWords:
-        """Return what the worker has said until now, when we look because of `why`."""
+        """Return what the worker has printed until now; `why` says what we look for it."""
 
     def ended(self, how: str) -> None:
-        """The worker has ended, and is not reaped yet."""
+        """Note that the worker has ended; it is not reaped yet."""
 
     def has_been_read(self) -> bool:
-        """Tell whether it may be reaped, as far as its output is concerned."""
+        """Return whether the worker may be reaped, as far as its output is concerned."""
 
     def leave(self) -> None:
-        """Pass on what has been read: the next manager reads on behind it."""
+        """Pass on what was read already: the next manager reads only what comes after it."""
 
     def close(self) -> None:
-        """Close it, when nothing more is to come."""
+        """Close our end: nothing more will be read."""
 
 
 class Output:
@@ -83,7 +83,7 @@ class Output:
     def __init__(
         self, name: str, sink: Sink, loop: asyncio.AbstractEventLoop, found: int | None = None
     ) -> None:
-        """Make a pipe, or own the end that is read of one that was `found` (-1: there is none).
+        """Make a pipe, or own the reading end of a pipe that was `found` (-1: there is none).
 
         Raises SpawnError.
         """
@@ -96,7 +96,7 @@ class Output:
             self._read = found
         self._cutter = Cutter()
         self._tail: deque[Piece] = deque(maxlen=TAIL_LINES)
-        self._tail_continues = False  # whether it begins in the middle of a line
+        self._tail_continues = False  # whether the tail begins in the middle of a line
         self._listens = False
         if self._read >= 0:
             os.set_blocking(self._read, False)
@@ -107,7 +107,7 @@ class Output:
         os.close(self.writer)
 
     def fileno(self) -> int:
-        """Return the end that is read, borrowed; -1 when it is closed."""
+        """Return the reading end, borrowed; -1 when it is closed."""
         return self._read
 
     @property
@@ -123,16 +123,16 @@ class Output:
         return LastWords(lines=self.tail)
 
     def ended(self, how: str) -> None:
-        """Take what is in the pipe, then close it: whoever else has it is being killed."""
+        """Read the rest of the pipe and close it: other processes that hold it are being killed."""
         del how
         self.close()
 
     def has_been_read(self) -> bool:
-        """Tell that nobody but us reads it."""
+        """Return True: the pipe has no reader but us."""
         return True
 
     def leave(self) -> None:
-        """Pass on what we have; what is without its end yet as a part of a line."""
+        """Pass on what we have read; an unfinished line goes as a part of a line."""
         rest = [*self._cutter.take(CHUNK), *self._cutter.unfinished]
         if self._cutter.unfinished:
             rest[-1] = rest[-1]._replace(partial=True)
@@ -140,12 +140,12 @@ class Output:
         self._cutter = Cutter()
 
     def read_on(self) -> None:
-        """Go on after the sink was full."""
+        """Go on reading after the sink was full."""
         if self._read >= 0:
             self._pass_on()
 
     def catch_up(self) -> None:
-        """Take what is in the pipe now, even while the sink is full."""
+        """Read what is in the pipe now, even while the sink is full."""
         with contextlib.suppress(BlockingIOError):
             for _ in range(16):  # a whole pipe; whoever still writes must not hold us
                 if self._read < 0 or not self._fill():
@@ -153,7 +153,7 @@ class Output:
                 self._tell(self._cutter.take(CHUNK))
 
     def close(self) -> None:
-        """Take what is in the pipe, then close it."""
+        """Read the rest of the pipe, then close it."""
         if self._read >= 0:
             self.catch_up()
             self._shut()

@@ -1,6 +1,6 @@
-"""The last lines that the manager told, and those who read on as more come. Bounded.
+"""The newest lines of the log, and the followers that read more as they come. Bounded.
 
-Nobody is waited for: a follower that is slow is told how many lines it missed.
+The ring waits for no follower: a slow one is told how many lines it missed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHARACTERS_MAX = 256 * 1024
 
 
 class Ring:
-    """The newest lines, at most so many and so much."""
+    """The newest lines, bounded by their number and by their characters."""
 
     def __init__(self, lines_max: int = LINES_MAX, characters_max: int = CHARACTERS_MAX) -> None:
         self._lines: deque[LogLine] = deque()
@@ -28,7 +28,7 @@ class Ring:
         self._wakeup = Wakeup()
 
     def add(self, line: LogLine) -> None:
-        """Keep a line, for as long as there is room, and wake those who wait for one."""
+        """Keep a line until newer ones need its room, and wake the followers that wait."""
         self._lines.append(line)
         self._added += 1
         self._added_about[line.service] += 1
@@ -38,22 +38,22 @@ class Ring:
         self._wakeup.ring()
 
     def added(self, service: str) -> int:
-        """Return how many lines about this service (`""`: in all) there ever were."""
+        """Return how many lines about this service (empty: about any) were ever added."""
         return self._added_about[service] if service else self._added
 
     def since(self, number: int, service: str) -> list[LogLine]:
-        """Return what is left of the lines that came after the first `number`, of this service."""
+        """Return the lines about this service after the first `number` of all, if still kept."""
         first = self._added - len(self._lines)
         newer = islice(self._lines, max(0, number - first), None)
         return [line for line in newer if service in ("", line.service)]
 
     def next(self) -> asyncio.Future[None]:
-        """Return what is done when the next line comes; whoever stops waiting cancels it."""
+        """Return a future that is done at the next line; cancel it to stop waiting."""
         return self._wakeup.next()
 
 
 class Follower:
-    """One reader of a ring: first the `last` lines about a service, then what comes."""
+    """One reader of a ring: first the `last` lines about a service, then the lines that come."""
 
     def __init__(self, ring: Ring, service: str, last: int) -> None:
         self._ring, self._service = ring, service
@@ -62,7 +62,7 @@ class Follower:
         self._go_on()
 
     def take(self) -> tuple[tuple[LogLine, ...], int]:
-        """Return the lines since the last call, and how many others are gone already."""
+        """Return the lines since the last call, and how many others were dropped unread."""
         new = self._ring.since(self._total, self._service)
         missed = self._ring.added(self._service) - self._counted - len(new)
         lines, self._unread = (*self._unread, *new), []
@@ -70,7 +70,7 @@ class Follower:
         return lines, missed
 
     def next(self) -> asyncio.Future[None]:
-        """Return what is done when there may be more to take; to be cancelled when unwanted."""
+        """Return a future that is done when take() may have more; cancel it to stop waiting."""
         return self._ring.next() if self._total == self._ring.added("") else rung()
 
     def _go_on(self) -> None:

@@ -1,4 +1,4 @@
-"""Where lines go: the manager's stderr, never blocking. The last are kept for `sockmgr logs`."""
+"""Writes lines to the manager's stderr without blocking; keeps the newest for `sockmgr logs`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sockmgr.terminal.pieces import Piece, readable
 from sockmgr.terminal.visible import visible
 
 PENDING_MAX = 65536  # bytes not yet taken from us before workers have to wait
-RECORDS_MAX = 4 * PENDING_MAX  # our own records may go this far, then they are counted only
+RECORDS_MAX = 4 * PENDING_MAX  # beyond it our own records are dropped, and only counted
 
 
 class Sink:
     """The manager's stderr (borrowed): a bounded buffer in front of it, flushed as it drains.
 
-    `place` is where the lines can be read if it is not our `ring` that has them.
+    `place` is the journal that has the lines, if our `ring` does not have them.
     """
 
     place: JournalPlace | None = None
@@ -35,24 +35,25 @@ class Sink:
         self.ring = Ring()
         self._pending = bytearray()
         self._dropped = 0
-        self._failed = self._torn = False  # what was written last; in the middle of a line
+        self._failed = False  # the last write
+        self._torn = False  # the last write ended in the middle of a line
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Callable[[], None]] = []
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Use `loop` to hear when stderr takes more."""
+        """Use `loop` to learn when stderr takes more bytes."""
         self._loop = loop
 
     @property
     def pending(self) -> int:
-        """How many bytes nobody has taken yet."""
+        """How many bytes stderr has not taken yet."""
         return len(self._pending)
 
     @property
     def full(self) -> bool:
-        """Whether workers have to wait."""
+        """Whether the pipes of the workers are not read for now, so that workers wait."""
         return self.pending > PENDING_MAX
 
     def record(self, record: logging.LogRecord) -> None:
@@ -94,11 +95,11 @@ class Sink:
         self.write("".join(shown(worker, piece) for piece in pieces))
 
     def clean(self, text: str) -> str:
-        """Return a line of others as what we write to may get it."""
+        """Return a line of a worker or a library in a form that is safe for a terminal."""
         return visible(text) if self._is_terminal else text
 
     def write(self, text: str) -> None:
-        """Write whole lines, now or when stderr takes them."""
+        """Write whole lines, at once or as soon as stderr takes them."""
         if len(self._pending) > RECORDS_MAX or (self._failed and not self._works_again()):
             self._dropped += text.count("\n")
             return
@@ -106,16 +107,16 @@ class Sink:
         self.flush()
 
     def resume(self, read_on: Callable[[], None]) -> None:
-        """Call `read_on` once there is room."""
+        """Call `read_on` once the buffer has room."""
         self._waiting.append(read_on)
 
     def flush(self) -> None:
-        """Write what is taken without blocking."""
+        """Write as much as stderr takes without blocking."""
         self._give()
         self._settle()
 
     def close(self, patience: float = 1.0) -> None:
-        """Give whoever reads a last chance of `patience` seconds to take what is left."""
+        """Wait up to `patience` seconds for the reader of stderr to take the rest."""
         while self.pending and self._poll.poll(patience * 1000):
             before = self.pending
             self.flush()
@@ -131,7 +132,7 @@ class Sink:
                 written = os.write(self._fd, self._pending[: select.PIPE_BUF])
             except BlockingIOError:
                 break
-            except OSError:  # nobody is there to read it, or there is no room: we serve on
+            except OSError:  # stderr has no reader, or its disk is full: the manager goes on
                 self._dropped += self._pending.count(b"\n")
                 self._pending.clear()
                 self._failed = True
@@ -151,7 +152,7 @@ class Sink:
         self._pending.clear()
 
     def _works_again(self) -> bool:
-        """Try to write where that failed before: first, that something is missing."""
+        """Try to write after a failure: first a note that lines are missing."""
         note = _encoded("\n" * self._torn + self._dropped_note())
         try:
             written = os.write(self._fd, note)

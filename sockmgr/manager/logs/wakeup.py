@@ -1,4 +1,4 @@
-"""Wakes those who wait until there is something new. Keeps nothing of what is new."""
+"""Wakes the tasks that wait for something new; what is new is kept elsewhere."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 
 
 class Wakeup:
-    """Rung by one, heard by any number, each in its own time."""
+    """A signal from one sender to any number of waiting tasks."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
-        """Wake all who wait."""
+        """Wake all tasks that wait."""
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
     def next(self) -> asyncio.Future[None]:
-        """Return what is done at the next ring; whoever stops waiting cancels it."""
+        """Return a future that is done at the next ring(); cancel it to stop waiting."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
@@ -26,7 +26,7 @@ class Wakeup:
 
 
 def rung() -> asyncio.Future[None]:
-    """Return what is done already: there is something new."""
+    """Return a future that is done already, for a caller that has something new to read."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_result(None)
     return future

@@ -154,7 +154,7 @@ def test_what_a_follower_is_woken_for_is_kept_before_it_can_be_sent() -> None:
     async def scenario() -> None:
         history, order = EventLog(), []
         loop = asyncio.get_running_loop()
-        history.told = lambda: loop.call_soon(order.append, "kept")
+        history.on_event = lambda: loop.call_soon(order.append, "kept")
 
         async def follow() -> None:
             await history.next()
