@@ -281,3 +281,18 @@ def test_polling_that_is_forced_listens_to_nothing_and_finds_each_save(tmp_path:
         assert not complaints
 
     asyncio.run(main(), debug=True)
+
+
+def test_after_a_name_that_watchfiles_cannot_tell_it_says_so_and_looks(tmp_path: Path) -> None:
+    async def main() -> None:
+        complaints: list[SockmgrError] = []
+        async with watching(tmp_path, complaints) as watched:
+            (tmp_path / os.fsdecode(b"caf\xe9.py")).write_text("1")
+            assert await watched.changed() == {os.fsdecode(b"caf\xe9.py")}
+            (tmp_path / "a.py").write_text("1")
+            assert await watched.changed() == {"a.py"}
+        (told,) = map(str, complaints)
+        assert "cannot hear of edits" in told
+        assert "edits are found by looking" in told
+
+    asyncio.run(main(), debug=True)
