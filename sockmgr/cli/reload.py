@@ -108,6 +108,11 @@ def _tell(verdict: Verdict, last: Progress | None) -> Iterator[str]:
         if last_words.is_refused_code(verdict.output):
             yield f"{last_words.NO_CODE}: {last_words.ALLOW_CODE}"
         return
+    if not verdict.kept:  # the service is gone, by the config
+        receipt = verdict.receipt
+        text = f"{verdict.reason}, in {verdict.seconds:.1f} s: {receipt.drained} drained"
+        yield f"{text}, {receipt.killed} killed, {receipt.died} died"
+        return
     text = f"generation {verdict.generation} is serving: "
     if last is not None and last.generation == verdict.generation:
         text += f"{last.ready}/{last.wanted} workers "

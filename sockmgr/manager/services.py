@@ -20,7 +20,6 @@ from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.launch.resolve import resolve, warnings
 from sockmgr.log import Log
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.service.receipt import Measurement
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.verdicts import not_told
 from sockmgr.manager.workers.context import WorkerContext
@@ -160,14 +159,15 @@ class Services:
         self._asked_for.update(addresses)
         try:
             waiting = [self._reload_one(spec, progress) for spec in specs]
-            gone = [_remove(self.by_name[name]) for name in removed]
-            verdicts = [*await asyncio.gather(*waiting), *gone]
+            gone = [self.by_name[name].remove() for name in removed]
+            verdicts = await asyncio.gather(*waiting)
             committed = {v.service for v in verdicts if v.verdict == "committed"}
-            self.config = plan.accepted(self.config, config, committed)
+            # Not after the drain of what is removed: a later reload may have committed by then.
+            self.config = plan.accepted(self.config, config, committed.union(removed))
         finally:
             self._asked_for.subtract(addresses)
             self._changed()
-        return verdicts
+        return [*verdicts, *await asyncio.gather(*gone)]
 
     async def stop(self, *, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
@@ -205,20 +205,6 @@ class Services:
         for service in self:
             kept |= service.addresses
         self._listeners.close_unused(kept)
-
-
-def _remove(service: Service) -> Verdict:
-    service.stop()
-    number = service.fleet.current.number if service.fleet.current else 0
-    return Verdict(
-        service=service.name,
-        verdict="committed",
-        generation=number,
-        seconds=0.0,
-        reason="removed from the config",
-        receipt=Measurement(()).receipt(service.processes.running.keys(), 0),
-        kept=0,
-    )
 
 
 def _end_if_aborted(service: Service, done: asyncio.Future[Verdict]) -> None:

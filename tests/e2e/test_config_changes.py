@@ -193,6 +193,10 @@ def test_a_service_is_added_and_removed_beside_one_that_serves(tmp_path: Path) -
             assert {v["service"]: v["verdict"] for v in verdicts} == {
                 "web": "committed", "shop": "committed",
             }  # fmt: skip
+            [gone] = [v for v in verdicts if v["service"] == "shop"]
+            assert gone["reason"] == "removed from the config; it has stopped"
+            assert (gone["receipt"]["drained"], gone["kept"]) == (1, 0)
+            assert "worker ended worker=shop@1.1" in manager.log
             wait_for(lambda: list(manager.status()["services"]) == ["web"], "shop to be gone")
             wait_for(lambda: not accepts(target), "its port to be free")
             answered(load, count=3)

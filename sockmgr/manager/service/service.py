@@ -167,6 +167,15 @@ class Service:
         self._facts.put_nowait(Stop())
         return self.until(lambda: self.fleet.stopped)
 
+    def remove(self) -> asyncio.Future[Verdict]:
+        """Drain everything, since the config has the service no more; the verdict says how."""
+        listeners = [self._users.listener(address) for address in self.addresses]
+        verdict = self._verdicts.ask_for_removal(listeners)
+        self.stop()
+        if self.fleet.stopped:
+            self._verdicts.stopped(self.fleet.last)
+        return verdict
+
     def stop_now(self) -> asyncio.Future[None]:
         """Kill everything; the future is done when no worker is left."""
         self._facts.put_nowait(StopNow())
@@ -326,6 +335,7 @@ class Service:
                 self._tell_verdict(outcome)
             case Stopped():
                 log.info(EventKind.STOPPED, service=self.name)
+                self._verdicts.stopped(self.fleet.last)
             case _:
                 assert_never(outcome)
 

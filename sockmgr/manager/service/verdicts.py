@@ -36,6 +36,8 @@ class Verdicts:
         self._requests: dict[int, _Request] = {}
         self._last = 0
         self._measurement: Measurement | None = None
+        self._removals: list[int] = []
+        self._drain: Measurement | None = None  # of a service that is removed
 
     def ask(self, progress: Callable[[Progress], None]) -> tuple[int, asyncio.Future[Verdict]]:
         """Take a request; return its number and what will hold its verdict."""
@@ -49,10 +51,33 @@ class Verdicts:
         """A rollout begins: measure what it costs these listeners."""
         self._measurement = Measurement(listeners)
 
+    def ask_for_removal(self, listeners: Sequence[Listener]) -> asyncio.Future[Verdict]:
+        """Return what will hold the verdict when the service, which is to go, has stopped."""
+        number, verdict = self.ask(not_told)
+        self._removals.append(number)
+        self._drain = self._drain or Measurement(listeners)
+        return verdict
+
     def count_exit(self, state: State, *, well: bool) -> None:
         """Note for the receipt that a worker ended in this state, and whether it ended well."""
-        if self._measurement:
-            self._measurement.count_exit(state, well=well)
+        for measurement in filter(None, (self._measurement, self._drain)):
+            measurement.count_exit(state, well=well)
+
+    def stopped(self, generation: int) -> None:
+        """Answer those who asked for the removal, if anybody did: the last worker is gone."""
+        if self._drain is None:
+            return
+        verdict = Verdict(
+            service=self._service,
+            verdict="committed",
+            generation=generation,
+            seconds=0.0,
+            reason="removed from the config; it has stopped",
+            receipt=self._drain.receipt((), 0),
+            kept=0,
+        )
+        self._answer(tuple(self._removals), verdict)
+        self._removals.clear()
 
     def report(self, trial: Generation, message: str) -> None:
         """Let those who asked for the generation on trial hear how far it is."""
