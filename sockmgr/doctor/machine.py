@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accepting, Address, Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, queues, steering
+from sockmgr.kernel.accounts import account
 from sockmgr.kernel.steering import round_robin
 
 _SYS = Path("/proc/sys")
@@ -158,9 +158,8 @@ def _sees(user: str) -> bool:
 
 
 def _account(user: str) -> tuple[int, int] | None:
-    try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except KeyError:
+    entry = account(user)
+    if entry is None:
         return (int(user), int(user)) if user.isdecimal() else None
     return entry.pw_uid, entry.pw_gid
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from sockmgr.config.config import Config
 from sockmgr.config.spec import Listen, Scheme
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.listening import listening_names
 
 
@@ -42,21 +42,14 @@ def _found(path: Path) -> tuple[int, str]:
         found = path.stat()
     except OSError:  # in a directory that is not ours to search, or it has just gone
         return stat.S_IWOTH, ""
-    return stat.S_IMODE(found.st_mode), _name(found.st_uid)
+    return stat.S_IMODE(found.st_mode), user_name(found.st_uid)
 
 
 def _made(listen: Listen) -> tuple[int, str]:
     mask = os.umask(0o077)
     os.umask(mask)
     mode = 0o777 & ~mask if listen.mode is None else listen.mode
-    return mode, listen.user or _name(os.geteuid())
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return mode, listen.user or user_name(os.geteuid())
 
 
 def unbelieved(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ import contextlib
 import errno
 import grp
 import os
-import pwd
 import stat
 from pathlib import Path
+
+from sockmgr.kernel.accounts import user_name
 
 _MOST_LINKS = 40  # path_resolution(7)
 _ACCESS_LIST = "system.posix_acl_access"  # acl(5)
@@ -103,7 +104,7 @@ def _owner_of(path: Path) -> str:
     uid = path.lstat().st_uid
     # Who owns the root directory is root, or whom a user namespace shows in its place.
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
-    return "" if uid in trusted else f"{path} belongs to another user ({_name(uid)})"
+    return "" if uid in trusted else f"{path} belongs to another user ({user_name(uid)})"
 
 
 def _is_of_us_alone(directory: Path, gid: int) -> bool:
@@ -115,12 +116,5 @@ def _is_of_us_alone(directory: Path, gid: int) -> bool:
         group = grp.getgrgid(gid)
     except KeyError:
         return False
-    ours = {"root", _name(os.geteuid())}
+    ours = {"root", user_name(os.geteuid())}
     return group.gr_name in ours and ours.issuperset(group.gr_mem)
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import select
 import signal
 import struct
@@ -19,6 +18,7 @@ from collections.abc import Collection, Container
 from pathlib import Path
 
 from sockmgr.errors import SpawnError
+from sockmgr.kernel.capabilities import CAP_SYS_NICE, has_capability
 from sockmgr.kernel.procfs import children, descendants, sockets_of, start_time
 from sockmgr.log import Log
 
@@ -33,7 +33,7 @@ _PR_CAP_AMBIENT, _RAISE, _LOWER = 47, 2, 3
 _PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9, pidfd_send_signal(2)
 _PIDFD_GET_INFO = 0xC040FF0B  # Linux 6.13, linux/pidfd.h: struct pidfd_info, 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # Linux 6.15
-_CAP_SYS_NICE, _CAP_BPF = 23, 39
+_CAP_BPF = 39
 
 
 class Process:
@@ -333,7 +333,7 @@ def can_restore_priority() -> bool:
     probe = threading.Thread(target=try_it, name="priority")
     probe.start()
     probe.join()
-    return bool(answer) and (os.geteuid() != 0 or _has_capability(_CAP_SYS_NICE))
+    return bool(answer) and (os.geteuid() != 0 or has_capability(CAP_SYS_NICE))
 
 
 def lower_priority(pid: int) -> None:
@@ -374,9 +374,3 @@ def _set_group_priority(group: int, priority: int) -> None:
         pass
     except PermissionError as error:
         log.error("cannot restore priority", group=group, error=error.strerror)
-
-
-def _has_capability(number: int) -> bool:
-    status = Path("/proc/self/status").read_text("ascii", "replace")
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    return found is not None and bool(int(found[1], 16) >> number & 1)

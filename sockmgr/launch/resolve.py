@@ -6,9 +6,7 @@ Starts nothing and changes nothing.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import resource
 import shlex
@@ -24,6 +22,7 @@ from sockmgr.config.config import ServiceConfig
 from sockmgr.config.spec import Accept, Exec, Listen, Spec
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import regular
+from sockmgr.kernel.accounts import account, group_number, user_name
 from sockmgr.launch import app, launchers, own_config, presets
 from sockmgr.launch.executable import executable, find
 from sockmgr.launch.situation import Situation
@@ -205,29 +204,22 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _account(user: str) -> dict[str, str]:
     """Return what systemd sets for User= (systemd.exec(5)): the manager's own would mislead."""
-    entry = _passwd(user)
+    entry = account(user)
     if entry is None:
         return {}
     names = {"USER": entry.pw_name, "LOGNAME": entry.pw_name}
     return names | {"HOME": entry.pw_dir, "SHELL": entry.pw_shell}
 
 
-def _passwd(user: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except KeyError:
-        return None
-
-
 def _check_accounts(service: ServiceConfig) -> None:
     key = f"service.{service.name}"
-    entry = _passwd(service.user) if service.user else None
+    entry = account(service.user) if service.user else None
     if service.user and entry is None and not service.user.isdecimal():
         raise ConfigError(f"{key}.user = {service.user}: there is no such user", do="add the user")
     gid = _gid(service)
     uid = entry.pw_uid if entry else int(service.user or os.geteuid())
     if os.geteuid() != 0 and (uid != os.geteuid() or gid not in (None, os.getegid())):
-        own = pwd.getpwuid(os.geteuid()).pw_name if _passwd(str(os.geteuid())) else os.geteuid()
+        own = user_name(os.geteuid())
         wanted = " and ".join(
             f"{name} = {value}"
             for name, value in (("user", service.user), ("group", service.group))
@@ -242,14 +234,13 @@ def _check_accounts(service: ServiceConfig) -> None:
 def _gid(service: ServiceConfig) -> int | None:
     if not service.group:
         return None
-    try:
-        name = service.group
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
+    gid = group_number(service.group)
+    if gid is None:
         raise ConfigError(
             f"service.{service.name}.group = {service.group}: there is no such group",
             do="add the group",
-        ) from None
+        )
+    return gid
 
 
 def _limits(service: ServiceConfig) -> tuple[tuple[str, int, int], ...]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
-import re
 import resource
 import shutil
-from pathlib import Path
 
 from sockmgr.errors import SpawnError
+from sockmgr.kernel.accounts import account, group_number
+from sockmgr.kernel.capabilities import CAP_SYS_RESOURCE, has_capability
 from sockmgr.kernel.spawn.launch import Launch
-
-_CAP_SYS_RESOURCE = 24
 
 # Names as in getrlimit(2) without RLIMIT_; prlimit(1) has an option of the same name for each.
 LIMITS = frozenset({
@@ -50,7 +47,7 @@ def _check_limit(name: str, soft: int, hard: int) -> None:
     if number is None:  # LOCKS: gone from Linux since 2.4
         return
     _, ours = resource.getrlimit(number)
-    if height(hard) > height(ours) and not _has_capability(_CAP_SYS_RESOURCE):
+    if height(hard) > height(ours) and not has_capability(CAP_SYS_RESOURCE):
         raise SpawnError(
             f"cannot raise the hard limit {name} to {hard}: the manager's own is {ours}",
             do=f"set Limit{name}={hard} in the manager's unit, or lower it in the configuration",
@@ -86,20 +83,19 @@ def user_number(user: str) -> int:
 
 
 def _user(name: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-    except KeyError:
-        if name.isdecimal():  # a uid without a name is fine, it has no supplementary groups
-            return pwd.struct_passwd(("", "", int(name), int(name), "", "", ""))
-        raise SpawnError(f"there is no user {name!r}", do="correct user, or add the user") from None
+    if entry := account(name):
+        return entry
+    if name.isdecimal():  # a uid without a name is fine, it has no supplementary groups
+        return pwd.struct_passwd(("", "", int(name), int(name), "", "", ""))
+    raise SpawnError(f"there is no user {name!r}", do="correct user, or add the user")
 
 
 def _group(name: str) -> int:
-    try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
+    number = group_number(name)
+    if number is None:
         do = "correct group, or add the group"
-        raise SpawnError(f"there is no group {name!r}", do=do) from None
+        raise SpawnError(f"there is no group {name!r}", do=do)
+    return number
 
 
 def _tool(name: str, purpose: str) -> str:
@@ -111,9 +107,3 @@ def _tool(name: str, purpose: str) -> str:
             do="install util-linux, which it is part of",
         )
     return found
-
-
-def _has_capability(number: int) -> bool:
-    status = Path("/proc/self/status").read_text("ascii", "replace")
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    return found is not None and bool(int(found[1], 16) >> number & 1)
