@@ -108,6 +108,10 @@ def _listener(
             why="some workers get more connections than others; none is lost",
             fix="the manager's log says why (queues chosen at random); as a rule, give it CAP_BPF",
         )
+    yield from _full(name, listener)
+
+
+def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
     if not listener.address.startswith("udp://") and listener.queue >= listener.backlog > 0:
         yield Finding(
             check=Check.QUEUE_FULL,
@@ -204,6 +208,20 @@ def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
 
 
 def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
+    """Find what has happened to the workers and listeners of a service since the last reload."""
+    yield from _bad_ends(name, service)
+    for harm in dict.fromkeys(service.repairs):
+        yield Finding(
+            check=Check.LISTENER_HARMED,
+            subject=f"service.{name}",
+            what=harm,
+            why="it is mended each time, but connections that came meanwhile were refused or reset",
+            fix="the program must leave the listener alone: no shutdown(2), no removal of its "
+            "path (docs/servers.md)",
+        )
+
+
+def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
     if service.killed:
         yield Finding(
             check=Check.WORKERS_KILLED,
@@ -225,15 +243,6 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
             "is lost",
             fix="see what they printed last, and what their stop_signal does (sockmgr events: "
             "worker ended)",
-        )
-    for harm in dict.fromkeys(service.repairs):
-        yield Finding(
-            check=Check.LISTENER_HARMED,
-            subject=f"service.{name}",
-            what=harm,
-            why="it is mended each time, but connections that came meanwhile were refused or reset",
-            fix="the program must leave the listener alone: no shutdown(2), no removal of its "
-            "path (docs/servers.md)",
         )
 
 
@@ -310,28 +319,36 @@ def _deaf(
         return
     wrapped = _wrapped(worker.pid)
     if wrapped and (late or _waits_elsewhere(worker.pid, lent, alone)):
-        yield Symptom(
-            Check.WRAPPER,
-            f"{processes.program(wrapped)} is a child of {processes.program(worker.pid)}, and "
-            "LISTEN_PID is the pid of the latter",
-            "most programs then ignore the sockets without a word",
-            _WAYS_OUT,
-        )
-    elif late and alone:
-        yield Symptom(
+        yield _behind_a_wrapper(worker.pid, wrapped)
+    elif late:
+        yield _not_ready(worker.pid, lent, alone)
+
+
+def _behind_a_wrapper(pid: int, wrapped: int) -> Symptom:
+    return Symptom(
+        Check.WRAPPER,
+        f"{processes.program(wrapped)} is a child of {processes.program(pid)}, and "
+        "LISTEN_PID is the pid of the latter",
+        "most programs then ignore the sockets without a word",
+        _WAYS_OUT,
+    )
+
+
+def _not_ready(pid: int, lent: frozenset[int], alone: frozenset[int]) -> Symptom:
+    if alone:
+        return Symptom(
             Check.OWN_LISTENER,
             "it listens on a port of its own, and on none of its listeners",
             "clients of its listeners are answered by nobody",
             "tell the command to use the descriptor ({NAME}), or to take LISTEN_FDS",
         )
-    elif late:
-        yield Symptom(
-            Check.NOT_READY,
-            "not ready after more than half of ready_timeout",
-            f"the rollout is aborted at the end of it; {readiness.describe(worker.pid, lent)}",
-            "see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
-            "in a way that cannot be seen, set ready",
-        )
+    return Symptom(
+        Check.NOT_READY,
+        "not ready after more than half of ready_timeout",
+        f"the rollout is aborted at the end of it; {readiness.describe(pid, lent)}",
+        "see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
+        "in a way that cannot be seen, set ready",
+    )
 
 
 def _waits_elsewhere(pid: int, lent: frozenset[int], alone: frozenset[int]) -> bool:

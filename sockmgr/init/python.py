@@ -275,26 +275,19 @@ class _Search:
             case ast.Name(id=other):
                 return None if other in scope.parameters else self._name(module, other)
             case ast.Attribute(value=ast.Name(id=other), attr="server"):
-                is_dash = self._makes(module, other, scope) in _HAS_SERVER
-                return (
-                    _Kind(interface=Interface.WSGI, framework="Dash", origin=(module.file, name))
-                    if is_dash
-                    else None
-                )
+                if self._makes(module, other, scope) in _HAS_SERVER:
+                    origin = (module.file, name)
+                    return _Kind(interface=Interface.WSGI, framework="Dash", origin=origin)
+                return None
             case ast.Call(func=func) if self._qualified(module, func) in _HAS_SERVER:
                 return None
             case ast.Call(func=func, args=args, keywords=keywords):
-                return self._called(module, name, func) or next(
-                    filter(
-                        None,
-                        (  # a wrapper around an application is one
-                            self._value(module, name, one, scope)
-                            for one in (*args, *(keyword.value for keyword in keywords))
-                            if isinstance(one, ast.Name | ast.Call)
-                        ),
-                    ),
-                    None,
+                wrapped = (  # a wrapper around an application is one
+                    self._value(module, name, one, scope)
+                    for one in (*args, *(keyword.value for keyword in keywords))
+                    if isinstance(one, ast.Name | ast.Call)
                 )
+                return self._called(module, name, func) or next(filter(None, wrapped), None)
         return None
 
     def _makes(self, module: _Module, name: str, scope: _Scope) -> str:
@@ -340,17 +333,10 @@ class _Search:
             return None
         self._steps += _STEPS_OF_A_FUNCTION
         body = list(_statements(function.body))
-        local = {
-            name: meaning
-            for node in body
-            for name, meaning in _meanings(node)
-            if isinstance(meaning, ast.expr)
-        }
-        imported = {
-            name: deque([meaning])
-            for node in body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for name, meaning in _meanings(node)
+        meanings = [each for node in body for each in _meanings(node)]
+        local = {name: each for name, each in meanings if isinstance(each, ast.expr)}
+        imported: dict[str, deque[_Meaning]] = {
+            name: deque([each]) for name, each in meanings if isinstance(each, _Imported)
         }
         inner = _Module(module.file, module.tree, ChainMap(imported, module.names))
         scope = _Scope(local=local, parameters=frozenset(one.arg for one in given))

@@ -73,7 +73,7 @@ def test_what_workers_use_is_told_if_it_is_wanted(tmp_path: Path) -> None:
         who = f'{{generation="1",{WEB},slot="1"}}'
         assert found[f"sockmgr_worker_resident_memory_bytes{who}"] > 0
         assert found[f"sockmgr_worker_proportional_memory_bytes{who}"] > 0
-        assert found[f"sockmgr_worker_cpu_seconds_total{who}"] >= 0
+        assert 0 < found[f"sockmgr_worker_cpu_seconds_total{who}"] < 60
         assert found[f"sockmgr_worker_connections{who}"] == 0
         assert found["sockmgr_manager_resident_memory_bytes"] > 0
         assert found["sockmgr_manager_cpu_seconds_total"] > 0

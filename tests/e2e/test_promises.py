@@ -67,11 +67,10 @@ def test_p2_connections_wait_and_are_answered_when_every_worker_crashes(tmp_path
                 lambda: manager.status()["services"]["web"]["state"] == "down", "the crash loop"
             )
             wait_for(lambda: crashes(manager) >= 4, "some more crashes")
-            queue = wait_for(lambda: manager.status()["listeners"]["http"]["queue"], "a queue")
+            wait_for(lambda: manager.status()["listeners"]["http"]["queue"], "a queue")
             app.deploy("2")
             done = manager.reload()
         assert done.code == 0, done.stdout + done.stderr
-        assert queue > 0
         lost = load.result.lost
         # What the two killed workers had in hand, one each, is theirs.
         assert len(lost) <= 2, load.result.failures()

@@ -13,7 +13,9 @@ def ask(target: Target, path: str = "/") -> bytes:
     with socket.socket(target.family) as client, contextlib.suppress(ConnectionError):
         client.settimeout(10)
         client.connect(target.address)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = b""
         while piece := client.recv(65536):
             answer += piece

@@ -18,6 +18,8 @@ from tests.load.connection import Connection, Request
 from tests.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
 from tests.load.result import Outcome, Result, Row
 
+FLOOR = 10  # answers without which a load says nothing: `not failed` holds of no request, too
+PATIENCE = 10.0  # seconds that they may take when all else is done
 FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
 
 
@@ -185,11 +187,14 @@ class Load:
             …
         assert not load.result.lost
 
-    `result.rows` grows while it runs; a row counts once its outcome is there.
+    `result.rows` grows while it runs; a row counts once its outcome is there. Before it ends
+    it goes on until there are `floor` answers, and fails if they do not come.
     """
 
-    def __init__(self, target: Target, modes: Iterable[str], *, drain: float = 10.0) -> None:
-        self._target = target
+    def __init__(
+        self, target: Target, modes: Iterable[str], *, drain: float = 10.0, floor: int = FLOOR
+    ) -> None:
+        self._target, self._floor = target, floor
         self._modes = [parse_mode(mode) for mode in modes]
         self._drain = drain
         self._started = threading.Event()
@@ -203,8 +208,19 @@ class Load:
         self._started.wait()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self._end()
+
+    def _go_on(self) -> None:
+        """Send on until there are answers enough, if they come: a block may be short."""
+        end = time.monotonic() + PATIENCE
+        while self._thread.is_alive() and self.result.answered < self._floor:
+            if time.monotonic() > end:
+                return
+            time.sleep(0.01)
 
     @property
     def result(self) -> Result:
@@ -213,6 +229,12 @@ class Load:
 
     def stop(self) -> Result:
         """Send no more, wait for what is open, and return what was found."""
+        self._go_on()
+        found = self._end()
+        assert found.answered >= self._floor, f"{found.answered} answers: {found.failures()}"
+        return found
+
+    def _end(self) -> Result:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._judge.stop)
         self._thread.join()

@@ -95,6 +95,11 @@ class Result:
         return Counter((row.mode, row.outcome) for row in self.rows)
 
     @property
+    def answered(self) -> int:
+        """How many requests were answered as they should."""
+        return sum(row.outcome is Outcome.OK for row in self.rows)
+
+    @property
     def failed(self) -> list[Row]:
         """All requests that were not answered as they should."""
         return [row for row in self.rows if row.outcome is not Outcome.OK]
