@@ -16,6 +16,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 AT_THE_ROOT = {"__init__", "__main__", "errors", "exec", "log", "sweep"}
 
 _FENCE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ITEM = re.compile(r"^\S+", re.MULTILINE)
 _NAMED = re.compile(r"`(?!tests/)((?:sockmgr/)?\w+(?:/\w+)+)(?:\.py)?`")
 
 Layers = list[set[str]]
@@ -25,7 +26,8 @@ def _layers(which: int) -> Layers:
     """Return one of the lists under "Rooms": what stands in a line each, blank lines between."""
     _, _, section = PAGE.read_text().partition("\n## Rooms\n")
     block = _FENCE.findall(section)[which]
-    return [{line.split()[0] for line in layer.splitlines()} for layer in block.split("\n\n")]
+    # A line that begins with a blank goes on with the one before.
+    return [set(_ITEM.findall(layer)) for layer in block.split("\n\n")]
 
 
 def _listed() -> set[str]:
