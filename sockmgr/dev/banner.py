@@ -1,4 +1,4 @@
-"""The lines in which dev tells what became of a save. Pure text: where it goes is screen.py's."""
+"""Composes the lines that show the result of a save. Pure: screen.py writes them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _HEADER = struct.Struct("<4sIII")  # magic, flags, time, size: PEP 552
 
 
 def forget(paths: Iterable[str], prefix: str = "") -> list[Path]:
-    """Delete what passes for the bytecode of these sources; return it.
+    """Delete the files that Python takes for the bytecode of these sources, and return them.
 
     `prefix` is what the workers have as PYTHONPYCACHEPREFIX.
     """

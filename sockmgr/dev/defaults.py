@@ -1,7 +1,7 @@
 """What a config means in development, and the stand-in for a service whose code is broken. Pure.
 
-The same file serves in production, so what it says of workers, drains and rollouts is for there;
-what was typed for `sockmgr dev` itself stands.
+The same file serves in production, so its keys about workers, drains and rollouts are meant for
+there and are replaced here. What was typed for `sockmgr dev` itself stands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sockmgr.config.spec import SURGE_ALL, Accepting, Listen, Scheme
 
 DRAIN_TIMEOUT = 2.0
 KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends
-PROBATION = 0.1  # what dies at once shall not replace what works
+PROBATION = 0.1  # code that dies at once must not replace code that works
 STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
 STAND_IN_DRAIN = 1.0
 

@@ -1,7 +1,7 @@
-"""Why a worker did not get ready, read from what it printed. Opens nothing, shows nothing.
+"""Reads from what a worker printed why it did not get ready. Opens nothing, shows nothing.
 
-Knows the tracebacks of Python, also behind the prefixes of loggers and in exception groups, and
-the stacks of Node. What it does not know is shown as it was printed.
+Recognises tracebacks of Python, also behind the prefixes of loggers and in exception groups, and
+stacks of Node. Any other output is shown as it was printed.
 """
 
 from __future__ import annotations

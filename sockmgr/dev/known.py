@@ -1,4 +1,4 @@
-"""What dev knows of a service, and reads from its fleet. Changes nothing there."""
+"""What dev remembers of a service, and what it reads from the service's fleet. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Known:
     down: bool = False  # its first generation failed, and nothing else has served
     number: int = 0  # of the generation that serves
     failure: Failure | None = None
-    failed: int = 0  # the generation that the failure is of
+    failed: int = 0  # the generation that failed with `failure`
     took: dict[int, float] = field(default_factory=dict)  # until the cut-over, by generation
 
 

@@ -1,7 +1,7 @@
-"""What ends all workers, and mends the terminal, if dev itself is killed.
+"""Ends all workers, and mends the terminal, if dev itself is killed.
 
-A shell in a session of its own waits for the end of a socket of which only dev has the other end.
-Whatever ends dev closes that. The shell then ends every process whose environment has our mark, and
+A shell in a session of its own waits on a socket of which only dev has the other end. That end is
+closed however dev ends. The shell then ends every process whose environment has our mark, and
 its group: so also what a worker started, however it has been detached.
 """
 
@@ -20,7 +20,7 @@ VARIABLE = "SOCKMGR_DEV"
 DISMISSED = b"dismissed\n"
 
 # $1 is the mark, $2 the settings of the terminal, which is 4. TERM first; after a second, KILL.
-# It knows no name of ours: whoever kills all that is called sockmgr must not hit it.
+# It has no name of ours in it, so that `pkill sockmgr` does not kill the shell as well.
 _SCRIPT = r"""
 exec <&3 3<&-
 read -r _ && exit

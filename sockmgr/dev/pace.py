@@ -1,4 +1,4 @@
-"""When to look at what changed, and when to reload. A state machine without I/O or a clock.
+"""Decides when to look at what changed, and when to reload. A state machine, without I/O or clock.
 
 The caller says what happened (`stirred`, `looked`, `asked`, `ended`), then takes steps with `next`
 until there is none, and comes again at `deadline`. A reload runs from its step to `ended`.
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 QUIET = 0.005  # who tells of changes has waited for the end of a save already, but may tell twice
 UNREST = 0.25  # events that do not end are looked at after so long
 PIECES = 0.04  # what goes on is told in pieces, not further apart than this
-BULK = 3  # so many files at once are a checkout or a formatter, not a save ...
+BULK = 3  # this many files at once come from a checkout or a formatter, not from a save ...
 BULK_QUIET = 0.15  # ... and more may come after a pause
-LONGEST = 2.0  # then what came so far is enough
-TAIL = 0.05  # an event may be told this much later than it happened
-PATIENCE = 1.0  # a start with old code may take so long when newer code waits ...
-HANG = 10.0  # ... and so long if the one before was given up, so that one gets through
-HABIT = 2  # rewritten as it was in so many starts in a row: the application does that itself
+LONGEST = 2.0  # after this time changes are not waited for any longer
+TAIL = 0.05  # the kernel may report an event this much later than it happened
+PATIENCE = 1.0  # a start with old code may take this long while newer code waits ...
+HANG = 10.0  # ... and this long if the start before it was given up, so that one gets through
+HABIT = 2  # a file rewritten as it was in this many starts in a row is written by the application
 CHASE = 5  # so many reloads by what changed during the start before: pause between them
 CHASE_PAUSE_MAX = 5.0
 

@@ -1,8 +1,8 @@
-"""The page that a browser gets while no code serves, and the text that curl gets. Reads no file.
+"""Renders the error page for a browser, and the text for curl, while no code serves. Pure.
 
 Everything shown is escaped and bounded: the page may hold whatever a broken program printed. The
-page asks every half second, by HEAD for its own address, who answers now, and loads itself anew
-when that is not the same page.
+page sends a HEAD for its own address every half second, and loads itself anew when the answer is
+not from the same page.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Pages:
         self._fds: dict[str, int] = {}
 
     def put(self, service: str, page: bytes) -> None:
-        """Show this page from now on; who reads the one before reads it to its end."""
+        """Show this page from now on; a stand-in that reads the page before reads it to its end."""
         new = os.memfd_create("sockmgr-error-page", os.MFD_CLOEXEC)
         with open(new, "wb", closefd=False) as file:
             file.write(page)

@@ -1,4 +1,4 @@
-"""Where the code of a config is: what of the file system counts as it."""
+"""Finds which files and directories are the code of a config."""
 
 from __future__ import annotations
 

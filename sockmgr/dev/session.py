@@ -1,4 +1,4 @@
-"""One `sockmgr dev`: watches, asks the manager for reloads as any client does, and tells.
+"""One `sockmgr dev`: watches files, asks the manager for reloads, and shows the results.
 
 Runs in the manager's loop. When to look and to reload is decided by the pace, what becomes of a
 generation by the fleet of its service.
@@ -206,7 +206,7 @@ class Session:
         self._woken.set()
 
     def _give_up(self) -> None:
-        """Make way for newer code: nobody needs to know how the older would have fared."""
+        """Abort the start of older code, because newer code waits."""
         if self._starting:
             self._end_start()
         else:
@@ -218,7 +218,7 @@ class Session:
         self._ended()
 
     async def _bear_failure(self, name: str) -> None:
-        """The first code of a service failed: show it, and answer with it if that is wanted."""
+        """Show why the first code of a service failed, also on its error page if there is one."""
         await self._show(name)
         await self._answer_with_failure(name)
         self._show_keys()
@@ -250,7 +250,7 @@ class Session:
     # --- What is told -------------------------------------------------------------------------
 
     def _on_failure(self, worker: str, output: list[str], what: str) -> None:
-        """Take what a worker printed that did not get ready."""
+        """Keep what a worker printed that did not get ready."""
         name, _, place = worker.partition("@")
         known = self._known.setdefault(name, Known())
         known.failure = read(output, what)
@@ -277,7 +277,7 @@ class Session:
             else:
                 self._tell_serving(verdict.service, verdict.generation, seconds, paths)
         elif self._host.stopping:
-            pass  # that is why, and nobody is left to serve
+            pass  # the stop is the reason, and the developer asked for it
         elif gave_up:
             self._narrator.say(f"{verdict.service} {verdict.generation}: given up for newer code")
         else:

@@ -1,4 +1,4 @@
-"""A failure as a person reads it on a terminal: the error, then the user's frames with their lines.
+"""Draws a failure for a terminal: the error, then the user's frames with their lines.
 
 Run in a thread: the libraries that draw take a while to be imported, once.
 """
