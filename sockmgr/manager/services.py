@@ -41,7 +41,9 @@ class Services:
         self._source, self._listeners, self._changed = source, listeners, changed
         self._asked_for: Counter[Address] = Counter()
         self._is_stopping = False
-        self._newest: Config | None = None  # that is or was to be in force
+        self._newest: Config | None = (
+            None  # the last one loaded, whether or not its rollout succeeded
+        )
         self._warned: set[str] = set()
 
     def work_in(
@@ -124,7 +126,7 @@ class Services:
         return await self._roll(config, services or known, removed, progress)
 
     def are_up_to_date(self) -> bool:
-        """Tell whether the config says what runs; also if it cannot be read, reload() tells why."""
+        """Return whether what runs is what the config says; False if the config cannot be read."""
         try:
             config = self._source()
         except SockmgrError:

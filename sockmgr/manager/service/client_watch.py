@@ -1,6 +1,7 @@
-"""Hears that clients wait, while nobody is there to take them. Owns an epoll as long as it hears.
+"""Notices that a client waits while no worker is ready, so that the next start is not put off.
 
-The epoll is its own, since the loop may watch the sockets already: a dispatcher accepts from them.
+It has an epoll of its own while it watches: the event loop may watch the same sockets already, for
+a dispatcher that accepts from them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class ClientWatch:
         self._epoll: select.epoll | None = None
 
     def watch(self, listeners: Iterable[Listener]) -> None:
-        """Watch the queues that these have now, unless some are watched."""
+        """Watch the queues that these listeners have now, unless a watch is under way."""
         if self._epoll:
             return
         self._epoll = select.epoll()

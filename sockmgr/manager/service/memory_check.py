@@ -14,7 +14,7 @@ log = Log("sockmgr")
 
 
 def fitting(spec: Spec, pids: Iterable[int]) -> Spec:
-    """Return `spec`, with a surge of as many as fit if each needs what these workers use."""
+    """Return `spec` with a surge that fits into memory, if each worker needs as much as `pids`."""
     each = max((memory.used({pid, *descendants(pid)}) for pid in pids), default=0)
     free = memory.available()
     if not each or free is None:

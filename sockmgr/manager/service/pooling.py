@@ -16,7 +16,7 @@ log = Log("sockmgr")
 
 
 def pooled(spec: Spec, listeners: Sequence[Listener]) -> Spec:
-    """Return `spec`; its workers share a queue after all if these listeners allow no other way."""
+    """Return `spec`, with one queue for all workers if these listeners allow no other way."""
     if spec.accept is not Accept.PER_WORKER:
         return spec
     if obstacle := _obstacle(spec, listeners):

@@ -61,7 +61,7 @@ class Processes:
     ) -> None:
         """`put` takes the facts about them; `changed` is called when a template has made one."""
         self.running: dict[WorkerId, WorkerProcess] = {}
-        self.killed = 0  # that had served
+        self.killed = 0  # workers killed after they had been ready
         self.died = 0  # in the last drain: of a signal, or with a bad status
         self.dispatching = Dispatching(put)
         self._name, self._context, self._users, self._put = name, context, users, put
@@ -215,7 +215,7 @@ class Processes:
             self.dispatching.detach(unmade)
 
     def end_strays(self) -> None:
-        """Look for what they left once more: only now is ours what an orphan forked as it ended."""
+        """Look again for orphans: one that was forked as its parent died is our child only now."""
         self._strays.end_and_forget(self._used)
 
     def keep_templates_of(self, generations: Collection[int]) -> None:

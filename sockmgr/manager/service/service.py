@@ -224,7 +224,7 @@ class Service:
         """Take fact after fact until no worker is left and none is wanted."""
         while not self.fleet.stopped:
             self._take(await self._next_fact())
-            # A queue that is not empty gives the next fact at once; others want the loop, too.
+            # get() does not suspend while facts are there, and other tasks want the loop, too.
             await asyncio.sleep(0)
         while not self._facts.empty():
             self._take(self._facts.get_nowait())  # a reload asked too late has its verdict, too
