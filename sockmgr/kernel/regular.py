@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def first_bytes(path: str | os.PathLike[str], size: int) -> bytes:
         return os.read(fd, size)
     finally:
         os.close(fd)
+
+
+def interpreter(path: str | os.PathLike[str]) -> list[str]:
+    """Return the words of a script's `#!` line, none if the file is no script; raises OSError.
+
+    Only blanks and tabs part them, as in the kernel: a carriage return belongs to the word.
+    """
+    line = first_bytes(path, 256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+    words = re.split(r"[ \t\0]+", os.fsdecode(line.removeprefix(b"#!")))
+    return [word for word in words if word] if line.startswith(b"#!") else []

@@ -79,10 +79,9 @@ def _not_found(shown: str, program: str, env: Mapping[str, str], cwd: str) -> Sp
 def _interpreter(path: Path) -> str | None:
     """Return the program that a script's first line names; for `env NAME`, that NAME."""
     try:
-        line = regular.first_bytes(path, 256).split(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+        words = regular.interpreter(path)
     except OSError:  # it may be run but not read: then the kernel is to judge
         return None
-    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
     if words and Path(words[0]).name == "env":
         named = (word for word in words[1:] if not word.startswith("-") and "=" not in word)
         return next(named, words[0])

@@ -151,7 +151,7 @@ def test_a_state_is_obeyed_only_if_we_alone_can_have_written_it(how: str, home: 
         written = state([worker(child.process.pid)])
         private.write_file(path, encode(msgspec.structs.replace(written, boot_id=boot_id())))
         found = recovered(path)
-        assert f"web@1.{child.process.pid}" in found
+        assert f"web@1.{child.process.pid}/pidfd" in found
         for fd in (fd for fds in found.values() for fd in fds):
             os.close(fd)
         SPOILED[how](path)

@@ -6,12 +6,11 @@ A shell reports by exit status 126 and 127 only, which the program may use as we
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 
 from sockmgr.errors import SpawnError
-from sockmgr.kernel.regular import first_bytes
+from sockmgr.kernel.regular import interpreter
 from sockmgr.kernel.spawn.launch import Launch
 
 
@@ -51,13 +50,12 @@ def check_executable(launch: Launch) -> None:
 
 def _check_interpreter(launch: Launch, path: str) -> None:
     try:
-        line = first_bytes(path, 256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
+        words = interpreter(path)
     except OSError:  # executable but not readable: the kernel will judge
         return
-    found = re.match(rb"#![ \t]*([^ \t\0]+)", line)
-    if found and not Path(launch.cwd, os.fsdecode(found[1])).exists():
+    if words and not Path(launch.cwd, words[0]).exists():
         raise SpawnError(
-            f"cannot run {path}: its interpreter {os.fsdecode(found[1])!r} does not exist",
+            f"cannot run {path}: its interpreter {words[0]!r} does not exist",
             do="correct the first line of the file, or build the environment it is part of anew",
         )
 
