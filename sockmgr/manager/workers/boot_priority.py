@@ -32,7 +32,7 @@ class BootPriority:
         self._low = False
 
     def _mind_starvation(self) -> None:
-        """Be polite to live traffic, not to a busy machine for ever: a rollout must end."""
+        """End the low priority of a boot that gets no CPU: on a busy machine it would never end."""
         if not self._low:
             return
         if process.waited_for_cpu(self._pid) > STARVED:

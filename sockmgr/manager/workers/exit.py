@@ -1,6 +1,7 @@
-"""The end of a process: it is seen, what it printed is read, it is reaped, and then it is told.
+"""The end of a process: its death is seen, its output read, the process reaped, then reported.
 
-In between those may end whom it has left: their number of a session stays theirs, and no other's.
+What the process has left may end before it is reaped: until then no new process can get its pid,
+so the number of its session and group still means the same processes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ KILL_SIGNAL = 9
 
 
 class Exit:
-    """Waits for the end of `process`. Calls `told` with its status when it is reaped.
+    """Waits for the end of `process`, and calls `told` with the status once it has been reaped.
 
-    Calls `dying` before that, when it is dead, with its status and what is to be called when nobody
-    is left of it.
+    Before that, when the process is dead, `dying(status, alone)` is called: the receiver calls
+    `alone()` when no descendant of the process is left.
     """
 
     def __init__(

@@ -310,7 +310,7 @@ class Templates:
         return self._all[number]
 
     def end_all_but(self, needed: Container[int]) -> None:
-        """End those of generations that get no worker any more."""
+        """End the templates of all generations but the `needed` ones, which may get workers."""
         for number in [number for number in self._all if number not in needed]:
             self._all[number].close()
             if not self._all[number].pid:

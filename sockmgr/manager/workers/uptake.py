@@ -15,7 +15,7 @@ from sockmgr.manager.listeners.listener import Listener
 
 
 class Uptake:
-    """Of the queues that `listeners` have at `lease`, from look to look."""
+    """The queues that `listeners` have at `lease`, compared from one look to the next."""
 
     def __init__(self, listeners: Sequence[Listener], lease: int) -> None:
         self._listeners, self._lease = listeners, lease
@@ -31,8 +31,9 @@ class Uptake:
     def is_served_by(self, pid: int, waited_on: Collection[int]) -> bool:
         """Tell whether a process is busy with connections that it accepted.
 
-        Of each listener, that is, which it does not wait on: those have the inodes `waited_on`. One
-        that always has something to do never waits, and serves all the same.
+        It must have a connection of each listener that it does not wait on; those that it waits on
+        have the inodes `waited_on`. A process that always has something to do never waits, and
+        serves all the same.
         """
         busy = [each for each in self._listeners if each.inode(self._lease) not in waited_on]
         held = frozenset[int]().union(*map(sockets_of, [pid, *descendants(pid)]))
