@@ -25,7 +25,7 @@ EXAMPLES = (
     "test_fleet.py", "test_fleet_serving.py", "test_fleet_ends.py", "test_own_leases.py",
     "test_fleet_properties.py",
 )  # fmt: skip
-OF_DISPATCH = ("test_ledger.py", "test_scheduler.py")
+OF_DISPATCH = ("../manager/dispatch/test_ledger.py", "../manager/dispatch/test_scheduler.py")
 
 
 @dataclass(frozen=True)
