@@ -1,7 +1,6 @@
 """The configuration as frozen values: TOML or arguments in, Config or one ConfigError out.
 
-Says what is wrong and where; looks at nothing outside the text, so that users, paths and programs
-are left to resolve.py.
+Looks at nothing outside the text: users, paths and programs are left to launch/resolve.
 """
 
 from __future__ import annotations

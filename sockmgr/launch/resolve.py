@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from sockmgr.config import placeholder
 from sockmgr.config.announcement import takes_listen_fds
 from sockmgr.config.config import ServiceConfig
-from sockmgr.config.spec import Accept, Exec, Listen, Spec
+from sockmgr.config.spec import Accept, Exec, Listen, Rollout, Spec
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import regular
 from sockmgr.kernel.accounts import account, group_number, user_name
@@ -53,16 +53,8 @@ def resolve(
     cwd = _directory(service)
     _check_accounts(service)
     fit, env = _fit(service, cwd, environ, listens)
-    if service.accept is Accept.DISPATCH and placeholder.names(fit.argv):
-        raise ConfigError(
-            f"service.{service.name}.accept = dispatch: {service.command[0]} takes no connections "
-            "that somebody else accepted",
-            do='let it accept by itself, with "shared" or "per-worker"; see dispatch-protocol.md',
-        )
-    what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
-    shown = f"service.{service.name}.{what}"
-    named = f"service.{service.name}.python = {service.python}" if service.python else shown
-    file = executable(named, fit.argv[0], env, cwd)
+    _check_accepts(service, fit)
+    file = executable(_what_starts(service), fit.argv[0], env, cwd)
     ready = service.ready
     if isinstance(ready, Exec):
         shown = f"service.{service.name}.ready.exec = {shlex.join(ready.argv)}"
@@ -81,12 +73,7 @@ def resolve(
         user=service.user,
         group=service.group,
         limits=_limits(service),
-        set_listen_pid=(
-            service.listen_pid
-            and fit.is_told
-            and service.accept is not Accept.DISPATCH
-            and takes_listen_fds(argv, service.listen)
-        ),
+        set_listen_pid=fit.is_told and _reads_listen_fds(service, argv),
         preload=service.preload,
         ready=ready,
         ready_timeout=service.ready_timeout,
@@ -98,16 +85,41 @@ def resolve(
         # that a signal ended it.
         clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
         broken_exits=fit.broken_exits,
-        rollout=replace(
-            service.rollout,
-            # Boots sleep, too, on disks and databases; at low priority two a core cost live
-            # traffic no more than one does, and the rollout takes less time.
-            start_concurrency=service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0)),
-        ),
+        rollout=_rollout(service),
         accept=service.accept,
         policy=service.policy,
         max_connections=service.max_connections,
     )
+
+
+def _reads_listen_fds(service: ServiceConfig, argv: tuple[str, ...]) -> bool:
+    """Tell whether its workers find their sockets by LISTEN_FDS, which LISTEN_PID goes with."""
+    accepts = service.accept is not Accept.DISPATCH
+    return service.listen_pid and accepts and takes_listen_fds(argv, service.listen)
+
+
+def _rollout(service: ServiceConfig) -> Rollout:
+    # Boots sleep, too, on disks and databases; at low priority two a core cost live traffic no
+    # more than one does, and the rollout takes less time.
+    at_once = service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0))
+    return replace(service.rollout, start_concurrency=at_once)
+
+
+def _check_accepts(service: ServiceConfig, fit: presets.Fit) -> None:
+    if service.accept is Accept.DISPATCH and placeholder.names(fit.argv):
+        raise ConfigError(
+            f"service.{service.name}.accept = dispatch: {service.command[0]} takes no connections "
+            "that somebody else accepted",
+            do='let it accept by itself, with "shared" or "per-worker"; see dispatch-protocol.md',
+        )
+
+
+def _what_starts(service: ServiceConfig) -> str:
+    """Name the key that says which program is started, and its value."""
+    if service.python:
+        return f"service.{service.name}.python = {service.python}"
+    what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
+    return f"service.{service.name}.{what}"
 
 
 def warnings(service: ServiceConfig, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,18 +11,18 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr import __version__
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
-from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.process import can_restore_priority
 from sockmgr.log import Log
 from sockmgr.manager import scaling
+from sockmgr.manager.beginning import FromConfig, FromState
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.health import Health
@@ -40,9 +40,9 @@ from sockmgr.manager.service.verdicts import not_told
 from sockmgr.manager.services import Services, Source
 from sockmgr.manager.signals import ASKED_BY, Signals
 from sockmgr.manager.status import status_of
-from sockmgr.manager.takeover.handover import CONTROL, Handover, end_strangers
+from sockmgr.manager.takeover.handover import CONTROL, Handover
 from sockmgr.manager.takeover.keeper_store import KeeperStore
-from sockmgr.manager.takeover.predecessor import Predecessor, guessed
+from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.store import find_keeper, take_or_start
 from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.systemd.notifier import Notifier
@@ -50,9 +50,6 @@ from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import Ending, ending
 
 log = Log("sockmgr")
-
-# Opens or adopts the listeners, and returns what starts or adopts the workers.
-_Begin = Callable[[Predecessor], Callable[[], None]]
 
 
 class Manager:
@@ -107,9 +104,7 @@ class Manager:
         try:
             store = self._find_store(passed)
             predecessor = Predecessor.of(passed)
-            await self._serve(
-                predecessor, store, self._resume if predecessor.state else self._begin()
-            )
+            await self._serve(predecessor, store, self._beginning(predecessor))
         finally:
             await self._server.close()
             self._listeners.close_unused(frozenset())
@@ -118,8 +113,17 @@ class Manager:
         found = None if self._companion else self._systemd.store
         return found if found or self._is_last else find_keeper(self._keeper_path, passed)
 
+    def _beginning(self, predecessor: Predecessor) -> FromConfig | FromState:
+        """Choose, before anything is touched: a config that cannot be read is found here."""
+        if predecessor.state:
+            return FromState(predecessor.state, self._services, self._listeners, self._known)
+        return FromConfig(self._services.read(), self._services, self._listeners)
+
     async def _serve(
-        self, predecessor: Predecessor, found: FdStore | KeeperStore | None, begin: _Begin
+        self,
+        predecessor: Predecessor,
+        found: FdStore | KeeperStore | None,
+        beginning: FromConfig | FromState,
     ) -> None:
         loop = asyncio.get_running_loop()
         store = take_or_start(found, predecessor, None if self._is_last else self._keeper_path)
@@ -127,46 +131,23 @@ class Manager:
         if was := predecessor.state:
             self._history.resume(was.events_since, was.events)
             self._history.tally.resume(was.counts, was.refused)
-        start = begin(predecessor)
+        beginning.open(predecessor)
         router = NotifyRouter(
             self._notify_path, predecessor.take_notify(self._notify_path), self.services.values
         )
         self._handover = Handover(
             predecessor, store, self._sink, self._changed, copy, router.fileno
         )
-        mends = {"control": self._server.mend, "notify": router.mend}
-        mends |= {"keeper": self._handover.mend_keeper, "state": self._handover.mend_copy}
-        self._paths = OwnPaths(self._notify_path.parent, mends, self._services.cannot_be_heard)
-        context = WorkerContext(
-            loop=loop,
-            sink=self._sink,
-            output=functools.partial(worker_output, self._sink, loop),
-            notify_address=self._paths.looked(router.address),
-            # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
-            can_restore_priority=self._companion is None and can_restore_priority(),
-            helpers=lambda: self._handover.pids,
-        )
+        self._paths = self._own_paths(router)
+        context = self._context(loop, router)
         reaper = Reaper(loop, self._known, self._end_strays, context.memory.started)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._services.work_in(context, self._tasks, self._health.attend)
                 Signals(self, self._tasks).watch(loop)
-                start()
-                self._paths.watch()
+                beginning.start(predecessor)
                 reaper.watch()
-                if not self._companion:
-                    self._handover.watch_over()
-                    # The next manager has to know each event that a client may have seen.
-                    self._history.on_event = self._handover.keep_soon
-                predecessor.close()
-                self._changed()
-                log.info(
-                    EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name
-                )
-                self._tasks.create_task(self._expect_serving(), name="expect serving")
-                if self._companion:
-                    beside = self._companion.run(self)
-                    self._beside = self._tasks.create_task(beside, name="companion")
+                self._be_there(predecessor)
             self._history.on_event = None
             self._handover.dismiss_guard()
             await reaper.end(self._handover.unit)
@@ -176,46 +157,39 @@ class Manager:
             self._paths.close()
             router.close()
 
-    def _begin(self) -> _Begin:
-        """Read the config, before anything is touched, and return what begins to do it."""
-        specs = self._services.read()
-
-        def begin(predecessor: Predecessor) -> Callable[[], None]:
-            if predecessor.flaw:
-                log.error(EventKind.STATE_OF_ANOTHER_MANAGER_NOT_USED, because=predecessor.flaw,
-                          workers="are replaced by a rollout")  # fmt: skip
-            own = predecessor.own_queues  # before they are taken
-            self._listeners.open(self._services.config.listen, predecessor.take_queues(), own)
-            return functools.partial(self._start, specs, predecessor)
-
-        return begin
-
-    def _start(self, specs: Sequence[Spec], predecessor: Predecessor) -> None:
-        for spec in specs:
-            service = self._services.add(spec.service)
-            if strangers := predecessor.take_strangers(spec.service):
-                listeners = [self._listeners.at(listen.address) for listen in spec.listen]
-                service.resume(guessed(spec, strangers, listeners), strangers)
-                service.reload(spec, not_told)
-            else:
-                service.start(spec)
-
-    def _resume(self, predecessor: Predecessor) -> Callable[[], None]:
-        """Go on with what another manager ran, and then look whether the config says otherwise."""
-        assert predecessor.state is not None  # noqa: S101 - or this was not called
-        state, self._services.config = predecessor.state, predecessor.state.config
-        self._listeners.resume(state.listeners, predecessor.take_sockets())
-
-        def start() -> None:
-            for service in state.services:
-                adopted = self._services.add(service.name)
-                adopted.resume(service, predecessor.take_survivors(service))
-                adopted.replace_unheard()
-            inodes = {inode for listener in state.listeners for inode in listener.inodes}
-            end_strangers(inodes, self._known())
+    def _be_there(self, predecessor: Predecessor) -> None:
+        """Be the manager from now on: watch what is ours, keep it for the next one, and say so."""
+        if predecessor.state:
             self._tasks.create_task(self._catch_up(), name="catch up")
+        self._paths.watch()
+        if not self._companion:
+            self._handover.watch_over()
+            # The next manager has to know each event that a client may have seen.
+            self._history.on_event = self._handover.keep_soon
+        predecessor.close()
+        self._changed()
+        name = self._services.config.name
+        log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=name)
+        self._tasks.create_task(self._expect_serving(), name="expect serving")
+        if self._companion:
+            beside = self._companion.run(self)
+            self._beside = self._tasks.create_task(beside, name="companion")
 
-        return start
+    def _own_paths(self, router: NotifyRouter) -> OwnPaths:
+        mends = {"control": self._server.mend, "notify": router.mend}
+        mends |= {"keeper": self._handover.mend_keeper, "state": self._handover.mend_copy}
+        return OwnPaths(self._notify_path.parent, mends, self._services.cannot_be_heard)
+
+    def _context(self, loop: asyncio.AbstractEventLoop, router: NotifyRouter) -> WorkerContext:
+        return WorkerContext(
+            loop=loop,
+            sink=self._sink,
+            output=functools.partial(worker_output, self._sink, loop),
+            notify_address=self._paths.looked(router.address),
+            # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
+            can_restore_priority=self._companion is None and can_restore_priority(),
+            helpers=lambda: self._handover.pids,
+        )
 
     async def _catch_up(self) -> None:
         """Do what the config says now, which may not be what it said to our predecessor."""

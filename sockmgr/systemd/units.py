@@ -364,9 +364,8 @@ def _store_size(config: Config) -> int:
     generations = [3 + service.rollout.max_draining for service in config.services]
     workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
     queues = sum(len(service.listen) * _leases(service) for service in config.services)
-    ends = sum(
-        s.accept is Accept.DISPATCH and 2 * n for s, n in zip(config.services, workers, strict=True)
-    )
+    each = zip(config.services, workers, strict=True)
+    ends = sum(2 * n for service, n in each if service.accept is Accept.DISPATCH)
     return max(512, 2 * (2 * sum(workers) + ends + queues + 4))
 
 
