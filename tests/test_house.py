@@ -100,7 +100,7 @@ def test_no_module_of_tests_is_imported_by_another() -> None:
 
 # --- Sizes ---------------------------------------------------------------------------------------
 
-LONGEST_FILE, LONGEST_FUNCTION, LONGEST_OF_99_PERCENT = 400, 50, 28
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_OF_99_PERCENT = 400, 50, 27
 
 
 def _functions() -> Iterator[tuple[str, int]]:

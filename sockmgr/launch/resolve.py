@@ -191,6 +191,7 @@ def _fit(
     env = inherited | given
     if service.app:
         return app.fit(service, env, lambda program: find(program, env, cwd)), env
+    used = [listens[name] for name in service.listen] if listens else []
     situation = Situation(
         service=service.name,
         listen=service.listen,
@@ -198,9 +199,7 @@ def _fit(
         cwd=cwd,
         drain_timeout=service.drain_timeout,
         find=lambda program: find(program, env, cwd),
-        addresses=tuple(
-            str(listens[name].address).partition("://")[2] for name in service.listen if listens
-        ),
+        addresses=tuple(str(listen.address).partition("://")[2] for listen in used),
     )
     fit = presets.fit(service.command, situation, preset=service.preset)
     return fit, inherited | dict(fit.env) | given

@@ -67,9 +67,12 @@ class NotifyRouter:
 
     def deliver(self) -> None:
         """Take what has arrived; believe the kernel only as to who sent it."""
-        crews = [service.processes for service in self._services()]
+        groups = [service.processes for service in self._services()]
         workers = {
-            each.pid: each for processes in crews for each in processes.running.values() if each.pid
+            each.pid: each
+            for processes in groups
+            for each in processes.running.values()
+            if each.pid
         }
         before = self._ignored
         for message in [message for each in self._heard for message in each.receive()]:

@@ -14,7 +14,7 @@ from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 
-_log = Log("sockmgr.quieting")
+_log = Log("sockmgr.queue_drain")
 
 LOOK_DELAY = 0.005  # a queue that becomes empty has no event
 # Seconds after which no handshake that was shortened goes on: 7 if its client repeats the SYN.

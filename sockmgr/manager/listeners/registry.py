@@ -73,11 +73,14 @@ class Listeners:
             self._open[was.listen.address] = listener
             log.info("listener adopted", name=was.listen.name, address=listener.address)
         for name, sock in found.values():
-            if "#" in name:
-                sock.close()  # a queue of no listener
-            else:
-                os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
-                self._waiting.setdefault(name, []).append(sock)
+            self._set_aside(name, sock)
+
+    def _set_aside(self, name: str, sock: socket.socket) -> None:
+        if "#" in name:
+            sock.close()  # a queue of no listener
+        else:
+            os.set_blocking(sock.fileno(), True)  # as a socket is; nobody uses it yet
+            self._waiting.setdefault(name, []).append(sock)
 
     def _take_late(
         self, listen: Listen, found: dict[int, tuple[str, socket.socket]]

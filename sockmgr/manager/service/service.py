@@ -281,27 +281,26 @@ class Service:
             case WorkerExited():
                 self.inspect(f"after {self.name}@{fact.worker} ended")
                 self._report_on(fact.worker, describe_exit(fact.status))
-            case _:
-                pass
-        weights = dict(self.fleet.fed)
+        fleet, weights = self.fleet, dict(self.fleet.fed)
         if not isinstance(fact, FeedFailed):
-            self._traffic.keep_up(weights, self._users.fed(self.fleet, weights))
-        self._traffic.keep_waiting(self.fleet.unquiet)
-        fleet = self.fleet
+            self._traffic.keep_up(weights, self._users.fed(fleet, weights))
+        self._traffic.keep_waiting(fleet.unquiet)
         if fleet.starves:
             self._clients.watch(map(self._users.listener, self.addresses))
         else:
             self._clients.close()
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
         self.processes.keep_templates_of({each.number for each in needed if each})
-        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick) and self._renewal.is_due(
-            fleet
-        ):
-            # The dispatcher accepts from all queues of its listeners, the unused ones too.
-            with self._traffic.untouched(weights):
-                self._renewal.perform(fleet)
+        if isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick):
+            self._renew_queues()
         self._conditions.look()
         self._changed()
+
+    def _renew_queues(self) -> None:
+        if self._renewal.is_due(self.fleet):
+            # The dispatcher accepts from all queues of its listeners, the unused ones too.
+            with self._traffic.untouched(dict(self.fleet.fed)):
+                self._renewal.perform(self.fleet)
 
     # --- Commands ------------------------------------------------------------------------------
 
