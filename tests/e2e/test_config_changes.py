@@ -216,7 +216,8 @@ def test_an_added_service_that_is_broken_leaves_nothing_and_the_others_commit(
     shop = broken.service('listen = ["shop"]', name="shop", rollout=("probation = 2",))
     with Manager(tmp_path, config(web, http=LOCAL)) as manager:
         # The clients of the broken service let it die in probation; they are refused, of course.
-        with Load(manager.target(), LIGHT) as load, Load(Target.at_path(str(path)), LIGHT):
+        clients = Load(Target.at_path(str(path)), LIGHT, floor=0)
+        with Load(manager.target(), LIGHT) as load, clients:
             release.deploy("2")
             verdicts = reload(manager, config(web, shop, http=LOCAL, shop=f"unix://{path}"), code=1)
             found = {v["service"]: v for v in verdicts}

@@ -469,9 +469,10 @@ def test_too_many_processes_is_told_as_such() -> None:
 
 def test_descriptors_beyond_the_limit_are_told_as_such(files: list[int]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files) + 1, hard))
+    limit = max(files) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        launch = Launch(argv=["x"], executable="/bin/true", env={}, cwd="/", fds=files * 40)
+        launch = Launch(argv=["x"], executable="/bin/true", env={}, cwd="/", fds=files * limit)
         with pytest.raises(SpawnError, match="too many for the limit"):
             spawn(launch)
     finally:

@@ -299,7 +299,8 @@ def test_an_instance_of_the_template_serves_on_a_unix_socket_and_is_found_by_its
     )
     answer = machine.run("env", "LD_LIBRARY_PATH=/srv/base/lib", PYTHON, "-c", client).stdout
     assert '"version": "1"' in answer
-    assert site.status()["services"]["http"]["state"] == "serving"
+    # One worker has answered; the other may still boot.
+    wait_for(lambda: site.status()["services"]["http"]["state"] == "serving", "all workers")
 
 
 # --- The machine itself --------------------------------------------------------------------------
