@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -80,6 +81,13 @@ def test_sockets_that_systemd_could_bind_beside_those_of_a_root_manager_mislead_
     assert site.status()["listeners"]["admin"]["cutover"] == "steered"
 
 
+def committed(site: Site) -> bool:
+    """Whether no worker is left but those of the generation that serves, all of them ready."""
+    service = site.status()["services"]["http"]
+    of = {worker["generation"] for worker in service["workers"]}
+    return bool(service["state"] == "serving" and of == {service["generation"]})
+
+
 @pytest.mark.parametrize("end", [killed, restarted])
 def test_a_unix_path_that_systemd_took_over_is_answered_by_new_workers(
     machine: Machine, end: Callable[[Site], None]
@@ -94,6 +102,8 @@ def test_a_unix_path_that_systemd_took_over_is_answered_by_new_workers(
         end(site)
         for _ in range(20):
             machine.run("curl", "-sSf", "-m", "20", "--unix-socket", path, "http://shop/")
+        # The new workers answer before their rollout has outlived its probation.
+        wait_for(partial(committed, site), "the rollout to be committed")
         assert site.status()["services"]["http"]["generation"] == generation
     assert machine.property("shop-admin.socket", "SubState") == "running"
 
