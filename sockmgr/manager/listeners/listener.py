@@ -42,7 +42,6 @@ class Listener:
         self.why_overlap = why_overlap
         self.is_ending = False
         self.is_anew = False  # no worker that outlived its manager has the sockets
-        self.passed = 0  # how many of its sockets systemd holds anyway
         self._held = HeldSockets(listen, held, owns_path=owns_path)
         self._repair = Repair(self._held)
         self._peak = 0

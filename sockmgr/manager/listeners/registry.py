@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import socket
 import stat
@@ -61,14 +60,14 @@ class Listeners:
                 listener = opening.replace(was, socks)
             else:
                 listener = opening.resume(was, socks, late)
-                listener.systemds.update(len(socks) + n for n in range(len(late)))
-            names = [name for name, _ in mine]
-            listener.systemds.update(n for n, name in enumerate(names) if name == was.listen.name)
             if late and not listener.is_steered:
-                listener.passed = 1
+                listener.systemds.add(0)
                 self.renewed.add(was.listen.address)
             else:
-                listener.passed = len(names) - len(_after(names, was.listen.name))
+                names = [*(name for name, _ in mine), *(was.listen.name for _ in late)]
+                listener.systemds.update(
+                    n for n, name in enumerate(names) if name == was.listen.name
+                )
             self._watch(listener)
             self._open[was.listen.address] = listener
             log.info("listener adopted", name=was.listen.name, address=listener.address)
@@ -155,8 +154,7 @@ class Listeners:
     ) -> Listener:
         OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
-        listener.passed = len(socks) - (own.get(listen.name, 0) if socks else 0)
-        listener.systemds.update(range(listener.passed))
+        listener.systemds.update(range(len(socks) - own.get(listen.name, 0)))
         self._watch(listener)
         log.info(EventKind.LISTENING, name=listen.name, address=listener.address,
                  cutover=listener.cutover)  # fmt: skip
@@ -172,7 +170,7 @@ class Listeners:
         if listen.address.scheme is Scheme.UNIX and (flaw := _flaw(Path(listen.address.path))):
             log.warning("others can take the path", name=listen.name, because=flaw,
                         means="they could answer the clients in our place")  # fmt: skip
-        if listener.passed and not same_address(socks[0], listen.address):
+        if listener.systemds and not same_address(socks[0], listen.address):
             log.warning(EventKind.SYSTEMDS_SOCKET_HAS_ANOTHER_ADDRESS, config=str(listen.address))
         return listener
 
@@ -191,11 +189,6 @@ def _flaw(path: Path) -> str:
     with contextlib.suppress(OSError):  # it was gone at once: the next look mends that
         return "" if path.parent.stat().st_mode & stat.S_ISVTX else private.flaw(path.parent)
     return ""
-
-
-def _after(names: Sequence[str], first: str) -> list[str]:
-    """Return `names` without those at the beginning that are `first`."""
-    return list(itertools.dropwhile(lambda name: name == first, names))
 
 
 def _nobody_named(passed: dict[str, list[socket.socket]], named: str) -> ListenError:

@@ -279,7 +279,7 @@ class SavedState:
         wanted = self._holdings(listeners, services, others)
         found = {name: fds for name, (_, fds) in wanted.items()}
         for listener in listeners.all:
-            passed = listener.queues[: listener.passed]
+            passed = [listener.queues[n] for n in sorted(listener.systemds)]
             found[listener.listen.name] = tuple(queue.fileno() for queue in passed)
         return found
 
@@ -307,7 +307,7 @@ class SavedState:
                 found[name] = (os.fstat(fd).st_ino, (fd,))
         for listener in listeners.all:
             for n, queue in enumerate(listener.queues):
-                if n >= listener.passed:  # systemd holds what it passed
+                if n not in listener.systemds:
                     found[f"{listener.listen.name}#{n}"] = (inode(queue), (queue.fileno(),))
         for service in services.values():
             for running in (r for r in service.processes.running.values() if r.pid):

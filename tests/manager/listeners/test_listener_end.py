@@ -12,6 +12,7 @@ import pytest
 
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.listeners.registry import Listeners
 from tests.helpers.listeners import connect, hold_handshake, opened, quiet, take, tcp, unix
 
 ESTABLISHED, SYN_SENT = 1, 2  # net/tcp_states.h
@@ -86,5 +87,27 @@ def test_nobody_finds_a_unix_socket_any_more_and_who_waits_there_is_waited_for(
             assert not waiting.done()
             take(listener, 3)
             await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(scenario())
+
+
+def test_a_unix_listener_that_systemd_took_over_is_left_to_the_next_start(tmp_path: Path) -> None:
+    """Its queue is systemd's, whatever the queue that its path led to before was called."""
+
+    async def scenario() -> None:
+        path = tmp_path / "s"
+        with opened(unix(path)) as before, socket.socket(socket.AF_UNIX) as systemds:
+            was, old = opening.written(before), before.queues[0].dup()
+            path.unlink()
+            systemds.bind(str(path))
+            systemds.listen()
+            listeners = Listeners(lambda _: None)
+            listeners.resume([was], {"http#0": [old], "http": [systemds.dup()]})
+            listener = listeners.at(was.listen.address)
+            assert listener.systemds == {0}
+            listener.end()
+            assert listener.is_left_to_others(0)
+            assert listener.unfinished(0) == ()
+            listeners.close_unused(())
 
     asyncio.run(scenario())
