@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,14 +32,6 @@ def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, lis
         os.set_inheritable(fd, False)
         found.setdefault(name, []).append(fd)
     return found
-
-
-def passed_sockets(environ: Mapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """Return the same as sockets, for who knows that they all are; the caller owns them."""
-    return {
-        name: [socket.socket(fileno=fd) for fd in fds]
-        for name, fds in passed_descriptors(environ).items()
-    }
 
 
 def passed_to_another(environ: Mapping[str, str] = os.environ, pid: int | None = None) -> str:
