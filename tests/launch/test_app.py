@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from sockmgr.config import announcement
+from sockmgr.config.app_keys import Http
 from sockmgr.config.config import parse
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError, SpawnError
@@ -177,3 +179,14 @@ except ConfigError as error:
     ).stdout
     assert f"service.web.app = shop:app: {missing}, which " in told
     assert f"pip install 'sockmgr[{extra}]'" in told
+
+
+def test_what_a_config_leaves_open_is_what_the_runtime_does_by_itself() -> None:
+    """Both have the defaults, since a worker imports nothing of the manager's code."""
+    other_names = {"protocol": "http", "websockets": "ws"}
+    # A worker believes these by default; a config that names none leaves it to the environment.
+    by_config = {f.name: f.default for f in fields(Http) if f.name != "trusted_proxies"}
+    by_itself = Options(app="shop:app")
+    assert by_config
+    for name, default in by_config.items():
+        assert getattr(by_itself, other_names.get(name, name)) == default, name
