@@ -6,7 +6,10 @@ EXAMPLE ?= asgi
 # Debian 12 has 252; it is tested, too.
 SYSTEMD ?= 254 257 262
 
-.PHONY: help run test test-under-load test-systemd-matrix lint demo bench clean
+# How many schedules `make simulate` plays.
+SEEDS ?= 10000
+
+.PHONY: help run test test-under-load test-systemd-matrix simulate lint demo demo-canary bench clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -15,7 +18,11 @@ help:
 	@echo '            the same tests beside a busy loop on each core'
 	@echo 'make test-systemd-matrix'
 	@echo '            tests/systemd on other versions of systemd, from Debian; as root'
+	@echo 'make simulate SEEDS=100000'
+	@echo '            play random schedules of reloads and deaths on a pretended machine'
 	@echo 'make demo   reload a service under load and count what was lost'
+	@echo 'make demo-canary'
+	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
 	@echo 'make bench  measure reloads beside other tools'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
@@ -49,6 +56,9 @@ test-under-load: .venv/.test
 test-systemd-matrix: .venv/.test
 	@$(BIN)/python -m tests.systemd.matrix $(SYSTEMD)
 
+simulate: .venv/.test
+	@$(BIN)/python -m tests.simulation $(SEEDS)
+
 lint: .venv/.test
 	@status=0; \
 	for check in 'ruff check .' 'ruff format --check .' mypy lint-imports; do \
@@ -58,6 +68,9 @@ lint: .venv/.test
 
 demo: .venv/.test
 	$(BIN)/python -m tests.demo
+
+demo-canary: .venv/.test
+	$(BIN)/python -m tests.demo_canary
 
 bench: .venv/.bench
 	$(BIN)/python -m tests.bench

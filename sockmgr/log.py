@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_PLAIN = re.compile(r"[^\s\"'=]+")  # a value that nobody takes for two, or for another field
 
 
 def _quote(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
-    return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
+    return text if _PLAIN.fullmatch(text) else repr(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import ctypes
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +15,18 @@ from sockmgr.kernel.open_files import close_on_exec_all
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
-def pytest_configure() -> None:
-    """Keep descriptors that whoever runs the tests left open from the programs under test."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep descriptors that whoever runs the tests left open from the programs under test.
+
+    And compile sockmgr once for the hundreds of processes that run it: most of them are told not to
+    write bytecode, and would compile all of it each.
+    """
     close_on_exec_all()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it starts in the background ignore it, and so would what tests start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # not in each process of pytest-xdist
+        compileall.compile_dir(Path(__file__).parents[1] / "sockmgr", quiet=2)
 
 
 @pytest.hookimpl(trylast=True)

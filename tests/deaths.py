@@ -1,4 +1,4 @@
-"""What is lost when a worker, a template, a manager or its keeper is killed, whoever accepts.
+"""What is lost when a worker, a template, a manager, its keeper or its dispatcher is killed.
 
 Each victim is frozen first, so that one can look which clients' connections it has in its hands:
 those it takes with it. What else fails was lost though somebody could have answered it. While it is
@@ -7,6 +7,7 @@ frozen more connections come to its queue or its channel, and of these none may 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN
@@ -64,7 +65,8 @@ def kill(pid: int, load: Load) -> Death:
     wait_for(lambda: _is_frozen(pid), "it to be frozen")
     ports, before = connections(pid), len(load.result.rows)
     wait_for(lambda: len(load.result.rows) >= before + FROZEN, "requests meanwhile")
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # the manager kills a frozen dispatcher itself
+        os.kill(pid, signal.SIGKILL)
     return Death(at=time.monotonic(), ports=ports)
 
 
@@ -96,6 +98,9 @@ class Place(Protocol):
     def workers(self) -> dict[int, str]:
         """The state of each worker by its pid, as the manager calls it."""
 
+    def dispatcher(self) -> int:
+        """The pid of the dispatcher, as the manager calls it."""
+
     def outside(self, pid: int) -> int:
         """What we call the process that the manager calls so."""
 
@@ -118,6 +123,9 @@ class Alone:
     def workers(self) -> dict[int, str]:
         return {w["pid"]: w["state"] for w in self.manager.workers()}
 
+    def dispatcher(self) -> int:
+        return dispatcher_in(self.manager.status())
+
     def outside(self, pid: int) -> int:
         return pid
 
@@ -132,10 +140,15 @@ class Alone:
     def succeed_without_keeper(self, load: Load) -> Death:
         before = made(self)
         death = kill(self.manager.pid, load)
-        os.kill(self._pids("keeper started")[-1], signal.SIGKILL)
+        os.kill(self.keepers[-1], signal.SIGKILL)
         self._begin_anew()
         wait_for(lambda: not before & made(self), "other workers", timeout=60)
         return death
+
+    @property
+    def keepers(self) -> list[int]:
+        """The pids of all that there were, the last one lives."""
+        return self._pids("keeper started")
 
     def kill_template(self, load: Load) -> Death:
         pid = self._pids("template started")[-1]
@@ -171,6 +184,9 @@ class UnderSystemd:
     def workers(self) -> dict[int, str]:
         return self.site.workers()
 
+    def dispatcher(self) -> int:
+        return dispatcher_in(self.site.status())
+
     def outside(self, pid: int) -> int:
         return outside(self.machine, pid)
 
@@ -183,6 +199,12 @@ class UnderSystemd:
         wait_for(lambda: self.site.main_pid not in (0, old), "another manager")
         wait_for(lambda: self.machine.property(SERVICE, "ActiveState") == "active", "READY=1")
         return death
+
+
+def dispatcher_in(status: dict[str, Any]) -> int:
+    """Return the pid of the dispatcher; 0 if it is missing."""
+    found: int = status["manager"]["dispatcher"]
+    return found
 
 
 def outside(machine: Machine, pid: int) -> int:
@@ -218,6 +240,14 @@ def worker(place: Place, load: Load) -> Death:
     return death
 
 
+def dispatcher(place: Place, load: Load) -> Death:
+    """Kill it; return when there is another."""
+    before = place.dispatcher()
+    death = kill(place.outside(before), load)
+    wait_for(lambda: place.dispatcher() not in (0, before), "another dispatcher")
+    return death
+
+
 def in_a_reload(place: Place, strike: Callable[[], Death]) -> Death:
     """Return when `strike`, which happens in a reload, has not kept that from its end."""
     before = made(place)
@@ -226,14 +256,24 @@ def in_a_reload(place: Place, strike: Callable[[], Death]) -> Death:
     return death
 
 
-def manager_in_a_reload(place: Place, load: Load) -> Death:
-    def strike() -> Death:
+def while_it_boots(place: Place, strike: Callable[[], Death]) -> Death:
+    """Reload, and let `strike` happen when there is a new worker."""
+
+    def reload() -> Death:
         before = made(place)
         place.reload()
         wait_for(lambda: made(place) - before, "a new worker")
-        return place.succeed(load)
+        return strike()
 
-    return in_a_reload(place, strike)
+    return in_a_reload(place, reload)
+
+
+def manager_in_a_reload(place: Place, load: Load) -> Death:
+    return while_it_boots(place, lambda: place.succeed(load))
+
+
+def dispatcher_in_a_reload(place: Place, load: Load) -> Death:
+    return while_it_boots(place, lambda: dispatcher(place, load))
 
 
 Deeds = list[Callable[[Load], Death]]
@@ -256,6 +296,12 @@ def managers(place: Place) -> Iterator[Case]:
     yield "manager", False, [place.succeed] * KILLS
     strike: Deeds = [lambda load: manager_in_a_reload(place, load)]
     yield "manager, in a reload", True, strike * KILLS
+
+
+def dispatchers(place: Place) -> Iterator[Case]:
+    yield "dispatcher", False, [lambda load: dispatcher(place, load)] * KILLS
+    strike: Deeds = [lambda load: dispatcher_in_a_reload(place, load)]
+    yield "dispatcher, in a reload", True, strike * KILLS
 
 
 def managers_with_keepers(place: Alone) -> Iterator[Case]:
@@ -317,15 +363,17 @@ def without_systemd() -> Iterator[str]:
             with Manager(Path(directory), config(app, server, accept)) as manager:
                 place = Alone(manager)
                 preloaded = templates(place) if server == "app" else ()
-                every = (workers(place), preloaded, managers(place), managers_with_keepers(place))
-                yield from lines(accept, server, place, itertools.chain(*every))
+                passed = dispatchers(place) if accept == "dispatch" else ()
+                last = (managers_with_keepers(place), passed)
+                every = itertools.chain(workers(place), preloaded, managers(place), *last)
+                yield from lines(accept, server, place, every)
 
 
-def site(machine: Machine, server: str, accept: str) -> Site:
+def site(machine: Machine, server: str, accept: str, address: str = "tcp://127.0.0.1:8000") -> Site:
     """Return a site that serves."""
     command = (PYTHON, "-m", "uvicorn", *UVICORN[1:-1], "main:app") if server == "uvicorn" else ()
     more = f'{"" if command else APP.format(app="main:app")}\naccept = "{accept}"'
-    made = Site(machine, {"http": "tcp://127.0.0.1:8000"}, command=command, more=more)
+    made = Site(machine, {"http": address}, command=command, more=more)
     App("asgi", made.directory("http"))
     main = "import sys\nsys.path.insert(0, 'asgi')\nfrom app import app\n"
     (made.directory("http") / "main.py").write_text(main)
@@ -340,5 +388,6 @@ def under_systemd() -> Iterator[str]:
     for accept, server in CELLS:
         with Machine() as machine:
             place = UnderSystemd(site(machine, server, accept))
-            every = itertools.chain(workers(place), managers(place))
+            passed = dispatchers(place) if accept == "dispatch" else ()
+            every = itertools.chain(workers(place), managers(place), passed)
             yield from lines(accept, server, place, every)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import signal
 from pathlib import Path
 
 import click
@@ -12,7 +14,17 @@ import tomli
 from msgspec.structs import fields
 
 from sockmgr.cli import cli
-from sockmgr.config import app_keys, config, settings, values
+from sockmgr.config import (
+    app_keys,
+    canary_keys,
+    config,
+    control_keys,
+    log_keys,
+    probe_keys,
+    servers,
+    settings,
+    values,
+)
 from sockmgr.config.shape import Keys
 from sockmgr.config.spec import Listen, Rollout
 from tests.helpers.pages import PAGES, ROOT, TOML, whole_configs
@@ -85,8 +97,14 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
         ("Top level", {*settings.TOP, *settings.TABLES}),
         ("[listen]", set(settings.LISTENER)),
         ("[service.NAME]", set(settings.SERVICE)),
+        ("Probes", set(probe_keys.HEALTHY)),
         ("[service.NAME.http]", set(app_keys.HTTP)),
         ("[service.NAME.rollout]", set(settings.ROLLOUT)),
+        ("Canary", set(canary_keys.KEYS)),
+        ("[service.NAME.hooks]", set(settings.HOOKS)),
+        ("[rollout]", set(settings.ROLLOUTS)),
+        ("[control]", set(control_keys.KEYS)),
+        ("[logs]", set(log_keys.KEYS)),
         ("[dev]", set(settings.DEV)),
     ],
 )
@@ -97,10 +115,10 @@ def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[s
 def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
     made: dict[type[msgspec.Struct], Keys] = {
         Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT,
-        app_keys.Http: app_keys.HTTP,
     }  # fmt: skip
     for kind, keys in made.items():
         assert {field.name for field in fields(kind)} - {"name"} == set(keys)
+    assert {field.name for field in dataclasses.fields(app_keys.Http)} == set(app_keys.HTTP)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +127,11 @@ def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
         ("Top level", settings.TOP),
         ("[listen]", settings.LISTENER),
         ("[service.NAME]", settings.SERVICE),
+        ("Probes", probe_keys.HEALTHY),
         ("[service.NAME.http]", app_keys.HTTP),
         ("[service.NAME.rollout]", settings.ROLLOUT),
+        ("Canary", canary_keys.KEYS),
+        ("[rollout]", settings.ROLLOUTS),
         ("[dev]", settings.DEV),
     ],
 )
@@ -130,6 +151,7 @@ def test_the_defaults_in_the_docs_are_those_that_editors_show(heading: str, keys
         ("[service.NAME]", SERVICE_TABLE),
         ("[service.NAME.http]", f"{APP_TABLE}[service.web.http]\n"),
         ("[service.NAME.rollout]", f"{SERVICE_TABLE}[service.web.rollout]\n"),
+        ("[rollout]", f"{SERVICE_TABLE}[rollout]\n"),
         ("[dev]", f"{SERVICE_TABLE}[dev]\n"),
     ],
 )
@@ -158,13 +180,32 @@ def test_every_verb_is_in_the_table_of_commands_and_in_the_readme() -> None:
         assert re.search(rf"`{verb}`|sockmgr {verb}\b", readme), verb
 
 
-def test_every_key_that_is_refused_as_planned_is_in_the_docs() -> None:
-    text = _section("What is planned and refused")
-    assert all(f"`{key}`" in text for key in settings.PLANNED)
+def test_the_table_of_presets_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "servers.md").read_text()
+    section = text.partition("\n## Presets\n")[2].partition("\n## ")[0]
+    rows = {
+        cells[0].lower(): cells[2:]
+        for line in section.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 6
+    }
+    for server in servers.KNOWN.values():
+        if server.refused:
+            assert f"{server.name}`" in section or f"`{server.name} " in section
+            assert server.name not in values.PRESETS
+            continue
+        clean = [number for number in server.clean_exits if number >= 0]
+        signals = [-number for number in server.clean_exits if number < 0]
+        shown = ", ".join(map(str, sorted(clean)))
+        shown += f", signals {' and '.join(map(str, sorted(signals, reverse=True)))}" * bool(
+            signals
+        )
+        broken = ", ".join(map(str, sorted(server.broken_exits)))
+        name = signal.Signals(server.stop_signal).name.removeprefix("SIG")
+        assert rows[server.name] == [name, shown, broken, server.loses], server.name
 
 
-def test_every_preset_is_in_the_table_of_presets() -> None:
-    text = (ROOT / "docs" / "servers.md").read_text().lower()
-    table = text.partition("\n## presets\n")[2].partition("\n## ")[0]
-    for preset in set(values.PRESETS) - {"auto", "none"}:
-        assert f"\n| {preset} |" in table, f"{preset} is not in the table"
+def test_the_flags_that_are_the_managers_are_in_the_docs() -> None:
+    text = " ".join((ROOT / "docs" / "servers.md").read_text().split())
+    for server in servers.KNOWN.values():
+        for what in filter(None, (server.in_source, *(flag.rstrip("=") for flag in server.own))):
+            assert what.partition("(")[0] in text, f"{server.name}: {what}"

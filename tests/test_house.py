@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import tomli
 
 ROOT = Path(__file__).parents[1]
@@ -123,3 +125,47 @@ def test_no_function_is_too_long_and_nearly_all_are_short() -> None:
     found = sorted(_functions(), key=lambda one: one[1])
     assert not {name for name, lines in found if lines > LONGEST_FUNCTION}
     assert found[int(len(found) * 0.99)][1] <= LONGEST_OF_99_PERCENT
+
+
+# --- Comments ------------------------------------------------------------------------------------
+
+COMMENTS_OF_100_LINES = 8
+PRAGMAS = ("noqa", "type:", "fmt:", "pragma:")
+LAYOUT = (tokenize.ENCODING, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+          tokenize.ENDMARKER)  # fmt: skip
+
+
+def _docstrings(tree: ast.Module) -> set[int]:
+    """Return the numbers of the lines that docstrings take."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Module(body=[first, *_])
+                | ast.ClassDef(body=[first, *_])
+                | ast.FunctionDef(body=[first, *_])
+                | ast.AsyncFunctionDef(body=[first, *_])
+            ) if ast.get_docstring(node) is not None:
+                found.update(range(first.lineno, (first.end_lineno or 0) + 1))
+    return found
+
+
+def _comments_and_code(path: Path) -> tuple[int, int]:
+    """Return how many lines have a comment that is no pragma, and how many have code."""
+    comments, code = set[int](), set[int]()
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                if not token.string.lstrip("# ").startswith(PRAGMAS):
+                    comments.add(token.start[0])
+            elif token.type not in LAYOUT:
+                code.update(range(token.start[0], token.end[0] + 1))
+    return len(comments), len(code - _docstrings(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("room", ["manager", "fleet"])
+def test_the_rooms_with_the_densest_logic_say_why(room: str) -> None:
+    counts = [_comments_and_code(path) for path in (PACKAGE / room).rglob("*.py")]
+    comments, code = (sum(each) for each in zip(*counts, strict=True))
+    assert code > 1000
+    assert comments * 100 >= COMMENTS_OF_100_LINES * code

@@ -1,8 +1,7 @@
-"""What a manager says of itself: the status, a plan, the steps of a rollout and its verdict.
+"""What a manager reports: its status, a plan, the log, events, and how a rollout goes and ends.
 
-These key names are the public format of `--json` and of the Varlink interface. Seconds are
-durations, `rss` is bytes, `deadline` and `age` are seconds from now and until now, `started` and
-`time` are in seconds since 1970.
+The names of the fields are public: `--json` and the Varlink interface show them. All times are in
+seconds: `age` until now, `deadline` from now, `started` and `time` since 1970. `rss` is in bytes.
 """
 
 from __future__ import annotations
@@ -12,15 +11,19 @@ from typing import Literal
 
 import msgspec
 
+from sockmgr.api.figures import Comparison, Requests
+
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """How often something happened to a service; the next manager goes on where this one was.
+    """How often things happened to a service; the next manager continues these counts.
 
-    Rollouts that `committed` and `aborted`; workers that `started`, could not be (`not_started`)
-    and `hung`; and how they ended: told to, cleanly (`drained`) or not (`unclean`); `killed`, as
-    they took too long; unasked, as it should be (`recycled`), with status 0 but at once (`exited`)
-    or otherwise (`crashed`); or `unready`, before they ever were ready. `connections_lost` were
-    those that workers had no files for.
+    Rollouts: `committed` and `aborted`. Workers: `started`, `not_started` (could not be started)
+    and `hung`. How workers ended: `drained`, cleanly after a stop signal; `unclean`, otherwise
+    after a stop signal; `killed`, because they took too long; `recycled`, by themselves when their
+    work was done; `exited`, by themselves with status 0, but as soon as they were ready; `crashed`,
+    by themselves in any other way; `unready`, before they were ever ready. `connections_lost`
+    counts the connections passed to workers which could open no more files, `max_rss` and so on the
+    workers that were replaced for this limit.
     """
 
     committed: int = 0
@@ -36,12 +39,19 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unready: int = 0
     hung: int = 0
     connections_lost: int = 0
+    max_rss: int = 0
+    max_requests: int = 0
+    max_age: int = 0
+    max_cpu_time: int = 0
 
 
 class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that answers; so many reloads were `refused`, and did not even begin.
+    """The manager's process. `refused` counts the reloads that could not even begin.
 
-    `config` is the file that it reads, "" if it was started without one.
+    `config` is the file that the manager reads, "" if it was started without one. `dispatcher` is
+    the pid of the process that passes connections on, None if no service needs one, and 0 if it is
+    missing: then new connections wait. `stopping`: it was told to stop, though it may serve on for
+    a while.
     """
 
     pid: int
@@ -49,27 +59,34 @@ class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0
     refused: int = 0
     config: str | None = None
+    dispatcher: int | None = None
+    stopping: bool = False
+
+
+ONE_QUEUE = "one queue"
 
 
 class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One listener: `queue` connections wait of the `backlog` that may.
+    """One listener. `queue` is how many connections wait, `backlog` how many may wait.
 
     `cutover` is how new connections leave an old generation: "steered" or "overlap". `choice` is
-    how one of several queues gets a connection now: "round robin (eBPF)", "random (classic BPF)",
-    or "one queue" if there are not several.
+    how the kernel now chooses among several queues: "round robin (eBPF)" or "random (classic
+    BPF)"; it is "one queue" if there is only one.
     """
 
     address: str
     queue: int
     backlog: int
     cutover: str
-    choice: str = "one queue"
+    choice: str = ONE_QUEUE
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker process and its descendants; `lease` is the number of its queue.
 
-    `connections`: how many it has, if the manager passes them to it.
+    `connections` is how many the worker has open; None unless they are passed to it.
+    `probe` is what its last probe found wrong, "" if nothing, or if it is not probed.
+    `recycle` says why it is replaced, or will be in its turn; "" if it is not.
     """
 
     slot: int
@@ -80,28 +97,77 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float
     lease: int = 0
     connections: int | None = None
+    probe: str = ""
+    recycle: str = ""
+
+    def name(self, service: str) -> str:
+        """Return the name of this worker of `service`: `web@7.2`."""
+        return f"{service}@{self.generation}.{self.slot}"
+
+
+class CanaryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A canary: a generation that gets `share` percent of the new connections in this step.
+
+    `step` counts from 1. `since` is for how long it takes already, `left` how long until its end;
+    None if somebody has to decide. `passed`: it has only to wait for the rest of its workers.
+    `compared` is how its requests were answered, None if its workers count none.
+    """
+
+    share: int
+    step: int
+    steps: int
+    since: float
+    left: float | None = None
+    passed: bool = False
+    compared: Comparison | None = None
+
+    def __str__(self) -> str:
+        """Return it as a person reads it."""
+        which = f", step {self.step} of {self.steps}" if self.steps > 1 else ""
+        held = self.left is None
+        left = f"held for {self.since:.0f} s" if held else f"{self.left:.0f} s left"
+        return f"canary {self.share} %{which}, {'passed' if self.passed else left}"
+
+    @property
+    def numbers(self) -> str:
+        """How its requests were answered, as a person reads it, behind something else."""
+        return f"; {self.compared}" if self.compared and self.compared.requests else ""
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout under way: `ready` of the `wanted` workers of `generation`."""
+    """A rollout under way: how many of the `wanted` workers of `generation` are `ready`.
+
+    `deadline` is None if it waits for somebody's decision. `release` is what its release is called,
+    "" if that is not known.
+    """
 
     generation: int
     phase: str
     ready: int
     wanted: int
-    deadline: float
+    deadline: float | None
+    canary: CanaryStatus | None = None
+    release: str = ""
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One service: the generation that serves, all workers, and the rollout if there is one.
+    """One service: the generation that serves, all workers, and the rollout under way, if any.
 
-    `wanted` is the number of workers that it is to have, and `accept` how they come by connections:
-    "shared" (a queue), "per-worker" or "dispatch". Since this manager started: `killed` workers had
-    served and did not end by themselves, and `repairs` are the last things that were done to its
-    listeners and had to be mended. `failures`: how many workers failed one after another. `died`:
-    how many of the workers that were told to stop since the last commit ended by a signal or with a
-    bad status. `accepted`: how many connections it accepted and passed on, if it does that for this
-    service.
+    `wanted` is the number of workers that the service is to have. `accept` is how its workers get
+    connections: "shared" (from one queue), "per-worker" (each from its own queue) or "dispatch"
+    (from the manager). `failures` is how many workers have failed in a row. `died` is how many of
+    the workers that were stopped since the last commit ended by a signal or with a bad status.
+    `release` is what the release of `generation` is called, "" if that is not known; if it is a
+    rollback, which differs from the config, `rollback` is the generation that it brings back, else
+    0. `hook` is the one that runs and is waited for, "before" or "ready"; "" if none does. For
+    `recycle_pause` seconds no worker is recycled for a limit, as the last ones reached theirs as
+    soon as they were ready; else None. `requests` are those that workers of `app` answered, None
+    for other services; the next manager goes on counting.
+
+    Since this manager started: `killed` is how many workers were killed after they had served;
+    `repairs` are the last repairs of the service's listeners; `accepted` is how many connections
+    the manager accepted and passed on, None if it does not do that for this service; `moved` is how
+    many connections workers that have ended gave to others.
     """
 
     generation: int
@@ -116,10 +182,21 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     counts: Counts = Counts()
     accepted: int | None = None
+    moved: int = 0
+    requests: Requests | None = None
+    release: str = ""
+    rollback: int = 0
+    hook: str = ""
+    recycle_pause: float | None = None
+
+    @property
+    def ready(self) -> int:
+        """How many workers of the generation that serves are ready."""
+        return sum(w.state == "ready" and w.generation == self.generation for w in self.workers)
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a manager runs, by name."""
+    """Everything that a manager runs, by name."""
 
     manager: ManagerStatus
     listeners: dict[str, ListenerStatus]
@@ -127,11 +204,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the log: a record of the manager, or what a worker printed.
+    """One line of the log: a record of the manager, or a line that a worker printed.
 
-    `time` is in seconds since 1970; `source` is "sockmgr" or a worker's name; `service` is the one
-    that it is about, "" if none is; `event` says what a record tells of, "" if it is no record.
-    `partial`, told only if it is so: more of a long line comes, with the same source.
+    `source` is "sockmgr" or a worker's name; `service` is the service that the line is about, ""
+    if it is about none; `event` is the kind of event that a record reports, "" for the line of a
+    worker. `partial` is True if the line goes on in the next one of the same source, else absent.
     """
 
     time: float
@@ -144,12 +221,12 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, as one record of the manager tells it.
+    """Something that happened, as one record of the manager reports it.
 
-    `id` is in microseconds since 1970 and higher than that of each event before, in whichever
-    manager of this name; `time` is in seconds since 1970. `what` is constant for its kind, which
-    `event` names; `service` and `worker` are "" and `generation` is 0 if it is about none. `fields`
-    is what else the record says.
+    `id` is in microseconds since 1970, and grows from event to event, also across the managers of
+    one name. `event` names the kind of the event, and `what` is the constant message of that kind.
+    `service` and `worker` are "" and `generation` is 0 if the event is about none. `fields` has the
+    other fields of the record.
     """
 
     id: int
@@ -165,14 +242,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the log is when systemd's journal has it: the unit, of the system or of a user's."""
+    """Where systemd's journal has the log: under the unit `unit`, of the system or of a user.
+
+    `user` is the uid of the user whose systemd runs the unit, None for the system's.
+    """
 
     unit: str
     user: int | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a rollout, as it happens."""
+    """One step of a rollout, as it happens; `step` is that of a canary, 0 without."""
 
     service: str
     generation: int
@@ -181,22 +261,50 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     wanted: int
     seconds: float
     message: str = ""
+    step: int = 0
+
+    def __str__(self) -> str:
+        """Return the step as one line for a person."""
+        text = (
+            f"{self.service}: generation {self.generation} {self.phase}, "
+            f"{self.ready}/{self.wanted} ready, {self.seconds:.1f} s"
+        )
+        return f"{text}: {self.message}" if self.message else text
 
 
 class DrainingGeneration(msgspec.Struct, frozen=True, kw_only=True):
-    """An older generation of which so many workers have been told to stop and have not ended."""
+    """An older generation, and how many of its workers are draining."""
 
     generation: int
     workers: int
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rollout cost: the longest queue, connections the kernel refused, old workers.
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
+    """How the new workers were warmed up: by how many `requests`, and of these how many `failed`.
 
-    Those that ended: as they should (`drained`), by a signal or with a bad status (`died`), or as
-    they took too long (`killed`). Those that have not: `draining`, of which `finishing` are to end
-    now, since more generations drain than max_draining allows. `draining_generations` says whose
-    workers those are, oldest first (None: a manager of an earlier version does not say).
+    `first` is the longest that any first request for a path took, `last` the longest of the last
+    ones. `is_cut`: at least one worker had no time for all of them.
+    """
+
+    requests: int
+    failed: int
+    first: float
+    last: float
+    is_cut: bool = False
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollout cost.
+
+    `queue_peak` is the longest queue meanwhile, `overflows` how many connections the kernel
+    refused. Old workers that have ended: `drained`, as they should; `died`, by a signal or with a
+    bad status; `killed`, because they took too long. Old workers that have not ended: `draining`;
+    `finishing` of these must end now, because more generations drain than max_draining allows.
+    `draining_generations` has them by generation, oldest first (None from an earlier version).
+    `moved` is how many connections those that have ended gave to other workers. `canary` is how the
+    requests to the new generation were answered in the last step of its canary, beside those to the
+    old one; None without one, and for workers that count no requests. `warm_up` is
+    None if there was none.
     """
 
     queue_peak: int
@@ -208,15 +316,22 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     died: int = 0
     finishing: int = 0
     draining_generations: tuple[DrainingGeneration, ...] | None = None
+    moved: int = 0
+    canary: Comparison | None = None
+    warm_up: WarmUp | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a rollout ended.
 
-    `kept` is the generation that stays, 0 if none does. After an abort, `kept_ready` of its workers
-    are ready (None: an older manager does not say); with 0, nobody serves. `output` has the last
-    lines of the `worker` whose output explains most. If only the journal has them, `journal` says
-    where: the manager may not read it, the client perhaps may, and the first line says so instead.
+    `kept` is the generation that stays, 0 if none does. After an abort, `kept_ready` is how many of
+    its workers are ready (None from an earlier version); if it is 0, nobody serves. `output` has
+    the last lines of `worker`, the worker whose output explains the failure best. If only the
+    journal has these lines, `journal` says where, because the manager may not be allowed to read
+    them though the client is; then the first line of `output` says so.
+
+    `release` is what the release of `generation` is called, "" if that is not known; `rollback` is
+    the generation that it brings back, 0 if none.
     """
 
     service: str
@@ -230,10 +345,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     output: tuple[str, ...] = ()
     worker: str = ""
     journal: JournalPlace | None = None
+    failed: str = ""
+    release: str = ""
+    rollback: int = 0
 
     @property
     def stays(self) -> str:
-        """What goes on after an abort, in words."""
+        """What serves after an abort, in words."""
         if not self.kept:
             return "no generation is serving"
         if self.kept_ready == 0:
@@ -250,7 +368,7 @@ class Kind(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a change takes: nothing, a number, a new rule, new workers, a socket."""
+    """What a change of the config needs: nothing, a number, a rule, new workers, a socket."""
 
     NONE = "none"
     SCALE = "scale"
@@ -262,9 +380,9 @@ class Effect(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference between what runs and a config; `text` is its line for a person.
+    """One difference between the config that runs and another; `text` describes it in one line.
 
-    `old` and `new` are as a person would write them; None for what is not there, or is secret.
+    `old` and `new` are written as in a config; None stands for a value that is absent or secret.
     """
 
     kind: Kind
@@ -276,7 +394,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a config would change; `applies` tells whether it is the one that a reload reads."""
+    """What a config would change; `applies` is whether a reload would read this config."""
 
     changes: tuple[Change, ...]
     applies: bool

@@ -1,12 +1,11 @@
-"""The interface io.sockmgr.Manager as types: its messages, calls, replies and errors.
+"""The interface io.sockmgr.Manager as types: its calls, replies and methods.
 
-The manager and its client share them; `io.sockmgr.Manager.varlink` says the same to all other
-clients (https://varlink.org/Method-Call). Turns bytes into values and back; has no sockets.
+The manager and its client share this module; `io.sockmgr.Manager.varlink` describes the same
+interface for all other clients. wire.py makes bytes of calls and replies.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,62 +13,67 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from sockmgr.api.types import Event, JournalPlace, LogLine, Plan, Progress, Status, Verdict
-from sockmgr.errors import ConfigError, ControlError, ListenError, SockmgrError, SpawnError
+from sockmgr.api.past import PastGeneration
+from sockmgr.api.types import (
+    Event,
+    JournalPlace,
+    LogLine,
+    Plan,
+    Progress,
+    Status,
+    Verdict,
+)
 
 INTERFACE = "io.sockmgr.Manager"
 SERVICE = "org.varlink.service"
-LONGEST_CALL = 64 * 1024  # bytes; the manager hangs up on what is longer
+LONGEST_CALL = 64 * 1024  # bytes; the manager hangs up on a client that sends a longer call
 
-# --- Messages: what stands between two NUL bytes ------------------------------------------------
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call, as it travels."""
-
-    method: str
-    parameters: msgspec.Raw = msgspec.Raw(b"{}")
-    more: bool | None = None
-    oneway: bool | None = None
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One reply, as it travels."""
-
-    parameters: msgspec.Raw = msgspec.Raw()
-    continues: bool | None = None
-    error: str | None = None
-
-
-# --- Calls. What Varlink calls nullable may be left out or null ----------------------------------
+# --- Calls: a parameter that Varlink calls nullable may be left out, or be null ------------------
 
 
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What program this is, and which interfaces it has."""
+    """Ask which program this is, and which interfaces it has."""
 
 
 class GetInterfaceDescription(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The description of one interface, as text."""
+    """Ask for the description of one interface, as text."""
 
     interface: str
 
 
 class AskStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What runs; `sizes` false: without the memory of workers, which takes longest."""
+    """Ask what runs; with `sizes` false without the memory of workers, which takes longest."""
 
     sizes: bool | None = None
 
 
-class AskReload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replace the workers of these services (none named: of all)."""
+class AskHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask whether a service, or each one, serves; with `ready`, whether it wants new traffic."""
+
+    service: str | None = None
+    ready: bool | None = None
+
+
+class AskReload(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Replace the workers of these services; of all services if none is named.
+
+    With `together` all of them, or none. `canary` has shares in percent, each for so many
+    `seconds`, the last one held with `hold`; what is left out is as the config has it.
+    """
 
     services: tuple[str, ...] | None = None
+    together: bool | None = None
+    canary: tuple[int, ...] | None = None
+    seconds: Annotated[float, msgspec.Meta(ge=0.001, le=31_536_000)] | None = None
+    hold: bool | None = None
 
 
 class AskScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Run this many workers, or so many more or fewer."""
+    """Run this many workers; if `relative`, this many more or fewer than now."""
 
     service: str
     workers: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -77,27 +81,30 @@ class AskScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AskStop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Drain everything (`now`: kill it) and leave."""
+    """Drain all workers, or kill them with `now`, then end the manager."""
 
     now: bool | None = None
 
 
 class AskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the config `text` of `file` would change (none given: what a reload would)."""
+    """Ask what the config `text` of `file` would change; without them, what a reload would."""
 
     text: str | None = None
     file: str | None = None
 
 
 class AskLogs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The last `lines` of the log, of all or of one service; with `more` also each new line."""
+    """Ask for the last `lines` of the log, of all or one service; with `more`, also new lines."""
 
     service: str | None = None
     lines: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class AskEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `last` events of all or of one service, or those `after` an id; with `more` new ones."""
+    """Ask for the `last` events of all or one service, or for all `after` an id.
+
+    Called with `more`, each new event follows.
+    """
 
     service: str | None = None
     after: int | None = None
@@ -110,13 +117,43 @@ class AskRestartWorker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     worker: str
 
 
+class AskPromote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give the canary of a service everything; of the only one with a rollout if none is named."""
+
+    service: str | None = None
+
+
+class AskAbort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Take back the rollout of a service; of the only one with a rollout if none is named."""
+
+    service: str | None = None
+    reason: str | None = None
+
+
+class AskRollback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bring back generation `to` of a service, or the one before.
+
+    The service may be left out if it is the only one.
+    """
+
+    service: str | None = None
+    to: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class AskHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask which generations one service has had, or each."""
+
+    service: str | None = None
+
+
 class AskUpgrade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replace the manager's own code."""
+    """Replace the manager's own code by the code that is installed now."""
 
 
 Ask = (
-    GetInfo | GetInterfaceDescription | AskStatus | AskReload | AskScale | AskStop | AskPlan
-    | AskUpgrade | AskLogs | AskEvents | AskRestartWorker
+    GetInfo | GetInterfaceDescription | AskStatus | AskHealth | AskReload | AskScale | AskStop
+    | AskPlan | AskUpgrade | AskLogs | AskEvents | AskRestartWorker | AskRollback | AskHistory
+    | AskPromote | AskAbort
 )  # fmt: skip
 
 # --- Replies -------------------------------------------------------------------------------------
@@ -138,8 +175,15 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     description: str
 
 
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to Health: the answer, and one line that says why."""
+
+    healthy: bool
+    line: str
+
+
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reply to Reload: with `more` any number of `progress`, then the `verdicts`."""
+    """Reply to what asks for a verdict: with `more` any `progress`, then the `verdicts`."""
 
     progress: Progress | None = None
     verdicts: tuple[Verdict, ...] | None = None
@@ -162,22 +206,22 @@ class Upgrading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reply to Logs: lines, and how many before them were missed; or where the lines are."""
+    """Reply to Logs: `lines`, and how many before them are `missed`; or the `journal` with them."""
 
     lines: tuple[LogLine, ...] | None = None
     missed: int | None = None
     journal: JournalPlace | None = None
 
     @property
-    def tells(self) -> bool:
-        """Whether there is anything new in it."""
+    def is_news(self) -> bool:
+        """Whether it has something for a client that follows the log."""
         return bool(self.lines or self.missed)
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to Events: `missed` tells whether others, before these, are gone.
+    """Reply to Events: `missed` is whether the manager has dropped earlier events of the range.
 
-    `newest` is the id to go on after.
+    `newest` is the id after which the next events come.
     """
 
     events: tuple[Event, ...]
@@ -185,20 +229,26 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
     newest: int
 
     @property
-    def tells(self) -> bool:
-        """Whether there is anything new in it."""
+    def is_news(self) -> bool:
+        """Whether it has something for a client that follows the events."""
         return bool(self.events or self.missed)
 
 
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to History: service by service, the oldest generation first."""
+
+    generations: tuple[PastGeneration, ...]
+
+
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to RestartWorker: the worker that replaced it, "" if none was needed."""
+    """Reply to RestartWorker: the name of the new worker, "" if none was needed."""
 
     successor: str
 
 
 Answer = (
-    Info | Description | Status | Reloaded | Scaled | Stopped | Plan | Upgrading | Logged | Happened
-    | Restarted
+    Info | Description | Status | Health | Reloaded | Scaled | Stopped
+    | Plan | Upgrading | Logged | Happened | Restarted | Remembered
 )  # fmt: skip
 
 # --- Methods -------------------------------------------------------------------------------------
@@ -211,9 +261,10 @@ _AnswerT = TypeVar("_AnswerT", bound=Answer)
 class Method(Generic[_AskT, _AnswerT]):
     """One method of an interface: all that the server and the client need to know about it.
 
-    The server calls the method `handler` of the manager with those parameters that the caller gave,
-    by name, so what Varlink calls nullable has a default there; `answer` makes the reply of what
-    that returns. Without a `handler`, the server itself answers.
+    The server calls the manager's method `handler` with the parameters that the caller gave, by
+    name, so the handler has a default for each parameter that Varlink calls nullable. `answer`
+    makes the reply from the value that the handler returns. A method without a `handler` is
+    answered by the server itself.
     """
 
     name: str
@@ -221,17 +272,40 @@ class Method(Generic[_AskT, _AnswerT]):
     reply: type[_AnswerT]
     handler: str = ""
     answer: Callable[[Any], _AnswerT] | None = None  # None: the handler returns the reply itself
-    progress: Callable[[Progress], _AnswerT] | None = None  # the reply that reports one step
-    waits: bool = False  # for workers, so that many of these calls may be under way for long
-    changes: bool = False  # what runs, so that it is only asked of a manager that is meant
-    follows: bool = False  # called with `more`, it goes on for as long as the caller stays
+    progress: Callable[[Progress], _AnswerT] | None = None  # makes the reply that reports one step
+    waits: bool = False  # it waits for workers, so many such calls may be under way for a long time
+    changes: bool = False  # it changes what runs, so the client first checks which manager it has
+    follows: bool = False  # called with `more`, it goes on until the caller hangs up
+
+    @property
+    def verb(self) -> str:
+        """Its name as a verb of the command line: `restart-worker`."""
+        return re.sub(r"\B(?=[A-Z])", "-", self.name.rpartition(".")[2]).lower()
 
 
-STATUS = Method(name=f"{INTERFACE}.Status", ask=AskStatus, reply=Status, handler="status")
+STATUS = Method(name=f"{INTERFACE}.Status", ask=AskStatus, reply=Status, handler="counted_status")
+HEALTH = Method(name=f"{INTERFACE}.Health", ask=AskHealth, reply=Health, handler="health")
 RELOAD = Method(
     name=f"{INTERFACE}.Reload", ask=AskReload, reply=Reloaded, handler="reload",
     answer=lambda verdicts: Reloaded(verdicts=tuple(verdicts)),
     progress=lambda step: Reloaded(progress=step), waits=True, changes=True,
+)  # fmt: skip
+ROLLBACK = Method(
+    name=f"{INTERFACE}.Rollback", ask=AskRollback, reply=Reloaded, handler="rollback",
+    answer=lambda verdicts: Reloaded(verdicts=tuple(verdicts)),
+    progress=lambda step: Reloaded(progress=step), waits=True, changes=True,
+)  # fmt: skip
+HISTORY = Method(
+    name=f"{INTERFACE}.History", ask=AskHistory, reply=Remembered, handler="history",
+    answer=lambda generations: Remembered(generations=generations),
+)  # fmt: skip
+PROMOTE = Method(
+    name=f"{INTERFACE}.Promote", ask=AskPromote, reply=Reloaded, handler="promote",
+    answer=lambda verdict: Reloaded(verdicts=(verdict,)), waits=True, changes=True,
+)  # fmt: skip
+ABORT = Method(
+    name=f"{INTERFACE}.Abort", ask=AskAbort, reply=Reloaded, handler="abort",
+    answer=lambda verdict: Reloaded(verdicts=(verdict,)), changes=True,
 )  # fmt: skip
 SCALE = Method(
     name=f"{INTERFACE}.Scale", ask=AskScale, reply=Scaled, handler="scale",
@@ -264,106 +338,9 @@ METHODS: dict[str, Method[Any, Any]] = {
             name=f"{SERVICE}.GetInterfaceDescription", ask=GetInterfaceDescription,
             reply=Description,
         ),
-        STATUS, RELOAD, SCALE, STOP, PLAN, UPGRADE, LOGS, EVENTS, RESTART_WORKER,
+        STATUS, HEALTH, RELOAD, SCALE, STOP, PLAN, UPGRADE, LOGS, EVENTS, RESTART_WORKER,
+        ROLLBACK, HISTORY, PROMOTE, ABORT,
     )
 }  # fmt: skip
-_METHOD_OF: dict[type[Ask], Method[Any, Any]] = {one.ask: one for one in METHODS.values()}
-
-
-def changes(verb: str) -> bool:
-    """Tell whether the method that a command is named after (`restart-worker`) changes anything."""
-    method = METHODS.get(f"{INTERFACE}.{verb.title().replace('-', '')}")
-    return method is not None and method.changes
-
-
-# --- Errors --------------------------------------------------------------------------------------
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of every error of our interface: those of SockmgrError."""
-
-    what: str
-    means: str = ""
-    do: str = ""
-
-
-class Unanswerable(Exception):
-    """A call that gets an error of the protocol itself, as its method or parameters are wrong."""
-
-    def __init__(self, name: str, **parameters: str) -> None:
-        super().__init__(name)
-        self.name = f"{SERVICE}.{name}"
-        self.parameters = parameters
-
-
-# From the most special kind to the most general: the first that fits names the error.
-ERRORS: dict[str, type[SockmgrError]] = {
-    f"{INTERFACE}.InvalidConfig": ConfigError,
-    f"{INTERFACE}.ListenFailed": ListenError,
-    f"{INTERFACE}.SpawnFailed": SpawnError,
-    f"{INTERFACE}.Refused": ControlError,
-    f"{INTERFACE}.Failed": SockmgrError,
-}
-
-# --- Reading and writing -------------------------------------------------------------------------
-
-encode = msgspec.json.Encoder().encode
-_decode_call = msgspec.json.Decoder(Call).decode
-
-
-def read_call(data: bytes) -> Call | None:
-    """Return the call that `data` is, or None if it is no call at all."""
-    try:
-        return _decode_call(data)
-    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
-        return None
-
-
-def read_ask(call: Call) -> tuple[Method[Any, Any], Ask]:
-    """Return which method `call` is of, and what it asks; raise Unanswerable if that is wrong."""
-    method = METHODS.get(call.method)
-    if method is None:
-        interface = call.method.rpartition(".")[0]
-        if interface in (SERVICE, INTERFACE):
-            raise Unanswerable("MethodNotFound", method=call.method)
-        raise Unanswerable("InterfaceNotFound", interface=interface)
-    data = bytes(call.parameters)
-    try:
-        ask: Ask = msgspec.json.decode(b"{}" if data == b"null" else data, type=method.ask)
-    except msgspec.ValidationError as error:
-        # "Expected `int`, got `str` - at `$.workers`", "Object missing required field `service`"
-        found = re.search(r"at `\$\.(\w+)|field `(\w+)`", str(error))
-        name = (found[1] or found[2]) if found else "parameters"
-    except (ValueError, RecursionError):
-        name = "parameters"
-    else:
-        return method, ask
-    raise Unanswerable("InvalidParameter", parameter=name)
-
-
-def write_call(ask: Ask, *, more: bool | None = None) -> bytes:
-    """Return the message that asks this."""
-    return encode(Call(method=_METHOD_OF[type(ask)].name, parameters=_raw(ask), more=more)) + b"\0"
-
-
-def write_reply(answer: Answer, *, continues: bool | None = None) -> bytes:
-    """Return the message that gives this answer."""
-    reply = Reply(parameters=_raw(answer), continues=continues)
-    return encode(reply) + b"\0"
-
-
-def write_error(error: SockmgrError | Unanswerable) -> bytes:
-    """Return the message that gives this error."""
-    if isinstance(error, Unanswerable):
-        return encode(Reply(error=error.name, parameters=_raw(error.parameters))) + b"\0"
-    name = next(name for name, kind in ERRORS.items() if isinstance(error, kind))
-    failure = Failure(what=error.what, means=error.means, do=error.do)
-    return encode(Reply(error=name, parameters=_raw(failure))) + b"\0"
-
-
-def _raw(value: object) -> msgspec.Raw:
-    try:
-        return msgspec.Raw(encode(value))
-    except UnicodeEncodeError:  # it holds a path that is not UTF-8, as os.fsdecode() gives it
-        plain = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
-        return msgspec.Raw(plain.encode(errors="replace"))
+METHOD_OF: dict[type[Ask], Method[Any, Any]] = {one.ask: one for one in METHODS.values()}
+CHANGING = tuple(one.verb for one in METHODS.values() if one.changes)  # what changes what runs

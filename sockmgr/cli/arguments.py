@@ -1,4 +1,4 @@
-"""One service described on the command line: the options for it, and the config they amount to."""
+"""One service described on the command line: its options, and the config that they amount to."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ _OPTIONS = (
     ),
     click.option("--name", metavar="NAME", help="The name of this manager."),
     click.option("--workers", metavar="N", help="How many workers."),
-    click.option("--cwd", metavar="DIR", help="Their working directory."),
+    click.option("--cwd", metavar="DIR", help="The working directory of the workers."),
     click.option("--env", multiple=True, metavar="KEY=VALUE", help="A variable; may be repeated."),
     click.option("--ready", metavar="HOW", help="accepting, notify or delay=SECONDS."),
-    click.option("--ready-timeout", metavar="TIME", help="Until a worker must be ready."),
-    click.option("--stop-signal", metavar="SIGNAL", help="What drains a worker."),
-    click.option("--drain-timeout", metavar="TIME", help="Until a draining worker is killed."),
+    click.option("--ready-timeout", metavar="TIME", help="In which a worker must be ready."),
+    click.option("--stop-signal", metavar="SIGNAL", help="The signal that drains a worker."),
+    click.option(
+        "--drain-timeout", metavar="TIME", help="After which a draining worker is killed."
+    ),
     click.option("--max-age", metavar="TIME", help="After which a worker is replaced."),
     click.option(
-        "--surge", metavar="N", help="Workers more than wanted in a rollout: all, 1, 25%."
+        "--surge", metavar="N", help="How many extra workers a rollout may run: all, 1, 25%."
     ),
     click.option("--probation", metavar="TIME", help="How long a generation is on trial."),
 )
 
 
 def options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give `verb` the options of one service."""
+    """Add the options that describe one service to the function of a verb."""
     for option in reversed(_OPTIONS):
         verb = option(verb)
     return verb
@@ -42,7 +44,7 @@ def options(verb: Callable[..., None]) -> Callable[..., None]:
 def read(
     name: str | None, listen: tuple[str, ...], command: tuple[str, ...], keys: Mapping[str, Any]
 ) -> Config:
-    """Return the config of one service that runs `command`."""
+    """Return the config with one service, which runs `command`; raise ConfigError."""
     from sockmgr.config.config import from_arguments
 
     values = {key: _value(key, keys[key]) for key in keys}
@@ -50,7 +52,7 @@ def read(
 
 
 def _value(key: str, text: Any) -> object:
-    """Return what `text`, given on the command line, would be in a config file."""
+    """Return the value that a config file would have for the option `key` with this `text`."""
     if key == "env":
         return dict(_pair(pair) for pair in text)
     if key == "ready" and text.startswith("delay="):

@@ -1,11 +1,11 @@
-"""`sockmgr check`: is the config usable, and what would change in a manager that runs."""
+"""`sockmgr check`: prints whether the config is usable, and what it would change."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,14 +13,17 @@ import msgspec
 
 from sockmgr.api.types import Change, Plan
 from sockmgr.cli import table, target
-from sockmgr.client.client import Client, NoManagerError, find_control
+from sockmgr.client.client import Client, ForbiddenError, NoManagerError
+from sockmgr.client.finding import find_control
 from sockmgr.config import config
 from sockmgr.config.config import Config
 from sockmgr.doctor.unix_sockets import private, unbelieved
 from sockmgr.errors import ConfigError, SockmgrError
-from sockmgr.launch import notes
+from sockmgr.launch import access, notes
 from sockmgr.launch.examination import examine
-from sockmgr.launch.resolve import resolve, warnings
+from sockmgr.launch.resolve import prepare
+from sockmgr.launch.surroundings import here
+from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
 STYLES = {
@@ -36,7 +39,7 @@ STYLES = {
 @click.command("check")
 @target.options
 def command(where: target.Target) -> None:
-    """Check the config, and show what would change in the manager that runs.
+    """Check the config, and show what it would change in the running manager.
 
     \b
     + added      ~ changed, no worker need be replaced
@@ -47,7 +50,9 @@ def command(where: target.Target) -> None:
     path = where.config or Path(target.DEFAULT_CONFIG)
     try:
         data = target.read(path)
-        found = config.parse(data, file=str(path))
+        found = config.parse(data, file=str(path), outside=here())
+        with found.placing("control"):
+            access.resolve(found.control)
         flaws = _warnings(found)
         remarks = _remarks(found)
     except ConfigError as error:
@@ -56,35 +61,36 @@ def command(where: target.Target) -> None:
             click.echo(json.dumps({"valid": False, "config": str(path), "error": failure}))
         raise
     if not where.as_json:
-        counts = f"{_count(found.listen, 'listener')}, {_count(found.services, 'service')}"
+        counts = f"{count(len(found.listen), 'listener')}, {count(len(found.services), 'service')}"
         _show(
             f"{path} is valid: {counts}",
             *(f"  warning: {flaw}" for flaw in flaws),
             *(f"  note: {remark}" for remark in remarks),
         )
-    control, plan = _plan(where, found.name, data, path)
+    control, plan, why = _plan(where, found.name, data, path)
     if where.as_json:
-        told = {"valid": True, "config": str(path), "warnings": flaws, "notes": remarks}
-        told |= {"manager": control}
-        changes = msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
-        click.echo(json.dumps(told | changes, ensure_ascii=False))
+        answer = {"valid": True, "config": str(path), "warnings": flaws, "notes": remarks}
+        answer |= {"manager": control}
+        answer |= msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
+        click.echo(json.dumps(answer, ensure_ascii=False))
     elif plan:
         _show(*(f"  {change.text}" for change in plan.changes))
         for line in _conclusion(plan):
             target.narrate(line)
     if not plan:
-        target.narrate(f'no manager named "{found.name}" is running: nothing to compare with')
+        target.narrate(why)
 
 
 def _warnings(found: Config) -> list[str]:
     flaws: list[str] = []
     for service in found.services:
         try:
-            spec = resolve(service, found.listens(), os.environ)
-            flaws += (*warnings(service, os.environ), *examine(service, spec))
+            with found.placing("service", service.name):
+                prepared = prepare(service, found.listens(), os.environ)
+                flaws += (*prepared.warnings(), *examine(prepared.service, prepared.spec()))
         except ConfigError:
             raise
-        except SockmgrError as error:  # a program that is not there is an error of the config here
+        except SockmgrError as error:  # a missing program, say: to `check` it is the config's fault
             raise ConfigError(error.what, means=error.means, do=error.do) from error
     return flaws
 
@@ -99,16 +105,21 @@ def _remarks(found: Config) -> list[str]:
 
 def _plan(
     where: target.Target, name: str, data: bytes, path: Path
-) -> tuple[str | None, Plan | None]:
-    """Return who was asked and what it would change; raise NoManagerError only if it was named."""
+) -> tuple[str | None, Plan | None, str]:
+    """Return the control socket of the manager that was asked, and its plan, or why there is none.
+
+    Raises NoManagerError if there is none at the path that --control names.
+    """
     try:
         control = find_control(where.control, name, path.absolute())
         asked = Client(control, timeout=where.timeout)
-        return str(control), asked.plan(data.decode(), str(path.absolute()))
+        return str(control), asked.plan(data.decode(), str(path.absolute())), ""
+    except ForbiddenError as error:
+        return str(control), None, f"what would change is not known: {error.what}"
     except NoManagerError:
         if where.control:
             raise
-        return None, None
+        return None, None, f'no manager named "{name}" is running: nothing to compare with'
 
 
 # --- For a person --------------------------------------------------------------------------------
@@ -134,8 +145,8 @@ def _conclusion(plan: Plan) -> Iterator[str]:
     elif plan.applies:
         none = "" if any(map(_is_rolling, plan.changes)) else ", none of which needs new workers"
         yield (
-            f'{_count(plan.changes, "change")}{none}; "sockmgr reload" takes the config over, and '
-            "starts new workers in any case, since their code may be new"
+            f'{count(len(plan.changes), "change")}{none}; "sockmgr reload" takes the config over, '
+            "and starts new workers in any case, since their code may be new"
         )
     if not plan.applies:
         yield "the manager reads another config, so a reload does not take this one over"
@@ -143,7 +154,3 @@ def _conclusion(plan: Plan) -> Iterator[str]:
 
 def _is_rolling(change: Change) -> bool:
     return change.text.startswith("!")
-
-
-def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

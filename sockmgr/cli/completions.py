@@ -1,4 +1,4 @@
-"""`sockmgr completions`: what makes a shell complete the command line of sockmgr."""
+"""`sockmgr completions`: prints the script by which a shell completes commands of sockmgr."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completions")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the completions for a shell: verbs, options, and services where one is wanted.
+    """Print the script that completes verbs, options and services in a shell.
 
-    For this session, or in ~/.bashrc or ~/.zshrc (there behind compinit):
+    For this session, or in ~/.bashrc or ~/.zshrc (there after compinit):
 
     \b
     eval "$(sockmgr completions bash)"
     eval "$(sockmgr completions zsh)"
     sockmgr completions fish | source
 
-    For good:
+    For all sessions:
 
     \b
     sockmgr completions bash > ~/.local/share/bash-completion/completions/sockmgr

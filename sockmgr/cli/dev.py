@@ -1,4 +1,4 @@
-"""`sockmgr dev`: be the manager of a developer, in the foreground."""
+"""`sockmgr dev`: makes this process the manager of a developer, in the foreground."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="The config file.")
 @click.option("--control", metavar="PATH", help="Where to listen for the other verbs.")
 @arguments.options
-@click.option("--livereload", is_flag=True, help="Let pages load themselves anew.")
-@click.option("--verbose", is_flag=True, help="Show all records of the manager, too.")
+@click.option("--livereload", is_flag=True, help="Let pages in the browser reload themselves.")
+@click.option("--verbose", is_flag=True, help="Show every record of the manager's log.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[APP | COMMAND...]")
 def command(
     config: Path | None,
@@ -48,8 +48,8 @@ def command(
     sockmgr dev -c sockmgr.toml
     sockmgr dev --listen http=tcp://127.0.0.1:8000 -- uvicorn --fd '{http}' shop.main:app
 
-    APP, an ASGI or WSGI application, is run by uvicorn. A known server needs no --listen: it gets
-    127.0.0.1:8000. Ctrl-C ends it, twice at once.
+    APP is an ASGI or WSGI application, which uvicorn serves. A known server needs no --listen: it
+    gets 127.0.0.1:8000. Ctrl-C drains and ends; a second Ctrl-C ends at once.
     """
     given = {key: value for key, value in keys.items() if value}
     file = "" if command else str(target.absolute(config or Path(DEFAULT_CONFIG)))
@@ -115,7 +115,7 @@ def _from_arguments(
     if app and _is_beside_us(_uvicorn(keys.get("cwd", ""))):
         keys = {**keys, "app": command[0]}
         command = ()
-    elif app:  # of another environment, where the application may be at home
+    elif app:  # uvicorn is in another environment, where the application may be installed as well
         command = ("uvicorn", command[0])
     if not listen and (app or recognise(command)):
         listen = (LISTEN,)
@@ -123,10 +123,12 @@ def _from_arguments(
 
 
 def _uvicorn(cwd: str) -> str:
-    """Return the program: where it is installed, there the application is to run."""
+    """Return the path of uvicorn, whose environment is to run the application."""
     from sockmgr.launch.executable import find
+    from sockmgr.launch.virtual_env import activated, beside
 
-    found = find("uvicorn", os.environ, cwd)
+    home = beside(cwd)
+    found = find("uvicorn", activated(os.environ, home) if home else os.environ, cwd)
     if found is None:
         raise ConfigError(
             "uvicorn, which is to run the application, is not installed",
@@ -140,6 +142,6 @@ def _is_beside_us(program: str) -> bool:
 
 
 def _name_of(directory: Path) -> str:
-    """Return a name for the manager, so that those of several projects do not clash."""
+    """Return a name for the manager of a project, so that several can run beside one another."""
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", directory.name).lstrip("_.-")
     return cleaned[:64] or "sockmgr"

@@ -1,4 +1,4 @@
-"""`sockmgr doctor`: what is wrong with the config, the machine, the units and the workers."""
+"""`sockmgr doctor`: prints what is wrong with config, machine, units and workers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from sockmgr.api.types import Plan
 from sockmgr.cli import target
 from sockmgr.cli.journal import Journal
 from sockmgr.cli.table import is_lively
-from sockmgr.client.client import (
-    Client,
-    ForbiddenError,
-    NoManagerError,
-    StillWaitingError,
-    find_control,
-    given_control,
-    possible_controls,
-)
+from sockmgr.client.client import Client, ForbiddenError, NoManagerError, StillWaitingError
 from sockmgr.client.elsewhere import elsewhere
+from sockmgr.client.finding import find_control, given_control, possible_controls
 from sockmgr.config.config import Config
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
@@ -31,9 +24,10 @@ from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
 from sockmgr.doctor.unit_files import DIRECTORIES
 from sockmgr.doctor.visit import Visit
 from sockmgr.errors import SockmgrError
+from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
-WORDS = 200  # lines of a service in trouble that are looked at
+LOG_LINES = 200  # how many lines of a service in trouble are searched for a reason
 
 
 @click.command("doctor")
@@ -44,29 +38,40 @@ WORDS = 200  # lines of a service in trouble that are looked at
     multiple=True,
     help="Where units are, instead of systemd's own directories; may be repeated.",
 )
-@click.option("--systemd", type=int, help="Its version, instead of that which runs.")
+@click.option("--systemd", type=int, help="The version of systemd, instead of the one that runs.")
+@click.option(
+    "--proxy",
+    type=click.Path(path_type=Path),
+    help="The config of the nginx or HAProxy in front: is its keep-alive above ours?",
+)
 @target.options
-def command(where: target.Target, directories: tuple[Path, ...], systemd: int | None) -> None:
+def command(
+    where: target.Target, directories: tuple[Path, ...], systemd: int | None, proxy: Path | None
+) -> None:
     """Find what is wrong: in the config, on this machine, in installed units, with the workers.
 
     Exit code 1: at least one problem was found. Nothing is changed.
     """
-    visit = _visit(where, directories or DIRECTORIES, systemd)
+    visit = _visit(where, directories or DIRECTORIES, systemd, proxy)
     problems = sum(one.check.severity is Severity.PROBLEM for one in visit.findings)
     if where.as_json:
         click.echo(json.dumps([_as_json(one) for one in visit.findings], indent=2))
     else:
         _show(visit.findings)
-        counts = f"{_count(problems, 'problem')}, {_count(len(visit.findings) - problems, 'note')}"
-        told = counts if visit.findings else "nothing found"
-        click.echo(f"{told}; looked at {', '.join(visit.looked_at)}")
+        counts = f"{count(problems, 'problem')}, {count(len(visit.findings) - problems, 'note')}"
+        result = counts if visit.findings else "nothing found"
+        click.echo(f"{result}; looked at {', '.join(visit.looked_at)}")
     sys.exit(1 if problems else 0)
 
 
-def _visit(where: target.Target, directories: Sequence[Path], systemd: int | None) -> Visit:
+def _visit(
+    where: target.Target, directories: Sequence[Path], systemd: int | None, proxy: Path | None
+) -> Visit:
     visit = Visit()
     path = where.config or Path(target.DEFAULT_CONFIG)
     config = _read(where, path, visit)
+    if config is not None and proxy is not None:
+        visit.proxy(config, proxy)
     visit.machine(config)
     has_unit = config is not None and visit.units(config, path, directories, systemd)
     is_running = _ask(where, config, path, visit)
@@ -92,7 +97,7 @@ def _read(where: target.Target, path: Path, visit: Visit) -> Config | None:
 
 
 def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) -> bool:
-    """Have the manager looked at; return whether the listeners of the config are taken care of."""
+    """Examine the manager; return whether it may hold the listeners of the config."""
     name = config.name if config else None
     try:
         client = Client(find_control(where.control, name, path.absolute()), timeout=where.timeout)
@@ -110,24 +115,27 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
         target.narrate(f"the manager at {client.path} runs another config")
     if hidden := why_hidden(status.manager.pid, client.peer()):
         target.narrate(f"its processes are not looked at: {hidden}")
-    # Workers are held to what their manager runs, not to what it would after a reload.
+    # Workers are compared with the config that their manager runs, not with one not yet loaded.
     visit.manager(status, config if plan and not plan.changes else None, visible=not hidden)
     for service, found in status.services.items():
         if found.state in ("down", "degraded"):
-            visit.words(service, _last_words(client, service))
+            visit.words(service, _last_lines(client, service), status, visible=not hidden)
     return plan is not None and (plan.applies or not plan.changes)
 
 
-def _last_words(client: Client, service: str) -> list[str]:
-    """Return what a service said last, as far as we may read it."""
+def _last_lines(client: Client, service: str) -> list[str]:
+    """Return the last lines of a service, none if we may not read them."""
     with contextlib.suppress(SockmgrError):
-        told = client.logs(service, WORDS)
-        lines = Journal([told.journal], service).last(WORDS) if told.journal else told.lines or ()
+        log = client.logs(service, LOG_LINES)
+        lines = log.lines or ()
+        if log.journal:
+            lines = tuple(Journal([log.journal], service).last(LOG_LINES))
         return [line.message for line in lines]
     return []
 
 
 def _look_further(control: str | None, name: str | None, visit: Visit) -> bool:
+    """Find a manager that does not answer us, or the keeper of one; return whether there is one."""
     if there := list(elsewhere(name, given_control(control))):
         visit.findings += map(unreachable, there)
         return True
@@ -139,7 +147,7 @@ def _look_further(control: str | None, name: str | None, visit: Visit) -> bool:
 
 
 def _plan(client: Client, path: Path) -> Plan | None:
-    """Return what the config would change in the manager that runs, None if it cannot tell."""
+    """Return what the config would change in the running manager, None if that is not known."""
     try:
         return client.plan(path.read_text(), str(path.absolute()))
     except SockmgrError:
@@ -192,7 +200,3 @@ def _draw(patient: Patient, group: Sequence[Finding]) -> None:
         console.print(Padding(Text(why, style="dim"), (0, 0, 0, 4)))
         console.print(Padding(Text(fix), (0, 0, 0, 4)))
     console.print()
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word if number == 1 else word + 's'}"

@@ -1,4 +1,4 @@
-"""`sockmgr events`: what happens, from manager to manager."""
+"""`sockmgr events`: prints what happens, and goes on with the next manager when one leaves."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sockmgr.api.varlink import Happened
 from sockmgr.cli import streams, target
 from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
 
-LOOK_AGAIN = 0.2  # seconds: a socket that is not there, or refuses, has nothing to wait on
+LOOK_AGAIN = 0.2  # seconds between two attempts: nothing announces that a manager listens again
 
 
 @click.command("events")
 @click.argument("service", default="", shell_complete=target.complete_service)
 @click.option(
-    "-n", "--last", type=click.IntRange(0), default=20, help="How many to begin with; 20."
+    "-n", "--last", type=click.IntRange(0), default=20, help="How many past events to show; 20."
 )
-@click.option("--no-follow", is_flag=True, help="Do not wait for what happens next.")
+@click.option("--no-follow", is_flag=True, help="Do not wait for further events.")
 @target.options
 def command(where: target.Target, service: str, last: int, no_follow: bool) -> None:
-    """Show what happened last and what happens, to one SERVICE or all: one line an event.
+    """Show the last events and then each new one, of one SERVICE or all: one line an event.
 
-    When the manager is upgraded, restarted or killed it goes on with the next one, and shows each
-    event once. Events that nobody can tell any more are reported on stderr.
+    When the manager is upgraded, restarted or killed, this goes on with the next manager, and shows
+    each event once. A note on stderr says so if events were missed.
     """
     client = where.client()
     if no_follow:
@@ -48,14 +48,14 @@ def command(where: target.Target, service: str, last: int, no_follow: bool) -> N
 def _follow(
     client: Client, service: str, last: int, *, patience: float | None
 ) -> Iterator[Happened]:
-    """Yield what each manager tells, one after the other."""
+    """Yield the events of each manager, one manager after the other."""
     replies, after = client.follow_events(service, last=last), 0
     while True:
         try:
             for answer in replies:
                 after = answer.newest
                 yield answer
-        except LostError:  # it was killed
+        except LostError:  # the manager was killed
             pass
         target.narrate("the manager has left; waiting for the next one")
         replies = _next_manager(client, service, after, patience=patience)
@@ -65,7 +65,7 @@ def _follow(
 def _next_manager(
     client: Client, service: str, after: int, *, patience: float | None
 ) -> Iterator[Happened]:
-    """Wait for a manager, if need be without an end; return what it tells."""
+    """Wait for a manager, for `patience` seconds (None: without an end); return its events."""
     deadline = math.inf if patience is None else time.monotonic() + patience
     while True:
         replies = client.follow_events(service, after=after)

@@ -1,4 +1,4 @@
-"""What the machine must offer before sockmgr does anything: Linux, its version, Python's."""
+"""Checks, before anything else, that sockmgr can work here: Linux, its version, Python's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check() -> None:
 
 
 def unsupported(platform: str, release: str, python: tuple[int, int]) -> str:
-    """Return why sockmgr cannot work on such a machine, or "" if it can."""
+    """Return why sockmgr cannot work on a machine with these, or "" if it can."""
     if platform != "linux":
         return (
             f"sockmgr needs Linux: it is built on pidfds and SO_REUSEPORT, and this is {platform}"

@@ -1,4 +1,7 @@
-"""`sockmgr init`: a first sockmgr.toml for what a directory holds, and what was guessed for it."""
+"""`sockmgr init`: writes a first sockmgr.toml for a project, and says what it guessed and why.
+
+Reads the files of the project for `sockmgr.init`, which does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ from sockmgr.init.facts import Guess, Project
 from sockmgr.init.python import STEMS
 from sockmgr.kernel import regular
 
-DEPTH = 5  # directories below the project's that may hold what is served
-LARGEST = 512 * 1024  # bytes of a file that is worth reading
-ALTOGETHER = 3 << 20  # bytes of all of them: a source in parts takes a hundred times its size
-MOST = 2000  # files, and directories
-PROGRAMS = (*servers.KNOWN, "node", "npm", "uv", "poetry", "pipenv", "pdm", "bundle")
+DEPTH = 5  # levels of directories that are searched below the project's own
+LARGEST = 512 * 1024  # bytes; a larger file is not read
+LARGEST_CONFIG = 128 * 1024  # bytes of a file that --from names
+ALTOGETHER = 3 << 20  # bytes of all files: a parsed source takes a hundred times its size in memory
+MOST = 2000  # at most so many files are read, and so many directories
+PROGRAMS = (*servers.KNOWN, "npm", "uv", "poetry", "pipenv", "pdm", "bundle")
 _NAMES = (
     "Procfile", "Procfile.dev", "package.json", "pyproject.toml", "Pipfile", "setup.py",
     "setup.cfg", "uv.lock",
@@ -33,13 +37,23 @@ _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "bower_com
 
 @click.command("init")
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Carry over the config of another manager or server, instead of looking around.",
+)
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print the file instead of writing it.")
 @click.option("--force", is_flag=True, help="Overwrite a sockmgr.toml that is there.")
-def command(directory: Path, to_stdout: bool, force: bool) -> None:
+def command(directory: Path, file: Path | None, to_stdout: bool, force: bool) -> None:
     """Write a sockmgr.toml for what is in DIRECTORY (default: this one).
 
     Looks for the `web` line of a Procfile, ASGI and WSGI applications and Node servers.
-    Reads only: nothing is imported or run. Says what it guessed, and why.
+    It only reads: nothing is imported or run. It says what it guessed, and why.
+
+    With --from it reads a supervisord.conf, circus.ini, gunicorn.conf.py, uwsgi.ini,
+    ecosystem.config.js (PM2), config of NGINX Unit, Procfile or .service file, and says of each
+    line that was not carried over why.
 
     Exit code 1: nothing was found; the file has a command for you to fill in.
     """
@@ -50,21 +64,60 @@ def command(directory: Path, to_stdout: bool, force: bool) -> None:
     if not directory.is_dir():
         raise SockmgrError(f"{directory} is not a directory", means="no file was written")
     project = _project(directory)
+    if file is not None:
+        _carry_over(project, file, path, to_stdout=to_stdout, force=force)
+        return
     found, missing = guess(project)
-    text = draft.draft(found, declared.name(project.files, project.directory))
-    if to_stdout:
-        click.echo(text, nl=False)
-    else:
-        _write(path, text, force=force)
-    for kind, said in _story(found, missing):
-        _say(kind, draft.plain(said))
+    config = draft.draft(found, declared.name(project.files, project.directory))
+    _put(path, config, to_stdout=to_stdout, force=force)
+    for kind, text in _report(found, missing):
+        _say(kind, draft.plain(text))
     if found is None:
         sys.exit(1)
     if not to_stdout:
-        _next(path, found)
+        _next(path, todo=bool(found.todo))
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
+def _carry_over(project: Project, file: Path, path: Path, *, to_stdout: bool, force: bool) -> None:
+    """Write the config for what another manager's config says; raise SockmgrError if it is none."""
+    from sockmgr.init import declared, draft
+    from sockmgr.init.foreign import readers, services
+    from sockmgr.init.foreign.form import Source
+
+    name = project.relative(str(file.parent.resolve() / file.name))
+    found = readers.read(Source(name, _foreign(file), project))
+    config = services.text(
+        found, project, file.name, declared.name(project.files, project.directory)
+    )
+    _put(path, config, to_stdout=to_stdout, force=force)
+    for process in found.processes:
+        _say(
+            "found",
+            draft.plain(f"{process.name}: {' '.join(process.argv) or process.keys.get('app')}"),
+        )
+        for what in process.todo:
+            _say("to do", draft.plain(what))
+    for sentence in services.not_carried(found):
+        _say("left", draft.plain(f"line {sentence}"))
+    if not to_stdout:
+        _next(path, todo=any(process.todo for process in found.processes))
+
+
+def _foreign(file: Path) -> str:
+    """Return the text of another manager's config; raise SockmgrError if it cannot be read."""
+    try:
+        return regular.read(file, LARGEST_CONFIG).decode()
+    except OSError as error:
+        what = f"cannot read {file}: {error.strerror}"
+    except UnicodeDecodeError as error:
+        what = f"{file}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+    raise SockmgrError(what, means="nothing was written")
+
+
+def _put(path: Path, text: str, *, to_stdout: bool, force: bool) -> None:
+    if to_stdout:
+        click.echo(text, nl=False)
+        return
     try:
         regular.write(path, text, new=not force)
     except FileExistsError:
@@ -78,10 +131,10 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     click.echo(f"{path}: written")
 
 
-# --- What is said --------------------------------------------------------------------------------
+# --- The report ----------------------------------------------------------------------------------
 
 
-def _story(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _report(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if found:
         yield "found", found.found
         yield from (("because", why) for why in found.why)
@@ -107,8 +160,8 @@ def _say(kind: str, text: str) -> None:
         click.echo(f"{kind}: {text}", err=True)
 
 
-def _next(path: Path, found: Guess) -> None:
-    """Say what comes next; what `sockmgr check` would refuse is said at once."""
+def _next(path: Path, *, todo: bool) -> None:
+    """Say what to do next, and already now what `sockmgr check` would refuse."""
     from sockmgr.launch.resolve import resolve
 
     config = target.read_config(path)
@@ -117,14 +170,14 @@ def _next(path: Path, found: Guess) -> None:
         for service in config.services:
             resolve(service, config.listens(), os.environ)
     except SockmgrError as error:
-        if not found.todo:
+        if not todo:
             _say("to do", error.what)
         _say("next", f"when that is done: sockmgr check{option}, then sockmgr run{option}")
     else:
         _say("next", f"sockmgr check{option}, then sockmgr run{option}")
 
 
-# --- What is read --------------------------------------------------------------------------------
+# --- The project's files -------------------------------------------------------------------------
 
 
 def _project(directory: Path) -> Project:
@@ -138,23 +191,25 @@ def _project(directory: Path) -> Project:
         inner[:] = sorted(name for name in inner if _is_source(Path(folder, name)))
         if len(here.parts) >= DEPTH:
             inner.clear()
-        found += (here / name for name in sorted(names) if _is_telling(name))
+        found += (here / name for name in sorted(names) if _is_relevant(name))
     for path in sorted(found, key=_rank)[:MOST]:
         text = _text(directory / path, min(LARGEST, left))
         if text is not None:
             left -= len(text)
             files[path.as_posix()] = text
     name = directory.resolve().name
-    return Project(directory=name, files=files, programs=frozenset(programs))
+    return Project(
+        directory=name, files=files, programs=frozenset(programs), root=str(directory.resolve())
+    )
 
 
 def _rank(path: Path) -> tuple[bool, bool, int]:
-    """Return what sorts files by how likely they tell what is served, if not all can be read."""
+    """Return a sort key: the files that most likely name the application are read first."""
     return path.name not in _NAMES, path.stem not in STEMS, len(path.parts)
 
 
 def _outside() -> Iterator[str]:
-    """Yield what workers find: in the PATH, or beside our interpreter, where no shell looks."""
+    """Yield the servers that workers can run: those in PATH, and those beside our interpreter."""
     for program in PROGRAMS:
         beside = shutil.which(program, path=Path(sys.executable).parent)
         if shutil.which(program):
@@ -181,12 +236,12 @@ def _is_source(folder: Path) -> bool:
     return not (folder / "pyvenv.cfg").exists()
 
 
-def _is_telling(name: str) -> bool:
+def _is_relevant(name: str) -> bool:
     return name in _NAMES or name.endswith(_ENDINGS) or name.startswith("requirements")
 
 
 def _text(path: Path, limit: int) -> str | None:
     try:
         return regular.read(path, limit).decode("utf-8", errors="replace")
-    except OSError:  # what may not be read, or is too large, is nothing to guess from
+    except OSError:  # it may not be read, or is too large
         return None

@@ -1,4 +1,4 @@
-"""The lines of a manager and its workers in systemd's journal, read through journalctl."""
+"""Reads the lines of a manager and its workers from systemd's journal, by journalctl."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sockmgr.errors import ControlError
 from sockmgr.terminal.pieces import Piece, whole
 
 TAIL_LINES = 20
-_LEVELS = ("error",) * 4 + ("warning", "info", "info", "debug")  # of the priorities of syslog(3)
+_LEVELS = ("error",) * 4 + ("warning", "info", "info", "debug")  # by priority, syslog(3)
 _Entry = Mapping[str, Any]
 
 
 class Journal:
-    """What the journal has of these units, about one service or ("") all."""
+    """The entries that the journal has of these units, about one service, or all if it is ""."""
 
     def __init__(self, places: Sequence[JournalPlace], service: str, *matches: str) -> None:
         self._service = service
@@ -35,8 +35,8 @@ class Journal:
     def last(self, number: int) -> list[LogLine]:
         """Return the last lines, the oldest first."""
         found: list[LogLine] = []
-        # Whose a line is can only be told from the start of its identifier, and journalctl
-        # matches whole values: so it reads backwards until we have enough.
+        # The service is only the beginning of a line's identifier, but journalctl can match only
+        # whole values. So this reads backwards until there are enough lines of the service.
         with closing(self._entries("--reverse")) as entries:
             for entry in entries:
                 self._cursor = self._cursor or entry["__CURSOR"]
@@ -46,17 +46,20 @@ class Journal:
         return found[::-1]
 
     def last_of_one_stream(self, number: int) -> list[LogLine]:
-        """Return the last lines of the last stream: a worker that did not start was tried again."""
+        """Return the last lines of the latest stream only.
+
+        A worker that did not start is tried again under the same name, with a stream of its own,
+        and the lines of two attempts may be interleaved.
+        """
         with closing(self._entries("--reverse")) as entries:
             stream = next(entries, {}).get("_STREAM_ID")
         if not stream:
             return []
-        # Those of two tries may stand among each other.
         with closing(self._entries("--reverse", f"_STREAM_ID={stream}")) as entries:
             return [_line(entry) for entry in itertools.islice(entries, number)][::-1]
 
     def follow(self) -> Iterator[LogLine]:
-        """Yield what comes after the last lines that were read, without an end."""
+        """Yield each line that comes after the last one that was read, without an end."""
         after = [f"--after-cursor={self._cursor}"] if self._cursor else []
         with closing(self._entries("--follow", "--lines=all", *after)) as entries:
             for entry in entries:
@@ -91,9 +94,9 @@ class Journal:
 
 
 def last_words(place: JournalPlace, worker: str) -> tuple[str, ...]:
-    """Return the last lines of one worker, none if they are not there or not for us."""
+    """Return the last lines of one worker, none if there are none or we may not read them."""
     try:
-        # A journald that has not read them yet does so first, if it is root who asks.
+        # If root asks, journald first writes down what it has received but not written yet.
         subprocess.run(["journalctl", "--sync"], capture_output=True, timeout=5, check=False)
         journal = Journal([place], "", f"SYSLOG_IDENTIFIER={worker}")
         found = journal.last_of_one_stream(TAIL_LINES)
@@ -111,13 +114,16 @@ def _line(entry: _Entry) -> LogLine:
         service=_text(entry.get("SOCKMGR_SERVICE")) or service_of(source),
         event=_text(entry.get("SOCKMGR_EVENT")),
         message=_text(entry.get("MESSAGE")),
-        # journald's own mark of a line longer than LineMax= (journald.conf(5)), or ours.
+        # The first is journald's mark of a line longer than LineMax= (journald.conf(5)).
         partial=entry.get("_LINE_BREAK") == "line-max" or "SOCKMGR_PARTIAL" in entry or None,
     )
 
 
 def _text(value: Any) -> str:
-    """Return a field; what is no UTF-8 comes as numbers, what came twice as a list of values."""
+    """Return a field as text: journalctl gives bytes that are not UTF-8 as a list of numbers.
+
+    A field that an entry has several times comes as a list of values, and the first one counts.
+    """
     match value:
         case None:
             return ""

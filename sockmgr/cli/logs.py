@@ -1,13 +1,11 @@
-"""`sockmgr logs`: what the manager and its workers wrote."""
+"""`sockmgr logs`: prints what the manager and its workers wrote."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import msgspec
@@ -15,95 +13,93 @@ import msgspec
 from sockmgr.api.types import JournalPlace, LogLine
 from sockmgr.cli import streams, target
 from sockmgr.cli.journal import Journal
-from sockmgr.client.client import SOCKET_VARIABLE, NoManagerError
+from sockmgr.client.client import NoManagerError
 from sockmgr.errors import ControlError
 
 
 @click.command("logs")
 @click.argument("service", default="", shell_complete=target.complete_service)
-@click.option("-f", "--follow", is_flag=True, help="Go on with the lines that come.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with each new line.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, help="How many; 100.")
 @target.options
 def command(where: target.Target, service: str, follow: bool, lines: int) -> None:
-    """Show what the manager and its workers wrote last, all or about one SERVICE.
+    """Show the last lines of the manager and its workers, all or only those about one SERVICE.
 
-    It comes from systemd's journal if the manager writes there, else from the manager itself.
+    The lines come from systemd's journal if the manager writes there, else from the manager.
     """
-    wish = _Wish(where=where, service=service, follow=follow, lines=lines)
+    query = _Query(where=where, service=service, follow=follow, lines=lines)
     if follow:
         streams.end_without_reader()
     try:
-        place = _show_what_it_tells(wish)
+        place = _show_from_manager(query)
     except NoManagerError:
-        if not _show_what_is_left(wish):
+        if not _show_without_manager(query):
             raise
         return
     if place is not None:
-        _show_journal(Journal([place], service), wish)
+        _show_journal(Journal([place], service), query)
     elif follow:
         target.narrate("the manager has ended")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
+class _Query:
     where: target.Target
     service: str
     follow: bool
     lines: int
 
 
-def _show_what_it_tells(wish: _Wish) -> JournalPlace | None:
-    """Show what the manager has, or return where it says that its log is."""
-    client = wish.where.client()
-    if wish.follow:
-        replies = client.follow_logs(wish.service, wish.lines)
+def _show_from_manager(query: _Query) -> JournalPlace | None:
+    """Show the lines that the manager has; if the journal has them, return where instead."""
+    client = query.where.client()
+    if query.follow:
+        replies = client.follow_logs(query.service, query.lines)
     else:
-        replies = iter([client.logs(wish.service, wish.lines)])
+        replies = iter([client.logs(query.service, query.lines)])
     for reply in replies:
         if reply.journal is not None:
             return reply.journal
         if reply.missed:
             target.narrate(f"{reply.missed} lines missed: they came faster than they were taken")
-        _show(wish, reply.lines or ())
+        _show(query, reply.lines or ())
     return None
 
 
-def _show_what_is_left(wish: _Wish) -> bool:
-    """Show what the journal has of a manager that is not there; return whether it has anything."""
-    name = _name(wish.where)
+def _show_without_manager(query: _Query) -> bool:
+    """Show the lines that the journal has of a manager that has ended; return whether any."""
+    name = _name(query.where)
     if not name or shutil.which("journalctl") is None:
         return False
-    units = (f"{name}.service", f"sockmgr@{name}.service")  # as `sockmgr units` and contrib have it
-    journal = Journal([JournalPlace(unit=unit) for unit in units], wish.service)
+    units = (f"{name}.service", f"sockmgr@{name}.service")  # of `sockmgr units`, and of contrib
+    journal = Journal([JournalPlace(unit=unit) for unit in units], query.service)
     try:
         found = journal.last(1)
     except ControlError:
         return False
     if found:
         target.narrate(f"no manager answers; the journal has this of {' and '.join(units)}")
-        _show_journal(journal, wish)
+        _show_journal(journal, query)
     return bool(found)
 
 
 def _name(where: target.Target) -> str:
     if name := where.name():
         return name
-    return Path(where.control or os.environ.get(SOCKET_VARIABLE, "")).stem
+    path = target.control(where.control)
+    return path.stem if path else ""
 
 
-def _show_journal(journal: Journal, wish: _Wish) -> None:
-    _show(wish, journal.last(wish.lines))
-    if wish.follow:
-        _show(wish, journal.follow())
+def _show_journal(journal: Journal, query: _Query) -> None:
+    _show(query, journal.last(query.lines))
+    if query.follow:
+        _show(query, journal.follow())
 
 
-def _show(wish: _Wish, lines: Iterable[LogLine]) -> None:
+def _show(query: _Query, lines: Iterable[LogLine]) -> None:
     for line in lines:
-        streams.tell(_as_json(line) if wish.where.as_json else _shown(line))
-
-
-def _as_json(line: LogLine) -> str:
-    return msgspec.json.encode(line).decode()
+        as_json = query.where.as_json
+        streams.echo(msgspec.json.encode(line).decode() if as_json else _shown(line))
 
 
 def _shown(line: LogLine) -> str:

@@ -1,4 +1,4 @@
-"""`sockmgr metrics`: what Prometheus wants to know, once or at each scrape."""
+"""`sockmgr metrics`: prints the metrics of a manager for Prometheus, or serves them over HTTP."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from sockmgr.client.client import NoManagerError
 if TYPE_CHECKING:
     import socket
 
-    from sockmgr.metrics.collector import StatusCollector
+    from prometheus_client import CollectorRegistry
 
-SCRAPE_TIMEOUT = 3.0  # seconds; Prometheus itself gives up after 10, if not told otherwise
+SCRAPE_TIMEOUT = 3.0  # seconds; Prometheus itself gives up after 10 by default
 
 
 @click.command("metrics")
 @click.option("--listen", metavar="ADDRESS", help="Serve them over HTTP at HOST:PORT.")
-@click.option("--workers", is_flag=True, help="Also what each worker uses; more series.")
+@click.option("--workers", is_flag=True, help="Add what each worker uses: more series.")
+@click.option("--application", is_flag=True, help="Add what workers count themselves.")
 @target.options
-def command(where: target.Target, listen: str | None, workers: bool) -> None:
+def command(where: target.Target, listen: str | None, workers: bool, application: bool) -> None:
     """Print metrics for Prometheus, or serve them.
 
-    Once, in the text format, for the textfile collector of node_exporter; or over HTTP, until TERM,
-    with --listen (HOST:PORT or unix:///PATH) or with a socket from systemd. The manager is asked at
-    each scrape, for 3 s or --timeout, and never in between. While none answers sockmgr_up is 0;
-    without --listen the exit code is 3 then.
+    Prints them once, in the text format, for the textfile collector of node_exporter; or serves
+    them over HTTP until TERM, with --listen (HOST:PORT or unix:///PATH) or a socket from systemd.
+    Each scrape asks the manager, and waits 3 s or --timeout for its answer. While no manager
+    answers, sockmgr_up is 0; without --listen the exit code is then 3.
     """
     if where.as_json:
         raise click.UsageError("metrics are a format of their own; status has --json")
@@ -47,32 +48,37 @@ def command(where: target.Target, listen: str | None, workers: bool) -> None:
     collector = StatusCollector(
         where.find, processes=workers, say=target.narrate if sock else _nothing
     )
+    registry = collector.registry()
+    if application:
+        from sockmgr.metrics.application import ApplicationCollector
+
+        registry.register(ApplicationCollector(where.find, target.narrate))
     if sock:
-        with contextlib.suppress(NoManagerError):  # what else is wrong is wrong at each scrape
+        with contextlib.suppress(NoManagerError):  # one may start later; another error will not go
             where.client()
-        _serve(collector, sock)
-    _print(collector)
-
-
-def _serve(collector: StatusCollector, sock: socket.socket) -> NoReturn:
-    from prometheus_client import make_wsgi_app
-
-    from sockmgr.metrics import server
-
-    # PID 1 of a container ignores what it has no handler for.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    target.narrate(f"metrics are at {server.url(sock)}")
-    server.MetricsServer(sock, make_wsgi_app(collector.registry())).serve()
-
-
-def _print(collector: StatusCollector) -> None:
-    from prometheus_client import generate_latest
-
-    click.echo(generate_latest(collector.registry()), nl=False)
+        _serve(registry, sock)
+    _print(registry)
     if collector.trouble:
         raise collector.trouble
 
 
-def _nothing(said: str) -> None:
-    """Say nothing: the error that follows tells it."""
-    del said
+def _serve(registry: CollectorRegistry, sock: socket.socket) -> NoReturn:
+    from prometheus_client import make_wsgi_app
+
+    from sockmgr.metrics import server
+
+    # As PID 1 of a container, a process ignores each signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    target.narrate(f"metrics are at {server.url(sock)}")
+    server.MetricsServer(sock, make_wsgi_app(registry)).serve()
+
+
+def _print(registry: CollectorRegistry) -> None:
+    from prometheus_client import generate_latest
+
+    click.echo(generate_latest(registry), nl=False)
+
+
+def _nothing(text: str) -> None:
+    """Say nothing, because the error is raised afterwards."""
+    del text

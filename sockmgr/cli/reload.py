@@ -1,18 +1,20 @@
-"""`sockmgr reload`: replace the workers and wait for the verdict."""
+"""`sockmgr reload`: replaces the workers and waits for the verdicts."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import click
 import msgspec
 
+from sockmgr.api.figures import Finding
 from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.cli import streams, target
 from sockmgr.cli.table import is_lively
-from sockmgr.launch import last_words
+from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
 
@@ -20,14 +22,63 @@ from sockmgr.terminal.visible import visible
 @click.argument(
     "services", nargs=-1, metavar="[SERVICE]...", shell_complete=target.complete_service
 )
+@click.option(
+    "--together", is_flag=True, help="All cut over when all are ready; all go back if one fails."
+)
+@click.option(
+    "--canary",
+    metavar="SHARE[,SHARE]...",
+    help="First give the new workers only this share of the new connections: 10%, or 5%,25%,50%.",
+)
+@click.option("--for", "seconds", type=target.duration, help="How long each step takes.")
+@click.option(
+    "--hold", is_flag=True, help="Until sockmgr promote, or sockmgr abort: the last step, that is."
+)
 @target.options
-def command(where: target.Target, services: tuple[str, ...]) -> None:
+def command(
+    where: target.Target,
+    services: tuple[str, ...],
+    together: bool,
+    canary: str | None,
+    seconds: float | None,
+    hold: bool,
+) -> None:
     """Replace the workers of each SERVICE (default: all) without losing a request.
 
-    Waits for the outcome. Exit code 1: that of at least one service was aborted, and what served
-    there before goes on serving.
+    Waits for the outcome; if it is interrupted, the rollout goes on. Exit code 1: the rollout of at
+    least one service was aborted, and its workers from before go on serving.
     """
+    steps = _steps(canary)
     client = where.find()
+
+    def ask(news: Callable[[Progress], None]) -> Sequence[Verdict]:
+        return client.reload(
+            services, news, together=together, canary=steps, seconds=seconds, hold=hold or None
+        )
+
+    carry_out(where, ask)
+
+
+def _steps(canary: str | None) -> tuple[int, ...] | None:
+    if canary is None:
+        return None
+    from sockmgr.config.canary_keys import shares
+
+    try:
+        return shares([each.strip() for each in canary.split(",")])
+    except ValueError as error:
+        raise click.UsageError(f"--canary {canary} cannot be used; allowed: {error}") from None
+
+
+def carry_out(
+    where: target.Target,
+    ask: Callable[[Callable[[Progress], None]], Sequence[Verdict]],
+    wanted: str = "committed",
+) -> NoReturn:
+    """Have the manager do what `ask` asks for; tell how it goes and ends, and exit.
+
+    The exit code is 0 if all verdicts are as `wanted`.
+    """
     last: dict[str, Progress] = {}
     with _narrator(as_json=where.as_json) as narrate:
 
@@ -35,17 +86,22 @@ def command(where: target.Target, services: tuple[str, ...]) -> None:
             last[progress.service] = progress
             narrate(progress)
 
-        verdicts = [_whole(verdict) for verdict in client.reload(services, on_progress)]
+        verdicts = [_with_output(verdict) for verdict in ask(on_progress)]
     if where.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(verdicts)))
     else:
-        for verdict in verdicts:
+        back = [verdict for verdict in verdicts if verdict.failed]
+        for verdict in [verdict for verdict in verdicts if not verdict.failed]:
             prefix = f"{verdict.service}: " if len(verdicts) > 1 else ""
-            for line in _tell(verdict, last.get(verdict.service)):
-                streams.tell(prefix + line)
+            for line in _described(verdict, last.get(verdict.service)):
+                streams.echo(prefix + line)
+        for failed in dict.fromkeys(verdict.failed for verdict in back):
+            others = [each for each in back if each.failed == failed]
+            stays = "; ".join(f"{each.service}: {each.stays}" for each in others)
+            streams.echo(f"{failed} failed, so the others went back together: {stays}")
         if not verdicts:
             click.echo("there was nothing to reload")
-    sys.exit(1 if any(verdict.verdict == "aborted" for verdict in verdicts) else 0)
+    sys.exit(0 if all(verdict.verdict == wanted for verdict in verdicts) else 1)
 
 
 # --- While it goes on ----------------------------------------------------------------------------
@@ -60,35 +116,27 @@ def _narrator(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
     from rich.text import Text
 
     with Console(stderr=True).status(Text("asking the manager")) as line:
-        yield lambda progress: line.update(Text(visible(_describe(progress), colours=False)))
+        yield lambda progress: line.update(Text(visible(str(progress), colours=False)))
 
 
 def _plain_narrator() -> Callable[[Progress], None]:
-    """Return a narrator that says one line a phase, not one a worker."""
-    said: set[tuple[str, int, str]] = set()
+    """Return a narrator that prints a line for each phase or step, not one for each worker."""
+    said: set[tuple[str, int, str, int]] = set()
 
     def narrate(progress: Progress) -> None:
-        phase = (progress.service, progress.generation, progress.phase)
+        phase = (progress.service, progress.generation, progress.phase, progress.step)
         if phase not in said:
             said.add(phase)
-            target.narrate(_describe(progress))
+            target.narrate(str(progress))
 
     return narrate
-
-
-def _describe(progress: Progress) -> str:
-    text = (
-        f"{progress.service}: generation {progress.generation} {progress.phase}, "
-        f"{progress.ready}/{progress.wanted} ready, {progress.seconds:.1f} s"
-    )
-    return f"{text}: {progress.message}" if progress.message else text
 
 
 # --- When it has ended ---------------------------------------------------------------------------
 
 
-def _whole(verdict: Verdict) -> Verdict:
-    """Return a verdict with what the manager may not read in the journal, if we may."""
+def _with_output(verdict: Verdict) -> Verdict:
+    """Add to a verdict the output that only the journal has, if we may read it there."""
     if verdict.journal is None:
         return verdict
     from sockmgr.cli.journal import last_words
@@ -97,40 +145,63 @@ def _whole(verdict: Verdict) -> Verdict:
     return msgspec.structs.replace(verdict, output=(*words, *verdict.output[len(words) > 0 :]))
 
 
-def _tell(verdict: Verdict, last: Progress | None) -> Iterator[str]:
+def _described(verdict: Verdict, last: Progress | None) -> Iterator[str]:
     if verdict.verdict == "aborted":
-        yield (
-            f"generation {verdict.generation} aborted after {verdict.seconds:.1f} s: "
-            f"{verdict.reason}"
-        )
+        yield f"{_named(verdict)} aborted after {verdict.seconds:.1f} s: {verdict.reason}"
+        if (canary := verdict.receipt.canary) and canary.finding is not Finding.WORSE:
+            yield f"canary: {canary}"  # else the reason says so
         yield verdict.stays
         yield from (f"  {line}" for line in verdict.output)
+        from sockmgr.launch import last_words
+
         if last_words.is_refused_code(verdict.output):
             yield f"{last_words.NO_CODE}: {last_words.ALLOW_CODE}"
         return
-    if not verdict.kept:  # the service is gone, by the config
+    if not verdict.kept:  # the config no longer has the service
         receipt = verdict.receipt
         text = f"{verdict.reason}, in {verdict.seconds:.1f} s: {receipt.drained} drained"
         yield f"{text}, {receipt.killed} killed, {receipt.died} died"
         return
-    text = f"generation {verdict.generation} is serving: "
+    text = f"{_named(verdict)} is serving"
     if last is not None and last.generation == verdict.generation:
-        text += f"{last.ready}/{last.wanted} workers "
-    text += f"in {verdict.seconds:.1f} s"
+        text += f": {last.ready}/{last.wanted} workers in {verdict.seconds:.1f} s"
+    else:
+        text += f" after {verdict.seconds:.1f} s"
     yield "; ".join([text, *_draining(verdict.receipt)])
     receipt = verdict.receipt
     line = f"queue peak {receipt.queue_peak}, {receipt.overflows} overflows"
     killed = f", {receipt.killed} killed" if receipt.killed else ""
     died = f", {receipt.died} died in the drain" if receipt.died else ""
-    yield f"{line}, cut-over {receipt.cutover}{killed}{died}"
+    moved = f", {receipt.moved} connections moved" if receipt.moved else ""
+    yield f"{line}, cut-over {receipt.cutover}{killed}{died}{moved}"
+    yield from _warm_up(receipt)
+    if receipt.canary:
+        yield f"canary: {receipt.canary}"
+    if verdict.reason:
+        yield verdict.reason
     if receipt.finishing:
-        number = f"{receipt.finishing} {'worker' if receipt.finishing == 1 else 'workers'}"
+        number = count(receipt.finishing, "worker")
         yield f"{number} must end now: too many generations are draining (max_draining)"
 
 
+def _warm_up(receipt: Receipt) -> Iterator[str]:
+    """Say what the first requests would have cost."""
+    if warm_up := receipt.warm_up:
+        text = f"warmed up by {count(warm_up.requests, 'request')}"
+        text += f": the first took up to {warm_up.first:.3f} s, the last {warm_up.last:.3f} s"
+        text += f"; {warm_up.failed} failed" if warm_up.failed else ""
+        yield text + ("; there was no time for all" if warm_up.is_cut else "")
+
+
+def _named(verdict: Verdict) -> str:
+    text = f"generation {verdict.generation}"
+    text += f" (release {visible(verdict.release)})" if verdict.release else ""
+    return text + (f", a rollback to {verdict.rollback}," if verdict.rollback else "")
+
+
 def _draining(receipt: Receipt) -> Iterator[str]:
-    """Say which older generations are still there."""
-    if receipt.draining_generations is None and receipt.draining:  # of an earlier version
+    """Describe the older generations that are still draining."""
+    if receipt.draining_generations is None and receipt.draining:  # the manager is older than we
         yield f"older workers draining, {receipt.draining} left"
     for older in receipt.draining_generations or ():
         yield f"generation {older.generation} draining, {older.workers} left"

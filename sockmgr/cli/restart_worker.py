@@ -1,4 +1,4 @@
-"""`sockmgr restart-worker`: replace one worker by another of its generation."""
+"""`sockmgr restart-worker`: replaces one worker by another of its generation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from sockmgr.cli import streams, target
 @click.argument("worker", metavar="SERVICE@GENERATION.SLOT", shell_complete=target.complete_worker)
 @target.options
 def command(where: target.Target, worker: str) -> None:
-    """Replace one worker by another that runs the same; wait until that is done.
+    """Replace one worker by another of its generation, and wait until that is done.
 
-    The successor is ready before the old one is told to stop. Other workers accept from the same
-    queue meanwhile, so with some servers a connection may be lost: `sockmgr reload` loses none.
+    The successor is ready before the old worker is stopped. The workers of a generation share a
+    queue, so a server that stops without answering what it has accepted may lose a connection;
+    `sockmgr reload` loses none.
     """
     successor = where.find().restart_worker(worker)
     if where.as_json:
         click.echo(json.dumps({"worker": worker, "successor": successor}))
     else:
-        streams.tell(f"{worker} is replaced by {successor}" if successor else f"{worker} has left")
+        streams.echo(f"{worker} is replaced by {successor}" if successor else f"{worker} has left")

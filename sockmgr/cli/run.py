@@ -1,4 +1,4 @@
-"""`sockmgr run`: be the manager, in the foreground."""
+"""`sockmgr run`: makes this process the manager, in the foreground."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(
     command: tuple[str, ...],
     **keys: Any,
 ) -> None:
-    """Run the manager: of a config file, or of one COMMAND.
+    """Run the manager of a config file, or of one COMMAND.
 
     \b
     sockmgr run -c shop.toml

@@ -1,4 +1,4 @@
-"""`sockmgr scale`: want more workers, or fewer."""
+"""`sockmgr scale`: has the manager run more workers of a service, or fewer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 import click
 
 from sockmgr.cli import target
+from sockmgr.terminal.format import count
 
 
-# Without ignore_unknown_options, -1 would be taken for an option.
+# Without ignore_unknown_options, click would take -1 for an option.
 @click.command("scale", context_settings={"ignore_unknown_options": True})
 @click.argument("service", shell_complete=target.complete_service)
 @click.argument("workers", metavar="N|+N|-N")
@@ -23,4 +24,4 @@ def command(where: target.Target, service: str, workers: str) -> None:
     if where.as_json:
         click.echo(json.dumps({"service": service, "workers": wanted}))
     else:
-        click.echo(f"{service}: {wanted} {'worker' if wanted == 1 else 'workers'} wanted")
+        click.echo(f"{service}: {count(wanted, 'worker')} wanted")

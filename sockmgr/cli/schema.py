@@ -1,4 +1,4 @@
-"""`sockmgr schema`: the JSON Schema of sockmgr.toml, for editors."""
+"""`sockmgr schema`: prints the JSON Schema of sockmgr.toml, for editors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.command("schema")
 def command() -> None:
-    """Print the JSON Schema of sockmgr.toml, by which editors complete and check it.
+    """Print the JSON Schema of sockmgr.toml, with which editors complete and check the file.
 
     \b
     sockmgr schema > sockmgr.schema.json

@@ -1,14 +1,20 @@
-"""`sockmgr status`: what runs."""
+"""`sockmgr status`: prints the listeners, services and workers of a manager."""
 
 from __future__ import annotations
 
 import click
 import msgspec
 
-from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.api.types import (
+    ONE_QUEUE,
+    ListenerStatus,
+    ManagerStatus,
+    ServiceStatus,
+    Status,
+    WorkerStatus,
+)
 from sockmgr.cli import target
 from sockmgr.cli.table import show
-from sockmgr.kernel.steering import Choice
 from sockmgr.terminal.format import age, size
 
 
@@ -24,7 +30,9 @@ def command(where: target.Target) -> None:
 
 
 def _show(status: Status) -> None:
-    click.echo(f"manager pid {status.manager.pid}, sockmgr {status.manager.version}")
+    manager = status.manager
+    end = ", stopping" if manager.stopping else ""
+    click.echo(f"manager pid {manager.pid}, sockmgr {manager.version}{_dispatcher(manager)}{end}")
     show(
         ("LISTENER", "ADDRESS", "QUEUE", "CUT-OVER"),
         [
@@ -33,7 +41,7 @@ def _show(status: Status) -> None:
         ],
     )
     show(
-        ("SERVICE", "GENERATION", "STATE", "READY", "ROLLOUT"),
+        ("SERVICE", "GENERATION", "STATE", "READY", "RELEASE", "ROLLOUT"),
         [_service(name, one) for name, one in status.services.items()],
     )
     show(
@@ -46,30 +54,42 @@ def _show(status: Status) -> None:
     )
 
 
+def _dispatcher(manager: ManagerStatus) -> str:
+    if manager.dispatcher is None:
+        return ""
+    if manager.dispatcher:
+        return f", dispatcher pid {manager.dispatcher}"
+    return ", no dispatcher: new connections wait"
+
+
 def _steering(listener: ListenerStatus) -> str:
-    several = listener.choice != Choice.ONE
+    several = listener.choice != ONE_QUEUE
     return f"{listener.cutover}, {listener.choice}" if several else listener.cutover
 
 
 def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:
-    ready = sum(
-        worker.state == "ready" and worker.generation == service.generation
-        for worker in service.workers
-    )
-    rollout = "-"
+    rollout = f"hook {service.hook}" if service.hook else "-"
     if (trial := service.rollout) is not None:
-        left = f", {max(trial.deadline, 0):.0f} s left"
-        rollout = f"{trial.generation} {trial.phase}, {trial.ready}/{trial.wanted} ready{left}"
-    return name, str(service.generation), service.state, str(ready), rollout
+        phase, left = trial.phase, f", {trial.deadline or 0:.0f} s left"
+        if trial.canary:
+            phase, left = str(trial.canary), trial.canary.numbers
+        named = f" ({trial.release})" if trial.release else ""
+        ready = f"{trial.ready}/{trial.wanted} ready"
+        rollout = f"{trial.generation}{named} {phase}, {ready}{left}"
+    back = f" (rollback to {service.rollback})" if service.rollback else ""
+    release = f"{service.release or '-'}{back}"
+    slow = service.recycle_pause is not None
+    state = f"{service.state} (recycles in vain)" if slow else service.state
+    return name, str(service.generation), state, str(service.ready), release, rollout
 
 
 def _worker(service: str, worker: WorkerStatus) -> tuple[str, ...]:
-    name = f"{service}@{worker.generation}.{worker.slot}"
     opened = "-" if worker.connections is None else str(worker.connections)
+    found = worker.probe or worker.recycle
     return (
-        name,
+        worker.name(service),
         str(worker.pid),
-        worker.state,
+        f"{worker.state} ({found})" if found else worker.state,
         str(worker.lease),
         opened,
         size(worker.rss),

@@ -1,4 +1,4 @@
-"""`sockmgr stop`: end the manager and wait until it has."""
+"""`sockmgr stop`: ends the manager and waits until no worker is left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The standard streams of a verb: always there, and never a reason to fail.
+"""The standard streams of a verb: they are always open, and writing to them never raises.
 
-What cannot be written changes neither what a verb does nor its exit code, except where the output
-is itself what was asked for.
+Output that cannot be written changes neither what a verb does nor its exit code, unless the output
+is the purpose of the verb.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sockmgr.terminal.visible import visible
 
 
 class StandardStream(io.FileIO):
-    """One of stdout and stderr (borrowed): the first error is kept, and the rest is dropped."""
+    """Stdout or stderr, borrowed; keeps the first error and drops everything written after it."""
 
     trouble: OSError | None = None
-    ends_with_trouble = False  # whether there is no sense in going on when nothing can be written
+    ends_with_trouble = False  # whether the process is to end once nothing can be written
 
     def write(self, data: Any) -> int:
-        """Write some of `data`, or pretend to."""
+        """Write some of `data`, or drop it all; return the number of bytes."""
         while self.trouble is None:
             try:
                 written = super().write(data)
@@ -38,26 +38,27 @@ class StandardStream(io.FileIO):
             else:
                 if written is not None:
                     return written
-                # Whoever we share it with has made it non-blocking.
+                # Another process that shares this open file has set O_NONBLOCK, and it is full.
                 select.select([], [self], [])
         return memoryview(data).nbytes
 
     @property
     def is_cut(self) -> bool:
-        """Whether something is missing that somebody wants: a reader that left has had enough."""
+        """Whether a reader lacks some of the output; a reader that closed its end wants no more."""
         return self.trouble is not None and self.trouble.errno != errno.EPIPE
 
 
 def open_missing() -> None:
-    """Have /dev/null in the place of each standard descriptor that is closed.
+    """Open /dev/null in the place of each standard descriptor that is closed.
 
-    Call it before anything is opened, which would get its number, and what is written to stderr.
+    Call this before anything else is opened: a file or socket would get the free number 2, say, and
+    all that is written to stderr with it.
     """
     for fd, mode in enumerate("rww"):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest number that is free (open(2)), which is this one.
+            # open(2) takes the lowest free number, which is `fd`.
             os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
             os.set_inheritable(fd, True)
             text = open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -65,13 +66,13 @@ def open_missing() -> None:
 
 
 def make_tolerant() -> None:
-    """Write to stdout and stderr in such a way that no error comes of it."""
+    """Replace sys.stdout and sys.stderr by streams that never raise when they are written to."""
     sys.stdout, sys.stderr = _tolerant(sys.stdout), _tolerant(sys.stderr)
 
 
 def _tolerant(stream: TextIO) -> TextIO:
     raw = StandardStream(stream.fileno(), "w", closefd=False)
-    # A locale that lacks a character of ours (an arrow), or a name that is no text, shows its code.
+    # backslashreplace: the locale may lack a character of ours (an arrow), a path may be no UTF-8.
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
@@ -80,19 +81,19 @@ def _tolerant(stream: TextIO) -> TextIO:
     )
 
 
-def tell(text: str, *, err: bool = False) -> None:
-    """Write lines that others have a say in: a terminal gets none of their escapes but colours."""
+def echo(text: str, *, err: bool = False) -> None:
+    """Write lines that may quote other programs; on a terminal only their colours take effect."""
     stream = sys.stderr if err else sys.stdout
     if stream.isatty():
         colours = is_lively(stream)
         text = "\n".join(visible(line, colours=colours) for line in text.split("\n"))
-    click.echo(text, err=err, color=True)  # else it would change what goes elsewhere
+    click.echo(text, err=err, color=True)  # without `color`, click strips escapes from files
 
 
 def end_without_reader() -> None:
-    """End this process as soon as nobody reads what it writes, or when it cannot be written."""
+    """From now on, end this process when nobody reads its stdout, or when a write to it fails."""
     raw = _raw(sys.stdout)
-    if raw is None:  # a test calls us
+    if raw is None:  # main() has not replaced it: click's test runner has
         return
     raw.ends_with_trouble = True
     threading.Thread(target=_wait_for_the_end_of_readers, args=[raw.fileno()], daemon=True).start()
@@ -100,19 +101,17 @@ def end_without_reader() -> None:
 
 def _wait_for_the_end_of_readers(fd: int) -> None:
     poll = select.poll()
-    poll.register(fd, 0)  # POLLERR and POLLHUP come in any case, poll(2)
-    if any(told & (select.POLLERR | select.POLLHUP) for _, told in poll.poll()):
+    poll.register(fd, 0)  # POLLERR and POLLHUP are always reported, poll(2)
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll()):
         os._exit(0)
 
 
 def finish(code: int, *, needs_output: bool) -> NoReturn:
-    """End with this exit code, or with 1 if the output was what mattered, and is not all there."""
+    """End with this exit code, or with 1 if the output matters (`needs_output`) and is cut."""
     raw = _raw(sys.stdout)
     sys.stdout.flush()
     if raw and raw.trouble and raw.is_cut:
-        sys.stderr.write(
-            f"error: what was to be told could not be written: {raw.trouble.strerror}\n"
-        )
+        sys.stderr.write(f"error: the output could not be written: {raw.trouble.strerror}\n")
         code = code or int(needs_output)
     sys.exit(code)
 

@@ -14,13 +14,13 @@ from sockmgr.terminal.visible import visible
 
 
 def is_lively(stream: TextIO) -> bool:
-    """Tell whether `stream` is a terminal that may get more than plain text."""
-    # https://no-color.org: present and not empty
+    """Return whether `stream` is a terminal that may get more than plain text."""
+    # no-color.org: NO_COLOR counts if it is set and not empty.
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def show(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one table, or nothing if it would be empty."""
+    """Print one table, or nothing if it has no rows."""
     if not rows:
         return
     if is_lively(sys.stdout):
@@ -51,7 +51,7 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> int:
-    """Return how many columns a terminal has room for, one at least: words are not broken."""
+    """Return how many columns fit into `width` without breaking a word; at least one."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     ends = itertools.accumulate(widths, lambda end, next_one: end + 2 + next_one)
     return max(1, sum(end <= width for end in ends))

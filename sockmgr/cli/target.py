@@ -1,10 +1,8 @@
-"""Which manager a verb talks to, and how: the options that all verbs of a client share."""
+"""Which manager a verb talks to: the options that all verbs share which are clients of one."""
 
 from __future__ import annotations
 
 import functools
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr.cli import streams
-from sockmgr.client.client import (
-    SOCKET_VARIABLE,
-    Client,
-    NoManagerError,
-    find_control,
-    live_controls,
-)
+from sockmgr.client.client import Client, NoManagerError
+from sockmgr.client.finding import find_control, given_control, live_controls
 from sockmgr.errors import ConfigError, SockmgrError
 from sockmgr.kernel import regular
 
@@ -29,26 +22,22 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "sockmgr.toml"
 CONFIG_MAX = 1 << 24  # bytes
-COMPLETION_TIMEOUT = 1.0  # a person waits, and the names in the config will do
+COMPLETION_TIMEOUT = 1.0  # seconds: a person waits, and the names in the config are good enough
 
 
 def duration(text: str) -> float:
-    """Return the seconds that a text like 1m30s says."""
-    number = r"(\d+(?:\.\d+)?)"
-    found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text, re.ASCII)
-    seconds = sum(
-        float(part) * unit
-        for part, unit in zip(found.groups() if found else (), (3600, 60, 1), strict=False)
-        if part
-    )
-    if seconds <= 0:
+    """Return the seconds of a text like 90, 1m30s or 500ms; raise click.BadParameter."""
+    from sockmgr.config import document
+
+    seconds = document.seconds(text) or document.seconds(f"{text}s")
+    if not seconds:
         raise click.BadParameter(f'"{text}" is no time: allowed are seconds, or a text like 1m30s')
     return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the shared options say."""
+    """The values of the shared options; `timeout` is in seconds."""
 
     config: Path | None
     control: str | None
@@ -56,10 +45,11 @@ class Target:
     timeout: float | None
 
     def client(self) -> Client:
-        """Return a client of the manager that is meant; say so if its config is another file.
+        """Return a client, for a verb that only looks; raise NoManagerError if there is no manager.
 
-        Raises NoManagerError if there is none. Of a file that names no manager, since it cannot be
-        read, and was not given, only that is said.
+        A note on stderr says so if the manager reads another config than the one meant. If the
+        config in this directory cannot be read, a note says that too, and the only manager that
+        runs is meant.
         """
         try:
             client = self.find()
@@ -73,11 +63,14 @@ class Target:
         return client
 
     def find(self) -> Client:
-        """Return the same without a word, to change something: refused if the config is another."""
+        """Return a client, for a verb that changes something; raise NoManagerError or ConfigError.
+
+        The client refuses to ask a manager for a change if it reads another config.
+        """
         if self.file is None:
             return Client(find_control(self.control, None), timeout=self.timeout)
         name = self.name()
-        if control(self.control):  # which is meant then, whatever its config
+        if control(self.control):  # the manager there is meant, whatever its config
             return Client(find_control(self.control, name), timeout=self.timeout)
         file = absolute(self.file)
         try:
@@ -90,36 +83,39 @@ class Target:
 
     @property
     def file(self) -> Path | None:
-        """The config that says which manager is meant: the given one, or what is in this place."""
+        """The config that says which manager is meant: that of -c, or the one in this directory."""
         if self.config is None and not control(self.control) and Path(DEFAULT_CONFIG).exists():
             return Path(DEFAULT_CONFIG)
         return self.config
 
     def name(self) -> str | None:
-        """Return the name in that config; raise ConfigError if it cannot be read."""
+        """Return the manager's name in `file`, None without a file; raise ConfigError."""
         if self.file is None:
             return None
+        from sockmgr.config.config import name
+
         try:
-            return read_config(self.file).name
+            return name(read(self.file), file=str(self.file))
         except ConfigError as error:
             if self.config is not None:
                 raise
-            means = "which manager is meant cannot be told, and none was asked"
+            means = "so it is not known which manager is meant, and none was asked"
             do = f"{error.do}; or name the manager with --control"
             raise ConfigError(error.what, means=means, do=do) from error
 
 
 def read_config(path: Path) -> Config:
-    """Return what the file says; raise ConfigError if it cannot be used."""
+    """Return the config in a file; raise ConfigError if it cannot be used."""
     from sockmgr.config import config
+    from sockmgr.launch.surroundings import here
 
-    return config.parse(read(path), file=str(path))
+    return config.parse(read(path), file=str(path), outside=here())
 
 
 def read(path: Path) -> bytes:
-    """Return what is in a config file; raise ConfigError if it cannot be read."""
+    """Return the bytes of a config file; raise ConfigError if it cannot be read."""
     try:
-        if path.resolve().parts[:2] == ("/", "proc"):  # of our own: /dev/stdin, <(command)
+        if path.resolve().parts[:2] == ("/", "proc"):  # our own descriptors: /dev/stdin, <(command)
             return path.read_bytes()
         return regular.read(path, CONFIG_MAX)
     except OSError as error:
@@ -130,7 +126,7 @@ def read(path: Path) -> bytes:
 
 
 def absolute(path: Path) -> Path:
-    """Return the whole path of a file; raise ConfigError if it is relative to what is gone."""
+    """Return the absolute path of a file; raise ConfigError if our directory has been deleted."""
     try:
         return path.absolute()
     except FileNotFoundError:  # getcwd(3)
@@ -141,19 +137,23 @@ def absolute(path: Path) -> Path:
 
 
 def control(given: str | None) -> Path | None:
-    """Return where a manager is to listen for the verbs; None: where its name says.
+    """Return the absolute path of the control socket that was named, None if none was.
 
-    Absolute, for workers that run elsewhere find its notify socket by it.
+    It is absolute because workers find the notify socket beside it from another directory.
     """
-    path = given or os.environ.get(SOCKET_VARIABLE)
-    return Path(path).absolute() if path else None
+    path = given_control(given)
+    return path.absolute() if path else None
 
 
 def options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give `verb` the shared options; it is called with a Target first."""
+    """Add the shared options to the function of a verb, whose first argument becomes a Target."""
 
-    @click.option("-c", "--config", type=click.Path(path_type=Path), help="Its config file.")
-    @click.option("--control", type=click.Path(), metavar="PATH", help="Its control socket.")
+    @click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="The manager's config file."
+    )
+    @click.option(
+        "--control", type=click.Path(), metavar="PATH", help="The manager's control socket."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @click.option("--timeout", type=duration, help="Wait no longer than this.")
     @functools.wraps(verb)
@@ -176,7 +176,7 @@ def complete_service(
 ) -> list[str]:
     """Return the services that a shell may complete: those that run, or those of the config."""
     given = context.params.get(parameter.name or "")
-    before = given if isinstance(given, tuple) else ()  # of an argument that takes several
+    before = given if isinstance(given, tuple) else ()  # the argument of `reload` takes several
     known = list(_running(context.params)) or _configured(context.params)
     return [name for name in known if name.startswith(incomplete) and name not in before]
 
@@ -184,14 +184,14 @@ def complete_service(
 def complete_worker(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Return the workers that a shell may complete: those of the generations that serve."""
+    """Return the workers that a shell may complete: those of each generation that serves."""
     del parameter
     return [name for name in _serving(context.params) if name.startswith(incomplete)]
 
 
 def _serving(params: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}@{worker.generation}.{worker.slot}"
+        worker.name(name)
         for name, service in _running(params).items()
         for worker in service.workers
         if worker.generation == service.generation
@@ -203,7 +203,7 @@ def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:
     where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)
     try:
         return where.find().status(sizes=False).services
-    except SockmgrError:  # nobody can be told anything while a line is being completed
+    except SockmgrError:  # no message may appear while a line is being completed
         return {}
 
 
@@ -217,4 +217,4 @@ def _configured(params: Mapping[str, Any]) -> list[str]:
 
 def narrate(text: str) -> None:
     """Say on stderr what is going on."""
-    streams.tell(text, err=True)
+    streams.echo(text, err=True)

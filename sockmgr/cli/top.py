@@ -10,11 +10,11 @@ import click
 from sockmgr.cli import target
 from sockmgr.client.client import Client
 
-LOOK_TIMEOUT = 2.0  # seconds until a manager that hangs is said to hang
+LOOK_TIMEOUT = 2.0  # seconds without an answer after which `top` reports that the manager hangs
 
 
 @click.command("top")
-@click.option("--once", is_flag=True, help="Print what it would show, and end.")
+@click.option("--once", is_flag=True, help="Print one view and end.")
 @target.options
 def command(where: target.Target, once: bool) -> None:
     """Show services, workers, queues and events live; reload, scale and restart with a key.

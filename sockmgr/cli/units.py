@@ -1,10 +1,9 @@
-"""`sockmgr units`: the systemd units that fit a config, printed or installed."""
+"""`sockmgr units`: prints or installs the systemd units for a config."""
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -34,15 +33,18 @@ DIRECTORY = "/etc/systemd/system"
     show_default=True,
     help="Where the files belong.",
 )
-@click.option("--force", is_flag=True, help="Overwrite files that somebody changed, too.")
-@click.option("--user", default="", metavar="NAME", help="Who the manager runs as.")
-@click.option("--group", default="", metavar="NAME", help="And its group.")
+@click.option("--force", is_flag=True, help="Overwrite even files that somebody has changed.")
+@click.option("--user", default="", metavar="NAME", help="The user that the manager runs as.")
+@click.option("--group", default="", metavar="NAME", help="The group that the manager runs as.")
 @click.option(
     "--notify-reload",
     is_flag=True,
-    help="Add a drop-in for Type=notify-reload, in which a failed reload is not seen.",
+    help="Add a drop-in for Type=notify-reload, with which systemd does not see that a reload "
+    "failed.",
 )
-@click.option("--systemd", "version", type=int, help="For this version, not the one that runs.")
+@click.option(
+    "--systemd", "version", type=int, help="The version of systemd, instead of the one that runs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def command(
     config: Path | None, install: bool, directory: Path, force: bool, as_json: bool, **about: Any
@@ -74,7 +76,7 @@ def command(
             )
 
 
-# --- Where it is to run --------------------------------------------------------------------------
+# --- Where the manager is to run -----------------------------------------------------------------
 
 
 def _program() -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def _program() -> tuple[str, ...]:
 
 
 def _search_path() -> str:
-    """Return the PATH that finds the servers of our virtual environment, if this is one."""
+    """Return a PATH with the programs of our virtual environment, or "" if we are in none."""
     return f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
 
 
@@ -93,50 +95,50 @@ def _running_version() -> int:
     if shutil.which("systemctl") is None:
         target.narrate(f"systemctl is not here: written for systemd {OLDEST} and later")
         return OLDEST
-    told = subprocess.run(
+    output = subprocess.run(
         ["systemctl", "--version"], capture_output=True, text=True, check=False
     ).stdout
-    found = re.match(r"systemd (\d+)", told)
+    found = re.match(r"systemd (\d+)", output)
     if found is None:
         raise SockmgrError(
-            f"systemctl --version does not tell a version: {told[:60]!r}",
-            do="give it, for example --systemd 252",
+            f"systemctl --version prints no version: {output[:60]!r}",
+            do="name the version, for example --systemd 252",
         )
     return int(found[1])
 
 
 def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
-    """Yield what would keep the units from working here."""
+    """Yield each reason for which the units would not work on this machine."""
+    from sockmgr.kernel.accounts import user_number
     from sockmgr.launch.executable import find
+    from sockmgr.launch.virtual_env import searched
 
     texts = "".join(unit.text for unit in files)
     for user in sorted(set(re.findall(r"^(?:Socket)?User=(.+)$", texts, re.MULTILINE))):
-        if not _is_user(user):
-            yield f"there is no user {user} yet: see contrib/systemd/sysusers.d, or give --user"
-    for service in config.services:
-        searched = dict(service.env).get("PATH", place.path or SEARCHED)
-        if service.app:
-            continue  # it runs in our own Python
-        if find(service.command[0], {"PATH": searched}, service.cwd or "/") is None:
+        if user_number(user) is None:
             yield (
-                f"service.{service.name}: {service.command[0]} is not in {searched}: "
+                f"there is no user {user} yet, without whom no unit of theirs starts: "
+                f"useradd --system {user}, or another user by --user"
+            )
+    for service in config.services:
+        path = searched(service, place.path or SEARCHED)
+        if service.app:
+            continue  # our own Python runs an application
+        if find(service.command[0], {"PATH": path}, service.cwd or "/") is None:
+            yield (
+                f"service.{service.name}: {service.command[0]} is not in {path}: "
                 "write its whole path in `command`"
             )
-
-
-def _is_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return name.isdecimal()
-    return True
 
 
 # --- Files ---------------------------------------------------------------------------------------
 
 
 def _state(path: Path, unit: Unit) -> str:
-    """Return how the file at `path` relates to `unit`."""
+    """Return what installing `unit` would do to `path`: new, unchanged, outdated or changed.
+
+    An "outdated" file is as an earlier run wrote it; a "changed" one was edited by somebody.
+    """
     try:
         text = path.read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -171,7 +173,7 @@ def _next(service: str, states: dict[str, str]) -> list[str]:
     if units[service] == "new":
         return ["systemctl daemon-reload", f"systemctl enable --now {' '.join(units)}"]
     new = _new(units)
-    # A socket whose addresses changed; one that is new is started by what wants it.
+    # Sockets whose addresses changed; a new socket is started with the service that requires it.
     moved = [name for name, state in units.items() if state in ("outdated", "changed")]
     return [
         "systemctl daemon-reload",
@@ -185,7 +187,7 @@ def _new(states: dict[str, str]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Put the whole file there in one step: systemd may read at any time."""
+    """Write the file and rename it into place, because systemd may read it at any time."""
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +202,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _left_over(directory: Path, name: str, states: dict[str, str]) -> Iterator[str]:
-    """Yield what an older config left in the directory: systemd would still use it."""
+    """Yield the files that an older config left in the directory, which systemd still uses."""
     service = f"{name}.service"
     for path in sorted(directory.glob(f"{name}-*.socket")):
         if path.name not in states:
@@ -222,11 +224,11 @@ def _answer(
     as_json: bool,
 ) -> None:
     if as_json:
-        told = [
+        listed = [
             {"path": str(directory / unit.name), "state": states[unit.name], "text": unit.text}
             for unit in files
         ]
-        answer = {"systemd": place.version, "installed": install, "units": told}
+        answer = {"systemd": place.version, "installed": install, "units": listed}
         click.echo(json.dumps(answer, indent=2))
         return
     for unit in files:

@@ -1,4 +1,4 @@
-"""`sockmgr upgrade`: have the manager replace its own code, and see the new one answer."""
+"""`sockmgr upgrade`: has the manager replace its own code, and waits until the new code answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from sockmgr.cli import streams, target
 def command(where: target.Target) -> None:
     """Replace the manager's code in place: same pid, same workers, nothing lost.
 
-    The new code must first read the state of the running one; if it cannot, nothing changes.
+    The new code must first read the state of the running manager; if it cannot, nothing changes.
     """
     client = where.find()
     target.narrate(f"upgrading the manager at {client.path}")
     before = client.upgrade()
     after = client.status().manager
     if where.as_json:
-        told = {"pid": after.pid, "before": before, "version": after.version}
-        click.echo(json.dumps(told))
+        click.echo(json.dumps({"pid": after.pid, "before": before, "version": after.version}))
     else:
-        streams.tell(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")
+        streams.echo(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")

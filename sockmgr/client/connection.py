@@ -1,6 +1,6 @@
-"""One connection to a control socket: whole messages out and in, until a deadline.
+"""One connection to a control socket: sends and receives whole messages until a deadline.
 
-Owns nothing. An error says what the failure means for the operation: whether it was asked for.
+Owns nothing. An error says whether the manager may have heard of the operation that was asked for.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from typing import TypeVar
 
 import msgspec
 
-from sockmgr.api import varlink
+from sockmgr.api import varlink, wire
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.unix_node import credentials
 
 LONGEST_REPLY = 16 * 1024 * 1024
+_WHO = "the user it runs as, a member of a group under [control] in its config, or root"
 
 _Ask = TypeVar("_Ask", bound=varlink.Ask)
 _Answer = TypeVar("_Answer", bound=varlink.Answer)
 
 
 class NoManagerError(ControlError):
-    """Nobody answers there."""
+    """No manager listens at the path."""
 
 
 class ForbiddenError(ControlError):
-    """Somebody answers there, and we may not ask."""
+    """A manager listens at the path, but this user may not connect, or not ask that."""
 
 
 class StillWaitingError(ControlError):
-    """The answer did not come in time; what was asked, if it changes anything, goes on."""
+    """The answer did not come in time; an operation that was asked for goes on."""
 
 
 class NotAskedError(ControlError):
-    """The manager was there, but did not get what it was to be asked."""
+    """A manager listens at the path, but the connection failed before it was asked anything."""
 
 
 class LostError(ControlError):
@@ -52,23 +53,27 @@ class Connection:
         self._path = path
         self._received = bytearray()
         self._deadline: float | None = None
-        self.continues = False  # whether the last reply says that more will come
-        self.changes = False  # whether it is for an operation that changes something
+        self.continues = False  # whether the last reply announced another one
+        self.changes = False  # whether the connection is for an operation that changes something
         self.asked = False  # whether the manager may have heard of that operation
 
     @property
     def peer(self) -> int:
-        """The pid of whoever called listen(2), in our own PID namespace: unix(7), SO_PEERCRED."""
+        """The pid, in our PID namespace, of the process that called listen(2).
+
+        See SO_PEERCRED in unix(7).
+        """
         return credentials(self._socket)[0]
 
     def extend(self, timeout: float | None) -> None:
-        """Wait for `timeout` seconds from now, or without an end."""
+        """Set the deadline to `timeout` seconds from now, or to none."""
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def connect(self) -> None:
+        """Connect before the deadline; raise NoManagerError, ForbiddenError or another error."""
         try:
-            # unix(7): connect(2) waits for room in the backlog as long as SO_SNDTIMEO says, but
-            # only on a blocking socket, so settimeout() would give up at once.
+            # connect(2) waits for room in the backlog for SO_SNDTIMEO (unix(7)), but only on a
+            # blocking socket. settimeout() makes it non-blocking, and connect(2) fails at once.
             if (left := self._left()) is not None:
                 limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -79,10 +84,10 @@ class Connection:
             raise ForbiddenError(
                 f"user {os.geteuid()} may not talk to the manager at {self._path}",
                 means="it was not asked",
-                do="run this as the user it runs as, or as root",
+                do=f"run this as {_WHO}",
             ) from None
         except OSError as error:
-            if error.errno is None:  # as Python tells that a path is too long
+            if error.errno is None:  # Python's own error for a path that is too long
                 raise NoManagerError(
                     f"no manager can be at {self._path}: a unix path has at most 107 bytes",
                     do="say with --control where it is",
@@ -90,11 +95,13 @@ class Connection:
             raise self._lost(error) from error
 
     def converse(self, method: varlink.Method[_Ask, _Answer], ask: _Ask) -> _Answer:
+        """Call a method and return its reply."""
         self.send(ask)
         return self.receive(method.reply)
 
     def send(self, ask: varlink.Ask, *, more: bool | None = None) -> None:
-        message = varlink.write_call(ask, more=more)
+        """Call the method whose parameters `ask` has."""
+        message = wire.write_call(ask, more=more)
         if len(message) > varlink.LONGEST_CALL:
             raise ControlError(
                 f"{len(message)} bytes are more than the manager at {self._path} reads at once",
@@ -104,14 +111,15 @@ class Connection:
             self._socket.settimeout(self._left())
             self._socket.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the manager has hung up, but may have said why: receive() reads it
+            pass  # the manager has hung up, but may have sent the reason: receive() reads it
         except OSError as error:
             raise self._lost(error) from error
 
     def receive(self, kind: type[_Answer]) -> _Answer:
+        """Return the next reply; raise the error that the manager replied with."""
         message = self._message()
         try:
-            reply = msgspec.json.decode(message, type=varlink.Reply)
+            reply = msgspec.json.decode(message, type=wire.Reply)
             if reply.error is not None:
                 raise self._refused(reply)
             self.continues = bool(reply.continues)
@@ -147,7 +155,7 @@ class Connection:
         return left
 
     def _lost(self, error: OSError) -> ControlError:
-        # Of connect(2), EAGAIN means that SO_SNDTIMEO has passed.
+        # connect(2) fails with EAGAIN when SO_SNDTIMEO has passed.
         in_time = not isinstance(error, TimeoutError | BlockingIOError)
         what = f"the manager at {self._path} did not answer in time"
         if in_time:
@@ -167,15 +175,15 @@ class Connection:
             return StillWaitingError(what, means="what it was asked to do goes on", do=do)
         return StillWaitingError(what, do="wait longer with --timeout, or see the manager's log")
 
-    def _refused(self, reply: varlink.Reply) -> SockmgrError:
+    def _refused(self, reply: wire.Reply) -> SockmgrError:
         name = reply.error or ""
-        if kind := varlink.ERRORS.get(name):
-            failure = msgspec.json.decode(reply.parameters, type=varlink.Failure)
+        if kind := wire.ERRORS.get(name):
+            failure = msgspec.json.decode(reply.parameters, type=wire.Failure)
             return kind(failure.what, means=failure.means, do=failure.do)
         if name == f"{varlink.SERVICE}.PermissionDenied":
-            return ControlError(
-                f"the manager at {self._path} does not talk to user {os.geteuid()}",
-                do="run this as the user it runs as, or as root",
+            return ForbiddenError(
+                f"the manager at {self._path} does not talk to user {os.geteuid()} about that",
+                do=f"run this as {_WHO}",
             )
         return ControlError(
             f"the manager at {self._path} refused: {name} {bytes(reply.parameters).decode()}",
@@ -184,11 +192,12 @@ class Connection:
 
 
 def no_manager(where: str, name: str | None, asked: Path | None = None) -> NoManagerError:
-    """Return the error that no manager answers; it names managers that listen elsewhere.
+    """Return the error that no manager answers, with the managers that listen elsewhere.
 
-    These are those called `name` (None: all) in the usual places, or the one `asked` for.
+    These are the managers called `name` (None: all) in the usual places, or the one whose path was
+    `asked`, if it is alive but this user cannot reach it.
     """
-    from sockmgr.client.elsewhere import elsewhere  # noqa: PLC0415 - only who finds nobody needs it
+    from sockmgr.client.elsewhere import elsewhere  # noqa: PLC0415 - only needed for this error
 
     there = list(elsewhere(name, asked))
     return NoManagerError(

@@ -1,21 +1,21 @@
-"""Managers that this user may not talk to, or that lost their path: what their sockets show.
+"""Finds managers that this user may not talk to, and managers whose control socket was removed.
 
-Looks only: every user may read in /proc/net/unix which paths are listened at.
+Changes nothing. Every user may read in /proc/net/unix at which paths processes listen.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.listening import listening_names
 
-# Where managers listen that were started without --control.
+# The control sockets of managers that were started without --control.
 _USUAL = re.compile(
     r"(?:/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|/tmp/sockmgr-\d+)/(?P<name>[^/]+)\.sock"
 )
@@ -23,7 +23,10 @@ _USUAL = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A manager, by its control socket; without a `uid` the node at its path was removed."""
+    """A manager that listens at `path`; `uid` is its user, None if the path was removed.
+
+    `answers_us` is whether this user may talk to it.
+    """
 
     path: Path
     uid: int | None
@@ -31,14 +34,14 @@ class Elsewhere:
 
     @property
     def what(self) -> str:
-        """A sentence about it."""
+        """A sentence that describes the manager."""
         if self.uid is None:
             return f"a manager lives whose control socket {self.path} was removed"
         return f"a manager of user {self.user} listens at {self.path}"
 
     @property
     def do(self) -> str:
-        """How to talk to it."""
+        """What to do to reach the manager."""
         if self.uid is None:
             return "it binds that again if it can; or kill -HUP it to reload, kill it to stop it"
         if self.answers_us:
@@ -47,15 +50,12 @@ class Elsewhere:
 
     @property
     def user(self) -> str:
-        """The name of whoever runs it, as far as it is known."""
-        try:
-            return pwd.getpwuid(self.uid or 0).pw_name
-        except KeyError:
-            return str(self.uid)
+        """The name of the manager's user, or the uid if it has no name."""
+        return user_name(self.uid or 0)
 
 
 def elsewhere(name: str | None, asked: Path | None = None) -> Iterator[Elsewhere]:
-    """Yield the managers called `name` (None: all) in the usual places, or the one `asked` for."""
+    """Yield the managers called `name` (None: all) in the usual places, or the one at `asked`."""
     for text in sorted(listening_names()):
         usual = _USUAL.fullmatch(text)
         if text == str(asked.absolute()) if asked else usual and name in (None, usual["name"]):
@@ -68,11 +68,11 @@ def _look(path: Path) -> Elsewhere:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             probe.connect(os.fspath(path))
-    except PermissionError:  # for the socket, or for a directory above it, whose owner counts then
+    except PermissionError:  # on the socket, or on a directory above it, whose owner is the user
         return Elsewhere(path=path, uid=_owner(path))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return Elsewhere(path=path, uid=None)
-    except BlockingIOError:  # its backlog is full
+    except BlockingIOError:  # the backlog is full, so there is a listener
         pass
     return Elsewhere(path=path, uid=uid, answers_us=True)
 

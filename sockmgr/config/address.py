@@ -1,4 +1,4 @@
-"""The text of an address, `tcp://127.0.0.1:8000`, and what may be said of it. Opens nothing."""
+"""Read the text of an address, such as `tcp://127.0.0.1:8000`. Opens nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMS = (
 )
 PLANNED = ("vsock", "seqpacket", "unix-seqpacket")
 _SUN_PATH = 108  # bytes of sockaddr_un.sun_path, one of them for the NUL (unix(7))
-# For editors: what parse() surely refuses does not match, all that it takes does.
+# For editors: matches every address that parse() accepts, and few others.
 PATTERN = (
     r"(?:tcp|udp)://(?:\[[0-9A-Fa-f:.]+(?:%[^\]]+)?\]|[A-Za-z0-9._-]+)"
     r":(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -25,9 +25,9 @@ _HOST_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[
 
 
 def parse(text: str) -> tuple[Address, dict[str, str]]:
-    """Return the address and its `?key=value` options, or raise ValueError that says what is wrong.
+    """Return the address and its `?key=value` options; raise ValueError, which says what is wrong.
 
-    Only unix paths have options; what they may be is the caller's to judge.
+    Only unix paths have options. The caller checks them.
     """
     name, colon, rest = text.partition(":")
     if name in PLANNED:
@@ -62,7 +62,7 @@ def _internet(scheme: Scheme, text: str) -> Address:
         try:
             host = str(ipaddress.IPv6Address(match["six"]))
         except ValueError:
-            raise ValueError(f"{match['six']} is not an IPv6 address") from None
+            raise ValueError("what is in the brackets is not an IPv6 address") from None
     elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
         raise ValueError(
             f"it needs a host: {scheme}://0.0.0.0:PORT for all of IPv4, {scheme}://[::]:PORT for "

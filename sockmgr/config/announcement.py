@@ -1,6 +1,6 @@
-"""How a worker learns which descriptors are its listeners: by its arguments or its environment.
+"""Announce its listeners to a worker, by its arguments or its environment. Pure.
 
-Pure: a Spec has all that is needed, but for the addresses that the kernel gave to its listeners.
+A Spec has everything for that except the real addresses of the listeners, with their ports.
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ from sockmgr.config import placeholder
 from sockmgr.config.placeholder import FIRST_FD
 from sockmgr.config.spec import Accept, Scheme, Spec, report_pace
 
+PRIVATE = "sockmgr-probe"  # what LISTEN_FDNAMES calls the listener that is for the manager alone
 
-def arguments(spec: Spec) -> tuple[str, ...]:
-    """Return the command with each `{name}` replaced by the fd that the listener will have."""
+
+def arguments(spec: Spec, slot: int) -> tuple[str, ...]:
+    """Return the command with each `{name}` replaced by the fd of that listener in the worker."""
     names = (listen.name for listen in spec.listen)
-    return placeholder.fill(spec.argv, {name: fd for fd, name in enumerate(names, FIRST_FD)})
+    fds = {name: fd for fd, name in enumerate(names, FIRST_FD)}
+    return placeholder.fill(spec.argv, fds, slot)
+
+
+def who(spec: Spec, generation: int, slot: int) -> dict[str, str]:
+    """Return the variables that tell a worker who it is, and those of its slot."""
+    own = {name: placeholder.in_slot(text, slot) for name, text in spec.slot_env}
+    return own | {
+        "SOCKMGR_SERVICE": spec.service,
+        "SOCKMGR_GENERATION": str(generation),
+        "SOCKMGR_SLOT": str(slot),
+        "SOCKMGR_WORKER": f"{spec.service}@{generation}.{slot}",
+    }
 
 
 def variables(spec: Spec, addresses: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that announce the listeners, but for LISTEN_PID, which spawn adds.
+    """Return the variables that announce the listeners, except LISTEN_PID, which kernel/spawn adds.
 
-    A command that names a listener gets no variable: Gunicorn dies of EBADF if it learns of a
-    descriptor in both ways. `addresses` are the ones that the kernel gave, by listener's name, as
-    in `tcp://127.0.0.1:8000`.
+    A command that names a listener gets none: Gunicorn dies of EBADF if a descriptor is announced
+    in both ways. `addresses` are the real addresses, such as `tcp://127.0.0.1:8000`, by the name of
+    the listener.
     """
     names = tuple(listen.name for listen in spec.listen)
     if spec.accept is Accept.DISPATCH:
@@ -49,10 +63,22 @@ def variables(spec: Spec, addresses: Mapping[str, str]) -> dict[str, str]:
     return env | ({"SERVER_STARTER_PORT": ";".join(ports)} if ports else {})
 
 
+def private(spec: Spec, fd: int) -> dict[str, str]:
+    """Return the variables that announce one more listener, for the manager alone, as `fd`.
+
+    A worker that goes by LISTEN_FDS has it right behind its other listeners.
+    """
+    names = tuple(listen.name for listen in spec.listen)
+    if not takes_listen_fds(spec.argv, names):
+        return {"SOCKMGR_PROBE_FD": str(fd)}
+    more = (*names, PRIVATE)
+    return {"LISTEN_FDS": str(len(more)), "LISTEN_FDNAMES": ":".join(more)}
+
+
 def _known_to_server_starter(address: str) -> bool:
     return address.startswith((f"{Scheme.TCP}://", f"{Scheme.UNIX}://"))
 
 
 def takes_listen_fds(argv: tuple[str, ...], listen: tuple[str, ...]) -> bool:
-    """Tell whether a command gets its listeners by LISTEN_FDS, as it names none of them."""
+    """Return whether a command gets its listeners by LISTEN_FDS, because it names none of them."""
     return bool(listen) and not placeholder.names(argv)

@@ -1,71 +1,41 @@
-"""What the config says of `app =`: the keys that only our runtime (sockmgr/worker) knows."""
+"""The keys of a config that go with `app =`, for our own runtime (sockmgr/worker)."""
 
 from __future__ import annotations
 
 import ipaddress
-
-import msgspec
+from dataclasses import dataclass
 
 from sockmgr.config import shape
 from sockmgr.config.document import Value
 from sockmgr.config.shape import BOOLEAN, TIMEOUT, Key, Shape, integer
+from sockmgr.worker.http_options import CLIENT_CERTS, LOG_LEVELS, LOOPS, PROTOCOLS, HttpOptions
 
 TEXT = Shape(Value.text, shape.TEXT)
 INTERFACES = ("asgi", "wsgi")
-PROTOCOLS = ("auto", "httptools", "h11", "zttp")
 OF_HTTP2 = ("auto", "zttp")
 WEBSOCKETS = ("auto", "none", "websockets", "wsproto")
-LOOPS = ("auto", "asyncio", "uvloop")
-CLIENT_CERTS = ("none", "optional", "required")
 OF_CERTFILE = ("keyfile", "keyfile_password_file", "ca_certs", "client_certs")
-LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 
-class Http(msgspec.Struct, frozen=True, kw_only=True):
-    """How the runtime speaks HTTP: [service.NAME.http]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http(HttpOptions):
+    """The table [service.NAME.http]: how the runtime speaks HTTP."""
 
-    keep_alive: float = 5.0
-    header_timeout: float = 20.0
+    migrate: bool = True
     protocol: str = "auto"
-    http2: bool = False
     websockets: str = "auto"
-    loop: str = "auto"
-    threads: int = 10
-    certfile: str = ""
-    keyfile: str = ""
-    keyfile_password_file: str = ""
-    ca_certs: str = ""
-    client_certs: str = "none"
-    root_path: str = ""
     trusted_proxies: tuple[str, ...] | None = None
-    proxy_protocol: bool = False
-    log_level: str = "info"
-    access_log: bool = True
 
 
 def _proxies(value: Value) -> tuple[str, ...]:
-    """Read addresses and networks; any other text would be believed of nobody, and silently."""
-    texts = value.texts()
-    for text in texts:
+    """Read addresses and networks, and refuse other texts, which uvicorn would silently ignore."""
+    for item in value.items("an array of texts"):
         try:
-            text == "*" or ipaddress.ip_network(text)
-        except ValueError as error:
-            raise value.refused(
-                f'names "{text}", which is no address and no network: {error}',
-                do='write addresses such as "10.0.0.5", networks such as "10.0.0.0/8", or "*"',
-            ) from None
-    return texts
-
-
-def _one_of(*words: str) -> Shape:
-    allowed = ", ".join(f'"{word}"' for word in words)
-
-    def read(value: Value) -> str:
-        if value.raw not in words:
-            raise value.wrong(allowed)
-        return value.text()
-
-    return Shape(read, {"enum": list(words)})
+            item.text() == "*" or ipaddress.ip_network(item.text())
+        except ValueError:
+            networks = 'networks such as "10.0.0.0/8", without host bits'
+            raise item.wrong(f'addresses such as "10.0.0.5", {networks}, or "*"') from None
+    return value.texts()
 
 
 def _http(value: Value) -> Http:
@@ -86,7 +56,7 @@ def _http(value: Value) -> Http:
 
 
 def _check_tls(http: Http, keys: dict[str, Value]) -> None:
-    """Demand no key that has no meaning without another."""
+    """Refuse a key of TLS that has no meaning without another one."""
     for key in OF_CERTFILE:
         if getattr(http, key) not in ("", "none") and not http.certfile:
             raise keys[key].refused("has no meaning without certfile", do="set that, or remove it")
@@ -112,7 +82,7 @@ PROXIES = Shape(
     _proxies,
     {"type": "array", "items": {"type": "string", "pattern": rf"^(?:\*|{_IPV4}|{_IPV6})$"}},
 )
-INTERFACE = _one_of(*INTERFACES)
+INTERFACE = shape.one_of(INTERFACES)
 HTTP = {
     "keep_alive": Key(
         TIMEOUT,
@@ -125,8 +95,14 @@ HTTP = {
         "A connection on which the head of a request is not complete after this time is closed.",
         "20s",
     ),
+    "migrate": Key(
+        BOOLEAN,
+        "A worker that ends gives the connections that it keeps to those that serve on; HTTP/1.1 "
+        "without TLS. If not, it closes them.",
+        True,
+    ),
     "protocol": Key(
-        _one_of(*PROTOCOLS),
+        shape.one_of(PROTOCOLS),
         "What parses HTTP: httptools if it is installed, else h11; zttp for HTTP/2.",
         "auto",
     ),
@@ -135,15 +111,17 @@ HTTP = {
         "Speak HTTP/2, too: by ALPN with TLS, else to clients that begin with it.",
         False,
     ),
-    "websockets": Key(_one_of(*WEBSOCKETS), "What speaks WebSocket: what is installed.", "auto"),
-    "loop": Key(_one_of(*LOOPS), "The event loop: uvloop if it is installed.", "auto"),
+    "websockets": Key(
+        shape.one_of(WEBSOCKETS), "What speaks WebSocket: what is installed.", "auto"
+    ),
+    "loop": Key(shape.one_of(LOOPS), "The event loop: uvloop if it is installed.", "auto"),
     "threads": Key(integer(1, 1000), "For WSGI: how many requests run at a time.", 10),
     "certfile": Key(TEXT, "Speak TLS with this certificate chain; a reload reads it again.", ""),
     "keyfile": Key(TEXT, "The key of the certificate, if it is not in the same file.", ""),
     "keyfile_password_file": Key(TEXT, "A file whose first line is the password of the key.", ""),
     "ca_certs": Key(TEXT, "Who may have signed the certificates of clients, in PEM.", ""),
     "client_certs": Key(
-        _one_of(*CLIENT_CERTS),
+        shape.one_of(CLIENT_CERTS),
         "Whether a client must, or may, show a certificate that ca_certs signed.",
         "none",
     ),
@@ -164,7 +142,7 @@ HTTP = {
         "trusted_proxies connect.",
         False,
     ),
-    "log_level": Key(_one_of(*LOG_LEVELS), "What uvicorn's own log tells.", "info"),
+    "log_level": Key(shape.one_of(LOG_LEVELS), "What uvicorn's own log tells.", "info"),
     "access_log": Key(BOOLEAN, "Whether each request is a line of the log.", True),
 }
 HTTP_SHAPE = Shape(_http, shape.table(HTTP))

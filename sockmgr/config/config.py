@@ -1,48 +1,65 @@
-"""The configuration as frozen values: TOML or arguments in, Config or one ConfigError out.
+"""Read a config, from TOML or from arguments, into frozen values; or raise one ConfigError.
 
-Looks at nothing outside the text: users, paths and programs are left to launch/resolve.
+Looks at nothing outside the text: launch/resolve checks users, paths and programs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import tomli
 from msgspec.structs import replace
 
-from sockmgr.config import address, placeholder, positions, settings, values
+from sockmgr.config import (
+    company,
+    listeners,
+    placeholder,
+    positions,
+    probe_keys,
+    settings,
+    shape,
+    values,
+)
 from sockmgr.config.app_keys import Http
+from sockmgr.config.control_keys import Control, control
 from sockmgr.config.document import Source, Value
-from sockmgr.config.shape import Keys
+from sockmgr.config.hooks import Hooks
+from sockmgr.config.log_keys import Logs, logs
+from sockmgr.config.outside import NOTHING, Outside, below, taken_in
+from sockmgr.config.probe import Healthy
 from sockmgr.config.spec import (
     Accept,
     Accepting,
     Delay,
+    Limits,
     Listen,
     Notify,
     Policy,
     Ready,
+    ReleaseName,
     Rollout,
-    Scheme,
 )
-from sockmgr.errors import ConfigError
+from sockmgr.errors import ConfigError, SockmgrError
 
 _OF_APP = ("python", "interface", "http", "preload")
+MOST_PROCESSORS = 256  # of a machine whose processors are not counted yet
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _OF_COMMAND = ("listen_pid", "preset", "stop_signal")
-# A process without listeners shows nothing, so by default ready is a guess, and it has to live on
-# for much longer than an import takes before what it replaces is told to stop.
+# A process without listeners shows nothing, so by default `ready` is a guess. Its probation is much
+# longer than an import takes, so that broken code ends before the old workers are stopped.
 PLAIN_DELAY, PLAIN_PROBATION = 1.0, 10.0
 
 
-class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the config says of one service; None and "" leave the choice to preset and default.
+class ServiceConfig(Limits, frozen=True, kw_only=True):
+    """One service of the config; None and "" leave a choice to the preset or a default.
 
-    Either `command` or `app` is given; `python`, `interface`, `http` and `preload` belong to
-    `app`.
-    `rollout.start_concurrency` 0 means twice as many as there are cores.
+    `workers` 0: as many as there are processors for the manager.
+    Either `command` or `app` is given. `python`, `interface`, `http` and `preload` go with `app`. A
+    `rollout.start_concurrency` of 0 means twice the number of cores.
     """
 
     name: str
@@ -53,10 +70,13 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     http: Http = msgspec.field(default_factory=Http)
     preload: bool = False
     listen: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     workers: int = 1
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()
     inherit_env: bool = True
+    unbuffered: bool = True
+    venv: str | None = None
     umask: int | None = None
     user: str = ""
     group: str = ""
@@ -66,20 +86,29 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     ready_timeout: float = 60.0
     stop_signal: int | None = None
     drain_timeout: float = 30.0
-    max_age: float | None = None
     hang_timeout: float | None = None
+    when_down: float | None = None
     preset: str = "auto"
     rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
+    hooks: Hooks = msgspec.field(default_factory=Hooks)
     accept: Accept = Accept.SHARED
     policy: Policy = Policy.ROUND_ROBIN
     max_connections: int | None = None
+    release: ReleaseName | None = None
+    healthy: Healthy | None = None
+    prometheus_multiproc: bool = False
+
+    @property
+    def workers_at_most(self) -> int:
+        """How many workers a generation may have, on whichever machine."""
+        return self.workers or MOST_PROCESSORS
 
 
 class Dev(msgspec.Struct, frozen=True, kw_only=True):
     """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add.
 
-    `error_page` None is for HTTP, as far as that is known, and for clients on this machine.
-    `force_polling` None is for file systems that others may write to, unheard by this kernel.
+    `error_page` None: for services that are known to speak HTTP, and clients on this machine only.
+    `force_polling` None: where others may write to the file system, unseen by this kernel.
     """
 
     watch: tuple[str, ...] = ()
@@ -90,21 +119,67 @@ class Dev(msgspec.Struct, frozen=True, kw_only=True):
     force_polling: bool | None = None
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one manager runs, in the order of the file."""
+class Config(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Everything that one manager runs; listeners and services are in the order of the file.
 
-    name: str
+    `together`: the services of one reload change over together, or all go back. `variables` are the
+    places at which it names variables, such as `service.web.workers`, and their names.
+    """
+
+    # Beside these fields its __dict__ has the source: two that say the same are equal, however they
+    # are written, and one that was stored knows no place.
+
+    name: str = "sockmgr"
+    stop_delay: float = 0.0
+    ready_file: str = ""
     listen: tuple[Listen, ...]
     services: tuple[ServiceConfig, ...]
+    together: bool = False
+    control: Control = msgspec.field(default_factory=Control)
+    logs: Logs = msgspec.field(default_factory=Logs)
+    variables: tuple[tuple[str, str], ...] = ()
     dev: Dev = msgspec.field(default_factory=Dev)
 
     def listens(self) -> dict[str, Listen]:
         """Return the listeners by name."""
         return {listen.name: listen for listen in self.listen}
 
+    @contextlib.contextmanager
+    def placing(self, *table: str) -> Iterator[None]:
+        """Have an error that begins with a key of this table say first where that key is.
 
-def parse(data: bytes, *, file: str) -> Config:
-    """Return the config in `data`; `file` is its path, for errors and relative directories."""
+        It tells the names of the variables that the value comes from instead of the value.
+        """
+        try:
+            yield
+        except SockmgrError as error:
+            begin = rf"({re.escape('.'.join(table))}\.([a-z_]+(?:\.[a-z_]+)*))(?: = .*?(?=: ))?"
+            key, source = re.match(begin, error.what, re.DOTALL), self.__dict__.get("source")
+            if source is None or key is None:
+                raise
+            place, what = source.place((*table, *key[2].split(".")), key=False), error.what
+            if names := {name for _, name in below(self.variables, key[1])}:
+                what = f"{key[1]} ({', '.join(sorted(names))}){what[key.end() :]}"
+            what = f"{place}: {what}"
+            raise type(error)(what, means=error.means, do=error.do) from error
+
+
+def parse(data: bytes, *, file: str, outside: Outside = NOTHING) -> Config:
+    """Return the config in `data`; `file` is its path, for errors and relative paths.
+
+    `outside` is what the names of variables and files in it lead to. Raises ConfigError.
+    """
+    document, variables = taken_in(_document(data, file), outside)
+    return _config(document, variables)
+
+
+def name(data: bytes, *, file: str) -> str:
+    """Return the manager's name in a config; only who runs it may have what the rest names."""
+    entries = _document(data, file).entries()
+    return str(settings.TOP["name"].read(entries["name"])) if "name" in entries else "sockmgr"
+
+
+def _document(data: bytes, file: str) -> Value:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -119,9 +194,9 @@ def parse(data: bytes, *, file: str) -> Config:
     except tomli.TOMLDecodeError as error:
         where = f"{file}:{error.lineno}:{error.colno}"
         raise ConfigError(f"{where}: this is not TOML: {error.msg}", do=_hint(text)) from None
-    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all measure
+    except (ValueError, RecursionError) as error:  # a number that is too long, too deep a nesting
         raise ConfigError(f"{file}: this is not usable TOML: {error}") from None
-    return _config(Value(Source(file, text), (), document))
+    return Value(Source(file, text), (), document)
 
 
 def from_arguments(
@@ -129,17 +204,16 @@ def from_arguments(
     command: Sequence[str],
     *,
     name: str = "",
-    service: str = "web",
     keys: Mapping[str, object] | None = None,
 ) -> Config:
-    """Return the config of one service from the command line.
+    """Return the config of one service, `web`, from the command line; raise ConfigError.
 
-    `listen` are texts like `http=tcp://127.0.0.1:8000`; `keys` are more keys of the service, and
-    of its rollout, by their names in the file. Errors name the argument instead of a line.
+    `listen` are texts such as `http=tcp://127.0.0.1:8000`, `keys` more keys of the service and of
+    its rollout, under their names in a file. Errors name the argument instead of a line.
     """
     arguments: dict[positions.Path, str] = {
         ("name",): "--name",
-        ("service", service, "command"): "COMMAND",
+        ("service", "web", "command"): "COMMAND",
     }
     addresses: dict[str, object] = {}
     for text in listen:
@@ -158,9 +232,9 @@ def from_arguments(
     table |= {} if "app" in (keys or {}) else {"command": list(command)}
     for key, raw in (keys or {}).items():
         path = ("rollout", key) if key in settings.ROLLOUT else (key,)
-        arguments["service", service, *path] = "--" + key.replace("_", "-")
+        arguments["service", "web", *path] = "--" + key.replace("_", "-")
         (rollout if key in settings.ROLLOUT else table)[key] = raw
-    document: dict[str, object] = {"listen": addresses, "service": {service: table}}
+    document: dict[str, object] = {"listen": addresses, "service": {"web": table}}
     document |= {"name": name} if name else {}
     return _config(Value(Source("command line", arguments=arguments), (), document))
 
@@ -171,9 +245,9 @@ def _hint(text: str) -> str:
     return "texts need quotes, arrays commas; tables begin with [name]"
 
 
-def _config(document: Value) -> Config:
+def _config(document: Value, variables: tuple[tuple[str, str], ...] = ()) -> Config:
     top = document.table((*settings.TOP, *settings.TABLES))
-    listens = _listens(top["listen"]) if "listen" in top else ()
+    listens = listeners.listens(top["listen"]) if "listen" in top else ()
     if "service" not in top or not top["service"].entries():
         raise ConfigError(
             f"{document.source.file}: it has no service",
@@ -184,102 +258,26 @@ def _config(document: Value) -> Config:
     services = tuple(_service(name, value, names, len(tables)) for name, value in tables.items())
     for service in services:
         _check_dispatch(tables[service.name], service, listens)
-    _one_service_a_listener(top, services, names)
-    _apps_take_streams(top, services, listens)
+        probe_keys.check(tables[service.name], service, listens)
+    rollout = (
+        shape.read(settings.ROLLOUTS, top["rollout"].table(settings.ROLLOUTS))
+        if "rollout" in top
+        else {}
+    )
+    company.check(top, services, listens, together=rollout.get("together", False))
     dev = top["dev"].table(settings.DEV) if "dev" in top else {}
-    return Config(
-        name=settings.TOP["name"].read(top["name"]) if "name" in top else "sockmgr",
+    config = Config(
+        **shape.read(settings.TOP, top),
         listen=listens,
         services=services,
-        dev=Dev(**_read(settings.DEV, dev)),
+        variables=variables,
+        **rollout,
+        control=control(top["control"]) if "control" in top else Control(),
+        logs=logs(top["logs"]) if "logs" in top else Logs(),
+        dev=Dev(**shape.read(settings.DEV, dev)),
     )
-
-
-def _read(known: Keys, given: Mapping[str, Value]) -> dict[str, Any]:
-    """Return what the given values mean, in the order in which the keys are known."""
-    return {name: key.read(given[name]) for name, key in known.items() if name in given}
-
-
-def _one_service_a_listener(
-    top: Mapping[str, Value], services: Sequence[ServiceConfig], names: Sequence[str]
-) -> None:
-    users: dict[str, str] = {}
-    for service in services:
-        for name in service.listen:
-            if name in users:
-                value = top["service"].entries()[service.name]
-                value = value.entries().get("listen", value)
-                raise value.refused(
-                    f"takes the listener {name}, which service.{users[name]} has",
-                    do="one listener serves one service: give this one a listener of its own",
-                )
-            users[name] = service.name
-    for name in names:
-        if name not in users:
-            raise (
-                top["listen"]
-                .entries()[name]
-                .refused(
-                    "is used by no service, so clients would wait there for ever",
-                    do=f'add "{name}" to the `listen` of a service, or remove it',
-                )
-            )
-
-
-def _apps_take_streams(
-    top: Mapping[str, Value], services: Sequence[ServiceConfig], listens: Sequence[Listen]
-) -> None:
-    datagrams = {each.name for each in listens if each.address.scheme is Scheme.UDP}
-    for service in services:
-        if service.app and (found := datagrams.intersection(service.listen)):
-            raise (
-                top["service"]
-                .entries()[service.name]
-                .refused(
-                    f"serves HTTP, and its listener {min(found)} is of UDP",
-                    do="give that one to a service of its own",
-                )
-            )
-
-
-# --- Listeners ---------------------------------------------------------------------------------
-
-
-def _listens(value: Value) -> tuple[Listen, ...]:
-    listens: list[Listen] = []
-    for name, entry in value.entries().items():
-        if not re.fullmatch(placeholder.NAME, name) or len(name) > 64:
-            raise entry.refused(
-                "is not a name for a listener",
-                do="allowed: letters, digits, _, - and ., beginning with a letter or _",
-            )
-        listen = _listen(name, entry)
-        for other in listens:
-            # Port 0, too: a listener is known by its address, whatever the kernel makes of it.
-            if other.address == listen.address:
-                raise entry.refused(
-                    f"has the address {listen.address}, which listen.{other.name} has",
-                    do="give it an address of its own",
-                )
-        listens.append(listen)
-    return tuple(listens)
-
-
-def _listen(name: str, value: Value) -> Listen:
-    is_table = isinstance(value.raw, dict)
-    keys = value.table(settings.LISTENER) if is_table else {"address": value}
-    if "address" not in keys:
-        raise value.refused("has no address", do=f"add address = ...; allowed: {address.FORMS}")
-    at = keys["address"]
-    where, options = settings.LISTENER["address"].read(at)
-    for option, text in options.items():
-        if option in keys or option not in settings.UNIX_ONLY:
-            raise at.wrong("mode=0660, user=NAME and group=NAME after the ?, each given once")
-        keys[option] = Value(at.source, at.path, text)
-    for option in settings.UNIX_ONLY:
-        if option in keys and where.scheme is not Scheme.UNIX:
-            raise keys[option].refused("has no meaning here", do="only unix:// paths have it")
-    return Listen(name=name, **_read(settings.LISTENER, keys) | {"address": where})
+    config.__dict__["source"] = document.source
+    return config
 
 
 # --- Services ----------------------------------------------------------------------------------
@@ -291,24 +289,28 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
             "is not a table", do=f"write the keys of a service under [service.NAME], not {name} = "
         )
     values.NAME.read(Value(value.source, value.path, name))
-    keys = value.table(settings.SERVICE, settings.PLANNED)
+    keys = value.table(settings.SERVICE)
     _check_program(value, keys)
-    fields = _read(settings.SERVICE, keys)
+    fields = shape.read(settings.SERVICE, keys)
     fields["listen"] = _service_listen(value, fields.get("listen"), listeners, services)
     if "command" in keys:
         _check_placeholders(keys["command"], fields["listen"])
     elif not fields["listen"]:
         raise value.refused("has no listener for its app", do='add one, listen = ["NAME"]')
+    if fields.get("prometheus_multiproc") and _METRICS in dict(fields.get("env", ())):
+        raise keys["prometheus_multiproc"].refused(
+            f"sets {_METRICS}, which stands in env, too", do="remove one of them"
+        )
     fields["ready"] = _ready_or_default(keys, fields)
     if isinstance(fields["ready"], Delay) and not fields["listen"]:
         fields["rollout"] = _with_time_to_fail(keys, fields)
     if "cwd" in fields:
-        fields["cwd"] = _beside(value.source.file, fields["cwd"])
+        fields["cwd"] = value.source.beside(fields["cwd"])
     return ServiceConfig(name=name, **fields)
 
 
 def _check_program(service: Value, keys: Mapping[str, Value]) -> None:
-    """Demand a command or an app, and no key that belongs to the other."""
+    """Require a command or an app, and refuse keys that go with the other."""
     if "command" in keys and "app" in keys:
         raise keys["app"].refused("stands beside command", do="remove one of them")
     if "command" not in keys and "app" not in keys:
@@ -319,6 +321,11 @@ def _check_program(service: Value, keys: Mapping[str, Value]) -> None:
         if key in keys:
             do = f"remove it, or give {'an app' if one == 'command' else 'a command'} instead"
             raise keys[key].refused(f"has no meaning beside {one}", do=do)
+    if "command" in keys and "max_requests" in keys:
+        raise keys["max_requests"].refused(
+            "stands beside command, whose requests nobody but itself can count",
+            do="use max_rss, max_cpu_time or max_age, or an app",
+        )
 
 
 def _service_listen(
@@ -332,23 +339,19 @@ def _service_listen(
             )
         return tuple(listeners)
     known = ", ".join(listeners) or "none: the table [listen] is empty"
-    for index, name in enumerate(names):
+    for item, name in zip(value.entries()["listen"].items(""), names, strict=True):
         if name not in listeners:
-            raise (
-                value.entries()["listen"]
-                .child(index, name)
-                .wrong(f"the name of a listener ({known})")
-            )
+            raise item.wrong(f"the name of a listener ({known})")
     return names
 
 
 def _check_placeholders(command: Value, listen: Sequence[str]) -> None:
-    for index, raw in enumerate(command.texts()):
-        for name in placeholder.names([raw]):
+    for word in command.items(""):
+        for name in placeholder.names([word.text()]):
             if name not in listen:
-                raise command.child(index, raw).wrong(
+                raise word.wrong(
                     f"{{NAME}} with a listener of this service ({', '.join(listen) or 'none'}); "
-                    f"if the text itself is meant, write {{{{{name}}}}}"
+                    "if the text itself is meant, write {{NAME}}"
                 )
 
 
@@ -365,7 +368,7 @@ def _check_dispatch(value: Value, service: ServiceConfig, listens: Sequence[List
             do="use a program that takes the connections passed to it: dispatch-protocol.md",
         )
     for listen in listens:
-        if listen.name in service.listen and listen.address.scheme is Scheme.UDP:
+        if listen.name in service.listen and listen.address.traits.is_datagram:
             raise keys["accept"].refused(
                 f"has nothing to accept on the listener {listen.name}: UDP has no connections",
                 do='let a service of its own have it, with accept = "shared"',
@@ -387,14 +390,8 @@ def _ready_or_default(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> R
 
 
 def _with_time_to_fail(keys: Mapping[str, Value], fields: Mapping[str, Any]) -> Rollout:
-    """Return the rollout of what is only guessed to be ready; a probation that is given stands."""
+    """Return the rollout of a service whose `ready` is a guess; a given probation is kept."""
     rollout: Rollout = fields.get("rollout", Rollout(start_concurrency=0))
     if "rollout" in keys and "probation" in keys["rollout"].entries():
         return rollout
     return replace(rollout, probation=PLAIN_PROBATION)
-
-
-def _beside(file: str, directory: str) -> str:
-    """Return `directory` as seen from the directory of `file`, so that `check` may run anywhere."""
-    folder, slash, _ = file.rpartition("/")
-    return f"{folder}{slash}{directory}" if slash and directory[:1] != "/" else directory

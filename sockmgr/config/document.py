@@ -1,10 +1,11 @@
-"""Values of a configuration that know where they stand, and so can say what is wrong with them.
+"""Values of a config with their place in the file, which errors about them name.
 
-Owns the simple types (texts, numbers, durations, sizes) and the form of every error. Knows no key.
+Reads the simple types (texts, numbers, durations, sizes) and words every error. Knows no key.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -22,32 +23,43 @@ _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(SIZE_PATTERN, re.ASCII)
 LONGEST = 10 * 365 * 86400.0
-SHORTEST = 0.001  # of what may not be 0
+SHORTEST = 0.001  # seconds: the least of a duration that may not be 0
 LARGEST = 2**63 - 1  # rlim_t as Python's resource takes it
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where values come from: the text of a file, or arguments of the command line."""
+    """The origin of values: the text of a file, or arguments of the command line."""
 
     file: str
     text: str = ""
     arguments: Mapping[positions.Path, str] = field(default_factory=dict)
 
     def place(self, path: positions.Path, *, key: bool) -> str:
-        """Name the place of `path` for a person: `shop.toml:7:11` or `--workers`."""
+        """Return the place of `path` for people: `shop.toml:7:11` or `--workers`."""
         for length in range(len(path), 0, -1):
             if argument := self.arguments.get(path[:length]):
                 return argument
         at = positions.find(self.text, path, key=key)
         return f"{self.file}:{at}"
 
+    def beside(self, path: str) -> str:
+        """Return a relative `path` as below the directory of the file: `check` may run anywhere."""
+        folder, slash, _ = self.file.rpartition("/")
+        return f"{folder}{slash}{path}" if slash and path[:1] != "/" else path
+
+
+class Filled(str):
+    """A text in which variables were replaced; errors show it as it was `written`."""
+
+    written = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """One value at `path`; its methods return it as a type, or raise ConfigError.
 
-    No error shows a `secret` one, nor what stands under it: it may be a password.
+    If it is `secret`, no error shows it or the values below it: they may be passwords.
     """
 
     source: Source
@@ -57,7 +69,7 @@ class Value:
 
     @property
     def key(self) -> str:
-        """Return the path as it is written: `service.web.command[0]`."""
+        """The path as people write it: `service.web.command[0]`."""
         text = ""
         for part in self.path:
             text += f"[{part}]" if isinstance(part, int) else f".{_quote_key(part)}"
@@ -74,30 +86,26 @@ class Value:
         return ConfigError(f"{place}: {self.key}{what} cannot be used", do=do)
 
     def refused(self, why: str, *, do: str = "") -> ConfigError:
-        """Return the error for a key or table that cannot stand here; `why` is a clause."""
+        """Return the error for a key or table that must not be here; `why` follows its name."""
         place = self.source.place(self.path, key=True)
         return ConfigError(f"{place}: {self.key} {why}", do=do)
 
     def child(self, name: str | int, raw: object) -> Value:
-        """Return the value `raw` that stands under this one."""
+        """Return a value of this table or array: `raw`, under the key or index `name`."""
         return Value(self.source, (*self.path, name), raw, self.secret)
 
     def entries(self) -> dict[str, Value]:
-        """Return a table whose keys are free."""
+        """Return the values of a table with any keys."""
         if not isinstance(self.raw, dict):
             raise self.wrong("a table")
         return {name: self.child(name, raw) for name, raw in self.raw.items()}
 
-    def table(
-        self, known: Collection[str], planned: Mapping[str, str] | None = None
-    ) -> dict[str, Value]:
-        """Return a table that has only `known` keys; `planned` ones are refused with a reason."""
+    def table(self, known: Collection[str]) -> dict[str, Value]:
+        """Return the values of a table with only `known` keys."""
         entries = self.entries()
         for name, value in entries.items():
-            if planned and name in planned:
-                raise value.refused("is not in this version of sockmgr", do=planned[name])
             if name not in known:
-                raise value.refused("is not a known key", do=_nearest(name, known))
+                raise value.refused("is not a known key", do=nearest(name, known))
         return entries
 
     def items(self, allowed: str) -> list[Value]:
@@ -110,6 +118,14 @@ class Value:
         """Return a text that `pattern` matches as a whole."""
         if not isinstance(self.raw, str) or not re.fullmatch(pattern, self.raw, re.DOTALL):
             raise self.wrong(allowed)
+        return str(self.raw)
+
+    @property
+    def plain(self) -> object:
+        """The value where no text is wanted: what variables make is a text, "4" or "true"."""
+        if isinstance(self.raw, Filled):
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.loads(self.raw)
         return self.raw
 
     def texts(self, allowed: str = "an array of texts") -> tuple[str, ...]:
@@ -118,13 +134,13 @@ class Value:
 
     def boolean(self) -> bool:
         """Return true or false."""
-        if not isinstance(self.raw, bool):
+        if not isinstance(self.plain, bool):
             raise self.wrong("true or false")
-        return self.raw
+        return self.plain
 
     def integer(self, minimum: int, maximum: int, allowed: str = "") -> int:
         """Return a whole number within these bounds."""
-        number = self.raw
+        number = self.plain
         if isinstance(number, bool) or not isinstance(number, int):
             raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
         if not minimum <= number <= maximum:
@@ -133,11 +149,11 @@ class Value:
 
     def seconds(self, *, zero: bool = True) -> float:
         """Return a duration in seconds."""
-        seconds = _seconds(self.raw)
+        found = seconds(self.plain)
         least = 0.0 if zero else SHORTEST
-        if seconds is None or not least <= seconds <= LONGEST:
+        if found is None or not least <= found <= LONGEST:
             raise self.wrong(DURATION + ("" if zero else ", above 0"))
-        return seconds
+        return found
 
     def size(self) -> int:
         """Return a number, with K, M, G or T for powers of 1024; -1 for `unlimited`."""
@@ -154,15 +170,24 @@ class Value:
 
 
 def shown(raw: object) -> str:
-    """Return a value as it would be written, cut short."""
+    """Return a value as it is written in a config, cut to 60 characters."""
     try:
-        text = json.dumps(raw, ensure_ascii=False)
-    except (TypeError, ValueError):  # dates, and what else TOML has and JSON has not
+        text = json.dumps(_written(raw), ensure_ascii=False)
+    except (TypeError, ValueError):  # dates and times, which TOML has and JSON has not
         text = str(raw)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def _written(raw: object) -> object:
+    if isinstance(raw, dict):
+        return {name: _written(value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return list(map(_written, raw))
+    return raw.written if isinstance(raw, Filled) else raw
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return what to do about a name that is not `known`: the nearest one, or all."""
     near = difflib.get_close_matches(name, known, n=1)
     return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(known))}"
 
@@ -171,11 +196,12 @@ def _quote_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
-def _seconds(raw: object) -> float | None:
+def seconds(raw: object) -> float | None:
+    """Return the seconds of a number or of a text like "1m30s"; None if it is no duration."""
     if isinstance(raw, bool):
         return None
     if isinstance(raw, int | float):
-        return float(raw) if -1 <= raw <= LONGEST + 1 else None  # also ends nan, inf, 10**400
+        return float(raw) if -1 <= raw <= LONGEST + 1 else None  # None for nan, inf, 10**400
     if isinstance(raw, str) and _DURATION.fullmatch(raw):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(raw))
     return None

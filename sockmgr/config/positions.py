@@ -1,6 +1,6 @@
-"""Where a key stands in a TOML text. Owns a scanner for valid TOML; judges no value.
+"""Find the line and column of a key in a TOML text that tomli has accepted. Checks no value.
 
-tomli tells positions only of syntax errors, so this walks a text that tomli has accepted.
+tomli has positions only for syntax errors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Place:
 
 
 def find(text: str, path: Path, *, key: bool = False) -> Position:
-    """Return where the value (or the key) of `path` begins; if it has none, its table's place."""
+    """Return where the value (or the key) of `path` begins; where its table is if it is missing."""
     text = text.replace("\r\n", "\n")  # as tomli does before it counts
     scanner = _Scanner(text)
     scanner.document()
@@ -59,7 +59,7 @@ def position(text: str, offset: int) -> Position:
 
 
 class _Scanner:
-    """One walk over a valid text; `places` are the offsets found on the way."""
+    """One walk over a valid text, which collects in `places` the offsets of keys and values."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -100,7 +100,7 @@ class _Scanner:
         return table
 
     def _latest(self, table: Path) -> Path:
-        """Descend into the newest element where `table` is an array of tables."""
+        """Return the path of the newest element if `table` is an array of tables, else `table`."""
         count = self._lengths.get(table, 0)
         return (*table, count - 1) if count else table
 
@@ -167,7 +167,7 @@ class _Scanner:
 
     def _skip(self, what: re.Pattern[str]) -> None:
         match = what.match(self.text, self.offset)
-        # A text that tomli took but this cannot read must still end: one step at least.
+        # At least one character, so that the walk ends even if a text is not understood here.
         self.offset = match.end() if match and match.end() > self.offset else self.offset + 1
 
     def _note(self, path: Path, key: int, value: int) -> None:

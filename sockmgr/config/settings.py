@@ -1,15 +1,16 @@
-"""The keys of the config, table by table: what each may be, is about, and is by default.
+"""The keys of the config, table by table: the shape of each, its description and its default.
 
-A key is added here: its Key is how config.py reads it and what the JSON Schema says of it. What
-keys mean for each other is config.py's.
+A new key is added here: config.py reads it by its Key, and the JSON Schema is made of it. How keys
+go together is checked in config.py.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sockmgr.config import app_keys, shape, values
+from sockmgr.config import app_keys, canary_keys, limit_keys, probe_keys, shape, values
 from sockmgr.config.document import Value
+from sockmgr.config.hooks import Hook, Hooks
 from sockmgr.config.shape import BOOLEAN, DURATION, TEXTS, TIMEOUT, Key, Shape, integer
 from sockmgr.config.spec import Accepting, Delay, Exec, Notify, Ready, Rollout
 
@@ -17,26 +18,51 @@ from sockmgr.config.spec import Accepting, Delay, Exec, Notify, Ready, Rollout
 
 
 def _ready(value: Value) -> Ready:
-    allowed = '"accepting", "notify", { delay = "2s" } or { exec = ["COMMAND", ...] }'
+    allowed = (
+        'one of "accepting", "notify", { http = "/path" }, { tcp = true }, { delay = "2s" } and '
+        '{ exec = ["COMMAND", ...] }'
+    )
     if value.raw == "accepting":
         return Accepting()
     if value.raw == "notify":
         return Notify()
-    if not isinstance(value.raw, dict) or len(value.raw) != 1:
+    if isinstance(value.raw, dict) and "failures" in value.raw:
+        raise value.entries()["failures"].refused(
+            "is for healthy only: ready asks until ready_timeout", do="remove it"
+        )
+    keys = value.table(READY) if isinstance(value.raw, dict) else {}
+    if len(keys.keys() & set(_KINDS)) != 1:
         raise value.wrong(allowed)
-    planned = {"http": f"allowed: {allowed}"}
-    ((kind, argument),) = value.table(READY, planned).items()
+    if "http" in keys or "tcp" in keys:
+        return probe_keys.probe(keys)
+    if len(keys) != 1:
+        raise value.wrong(allowed)
+    ((kind, argument),) = keys.items()
     if kind == "delay":
         return Delay(seconds=READY[kind].read(argument))
     return Exec(argv=READY[kind].read(argument))
 
 
 def _rollout(value: Value) -> Rollout:
-    planned = {"canary": "remove it; surge, probation and max_failed_starts are what there is"}
-    keys = value.table(ROLLOUT, planned)
+    keys = value.table(ROLLOUT)
     fields: dict[str, Any] = {"start_concurrency": 0}
     fields |= {key: ROLLOUT[key].read(entry) for key, entry in keys.items()}
     return Rollout(**fields)
+
+
+def _hook(value: Value) -> Hook:
+    if isinstance(value.raw, list):
+        return Hook(argv=values.COMMAND.read(value))
+    allowed = '["PROGRAM", "ARGUMENT", ...] or { run = ["PROGRAM", ...], timeout = "5m" }'
+    if not isinstance(value.raw, dict) or "run" not in value.raw:
+        raise value.wrong(allowed)
+    keys = value.table(HOOK)
+    timeout = {"timeout": HOOK["timeout"].read(keys["timeout"])} if "timeout" in keys else {}
+    return Hook(argv=HOOK["run"].read(keys["run"]), **timeout)
+
+
+def _hooks(value: Value) -> Hooks:
+    return Hooks(**{key: HOOKS[key].read(entry) for key, entry in value.table(HOOKS).items()})
 
 
 # --- Tables ------------------------------------------------------------------------------------
@@ -46,13 +72,15 @@ READY = {
     "exec": Key(
         values.COMMAND, "Ready when this command exits with 0; it is tried again until it does."
     ),
+    **probe_keys.PROBE,
 }
+_KINDS = ("delay", "exec", "http", "tcp")
 _READY = Shape(
     _ready,
     {
         "anyOf": [
             {"enum": ["accepting", "notify"]},
-            {**shape.table(READY), "minProperties": 1, "maxProperties": 1},
+            probe_keys.one_of(READY, _KINDS),
         ]
     },
 )
@@ -75,7 +103,7 @@ ROLLOUT = {
     ),
     "start_concurrency": Key(
         integer(0, values.MAX_WORKERS),
-        "How many workers boot at a time; 0: twice as many as there are cores.",
+        "How many workers boot at a time; 0: twice as many as there are processors.",
         0,
     ),
     "max_draining": Key(
@@ -89,8 +117,40 @@ ROLLOUT = {
         "meanwhile.",
         False,
     ),
+    "canary": canary_keys.CANARY,
+    "warmup": Key(
+        probe_keys.PATHS,
+        "Paths that each new worker is asked for by GET before it gets a connection. What it "
+        "answers does not matter.",
+        [],
+    ),
+    "warmup_requests": Key(integer(1, 1000), "How often a new worker is asked for each.", 3),
 }
 _ROLLOUT = Shape(_rollout, shape.table(ROLLOUT))
+HOOK = {
+    "run": Key(values.COMMAND, "The program and its arguments."),
+    "timeout": Key(TIMEOUT, "It is killed after this time, and has failed.", "5m"),
+}
+_HOOK = Shape(_hook, {"anyOf": [values.COMMAND.schema, shape.table(HOOK, required=("run",))]})
+HOOKS = {
+    "before": Key(
+        _HOOK,
+        "Run once a reload, before the first new worker starts, as a migration must be. If it "
+        "fails, the reload is aborted.",
+    ),
+    "ready": Key(
+        _HOOK,
+        "Run when all new workers are ready, before they get connections. If it fails, the reload "
+        "is aborted.",
+    ),
+    "committed": Key(_HOOK, "Run when the new generation is the one that serves."),
+    "aborted": Key(_HOOK, "Run when a reload was aborted; SOCKMGR_REASON says why."),
+    "worker_ended": Key(
+        _HOOK,
+        "Run when a worker has ended; SOCKMGR_WORKER, _SLOT, _PID and _REASON say who and how.",
+    ),
+}
+_HOOKS = Shape(_hooks, shape.table(HOOKS))
 
 SERVICE = {
     "command": Key(
@@ -124,15 +184,39 @@ SERVICE = {
         "Names from [listen], in the order in which they are passed; [] for none. All of them, "
         "if there is one service.",
     ),
-    "workers": Key(integer(1, values.MAX_WORKERS), "How many processes.", 1),
+    "after": Key(
+        values.AFTER,
+        "Names of services that are to serve before the workers of this one are started, and that "
+        "are stopped when this one has ended.",
+        [],
+    ),
+    "workers": Key(
+        values.WORKERS,
+        "How many processes; auto: as many as there are processors for the manager, by its "
+        "affinity and the quota of its cgroup.",
+        1,
+    ),
     "cwd": Key(
         shape.text("a directory", r"[^\x00]+"),
         "Working directory, relative to this file. Its real path is taken at each reload, so a "
         "generation stays in its own release when a symbolic link moves.",
     ),
     "env": Key(values.ENV, "Variables added for the workers, as texts.", {}),
+    "env_file": Key(
+        values.ENV_FILE,
+        "Files with more such variables, NAME=VALUE, relative to this file and read anew at each "
+        "reload; one whose name ends in ? may be missing. env counts more.",
+    ),
     "inherit_env": Key(
         BOOLEAN, "Whether workers also get the environment of the manager itself.", True
+    ),
+    "unbuffered": Key(
+        BOOLEAN, "Whether workers get PYTHONUNBUFFERED=1: what Python prints arrives at once.", True
+    ),
+    "venv": Key(
+        shape.text("a directory, or nothing for none", r"[^\x00]*"),
+        "The virtual environment whose programs come first, as seen from cwd: .venv, if it is "
+        "there and this is not given. Its real path is taken at each reload. `app` runs in it too.",
     ),
     "umask": Key(values.OCTAL, "Of the workers: octal, in quotes, such as 022."),
     "user": Key(
@@ -153,12 +237,18 @@ SERVICE = {
     "ready": Key(
         _READY,
         "How a worker is known to be ready: accepting (the kernel shows it waiting for connections "
-        "on each listener), notify (it says READY=1, sd_notify(3)), a delay, or a command. "
+        "on each listener), notify (it says READY=1, sd_notify(3)), a request that it answers as "
+        "expected (http, tcp), a delay, or a command. "
         "A delay of 1 s without listeners, and notify for `app`.",
         "accepting",
     ),
     "ready_timeout": Key(
         TIMEOUT, "A worker not ready by then is killed; in a reload that aborts it.", "60s"
+    ),
+    "healthy": Key(
+        probe_keys.HEALTHY_SHAPE,
+        "What each worker that serves is asked for ever after; one that fails several times in a "
+        "row is replaced as one that hangs. Not with accept = shared.",
     ),
     "stop_signal": Key(
         values.SIGNAL, "What asks a worker to finish: that of the preset, or TERM, if not given."
@@ -168,18 +258,23 @@ SERVICE = {
         "How long a worker may take to finish before its process group is killed; 0 kills at once.",
         "30s",
     ),
-    "max_age": Key(TIMEOUT, "Replace a worker that has served this long, successor first."),
+    **limit_keys.LIMITS,
     "hang_timeout": Key(
         DURATION,
         "Replace a worker that gives no sign of life for this long, after its stacks were printed "
         "to the log; 0 never does. 60 s for `app`; a command has to call "
         "sockmgr.worker.watchdog(), and is not looked at unless this is given.",
     ),
+    "when_down": Key(
+        TIMEOUT,
+        "End the manager, with exit code 1, when no worker of the service has been ready for so "
+        "long and no rollout is under way: for containers, whose runtime starts another.",
+    ),
     "accept": Key(
         values.ACCEPT,
         "shared: the workers of a generation share one queue, and whoever is free takes the next "
         "connection. per-worker: each has its own queue and gets as many as the others, which is "
-        "better for connections that last. dispatch: the manager accepts and passes each "
+        "better for connections that last. dispatch: a process of sockmgr accepts and passes each "
         "connection to a worker, which must know how to take it, as one of `app` does: "
         "dispatch-protocol.md.",
         "shared",
@@ -199,10 +294,23 @@ SERVICE = {
         "What is assumed of the program: auto (by its name), none, or the rules of one server.",
         "auto",
     ),
+    "prometheus_multiproc": Key(
+        BOOLEAN,
+        "Whether workers get a PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps their own "
+        "metrics: `sockmgr metrics --application` has the sums.",
+        False,
+    ),
+    "release": Key(
+        values.RELEASE,
+        "What the release in cwd is called, for `sockmgr status`, `history` and events: a command, "
+        "whose last line is the name, or { file = ... }, the first line of a file below cwd.",
+    ),
     "rollout": Key(_ROLLOUT, "How one generation of workers replaces another."),
-}
-PLANNED = {
-    "max_rss": "remove it; max_age replaces workers by age",
+    "hooks": Key(
+        _HOOKS,
+        "Commands that run once at a moment of a reload: an array, or { run = [...], timeout = "
+        '"5m" }. They have the directory, user and environment of the new workers.',
+    ),
 }
 LISTENER = {
     "address": Key(
@@ -218,8 +326,22 @@ LISTENER = {
     "mode": Key(values.OCTAL, "Mode of a unix path: octal, in quotes, such as 0660."),
     "user": Key(values.ACCOUNT, "Owner of a unix path: a name, or a number in quotes."),
     "group": Key(values.ACCOUNT, "Group of a unix path."),
+    "on_stop": Key(
+        values.ON_STOP,
+        "Of TCP: refuse tells clients that come during a stop at once that nobody listens, so that "
+        "a balancer goes elsewhere; with drop they hear nothing and try again, for who restarts.",
+        "refuse",
+    ),
 }
-UNIX_ONLY = ("mode", "user", "group")
+UNIX_ONLY, TCP_ONLY = ("mode", "user", "group"), ("on_stop",)
+ROLLOUTS = {
+    "together": Key(
+        BOOLEAN,
+        "Whether the services of one reload cut over when all of them are ready, and all go back "
+        "if one fails.",
+        False,
+    ),
+}
 DEV = {
     "watch": Key(TEXTS, "Directories to watch.", []),
     "ignore": Key(TEXTS, "Patterns of file names to leave out.", []),
@@ -245,9 +367,27 @@ TOP = {
     "name": Key(
         values.NAME, "The name of this manager; part of the path of its control socket.", "sockmgr"
     ),
+    "env_file": Key(
+        values.ENV_FILE,
+        "Files with variables for the workers of all services; those of a service count more.",
+    ),
+    "stop_delay": Key(
+        DURATION,
+        "Told to stop, say so (sockmgr health --ready, ready_file, systemd) and serve on for this "
+        "long, so that balancers notice; only then take nobody new, and drain.",
+        0.0,
+    ),
+    "ready_file": Key(
+        shape.text("an absolute path", r"/[^\x00]*[^\x00/]"),
+        "A file that is there while the manager wants new traffic: from when all services serve "
+        "until it is told to stop.",
+    ),
 }
 TABLES = {
     "listen": "The listeners: NAME = ADDRESS, or a table. Each belongs to exactly one service.",
     "service": "The services: a table for each, [service.NAME].",
+    "rollout": "How the services of one reload change over.",
+    "logs": "How what workers print is passed on.",
+    "control": "Who may talk to the manager beside its own user and root.",
     "dev": "What `sockmgr dev` watches, and what it shows.",
 }

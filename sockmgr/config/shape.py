@@ -1,12 +1,13 @@
-"""What one value of the config may be, told twice: by a reader, and by a JSON Schema.
+"""Shapes: what one value of the config may be, both as a reader and as a JSON Schema.
 
-Both halves are made from the same bounds and patterns, so that an editor and `sockmgr check` agree.
-Knows no key. Patterns hold to what ECMA-262, Rust and Python read alike: editors use all three.
+Both are made of the same bounds and patterns, so that an editor and `sockmgr check` agree. Knows no
+key. Patterns use only what ECMA-262, Rust and Python understand alike, because editors use all
+three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,10 @@ TEXT: Schema = {"type": "string", "pattern": r"^[^\x00]*$"}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`read` returns a value as what it means, or raises ConfigError; `schema` says what it may be.
+    """`read` converts a value or raises ConfigError; `schema` describes the values it accepts.
 
-    The schema refuses nothing that the reader takes. What only the reader can see (a soft limit
-    above the hard one) is left to it.
+    The schema accepts everything that the reader accepts, and a little more: it cannot see that a
+    soft limit is above the hard one, for example.
     """
 
     read: Callable[[Value], Any]
@@ -32,9 +33,9 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of a table: its shape, what it is about, and its default as it would be written.
+    """A key of a table: its shape, its description, and its default.
 
-    `about` is what an editor shows. None is for a default that cannot be written.
+    Editors show `about`. The default is as it would be written in a config; None if it cannot be.
     """
 
     shape: Shape
@@ -42,7 +43,7 @@ class Key:
     default: Any = None
 
     def read(self, value: Value) -> Any:
-        """Return what `value` means, or raise ConfigError."""
+        """Convert `value`, or raise ConfigError."""
         return self.shape.read(value)
 
     def schema(self) -> dict[str, Any]:
@@ -52,6 +53,11 @@ class Key:
 
 
 Keys = Mapping[str, Key]
+
+
+def read(known: Keys, given: Mapping[str, Value]) -> dict[str, Any]:
+    """Return the given values, converted, in the order of the `known` keys."""
+    return {name: key.read(given[name]) for name, key in known.items() if name in given}
 
 
 def _seconds(least: float) -> Schema:
@@ -95,6 +101,18 @@ def text(allowed: str, pattern: str) -> Shape:
         lambda value: value.text(allowed, pattern),
         {"type": "string", "pattern": f"^(?:{pattern})$"},
     )
+
+
+def one_of(words: Iterable[str], into: Callable[[str], Any] = str) -> Shape:
+    """Return the shape of one of these words, of which `into` makes the value."""
+    known = list(map(str, words))
+
+    def read(value: Value) -> Any:
+        if value.raw not in known:
+            raise value.wrong(", ".join(f'"{word}"' for word in known))
+        return into(value.text())
+
+    return Shape(read, {"enum": known})
 
 
 def table(keys: Keys, *, required: tuple[str, ...] = ()) -> dict[str, Any]:

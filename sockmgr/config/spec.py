@@ -1,4 +1,4 @@
-"""What is wanted, as frozen values: listeners, and the spec of a generation with all its parts.
+"""Listeners, and the spec of a generation with all its parts, as frozen values.
 
 Durations are seconds, sizes are bytes.
 """
@@ -10,6 +10,9 @@ from enum import StrEnum
 
 import msgspec
 from msgspec.structs import replace
+
+from sockmgr.config.hooks import Hooks
+from sockmgr.config.probe import Healthy, HttpProbe, Probe, TcpProbe, warm_up_like
 
 # --- Listeners ---------------------------------------------------------------------------------
 
@@ -24,6 +27,40 @@ class Scheme(StrEnum):
     FD = "fd"
 
 
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What all listeners of one scheme have in common.
+
+    `form` is the text of an address, of its fields. `is_internet`: it has a host and a port, and
+    the kernel steers among its queues. `has_path`: the socket is a node in the file system.
+    `is_inherited`: the manager does not open the socket, and only the socket itself shows whether
+    it is one for streams or for datagrams. `seen_by` is the ss(8) command that lists such sockets.
+    """
+
+    form: str
+    is_internet: bool = False
+    is_stream: bool = False
+    is_datagram: bool = False
+    has_path: bool = False
+    is_inherited: bool = False
+    seen_by: str = ""
+
+
+_INTERNET = "{scheme}://{host}:{port}"
+TRAITS = {
+    Scheme.TCP: Traits(form=_INTERNET, is_internet=True, is_stream=True, seen_by="ss -ltnp"),
+    Scheme.UDP: Traits(form=_INTERNET, is_internet=True, is_datagram=True, seen_by="ss -lunp"),
+    Scheme.UNIX: Traits(form="unix://{path}", is_stream=True, has_path=True, seen_by="ss -xlp"),
+    Scheme.ABSTRACT: Traits(form="unix-abstract:{path}", is_stream=True, seen_by="ss -xlp"),
+    Scheme.FD: Traits(form="fd://{fd}", is_inherited=True),
+}
+
+
+def traits_of(address: str) -> Traits:
+    """Return the traits of an address in a status; those of FD if its scheme is not known."""
+    name = address.partition(":")[0]
+    return TRAITS[Scheme(name) if name in list(Scheme) else Scheme.FD]
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """One address: host and port (tcp, udp), a path or abstract name (unix), or a number (fd)."""
 
@@ -33,21 +70,30 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     fd: int = -1
 
+    @property
+    def traits(self) -> Traits:
+        """What it has in common with all addresses of its scheme."""
+        return TRAITS[self.scheme]
+
     def __str__(self) -> str:
-        match self.scheme:
-            case Scheme.TCP | Scheme.UDP:
-                host = f"[{self.host}]" if ":" in self.host else self.host
-                return f"{self.scheme}://{host}:{self.port}"
-            case Scheme.UNIX:
-                return f"unix://{self.path}"
-            case Scheme.ABSTRACT:
-                return f"unix-abstract:{self.path}"
-            case Scheme.FD:
-                return f"fd://{self.fd}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.traits.form.format(
+            scheme=self.scheme, host=host, port=self.port, path=self.path, fd=self.fd
+        )
+
+
+class OnStop(StrEnum):
+    """What a TCP client meets who comes when all is being stopped.
+
+    REFUSE: it is told at once that nobody listens. DROP: it hears nothing, and tries again.
+    """
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """What the config says of one listener. `mode`, `user` and `group` are for unix paths only."""
+    """One listener of the config. `mode`, `user`, `group`: unix paths only; `on_stop`: TCP only."""
 
     name: str
     address: Address
@@ -55,13 +101,14 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     mode: int | None = None
     user: str = ""
     group: str = ""
+    on_stop: OnStop = OnStop.REFUSE
 
 
 # --- What to run -------------------------------------------------------------------------------
 
 
 class Surge(msgspec.Struct, frozen=True, kw_only=True):
-    """How many workers more than wanted a rollout may run: a number, or a share of the wanted."""
+    """How many workers above the wanted number a rollout may run: a number, or a share of it."""
 
     amount: int
     percent: bool = False
@@ -79,8 +126,32 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
 SURGE_ALL = Surge(amount=100, percent=True)
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a new generation proves itself: by shares of the new connections, step by step.
+
+    `shares` are percents, and rise. Each step takes `seconds`, and `check`, which is run once in
+    each, must exit with 0 by then. With `hold` the last step ends only when somebody decides.
+    `executable` is the file of the check.
+    """
+
+    shares: tuple[int, ...]
+    seconds: float = 30.0
+    hold: bool = False
+    check: tuple[str, ...] = ()
+    executable: str = ""
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{share}%" for share in self.shares)
+        held = ", the last one until somebody decides" if self.hold else ""
+        return f"{steps} for {self.seconds:g} s{' each' if self.shares[1:] else ''}{held}"
+
+
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """How one generation replaces another."""
+    """How one generation replaces another.
+
+    Each new worker is asked for each of the paths `warmup`, `warmup_requests` times, before it gets
+    its first connection.
+    """
 
     surge: Surge = SURGE_ALL
     probation: float = 0.25
@@ -88,6 +159,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     start_concurrency: int = 2
     max_draining: int = 4
     exclusive: bool = False
+    canary: Canary | None = None
+    warmup: tuple[str, ...] = ()
+    warmup_requests: int = 3
 
 
 class Accepting(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -105,7 +179,7 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Delay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Said to be ready `seconds` after its start: a guess, for programs that show nothing."""
+    """Taken for ready `seconds` after its start: a guess, for programs that show nothing."""
 
     seconds: float
 
@@ -114,9 +188,9 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Ready when this command, given the worker's pid and listeners, exits with 0.
+    """Ready when this command, which gets the worker's pid and listeners, exits with 0.
 
-    `executable` is its file as it was found when the spec was resolved; older specs have none.
+    `executable` is the file of the command; specs of older versions have none.
     """
 
     argv: tuple[str, ...]
@@ -126,11 +200,15 @@ class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return f"command {self.argv[0]}"
 
 
-Ready = Accepting | Notify | Delay | Exec
+Ready = Accepting | Notify | Delay | Exec | HttpProbe | TcpProbe
 
 
 class Accept(StrEnum):
-    """Who takes a new connection: any worker of the generation, or the one that it is given to."""
+    """Which worker of a generation takes a new connection.
+
+    SHARED: the first that accepts from their one queue. PER_WORKER: the one whose queue the kernel
+    chose. DISPATCH: the one to which the dispatcher passes the connection.
+    """
 
     SHARED = "shared"
     PER_WORKER = "per-worker"
@@ -138,20 +216,47 @@ class Accept(StrEnum):
 
 
 class Policy(StrEnum):
-    """To which worker a connection is passed, among those that have room (dispatch)."""
+    """Which worker is passed a connection, of those that may get more (DISPATCH)."""
 
     ROUND_ROBIN = "round-robin"
     LEAST_CONNECTIONS = "least-connections"
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one generation runs: resolved, so that nothing can change under it.
+class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the name of a release is found: what `argv` prints, or the first line of `file`.
 
-    `argv` still holds its `{name}` placeholders. `executable` is the file to run and `cwd` the
-    real path of the working directory. `env` is the whole environment but for what differs from
-    worker to worker (LISTEN_PID and the like). With `preload` workers are copies of one process
-    that has loaded everything, their template. `limits` are resource names without RLIMIT_, with
-    soft and hard limit (-1: unlimited). Exit statuses are as Popen.returncode: -15 is signal 15.
+    Both are looked for in the directory of the generation.
+    """
+
+    argv: tuple[str, ...] = ()
+    file: str = ""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a worker may use up before it is recycled: seconds, bytes, requests, seconds."""
+
+    max_age: float | None = None
+    max_rss: int | None = None
+    max_requests: int | None = None
+    max_cpu_time: float | None = None
+
+
+class Spec(Limits, frozen=True, kw_only=True):
+    """Everything that one generation runs, resolved, so that later changes do not affect it.
+
+    `argv` and `slot_env` still have their placeholders. `executable` is the file to run, `cwd` the
+    real path of the working directory. `env` is the whole environment except for variables that
+    differ from worker to worker: those of the protocol, such as LISTEN_PID, and `slot_env`. With
+    `preload` workers are copies of their template, one process that has loaded the application.
+    `limits` are resource names without RLIMIT_, with soft and hard limit (-1: unlimited). Exit
+    statuses are those of Popen.returncode: -15 is signal 15. Workers that end give their
+    connections to those that have the same `moves`; "" gives none.
+    `after` are the services that are to serve before this one, and to end after it. `foreign` are
+    leases that other services have on its listeners, which it gets from them.
+    `has_figures`: its workers count requests, failures and times, where the manager can read them.
+    `tls`: what they answer to is TLS, as far as we know.
+    `prometheus_multiproc`: they keep metrics of their own in a directory that they are told.
+    `takes_private`: they take one more listener, to be probed by where all share one socket.
     """
 
     service: str
@@ -159,7 +264,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     executable: str
     cwd: str
     env: tuple[tuple[str, str], ...] = ()
+    slot_env: tuple[tuple[str, str], ...] = ()
     listen: tuple[Listen, ...] = ()
+    after: tuple[str, ...] = ()
     workers: int = 1
     umask: int | None = None
     user: str = ""
@@ -171,24 +278,55 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     ready_timeout: float = 60.0
     stop_signal: int = 15
     drain_timeout: float = 30.0
-    max_age: float | None = None
     hang_timeout: float | None = None
+    when_down: float | None = None
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = msgspec.field(default_factory=Rollout)
+    hooks: Hooks = msgspec.field(default_factory=Hooks)
     accept: Accept = Accept.SHARED
     policy: Policy = Policy.ROUND_ROBIN
     max_connections: int | None = None
+    moves: str = ""
+    release: ReleaseName | None = None
+    has_figures: bool = False
+    healthy: Healthy | None = None
+    tls: bool = False
+    takes_private: bool = False
+    foreign: frozenset[int] = frozenset()
+    prometheus_multiproc: bool = False
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """What its workers are asked, by the key of the service that says so."""
+        found: dict[str, Probe] = {}
+        if isinstance(self.ready, HttpProbe | TcpProbe):
+            found["ready"] = self.ready
+        if self.rollout.warmup:
+            found["rollout.warmup"] = warm_up_like(self.ready)
+        if self.healthy:
+            found["healthy"] = self.healthy.probe
+        return found
+
+    def asked(self, probe: Probe) -> Listen:
+        """Return the listener by which a worker is asked; there is one, as the config says."""
+        streams = (each for each in self.listen if not each.address.traits.is_datagram)
+        return next(each for each in streams if probe.listener in ("", each.name))
 
     def removed(self, newer: Spec) -> frozenset[Address]:
-        """Return the addresses that `newer`, which replaces this, does not listen on."""
+        """Return the addresses of this spec that its successor `newer` does not have."""
         kept = {listen.address for listen in newer.listen}
         return frozenset(listen.address for listen in self.listen) - kept
 
-    def within(self, free: int, each: int) -> Spec:
-        """Return this spec with a surge for which `free` bytes suffice, at `each` a worker.
+    def trusted(self) -> Spec:
+        """Return this spec without a canary: what it runs has proven itself before."""
+        return replace(self, rollout=replace(self.rollout, canary=None))
 
-        A tenth is left alone, and one more worker is always tried: a rollout must be possible.
+    def within(self, free: int, each: int) -> Spec:
+        """Return this spec with a surge that fits into `free` bytes of memory, at `each` a worker.
+
+        A tenth of the memory stays free. The surge is at least one worker, since without one there
+        is no rollout.
         """
         fitting = max(1, int(free * 0.9) // max(1, each))
         if fitting >= self.rollout.surge.above(self.workers):
@@ -197,8 +335,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_pace(policy: Policy, max_connections: int | None) -> int:
-    """Return how many milliseconds a busy worker may take to tell what it has closed.
+    """Return for how many milliseconds a busy worker may delay its report of closed connections.
 
-    Each report wakes the manager: be told soon only where it decides who gets the next connection.
+    Each report wakes the manager, so reports come soon only if the manager needs them to choose the
+    worker of the next connection.
     """
     return 1 if policy is Policy.LEAST_CONNECTIONS or max_connections is not None else 100

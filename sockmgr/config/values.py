@@ -1,7 +1,7 @@
-"""What one value of the config may be, where that is more than a text, a number or a duration.
+"""Shapes of values that are more than a text, a number or a duration.
 
-Addresses, commands, variables, limits, signals, surges: each a Shape, a reader with the JSON Schema
-of what it takes. Which key takes which is settings.py's.
+Addresses, commands, variables, limits, signals, surges and the like. settings.py says which key has
+which shape.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from dataclasses import replace
 from sockmgr.config import address, placeholder, servers, shape
 from sockmgr.config.document import Value
 from sockmgr.config.shape import SIZE, TEXT, TEXTS, Shape, integer
-from sockmgr.config.spec import SURGE_ALL, Accept, Address, Policy, Surge
+from sockmgr.config.spec import SURGE_ALL, Accept, Address, OnStop, Policy, ReleaseName, Surge
 
-PRESETS = ("auto", "none", *servers.KNOWN)
+PRESETS = ("auto", "none", *(one.name for one in servers.KNOWN.values() if not one.refused))
 MAX_WORKERS = 10_000
+_ENV_FILES = 16  # a table: the manager reads them while it does nothing else
+_MEMORY = r"[1-9][0-9]{0,14}[MGT]"  # no program needs less: who wrote 512 meant 512M
 
-# Numbers of Linux on every architecture CPython is packaged for but MIPS, Alpha and PA-RISC.
+# The numbers of x86, ARM and most other architectures: signal(7).
 SIGNALS = {
     "HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "USR1": 10, "USR2": 12, "TERM": 15, "CONT": 18,
     "WINCH": 28, "PWR": 30,
@@ -25,8 +27,16 @@ RESOURCES = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
-# Set for each worker by the manager; a value from `env` would be lost or would mislead.
-RESERVED_ENV = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET")
+# The manager sets these for each worker; a value from `env` would be lost or would mislead.
+RESERVED_ENV = (
+    "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET",
+    "SOCKMGR_SERVICE", "SOCKMGR_GENERATION", "SOCKMGR_SLOT", "SOCKMGR_WORKER",
+)  # fmt: skip
+
+# Neither absolute nor with `..`: it is looked for below the directory of each generation.
+_FILE_BELOW = shape.text(
+    "a path below the directory of the service, without ..", r"(?!/)(?!(?:.*/)?\.\.(?:/|$))[^\x00]+"
+)
 
 # --- Readers -----------------------------------------------------------------------------------
 
@@ -46,6 +56,15 @@ def _command(value: Value) -> tuple[str, ...]:
     return argv
 
 
+def _release(value: Value) -> ReleaseName:
+    allowed = '["COMMAND", ...] or { file = "REVISION" }'
+    if isinstance(value.raw, list):
+        return ReleaseName(argv=_command(value))
+    if not isinstance(value.raw, dict) or list(value.raw) != ["file"]:
+        raise value.wrong(allowed)
+    return ReleaseName(file=_FILE_BELOW.read(value.entries()["file"]))
+
+
 def _octal(value: Value) -> int:
     return int(value.text('octal digits in quotes, such as "0660" or "022"', _OCTAL_PATTERN), 8)
 
@@ -60,11 +79,16 @@ def _listen(value: Value) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _after(value: Value) -> tuple[str, ...]:
+    names = [NAME.read(item) for item in value.items("an array of names of services")]
+    return tuple(dict.fromkeys(names))
+
+
 def _env(value: Value) -> tuple[tuple[str, str], ...]:
     pairs = []
     value = replace(value, secret=True)
     for variable, entry in value.entries().items():
-        if "=" in variable:  # whose value was written into the name
+        if "=" in variable:  # the value was written into the name, and may be secret
             name = variable.partition("=")[0]
             raise value.refused(f"has a = in a name, behind {name}", do=f'write {name} = "VALUE"')
         if not variable or "\0" in variable:
@@ -73,6 +97,14 @@ def _env(value: Value) -> tuple[tuple[str, str], ...]:
             raise entry.refused("is set by sockmgr itself for each worker", do="remove it from env")
         pairs.append((variable, entry.text('a text: numbers need quotes too, PORT = "80"')))
     return tuple(pairs)
+
+
+def _env_file(value: Value) -> tuple[str, ...]:
+    allowed = f"a path, or an array of {_ENV_FILES} paths at most"
+    names = [value] if isinstance(value.raw, str) else value.items(allowed)
+    if len(names) > _ENV_FILES:
+        raise value.wrong(allowed)
+    return tuple(_PATH.read(name) for name in names)
 
 
 def _limits(value: Value) -> tuple[tuple[str, int, int], ...]:
@@ -88,6 +120,11 @@ def _limits(value: Value) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted(limits))
 
 
+def _memory(value: Value) -> int:
+    value.text('a size in quotes of at least 1M, such as "512M"', _MEMORY)
+    return value.size()
+
+
 def _signal(value: Value) -> int:
     if isinstance(value.raw, str):
         signal = value.raw.removeprefix("SIG")
@@ -96,24 +133,6 @@ def _signal(value: Value) -> int:
     elif isinstance(value.raw, int) and value.raw in SIGNALS.values():
         return value.integer(1, 64)
     raise value.wrong(f"one of {', '.join(SIGNALS)}; a drain_timeout of 0 kills at once")
-
-
-def _accept(value: Value) -> Accept:
-    if value.raw not in list(Accept):
-        raise value.wrong(", ".join(f'"{way}"' for way in Accept))
-    return Accept(value.text())
-
-
-def _policy(value: Value) -> Policy:
-    if value.raw not in list(Policy):
-        raise value.wrong(", ".join(f'"{way}"' for way in Policy))
-    return Policy(value.text())
-
-
-def _preset(value: Value) -> str:
-    if value.raw not in PRESETS:
-        raise value.wrong(", ".join(f'"{preset}"' for preset in PRESETS))
-    return value.text()
 
 
 def _surge(value: Value) -> Surge:
@@ -130,6 +149,11 @@ def _surge(value: Value) -> Surge:
     return Surge(amount=amount, percent=percent)
 
 
+def _workers(value: Value) -> int:
+    bounds = f'a whole number from 1 to {MAX_WORKERS}, or "auto"'
+    return 0 if value.raw == "auto" else value.integer(1, MAX_WORKERS, bounds)
+
+
 # --- Shapes ------------------------------------------------------------------------------------
 
 _OCTAL_PATTERN = r"0?[0-7]{1,4}"
@@ -144,11 +168,26 @@ COMMAND = Shape(
     _command,
     {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]},
 )
+RELEASE = Shape(
+    _release,
+    {
+        "anyOf": [
+            COMMAND.schema,
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["file"],
+                "properties": {"file": _FILE_BELOW.schema},
+            },
+        ]
+    },
+)
 LISTEN = Shape(
     _listen,
     {"type": "array", "items": {"type": "string", "pattern": f"^{placeholder.NAME}$"},
      "uniqueItems": True},
 )  # fmt: skip
+AFTER = Shape(_after, {"type": "array", "items": NAME.schema})
 ENV = Shape(
     _env,
     {
@@ -156,6 +195,11 @@ ENV = Shape(
         "propertyNames": {"pattern": r"^[^=\x00]+$", "not": {"enum": list(RESERVED_ENV)}},
         "additionalProperties": TEXT,
     },
+)
+_PATH = shape.text("a path; ? behind it if it may be missing", r"[^\x00?]+\??")
+ENV_FILE = Shape(
+    _env_file,
+    {"anyOf": [_PATH.schema, {"type": "array", "items": _PATH.schema, "maxItems": _ENV_FILES}]},
 )
 _LIMIT = {
     "anyOf": [
@@ -171,12 +215,15 @@ LIMITS = Shape(
         "properties": dict.fromkeys(RESOURCES, _LIMIT),
     },
 )
+MEMORY = Shape(_memory, {"type": "string", "pattern": f"^{_MEMORY}$"})
 SIGNAL = Shape(
     _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
 )
-ACCEPT = Shape(_accept, {"enum": [str(way) for way in Accept]})
-POLICY = Shape(_policy, {"enum": [str(way) for way in Policy]})
-PRESET = Shape(_preset, {"enum": list(PRESETS)})
+ACCEPT = shape.one_of(Accept, Accept)
+POLICY = shape.one_of(Policy, Policy)
+ON_STOP = shape.one_of(OnStop, OnStop)
+PRESET = shape.one_of(PRESETS)
+WORKERS = Shape(_workers, {"anyOf": [{"enum": ["auto"]}, integer(1, MAX_WORKERS).schema]})
 SURGE = Shape(
     _surge,
     {

@@ -1,7 +1,7 @@
-"""Delete bytecode that Python would take for that of an edited file.
+"""Deletes bytecode that Python would wrongly use for an edited file.
 
-Python knows a source by its size and the second of its time stamp (PEP 3147): of two saves within
-one second that leave the size the same, it would go on running the first.
+Python compares only the size of a source and the second of its time stamp (PEP 3147). If two saves
+within one second leave the size the same, it would go on running the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HEADER = struct.Struct("<4sIII")  # magic, flags, time, size: PEP 552
 def forget(paths: Iterable[str], prefix: str = "") -> list[Path]:
     """Delete the files that Python takes for the bytecode of these sources, and return them.
 
-    `prefix` is what the workers have as PYTHONPYCACHEPREFIX.
+    `prefix` is the PYTHONPYCACHEPREFIX of the workers, "" if they have none.
     """
     gone: list[Path] = []
     for source in map(Path, paths):

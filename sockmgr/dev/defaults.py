@@ -1,30 +1,33 @@
 """What a config means in development, and the stand-in for a service whose code is broken. Pure.
 
 The same file serves in production, so its keys about workers, drains and rollouts are meant for
-there and are replaced here. What was typed for `sockmgr dev` itself stands.
+production, and are replaced here. Options of `sockmgr dev` itself are kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
 from sockmgr.config import servers
 from sockmgr.config.config import Config, ServiceConfig
-from sockmgr.config.spec import SURGE_ALL, Accepting, Listen, Scheme
+from sockmgr.config.limit_keys import LIMITS
+from sockmgr.config.spec import SURGE_ALL, Accepting, Listen
 
+# Seconds, all four:
 DRAIN_TIMEOUT = 2.0
-KEEP_ALIVE = 0.5  # of an app, which waits that long for a browser before it ends
-PROBATION = 0.1  # code that dies at once must not replace code that works
-STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
+KEEP_ALIVE = 0.5  # an app waits this long for the next request of a browser before it ends
+PROBATION = 0.1  # not 0: code that dies at once must not replace code that works
 STAND_IN_DRAIN = 1.0
 
 
 def for_development(config: Config, *, typed: Collection[str], env: Mapping[str, str]) -> Config:
-    """Return `config` with one worker a service, quick to replace; `typed` keys are kept.
+    """Return `config` with one worker a service that is quick to replace.
 
-    `env` are variables for all workers, which the config's own win over.
+    The keys in `typed` are kept. `env` has variables for all workers; those of the config have
+    precedence.
     """
     services = (_for_development(service, typed, env) for service in config.services)
     return replace(config, services=tuple(services))
@@ -36,14 +39,22 @@ def _for_development(
     ours = {
         "workers": 1,
         "drain_timeout": min(service.drain_timeout, DRAIN_TIMEOUT),
-        "max_age": None,
-        "hang_timeout": 0.0,  # a debugger holds the event loop, too
+        **dict.fromkeys(LIMITS),
+        "when_down": None,  # code may be broken for as long as it takes to mend it
+        "hang_timeout": 0.0,  # a debugger stops the event loop as a hang does
+        "healthy": None,  # and answers no probe
     }
-    rollout = {"surge": SURGE_ALL, "probation": PROBATION, "max_failed_starts": 1}
+    rollout = {
+        "surge": SURGE_ALL,
+        "probation": PROBATION,
+        "max_failed_starts": 1,
+        "canary": None,  # who has saved wants to see all of it, and now
+        "warmup": (),
+    }
     return replace(
         service,
         env=tuple((dict(env) | dict(service.env)).items()),
-        http=replace(service.http, keep_alive=min(service.http.keep_alive, KEEP_ALIVE)),
+        http=dataclasses.replace(service.http, keep_alive=min(service.http.keep_alive, KEEP_ALIVE)),
         rollout=replace(
             service.rollout, **{key: rollout[key] for key in rollout if key not in typed}
         ),
@@ -54,12 +65,13 @@ def _for_development(
 def shows_errors(
     service: ServiceConfig, listens: Mapping[str, Listen], wanted: bool | None, preset: str
 ) -> bool:
-    """Tell whether requests for `service` are to be answered with its error.
+    """Return whether requests for `service` are to be answered with its error.
 
-    `preset` is the name of the server that its command runs, as far as that is known.
+    `wanted` is the key `error_page`. `preset` is the name of the known server that the command of
+    the service runs, "" if none.
     """
-    schemes = {listens[name].address.scheme for name in service.listen}
-    if not schemes or not schemes <= set(STREAMS):
+    streams = [listens[name].address.traits.is_stream for name in service.listen]
+    if not streams or not all(streams):
         return False
     http = (
         bool(service.app)

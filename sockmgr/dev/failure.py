@@ -1,6 +1,6 @@
-"""Reads from what a worker printed why it did not get ready. Opens nothing, shows nothing.
+"""Reads, from what a worker printed, why it did not get ready. Pure.
 
-Recognises tracebacks of Python, also behind the prefixes of loggers and in exception groups, and
+Recognises tracebacks of Python, even after the prefixes of loggers and in exception groups, and
 stacks of Node. Any other output is shown as it was printed.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 TRACEBACK = "Traceback (most recent call last):"
 FRAMES_MAX = 100
-OUTPUT_MAX = 200
+OUTPUT_MAX = 200  # lines
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'(?P<indent>[\s|+-]*)File "(?P<file>[^"]+)", line (?P<line>\d+)(?P<rest>.*)')
@@ -34,7 +34,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """`error` is the line that names it, "" if there is none; frames end where it was raised."""
+    """Why a worker did not get ready. `what` says how it ended; `output` has its last lines.
+
+    `error` is the line that names the error, "" if there is none. The last of the `frames` is the
+    one that raised it.
+    """
 
     what: str
     error: str
@@ -43,17 +47,17 @@ class Failure:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Return the files that are named, each once."""
+        """The files that the frames name by an absolute path, each once."""
         return tuple(dict.fromkeys(frame.file for frame in self.frames if frame.file[0] == "/"))
 
     def split(self, is_ours: Callable[[str], bool]) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
-        """Return the user's frames, where it was raised first, and the others in their order."""
+        """Return the user's frames, the one that raised first, and the other frames in order."""
         ours = tuple(frame for frame in reversed(self.frames) if is_ours(frame.file))
         return ours, tuple(frame for frame in self.frames if not is_ours(frame.file))
 
 
 def read(output: Sequence[str], what: str) -> Failure:
-    """Find the error in what a worker printed last; `what` says how it ended."""
+    """Find the error in the lines that a worker printed last; `what` says how it ended."""
     lines = [_SGR.sub("", line) for line in output[-OUTPUT_MAX:]]
     python = list(_python(lines))
     node = [] if python else list(_node(lines))
@@ -65,6 +69,12 @@ def read(output: Sequence[str], what: str) -> Failure:
     )
 
 
+def printable(text: str) -> str:
+    """Return one line without tabs, and without characters that would control a terminal."""
+    text = text.expandtabs(4)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _python(lines: Sequence[str]) -> Iterator[Frame]:
     for line in lines:
         if match := _FRAME.fullmatch(line):
@@ -74,7 +84,7 @@ def _python(lines: Sequence[str]) -> Iterator[Frame]:
 
 
 def _python_error(lines: Sequence[str]) -> str:
-    """Return the line behind the last frame that stands less far in than the frames do."""
+    """Return the first line after the last frame that is indented less than the frames are."""
     last = max(at for at, line in enumerate(lines) if _FRAME.fullmatch(line))
     frame = _FRAME.fullmatch(lines[last])
     indent = len(frame["indent"]) if frame else 0
@@ -86,14 +96,14 @@ def _python_error(lines: Sequence[str]) -> str:
 
 
 def _node(lines: Sequence[str]) -> Iterator[Frame]:
-    """Yield the frames of a stack, which Node prints the other way round."""
+    """Yield the frames of a stack in Python's order; Node prints the last one first."""
     found: list[Frame] = []
     for line in lines:
         if match := _NODE.fullmatch(line):
             found.append(Frame(match["file"], int(match["line"]), match["where"] or ""))
         elif match := _NODE_TOP.fullmatch(line):
             found.append(Frame(match["file"], int(match["line"]), ""))
-    # The top line is the place of a syntax error, which is in no frame.
+    # The top line of a stack is the place of a syntax error, which is in no frame.
     yield from dict.fromkeys(reversed(found))
 
 

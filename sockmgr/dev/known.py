@@ -1,4 +1,7 @@
-"""What dev remembers of a service, and what it reads from the service's fleet. Changes nothing."""
+"""What dev remembers of each service, and what it reads from the service's fleet.
+
+Changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +10,43 @@ from dataclasses import dataclass, field
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import STAND_IN
 from sockmgr.fleet.generation import Generation
+from sockmgr.fleet.messages import State
 from sockmgr.manager.service.service import Service
 
 
 @dataclass(slots=True)
 class Known:
-    """What has been seen of one service."""
+    """What dev has seen of one service."""
 
-    good: bool = False  # some code of it has served
-    down: bool = False  # its first generation failed, and nothing else has served
-    number: int = 0  # of the generation that serves
+    good: bool = False  # some code of the service has served
+    down: bool = False  # its first generation failed, and no other has served
+    number: int = 0  # the generation that serves
     failure: Failure | None = None
     failed: int = 0  # the generation that failed with `failure`
-    took: dict[int, float] = field(default_factory=dict)  # until the cut-over, by generation
+    took: dict[int, float] = field(default_factory=dict)  # generation -> seconds to the cut-over
 
 
 def serving(service: Service) -> int:
-    """Return the number of a generation of code that can be reached, 0 if there is none."""
+    """Return the newest generation of the user's code with a ready worker, 0 if there is none."""
     generations = service.fleet.generations.values()
     return max((g.number for g in generations if g.ready and not _is_stand_in(g)), default=0)
 
 
 def is_alone(service: Service, number: int) -> bool:
-    """Tell whether no process of another generation is left."""
+    """Return whether no process of another generation is left."""
     return not any(g.workers for g in service.fleet.generations.values() if g.number != number)
 
 
 def has_failed(service: Service) -> bool:
-    """Tell whether the first generation failed, and nothing is being done about it."""
+    """Return whether the first generation failed, and no rollout is to replace it.
+
+    It has not before a worker that is killed has ended: only then is known what the worker said.
+    """
     fleet = service.fleet
     if fleet.current is None or fleet.trial or fleet.pending or fleet.stopping:
         return False
-    return bool(fleet.current.failures and not fleet.current.ready)
+    dying = any(worker.state is State.KILLED for worker in fleet.current.workers.values())
+    return bool(fleet.current.failures and not fleet.current.ready and not dying)
 
 
 def _is_stand_in(generation: Generation) -> bool:

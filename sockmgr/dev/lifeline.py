@@ -1,8 +1,8 @@
-"""Ends all workers, and mends the terminal, if dev itself is killed.
+"""Ends all workers, and restores the terminal, if dev itself is killed.
 
-A shell in a session of its own waits on a socket of which only dev has the other end. That end is
-closed however dev ends. The shell then ends every process whose environment has our mark, and
-its group: so also what a worker started, however it has been detached.
+A shell in a session of its own waits for the end of a socket whose other end only dev has. The
+kernel closes that end however dev ends. The shell then ends every process whose environment has our
+mark, with its process group, and so also processes that a worker started and detached.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SHELL = "/bin/sh"
 VARIABLE = "SOCKMGR_DEV"
 DISMISSED = b"dismissed\n"
 
-# $1 is the mark, $2 the settings of the terminal, which is 4. TERM first; after a second, KILL.
-# It has no name of ours in it, so that `pkill sockmgr` does not kill the shell as well.
+# $1 is the mark, $2 the settings of the terminal, which is descriptor 4. It sends TERM first, and
+# KILL after a second. The name sockmgr is not in it, so that `pkill -f sockmgr` spares the shell.
 _SCRIPT = r"""
 exec <&3 3<&-
 read -r _ && exit
@@ -40,12 +40,12 @@ done
 
 
 class Lifeline:
-    """Our end. `mark` must be in the environment of all that is to end with us."""
+    """Dev's end of the socket. Each process that is to end with dev must have `mark` in its env."""
 
     def __init__(self, terminal: int | None = None) -> None:
-        """Start the shell; on `terminal`, borrowed, it restores what is set there now.
+        """Start the shell, which restores the present settings of `terminal`; raise SpawnError.
 
-        Raises SpawnError.
+        The descriptor `terminal` is borrowed.
         """
         self._token = secrets.token_hex(16)
         ours, its = socket.socketpair()
@@ -62,20 +62,20 @@ class Lifeline:
 
     @property
     def mark(self) -> tuple[str, str]:
-        """The variable by which processes are found."""
+        """The variable, and its value, by which the shell finds the processes to end."""
         return VARIABLE, self._token
 
     def dismiss(self) -> None:
-        """Have the shell end without doing anything: all has been ended in order."""
-        with contextlib.suppress(OSError):  # somebody killed it
+        """Have the shell end without doing anything, because the workers have ended in order."""
+        with contextlib.suppress(OSError):  # somebody killed the shell
             self._ours.send(DISMISSED, socket.MSG_NOSIGNAL)
         self._ours.close()
-        with contextlib.suppress(ChildProcessError):  # reaped with other descendants
+        with contextlib.suppress(ChildProcessError):  # the manager's reaper has waited for it
             os.waitpid(self._pid, 0)
 
     def _spawn(self, lifeline: int, terminal: int | None) -> int:
         places = [(lifeline, 3)] + ([] if terminal is None else [(terminal, 4)])
-        # Dup'ed to numbers that are no source of another first.
+        # First to high numbers: a place may be the number of a source that is still to be copied.
         high = 10 + max(source for source, _ in places)
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             *((os.POSIX_SPAWN_DUP2, source, high + place) for source, place in places),
@@ -96,7 +96,7 @@ class Lifeline:
 
 
 def _settings(terminal: int) -> str:
-    """Return what `stty -g` would, by itself: a process would cost more."""
+    """Return the settings in the form of `stty -g`, without the cost of a process."""
     import termios  # noqa: PLC0415 - only with a terminal
 
     iflag, oflag, cflag, lflag, _, _, characters = termios.tcgetattr(terminal)

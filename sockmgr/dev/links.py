@@ -1,4 +1,4 @@
-"""Which names of the file system lead to a file: the links on the way, and what they end at."""
+"""Which names in the file system lead to a file: the links on the way, and where the way ends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _LINKS_MAX = 40  # as many as the kernel follows: path_resolution(7)
 
 
 def ways(path: str) -> list[str]:
-    """Return each link that is met on the way to an absolute `path`, and where the way ends.
+    """Return each link on the way to an absolute `path`, and the name at which the way ends.
 
-    Who changes one of them changes what `path` means. The way ends at the first name that does not
-    exist, if there is one.
+    A change of any of these names changes what `path` means. The way ends at the file, or at the
+    first name that does not exist.
     """
     found: list[str] = []
     left, at = path.split("/")[:0:-1], ""
@@ -32,7 +32,7 @@ def ways(path: str) -> list[str]:
 
 
 def _target(path: str) -> str | None:
-    """Return where a link leads, "" if the path is no link, None if there is nothing."""
+    """Return the target of a link, "" if the path is no link, None if it does not exist."""
     try:
         return os.readlink(path)  # noqa: PTH115 - text in, text out
     except FileNotFoundError:

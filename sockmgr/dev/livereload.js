@@ -1,4 +1,4 @@
-// Loads the page anew when newer code serves than the page is of. Served by `sockmgr dev`.
+// Reloads the page when code serves that is newer than the page. Served by `sockmgr dev`.
 "use strict";
 (() => {
   const address = new URL("/events", document.currentScript.src);
@@ -6,14 +6,14 @@
 
   function follow() {
     if (events !== null || document.hidden) return;
-    // How old the page is tells the server whether it has missed something. No clock is compared.
+    // By the age of the page the server knows what the page has missed, without comparing clocks.
     events = new EventSource(`${address}?age=${Math.round(performance.now())}`);
     events.onmessage = () => {
       leave();
       location.reload();
     };
     events.onerror = () => {
-      leave(); // it would try again by itself, but with the age of now
+      leave(); // by itself it would reconnect, but with the age that the page had before
       setTimeout(follow, 500);
     };
   }
@@ -23,7 +23,7 @@
     events = null;
   }
 
-  // A browser has few connections for one address: whoever is not seen needs none.
+  // A browser opens few connections to one address, and a hidden page needs none.
   document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
   follow();
 })();

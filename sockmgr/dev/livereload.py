@@ -1,9 +1,9 @@
-"""Has the pages of a browser loaded anew when newer code serves: a script, and events for it.
+"""Makes the pages in a browser reload when newer code serves: serves a script, and events for it.
 
-Owns a socket on loopback and the connections to it. It is no part of what is developed: a page has
-to ask for the script, by the one line of HTML that is `tag`. The script asks for /events, and says
-how old its page is: it gets an event when newer code serves than the page can be of, at once if
-that is so already. Nothing is missed by a page that was loaded, or reconnects, at a wrong moment.
+Owns a socket on the loopback and the connections to it. The application is not touched: a page
+loads the script only if it has `tag`, one line of HTML. The script asks for /events, and says how
+old its page is. It gets an event when code serves that is newer than the page can be, at once if
+such code serves already. So a page misses nothing if it is loaded, or reconnects, at a bad moment.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from pathlib import Path
 from sockmgr.errors import ListenError
 
 HOST = "127.0.0.1"
-# The usual one of such servers. If nothing else has it, a page finds the next dev as well.
+# The usual port of livereload servers. It is fixed so that an open page also finds the next dev.
 PORT = 35729
 VARIABLE = "SOCKMGR_LIVERELOAD"
-# Until then old code may answer, on a connection that its worker has not closed yet.
+# Seconds after new code began to serve in which old code may still answer, on a connection that its
+# worker has not closed yet.
 KEPT = 0.5
-PATIENCE = 5.0  # seconds for a request
+PATIENCE = 5.0  # seconds in which a client must have sent its request
 HEAD_MAX = 16 << 10
 CONNECTIONS_MAX = 100
 _EVENTS = re.compile(r"/events(?:\?age=(\d{1,12}))?")  # milliseconds
@@ -34,7 +35,7 @@ _HEAD = (
     "HTTP/1.1 {status}\r\n"
     "Content-Type: {kind}; charset=utf-8\r\n"
     "Cache-Control: no-store\r\n"
-    # The page is of another origin, and whoever else reads it learns when code was saved.
+    # The page has another origin. Others who read the events only learn when code was saved.
     "Access-Control-Allow-Origin: *\r\n"
     "Cross-Origin-Resource-Policy: cross-origin\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -43,15 +44,18 @@ _HEAD = (
 
 
 class LiveReload:
-    """The server, from `listen` to `close`, as often as wanted; served once there is a loop."""
+    """The server. It listens from `listen` to `close`, any number of times.
+
+    Connections are served once `attach` has given it a loop.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: socket.socket | None = None
         self._clients: dict[Client, None] = {}
         self._serves: dict[str, int] = {}
-        self._waiting: dict[str, asyncio.TimerHandle] = {}  # for the old code of a service to go
-        self._alone_at = -math.inf  # since when no other code than what serves is left
+        self._waiting: dict[str, asyncio.TimerHandle] = {}  # until old code of a service is gone
+        self._alone_at = -math.inf  # since then, only the code that serves now can have answered
 
     @property
     def script(self) -> str:
@@ -62,7 +66,7 @@ class LiveReload:
 
     @property
     def tag(self) -> str:
-        """What to put into a page."""
+        """The line of HTML to put into a page."""
         return f'<script async src="{self.script}"></script>'
 
     def listen(self) -> str:
@@ -73,24 +77,24 @@ class LiveReload:
         return self.script
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve in this loop, until `close`. What was before it was of other code."""
+        """Serve in this loop until `close`. Pages from before now count as pages of older code."""
         self._loop, self._alone_at = loop, loop.time()
         self._accept_in_loop()
 
     def serves(self, service: str, generation: int, *, alone: bool) -> None:
-        """Hear what serves, and whether it is `alone`: no process of other code is left."""
+        """Note that this generation serves; `alone`: no process of another generation is left."""
         if self._loop is None:
             return
         if self._serves.get(service) != generation:
             self._serves[service] = generation
             self._wait_no_more(service)
-            tell = functools.partial(self._tell, service)
-            self._waiting[service] = self._loop.call_later(KEPT, tell)
+            announce = functools.partial(self._announce, service)
+            self._waiting[service] = self._loop.call_later(KEPT, announce)
         if alone and service in self._waiting:
-            self._tell(service)
+            self._announce(service)
 
     def close(self) -> None:
-        """Serve nobody any more."""
+        """Close the socket and all connections."""
         while self._clients:
             next(iter(self._clients)).close()
         for service in list(self._waiting):
@@ -110,7 +114,7 @@ class LiveReload:
     def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:  # it is gone again
+        except OSError:  # the client is gone again
             return
         if len(self._clients) >= CONNECTIONS_MAX:
             next(iter(self._clients)).close()
@@ -118,14 +122,14 @@ class LiveReload:
         self._clients[client] = None
 
     def _is_newer(self, age: float) -> bool:
-        """Tell whether a page that was asked for `age` seconds ago may be of older code."""
+        """Return whether older code may have served a page that was requested `age` seconds ago."""
         return self._loop is not None and self._alone_at > self._loop.time() - age
 
     def _wait_no_more(self, service: str) -> None:
         if timer := self._waiting.pop(service, None):
             timer.cancel()
 
-    def _tell(self, service: str) -> None:
+    def _announce(self, service: str) -> None:
         self._wait_no_more(service)
         if self._loop is not None:
             self._alone_at = self._loop.time()
@@ -134,7 +138,7 @@ class LiveReload:
 
 
 class Client:
-    """One connection, owned: a request, and its answer, which for /events has no end."""
+    """One connection: a request and its answer, which for /events has no end. Owns the socket."""
 
     def __init__(
         self,
@@ -151,14 +155,14 @@ class Client:
         loop.add_reader(sock, self._on_readable)
 
     def send(self, data: bytes) -> None:
-        """Send it whole, or give up: what is sent is less than the kernel takes from a reader."""
+        """Send all of `data` or close: a client that reads always leaves enough room for it."""
         with contextlib.suppress(OSError):
             if self._sock.send(data) == len(data):
                 return
         self.close()
 
     def close(self) -> None:
-        """Close the connection; no harm if it is closed."""
+        """Close the connection, if it is open."""
         if self._sock.fileno() < 0:
             return
         self._timer.cancel()
@@ -181,14 +185,14 @@ class Client:
 
     def _answer(self) -> None:
         method, target, *_ = [*self._request.decode("latin-1").split(maxsplit=2), "", ""]
-        asked = target if method == "GET" else ""
+        path = target if method == "GET" else ""
         self._timer.cancel()
-        if events := _EVENTS.fullmatch(asked):
+        if events := _EVENTS.fullmatch(path):
             self.follows = True
             newer = self._is_newer(int(events[1] or 0) / 1000)
             self.send(_head("200 OK", "text/event-stream") + (_EVENT if newer else b":\n\n"))
             return
-        if asked.partition("?")[0] == "/livereload.js":
+        if path.partition("?")[0] == "/livereload.js":
             script = Path(__file__).with_name("livereload.js").read_bytes()
             self.send(_head("200 OK", "text/javascript") + script)
         else:
@@ -199,7 +203,7 @@ class Client:
 def _listen() -> socket.socket:
     try:
         listener = socket.create_server((HOST, PORT))
-    except OSError:  # another dev has it
+    except OSError:  # another dev, or something else, has the usual port
         try:
             listener = socket.create_server((HOST, 0))
         except OSError as error:

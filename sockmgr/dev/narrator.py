@@ -1,6 +1,6 @@
 """Shows the developer, on the screen and on the error pages, how each generation fared.
 
-Owns the pages and the thread that draws. Decides nothing.
+Owns the error pages, and the thread that draws. Decides nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from sockmgr.errors import SockmgrError
 
 
 class Narrator:
-    """Remembers what was shown of each service, so that nothing is shown twice."""
+    """Remembers what it has shown for each service, so that it shows nothing twice.
+
+    `rules` returns the rules of now, by which paths are shown.
+    """
 
     def __init__(self, screen: Screen, rules: Callable[[], Rules]) -> None:
         self._screen, self._rules = screen, rules
@@ -29,7 +32,7 @@ class Narrator:
         self._said: set[str] = set()
 
     def close(self) -> None:
-        """Drop the pages."""
+        """Drop the pages, and do not wait for a drawing."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self.pages.close()
 
@@ -41,7 +44,7 @@ class Narrator:
         seconds: float,
         paths: Sequence[str] = (),
     ) -> None:
-        """Show that code of a service serves for the first time."""
+        """Show that a service serves for the first time: generation `number`, after `seconds`."""
         text = banner.serving(
             service, number, addresses, seconds, self._names(paths), self._screen.width
         )
@@ -49,20 +52,20 @@ class Narrator:
         self._shown.pop(service, None)
 
     def reloaded(self, verdict: Verdict, before: int, seconds: float, paths: Sequence[str]) -> None:
-        """Show that a generation took over."""
+        """Show that the verdict's generation took over from `before`, because `paths` changed."""
         names, width = self._names(paths), self._screen.width
         text = banner.reloaded(verdict.service, before, verdict.generation, seconds, names, width)
         self._screen.say(text, GREEN, BOLD)
         self._shown.pop(verdict.service, None)
 
     def failed(self, verdict: Verdict, kept: str, paths: Sequence[str]) -> None:
-        """Show that a generation did not get ready; its failure has been shown already."""
+        """Show that a generation did not get ready, after its failure has been shown."""
         names, width = self._names(paths), self._screen.width
         text = banner.failed(verdict.service, verdict.generation, kept, names, width)
         self._screen.say(text, RED, BOLD)
 
     def chasing(self, paths: Sequence[str]) -> None:
-        """Show that the application seems to change these files itself whenever it starts."""
+        """Show that the application seems to change these files at each of its starts."""
         names = banner.some(self._names(paths))
         self.once(f"every start seems to change {names}: reloads pause; leave it out by dev.ignore")
 
@@ -80,13 +83,13 @@ class Narrator:
         """Show an error."""
         self._screen.complain(error)
 
-    def status(self, told: Status) -> None:
+    def status(self, status: Status) -> None:
         """Show what runs."""
-        for line in banner.status(told):
+        for line in banner.status(status):
             self._screen.say(line)
 
     async def show(self, service: str, failure: Failure) -> None:
-        """Show why a generation of `service` failed, and put it on its page."""
+        """Show why a generation of `service` failed, on the screen and on its error page."""
         loop = asyncio.get_running_loop()
         again = self._shown.get(service) == failure
         self._shown[service] = failure

@@ -1,8 +1,8 @@
 """Renders the error page for a browser, and the text for curl, while no code serves. Pure.
 
-Everything shown is escaped and bounded: the page may hold whatever a broken program printed. The
-page sends a HEAD for its own address every half second, and loads itself anew when the answer is
-not from the same page.
+Everything shown is escaped and bounded, because the page may quote whatever a broken program
+printed. The page sends a HEAD for its own address every half second, and reloads itself when the
+answer does not come from this same page.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sockmgr.dev.failure import Failure, Frame
+from sockmgr.dev.failure import Failure, Frame, printable
 
 HEADER = "X-Sockmgr-Error"
 FRAMES_SHOWN = 30
 OUTPUT_SHOWN = 100
-LINE_MAX = 400
+LINE_MAX = 400  # characters
 BYTES_MAX = 256 << 10
 
-Context = Callable[[Frame], Sequence[tuple[int, str]]]  # numbered lines around a frame's
+Context = Callable[[Frame], Sequence[tuple[int, str]]]  # the numbered lines around that of a frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What the page is about: the service, which files are the user's, how paths are shown."""
+    """What a page is about: the failure of a service.
+
+    `is_ours` is whether a file is the user's, `shown` how a path is written, and `context` returns
+    the lines of source around that of a frame.
+    """
 
     service: str
     failure: Failure
@@ -36,13 +40,13 @@ class Subject:
 
 
 def render(subject: Subject) -> bytes:
-    """Return the page in all its forms, for the stand-in."""
+    """Return the page and the text as JSON, which the stand-in reads."""
     page, text = _html(subject), _text(subject)
-    if len(page) > BYTES_MAX:  # lines of wide characters
+    if len(page) > BYTES_MAX:  # escaping can make a character up to six times as long
         page = f"<!doctype html><pre>{html.escape(text[: BYTES_MAX // 8])}</pre>"
     number = hashlib.blake2b(page.encode(errors="replace"), digest_size=8).hexdigest()
-    told = {"id": number, "header": HEADER, "html": page.replace(_NUMBER, number), "text": text}
-    return json.dumps(told).encode()
+    forms = {"id": number, "header": HEADER, "html": page.replace(_NUMBER, number), "text": text}
+    return json.dumps(forms).encode()
 
 
 def _html(subject: Subject) -> str:
@@ -82,7 +86,7 @@ def _frame(frame: Frame, subject: Subject) -> str:
 
 
 def _error(text: str) -> str:
-    """Return the line of an error, its kind apart from what it says."""
+    """Return the line of an error, with the kind of the error emphasized."""
     kind, colon, message = _cut(text).partition(": ")
     return f"<em>{kind}{colon}</em>{message}"
 
@@ -93,13 +97,7 @@ def _place(frame: Frame, subject: Subject) -> str:
 
 
 def _cut(text: str) -> str:
-    return html.escape(_plain(text))
-
-
-def _plain(text: str) -> str:
-    """Return one line without what would control a terminal, cut short."""
-    text = text[:LINE_MAX].replace("\t", "    ")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(printable(text[:LINE_MAX]))
 
 
 def _text(subject: Subject) -> str:
@@ -112,7 +110,7 @@ def _text(subject: Subject) -> str:
         lines += [f"    {line}" for number, line in subject.context(frame) if number == frame.line]
     if not ours:
         lines += [f"  {line}" for line in failure.output[-OUTPUT_SHOWN:]]
-    return "".join(f"{_plain(line)}\n" for line in lines)
+    return "".join(f"{printable(line[:LINE_MAX])}\n" for line in lines)
 
 
 _NUMBER = "THE-NUMBER-OF-THIS-PAGE"
@@ -180,7 +178,8 @@ async function look() {
   try {
     const answer = await fetch(location.href, {method: "HEAD", cache: "no-store"});
     if (answer.headers.get("X-Sockmgr-Error") !== shown) {
-      // A form that was posted is not to be posted again.
+      // replace() instead of reload(), which would post a form again. With a #fragment, replace()
+      // would only scroll.
       location.hash ? location.reload() : location.replace(location.href);
       return;
     }

@@ -1,6 +1,6 @@
-"""The error pages, where the stand-ins read them: in memory, by a path that stays the same.
+"""Holds the error pages where stand-ins read them: in memory, under a path that stays the same.
 
-Owns a memfd for each service. Nothing is left in the file system, however dev ends.
+Owns a memfd for each service, so nothing is left in the file system, however dev ends.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
 class Pages:
-    """One page for each service that is broken."""
+    """One error page for each service that is broken."""
 
     def __init__(self) -> None:
         self._fds: dict[str, int] = {}
 
     def put(self, service: str, page: bytes) -> None:
-        """Show this page from now on; a stand-in that reads the page before reads it to its end."""
+        """Show this page from now on; a stand-in that has opened the page before reads that."""
         new = os.memfd_create("sockmgr-error-page", os.MFD_CLOEXEC)
         with open(new, "wb", closefd=False) as file:
             file.write(page)
@@ -30,7 +30,7 @@ class Pages:
             self._fds[service] = new
 
     def command(self, service: str, *, to_everyone: bool) -> tuple[str, ...]:
-        """Return the command that shows the page of `service`, which has been put."""
+        """Return the command of a stand-in for `service`, after a page for it has been put."""
         options = ("--to-everyone",) if to_everyone else ()
         path = f"/proc/{os.getpid()}/fd/{self._fds[service]}"
         return (sys.executable, "-I", "-S", STAND_IN, *options, path)

@@ -12,9 +12,10 @@ from sockmgr.dev.rules import Rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """`base` is the directory that the config's paths are seen from; `file` is the config, or "".
+    """Where a project is: `file` is its config, "" if it has none.
 
-    `cwd` is where the manager, and so a service without a `cwd` of its own, runs.
+    `base` is the directory to which the paths in the config are relative. `cwd` is the directory in
+    which the manager runs, and each service that has no `cwd` of its own.
     """
 
     base: str
@@ -22,7 +23,7 @@ class Project:
     file: str = ""
 
     def rules(self, config: Config) -> Rules:
-        """Return what counts for this config."""
+        """Return the rules by which files count for this config."""
         dev = config.dev
         roots = [_join(self.base, path) for path in dev.watch]
         files = [path for service in config.services for path in self._arguments(service)]
@@ -44,5 +45,5 @@ class Project:
 
 
 def _join(base: str, path: str) -> str:
-    """Return an absolute path as rules have them."""
+    """Return an absolute path in the form that rules.py demands."""
     return os.path.normpath(os.path.join(base, path)).rstrip("/")  # noqa: PTH118

@@ -1,4 +1,4 @@
-"""Which files count for `sockmgr dev`, and which directories are looked into. Looks at nothing.
+"""Which files count for `sockmgr dev`, and which directories are searched for them. Pure.
 
 All paths are absolute texts without `.`, `..` or a slash at the end.
 """
@@ -9,7 +9,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable
 
-_LANGUAGES = (  # of servers, and of what they load beside their code
+_LANGUAGES = (  # suffixes of the sources of servers, and of what servers load beside them
     "py pyx so rb ru php js mjs cjs ts mts cts jsx tsx vue svelte go rs java kt lua pl pm ex exs "
     "sh sql graphql gql proto"
 )
@@ -23,17 +23,17 @@ _DIRECTORIES_LEFT_OUT = (
     ".*", "__pycache__", "__pypackages__", "node_modules", "bower_components", "site-packages",
     "venv", "virtualenv", "build", "_build", "dist", "target", "htmlcov", "*.egg-info",
 )  # fmt: skip
-# Who has one of these is a virtual environment or a cache: https://bford.info/cachedir/
+# A directory with one of these files is a virtual environment or a cache (bford.info/cachedir).
 MARKS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG"})
 _LIBRARY = re.compile(r"[^/]|/.*(?:-packages|/python3\.\d+|/node_modules|/bin)/")
 _LEFT_OUT = re.compile("|".join(map(fnmatch.translate, _DIRECTORIES_LEFT_OUT)))
 
 
 class Rules:
-    """What the config and the defaults say of paths; `files` count wherever they are.
+    """The rules of a config and our own; the files below `roots` count by them, `files` always.
 
-    `ignore` and `include` are patterns: one without a slash is for any name on the way, one with a
-    slash is for the path seen from `base`.
+    `ignore` and `include` are patterns. A pattern without a slash is matched with each name in a
+    path, one with a slash with the path relative to `base`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Rules:
         self._entered: dict[str, bool] = dict.fromkeys(self.roots, True)
 
     def also(self, files: Iterable[str]) -> Rules:
-        """Return rules by which these files count, too."""
+        """Return rules by which these files count as well."""
         return Rules(
             self._base,
             self.roots,
@@ -61,18 +61,18 @@ class Rules:
         )
 
     def covers(self, other: Rules) -> bool:
-        """Tell whether all that counts by `other` counts here, and nothing is left out."""
+        """Return whether these rules are `other`, or `other` with more `files`."""
         same = (self.roots, self._base, self._ignore, self._include) == (
             other.roots, other._base, other._ignore, other._include,
         )  # fmt: skip
         return same and self.files >= other.files
 
     def shown(self, path: str) -> str:
-        """Return a path as a person would write it: from the base, if it is below."""
+        """Return a path relative to the base, if it is below the base."""
         return path.removeprefix(f"{self._base}/")
 
     def counts(self, path: str) -> bool:
-        """Tell whether a change of this file is one of the code."""
+        """Return whether a change of this file is a change of the code."""
         if path in self.files:
             return True
         directory, _, name = path.rpartition("/")
@@ -81,7 +81,7 @@ class Rules:
         return _is_source(name) or self._included(self.shown(path))
 
     def enters(self, directory: str) -> bool:
-        """Tell whether the files in this directory may count."""
+        """Return whether files in this directory may count."""
         entered = self._entered.get(directory)
         if entered is None:
             above, _, name = directory.rpartition("/")
@@ -92,7 +92,7 @@ class Rules:
         return entered
 
     def holds(self, path: str) -> bool:
-        """Tell whether this file is the user's: of the project, or at least of no library."""
+        """Return whether this file is the user's: in the project, or at least in no library."""
         if path.startswith("/") and self.enters(path.rpartition("/")[0]):
             return True
         return _LIBRARY.match(path) is None
@@ -109,7 +109,7 @@ def _is_source(name: str) -> bool:
 
 
 def _matcher(patterns: Collection[str]) -> Callable[[str], bool]:
-    """Return what tells whether a path matches one of `patterns`, or is below what matches."""
+    """Return a function: whether a path, or a directory above it, matches one of `patterns`."""
     cleaned = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
     names = _any_of(pattern for pattern in cleaned if "/" not in pattern)
     paths = _any_of(pattern for pattern in cleaned if "/" in pattern)

@@ -1,8 +1,8 @@
-"""What the developer sees: the lines of the workers, and the result of each save.
+"""Shows the developer the lines of the workers, and the result of each save.
 
 Takes the place of the manager's sink, so nothing here waits for the terminal. Of the manager's own
-records only trouble is shown. The lines of a worker are kept until it is ready, because they
-explain its failure if it never gets ready.
+records only warnings and errors are shown. The lines of a worker are kept until it is ready,
+because they explain its failure if it never gets ready.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHOWN_OTHERWISE: Container[str] = frozenset(
 
 @dataclass(slots=True)
 class _Starting:
-    """A worker that is not ready yet: the lines that it printed, and those that are held back."""
+    """A worker that is not ready yet: its last lines, and those that are not shown yet (`held`)."""
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_MAX))
     held: list[Piece] = field(default_factory=list)
@@ -40,10 +40,17 @@ class _Starting:
 
 
 class Screen(Sink):
-    """Standard error as a developer wants it; `failed` is called for each start that failed."""
+    """Writes to standard error. Calls `failed` for each worker that ended before it was ready.
+
+    Its arguments are the worker's name, its last lines, and how it ended.
+    """
 
     def __init__(self, fd: int = 2, *, lively: bool = False, verbose: bool = False) -> None:
-        """Be plain unless `lively`: no colours, nothing held back; `verbose` shows all records."""
+        """Write to `fd`, which is borrowed.
+
+        Without `lively`, there are no colours, and no line is held back until a worker is ready.
+        With `verbose`, all records of the manager are shown.
+        """
         super().__init__(fd)
         self.lively, self._verbose = lively, verbose
         self._out = fd
@@ -60,7 +67,7 @@ class Screen(Sink):
             return 100
 
     def say(self, text: str, *styles: int) -> None:
-        """Write lines of our own."""
+        """Write lines that come from dev itself."""
         for line in text.splitlines():
             self.write(f"{self._styled(line, *styles)}\n")
 
@@ -68,13 +75,14 @@ class Screen(Sink):
         """Show an error."""
         self.say(f"error: {error}", RED)
 
-    def show_lines(self, worker: str, pieces: Sequence[Piece]) -> None:
-        """Take lines that a worker wrote."""
+    def show_lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:
+        """Show the lines that a worker wrote, or hold them back."""
+        del stream
         for piece in pieces:
             self._take(worker, piece)
 
     def show_record(self, record: logging.LogRecord) -> None:
-        """Take one of the manager's own records."""
+        """Show one of the manager's records if it is trouble, and note how workers fare."""
         happened = record.msg
         if self._verbose or _is_trouble(record.levelno, happened):
             colour = RED if record.levelno >= logging.ERROR else YELLOW
@@ -137,7 +145,7 @@ class Screen(Sink):
         return self._colours.setdefault(slot, COLOURS[len(self._colours) % len(COLOURS)])
 
     def clean(self, text: str) -> str:
-        """Return `text` without what controls a terminal, apart from colours."""
+        """Return `text` without sequences that control the terminal, apart from colours."""
         return visible(text, colours=self.lively) if self._is_terminal else text
 
     def _styled(self, text: str, *styles: int) -> str:

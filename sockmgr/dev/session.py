@@ -1,7 +1,7 @@
 """One `sockmgr dev`: watches files, asks the manager for reloads, and shows the results.
 
-Runs in the manager's loop. When to look and to reload is decided by the pace, what becomes of a
-generation by the fleet of its service.
+Runs in the manager's loop. pace.py decides when to look at files and when to reload; the fleet of a
+service decides what becomes of a generation.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from sockmgr.launch.call import recognise
 from sockmgr.manager.embedding import Host
 from sockmgr.terminal.keys import Keys
 
-EXTRA_FILES_MAX = 500
+EXTRA_FILES_MAX = 500  # how many files that tracebacks name may be watched in addition
 
 
 class Session:
-    """The companion of one manager. Borrows all it is given."""
+    """The companion of one manager (manager/embedding.py). Borrows all that it is given."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Session:
         self._starting = True  # until every service serves or has failed for the first time
         self._gave_up = False
         self._began_at = time.time()
-        self._named: set[str] = set()  # files to be watched as well
+        self._named: set[str] = set()  # files that a failure named, to be watched as well
         self._host: Host
         self._tasks: asyncio.TaskGroup | None = None
         screen.failed = self._on_failure
@@ -70,13 +70,11 @@ class Session:
     # --- The manager's source of its config ---------------------------------------------------
 
     def source(self) -> Config:
-        """Read the config, and return what it means now."""
-        with contextlib.suppress(OSError):  # it tells what is missing
-            os.chdir(self._project.cwd)  # which may have been deleted, and made again
+        """Read the config, and return what it means in development."""
+        with contextlib.suppress(OSError):  # reading the config says what is missing
+            os.chdir(self._project.cwd)  # the directory may have been deleted and made again
         self._config = self._read()
         env = dict([self._mark])
-        if "PYTHONUNBUFFERED" not in os.environ:
-            env["PYTHONUNBUFFERED"] = "1"  # or what it prints comes late, through a pipe
         if self._config.dev.livereload:
             env[VARIABLE] = self._livereload.listen()
         else:
@@ -101,8 +99,8 @@ class Session:
         self._woken, self._busy = asyncio.Event(), asyncio.Lock()
         self._pace = Pace(self._loop.time())
         self._narrator = Narrator(self._screen, lambda: self._watcher.rules)
-        self._ruled = self._config
-        self._watcher = self._new_watcher(self._project.rules(self._ruled))
+        self._watched_config = self._config
+        self._watcher = self._new_watcher(self._project.rules(self._watched_config))
         keys = None
         self._take_signals()
         self._livereload.attach(self._loop)
@@ -123,7 +121,7 @@ class Session:
             self._livereload.close()
 
     def changed(self) -> None:
-        """Look at the services again."""
+        """Note how each service fares. The manager calls this after every change."""
         if self._tasks is None:
             return
         for name, service in self._host.services.items():
@@ -135,10 +133,10 @@ class Session:
                 known.good = True
                 if not service.fleet.trial:
                     known.number = number
-                    self._tell_serving(name, number, time.time() - self._began_at)
+                    self._show_serving(name, number, time.time() - self._began_at)
             elif not (known.good or known.down) and has_failed(service):
                 known.down = True
-                self._task(self._bear_failure(name), f"{name} is down")
+                self._task(self._on_first_failure(name), f"{name} is down")
         if self._starting and all(known.good or known.down for known in self._known.values()):
             self._end_start()
 
@@ -161,9 +159,9 @@ class Session:
                     await self._wait()
 
     async def _watch_what_counts(self) -> None:
-        """Watch by the config of the last start, and the files that its failure named."""
-        if self._ruled is not self._config:
-            self._ruled, rules = self._config, self._project.rules(self._config)
+        """Watch the files of the config that was read last, and those that a failure named."""
+        if self._watched_config is not self._config:
+            self._watched_config, rules = self._config, self._project.rules(self._config)
         else:
             rules = self._watcher.rules
         polling = self._config.dev.force_polling
@@ -199,14 +197,14 @@ class Session:
         failures = {name: known.failure for name, known in self._known.items()}
         self._ended()
         for verdict in verdicts:
-            await self._tell(verdict, paths, failures.get(verdict.service), gave_up=gave_up)
+            await self._report(verdict, paths, failures.get(verdict.service), gave_up=gave_up)
 
     def _ended(self) -> None:
         self._pace.ended(self._loop.time())
         self._woken.set()
 
     def _give_up(self) -> None:
-        """Abort the start of older code, because newer code waits."""
+        """Abort the start that is under way, because newer code waits."""
         if self._starting:
             self._end_start()
         else:
@@ -217,15 +215,17 @@ class Session:
         self._starting = False
         self._ended()
 
-    async def _bear_failure(self, name: str) -> None:
-        """Show why the first code of a service failed, also on its error page if there is one."""
+    async def _on_first_failure(self, name: str) -> None:
+        """Show why the first code of a service failed, and answer requests with that."""
         await self._show(name)
         await self._answer_with_failure(name)
         self._show_keys()
 
     async def _answer_with_failure(self, name: str) -> None:
         service = next((s for s in self._config.services if s.name == name), None)
-        if service is None or not self._shows_errors(service):
+        # Of a worker that could not be started at all there is nothing that a page could show.
+        has_page = self._known[name].failure is not None
+        if service is None or not has_page or not self._shows_errors(service):
             waits = "requests wait" if service and service.listen else "it does not run"
             self._narrator.once(f"{name}: {waits} until its code is mended")
             return
@@ -234,7 +234,7 @@ class Session:
                 return
             self._standing_in.add(name)
             try:
-                await self._host.reload((name,), _not_told)
+                await self._host.reload((name,), _ignore_progress)
             except SockmgrError as error:
                 self._complain(error)
             finally:
@@ -247,10 +247,10 @@ class Session:
         preset = call.name if call else ""
         return defaults.shows_errors(service, self._config.listens(), wanted, preset)
 
-    # --- What is told -------------------------------------------------------------------------
+    # --- What the developer sees --------------------------------------------------------------
 
     def _on_failure(self, worker: str, output: list[str], what: str) -> None:
-        """Keep what a worker printed that did not get ready."""
+        """Remember why a worker did not get ready; the screen calls this."""
         name, _, place = worker.partition("@")
         known = self._known.setdefault(name, Known())
         known.failure = read(output, what)
@@ -264,7 +264,7 @@ class Session:
             self._woken.set()
             await self._narrator.show(name, failure)
 
-    async def _tell(
+    async def _report(
         self, verdict: Verdict, paths: Sequence[str], failure: Failure | None, *, gave_up: bool
     ) -> None:
         known = self._known.setdefault(verdict.service, Known())
@@ -275,7 +275,7 @@ class Session:
                 self._narrator.reloaded(verdict, before, seconds, paths)
                 self._show_keys()
             else:
-                self._tell_serving(verdict.service, verdict.generation, seconds, paths)
+                self._show_serving(verdict.service, verdict.generation, seconds, paths)
         elif self._host.stopping:
             pass  # the stop is the reason, and the developer asked for it
         elif gave_up:
@@ -289,7 +289,7 @@ class Session:
             kept = serves if known.good else "nothing serves yet"
             self._narrator.failed(verdict, kept, paths)
 
-    def _tell_serving(
+    def _show_serving(
         self, name: str, number: int, seconds: float, paths: Sequence[str] = ()
     ) -> None:
         status = self._host.status()
@@ -308,10 +308,10 @@ class Session:
         if not self._host.stopping:
             self._narrator.complain(error)
 
-    def _on_progress(self, news: Progress) -> None:
-        if news.phase == "probation":
-            known = self._known.setdefault(news.service, Known())
-            known.took.setdefault(news.generation, news.seconds)
+    def _on_progress(self, step: Progress) -> None:
+        if step.phase == "probation":
+            known = self._known.setdefault(step.service, Known())
+            known.took.setdefault(step.generation, step.seconds)
             fleets = [service.fleet for service in self._host.services.values()]
             if not any(fleet.trial and fleet.trial.phase is Phase.BOOTING for fleet in fleets):
                 self._pace.served(self._loop.time())
@@ -335,7 +335,8 @@ class Session:
         if self._terminal is None:
             self._loop.add_signal_handler(signal.SIGHUP, self._ask)
             return
-        # Its terminal is closed. And what the terminal says to jobs is no wish to scale.
+        # HUP means that the terminal is closed. The terminal sends TTIN and TTOU to background
+        # jobs, so here these two must not scale the services as they do for `run`.
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         for number in (signal.SIGTTIN, signal.SIGTTOU):
             self._loop.remove_signal_handler(number)
@@ -360,12 +361,12 @@ class Session:
 
     def _new_watcher(self, rules: Rules) -> Watcher:
         polling = self._config.dev.force_polling
-        return Watcher(rules, self._on_stir, self._narrator.complain, polling)
+        return Watcher(rules, self._on_notice, self._narrator.complain, polling)
 
-    def _on_stir(self) -> None:
-        self._pace.stirred(self._loop.time())
+    def _on_notice(self) -> None:
+        self._pace.noticed(self._loop.time())
         self._woken.set()
 
 
-def _not_told(news: Progress) -> None:
-    """Nobody needs to know how far the stand-in is."""
+def _ignore_progress(step: Progress) -> None:
+    """Do nothing: the developer does not need to see the steps of a stand-in's rollout."""

@@ -1,9 +1,10 @@
 """A program that answers on inherited listeners that the code is broken: `stand_in.py PAGE`.
 
-`sockmgr dev` starts it in place of a worker, and it is stopped as one. It uses nothing of sockmgr
-and only the standard library, so that it starts at once under any Python. PAGE is a file that is
-read anew for each request (page.py). Source code is for our own user (or root) on this machine,
-asking by a name that means this machine and through no proxy, unless `--to-everyone` is given.
+`sockmgr dev` starts and stops it as a worker, in place of a worker. It uses nothing of sockmgr and
+only the standard library, so that it starts at once under any Python. PAGE is a file that page.py
+made; it is read again for each request. Source code is shown only to our own user (or root) on this
+machine, and only if the request came under a name of this machine and through no proxy, unless
+`--to-everyone` is given.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from pathlib import Path
 FIRST_FD = 3
 CONNECTIONS_MAX = 100
 HEAD_MAX = 64 << 10
-PATIENCE = 5.0  # seconds for a request, and again for its answer to be taken
+PATIENCE = 5.0  # seconds in which a client must send its request, and again take its answer
 ELSEWHERE = (
     "The code is broken. Its error is shown on its own machine only, to its own user, at localhost "
     "and without a proxy; with dev.error_page = true to everyone.\n"
 )
-# A page of evil.example whose name has come to mean 127.0.0.1 may read what we answer to it.
+# Only these names: evil.example can be made to resolve to 127.0.0.1 (DNS rebinding), and then a
+# browser lets its pages read our answers.
 _OWN_NAME = re.compile(rb"(?:[\w.-]+\.)?localhost\.?|127\.\d+\.\d+\.\d+|\[::1\]", re.IGNORECASE)
 _FORWARDED = re.compile(rb"forwarded|x-forwarded-.*|x-real-ip|via", re.IGNORECASE)
 METHODS = (
@@ -36,7 +38,7 @@ METHODS = (
 
 
 class Client:
-    """One connection: the head of a request is read, one answer written, then it is closed."""
+    """One connection: reads the head of a request, writes one answer, and closes."""
 
     def __init__(self, sock: socket.socket, page: str, to_everyone: bool) -> None:
         sock.setblocking(False)
@@ -48,16 +50,16 @@ class Client:
 
     @property
     def waits(self) -> bool:
-        """Whether its answer is not all written."""
+        """Whether the client does not have the whole answer yet."""
         return self._answer is None or bool(self._answer)
 
     @property
     def events(self) -> int:
-        """What to wait for."""
+        """The event of the selector to wait for."""
         return selectors.EVENT_WRITE if self._answer else selectors.EVENT_READ
 
     def advance(self) -> bool:
-        """Read or write what can be; return whether there is more to come."""
+        """Read or write as much as possible; return False when the connection is to be closed."""
         try:
             if self._answer:
                 self._answer = self._answer[self.sock.send(self._answer) :]
@@ -67,7 +69,7 @@ class Client:
             return True
         except OSError:  # the client is gone
             return False
-        if not data or self._answer is not None:  # what comes behind the head is not read
+        if not data or self._answer is not None:  # the body of a request is dropped
             return bool(data)
         self._head += data
         if b"\r\n\r\n" in self._head or len(self._head) > HEAD_MAX:
@@ -77,25 +79,28 @@ class Client:
         return True
 
     def _hang_up(self) -> bool:
-        """End our side only: a close with unread data would take the answer back (tcp(7))."""
+        """Shut down our side only: close(2) with unread data resets the connection.
+
+        A reset would discard the part of the answer that the client has not read (tcp(7)).
+        """
         self.sock.shutdown(socket.SHUT_WR)
         return True
 
     def _respond(self) -> bytes:
         if not self._head.startswith(METHODS):
             return b""  # not HTTP: no answer is better than a wrong one
-        told = json.loads(Path(self._page).read_bytes())
+        page = json.loads(Path(self._page).read_bytes())
         sees_all = self._to_everyone or (_is_ours(self.sock) and _is_direct(self.sock, self._head))
         if not sees_all:
-            told["html"] = told["text"] = ELSEWHERE
+            page["html"] = page["text"] = ELSEWHERE
         wants_html = b"text/html" in self._head.lower() and sees_all
-        body = told["html" if wants_html else "text"].encode(errors="replace")
+        body = page["html" if wants_html else "text"].encode(errors="replace")
         kind = "text/html" if wants_html else "text/plain"
         headers = (
             "HTTP/1.1 503 Service Unavailable",
             f"Content-Type: {kind}; charset=utf-8",
             f"Content-Length: {len(body)}",
-            f"{told['header']}: {told['id']}",
+            f"{page['header']}: {page['id']}",
             "Cache-Control: no-store",
             "Retry-After: 1",
             "X-Content-Type-Options: nosniff",
@@ -108,7 +113,7 @@ class Client:
 
 
 class StandIn:
-    """All listeners and connections, until told to stop."""
+    """Serves all listeners and connections until a signal comes."""
 
     def __init__(self, listeners: list[socket.socket], page: str, to_everyone: bool) -> None:
         self._listeners, self._page, self._to_everyone = listeners, page, to_everyone
@@ -120,7 +125,7 @@ class StandIn:
         signal.set_wakeup_fd(self._wake.fileno())
 
     def run(self) -> None:
-        """Answer until a signal comes, then only whoever has no answer yet."""
+        """Answer until a signal comes, and then those connected clients that have no answer."""
         for sock in (self._woken, *self._listeners):
             self._selector.register(sock, selectors.EVENT_READ)
         stopping = False
@@ -143,7 +148,7 @@ class StandIn:
         try:
             sock, _ = listener.accept()
             client = Client(sock, self._page, self._to_everyone)
-        except OSError:  # somebody else had it, or it is gone again
+        except OSError:  # another process accepted it, or the client is gone again
             return
         self._clients.add(client)
         self._selector.register(sock, client.events, client)
@@ -161,25 +166,25 @@ class StandIn:
 
 
 def _is_direct(sock: socket.socket, head: bytes) -> bool:
-    """Tell whether a request has come through no proxy, and by a name of this machine."""
+    """Return whether a request came through no proxy, and under a name of this machine."""
     fields = [line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line]
     if any(_FORWARDED.fullmatch(name.strip()) for name, _ in fields):
         return False
     hosts = [value.strip() for name, value in fields if name.lower() == b"host"]
-    if sock.family == socket.AF_UNIX:  # which no browser can be led to
+    if sock.family == socket.AF_UNIX:  # no browser can be made to connect to it
         return True
     return all(_OWN_NAME.fullmatch(re.sub(rb":\d*$", b"", host)) for host in hosts)
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    """Tell whether the other end is on this machine, and of our user or root."""
+    """Return whether the client is on this machine, and belongs to our user or root."""
     ours = {0, os.geteuid()}
     if sock.family == socket.AF_UNIX:
-        told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return struct.unpack("3i", told)[1] in ours
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", packed)[1] in ours  # pid, uid, gid: unix(7)
     try:
         peer, own = sock.getpeername(), sock.getsockname()
-    except OSError:  # it is gone
+    except OSError:  # the client is gone
         return False
     host = peer[0].removeprefix("::ffff:")
     owners = _owners(peer[1], own[1])
@@ -187,7 +192,7 @@ def _is_ours(sock: socket.socket) -> bool:
 
 
 def _owners(port: int, to_port: int) -> set[int]:
-    """Return whose the sockets on this machine are that talk from one port to another."""
+    """Return the uids of this machine's sockets that are connected from `port` to `to_port`."""
     owners = set()
     for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
         for line in table.read_text("ascii").splitlines()[1:]:

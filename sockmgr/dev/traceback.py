@@ -1,6 +1,6 @@
 """Draws a failure for a terminal: the error, then the user's frames with their lines.
 
-Run in a thread: the libraries that draw take a while to be imported, once.
+Called in a thread, because the first call imports rich and pygments, which takes a while.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sockmgr.dev.failure import Failure, Frame
+from sockmgr.dev.failure import Failure, Frame, printable
+from sockmgr.terminal.format import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-AROUND = 2
+AROUND = 2  # lines of source shown before the line of a frame, and after it
 FRAMES_SHOWN = 6
-SOURCE_MAX = 1 << 20
+SOURCE_MAX = 1 << 20  # bytes; no lines of a larger file are shown
 _LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/([^/.]+)|<frozen (\w+)")
 
 
 def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
-    """Return the numbered lines around that of a frame, without empty ones at the ends.
+    """Return the numbered lines around the line of a frame, without blank lines at the ends.
 
-    () if its source cannot be read.
+    Returns () if the source cannot be read.
     """
     path = Path(frame.file)
     try:
@@ -34,7 +35,7 @@ def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return ()
-    if frame.line > len(lines):  # it has been edited since
+    if frame.line > len(lines):  # the file has been edited since
         return ()
     first, last = max(1, frame.line - AROUND), min(len(lines), frame.line + AROUND)
     while first < frame.line and not lines[first - 1].strip():
@@ -52,7 +53,7 @@ def render(
     width: int,
     lively: bool,
 ) -> str:
-    """Return the lines to show."""
+    """Return the text to show; `is_ours` is whether a file is the user's, `shown` names it."""
     from rich.console import Console  # noqa: PLC0415 - `dev` may never need it
     from rich.text import Text  # noqa: PLC0415
 
@@ -69,14 +70,14 @@ def render(
     )
     ours, others = failure.split(is_ours)
     with console.capture() as captured:
-        # Lines that are too long are the terminal's affair: they can be copied whole.
-        error = Text(_printable(failure.error or f"it {failure.what}"), style="bold red")
+        # soft_wrap: the terminal breaks a long line, so that it can still be copied as one.
+        error = Text(printable(failure.error or f"it {failure.what}"), style="bold red")
         console.print(error, soft_wrap=True)
         for frame in ours[:FRAMES_SHOWN]:
             _show(console, frame, shown)
         if others:
             names = ", ".join(_libraries(others))
-            text = f"  and {len(others)} frame{'s' * (len(others) > 1)} in {_printable(names)}"
+            text = f"  and {count(len(others), 'frame')} in {printable(names)}"
             console.print(Text(text, style="dim"), soft_wrap=True)
     return captured.get()
 
@@ -85,13 +86,13 @@ def _show(console: Console, frame: Frame, shown: Callable[[str], str]) -> None:
     from rich.syntax import Syntax  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    place = Text(f"  {_printable(shown(frame.file))}:{frame.line}", style="bold")
+    place = Text(f"  {printable(shown(frame.file))}:{frame.line}", style="bold")
     if frame.function:
-        place.append(f" in {_printable(frame.function)}", style="not bold")
+        place.append(f" in {printable(frame.function)}", style="not bold")
     console.print(place, soft_wrap=True)
     source = lines_around(frame)
     if source:
-        code = "\n".join(_printable(text) for _, text in source)
+        code = "\n".join(printable(text) for _, text in source)
         console.print(
             Syntax(
                 code,
@@ -113,8 +114,3 @@ def _libraries(frames: Sequence[Frame]) -> Sequence[str]:
 def _library(file: str) -> str:
     found = _LIBRARY.match(file)
     return (found[1] or found[2]) if found else Path(file).name
-
-
-def _printable(text: str) -> str:
-    text = text.expandtabs(4)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,6 +1,6 @@
-"""What the watched files hold, by content; and which directories must be heard to know it.
+"""Remembers the content of the watched files, and the directories to listen to for their changes.
 
-Made to run in a thread, one call at a time: it reads files. Decides nothing about when to look.
+Reads files, so it is called in a thread, one call at a time. Does not decide when to look.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sockmgr.dev.links import ways
 from sockmgr.dev.rules import MARKS, Rules
 from sockmgr.kernel import mounts
 
-LARGE = 4 << 20  # bytes; what is larger is known by its size and time only
-CLOCK = 0.01  # the time stamps of files are that much behind time.time()
+LARGE = 4 << 20  # bytes; the content of a larger file is known by its size and time stamp only
+CLOCK = 0.01  # seconds by which the time stamps of files are behind time.time()
 _UNKNOWN = (0, 0, 0)
 
 Inode = tuple[int, int]
@@ -27,7 +27,7 @@ Inode = tuple[int, int]
 
 @dataclass(slots=True)
 class Looked:
-    """Files whose content is another than before, and files that were written as they were."""
+    """The files that have other content than before, and those rewritten with the same content."""
 
     changed: dict[str, None] = field(default_factory=dict)
     rewritten: dict[str, None] = field(default_factory=dict)
@@ -36,15 +36,15 @@ class Looked:
 class _Content(NamedTuple):
     signature: tuple[int, int, int]
     digest: bytes
-    settled: bool = False  # the next write gets another time stamp
+    settled: bool = False  # it is old enough that another write would get another time stamp
 
 
 class Tree:
-    """The files that count under some rules, and whose changes are to be heard.
+    """The files that count under some rules, and the paths to listen to for their changes.
 
-    `wanted` has the directories, and the files that something else is mounted on, by their path;
-    with each the device and the number of its inode. `leads` are other paths that say what a file
-    or a root is: links on the way to it, and where they end.
+    `wanted` has the directories, and the files that are mount points, by path, each with the device
+    and the number of its inode. `leads` are further paths on which it depends what a file or a root
+    is: the links on the way to it, and their targets.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -54,15 +54,15 @@ class Tree:
         self._files: dict[str, dict[str, _Content]] = {}  # directory -> name -> content
 
     def begin(self, since: float) -> Looked:
-        """Learn everything; what was written `since` (time.time()) counts as changed."""
+        """Read everything; return the files that were written `since` (time.time()) as changed."""
         looked = self.look_everywhere()
         looked.changed = {path: None for path in looked.changed if _written_since(path, since)}
         return looked
 
     def learn(self, rules: Rules, since: float) -> Looked:
-        """Use other rules from now on; what is new by them counts only if it was written `since`.
+        """Use these rules from now on, which are the old ones with more `files`.
 
-        They must count all that the old ones did.
+        Returns those of the new files as changed that were written `since` (time.time()).
         """
         new, self.rules = rules.files - self.rules.files, rules
         looked = Looked()
@@ -72,18 +72,18 @@ class Tree:
         looked.changed = {path: None for path in looked.changed if _written_since(path, since)}
         return looked
 
-    def look(self, stirred: Collection[str]) -> Looked:
-        """Look at these paths only, if they are plain files."""
+    def look(self, paths: Collection[str]) -> Looked:
+        """Compare these paths only; compare everything if one of them is more than a plain file."""
         looked = Looked()
-        for path in stirred:
+        for path in paths:
             if path in self.leads or not self.rules.counts(path) or _is_link(path):
                 return self.look_everywhere()
-        for path in stirred:
+        for path in paths:
             self._compare(path, looked)
         return looked
 
     def look_everywhere(self) -> Looked:
-        """Look at all there is, and anew at what is to be heard."""
+        """Compare everything, and find out anew which paths to listen to."""
         looked = Looked()
         wanted: dict[str, Inode] = {}
         leads: set[str] = set()
@@ -106,7 +106,7 @@ class Tree:
     # Private
 
     def _walk(self, root: str, wanted: dict[str, Inode], leads: set[str]) -> Iterator[str]:
-        """Yield the files below that count; note what is to be heard."""
+        """Yield the files below `root` that count; add the paths to listen to."""
         self._follow(root, wanted, leads)
         waiting = [root]
         while waiting:
@@ -115,7 +115,7 @@ class Tree:
             try:
                 with os.scandir(directory or "/") as entries:
                     found = list(entries)
-            except OSError:  # gone again, or none of our business
+            except OSError:  # it is gone again, or we may not read it
                 continue
             if directory != root and MARKS & {entry.name for entry in found}:
                 continue
@@ -129,14 +129,14 @@ class Tree:
                     yield path
 
     def _follow(self, path: str, wanted: dict[str, Inode], leads: set[str]) -> None:
-        """Note the way to a file or a root: who changes that changes what the path means."""
+        """Add the links on the way to a file or a root, since each decides what the path means."""
         for way in ways(path):
             _want(way.rpartition("/")[0] or "/", wanted)
             if way != path or path in self.rules.roots:
                 leads.add(way)
 
     def _want_mounted(self, wanted: dict[str, Inode]) -> None:
-        """Hear the files that are mounted themselves: their directories know nothing of edits."""
+        """Add files that are mount points, for whose directories the kernel reports no edits."""
         points = mounts.table()
         for root in self.rules.roots:
             real = os.path.realpath(root or "/").rstrip("/")
@@ -165,7 +165,7 @@ class Tree:
 
 
 def _want(path: str, wanted: dict[str, Inode]) -> None:
-    if os.access(path, os.R_OK):  # what we may not read we may not hear: inotify_add_watch(2)
+    if os.access(path, os.R_OK):  # inotify_add_watch(2) refuses a path that we may not read
         with contextlib.suppress(OSError):
             found = os.stat(path)  # noqa: PTH116
             wanted[path] = (found.st_dev, found.st_ino)
@@ -188,9 +188,9 @@ def _looks_same(path: str, known: _Content | None) -> bool:
 
 
 def _content(path: str) -> _Content | None:
-    """Return what a regular file holds, None if there is none; it may be written meanwhile."""
+    """Return the content of a regular file, None if there is none."""
     try:
-        # Never wait for the writer of a FIFO.
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
         return _Content(_UNKNOWN, b"not ours to read")
@@ -214,7 +214,7 @@ def _content(path: str) -> _Content | None:
 
 def _written_since(path: str, since: float) -> bool:
     try:
-        # The time of the change, which a copy does not take over from the original: inode(7).
+        # Not st_mtime, which `cp -p` or tar(1) may set to a time in the past: inode(7).
         return os.stat(path).st_ctime >= since  # noqa: PTH116
     except OSError:
-        return True  # it is gone since
+        return True  # it was removed afterwards

@@ -1,5 +1,4 @@
-"""What may be wrong: of a config, of this machine, of installed units, of running workers.
+"""Find what may be wrong with a config, this machine, installed units and running workers.
 
-One file a patient, each check a function that yields findings. Looks only: nothing is changed,
-signalled or connected to.
+Each check is a function that yields findings. Nothing is changed, signalled or connected to.
 """

@@ -1,16 +1,19 @@
-"""The config: can it be used, would its commands start, do they lose requests by what they say."""
+"""Look at a config: can it be used, would its commands start, do their flags lose requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Delay
-from sockmgr.doctor import unix_sockets
+from sockmgr.doctor import processes, unix_sockets
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.errors import SockmgrError
+from sockmgr.launch import virtual_env
 from sockmgr.launch.call import Call, last_value, recognise
-from sockmgr.launch.resolve import resolve, warnings
+from sockmgr.launch.resolve import prepare
 from sockmgr.worker import deadline
 
 
@@ -26,10 +29,12 @@ def unusable(error: SockmgrError, file: str) -> Finding:
 
 
 def examine(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at each service as a manager would that is started here, with `environ`."""
+    """Look at each service as a manager would that starts here, in the environment `environ`."""
     for service in config.services:
         try:
-            spec = resolve(service, config.listens(), environ)
+            with config.placing("service", service.name):
+                prepared = prepare(service, config.listens(), environ)
+                spec = prepared.spec()
         except SockmgrError as error:
             yield Finding(
                 check=Check.COMMAND,
@@ -39,15 +44,51 @@ def examine(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
                 fix=error.do or "correct it",
             )
             continue
-        yield from _flags(service, environ)
-        yield from _graceful_timeout(service, dict(spec.env))
+        yield from _flags(service, prepared.warnings())
+        yield from _astray(service, prepared.env, prepared.cwd)
+        yield from _graceful_timeout(service, dict(spec.env), *prepared.own_config)
         yield from _short_drain(service)
         yield from _ready_guess(service)
+    yield from _ready_file(config)
     yield from unix_sockets.unbelieved(config, environ)
 
 
-def _flags(service: ServiceConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
-    for text in warnings(service, environ):
+def of_manager(config: Config, pid: int) -> Iterator[Finding]:
+    """Look where the environment of a manager leads the workers that it starts next."""
+    environ = processes.environ(pid)
+    for service in config.services:
+        with suppress(SockmgrError):  # examine() has a finding for that
+            prepared = prepare(service, config.listens(), environ)
+            prepared.spec()
+            yield from _astray(service, prepared.env, prepared.cwd)
+
+
+def _astray(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Iterator[Finding]:
+    for what in virtual_env.astray(service, env, cwd):
+        yield Finding(
+            check=Check.OTHER_RELEASE,
+            subject=_key(service),
+            what=f"{_key(service)}: {what}",
+            why="what is not in the release is taken from there, or from wherever it is found",
+            fix="give each release a .venv of its own or name it by the key venv, and start the "
+            "manager with an environment of none of them",
+        )
+
+
+def _ready_file(config: Config) -> Iterator[Finding]:
+    place = config.ready_file.rpartition("/")[0] or "/"
+    if config.ready_file and not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield Finding(
+            check=Check.READY_FILE,
+            subject="ready_file",
+            what=f"nothing can be written to {place}, where ready_file is to be",
+            why="whoever looks at the file never sends this manager any traffic",
+            fix="make the directory, or name one that the manager's user may write to",
+        )
+
+
+def _flags(service: ServiceConfig, warnings: Iterable[str]) -> Iterator[Finding]:
+    for text in warnings:
         # As in `service.web.command: uvicorn --reload: why it matters; what to do`.
         key, what, rest = text.split(": ", 2)
         why, _, fix = rest.partition("; ")
@@ -56,11 +97,16 @@ def _flags(service: ServiceConfig, environ: Mapping[str, str]) -> Iterator[Findi
         )
 
 
-def _graceful_timeout(service: ServiceConfig, env: Mapping[str, str]) -> Iterator[Finding]:
+def _graceful_timeout(
+    service: ServiceConfig, env: Mapping[str, str], file: str, given: Mapping[str, str]
+) -> Iterator[Finding]:
     call = recognise(service.command)
     if call is None:
         return
-    for option, text in _own_limits(call, env):
+    names = {option[2:] for option in call.server.patience}
+    names |= {name.replace("-", "_") for name in names}
+    of_file = ((f"{name} in {file}", given[name]) for name in sorted(names) if name in given)
+    for option, text in (*_own_limits(call, env), *of_file):
         own = _seconds(text)
         if own is not None and own > service.drain_timeout:
             ours = f"drain_timeout = {service.drain_timeout:g} s"
@@ -76,7 +122,6 @@ def _graceful_timeout(service: ServiceConfig, env: Mapping[str, str]) -> Iterato
 
 
 def _own_limits(call: Call, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    # What a config file of its own says, the command does not show.
     for option in call.server.patience:
         variable = f"{call.name}_{option[2:]}".upper().replace("-", "_")  # as click reads it
         if (given := call.value(option)) is not None:
@@ -91,14 +136,15 @@ def _own_limits(call: Call, env: Mapping[str, str]) -> Iterator[tuple[str, str]]
 def _seconds(text: str) -> float | None:
     try:
         return float(text)
-    except ValueError:  # the server will say so
+    except ValueError:  # the server will complain
         return None
 
 
 def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
     ours, idle = service.drain_timeout, service.http.keep_alive
     left = ours - deadline.last(ours)
-    if service.app and left < idle:
+    moves = service.http.migrate and not service.http.certfile
+    if service.app and left < idle and not moves:
         yield Finding(
             check=Check.SHORT_DRAIN,
             subject=_key(service),

@@ -1,6 +1,6 @@
-"""What the doctor can find, and one thing that it found: what it is, why it matters, the fix.
+"""The kinds of finding, and one finding: what is wrong, why it matters, and the fix.
 
-docs/doctor.md has a row for each check.
+docs/doctor.md has a row for each kind.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ class Severity(StrEnum):
 
 
 class Check(Enum):
-    """One kind of finding, by the name it has in `--json`, its patient and its severity."""
+    """One kind of finding: its name in `--json`, its patient and its severity."""
 
     CONFIG = "config", Patient.CONFIG
     COMMAND = "command", Patient.CONFIG
     FLAGS = "flags", Patient.CONFIG
     GRACEFUL_TIMEOUT = "graceful-timeout", Patient.CONFIG
     SHORT_DRAIN = "short-drain", Patient.CONFIG
+    READY_FILE = "ready-file", Patient.CONFIG
     READY_GUESS = "ready-guess", Patient.CONFIG, Severity.NOTE
+    OTHER_RELEASE = "other-release", Patient.CONFIG
     PROXY_UNBELIEVED = "proxy-unbelieved", Patient.CONFIG, Severity.NOTE
+    PROXY_KEEP_ALIVE = "proxy-keep-alive", Patient.CONFIG
+    PROXY_ELSEWHERE = "proxy-elsewhere", Patient.CONFIG, Severity.NOTE
 
     PIDFD = "pidfd", Patient.MACHINE
     STEERING = "steering", Patient.MACHINE
@@ -85,6 +89,7 @@ class Check(Enum):
     SERVICE_DOWN = "service-down", Patient.WORKERS
     SERVICE_DEGRADED = "service-degraded", Patient.WORKERS
     CODE_REFUSED = "code-refused", Patient.WORKERS
+    PORT_TAKEN = "port-taken", Patient.WORKERS
     NOT_READY = "not-ready", Patient.WORKERS
     WRAPPER = "wrapper", Patient.WORKERS
     OWN_LISTENER = "own-listener", Patient.WORKERS
@@ -94,6 +99,10 @@ class Check(Enum):
     WORKERS_DIED = "workers-died", Patient.WORKERS
     LISTENER_SHRUNK = "listener-shrunk", Patient.WORKERS
     LISTENER_HARMED = "listener-harmed", Patient.WORKERS
+    PROBE_FAILS = "probe-fails", Patient.WORKERS
+    WARM_UP_FAILS = "warm-up-fails", Patient.WORKERS, Severity.NOTE
+    ANSWERS_ERRORS = "answers-errors", Patient.WORKERS
+    RELEASE_UNNAMED = "release-unnamed", Patient.WORKERS
     QUEUE_FULL = "queue-full", Patient.WORKERS
     OVERLAP = "overlap", Patient.WORKERS
     RANDOM_QUEUES = "random-queues", Patient.WORKERS, Severity.NOTE
@@ -106,7 +115,7 @@ class Check(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing found; `subject` is what has it: a key, a path, a worker."""
+    """One finding; `subject` is the key, the path or the service that is concerned."""
 
     check: Check
     subject: str

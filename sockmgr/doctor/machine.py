@@ -1,7 +1,7 @@
-"""This machine: does the kernel give what a manager needs, and do its settings fit the config.
+"""Look at this machine: does the kernel permit what a manager needs, do its settings fit a config.
 
-Facilities are tried, not looked up: a filter, a container or a missing capability takes them away
-from kernels that have them.
+Each facility is tried, because a seccomp filter, a container or a missing capability may forbid
+what the kernel has.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.config.config import Config, ServiceConfig
-from sockmgr.config.spec import Accepting, Address, Listen, Scheme
+from sockmgr.config.spec import Accepting, Address, Listen
 from sockmgr.doctor.finding import Check, Finding
-from sockmgr.kernel import handshakes, queues, steering
-from sockmgr.kernel.accounts import account
+from sockmgr.kernel import handshakes, processors, queues, steering
+from sockmgr.kernel.accounts import account, user_number
 from sockmgr.kernel.steering import round_robin
 
 _SYS = Path("/proc/sys")
-_INET = (Scheme.TCP, Scheme.UDP)
-_STREAMS = (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT)
 
 
 def examine(config: Config | None) -> Iterator[Finding]:
-    """Look at what holds for every manager here, and at what this config needs of the machine."""
+    """Look at what every manager needs here, and at what this config needs."""
     listens = config.listen if config else ()
     yield from _pidfd()
     yield from _steering()
@@ -95,8 +93,9 @@ def _round_robin(config: Config) -> Iterator[Finding]:
 
 
 def _feeds_several(service: ServiceConfig) -> bool:
-    """Tell whether the listeners of this service have several queues that are fed at a time."""
-    portions = service.rollout.surge.above(service.workers) < service.workers
+    """Return whether several queues of a listener of this service may be fed at a time."""
+    workers = service.workers or processors.available()
+    portions = service.rollout.surge.above(workers) < workers
     return bool(service.listen) and portions and not service.rollout.exclusive
 
 
@@ -139,13 +138,13 @@ def _visibility(config: Config) -> Iterator[Finding]:
 
 
 def _sees(user: str) -> bool:
-    """Tell whether it can be seen in which call a child of this user waits: readiness needs it."""
+    """Return whether /proc shows in which call a child of this user waits: readiness needs it."""
     cat = shutil.which("cat", path=os.defpath)
     if cat is None or (user and os.geteuid() != 0):
         return True  # cannot be tried
-    uid = gid = None
-    if user and (entry := _account(user)):
-        uid, gid = entry
+    entry = account(user) if user else None
+    uid = user_number(user) if user else None
+    gid = entry.pw_gid if entry else uid
     with subprocess.Popen(
         [cat], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, user=uid, group=gid,
         extra_groups=None if uid is None else (), cwd="/",
@@ -155,13 +154,6 @@ def _sees(user: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def _account(user: str) -> tuple[int, int] | None:
-    entry = account(user)
-    if entry is None:
-        return (int(user), int(user)) if user.isdecimal() else None
-    return entry.pw_uid, entry.pw_gid
 
 
 def _unseen(user: str) -> Finding:
@@ -183,15 +175,10 @@ def _unseen(user: str) -> Finding:
 # --- Settings ------------------------------------------------------------------------------------
 
 
-def somaxconn() -> int | None:
-    """Return the most that listen(2) gives here, None if it is not told."""
-    return _number("net/core/somaxconn")
-
-
 def _backlog(listens: Collection[Listen]) -> Iterator[Finding]:
-    most = somaxconn()
+    most = _number("net/core/somaxconn")
     for listen in listens:
-        if most is not None and listen.address.scheme in _STREAMS and listen.backlog > most:
+        if most is not None and listen.address.traits.is_stream and listen.backlog > most:
             yield Finding(
                 check=Check.SOMAXCONN,
                 subject=f"listen.{listen.name}",
@@ -203,7 +190,8 @@ def _backlog(listens: Collection[Listen]) -> Iterator[Finding]:
 
 
 def _abort_on_overflow(listens: Collection[Listen]) -> Iterator[Finding]:
-    tcp = [listen for listen in listens if listen.address.scheme is Scheme.TCP]
+    traits = [listen.address.traits for listen in listens]
+    tcp = any(each.is_internet and each.is_stream for each in traits)
     if tcp and _number("net/ipv4/tcp_abort_on_overflow"):
         yield Finding(
             check=Check.ABORT_ON_OVERFLOW,
@@ -216,14 +204,14 @@ def _abort_on_overflow(listens: Collection[Listen]) -> Iterator[Finding]:
 
 
 def outgoing_ports() -> tuple[int, int] | None:
-    """Return the first and the last port that the kernel gives to outgoing connections."""
+    """Return the first and the last port for outgoing connections, None if not known."""
     words = _words("net/ipv4/ip_local_port_range")
     return (int(words[0]), int(words[1])) if len(words) == 2 else None
 
 
 def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
     for listen in listens:
-        if listen.address.scheme in _INET and _is_absent(listen.address):
+        if listen.address.traits.is_internet and _is_absent(listen.address):
             yield Finding(
                 check=Check.ADDRESS_ABSENT,
                 subject=f"listen.{listen.name}",
@@ -235,11 +223,11 @@ def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
 
 
 def _is_absent(address: Address) -> bool:
-    """Tell whether none of the addresses that this name stands for is one of this host."""
-    host = None if address.host in ("", "*") else address.host
+    """Return whether this host has none of the addresses of a name."""
+    host = None if address.host in ("", "*") else address.host.encode()
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror:  # no manager can listen there: found if none runs
+    except socket.gaierror:  # doctor/start has a finding for a name without an address
         return False
     return all(map(_is_missing, found))
 
@@ -259,7 +247,7 @@ def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
     reserved = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
     for listen in listens:
         port = listen.address.port
-        if listen.address.scheme not in _INET or not first <= port <= last:
+        if not listen.address.traits.is_internet or not first <= port <= last:
             continue
         if not _in_ranges(port, reserved):
             yield Finding(

@@ -1,4 +1,4 @@
-"""A manager itself: is it there, can it be talked to, and was it started as it should be."""
+"""Look at a manager: is there one, can it be reached, and was it started in the right way."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from sockmgr.client.elsewhere import Elsewhere
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.errors import SockmgrError
+from sockmgr.kernel import procfs
 from sockmgr.kernel.listening import listening_names
 
 
 def examine(pid: int) -> Iterator[Finding]:
-    """Look at a manager whose process can be seen under this pid."""
-    # asyncio comes with it, which would slow down the completion of verbs.
+    """Look at a manager whose process is visible under this pid."""
+    # Imported late, because it imports asyncio, which would slow down shell completion.
     from sockmgr.systemd.passed import START_DIRECTLY, passed_to_another  # noqa: PLC0415
 
     environ = processes.environ(pid)
     astray = passed_to_another(environ, pid)
-    # Else somebody started it from a shell that has an old environment.
-    if astray and int(environ["LISTEN_PID"]) in processes.ancestors(pid):
+    # If that process is no ancestor, the manager was started from a shell with an old environment.
+    if astray and int(environ["LISTEN_PID"]) in procfs.ancestors(pid):
         yield Finding(
             check=Check.SOCKETS_ASTRAY,
             subject="manager",
@@ -33,7 +34,7 @@ def examine(pid: int) -> Iterator[Finding]:
 
 
 def silent(error: SockmgrError) -> Finding:
-    """Return the finding for a manager that is there and does not answer."""
+    """Return the finding for a manager that does not answer."""
     return Finding(
         check=Check.MANAGER_SILENT,
         subject="manager",
@@ -45,7 +46,7 @@ def silent(error: SockmgrError) -> Finding:
 
 
 def unreachable(one: Elsewhere) -> Finding:
-    """Return the finding for a manager that lives, and to which we cannot talk."""
+    """Return the finding for a manager that lives, but that we cannot reach."""
     if one.uid is None:
         check, why = Check.MANAGER_UNREACHABLE, "nobody can reload, stop or ask it"
     else:
@@ -54,7 +55,7 @@ def unreachable(one: Elsewhere) -> Finding:
 
 
 def gone(keeper: str) -> Finding:
-    """Return the finding for a manager that died, and whose keeper waits for the next at a path."""
+    """Return the finding for a manager that died; its keeper waits at the path `keeper`."""
     return Finding(
         check=Check.MANAGER_GONE,
         subject=keeper,
@@ -65,16 +66,16 @@ def gone(keeper: str) -> Finding:
 
 
 def keeper(controls: Iterable[Path]) -> str:
-    """Return the path of a keeper whose manager had one of these control sockets, or ""."""
+    """Return the path of a keeper for a manager with one of these control sockets, or ""."""
     listening = listening_names()
     paths = (str(control.absolute().with_suffix(".keeper")) for control in controls)
     return next((path for path in paths if path in listening), "")
 
 
 def why_hidden(pid: int, peer: int) -> str:
-    """Say why the processes of a manager cannot be looked at, "" if they can.
+    """Return why the processes of a manager cannot be looked at, "" if they can.
 
-    `pid` is what it takes itself for, `peer` what the kernel says of who listens for it.
+    `pid` is its pid as the manager itself reports it, `peer` as the kernel shows it to us.
     """
     if peer != pid:
         there = f": nsenter -a -t {peer} sockmgr doctor" if peer else ""

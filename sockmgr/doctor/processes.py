@@ -1,6 +1,6 @@
-"""What /proc tells of a process of somebody else's: its signals, sockets, environment, limits.
+"""See in /proc the signals, the environment, the links and the limits of another process.
 
-Every function answers for one instant, and with nothing for a process that is gone or hidden.
+Every function describes one instant, and returns nothing for a process that is gone or hidden.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.kernel.procfs import descendants
-
-MOST_ANCESTORS = 64
-_LINK = re.compile(r"socket:\[(\d+)\]")
+from sockmgr.kernel.procfs import argument_area, descendants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """What a process does about signals: proc_pid_status(5)."""
+    """The sets of signals that a process ignores, catches and blocks: proc_pid_status(5)."""
 
     ignored: int
     caught: int
     blocked: int
 
     def ignores(self, number: int) -> bool:
-        """Tell whether this signal does nothing at all."""
+        """Return whether this signal has no effect."""
         return bool(self.ignored >> (number - 1) & 1)
 
     def dies_of(self, number: int) -> bool:
-        """Tell whether this signal ends the process by the kernel's own default."""
+        """Return whether this signal ends the process at once, because it has no handler."""
         return not (self.ignored | self.caught | self.blocked) >> (number - 1) & 1
 
 
@@ -46,27 +43,15 @@ def signals(pid: int) -> Signals | None:
     )
 
 
-def sockets(pid: int) -> frozenset[int]:
-    """Return the inodes of the sockets that a process has open."""
-    found: set[int] = set()
-    directory = Path(f"/proc/{pid}/fd")
-    try:
-        for fd in directory.iterdir():
-            found.update(map(int, _LINK.findall(_link(fd))))
-    except OSError:
-        return frozenset()
-    return frozenset(found)
-
-
 def may_look_into(pid: int) -> bool:
-    """Tell whether the descriptors of a process can be seen from here."""
+    """Return whether the descriptors of a process can be seen from here."""
     return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK, effective_ids=True) and bool(
         _link(Path(f"/proc/{pid}/cwd"))
     )
 
 
 def shares_network(pid: int) -> bool:
-    """Tell whether a process is in our network namespace."""
+    """Return whether a process is in our network namespace."""
     return _link(Path(f"/proc/{pid}/ns/net")) == _link(Path("/proc/self/ns/net"))
 
 
@@ -77,20 +62,9 @@ def environ(pid: int) -> dict[str, str]:
 
 
 def successors(pid: int) -> list[int]:
-    """Return the descendants that run another program than `pid`: they called execve(2) since."""
-    own = _argument_area(pid)
-    return [each for each in descendants(pid) if _argument_area(each) not in (own, None)]
-
-
-def ancestors(pid: int) -> list[int]:
-    """Return the parent of a process, the parent's parent, and so on; not PID 1."""
-    found: list[int] = []
-    while (stat := _read(pid, "stat")) and len(found) < MOST_ANCESTORS:
-        pid = int(stat[stat.rfind(b")") + 2 :].split()[1])  # ppid, proc_pid_stat(5)
-        if pid <= 1:
-            break
-        found.append(pid)
-    return found
+    """Return the descendants that called execve(2) since they were forked from `pid`."""
+    own = argument_area(pid)
+    return [each for each in descendants(pid) if argument_area(each) not in (own, None)]
 
 
 def program(pid: int) -> str:
@@ -99,7 +73,7 @@ def program(pid: int) -> str:
 
 
 def is_deleted(pid: int, link: str) -> bool:
-    """Tell whether what `cwd` or `exe` of a process leads to was removed or replaced."""
+    """Return whether what `cwd` or `exe` of a process leads to was removed or replaced."""
     return _link(Path(f"/proc/{pid}/{link}")).endswith(" (deleted)")
 
 
@@ -112,13 +86,6 @@ def open_files_limit(pid: int) -> int | None:
     """Return how many descriptors a process may have, None if there is no limit or it is hidden."""
     found = re.search(rb"^Max open files\s+(\d+)", _read(pid, "limits"), re.MULTILINE)
     return int(found[1]) if found else None
-
-
-def _argument_area(pid: int) -> bytes | None:
-    # arg_start, field 48 of proc_pid_stat(5): a fork has the same, each execve(2) a random one.
-    stat = _read(pid, "stat")
-    fields = stat[stat.rfind(b")") + 2 :].split()
-    return fields[45] if len(fields) > 45 else None
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The .socket units of a manager: is each what a listener of the config asks for."""
+"""Look at the .socket units of a manager: does each fit a listener of the config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def examine(
         yield from _address(unit, listen)
         model = _model(listen, wanted)
         user = found.service.last("Service", "User")
-        if model is not None and listen.address.scheme in (Scheme.TCP, Scheme.UDP):
+        if model is not None and listen.address.traits.is_internet:
             yield from _queues(unit, len(_lines(model)), is_root=user in ("", "root", "0"))
         yield from _limits(unit)
     held = {listener_of(unit) for unit in found.sockets}
@@ -133,9 +133,9 @@ def _is_ipv6_only(unit: UnitFile) -> bool:
 
 
 def _same(line: str, address: Address, *, both: bool) -> bool:
-    """Tell whether systemd's address has that of the config, as far as it can be told.
+    """Return whether a line of systemd has the address of the config; True if that is not sure.
 
-    `both` tells that a socket on [::] takes IPv4, too.
+    `both` is whether a socket on [::] takes IPv4 as well.
     """
     match address.scheme:
         case Scheme.UNIX:
@@ -165,5 +165,5 @@ def _is_same_host(line: str, host: str) -> bool:
     try:
         wanted = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         return ipaddress.ip_address(line) == wanted
-    except ValueError:  # a name of this host: whose addresses it has may change
+    except ValueError:  # a name, whose addresses may change
         return True

@@ -1,6 +1,6 @@
-"""What a manager would meet that was started from here now: its listeners and its descriptors.
+"""Look at what would hinder a manager that started from here now: addresses and descriptors.
 
-Takes no address: what is bound to try it never listens, and is closed at once.
+Occupies no address: a socket that is bound to try one never listens, and is closed at once.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockmgr.client.client import SOCKET_VARIABLE, why_no_control
+from sockmgr.client.finding import why_no_control
+from sockmgr.client.places import SOCKET_VARIABLE
 from sockmgr.config.config import Config
 from sockmgr.config.spec import Listen, Scheme
 from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel import processors
 from sockmgr.kernel.listening import listening_names
 
-_OWN_FILES = 40  # descriptors of a manager without listeners and workers, about
+_OWN_FILES = 40  # about as many descriptors a manager has without listeners and workers
 
 
 def examine(config: Config, control: str | None) -> Iterator[Finding]:
@@ -49,11 +51,12 @@ def examine(config: Config, control: str | None) -> Iterator[Finding]:
 
 
 def open_files(config: Config, limit: int, whose: str, check: Check) -> Iterator[Finding]:
-    """Compare a limit of descriptors with the least that a rollout of everything needs."""
+    """Compare a limit of descriptors with what a rollout of all services needs at least."""
     needed = _OWN_FILES
     for service in config.services:
         # A pidfd and a pipe for each worker of the generation that serves and of the next.
-        needed += 2 * (service.workers + service.rollout.surge.above(service.workers))
+        workers = service.workers or processors.available()
+        needed += 2 * (workers + service.rollout.surge.above(workers))
         needed += len(service.listen) * (3 + service.rollout.max_draining)  # queues
     if limit != resource.RLIM_INFINITY and limit < needed:
         yield Finding(
@@ -66,7 +69,7 @@ def open_files(config: Config, limit: int, whose: str, check: Check) -> Iterator
 
 
 def _obstacle(listen: Listen) -> tuple[str, str] | None:
-    """Return what keeps anybody here from listening there, and the fix; leave no trace."""
+    """Return what keeps a manager from listening at an address, and the fix; leave no trace."""
     match listen.address.scheme:
         case Scheme.TCP | Scheme.UDP:
             return _port_obstacle(listen)
@@ -74,13 +77,13 @@ def _obstacle(listen: Listen) -> tuple[str, str] | None:
             return _path_obstacle(listen)
         case Scheme.ABSTRACT:
             taken = f"@{listen.address.path}" in listening_names()
-            return _taken(listen, "ss -xlp") if taken else None
+            return _taken(listen) if taken else None
         case Scheme.FD:
             return None
 
 
-def _taken(listen: Listen, seen: str) -> tuple[str, str]:
-    what = f'another program does ("{seen}" shows it)'
+def _taken(listen: Listen, which: str = "") -> tuple[str, str]:
+    what = f'another program does ("{listen.address.traits.seen_by}{which}" shows it)'
     return what, (
         "stop it; if it is the manager of this config, name it with --control; or change "
         f"listen.{listen.name}"
@@ -91,16 +94,16 @@ def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
     address = listen.address
     if address.port == 0:
         return None
-    stream = address.scheme is Scheme.TCP
+    stream = address.traits.is_stream
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-    host = None if address.host in ("", "*") else address.host
+    host = None if address.host in ("", "*") else address.host.encode()
     try:
         found = socket.getaddrinfo(host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         return str(error.strerror).lower(), f"write an address of this host in listen.{listen.name}"
     for family, *_, target in found:
         try:
-            # Bound and never listening: with SO_REUSEADDR this is in nobody's way.
+            # Bound with SO_REUSEADDR and never listening, it is in no other program's way.
             with socket.socket(family, kind) as sock:
                 if stream:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,14 +113,13 @@ def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
                 return _explain(listen, error)
         else:
             return None
-    return None  # an address may come later
+    return None  # this host may get the address later
 
 
 def _explain(listen: Listen, error: OSError) -> tuple[str, str]:
     match error.errno:
         case errno.EADDRINUSE:
-            flags = "-ltnp" if listen.address.scheme is Scheme.TCP else "-lunp"
-            return _taken(listen, f"ss {flags} sport = :{listen.address.port}")
+            return _taken(listen, f" sport = :{listen.address.port}")
         case errno.EACCES:
             return "this port is privileged", (
                 "take the socket from systemd (sockmgr units), grant CAP_NET_BIND_SERVICE, or "
@@ -136,5 +138,5 @@ def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
     if path.exists() and not path.is_socket():
         return "the path exists and is not a socket", "remove it, or choose another path"
     if str(path) in listening_names():
-        return _taken(listen, f"ss -xlp src {path}")
+        return _taken(listen, f" src {path}")
     return None

@@ -1,6 +1,6 @@
-"""Installed units, read as systemd reads them: a file, its drop-ins, and what holds in the end.
+"""Read installed units as systemd does: a file and its drop-ins, and the settings of both.
 
-Reads files only; asks no running systemd. systemd.unit(5) and systemd.syntax(7).
+Reads files only, and asks no running systemd: systemd.unit(5), systemd.syntax(7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.systemd.units import is_ours
 
-# The first one that has a file wins, systemd.unit(5).
+# Of files with one name, that in the first of these directories counts: systemd.unit(5).
 DIRECTORIES = tuple(
     Path(each)
     for each in (
@@ -34,7 +34,7 @@ Settings = Mapping[tuple[str, str], Sequence[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFile:
-    """One unit as it is in the end. `text` is that of its main file alone."""
+    """One unit with its `settings`, drop-ins included. `text` is that of its main file alone."""
 
     name: str
     path: Path
@@ -43,20 +43,20 @@ class UnitFile:
 
     @property
     def is_ours(self) -> bool:
-        """Whether `sockmgr units` wrote the main file, and nobody changed it since."""
+        """Whether `sockmgr units` wrote the main file and nobody has changed it since."""
         return is_ours(self.text)
 
     def all(self, section: str, key: str) -> Sequence[str]:
-        """Return what a key that may be repeated is set to."""
+        """Return all values of a key."""
         return self.settings.get((section, key), ())
 
     def last(self, section: str, key: str, default: str = "") -> str:
-        """Return what a key is set to that has one value."""
+        """Return the value that counts of a key which has only one."""
         found = self.all(section, key)
         return found[-1] if found else default
 
     def is_on(self, section: str, key: str) -> bool:
-        """Tell whether a key is set to true."""
+        """Return whether a key is set to true."""
         return self.last(section, key).lower() in _TRUE
 
     def words(self, key: str) -> list[str]:
@@ -72,7 +72,7 @@ class UnitFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """A service that runs the manager of a config, and the sockets that it is passed."""
+    """The .service that runs the manager of a config, and its .socket units."""
 
     service: UnitFile
     sockets: Sequence[UnitFile]
@@ -90,7 +90,7 @@ def installed(config: Path, directories: Sequence[Path]) -> tuple[Installed, ...
 
 
 def of_text(name: str, text: str) -> UnitFile:
-    """Return the unit that a text alone would be."""
+    """Return the unit of a text, without drop-ins."""
     return UnitFile(name=name, path=Path(name), text=text, settings=_settings([text], name))
 
 
@@ -110,17 +110,17 @@ def split(line: str) -> list[str]:
     """Return the words of one value."""
     try:
         return shlex.split(line)
-    except ValueError:  # systemd ignores such a line, and says so
+    except ValueError:  # systemd ignores such a line, with a warning
         return []
 
 
 def is_zero(time: str) -> bool:
-    """Tell whether a time span or a number of systemd's is 0: the limit is off."""
+    """Return whether a time span or a number is 0, with which systemd switches a limit off."""
     return re.fullmatch(r"0+\s*[a-z]*", time) is not None
 
 
 def seconds(time: str) -> float | None:
-    """Return a time span of systemd's, systemd.time(7); None for one in units we do not know."""
+    """Return a time span of systemd.time(7) in seconds; None if it has a unit not known here."""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", time)
     if any(unit not in _UNITS for _, unit in parts):
         return None
@@ -128,7 +128,7 @@ def seconds(time: str) -> float | None:
 
 
 def program(service: UnitFile) -> list[str]:
-    """Return what ExecStart= runs: the words, without the marks before the first."""
+    """Return the words of ExecStart=, without the prefixes of the first: systemd.service(5)."""
     words = [word.replace("$$", "$") for word in service.words("ExecStart")]
     return [words[0].lstrip("@-:+!"), *words[1:]] if words else []
 
@@ -143,7 +143,7 @@ def _runs(path: Path, config: Path) -> Iterator[str]:
         return
     name = path.name
     if "@." in name:
-        # Which instance would have this config: the one for which %i is the rest of its name.
+        # Of a template, try the instance that is called as the config file.
         name = name.replace("@.", f"@{config.stem}.")
     found = _config_of(of_text(name, text))
     if found is not None and os.path.realpath(found) == os.path.realpath(config):
@@ -210,7 +210,7 @@ def _settings(texts: Sequence[str], name: str) -> Settings:
             elif "=" in line and not line.startswith(("#", ";")):
                 key, _, value = line.partition("=")
                 values = found.setdefault((section, key.strip()), [])
-                # An empty value takes back all that was said before.
+                # An empty value resets the list: systemd.syntax(7).
                 if value.strip():
                     values.append(_specified(value.strip(), name))
                 else:

@@ -1,12 +1,11 @@
-"""An installed .service: will it start the manager, keep it, and let it do what it must.
+"""Look at an installed .service: does it start the manager, restart it, and permit what it needs.
 
-Judges what `sockmgr units` did not write by the same standards, but for matters of taste.
+Units that `sockmgr units` did not write are held to the same standards, matters of taste aside.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -19,8 +18,10 @@ from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
 from sockmgr.errors import ConfigError
+from sockmgr.kernel.accounts import user_number
 from sockmgr.launch.executable import find
 from sockmgr.launch.interpreter import shebang
+from sockmgr.launch.virtual_env import searched
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 
 DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
@@ -35,7 +36,7 @@ _KILLS = {
 
 
 def examine(config: Config, found: Installed, version: int | None) -> Iterator[Finding]:
-    """Look at a service and its sockets; `version` is that of systemd (None: ask)."""
+    """Look at a service and its sockets; `version` is that of systemd (None: ask systemctl)."""
     wanted = _wanted(config, found)
     if outdated := list(_outdated(found, wanted)):
         yield _reinstall(found.service, outdated)
@@ -60,8 +61,8 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
 
 
 def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
-    """Return each file that `sockmgr units` could write for the same place, for any systemd."""
-    # Of the main file alone: what a drop-in changes is not what it was written with.
+    """Return the texts that `sockmgr units` would write for this place and any systemd, by name."""
+    # By the main file alone: a drop-in came after it was written.
     service = of_text(found.service.name, found.service.text)
     words = program(service)
     start = words.index("run")
@@ -77,7 +78,7 @@ def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
         )
         try:
             written = units(config, place)
-        except ConfigError:  # of listeners that no unit can have: then there is no standard
+        except ConfigError:  # a unit cannot have one of the listeners: there is no standard then
             return {}
         for unit in written:
             wanted.setdefault(unit.name, []).append(unit.text)
@@ -85,7 +86,7 @@ def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
 
 
 def _outdated(found: Installed, wanted: dict[str, list[str]]) -> Iterator[str]:
-    """Yield the files that we wrote and would write otherwise, or not at all, now."""
+    """Yield the files that we wrote, and now would write differently or not at all."""
     for unit in (found.service, *found.sockets):
         if unit.is_ours and wanted and unit.text not in wanted.get(unit.name, ()):
             yield unit.name
@@ -144,7 +145,7 @@ def _has_python_systemd(python: str) -> bool:
             check=False,
             timeout=30,
         )
-    except (OSError, subprocess.TimeoutExpired):  # not for us to run
+    except (OSError, subprocess.TimeoutExpired):  # we cannot run it, so it is not known
         return True
     return done.returncode == 0
 
@@ -165,10 +166,10 @@ def _type(service: UnitFile, version: int | None) -> Iterator[Finding]:
 def _running_version() -> int | None:
     if shutil.which("systemctl") is None:
         return None
-    told = subprocess.run(
+    printed = subprocess.run(
         ["systemctl", "--version"], capture_output=True, text=True, check=False
     ).stdout
-    found = re.match(r"systemd (\d+)", told)
+    found = re.match(r"systemd (\d+)", printed)
     return int(found[1]) if found else None
 
 
@@ -215,7 +216,7 @@ def _life(service: UnitFile) -> Iterator[Finding]:
 
 
 def _limit_can_be_hit(service: UnitFile, interval: str, burst: str) -> bool:
-    """Tell whether restarts alone can come quickly enough."""
+    """Return whether restarts alone can be frequent enough to reach the start limit."""
     if is_zero(interval) or is_zero(burst):
         return False
     pause, span = seconds(service.last("Service", "RestartSec", "100ms")), seconds(interval)
@@ -225,7 +226,7 @@ def _limit_can_be_hit(service: UnitFile, interval: str, burst: str) -> bool:
 
 
 def _survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:
-    """Compare with `model` what becomes of workers when their manager has gone."""
+    """Compare with `model` the settings that decide what workers become without a manager."""
     mode = service.last("Service", "KillMode", "control-group")
     if mode != (wanted := model.last("Service", "KillMode")):
         why = _KILLS.get(mode, "systemd does not know it")
@@ -276,7 +277,7 @@ def _taken_from_survivors(service: UnitFile) -> Iterator[Finding]:
 
 def _account(service: UnitFile, config: Config) -> Iterator[Finding]:
     user = service.last("Service", "User")
-    if user and not service.is_on("Service", "DynamicUser") and not _is_user(user):
+    if user and not service.is_on("Service", "DynamicUser") and user_number(user) is None:
         yield service.finding(
             Check.UNIT_USER,
             f"there is no user {user}",
@@ -294,14 +295,6 @@ def _account(service: UnitFile, config: Config) -> Iterator[Finding]:
                 "only root can start workers of another user: the manager does not start",
                 f"leave User= out, or service.{each.name}.user",
             )
-
-
-def _is_user(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return user.isdecimal()
-    return True
 
 
 def _sandbox(service: UnitFile, config: Config) -> Iterator[Finding]:
@@ -355,16 +348,16 @@ def _permits(family: str, words: list[str]) -> bool:
 
 def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
     if service.all("Service", "EnvironmentFile") or service.all("Service", "PassEnvironment"):
-        return  # these may say what PATH is
+        return  # these may set PATH
     words = program(service)
     start = shutil.which(words[0], path=SEARCHED)
     python = shebang(start) or start or ""
     for each in config.services:
-        path = dict(each.env).get("PATH", (_path(service) or SEARCHED))
+        path = searched(each, _path(service) or SEARCHED)
         if each.app:
             continue  # it runs in our own Python
         name = each.command[0]
-        # As executable.find() does, but beside the Python of the unit, which need not be ours.
+        # find() would look beside our own Python, and the unit may run sockmgr in another one.
         places = [*path.split(os.pathsep), str(Path(python).parent)]
         found = find(name, {"PATH": os.pathsep.join(places)}, each.cwd or "/")
         if "/" not in name and (found is None or str(Path(found).parent) not in places):

@@ -1,4 +1,4 @@
-"""Unix listeners: may a proxy connect to them, and does the application behind them believe it."""
+"""Look at unix listeners: may a proxy connect, and does the application trust its headers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sockmgr.config.config import Config
-from sockmgr.config.spec import Listen, Scheme
+from sockmgr.config.spec import Listen
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel import unix_node
 from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.listening import listening_names
 
 
 def private(listens: Iterable[Listen], *, ahead: bool) -> Iterator[Finding]:
-    """Find the sockets to which only their owner may connect: unix(7), write permission.
+    """Find the sockets to which only their owner may connect (write permission, unix(7)).
 
-    Those that are there; `ahead`: also those that a manager would make that is started here.
+    Looks at those that exist; with `ahead` also at those that a manager started here would make.
     """
     there = listening_names()
     for listen in listens:
         path = listen.address.path
-        if listen.address.scheme is not Scheme.UNIX or not (path in there or ahead):
+        if not listen.address.traits.has_path or not (path in there or ahead):
             continue
         mode, owner = _found(Path(path)) if path in there else _made(listen)
         if not mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -40,23 +41,21 @@ def private(listens: Iterable[Listen], *, ahead: bool) -> Iterator[Finding]:
 def _found(path: Path) -> tuple[int, str]:
     try:
         found = path.stat()
-    except OSError:  # in a directory that is not ours to search, or it has just gone
+    except OSError:  # we may not search its directory, or it was just removed
         return stat.S_IWOTH, ""
     return stat.S_IMODE(found.st_mode), user_name(found.st_uid)
 
 
 def _made(listen: Listen) -> tuple[int, str]:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    mode = 0o777 & ~mask if listen.mode is None else listen.mode
+    mode = 0o777 & ~unix_node.umask() if listen.mode is None else listen.mode
     return mode, listen.user or user_name(os.geteuid())
 
 
 def unbelieved(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Find the applications that believe no proxy behind a unix socket, which has no address."""
+    """Find applications that believe no proxy on a unix socket, because it has no IP address."""
     listens = config.listens()
     for service in config.services:
-        unix = [name for name in service.listen if listens[name].address.scheme is Scheme.UNIX]
+        unix = [name for name in service.listen if listens[name].address.traits.has_path]
         believed = service.http.trusted_proxies
         if believed is None:
             said = {**environ, **dict(service.env)}.get("FORWARDED_ALLOW_IPS")

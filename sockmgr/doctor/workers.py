@@ -1,4 +1,4 @@
-"""A running manager and its workers: what it tells of itself, and what /proc shows of them."""
+"""Look at what a manager reports of its workers and listeners, and at their processes in /proc."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 
 from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.config.config import Config, ServiceConfig
-from sockmgr.config.spec import Accept, Accepting, Listen
+from sockmgr.config.spec import Accept, Accepting, Listen, traits_of
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.machine import outgoing_ports
 from sockmgr.doctor.start import open_files
-from sockmgr.fleet.messages import SIGNAL_NAMES
+from sockmgr.fleet.endings import SIGNAL_NAMES
 from sockmgr.kernel import procfs, readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
 from sockmgr.kernel.steering import Choice
 from sockmgr.launch import last_words, presets
+from sockmgr.terminal.format import count
 
 LOOKS, LOOK_DELAY = 20, 0.01
-MANY = 3  # failures in a row: fewer may pass
+MANY = 3  # failures in a row; fewer may have a cause that passes
 _READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
 _WAYS_OUT = (
     "end the wrapper with exec, put `python -m sockmgr.exec` before the server, or name the "
@@ -31,7 +32,7 @@ _WAYS_OUT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What can be seen of a manager's sockets: its own, and those that listen on TCP, by inode."""
+    """The inodes of a manager's own sockets, and all sockets that listen on TCP, by inode."""
 
     own: frozenset[int]
     tcp: Mapping[int, Listening] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """What one worker has; others of its service may have the same."""
+    """What is wrong with a worker; all workers with the same symptom get one finding."""
 
     check: Check
     what: str
@@ -48,9 +49,9 @@ class Symptom:
 
 
 def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator[Finding]:
-    """Look at everything a manager runs; `config` is what it runs, None if that is not known.
+    """Look at everything a manager runs; `config` is the config it runs, None if not known.
 
-    Its processes are looked at if they are `visible` under their pids.
+    Its processes are looked at only if they are `visible` under their pids here.
     """
     pid = status.manager.pid
     sight = look(pid) if visible else Sight(own=frozenset())
@@ -73,12 +74,12 @@ def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator
 
 def look(pid: int) -> Sight:
     """Look at the sockets of a manager, as far as that is permitted."""
-    own = processes.sockets(pid)
+    own = procfs.sockets_of(pid)
     if not processes.shares_network(pid):
         return Sight(own=own)
     try:
         return Sight(own=own, tcp={one.inode: one for one in listening()})
-    except OSError:  # the machine's trouble, and found there
+    except OSError:  # doctor/machine has a finding for that
         return Sight(own=own)
 
 
@@ -88,9 +89,9 @@ def look(pid: int) -> Sight:
 def _listener(
     name: str, listener: ListenerStatus, services: Iterable[ServiceConfig]
 ) -> Iterator[Finding]:
-    inet = listener.address.startswith(("tcp://", "udp://"))
+    steerable = traits_of(listener.address).is_internet
     exclusive = any(name in s.listen and s.rollout.exclusive for s in services)
-    if inet and listener.cutover == "overlap" and not exclusive:
+    if steerable and listener.cutover == "overlap" and not exclusive:
         yield Finding(
             check=Check.OVERLAP,
             subject=f"listen.{name}",
@@ -112,7 +113,8 @@ def _listener(
 
 
 def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
-    if not listener.address.startswith("udp://") and listener.queue >= listener.backlog > 0:
+    datagrams = traits_of(listener.address).is_datagram
+    if not datagrams and listener.queue >= listener.backlog > 0:
         yield Finding(
             check=Check.QUEUE_FULL,
             subject=f"listen.{name}",
@@ -125,7 +127,7 @@ def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
 
 
 def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[Finding]:
-    if listener.address.startswith("udp://"):
+    if traits_of(listener.address).is_datagram:
         return
     queues = [
         one.backlog
@@ -160,7 +162,7 @@ def _service(
     for worker in service.workers:
         if worker.pid and worker.state in ("starting", "ready"):
             for symptom in _symptoms(worker, config, sight):
-                seen.setdefault(symptom, []).append(f"{name}@{worker.generation}.{worker.slot}")
+                seen.setdefault(symptom, []).append(worker.name(name))
     for symptom, workers in seen.items():
         yield Finding(
             check=symptom.check,
@@ -172,9 +174,8 @@ def _service(
 
 
 def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[Finding]:
-    """Tell of workers that are missing for a reason that their processes do not show."""
+    """Find services with too few workers, for a reason that their processes do not show."""
     fix = f"`sockmgr logs {name}` has the last words of each; reload when it is mended"
-    ready = sum(w.state == "ready" and w.generation == service.generation for w in service.workers)
     if service.state == "down":
         yield Finding(
             check=Check.SERVICE_DOWN,
@@ -187,15 +188,15 @@ def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[F
         yield Finding(
             check=Check.SERVICE_DEGRADED,
             subject=f"service.{name}",
-            what=f"{ready} of {service.wanted} workers of {name} serve, and {service.failures} "
-            "failed one after another that were to join them",
+            what=f"{service.ready} of {service.wanted} workers of {name} serve, and "
+            f"{service.failures} failed one after another that were to join them",
             why="the others carry its load, and a reload may be aborted by the same fault",
             fix=f"{fix}. Usual causes are a pidfile, or a port, that only one can have",
         )
 
 
 def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
-    """Find in the last words of a service that has no or too few workers what refuses it them."""
+    """Find in the last words of a service without enough workers that its sandbox stops them."""
     if last_words.is_refused_code(words):
         yield Finding(
             check=Check.CODE_REFUSED,
@@ -208,7 +209,7 @@ def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
 
 
 def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
-    """Find what has happened to the workers and listeners of a service since the last reload."""
+    """Find what went wrong with the workers and listeners of a service earlier."""
     yield from _bad_ends(name, service)
     for harm in dict.fromkeys(service.repairs):
         yield Finding(
@@ -226,8 +227,8 @@ def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
         yield Finding(
             check=Check.WORKERS_KILLED,
             subject=f"service.{name}",
-            what=f"{service.killed} {'worker' if service.killed == 1 else 'workers'} of {name} had "
-            "to be killed since the manager started",
+            what=f"{count(service.killed, 'worker')} of {name} had to be killed since the manager "
+            "started",
             why="told to stop, they did not end within drain_timeout, or too many were draining: "
             "what they had in hand is lost",
             fix="see whether the program ends when it gets its stop_signal; if it only needs "
@@ -237,8 +238,8 @@ def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
         yield Finding(
             check=Check.WORKERS_DIED,
             subject=f"service.{name}",
-            what=f"{service.died} {'worker' if service.died == 1 else 'workers'} of {name} died "
-            "when told to stop, since the last reload",
+            what=f"{count(service.died, 'worker')} of {name} died when told to stop, since the "
+            "last reload",
             why="a signal or a bad status ended them, not their own way out: what they had in hand "
             "is lost",
             fix="see what they printed last, and what their stop_signal does (sockmgr events: "
@@ -253,7 +254,7 @@ def _symptoms(
     worker: WorkerStatus, config: ServiceConfig | None, sight: Sight
 ) -> Iterator[Symptom]:
     tree = [worker.pid, *procfs.descendants(worker.pid)]
-    held = frozenset(inode for pid in tree for inode in processes.sockets(pid))
+    held = frozenset[int]().union(*map(procfs.sockets_of, tree))
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
     if worker.state == "ready":
         if lent:
@@ -282,8 +283,8 @@ def _stop_signal(
 ) -> Iterator[Symptom]:
     number = presets.stop_signal(config) if config else _TERM
     found = processes.signals(tree[0])
-    if found and found.dies_of(number):  # then the topmost of those that serve below it is told
-        heirs = (pid for pid in tree[1:] if not lent.isdisjoint(processes.sockets(pid)))
+    if found and found.dies_of(number):  # then the topmost descendant that serves gets the signal
+        heirs = (pid for pid in tree[1:] if not lent.isdisjoint(procfs.sockets_of(pid)))
         found = processes.signals(next(heirs, tree[0])) or found
     if found is None or (config and config.drain_timeout == 0):
         return
@@ -305,7 +306,7 @@ def _deaf(
     lent: frozenset[int],
     alone: frozenset[int],
 ) -> Iterator[Symptom]:
-    """Find out why a worker shows no sign of accepting on its listeners."""
+    """Find out why a worker does not seem to accept on its listeners."""
     if config and config.accept is Accept.DISPATCH:
         return  # it has no listener of its own
     seen_to_accept = config is None or isinstance(config.ready, Accepting)
@@ -352,9 +353,9 @@ def _not_ready(pid: int, lent: frozenset[int], alone: frozenset[int]) -> Symptom
 
 
 def _waits_elsewhere(pid: int, lent: frozenset[int], alone: frozenset[int]) -> bool:
-    """Tell whether a worker waits for connections on sockets of its own and on no other.
+    """Return whether a worker waits for connections only on sockets that it opened itself.
 
-    Looked at for a while: one thread may be busy with a request, and another one waiting.
+    Looks several times, because a thread that waits on a listener may be busy with a request.
     """
     elsewhere = False
     for _ in range(LOOKS if alone else 0):
@@ -367,7 +368,7 @@ def _waits_elsewhere(pid: int, lent: frozenset[int], alone: frozenset[int]) -> b
 
 
 def _wrapped(pid: int) -> int | None:
-    """Return a descendant that was passed sockets under the pid of another, if there is one."""
+    """Return a descendant whose LISTEN_PID is the pid of another process, None without one."""
     for each in processes.successors(pid):
         env = processes.environ(each)
         if "LISTEN_FDS" in env and env.get("LISTEN_PID", str(each)) != str(each):
@@ -377,7 +378,7 @@ def _wrapped(pid: int) -> int | None:
 
 def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Symptom]:
     first, last = outgoing_ports() or (0, -1)
-    # A port that the kernel chose is another one in each process.
+    # A port for outgoing connections was chosen by the kernel, so it differs in each worker.
     fixed = [sight.tcp[i] for i in sorted(alone) if not first <= sight.tcp[i].port <= last]
     if fixed:
         where = ", ".join(sorted(_address(one) for one in fixed))

@@ -10,21 +10,29 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
+from sockmgr.api.figures import Figures
 from sockmgr.api.types import Counts, Event
 from sockmgr.config.config import Config
+from sockmgr.config.hooks import Moment
 from sockmgr.config.spec import Listen, Spec
 from sockmgr.config.values import MAX_WORKERS
 from sockmgr.errors import SockmgrError
+from sockmgr.fleet.comparison import Course
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation, Worker
-from sockmgr.fleet.messages import Phase, Reload, State, WorkerId
+from sockmgr.fleet.group import Together
+from sockmgr.fleet.hooks import HookRun
+from sockmgr.fleet.limits import Wear
+from sockmgr.fleet.messages import Phase, State, WorkerId
+from sockmgr.fleet.older_formats import upgraded
 
+# Raised when a reader of the old format would misread the new one. A key that may be left out needs
+# no new version: older managers ignore it, and newer ones know its default.
 VERSION = 4
-LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
 _MAGIC = b"sockmgr-state"
 
@@ -57,22 +65,27 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: `started` is field 22 of proc_pid_stat(5), which tells a pid's reuse.
 
-    `told`: it was sent its stop signal. `channel`: the inodes of both ends, ours first.
+    `told`: it was sent its stop signal. `ready`: it has said that it is, or was seen to be, which
+    its fleet may not have handled yet. `heard`: it has said so, and may have to prove
+    itself as well. `channel`: the inodes of both ends, ours first.
     `told_others`: pid and start of the descendants that were told as well, since it has ended.
     """
 
     pid: int
     started: int
     told: bool = False
+    ready: bool = False
     channel: tuple[int, ...] = ()
     told_others: tuple[tuple[int, int], ...] = ()
+    heard: bool = False
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as its fleet knows it; without a process it was never started. None is never.
 
     `rescue`: it was started to empty a queue that others left. `leaving`: it drains unasked.
-    `finishing`: it drains, and was told to end now.
+    `finishing`: it drains, and was told to end now. `unhealthy`: which probes it fails. `worn`:
+    which limit it has reached.
     """
 
     slot: int
@@ -87,12 +100,16 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     leaving: bool = False
     finishing: bool = False
     process: ProcessSnapshot | None = None
+    unhealthy: str = ""
+    worn: Wear | None = None
 
 
 class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A generation as its fleet knows it, without those who wait for its verdict.
 
-    Without a `lease` each of its workers has its own.
+    Without a `lease` each of its workers has its own. `doubtful`: one was replaced for its health,
+    and none was seen to be healthy since. `early` workers in a row reached a limit as soon as they
+    were ready, so that no other is recycled before `recycle_from`.
     """
 
     number: int
@@ -109,10 +126,32 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     culprit: WorkerId | None = None
     rolling: bool = False
+    step: int = 0
+    checked: bool = False
+    together: Together | None = None
+    held_until: float | None = None
+    doubtful: bool = False
+    early: int = 0
+    recycle_from: float | None = None
+    passed: tuple[Moment, ...] = ()
+
+
+class HookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The hook that a rollout waits for; without a process it was about to be started."""
+
+    generation: int
+    moment: Moment
+    since: float
+    deadline: float
+    ending: bool = False
+    process: ProcessSnapshot | None = None
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One fleet; `current` and `trial` are numbers of generations, 0 for none."""
+    """One fleet; `current` and `trial` are numbers of generations, 0 for none.
+
+    `past` is what history.py reads: the generations before.
+    """
 
     name: str
     last: int
@@ -123,23 +162,43 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     fed: tuple[tuple[int, int], ...]
     unquiet: tuple[tuple[int, float], ...]
     pending: Spec | None = None
+    past: bytes = b""
+    pending_together: Together | None = None
+    down_since: float | None = None
+    hook: HookSnapshot | None = None
+
+
+class DispatcherSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The dispatcher's process, and the inode of the manager's end of the connection to it."""
+
+    pid: int
+    started: int
+    connection: int
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One manager. Instants are of CLOCK_MONOTONIC, so they mean nothing in another boot.
 
     `events` are all that have a higher id than `events_since`; `counts` (of each service) and
-    `refused` are what was counted until now.
+    `refused` are what was counted until now. `moves` are the ends of move queues: inodes by name.
+    `figures` are what workers had counted that have ended, by service and generation; `courses` are
+    the canaries that are compared with what serves beside them, by service. `newest` is the config
+    that was loaded last, if that is not the one in force: its rollouts go on, or have failed.
     """
 
     boot_id: str
     config: Config
+    newest: Config | None = None
     listeners: tuple[ListenerSnapshot, ...]
     services: tuple[ServiceSnapshot, ...]
     events: tuple[Event, ...] = ()
     events_since: int = 0
     counts: dict[str, Counts] = {}
     refused: int = 0
+    dispatcher: DispatcherSnapshot | None = None
+    moves: dict[str, int] = {}
+    figures: dict[str, dict[int, Figures]] = {}
+    courses: dict[str, Course | None] = {}
 
 
 # --- Bytes ---------------------------------------------------------------------------------------
@@ -150,16 +209,28 @@ def encode(snapshot: Snapshot, *, serial: int = 0) -> bytes:
 
     Of several that can be read the one with the highest `serial` is the latest.
     """
-    try:
-        body = msgspec.json.encode(snapshot)
-    except UnicodeEncodeError:  # an environment with bytes that are no UTF-8, as os.fsdecode has it
-        body = json.dumps(msgspec.to_builtins(snapshot), separators=(",", ":")).encode()
+    return sealed(as_json(snapshot), serial=serial)
+
+
+def sealed(body: bytes, *, serial: int) -> bytes:
+    """Return a snapshot that is JSON already as `encode` does."""
+    # One line that is no JSON, so that a reader knows the format before it reads any of it.
     return b"%s %d %d %s\n%s" % (_MAGIC, VERSION, serial, _checksum(body), body)
+
+
+def as_json(record: object) -> msgspec.Raw:
+    """Return a record, or some, as JSON; what is in it as JSON already is taken as it is."""
+    try:
+        return msgspec.Raw(msgspec.json.encode(record))
+    except UnicodeEncodeError:  # an environment with bytes that are no UTF-8, as os.fsdecode has it
+        plain = msgspec.to_builtins(record, enc_hook=lambda raw: json.loads(bytes(raw)))
+        return msgspec.Raw(json.dumps(plain, separators=(",", ":")).encode())
 
 
 def decode(data: bytes) -> Snapshot:
     """Return the snapshot in `data`; raise SnapshotError if this version cannot read it."""
     version, _, body = _opened(data)
+    # Better no state than one that is half understood: workers would be signalled by mistake.
     if version > VERSION:
         raise SnapshotError(
             f"the state was written by a newer sockmgr (format {version}; this one reads up to "
@@ -167,8 +238,9 @@ def decode(data: bytes) -> Snapshot:
             means="sockets are kept, and the workers are replaced by a rollout",
             do="nothing; or start the newer version again",
         )
+    # Whatever is wrong with the bytes, the manager must start: it then goes by the names alone.
     try:
-        return msgspec.convert(_upgraded(json.loads(body), version), Snapshot, str_keys=True)
+        return msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
 
@@ -182,6 +254,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def latest(candidates: list[bytes]) -> Found | None:
     """Return the newest whole snapshot; None without any, and SnapshotError if none can be read."""
+    # By their serial numbers, not by instants: the clock may have been set meanwhile.
     serials: dict[int, bytes] = {}
     damage: SnapshotError | None = None
     for data in filter(None, candidates):
@@ -191,6 +264,7 @@ def latest(candidates: list[bytes]) -> Found | None:
             damage = error
             continue
         serials[serial] = data
+    # Both are whole unless a manager died while it wrote, so the newer one is what was so last.
     if serials:
         serial = max(serials)
         return Found(state=decode(serials[serial]), serial=serial)
@@ -203,6 +277,7 @@ def _opened(data: bytes) -> tuple[int, int, bytes]:
     head, _, body = data.partition(b"\n")
     match head.split(b" "):
         case [magic, version, serial, checksum] if magic == _MAGIC and version.isdigit():
+            # The death of the writer may have cut the state short anywhere.
             if checksum != _checksum(body) or not serial.isdigit():
                 raise SnapshotError("the state is damaged: its checksum does not match")
             return int(version), int(serial), body
@@ -214,163 +289,107 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 
-def _upgraded(body: dict[str, Any], version: int) -> dict[str, Any]:
-    for upgrade in _UPGRADES[version - 1 :]:
-        body = upgrade(body)
-    return body
-
-
-def _from_1(body: dict[str, Any]) -> dict[str, Any]:
-    """Instants that never come were infinite, and a rollout was rolling by its numbers only."""
-    for service in body["services"]:
-        for generation in service["generations"]:
-            generation["rolling"] = False
-            for record in (generation, *generation["workers"]):
-                for key, instant in record.items():
-                    if isinstance(instant, float) and math.isinf(instant):
-                        record[key] = None
-    return body
-
-
-def _from_2(body: dict[str, Any]) -> dict[str, Any]:
-    """The workers of a generation shared one lease, but for those sent to empty another."""
-    for service in body["services"]:
-        for generation in service["generations"]:
-            for worker in generation["workers"]:
-                worker["rescue"] = worker["lease"] != generation["lease"]
-    return body
-
-
-def _from_3(body: dict[str, Any]) -> dict[str, Any]:
-    """Keys that a config leaves out stood for other values, which that same config does not mean.
-
-    If they stayed, each service would seem to be changed, and an upgrade would replace its workers.
-    """
-    for service in body["config"]["services"]:
-        http, rollout = service.get("http", {}), service["rollout"]
-        if http.get("trusted_proxies") == ["127.0.0.1", "::1"]:
-            http["trusted_proxies"] = None
-        guessed = service["ready"]["type"] == "Delay" and not service["listen"]
-        if guessed and rollout["probation"] == 0.25:
-            rollout["probation"] = 10.0
-    return body
-
-
-_UPGRADES = (_from_1, _from_2, _from_3)  # each to the format that came next
-
+# What is written of a generation as it is, and read back so. The requests are left out: their
+# clients lose the connection with this manager.
+UNCHANGED = ("number", "lease", "wanted", "since", "phase", "failed_starts", "failures", "fault",
+             "culprit", "rolling", "step", "checked", "together", "doubtful", "early")  # fmt: skip
 
 # --- Fleets --------------------------------------------------------------------------------------
 
 
 def record(
-    name: str, fleet: Fleet, processes: Mapping[WorkerId, ProcessSnapshot]
+    name: str,
+    fleet: Fleet,
+    processes: Mapping[WorkerId, ProcessSnapshot],
+    hook: ProcessSnapshot | None = None,
 ) -> ServiceSnapshot:
-    """Return what a fleet has to be restored from."""
+    """Return what a fleet has to be restored from; `hook` is the process of its hook."""
+    return service_record(
+        name,
+        fleet,
+        tuple(
+            generation_record(
+                each,
+                each.spec,
+                tuple(worker_record(w, processes.get(w.id)) for w in each.workers.values()),
+            )
+            for each in fleet.generations.values()
+        ),
+        hook=hook,
+    )
+
+
+def service_record(
+    name: str,
+    fleet: Fleet,
+    generations: tuple[GenerationSnapshot, ...],
+    past: bytes = b"",
+    hook: ProcessSnapshot | None = None,
+) -> ServiceSnapshot:
+    """Return the record of a fleet, with those of its generations, its history and its hook."""
     return ServiceSnapshot(
         name=name,
         last=fleet.last,
         current=fleet.current.number if fleet.current else 0,
         trial=fleet.trial.number if fleet.trial else 0,
         served=fleet.served,
-        generations=tuple(_generation(g, processes) for g in fleet.generations.values()),
+        generations=generations,
         fed=fleet.fed,
         unquiet=tuple(fleet.unquiet.items()),
         pending=fleet.pending.spec if fleet.pending else None,
+        past=past,
+        pending_together=fleet.pending.together if fleet.pending else None,
+        down_since=fleet.down_since,
+        hook=_hook_record(fleet.hook, hook) if fleet.hook else None,
     )
 
 
-def _generation(
-    generation: Generation, processes: Mapping[WorkerId, ProcessSnapshot]
+def _hook_record(run: HookRun, process: ProcessSnapshot | None) -> HookSnapshot:
+    return HookSnapshot(
+        generation=run.generation,
+        moment=run.moment,
+        since=run.since,
+        deadline=run.deadline,
+        ending=run.ending,
+        process=process,
+    )
+
+
+def generation_record(
+    generation: Generation, spec: Spec, workers: tuple[WorkerSnapshot, ...]
 ) -> GenerationSnapshot:
-    same = ("number", "spec", "lease", "wanted", "since", "phase", "failed_starts", "failures",
-            "fault", "culprit", "rolling")  # fmt: skip
-    workers = tuple(
-        WorkerSnapshot(
-            slot=worker.id.slot,
-            lease=worker.lease,
-            since=worker.since,
-            deadline=_finite(worker.deadline),
-            state=worker.state,
-            ready_at=_finite(worker.ready_at),
-            recycle=worker.recycle,
-            hung=worker.hung,
-            rescue=worker.rescue,
-            leaving=worker.leaving,
-            finishing=worker.finishing,
-            process=processes.get(worker.id),
-        )
-        for worker in generation.workers.values()
-    )
+    """Return the record of a generation, with that of its spec and those of its workers."""
     return GenerationSnapshot(
-        **{key: getattr(generation, key) for key in same},
+        **{key: getattr(generation, key) for key in UNCHANGED},
+        spec=spec,
         deadline=_finite(generation.deadline),
         not_before=_finite(generation.not_before),
+        held_until=_finite(generation.held_until),
+        recycle_from=_finite(generation.recycle_from),
+        passed=tuple(sorted(generation.passed)),
         workers=workers,
+    )
+
+
+def worker_record(worker: Worker, process: ProcessSnapshot | None) -> WorkerSnapshot:
+    """Return the record of a worker, with that of its process if it has one."""
+    return WorkerSnapshot(
+        slot=worker.id.slot,
+        lease=worker.lease,
+        since=worker.since,
+        deadline=_finite(worker.deadline),
+        state=worker.state,
+        ready_at=_finite(worker.ready_at),
+        recycle=worker.recycle,
+        hung=worker.hung,
+        rescue=worker.rescue,
+        leaving=worker.leaving,
+        finishing=worker.finishing,
+        process=process,
+        unhealthy=worker.unhealthy,
+        worn=worker.worn,
     )
 
 
 def _finite(instant: float) -> float | None:
     return instant if math.isfinite(instant) else None  # JSON has no infinity
-
-
-def _or_never(instant: float | None) -> float:
-    return math.inf if instant is None else instant
-
-
-def restore(service: ServiceSnapshot, now: float) -> Fleet:
-    """Return the fleet that was recorded, at the instant `now`, to be told what changed since.
-
-    Nobody waits for a verdict any more, and a stop that was under way is forgotten: who starts a
-    manager wants it to run. What waited while there was no manager gets LENIENCE to be looked at.
-    """
-    fleet = Fleet()
-    fleet.last, fleet.served = service.last, service.served
-    fleet.fed = service.fed
-    # In a stop, which nobody goes on with, clients may still wait where new ones came until then.
-    fed = dict(service.fed)
-    fleet.unquiet = {lease: now for lease, _ in service.unquiet if lease not in fed}
-    for each in service.generations:
-        fleet.generations[each.number] = _restored(each, now)
-    fleet.current = fleet.generations.get(service.current)
-    fleet.trial = fleet.generations.get(service.trial)
-    if service.pending:
-        fleet.pending = Reload(spec=service.pending, request=0)
-    return fleet
-
-
-def _restored(each: GenerationSnapshot, now: float) -> Generation:
-    generation = Generation(
-        number=each.number,
-        spec=each.spec,
-        lease=each.lease,
-        wanted=each.wanted,
-        since=each.since,
-        deadline=max(_or_never(each.deadline), now + LENIENCE),
-        phase=each.phase,
-        failed_starts=each.failed_starts,
-        failures=each.failures,
-        not_before=-math.inf if each.not_before is None else each.not_before,
-        fault=each.fault,
-        culprit=each.culprit,
-        rolling=each.rolling,
-    )
-    for worker in each.workers:
-        generation.workers[worker.slot] = _restored_worker(worker, each.number, now)
-    return generation
-
-
-def _restored_worker(was: WorkerSnapshot, generation: int, now: float) -> Worker:
-    late = -math.inf if was.state is State.READY else now + LENIENCE
-    return Worker(
-        id=WorkerId(generation, was.slot),
-        lease=was.lease,
-        since=was.since,
-        deadline=max(_or_never(was.deadline), late),
-        state=was.state,
-        ready_at=_or_never(was.ready_at),
-        recycle=was.recycle,
-        rescue=was.rescue,
-        hung=was.hung,
-        leaving=was.leaving,
-        finishing=was.finishing,
-    )

@@ -1,1 +1,1 @@
-"""What a project looks like, and what it needs to run: texts in, a guess out. Reads no file."""
+"""Guess what a project is and how it is run, from the texts of its files. Reads no file."""

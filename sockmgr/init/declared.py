@@ -1,4 +1,4 @@
-"""What a project says it depends on, and what it calls itself: pyproject.toml and its like."""
+"""Read what a project depends on, and its name, from pyproject.toml and the like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(\s*\[[^\]]*\])?")
 
 
 def dependencies(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the Python distributions that are asked for, each with the file that does."""
+    """Return the Python distributions that the project requires, each with the file that does."""
     found: dict[str, str] = {}
     for file in sorted(files, key=lambda path: (path.count("/"), path)):
         for requirement in _requirements(file, files[file]):
@@ -21,12 +21,12 @@ def dependencies(files: Mapping[str, str]) -> dict[str, str]:
                 name = re.sub(r"[-_.]+", "-", match[1]).lower()
                 found.setdefault(name, file)
                 if name == "fastapi" and "standard" in (match[2] or ""):
-                    found.setdefault("uvicorn", file)  # its extra brings it
+                    found.setdefault("uvicorn", file)  # fastapi[standard] requires uvicorn
     return found
 
 
 def name(files: Mapping[str, str], directory: str) -> str:
-    """Return a name for the manager: what the project calls itself, or its directory."""
+    """Return a name for the manager: the name of the project, or that of its directory."""
     project = table(files.get("pyproject.toml", ""))
     package = package_json(files.get("package.json", ""))
     own = [
@@ -42,7 +42,7 @@ def name(files: Mapping[str, str], directory: str) -> str:
 
 
 def package_json(text: str) -> dict[str, Any]:
-    """Return what a package.json holds, nothing if it cannot be read."""
+    """Return the content of a package.json, {} if it is not valid."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -51,7 +51,7 @@ def package_json(text: str) -> dict[str, Any]:
 
 
 def table(text: str) -> dict[str, Any]:
-    """Return what a TOML file holds, nothing if it cannot be read."""
+    """Return the content of a TOML file, {} if it is not valid."""
     try:
         return tomli.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The text of a sockmgr.toml for a guess, with comments on what a person may want to change."""
+"""Write the text of a sockmgr.toml for a guess, with comments on what to change in it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from sockmgr.config.outside import literal
 from sockmgr.init.facts import Beside, Guess
 
-_HEAD = """\
+HEAD = """\
 # Written by `sockmgr init`. `sockmgr check` says whether it can be used, `sockmgr run` runs it.
 # Editors know all keys and values after `sockmgr schema > sockmgr.schema.json`, if the first line
 # of this file is
@@ -46,16 +47,16 @@ _NOTHING = """\
 command = ["PROGRAM", "ARGUMENT"]
 listen = ["http"]
 """
-LONGEST = 600  # characters of what a foreign file says that are repeated
+LONGEST = 600  # characters of a text from the project's files that are quoted
 
 
 def draft(guess: Guess | None, name: str) -> str:
-    """Return the whole file; without a guess, one in which the command is still to be written."""
-    start = f"{_HEAD}\nname = {_text(name)}\n"
+    """Return the whole file; without a guess, a person has to write the command into it."""
+    start = f"{HEAD}\nname = {quoted(name)}\n"
     if guess is None:
-        listen = _LISTEN.format(port=8000, name=name, address=_text("tcp://127.0.0.1:8000"))
+        listen = _LISTEN.format(port=8000, name=name, address=quoted("tcp://127.0.0.1:8000"))
         return f"{start}\n{listen}\n{_NOTHING}{_workers(2)}{_cwd('')}{_DRAIN}\n{_ROLLOUT}"
-    address = _text(guess.listens_on)
+    address = quoted(guess.listens_on)
     listen = _LISTEN.format(port=guess.port, name=name, address=address)
     service, beside = "".join(_service(guess)), "".join(map(_beside, guess.beside))
     if guess.takes_socket:
@@ -65,11 +66,11 @@ def draft(guess: Guess | None, name: str) -> str:
 
 
 def _beside(found: Beside) -> str:
-    """Return a service that has no listeners, as a comment: whether it is wanted here is open."""
-    keys = f"command = {_array(found.command)}\nlisten = []\ncwd = {_text(found.cwd or '.')}\n"
+    """Return a service without listeners, as a comment: it may be meant to run somewhere else."""
+    keys = f"command = {_array(found.command)}\nlisten = []\ncwd = {quoted(found.cwd or '.')}\n"
     if found.env:
         keys += f"env = {{ {_pairs(found.env)} }}\n"
-    why = _comment(f"Also run until now: `{found.name}`: {found.text}")
+    why = comment(f"Also run until now: `{found.name}`: {found.text}")
     return f"\n{why}{_commented(f'[service.{found.name}]' + chr(10) + keys)}"
 
 
@@ -78,17 +79,17 @@ def _commented(text: str) -> str:
 
 
 def _pairs(env: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} = {_text(value)}" for name, value in dict(env).items())
+    return ", ".join(f"{name} = {quoted(value)}" for name, value in dict(env).items())
 
 
 def _service(guess: Guess) -> Iterator[str]:
     yield "[service.web]\n"
     for text in (guess.found, *guess.why):
-        yield _comment(text)
+        yield comment(text)
     for text in guess.todo:
-        yield _comment(f"TO DO: {text}.")
+        yield comment(f"TO DO: {text}.")
     for text in guess.others:
-        yield _comment(f"Also found: {text}")
+        yield comment(f"Also found: {text}")
     yield f"command = {_array(guess.command)}\n"
     yield f"listen = {_array(['http'] if guess.takes_socket else [])}\n"
     yield _workers(guess.workers) if guess.takes_socket else "workers = 1\n"
@@ -105,17 +106,17 @@ def _workers(count: int) -> str:
 def _cwd(folder: str) -> str:
     return (
         "# Seen from this file. The real path is taken at each reload, so this may be a link such\n"
-        f"# as /srv/shop/current.\ncwd = {_text(folder or '.')}\n"
+        f"# as /srv/shop/current.\ncwd = {quoted(folder or '.')}\n"
     )
 
 
 def plain(text: str) -> str:
-    """Return `text` without what no comment and no terminal should get from a foreign file."""
+    """Return `text` from a file of the project, fit for a comment and a terminal."""
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return "".join(one if one.isprintable() else " " for one in text)
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     return textwrap.fill(
         plain(text), 98, initial_indent="# ", subsequent_indent="#   ", break_long_words=False,
         break_on_hyphens=False,
@@ -123,10 +124,11 @@ def _comment(text: str) -> str:
 
 
 def _array(words: Sequence[str]) -> str:
-    return f"[{', '.join(map(_text, words))}]"
+    return f"[{', '.join(map(quoted, words))}]"
 
 
-def _text(value: str) -> str:
-    # A basic string of TOML is one of JSON, but for DEL, which TOML wants escaped.
-    text = value.encode(errors="replace").decode()  # a lone surrogate of JSON is no text
+def quoted(value: str) -> str:
+    # Every string of JSON is a basic string of TOML, once DEL is escaped.
+    # JSON may have lone surrogates, UTF-8 not. A ${ is the shell's.
+    text = literal(value.encode(errors="replace").decode())
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -1,7 +1,8 @@
-"""What is known of a project before anything is guessed, and what a guess consists of."""
+"""The input and the output of guessing: a project, its applications, and a guess."""
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,16 +10,25 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A directory: `files` are texts by path from there, with / between the parts.
+    """A directory: `files` are the texts of its files, by their paths from there.
 
-    `programs` are what could be run: bare names for what workers find by itself, relative paths
-    for what the project has, such as `.venv/bin/uvicorn`, and absolute ones for what is found
-    although it is not in the PATH.
+    `programs` are what could be run: a bare name is in the PATH of the workers, a relative path in
+    the project (`.venv/bin/uvicorn`), and an absolute path in neither. `root` is the path of the
+    directory, "" if nobody asks for it.
     """
 
     directory: str
     files: Mapping[str, str]
     programs: frozenset[str] = frozenset()
+    root: str = ""
+
+    def relative(self, path: str) -> str:
+        """Return a directory as seen from the project, as it is if it is absolute elsewhere."""
+        below = (
+            "." if path == self.root else path.removeprefix(f"{self.root}/" if self.root else "")
+        )
+        short = posixpath.normpath(below) if below else ""
+        return "" if short == "." else short
 
 
 class Interface(StrEnum):
@@ -31,9 +41,10 @@ class Interface(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """A Python application: `name` in `module`, which is imported from `path`, seen from `cwd`.
+    """A Python application: `name` in `module`, in the source file `file`.
 
-    A factory is called for the application. `framework` is "" for a plain callable.
+    `cwd` is the directory to start in, and `path`, relative to it, the one to import from. `name`
+    is a function that returns the application if `factory`. `framework` is "" for a plain callable.
     """
 
     interface: Interface
@@ -47,7 +58,7 @@ class App:
 
     @property
     def target(self) -> str:
-        """Return the application as servers are told of it."""
+        """The application as servers take it: `module:name`."""
         return f"{self.module}:{self.name}"
 
     def __str__(self) -> str:
@@ -58,7 +69,7 @@ class App:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """A process that a project also runs, which has no clients; `text` is what its line says."""
+    """A process that the project also runs and that has no clients; `text` is its line."""
 
     name: str
     text: str
@@ -69,9 +80,10 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """What to run. Without `takes_socket` it opens `port` itself, and only one may run at a time.
+    """The command to run, and `found`, what it was guessed from.
 
-    `address` is where it listened until now, "" if only the port is known. `why` are the reasons,
+    Without `takes_socket` the program opens `port` itself, so only one may run at a time. `address`
+    is where the project listened until now, "" if only the port is known. `why` are the reasons,
     `todo` what a person must still do, `others` what else was found, `beside` what else is run.
     """
 

@@ -1,4 +1,4 @@
-"""Where a Python file is imported from: its module name, and the directories that this takes."""
+"""Find the module name of a Python file, and the directories from which it is imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# A directory with one of these is a project of its own, and servers are started there.
+# A directory with one of these files is a project of its own, in which its servers are started.
 _MARKS = (
     "manage.py", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "Pipfile",
 )  # fmt: skip
@@ -15,7 +15,7 @@ _SOURCE_FOLDERS = ("src", "lib")
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The directory to start in, the one to import from (seen from there), and the module."""
+    """The directory to start in, the one to import from, relative to it, and the module."""
 
     cwd: str
     path: str
@@ -23,7 +23,7 @@ class Home:
 
 
 def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
-    """Return where `file`, whose code is `tree`, is at home."""
+    """Return the home of `file`, whose syntax tree is `tree`."""
     *folders, name = file.split("/")
     if name == "__init__.py":
         *folders, name = folders if folders else ["__init__"]
@@ -38,7 +38,7 @@ def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
     if _runs_in_its_folder(folders, source, tree, files):
         source = len(folders)
     if source > start + 1 or (source > start and folders[start] not in _SOURCE_FOLDERS):
-        start = source  # nothing that is known as a place to import from: be there
+        start = source  # PYTHONPATH is for src/ and lib/ only; start in any other directory
     cwd, path = "/".join(folders[:start]), "/".join(folders[start:source])
     return Home(cwd, path, ".".join([*folders[source:], stem]))
 
@@ -59,7 +59,7 @@ def _is_source(folders: list[str], start: int, files: Mapping[str, str]) -> bool
 def _runs_in_its_folder(
     folders: list[str], source: int, tree: ast.Module, files: Mapping[str, str]
 ) -> bool:
-    """Tell whether the file imports its neighbours by their bare names, as a script does."""
+    """Return whether the file imports its neighbours by their bare names, as a script does."""
     folder = "/".join(folders)
     if len(folders) == source or f"{folder}/__init__.py" in files:
         return False
@@ -71,7 +71,7 @@ def _runs_in_its_folder(
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Return the first parts of the names of all modules that are imported absolutely."""
+    """Return the top-level names of all modules that are imported absolutely."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

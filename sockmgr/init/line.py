@@ -1,4 +1,4 @@
-"""A line that a shell would run, as in a Procfile or a script of package.json, taken apart."""
+"""Take a line for a shell apart, from a Procfile or a script of package.json."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sockmgr.config import placeholder
 from sockmgr.launch import shell
 from sockmgr.launch.shell import Command, Word
 
-# {{PORT}}: what literal() makes of {PORT}
+# {{PORT}} is the text that placeholder.literal() returns for {PORT}.
 _PORT = re.compile(r"\$(?:PORT\b|\{PORT(?::?-(\d+))?\}|\{\{PORT\}\})")
-_DUPLICATION = re.compile(r"\d*>&\d")  # 2>&1: workers have one place to print to anyway
+_DUPLICATION = re.compile(r"\d*>&\d")  # 2>&1, which a worker needs not: both go to one log
 _IN_SHELL = frozenset(
     {"cd", "source", ".", "export", "ulimit", "umask", "set", "unset", "eval", "alias"}
 )
@@ -24,13 +24,13 @@ _SHELLS = ("sh", "bash", "dash")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The command that a line comes to run, from `cwd`, with `env` set.
+    """The last command of a line, which runs in `cwd` with the variables `env`.
 
-    `before` are commands that it runs first, `beside` those that it leaves running, `piped` what
-    gets its output. `setup` is what the same shell must do first, `redirections` where output goes.
-    `sets` are assignments that only a shell can make. `port` is what PORT is by default, 0 if that
-    is not said. A line that no command can be taken out of has no `words`, and a shell must run its
-    whole `text`.
+    `before` are commands that end before it, `beside` those that go on beside it, `piped` the ones
+    that get its output. `setup` is what the same shell must do first. `redirections` need a shell,
+    and so do `sets`, assignments whose values expand. `port` is the default of PORT in the line, 0
+    if it has none. If no single command can be taken out of the line, there are no `words`, and a
+    shell must run the whole `text`.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Line:
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The command as a config has it, without braces that would name a listener."""
+        """The command for a config, in which no braces name a listener."""
         return tuple(placeholder.literal(word.text) for word in self.words)
 
     @property
@@ -63,7 +63,7 @@ class Line:
 
 
 def read(text: str) -> Line | None:
-    """Return what `text` runs, or None if no shell would take it, or nobody would write it."""
+    """Take `text` apart; None if it is not valid, or longer than any line a person writes."""
     text = text.strip()
     if len(text) > LONGEST:
         return None
@@ -84,7 +84,7 @@ def read(text: str) -> Line | None:
 
 
 def joined(line: Line, words: Sequence[str] = ()) -> str:
-    """Return the line for a shell that becomes the command; `words` stand in place of its own."""
+    """Return a text for a shell, which then becomes the command, or `words` instead of its own."""
     own = (placeholder.literal(word.raw) for word in line.words)
     sets = (placeholder.literal(word.raw) for word in line.sets)
     parts = (*sets, "exec", *(words or own), *map(placeholder.literal, line.redirections))
@@ -97,7 +97,7 @@ def with_port(text: str, port: int) -> str:
 
 
 def only_port(word: Word) -> bool:
-    """Tell whether nothing but PORT has to be known of a word."""
+    """Return whether a word has no other variable than PORT."""
     return not _expands(word)
 
 
@@ -109,7 +109,7 @@ def _expands(word: Word) -> bool:
 
 
 def _groups(commands: Sequence[Command]) -> Iterator[list[Command]]:
-    """Yield the commands between `&&`, `;` and `&`: pipelines, and those with `||`."""
+    """Yield the groups between `&&`, `;` and `&`: commands that `|` or `||` join."""
     group: list[Command] = []
     for command in commands:
         group.append(command)
@@ -126,7 +126,7 @@ def _is_compound(command: Command) -> bool:
 
 
 def _last(text: str, whole: Line, group: list[Command]) -> Line | None:
-    """Return the command of the last group, None if it is not one, or not the end."""
+    """Return the command of the last group, None if it is not a single command that stays."""
     first, *others = group
     if group[-1].joint == "&" or any(one.joint == "||" for one in group):
         return None
@@ -144,12 +144,12 @@ def _last(text: str, whole: Line, group: list[Command]) -> Line | None:
 
 
 def _after(text: str, line: Line, group: list[Command]) -> Line:
-    """Return the line that is run after a group of commands."""
-    first, told = group[0], text[group[0].start : group[-1].end]
+    """Return `line` with the group of commands before it."""
+    first, written = group[0], text[group[0].start : group[-1].end]
     words = [word.text for word in first.words]
     alone = len(group) == 1
     if group[-1].joint == "&":
-        return replace(line, beside=(told, *line.beside))
+        return replace(line, beside=(written, *line.beside))
     if alone and words[:1] == ["cd"] and len(words) == 2 and not first.words[1].expands:
         return replace(line, cwd=posixpath.normpath(posixpath.join(words[1], line.cwd)))
     if alone and not line.setup and words[:1] in ([], ["export"]):
@@ -158,14 +158,14 @@ def _after(text: str, line: Line, group: list[Command]) -> Line:
             return replace(line, env=(*map(_pair, sets), *line.env))
     if not words or words[0] in _IN_SHELL:
         # Only bash and zsh call it `source`.
-        told = f". {told[7:]}" if told.startswith("source ") else told
+        written = f". {written[7:]}" if written.startswith("source ") else written
         then = f"cd {shlex.quote(line.cwd)} && " if line.cwd else ""
-        return replace(line, cwd="", setup=f"{told} && {then}{line.setup}")
-    return replace(line, before=(told, *line.before))
+        return replace(line, cwd="", setup=f"{written} && {then}{line.setup}")
+    return replace(line, before=(written, *line.before))
 
 
 def _within(line: Line) -> Line:
-    """Return the line that `sh -c` is given, as if that were the line itself."""
+    """Return the line inside `sh -c '...'`, if `line` is that, with what stands around it."""
     words = [word.text for word in line.words]
     if len(words) != 3 or words[0].rpartition("/")[2] not in _SHELLS or line.redirections:
         return line

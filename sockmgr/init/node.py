@@ -1,4 +1,4 @@
-"""How a package.json says that a Node server is started, and whether it takes a socket."""
+"""Guess how a Node server is started, by package.json, and whether it takes a socket."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ TO_DO = (
 
 
 def guess(project: Project) -> Guess | None:
-    """Return how the package of a project is run, or None if it has no server."""
+    """Return how the Node server of a project is run, or None if it has none."""
     found = list(_packages(project))
     return found[0] if found else None
 
 
-def run(project: Project, told: line.Line, *, cwd: str, found: str) -> Guess:
-    """Return how a line, which starts Node or a program of a package, is run."""
-    program, *arguments = told.argv or ("",)
-    if program not in ("node", "nodejs") or told.needs_shell or told.piped:
-        return _foreign(project, told, cwd=cwd, found=found)
+def run(project: Project, parsed: line.Line, *, cwd: str, found: str) -> Guess:
+    """Return how a line that starts Node, or a program of a package, is run."""
+    program, *arguments = parsed.argv or ("",)
+    if program not in ("node", "nodejs") or parsed.needs_shell or parsed.piped:
+        return _foreign(project, parsed, cwd=cwd, found=found)
     entry = next((word for word in arguments if not word.startswith("-")), "")
     file, source = _source(project, cwd, entry)
     base = Guess(
-        command=told.argv, found=found, env=told.env, cwd=cwd,
+        command=parsed.argv, found=found, env=parsed.env, cwd=cwd,
         todo=() if "node" in project.programs else ("node is not in the PATH: install it",),
     )  # fmt: skip
     if _TAKES_SOCKET.search(source):
@@ -49,7 +49,7 @@ def run(project: Project, told: line.Line, *, cwd: str, found: str) -> Guess:
         return replace(base, why=(why,))
     where = file if source else f"{entry} (not read)"
     own = None if "env.PORT" in source else _OWN_PORT.search(source)
-    port = int(own[1] or own[2]) if own else _port(told)
+    port = int(own[1] or own[2]) if own else _port(parsed)
     env = base.env if own else _with_port(base.env, port)
     return replace(
         base, takes_socket=False, port=port, workers=1, env=env, todo=(*base.todo, TO_DO),
@@ -66,9 +66,9 @@ def _packages(project: Project) -> Iterator[Guess]:
         scripts, main = package.get("scripts"), package.get("main")
         start = scripts.get("start") if isinstance(scripts, dict) else None
         found: Guess | None
-        told = line.read(start) if isinstance(start, str) else None
-        if told:
-            found = run(project, told, cwd=cwd, found=f"`start` in {path}: {start}")
+        parsed = line.read(start) if isinstance(start, str) else None
+        if parsed:
+            found = run(project, parsed, cwd=cwd, found=f"`start` in {path}: {start}")
         else:
             found = _entry(project, cwd, main if isinstance(main, str) else "")
         if found:
@@ -78,13 +78,13 @@ def _packages(project: Project) -> Iterator[Guess]:
 
 
 def _entry(project: Project, cwd: str, main: str) -> Guess | None:
-    """Return how the first file that listens is run."""
+    """Return how the first file that calls listen() is run, None if there is none."""
     for entry in filter(None, (main, *ENTRIES)):
         file, source = _source(project, cwd, entry)
         if _LISTENS.search(source):
             words = (shell.quoted("node"), shell.quoted(file.removeprefix(f"{cwd}/")))
-            told = line.Line(text="", words=words)
-            return run(project, told, cwd=cwd, found=f"a Node server in {file}")
+            parsed = line.Line(text="", words=words)
+            return run(project, parsed, cwd=cwd, found=f"a Node server in {file}")
     return None
 
 
@@ -98,30 +98,30 @@ def _source(project: Project, cwd: str, entry: str) -> tuple[str, str]:
     return whole, ""
 
 
-def _foreign(project: Project, told: line.Line, *, cwd: str, found: str) -> Guess:
-    """Return how a program is run of which only its start is known: as `npm start` would."""
-    program = told.argv[0] if told.words and not told.piped else ""
-    needs_shell = told.needs_shell or not program
+def _foreign(project: Project, parsed: line.Line, *, cwd: str, found: str) -> Guess:
+    """Return how a program is run that is not Node itself: as `npm start` would run it."""
+    program = parsed.argv[0] if parsed.words and not parsed.piped else ""
+    needs_shell = parsed.needs_shell or not program
     local = f"{cwd}/node_modules/.bin/{program}" if cwd else f"node_modules/.bin/{program}"
-    port = _port(told)
+    port = _port(parsed)
     if not needs_shell and local in project.programs:
-        command = (f"node_modules/.bin/{program}", *told.argv[1:])
+        command = (f"node_modules/.bin/{program}", *parsed.argv[1:])
         command = tuple(line.with_port(word, port) for word in command)
     elif needs_shell or program not in project.programs:
         command = ("npm", "start")
     else:
-        command = tuple(line.with_port(word, port) for word in told.argv)
+        command = tuple(line.with_port(word, port) for word in parsed.argv)
     what = _FRAMEWORKS.get(program, program or "what a shell's line starts")
     return Guess(
         command=command, found=found, cwd=cwd, port=port, takes_socket=False, workers=1,
-        env=_with_port(() if needs_shell else told.env, port), todo=(TO_DO,),
+        env=_with_port(() if needs_shell else parsed.env, port), todo=(TO_DO,),
         why=(f"{what} is not known to take a socket as a descriptor",),
     )  # fmt: skip
 
 
-def _port(told: line.Line) -> int:
-    given = dict(told.env).get("PORT", "")
-    return int(given) if re.fullmatch(r"[1-9]\d{0,4}", given) else told.port or 8000
+def _port(parsed: line.Line) -> int:
+    given = dict(parsed.env).get("PORT", "")
+    return int(given) if re.fullmatch(r"[1-9]\d{0,4}", given) else parsed.port or 8000
 
 
 def _with_port(env: tuple[tuple[str, str], ...], port: int) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""By which word a program of a project is called, and what to say if it is not there."""
+"""Find the word by which a program of a project is called, and what to do if it is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ENVIRONMENTS = (".venv", "venv", "env")
 
 
 def path_to(project: Project, program: str, cwd: str) -> str:
-    """Return the program of the project's own environment as seen from `cwd`, "" if none has it."""
+    """Return the path, from `cwd`, of a program in an environment of the project, "" if none."""
     for folder in (cwd, ""):
         for environment in _ENVIRONMENTS:
             inner = f"{environment}/bin/{program}"
@@ -19,18 +19,18 @@ def path_to(project: Project, program: str, cwd: str) -> str:
 
 
 def is_there(project: Project, program: str, cwd: str) -> bool:
-    """Tell whether the program could be started now."""
+    """Return whether the program could be started now."""
     return bool(path_to(project, program, cwd)) or program in project.programs
 
 
 def for_shell(project: Project, word: str) -> str:
-    """Return by which word a shell finds what workers find as `word`."""
+    """Return the word by which a shell finds the program `word`: PATH need not have it."""
     outside = (one for one in project.programs if one[:1] == "/" and one.endswith(f"/{word}"))
     return next(outside, word)
 
 
 def call(project: Project, program: str, cwd: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words that call the program, and what is to be done before it can be."""
+    """Return the words that call the program, and what a person has to do before that works."""
     if path := path_to(project, program, cwd):
         return (path,), ()
     if program in project.programs:

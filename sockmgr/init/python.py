@@ -1,4 +1,4 @@
-"""The ASGI and WSGI applications in Python sources, found by reading and never by importing."""
+"""Find the ASGI and WSGI applications in Python sources, by reading and never by importing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from sockmgr.init.facts import App, Interface
 from sockmgr.init.layout import home
 
-# What returns an application when it is called.
+# Callables that return an application.
 _MADE_BY = {
     "fastapi.FastAPI": (Interface.ASGI, "FastAPI"),
     "fastapi.applications.FastAPI": (Interface.ASGI, "FastAPI"),
@@ -42,12 +42,12 @@ _MADE_BY = {
     "falcon.API": (Interface.WSGI, "Falcon"),
     "a2wsgi.ASGIMiddleware": (Interface.WSGI, ""),
 }
-# What has an application as an attribute, and is none itself.
+# Classes whose instances have an application as their attribute `server`, and are none themselves.
 _HAS_SERVER = ("dash.Dash", "dash.dash.Dash", "jupyter_dash.JupyterDash")
-# A search that takes longer than any project needs is of a file that was made for that.
+# Limits that no real project reaches, so that a file made for it cannot keep a search busy.
 MOST_STEPS, DEEPEST = 100_000, 80
 _STEPS_OF_A_FUNCTION = 20
-_MOST_MEANINGS = 20  # of one name in one module; the last count
+_MOST_MEANINGS = 20  # of one name in one module; the last ones are kept
 _LONGEST_NAME = 200
 _NAMES = ("app", "application", "asgi_app", "wsgi_app", "api", "asgi", "wsgi", "server")
 _FACTORIES = ("create_app", "make_app", "build_app", "get_app", "app_factory", "create_application")
@@ -61,7 +61,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, slots=True)
 class _Imported:
-    """A name that another module has: `name` of `module`, relative by `level` dots."""
+    """A name that is imported: `name` of `module`, relative by `level` dots."""
 
     module: str
     name: str
@@ -73,13 +73,13 @@ _Meaning = ast.expr | _Function | ast.ClassDef | _Imported
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """What a name stands for, and where that was made."""
+    """The application that a name stands for; `origin` is the file and name where it is made."""
 
     interface: Interface
     framework: str
     origin: tuple[str, str]
     factory: bool = False
-    needs: bool = False  # a factory that must be given arguments
+    needs: bool = False  # a factory that cannot be called without arguments
 
 
 @dataclass(slots=True)
@@ -91,7 +91,10 @@ class _Module:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
-    """What names mean in a function; those that were `followed` already mean the module's."""
+    """The names inside a function: its `local` variables and its parameters.
+
+    A local name that was `followed` already means the name of the module from then on.
+    """
 
     local: Mapping[str, ast.expr] = field(default_factory=dict)
     parameters: frozenset[str] = frozenset()
@@ -107,7 +110,7 @@ def apps(files: Mapping[str, str]) -> list[App]:
         for module in modules.values()
         for name, kind in search.candidates(module)
     ]
-    best: dict[tuple[str, str], App] = {}  # one that other modules import is one application
+    best: dict[tuple[str, str], App] = {}  # by origin: several modules may import one application
     for _, module, name, kind in sorted(found, key=lambda one: one[0]):
         if kind.origin not in best:
             best[kind.origin] = _app(module, name, kind, files)
@@ -144,19 +147,19 @@ def _parse(file: str, text: str) -> _Module | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of somebody else's code, such as invalid escapes
+            warnings.simplefilter("ignore")  # about the project's code, such as invalid escapes
             tree = ast.parse(text)
         module = _Module(file, tree)
         for node in _statements(tree.body):
             for name, meaning in _meanings(node):
                 module.names.setdefault(name, deque(maxlen=_MOST_MEANINGS)).append(meaning)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # not of this Python, no source at all, or nested too deep
+        return None  # for another version of Python, no source at all, or nested too deep
     return module
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield what a body runs, whatever branch it takes."""
+    """Yield the statements of a body and of all its branches."""
     for node in body:
         yield node
         match node:
@@ -205,7 +208,7 @@ class _Search:
         self._steps = self._depth = 0
 
     def candidates(self, module: _Module) -> Iterator[tuple[str, _Kind]]:
-        """Yield the applications that a server could be told of by a name in `module`."""
+        """Yield the applications in `module`, by the names that a server could be given."""
         stem = module.file.rpartition("/")[2].removesuffix(".py")
         for name, meanings in module.names.items():
             if isinstance(meanings[-1], _Imported) and not (name in _NAMES and stem in STEMS):
@@ -219,7 +222,7 @@ class _Search:
                 yield name, kind
 
     def _name(self, module: _Module, name: str) -> _Kind | None:
-        """Return what the last meaning of `name` is that can be told."""
+        """Return the application of the last meaning of `name` that stands for one."""
         meanings = module.names.get(name, deque())
         for index in range(len(meanings) - 1, -1, -1):
             asked = (module.file, name, index)
@@ -237,7 +240,7 @@ class _Search:
         return None
 
     def _is_enough(self) -> bool:
-        """Count a step, and tell whether there were too many, or too many within each other."""
+        """Count a step; return whether there were too many, or too many inside each other."""
         self._steps += 1
         return self._steps > MOST_STEPS or self._depth > DEEPEST
 
@@ -257,7 +260,7 @@ class _Search:
     def _value(
         self, module: _Module, name: str, value: ast.expr, scope: _Scope | None = None
     ) -> _Kind | None:
-        """Return what an expression stands for; `scope` is that of its function."""
+        """Return the application that an expression stands for; `scope` is that of its function."""
         if self._is_enough():
             return None
         self._depth += 1
@@ -282,7 +285,7 @@ class _Search:
             case ast.Call(func=func) if self._qualified(module, func) in _HAS_SERVER:
                 return None
             case ast.Call(func=func, args=args, keywords=keywords):
-                wrapped = (  # a wrapper around an application is one
+                wrapped = (  # a wrapper around an application is an application
                     self._value(module, name, one, scope)
                     for one in (*args, *(keyword.value for keyword in keywords))
                     if isinstance(one, ast.Name | ast.Call)
@@ -291,7 +294,7 @@ class _Search:
         return None
 
     def _makes(self, module: _Module, name: str, scope: _Scope) -> str:
-        """Return by what call a variable was made, "" if it was not by one."""
+        """Return the full name of the callable that made a variable, "" if none did."""
         meaning = scope.local.get(name) or next(reversed(module.names.get(name, [])), None)
         return self._qualified(module, meaning.func) if isinstance(meaning, ast.Call) else ""
 
@@ -313,7 +316,7 @@ class _Search:
         return _Kind(interface=made.interface, framework=made.framework, origin=origin)
 
     def _instance(self, module: _Module, name: str, kind: ast.ClassDef) -> _Kind | None:
-        """Return what an instance of a class is, by its base or by how it is called."""
+        """Return the kind of the instances of a class, by its base or by its __call__()."""
         for base in kind.bases:
             if (qualified := self._qualified(module, base)) in _MADE_BY:
                 interface, framework = _MADE_BY[qualified]
@@ -353,7 +356,7 @@ class _Search:
         return None
 
     def _qualified(self, module: _Module, func: ast.expr) -> str:
-        """Return the full name of what is called, "" if it is not imported."""
+        """Return the full name of an imported callable, "" if it is not imported."""
         attributes = ""
         while isinstance(func, ast.Attribute) and len(attributes) <= _LONGEST_NAME:
             attributes = f".{func.attr}{attributes}"
@@ -369,7 +372,7 @@ class _Search:
         return ""
 
     def _find(self, module: _Module, imported: _Imported) -> _Module | None:
-        """Return the module of the project that something is imported from."""
+        """Return the module of the project from which a name is imported, None if it has none."""
         parts = imported.module.split(".") if imported.module else []
         if imported.level:
             folders = module.file.split("/")[:-1]

@@ -1,6 +1,6 @@
-"""How servers are written for a project, and what of a command line for another manager goes.
+"""Write the command of a server for a project, or rewrite one that was for another manager.
 
-Which servers there are, and what their options mean, is config/servers.py's.
+config/servers.py has the servers and the meaning of their options.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from sockmgr.config.servers import Server
 from sockmgr.init.facts import App, Interface
 from sockmgr.init.line import Line, only_port
 from sockmgr.launch import launchers
-from sockmgr.launch.launchers import Launch
+from sockmgr.launch.launchers import CommandLine
 from sockmgr.launch.shell import Word
 
-# The first that is declared or installed is taken: sockmgr counts workers itself, so one process.
+# Of the servers for an interface the first that is declared or installed is taken.
 PREFERRED = {
     Interface.ASGI: ("uvicorn", "granian", "hypercorn"),
     Interface.WSGI: ("gunicorn", "uwsgi", "granian"),
     Interface.AIOHTTP: ("gunicorn",),
 }
-DISTRIBUTIONS = {"pyuwsgi": "uwsgi"}  # what is installed as -> what is called
-_COUNT = re.compile(r"(\d{1,4})|\$\{\w+:?-(\d{1,4})\}")  # also the default of a variable
-_ANY_HOST = "0.0.0.0"  # noqa: S104 - what a file for another manager says
+DISTRIBUTIONS = {"pyuwsgi": "uwsgi"}  # the distribution -> the program, if they differ
+_COUNT = re.compile(r"(\d{1,4})|\$\{\w+:?-(\d{1,4})\}")  # a number, or a variable's default
+_ANY_HOST = "0.0.0.0"  # noqa: S104 - read from a file, not bound here
 
 
 def command(server: str, word: Sequence[str], app: App) -> tuple[str, ...]:
-    """Return the command by which `server`, called by `word`, serves `app`."""
+    """Return the command by which `server` serves `app`; `word` are the words that call it."""
     called = f"{app.target}()" if app.factory else app.target
     factory = ("--factory",) if app.factory else ()
     match server:
@@ -48,14 +48,15 @@ def command(server: str, word: Sequence[str], app: App) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """The command line of a server without what sockmgr does: `head` ends with its name.
+    """The command line of a server without the options whose work sockmgr does.
 
-    `address` is where it was to listen, "" if that is not said. `count` is what said how many
-    processes there are, if that cannot be told without a shell; `workers` is then 0.
+    `head` are its words up to the server's name, `args` the others. `address` is where it was to
+    listen, "" if the line does not say it. `workers` is its number of processes, 0 if only a shell
+    could know it; then `count` is the word for it. `dropped` are the options that were left out.
     """
 
     server: Server
-    launch: Launch
+    launch: CommandLine
     head: tuple[Word, ...]
     args: tuple[Word, ...]
     workers: int = 0
@@ -64,21 +65,21 @@ class Rewritten:
     dropped: tuple[str, ...] = ()
 
     def words(self, head: Sequence[str] = ()) -> tuple[Word, ...]:
-        """Return the whole command, with the socket where the server must be told of it."""
+        """Return the whole command, with the listener if the server does not find it by itself."""
         named = (
             ()
             if self.server.takes_listen_fds or self.server.name == "granian"
             else (self.server.names_fd)
         )
-        told = (Word(word, word) for word in (text.replace("{}", "{http}") for text in named))
+        listener = (Word(word, word) for word in (text.replace("{}", "{http}") for text in named))
         own = tuple(Word(word, word) for word in head) or self.head
-        return (*own, *told, *map(_literal, self.args))
+        return (*own, *listener, *map(_literal, self.args))
 
 
 def rewrite(line: Line) -> Rewritten | None:
-    """Return a line with its addresses and worker counts taken out; None for no known server."""
+    """Return a line without its addresses and numbers of workers; None if it is no known server."""
     launch = launchers.read([word.text for word in line.words])
-    server = servers.named(launch.name)
+    server = servers.named(launch.name, launch.args)
     if server is None or not server.takes_socket or launch.line:
         return None
     at = len(launch.before) + 1
@@ -86,12 +87,13 @@ def rewrite(line: Line) -> Rewritten | None:
         return None
     kept: list[Word] = []
     taken: list[tuple[str, str]] = []
+    options = (*server.binding, *server.counting, *_own(server))
     words = iter(line.words[at:])
     for word in words:
-        option, value, whole = _split(word.text, _options(server))
+        option, value, whole = _split(word.text, options)
         if not option:
             kept.append(word)
-        elif whole and not _is_flag(server, option):
+        elif whole and option not in server.own:  # the value is the next word
             taken.append((option, next(words, Word("", "")).text))
         else:
             taken.append((option, value))
@@ -113,14 +115,6 @@ def _literal(word: Word) -> Word:
     return Word(placeholder.literal(word.raw), placeholder.literal(word.text), not only_port(word))
 
 
-def _options(server: Server) -> tuple[str, ...]:
-    return (*server.binding, *server.counting, *(one.rstrip("=") for one in server.own))
-
-
-def _is_flag(server: Server, option: str) -> bool:
-    return option in server.own
-
-
 def _split(word: str, options: Sequence[str]) -> tuple[str, str, bool]:
     """Return option, value, and whether the value is the next word; "" for none of `options`."""
     for option in options:
@@ -137,7 +131,7 @@ def _split(word: str, options: Sequence[str]) -> tuple[str, str, bool]:
 
 
 def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str:
-    """Return the URL of what the options say, "" if they name no host."""
+    """Return the address in the options of a line as a URL, "" if they name no host."""
     host = ""
     for option, value in taken:
         if option not in server.binding:
@@ -157,14 +151,14 @@ def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str
 
 
 def _unix(option: str, value: str) -> str:
-    """Return the absolute path that an option names, "" for none."""
+    """Return the path of a unix socket in the value of an option, "" if it is none."""
     path = value.removeprefix("unix:").removeprefix("//")
     is_path = value.startswith("unix:") or option in ("--uds", "-u", "--unix-socket")
     return path if is_path and re.fullmatch(r"/[\w./-]{1,100}", path) else ""
 
 
 def kinds(dropped: Sequence[str], server: Server) -> Iterator[str]:
-    """Yield why what was dropped is not needed, a sentence for each kind."""
+    """Yield why the dropped options are not needed, a sentence for each kind of option."""
     own = [one for one in dropped if _split(one.partition(" ")[0], _own(server))[0]]
     rest = [one for one in dropped if one not in own]
     if rest:

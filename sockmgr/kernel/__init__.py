@@ -1,1 +1,4 @@
-"""Thin shells around the kernel, one file a facility: no decisions, no imports of each other."""
+"""Thin shells around the kernel, one file a facility. They decide nothing.
+
+A facility imports only those that all share, such as procfs and accounts (see pyproject.toml).
+"""

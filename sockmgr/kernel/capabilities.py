@@ -9,7 +9,7 @@ CAP_SYS_NICE, CAP_SYS_RESOURCE = 23, 24
 
 
 def has_capability(number: int) -> bool:
-    """Tell whether a capability is in our effective set."""
+    """Return whether a capability is in our effective set."""
     status = Path("/proc/self/status").read_text("ascii", "replace")
     found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     return found is not None and bool(int(found[1], 16) >> number & 1)

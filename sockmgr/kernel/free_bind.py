@@ -1,4 +1,4 @@
-"""Sockets at addresses that this host need not have (yet): ip(7), ipv6(7). Takes no privilege."""
+"""Bind sockets to addresses that this host may get later: ip(7), ipv6(7). Takes no privilege."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OPTIONS = {
 
 
 def allow(sock: socket.socket) -> None:
-    """Let `sock` be bound to an address that is not there now: it works as soon as it comes."""
+    """Let `sock` be bound to an address that this host lacks: it serves once the host has it."""
     sock.setsockopt(*_OPTIONS[socket.AddressFamily(sock.family)], 1)
 
 
 def is_absent(sock: socket.socket) -> bool:
-    """Say whether this host does not have the address of a TCP or UDP socket now."""
+    """Return whether this host lacks the address of a TCP or UDP socket now."""
     host, _, *scope = sock.getsockname()
     with socket.socket(sock.family, sock.type) as probe:
         try:

@@ -1,63 +1,82 @@
-"""See the TCP handshakes that have begun and not ended, through sock_diag(7).
+"""List TCP handshakes that have begun and not ended, through sock_diag(7).
 
-A handshake belongs to the queue that its SYN reached, whatever is steered later, and neither names
-its listener. So the half-open ones of a port are listed once, after a switch, and then looked up
-one by one until each is established or gone. Owns nothing between calls.
+A handshake belongs to the queue that its SYN reached, wherever later SYNs are steered, and the
+kernel does not show which queue that is. So after a switch the half-open handshakes of the port
+are listed once, and then looked up one by one until each is established or gone. Owns nothing
+between calls.
 """
 
 from __future__ import annotations
 
 import socket
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from sockmgr.kernel import sock_diag
 
-_SYN_RECV, _NEW_SYN_RECV = 3, 12  # net/tcp_states.h
-_HALF_OPEN = 1 << _SYN_RECV | 1 << _NEW_SYN_RECV
+_HALF_OPEN = 1 << sock_diag.SYN_RECV | 1 << sock_diag.NEW_SYN_RECV
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """One half-open handshake: its inet_diag_sockid, which ends with a cookie nobody else has."""
+    """One half-open handshake: its inet_diag_sockid, which ends with a cookie of its own."""
 
     family: int
     sockid: bytes
 
 
 def half_open(family: int, port: int) -> frozenset[Handshake]:
-    """List the handshakes that a listener of `family` on `port` has not finished.
+    """List the half-open handshakes of listeners of `family` on `port`; raise OSError.
 
-    A handshake has the family of its listener, IPv4 with a dual-stack one too. Takes 20 ms and
-    more, for the kernel walks all connections.
+    A handshake has the family of its listener: AF_INET6 for an IPv4 client of a dual-stack one.
+    Takes 20 ms and more, because the kernel walks all connections.
     """
     with sock_diag.connect() as netlink:
         found = sock_diag.dump(netlink, family, sock_diag.to_port(port), _HALF_OPEN)
-        return frozenset(Handshake(family, body[4:52]) for body in found if body[1] == _SYN_RECV)
+        return frozenset(Handshake(family, body[4:52]) for body in found if _is_half_open(body))
+
+
+def half_open_by_port(family: int) -> dict[int, frozenset[Handshake]]:
+    """List the half-open handshakes of all listeners of `family` by port; raise OSError.
+
+    It takes as long as half_open() does for one port.
+    """
+    found: dict[int, set[Handshake]] = defaultdict(set)
+    with sock_diag.connect() as netlink:
+        for body in sock_diag.dump(netlink, family, sock_diag.to_port(0), _HALF_OPEN):
+            if _is_half_open(body):
+                port = int.from_bytes(body[4:6], "big")  # of the listener, in network order
+                found[port].add(Handshake(family, body[4:52]))
+    return {port: frozenset(each) for port, each in found.items()}
 
 
 def under_way(queue: socket.socket) -> bool:
-    """Tell whether anybody may have begun a handshake at the address of `queue`."""
+    """Return whether some client may have begun a handshake at the address of `queue`."""
     if queue.type != socket.SOCK_STREAM:
         return False
     try:
         return bool(half_open(queue.family, queue.getsockname()[1]))
-    except OSError:  # no sock_diag, so nobody knows
+    except OSError:  # sock_diag is refused, so it is not known
         return True
 
 
 def still_open(handshakes: Collection[Handshake]) -> frozenset[Handshake]:
-    """Return those of `handshakes` that are still half-open: state and cookie are the same."""
+    """Return those of `handshakes` that are still half-open, with the same cookie."""
     with sock_diag.connect() as netlink:
         return frozenset(each for each in handshakes if _is_open(netlink, each))
 
 
+def _is_half_open(body: bytes) -> bool:
+    return sock_diag.state_of(body) == sock_diag.SYN_RECV
+
+
 def _is_open(netlink: socket.socket, handshake: Handshake) -> bool:
-    # Asked without the cookie: with it, an old kernel says ESTALE where a newer one says ENOENT.
+    # Without the cookie: with it, an old kernel answers ESTALE where a newer one answers ENOENT.
     sockid = handshake.sockid[:40] + sock_diag.ANY_COOKIE
     try:
         body = sock_diag.look_up(netlink, handshake.family, sockid, _HALF_OPEN)
     except FileNotFoundError:
         return False
-    # An unknown tuple is answered with its listener, an ended handshake with the connection.
-    return body is not None and body[1] == _SYN_RECV and body[4:52] == handshake.sockid
+    # If the handshake has ended, the kernel answers with the connection, or with the listener.
+    return body is not None and _is_half_open(body) and body[4:52] == handshake.sockid

@@ -1,6 +1,6 @@
-"""Hear of names that come and go in directories, through inotify(7). Owns one instance.
+"""Watch directories for names that come and go, through inotify(7). Owns one instance.
 
-For the manager's own paths; what developers edit is heard by watchfiles, in `sockmgr.dev`.
+It is for the manager's own paths. Files that a developer edits are watched by watchfiles, in dev/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ONLY_DIRECTORIES = 0x01000000
 
 
 class Change(IntFlag):
-    """What befell a name in a directory, or the directory itself (linux/inotify.h)."""
+    """What happened to a name in a directory, or to the directory itself (linux/inotify.h)."""
 
     MOVED_FROM = 0x40
     MOVED_TO = 0x80
@@ -43,25 +43,24 @@ class Inotify:
         return self._fd
 
     def add(self, directory: str, asked: Change) -> int:
-        """Watch one directory, not what is below; return its number, the same if it has one.
+        """Watch one directory, without its subdirectories; return the number of the watch.
 
-        What is not `asked` for wakes nobody.
-
-        Raises OSError: ENOENT, ENOTDIR, EACCES, or ENOSPC at the limit of watches of the user
-        (inotify_add_watch(2)).
+        Only the changes that are `asked` for become events. A directory that is watched already
+        keeps its number. Raises OSError: ENOENT, ENOTDIR, EACCES, or ENOSPC if the user has too
+        many watches (inotify_add_watch(2)).
         """
         mask = asked | _ONLY_DIRECTORIES
         name = ctypes.c_char_p(os.fsencode(directory))
         return self._call(self._libc.inotify_add_watch, self._fd, name, ctypes.c_uint32(mask))
 
     def remove(self, watch: int) -> None:
-        """Watch no more; no harm if it is gone already."""
+        """End a watch; the kernel may have ended it already, with its directory."""
         self._libc.inotify_rm_watch(self._fd, watch)
 
     def read(self) -> list[str]:
-        """Return the name that each event since was about, "" for a directory itself.
+        """Return the name of each event since the last call, "" for a directory itself.
 
-        Some thousand at most; [] if nothing happened.
+        [] if there is none; at most what fits into 64 KiB, some thousand events.
         """
         try:
             data = os.read(self._fd, _READ)
@@ -76,7 +75,7 @@ class Inotify:
         return names
 
     def close(self) -> None:
-        """Close it, and with it all watches."""
+        """Close the instance, and with it all watches."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

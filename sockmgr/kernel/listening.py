@@ -1,23 +1,17 @@
-"""List the sockets that listen in this network namespace, whoever has them.
-
-Those of TCP by sock_diag(7), the names of unix sockets by /proc/net/unix.
-"""
+"""List the sockets that listen in this network namespace, whichever process has them."""
 
 from __future__ import annotations
 
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
-from sockmgr.kernel import sock_diag
-
-_LISTEN = 10  # net/tcp_states.h
+from sockmgr.kernel import sock_diag, unix_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """One listening socket: the inode that /proc/PID/fd shows, its address and its queue."""
+    """One listening TCP socket: its inode, as in /proc/PID/fd, its address and its queue."""
 
     inode: int
     host: str
@@ -27,36 +21,33 @@ class Listening:
 
 
 def listening() -> list[Listening]:
-    """Return all of them; raises OSError where sock_diag is refused."""
+    """Return the listening TCP sockets; raise OSError where sock_diag(7) is refused."""
     with sock_diag.connect() as netlink:
         return [
             _read(family, body)
             for family in (socket.AF_INET, socket.AF_INET6)
-            for body in sock_diag.dump(netlink, family, sock_diag.to_port(0), 1 << _LISTEN)
+            for body in sock_diag.dump(netlink, family, sock_diag.to_port(0), 1 << sock_diag.LISTEN)
         ]
 
 
 def listening_names() -> frozenset[str]:
-    """Return the paths, and the abstract names behind an @, of all listening unix sockets.
+    """Return the paths, and the abstract names after an "@", of all listening unix sockets.
 
-    A path is there for as long as somebody listens, though it may have been removed. Nothing is
-    known where ProcSubset=pid (systemd.exec(5)) leaves /proc without that table.
+    A path is listed for as long as its socket listens, even if it was removed. Nothing is listed
+    where /proc has no table of unix sockets (ProcSubset=pid, systemd.exec(5)).
     """
     try:
-        text = Path("/proc/net/unix").read_text(errors="surrogateescape")
+        return frozenset(row.name for row in unix_table.rows() if row.listens)
     except FileNotFoundError:
         return frozenset()
-    # Num RefCount Protocol Flags Type St Inode Path; Flags has __SO_ACCEPTCON, unix(7)
-    rows = (line.split(maxsplit=7) for line in text.splitlines()[1:])
-    return frozenset(row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000)
 
 
 def _read(family: int, body: bytes) -> Listening:
     # inet_diag_msg: four bytes, the sockid (ports and addresses in network order), then numbers
     size = 4 if family == socket.AF_INET else 16
-    _, queued, backlog, _, inode = struct.unpack_from("=IIIII", body, 52)
+    _, queued, backlog = struct.unpack_from("=III", body, 52)
     return Listening(
-        inode=inode,
+        inode=sock_diag.inode_of(body),
         host=socket.inet_ntop(family, body[8 : 8 + size]),
         port=struct.unpack_from("!H", body, 4)[0],
         queued=queued,

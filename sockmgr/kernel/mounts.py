@@ -1,4 +1,4 @@
-"""What is mounted, from /proc/self/mountinfo: of which type, and when that changes."""
+"""See what is mounted, and of which type, and notice changes: /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
-# They need no device, and still have all their writers in this kernel.
+# File systems that need no block device, though only this kernel writes to them.
 _OF_THIS_KERNEL = frozenset({
     "aufs", "bcachefs", "btrfs", "devtmpfs", "ecryptfs", "overlay", "ramfs", "rootfs", "tmpfs",
     "zfs",
@@ -17,13 +17,13 @@ _OF_THIS_KERNEL = frozenset({
 
 
 def table() -> dict[str, str]:
-    """Return the type of what is mounted, such as "ext4", by the mount point; {} if nobody says."""
+    """Return the type of each mount, such as "ext4", by its mount point; {} without /proc."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return {}
     found = {}
-    for line in lines:  # proc_pid_mountinfo(5); of two on one point the later is above
+    for line in lines:  # proc_pid_mountinfo(5); a later mount on the same point hides the earlier
         mount, _, rest = line.partition(" - ")
         point = _ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4])
         found[point] = rest.split()[0]
@@ -31,7 +31,7 @@ def table() -> dict[str, str]:
 
 
 def file_system(path: str, points: Mapping[str, str]) -> str:
-    """Return the type of the file system that `path` is on by a `table`; "" if nobody says."""
+    """Return the type of the file system with `path`, from a `table`; "" if it is not known."""
     at = os.path.realpath(path)
     while at not in points and at != "/":
         at = os.path.dirname(at)  # noqa: PTH120
@@ -39,11 +39,11 @@ def file_system(path: str, points: Mapping[str, str]) -> str:
 
 
 def shared_types(types: set[str]) -> set[str]:
-    """Return those of some types of file systems that others may write to, unheard by this kernel.
+    """Return those of `types` of file systems to which others may write, unseen by this kernel.
 
-    What is on a block device is written by this kernel only. What is not comes from another machine
-    or from a process (FUSE), but for a few, and /proc/filesystems tells which is which
-    (proc_filesystems(5)): "nodev". What it does not name is not known to be on a device.
+    Only this kernel writes to a file system on a block device. One without a device comes from
+    another machine or from a process (FUSE), but for a few types; /proc/filesystems marks it as
+    "nodev" (proc_filesystems(5)). A type that is not listed there counts as without a device.
     """
     try:
         lines = Path("/proc/filesystems").read_text().splitlines()
@@ -54,13 +54,13 @@ def shared_types(types: set[str]) -> set[str]:
 
 
 class Mounts:
-    """For a loop to wait on: readable when something was mounted or unmounted, until `read`."""
+    """A descriptor that is readable from the first mount or unmount on, until `read` is called."""
 
     def __init__(self) -> None:
-        """Raise OSError if there is no descriptor left."""
+        """Raise OSError if no descriptor is left."""
         self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
-        # It is always readable, and has EPOLLPRI as well after a change: proc_pid_mounts(5).
+        # The file is always readable; a change shows as EPOLLPRI: proc_pid_mounts(5).
         self._epoll.register(self._file, select.EPOLLPRI)
 
     def fileno(self) -> int:
@@ -68,10 +68,10 @@ class Mounts:
         return self._epoll.fileno()
 
     def read(self) -> None:
-        """Take note of what has changed until now."""
+        """Take note of all changes until now."""
         self._epoll.poll(0)
 
     def close(self) -> None:
-        """Close it."""
+        """Close both descriptors."""
         self._epoll.close()
         os.close(self._file)

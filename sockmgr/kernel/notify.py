@@ -1,11 +1,10 @@
-"""The datagram socket to which workers say READY=1 and the like (sd_notify(3)). Owns its path.
+"""The datagram socket to which workers send READY=1 and the like (sd_notify(3)). Owns its path.
 
-Reads and parses; whether a message is believed, and what follows from it, is decided elsewhere.
+Reads and parses messages; manager/notify decides whether a message is believed and what follows.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import os
@@ -18,18 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.errors import ListenError
-from sockmgr.kernel import unix_node
+from sockmgr.kernel import rights, unix_node
 
 MAX_SIZE = 4096
 MAX_AT_ONCE = 16
 
+_SO_PEEK_OFF = 42  # asm-generic/socket.h, socket(7); Python has no name for it
 _CREDENTIALS = struct.Struct("@iII")  # struct ucred, unix(7)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What one process said. The kernel vouches for `pid` and `uid`, nobody for the fields."""
+    """One message. The kernel vouches for the sender's `pid` and `uid`; `fields` may be lies."""
 
     pid: int
     uid: int
@@ -37,15 +37,17 @@ class Message:
 
 
 class NotifySocket:
-    """The socket at `path`, which every user may write to: protect it by its directory."""
+    """The socket at `path`. Every user may write to it: only its directory can protect it."""
 
     def __init__(self, path: str | os.PathLike[str], left: socket.socket | None = None) -> None:
-        """Bind it, in place of one that a former manager left there.
+        """Bind the socket, in place of one that an earlier manager left at the path.
 
-        `left` is what that manager bound to the path, owned: what was said to it since is heard.
+        `left` is the socket of that manager, which is taken over instead: messages that came
+        meanwhile are in it. Raises ListenError.
         """
         self.path = Path(path)
         self.garbage = 0
+        self._returned = 0  # datagrams that receive() has read and left in the socket
         if left is not None:
             left.setblocking(False)
             self._socket, self._inode = left, self.path.stat().st_ino
@@ -65,20 +67,20 @@ class NotifySocket:
 
     @classmethod
     def abstract(cls) -> NotifySocket:
-        """Bind one that has a name, but no path, for as long as there is no directory: unix(7).
+        """Bind a socket with an abstract name (unix(7)), for a manager whose directory is gone.
 
-        Everybody can write to it; belonging tells who is believed, as for the others.
+        Every user can write to it, as to the others; so messages are believed by their sender.
         """
         made = cls.__new__(cls)
         made._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         made._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         made._socket.bind("")  # the kernel chooses one
-        made.path, made.garbage, made._inode = Path(), 0, -1
+        made.path, made.garbage, made._inode, made._returned = Path(), 0, -1, 0
         return made
 
     @property
     def address(self) -> str:
-        """What NOTIFY_SOCKET is for who is to write to it."""
+        """The value of NOTIFY_SOCKET for processes that are to write to this socket."""
         name = self._socket.getsockname()
         return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(self.path)
 
@@ -87,20 +89,25 @@ class NotifySocket:
         return self._socket.fileno()
 
     def receive(self) -> list[Message]:
-        """Return what has arrived, at most MAX_AT_ONCE, so that a flood cannot starve the caller.
+        """Return the next messages, at most MAX_AT_ONCE, so that a flood cannot starve the caller.
 
-        Deal with all of it before the next call: that may answer a sender's BARRIER=1.
+        Handle all of them before the next call, which removes them from the socket. A process that
+        is killed before that leaves them to the next one that reads it. To remove a BARRIER=1 is
+        the answer to it: that every earlier message was handled (sd_notify_barrier(3)).
         """
+        for _ in range(self._returned):
+            self._socket.recv(1)
+        self._returned = 0
+        # From here on each look is at the datagram after the one before, and 0 is the first one.
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
         messages: list[Message] = []
-        for _ in range(MAX_AT_ONCE):
-            # A sender may exit once its barrier is answered, and who it was could no longer be
-            # found out. The answer is that our copy of its descriptor is closed, so leave it.
-            if messages and self._at_barrier():
-                break
+        is_last = False
+        while self._returned < MAX_AT_ONCE and not is_last:
             try:
-                message = self._receive_one()
+                message, is_last = self._look_at_one()
             except BlockingIOError:
                 break
+            self._returned += 1
             if message is None:
                 self.garbage += 1
             elif "BARRIER" not in message.fields:
@@ -115,30 +122,29 @@ class NotifySocket:
         return False
 
     def close(self) -> None:
-        """Close it, and remove the path if it is still ours."""
+        """Close the socket, and remove the path if it is still ours."""
         self._socket.close()
         if self.holds:
             self.path.unlink(missing_ok=True)
 
-    def _at_barrier(self) -> bool:
-        try:
-            return b"BARRIER=1" in self._socket.recv(MAX_SIZE, socket.MSG_PEEK).split(b"\n")
-        except BlockingIOError:
-            return False
-
-    def _receive_one(self) -> Message | None:
-        # Room for the credentials, which come first, and no descriptors: the kernel drops those.
+    def _look_at_one(self) -> tuple[Message | None, bool]:
+        """Return the next message, None for garbage, and whether no look can follow this one."""
+        # Room for the credentials, which come first, but for no descriptors: the kernel drops them.
         room = socket.CMSG_LEN(_CREDENTIALS.size)
-        data, ancillary, flags, _ = self._socket.recvmsg(MAX_SIZE, room, socket.MSG_CMSG_CLOEXEC)
+        how = socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC
+        data, ancillary, flags, _ = self._socket.recvmsg(MAX_SIZE, room, how)
         pid = uid = 0
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid, uid, _ = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
-            elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                _close_all(payload)
-        fields = None if flags & socket.MSG_TRUNC else _parse(data)
+        for fd in rights.received(ancillary):
+            os.close(fd)
+        # The next look would be at the rest of one that is too long.
+        is_cut = bool(flags & socket.MSG_TRUNC)
+        fields = None if is_cut else _parse(data)
         # pid 0: the sender is in a pid namespace that we cannot see.
-        return Message(pid=pid, uid=uid, fields=fields) if fields and pid > 0 else None
+        message = Message(pid=pid, uid=uid, fields=fields) if fields and pid > 0 else None
+        return message, is_cut
 
 
 def _parse(data: bytes) -> dict[str, str] | None:
@@ -153,13 +159,6 @@ def _parse(data: bytes) -> dict[str, str] | None:
             return None
         fields[key] = value
     return fields
-
-
-def _close_all(payload: bytes) -> None:
-    descriptors = array.array("i")
-    descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    for fd in descriptors:
-        os.close(fd)
 
 
 def _explain(path: Path, error: OSError) -> ListenError:

@@ -1,4 +1,4 @@
-"""The descriptors of this process: how many it may have, and which of them a program inherits."""
+"""How many descriptors this process may have, and which of them a program inherits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from sockmgr.errors import SpawnError
 
-_SPARE_FILES = 16  # descriptors that a start leaves free: to read /proc, to answer clients
+_SPARE_FILES = 8  # descriptors that a start leaves free: to read /proc, to answer clients
 REMEDIES = {
     errno.ENOMEM: "out of memory: free some, or raise the memory limit of the service",
     errno.EMFILE: "too many descriptors: raise LimitNOFILE= of the manager",
@@ -19,7 +19,7 @@ REMEDIES = {
 
 
 def close_on_exec_all() -> None:
-    """Mark every inherited descriptor above 2, so that only a spawn hands any on."""
+    """Set close-on-exec for every descriptor above 2: only a spawn is to hand any on."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is wanted
         if int(name) > 2:
             try:
@@ -30,23 +30,28 @@ def close_on_exec_all() -> None:
 
 
 class OpenFiles:
-    """How many descriptors this process may have, and the soft limit that it was started with."""
+    """The limit of descriptors of this process. `given` is the soft limit at its start."""
 
     given: int | None = None
 
     @classmethod
     def allow_all(cls, given: int | None = None) -> None:
-        """Raise our soft limit to the hard one. What we start gets the one that was `given` to us.
+        """Raise our soft limit to the hard one; what we start gets `given` (None: ours now).
 
-        A soft limit of 1024 has a reason: a program that uses select(2) cannot have more.
+        A soft limit of 1024 has a reason: select(2) can take no descriptor above that.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         cls.given = soft if given is None else given
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     @classmethod
+    def given_allows(cls, fd: int) -> bool:
+        """Return whether the soft limit that was given to us is above `fd`."""
+        return cls.given is None or fd < cls.given
+
+    @classmethod
     def check(cls, spare: int = _SPARE_FILES) -> None:
-        """Raise SpawnError if so few are left that a start could not be managed to its end."""
+        """Raise SpawnError if fewer than `spare` descriptors are left, which a start may need."""
         try:
             lowest = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError as error:
@@ -58,7 +63,7 @@ class OpenFiles:
 
     @staticmethod
     def left_above(fd: int) -> int:
-        """Return how many are left at least if `fd` was just opened: open(2) takes the lowest."""
+        """Return how many descriptors are left above `fd`, a new one: open(2) uses the lowest."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return limit - fd - 1
 
@@ -73,9 +78,9 @@ def _no_files(what: str, number: int | None) -> SpawnError:
 
 @contextlib.contextmanager
 def open_files_as_given() -> Iterator[None]:
-    """Have our soft limit as it was for as long as it takes to start something, which inherits it.
+    """Restore the soft limit of our start within the block, for a program that is started there.
 
-    It binds what is opened meanwhile, not what is open: getrlimit(2).
+    Descriptors that are open already may be above the limit: getrlimit(2).
     """
     if OpenFiles.given is None:
         yield

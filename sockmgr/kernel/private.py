@@ -1,28 +1,27 @@
-"""Directories and files that are ours alone: what is read there decides what we run, and as whom.
+"""Directories and files that only we and root can change, and that no other user can replace.
 
-Nobody but us and root may be able to change them, or the way to them. Decides nothing else.
+What the manager reads there decides what it runs, and as which user.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
 import stat
 from pathlib import Path
 
-from sockmgr.kernel.accounts import user_name
+from sockmgr.kernel.accounts import group_entry, user_name
 
 _MOST_LINKS = 40  # path_resolution(7)
 _ACCESS_LIST = "system.posix_acl_access"  # acl(5)
 
 
 def flaw(directory: Path) -> str:
-    """Say who else may change what is in `directory`, or what its path leads to; "" if nobody.
+    """Say which other user may change the content of `directory`, or the way to it; "" if none.
 
-    In a sticky directory each name is its owner's, so such a one may be on the way, but not be the
-    last. Raises OSError if there is no such directory.
+    In a sticky directory only its owner can change a name, so one may be on the way. `directory`
+    itself must not be sticky, for any user can add names there. Raises OSError if there is none.
     """
     here = Path("/")
     left = list(reversed(Path.cwd().joinpath(directory).parts[1:]))
@@ -46,9 +45,9 @@ def flaw(directory: Path) -> str:
 
 
 def open_file(path: Path) -> int:
-    """Open a file to read that only we can have written; the caller owns the descriptor.
+    """Open for reading a file that only we can have written; the caller owns the descriptor.
 
-    Raises PermissionError if it is anything else, and OSError if it cannot be opened.
+    Raises PermissionError for any other file, and OSError if it cannot be opened.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(fd)
@@ -60,11 +59,11 @@ def open_file(path: Path) -> int:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put a file for our eyes only at `path`, whole, in place of what is there; raise OSError."""
+    """Write a file that only we can read, and put it at `path` in one step; raise OSError."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     new = f"{path.name}.new"
     try:
-        with contextlib.suppress(FileNotFoundError):  # one that died left it
+        with contextlib.suppress(FileNotFoundError):  # a manager that died may have left it
             os.unlink(new, dir_fd=directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(new, flags, 0o600, dir_fd=directory)
@@ -81,7 +80,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` from the start of a file on; raise OSError if there is no room."""
+    """Write all of `data` at the start of a file; raise OSError if there is no room."""
     at = 0
     while at < len(data):
         at += os.pwrite(fd, data[at:], at)
@@ -102,19 +101,16 @@ def _flaw_of(directory: Path, *, last: bool) -> str:
 
 def _owner_of(path: Path) -> str:
     uid = path.lstat().st_uid
-    # Who owns the root directory is root, or whom a user namespace shows in its place.
+    # The owner of "/" is root; in a user namespace without root it may show as another uid.
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
     return "" if uid in trusted else f"{path} belongs to another user ({user_name(uid)})"
 
 
 def _is_of_us_alone(directory: Path, gid: int) -> bool:
-    """Tell whether a group is a private one, called as its only member: us, or root."""
-    with contextlib.suppress(OSError):  # ENODATA: there is no list
+    """Return whether a group has the name of its only member, and that is us or root."""
+    with contextlib.suppress(OSError):  # ENODATA: the directory has no access list
         os.getxattr(directory, _ACCESS_LIST)
-        return False  # its mask stands for the group then, and it may name anybody
-    try:
-        group = grp.getgrgid(gid)
-    except KeyError:
-        return False
+        return False  # then the group bits are a mask, and the list may name any user
     ours = {"root", user_name(os.geteuid())}
-    return group.gr_name in ours and ours.issuperset(group.gr_mem)
+    group = group_entry(gid)
+    return group is not None and group.gr_name in ours and ours.issuperset(group.gr_mem)

@@ -1,6 +1,6 @@
 """Own a worker's process by its pidfd: signal it, reap it, find what it left behind.
 
-Never waits for anybody, starts nothing, and never signals a process that could be a stranger's.
+Never waits, starts nothing, and never signals a process that may have taken over a pid of ours.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ import fcntl
 import os
 import select
 import signal
+import stat
 import struct
-import threading
 from collections.abc import Collection, Container
 from pathlib import Path
 
 from sockmgr.errors import SpawnError
-from sockmgr.kernel.capabilities import CAP_SYS_NICE, has_capability
-from sockmgr.kernel.procfs import children, descendants, sockets_of, start_time
+from sockmgr.kernel.procfs import children, exit_status, sockets_of, start_time
 from sockmgr.log import Log
 
 log = Log("sockmgr.process")
 
-# Of a process that is not our child and whose end nobody can tell any more (as asyncio has it).
-UNKNOWN_STATUS = 255
-LOW_PRIORITY = 19
+UNKNOWN_STATUS = 255  # of a process whose status only another parent could read, as in asyncio
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAP_AMBIENT, _RAISE, _LOWER = 47, 2, 3
@@ -34,6 +31,20 @@ _PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9, pidfd_send_signal(2)
 _PIDFD_GET_INFO = 0xC040FF0B  # Linux 6.13, linux/pidfd.h: struct pidfd_info, 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # Linux 6.15
 _CAP_BPF = 39
+_GOLDEN = 0.618033988749895  # multiples of it are spread evenly, modulo 1
+
+
+def has_no_reader(pid: int, number: int) -> bool:
+    """Tell whether this descriptor of a process is a pipe that nobody reads; False if unknown."""
+    path, poll = Path(f"/proc/{pid}/fd/{number}"), select.poll()
+    try:
+        if not stat.S_ISFIFO(path.stat().st_mode):
+            return False
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb", buffering=0) as pipe:
+            poll.register(pipe, 0)
+            return bool(poll.poll(0))  # POLLERR: poll(2)
+    except OSError as error:
+        return error.errno == errno.ENXIO  # of one with a name: fifo(7)
 
 
 class Process:
@@ -42,9 +53,9 @@ class Process:
     __slots__ = ("pid", "pidfd", "started", "status")
 
     def __init__(self, pid: int, *, pidfd: int | None = None) -> None:
-        """Take over a child just spawned, or any process by a `pidfd` that was opened before.
+        """Own a child that was just spawned, or any process by its `pidfd`; raise SpawnError.
 
-        A child that cannot be watched is killed and reaped here, because nobody else would.
+        A child that cannot be watched is killed and reaped here, because nothing else would do it.
         """
         self.pid = pid
         self.pidfd = -1
@@ -58,8 +69,13 @@ class Process:
                 os.waitpid(pid, 0)
             raise _explain(pid, error) from error
 
+    @property
+    def draw(self) -> float:
+        """A number in [0, 1) that each manager gets for it; those of neighbours are far apart."""
+        return (self.pid + self.started) * _GOLDEN % 1
+
     def is_child(self) -> bool:
-        """Tell whether it is a child of ours that is not reaped yet, and no other manager's."""
+        """Return whether it is a child of ours that is not reaped yet, and no other manager's."""
         try:
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -69,8 +85,9 @@ class Process:
     def poll(self) -> int | None:
         """Reap it if it is dead; return its status as Popen.returncode does, None while it lives.
 
-        When the pidfd is readable it is dead but not reaped: the last moment at which every kernel
-        can still signal the rest of its group.
+        Between the death (the pidfd becomes readable) and this call the pid cannot be given to
+        another process: it is the last moment at which every kernel can signal the rest of its
+        group.
         """
         if self.status is None:
             try:
@@ -103,7 +120,7 @@ class Process:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-        # An older kernel. Not reaped yet, so nobody else can have its number.
+        # Before Linux 6.9. As long as the process is not reaped, no other group gets its number.
         if self.status is not None or not self._send(0):
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -112,7 +129,7 @@ class Process:
         return False
 
     def close(self) -> None:
-        """Close the pidfd; the process itself goes on as it likes."""
+        """Close the pidfd; the process is not affected."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -134,29 +151,29 @@ class Process:
         watch.register(self.pidfd, select.POLLIN)
         if not watch.poll(0):
             return None
-        # Before it is reaped /proc knows the status, afterwards its pidfd does.
-        zombie = _zombie_status(self.pid)
+        # /proc shows the status until its parent reaps it, the pidfd from then on (Linux 6.15).
+        zombie = exit_status(self.pid)
         info = bytearray(struct.pack("@Q56x", _PIDFD_INFO_EXIT))
         try:
             fcntl.ioctl(self.pidfd, _PIDFD_GET_INFO, info)
-        except OSError:  # a kernel that cannot tell
+        except OSError:  # before Linux 6.13
             return UNKNOWN_STATUS if zombie is None else zombie
         if struct.unpack_from("@Q", info)[0] & _PIDFD_INFO_EXIT:
             return os.waitstatus_to_exitcode(struct.unpack_from("@i", info, 60)[0])
         return UNKNOWN_STATUS if zombie is None else zombie
 
 
-def open_again(pid: int, started: int) -> int | None:
+def open_pidfd(pid: int, started: int) -> int | None:
     """Return a pidfd, the caller's, of the process that began at `started`; None if it is gone."""
     try:
         pidfd = os.pidfd_open(pid)
     except (ProcessLookupError, FileNotFoundError):
         return None
     except OSError as error:
-        if error.errno != errno.EINVAL:  # the number is a thread's now
+        if error.errno != errno.EINVAL:  # EINVAL: a thread has the number now
             raise
         return None
-    # Compared only now: had its pid been given away before, or since, this were another's start.
+    # Compared after pidfd_open(2): if the pid had been reused before, the start time would differ.
     if start_time(pid) == started:
         return pidfd
     os.close(pidfd)
@@ -167,7 +184,7 @@ def send(pid: int, started: int, number: int) -> None:
     """Send a signal to the process that began at `started`, and never to another of that pid."""
     pidfd = None
     try:
-        if (pidfd := open_again(pid, started)) is not None:
+        if (pidfd := open_pidfd(pid, started)) is not None:
             signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
@@ -181,7 +198,7 @@ def send(pid: int, started: int, number: int) -> None:
 def kill_holder(pid: int, inodes: Collection[int]) -> bool:
     """Kill a process that has one of these sockets open; False if it has none, or is gone.
 
-    It is looked at once more when its pidfd is open: its pid may be another's since it was found.
+    The pid was seen before, and may have been reused: so the process is looked at again here.
     """
     started = start_time(pid)
     if not started or sockets_of(pid).isdisjoint(inodes):
@@ -191,25 +208,25 @@ def kill_holder(pid: int, inodes: Collection[int]) -> bool:
 
 
 def pid_of(pidfd: int) -> int:
-    """Return the process that a pidfd means; 0 if it is dead and reaped, or this is no pidfd."""
+    """Return the pid of the process of a pidfd; 0 if it was reaped, or if `pidfd` is no pidfd."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():
         if line.startswith("Pid:"):
             return max(0, int(line.split()[1]))
     return 0
 
 
-def take_in(pidfd: int, group: int) -> Process | None:
-    """Own a child of ours that a process of this group made; it leaves that when it is told to.
+def own_child(pidfd: int, group: int) -> Process | None:
+    """Return a child of ours, made by a process of this `group`, in which the child still is.
 
-    None, and `pidfd` is closed, if it is no such child or was reaped: who passed it may lie, and
-    what is not our own we must never signal.
+    If it is no such child, or was reaped, return None and close `pidfd`: the process that passed
+    `pidfd` may lie, and we must never signal a process that is not ours.
     """
     pid = pid_of(pidfd)
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if pid and os.getpgid(pid) == group:
             return Process(pid, pidfd=pidfd)
-    except OSError:  # another's child, one that is gone, or no pidfd at all
+    except OSError:  # it is not our child, is gone, or `pidfd` is no pidfd
         pass
     os.close(pidfd)
     return None
@@ -217,15 +234,6 @@ def take_in(pidfd: int, group: int) -> Process | None:
 
 def _returncode(result: os.waitid_result) -> int:
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-
-def _zombie_status(pid: int) -> int | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:  # reaped
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()  # from field 3 of proc_pid_stat(5) on
-    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == b"Z" else None
 
 
 def _explain(pid: int, error: OSError) -> SpawnError:
@@ -246,9 +254,10 @@ def _explain(pid: int, error: OSError) -> SpawnError:
 
 
 def reset_signals(blocked: Collection[signal.Signals] = ()) -> None:
-    """Undo what a parent may have left ignored or blocked, and block these; call it at start.
+    """Undo what our parent ignored or blocked, and block only these signals; call it at the start.
 
-    With SIGCHLD ignored the kernel reaps our children itself (wait(2)): no status, no pidfd.
+    If SIGCHLD is ignored, the kernel reaps our children by itself (wait(2)), and their status is
+    lost.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -256,21 +265,22 @@ def reset_signals(blocked: Collection[signal.Signals] = ()) -> None:
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants become our children, so that they can be seen and reaped."""
+    """Become the parent of descendants whose own parent ends, so that we can see and reap them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def withhold_bpf() -> None:
-    """Keep CAP_BPF from all that we start, if a unit gave it to us with AmbientCapabilities=.
+    """Keep CAP_BPF, if AmbientCapabilities= gave it to us, from programs that we start.
 
-    For this thread, and those that it starts; we have it still. See capabilities(7).
+    It stays in our own permitted and effective set: capabilities(7). Concerns this thread, and
+    those that it starts later.
     """
     _prctl(_PR_CAP_AMBIENT, _LOWER, _CAP_BPF)
 
 
 def hand_on_bpf() -> None:
-    """Undo withhold_bpf(), so that the program that we become by execve(2) has it, too."""
-    with contextlib.suppress(PermissionError):  # we have none to hand on
+    """Undo withhold_bpf(), so that the program which we become by execve(2) has CAP_BPF, too."""
+    with contextlib.suppress(PermissionError):  # we do not have CAP_BPF
         _prctl(_PR_CAP_AMBIENT, _RAISE, _CAP_BPF)
 
 
@@ -288,7 +298,7 @@ def reap_strays(known: Container[int]) -> list[tuple[int, int]]:
     with contextlib.suppress(ChildProcessError):  # no children at all
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return reaped
-    # waitid(P_ALL) would show one dead worker, not ours to reap, over and over: so one by one.
+    # One by one: waitid(P_ALL) would return a dead worker, which is not to be reaped here, forever.
     for pid in children(os.getpid()):
         if pid not in known:
             with contextlib.suppress(ChildProcessError):
@@ -296,81 +306,3 @@ def reap_strays(known: Container[int]) -> list[tuple[int, int]]:
                 if result:
                     reaped.append((pid, _returncode(result)))
     return reaped
-
-
-# --- What belongs to a worker --------------------------------------------------------------------
-
-
-def strays(inodes: Collection[int]) -> frozenset[int]:
-    """Return the pids of our descendants that have one of these sockets open.
-
-    Those of other users are seen by root only. Reads every descriptor of each: for after an exit.
-    """
-    family = descendants(os.getpid())
-    return frozenset(pid for pid in family if not sockets_of(pid).isdisjoint(inodes))
-
-
-# --- Priority ------------------------------------------------------------------------------------
-
-
-def can_restore_priority() -> bool:
-    """Tell whether a lowered priority could be raised again; without that, never lower any.
-
-    Tried on a thread of our own, since capabilities do not tell the truth in a user namespace
-    (setpriority(2): CAP_SYS_NICE in the first one, or RLIMIT_NICE). A manager that is root may
-    start workers of other users, for which RLIMIT_NICE is not enough.
-    """
-    answer: list[bool] = []
-
-    def try_it() -> None:
-        thread = threading.get_native_id()
-        normal = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, LOW_PRIORITY)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, thread, normal)
-            answer.append(True)
-
-    probe = threading.Thread(target=try_it, name="priority")
-    probe.start()
-    probe.join()
-    return bool(answer) and (os.geteuid() != 0 or has_capability(CAP_SYS_NICE))
-
-
-def lower_priority(pid: int) -> None:
-    """Lower the CPU priority of a worker just spawned; what it starts inherits that."""
-    for what in (os.PRIO_PROCESS, os.PRIO_PGRP):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.setpriority(what, pid, LOW_PRIORITY)
-
-
-def restore_priority(pid: int) -> None:
-    """Give a worker, its group and all that descends from it the manager's own priority again."""
-    normal = os.getpriority(os.PRIO_PROCESS, 0)
-    groups = {pid}
-    _set_group_priority(pid, normal)
-    for member in descendants(pid):
-        with contextlib.suppress(OSError):
-            groups.add(os.getpgid(member))
-    # Its own group once more: for what was being forked the first time.
-    for group in groups - {os.getpgrp()}:
-        _set_group_priority(group, normal)
-
-
-def waited_for_cpu(pid: int) -> float:
-    """Return for how many seconds the first thread of a process was runnable but did not run.
-
-    0 where the kernel does not count it (CONFIG_SCHED_INFO) or the process is gone.
-    """
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
-
-
-def _set_group_priority(group: int, priority: int) -> None:
-    try:
-        os.setpriority(os.PRIO_PGRP, group, priority)
-    except ProcessLookupError:
-        pass
-    except PermissionError as error:
-        log.error("cannot restore priority", group=group, error=error.strerror)

@@ -1,8 +1,8 @@
-"""See in /proc whether a process waits for connections on a socket. Looks only, remembers nothing.
+"""See in /proc whether a process waits for connections on a socket. Remembers nothing.
 
-The system call comes first: for each thread of the tree, the call it sleeps in, and only if that
-is a waiting one, the descriptors it waits on. A descriptor that is merely open, or registered with
-an epoll that nobody waits on yet, proves nothing: the program may still be loading.
+For each thread of the process tree it looks at the system call in which the thread sleeps, and, if
+that call waits for descriptors, at those. A socket that is merely open, or registered with an epoll
+on which no thread waits yet, proves nothing: the program may still be loading.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import platform
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from sockmgr.kernel.procfs import read, threads, tree
+from sockmgr.kernel.procfs import children, read, socket_inode, sockets_of, threads, tree
+from sockmgr.terminal.format import count
 
 # Numbers of system calls: asm/unistd_64.h of x86, asm-generic/unistd.h.
 _NUMBERS = {
@@ -24,9 +25,9 @@ _NUMBERS = {
         43: "accept", 288: "accept4", 45: "recvfrom", 47: "recvmsg", 299: "recvmmsg",
         7: "poll", 271: "ppoll", 23: "select", 270: "pselect6",
         232: "epoll_wait", 281: "epoll_pwait", 441: "epoll_pwait2", 426: "io_uring_enter",
-        # After SIGSTOP and SIGCONT a poll(2) goes on under this name, its arguments unchanged.
+        # A poll(2) goes on as this call after SIGSTOP and SIGCONT, with the same arguments.
         219: "restart_syscall",
-        # These only to say what a process does instead.
+        # The rest is only for describe(), to say what a process does instead.
         0: "read", 1: "write", 2: "open", 16: "ioctl", 17: "pread64", 18: "pwrite64", 19: "readv",
         20: "writev", 34: "pause", 35: "nanosleep", 42: "connect", 44: "sendto", 46: "sendmsg",
         61: "wait4", 72: "fcntl", 73: "flock", 74: "fsync", 75: "fdatasync", 128: "rt_sigtimedwait",
@@ -44,7 +45,7 @@ _NUMBERS = {
         449: "futex_waitv",
     },
 }  # fmt: skip
-Memory = Callable[[int, int, int], bytes]  # of a process, from an address on, so many bytes
+Memory = Callable[[int, int, int], bytes]  # reads from a pid, at an address, so many bytes
 
 _CALLS = _NUMBERS.get(platform.machine(), {})
 
@@ -57,7 +58,10 @@ _ACCEPT_PENDING = re.compile(rb"^\s*op=13,", re.MULTILINE)  # IORING_OP_ACCEPT
 
 
 def read_directly(pid: int, address: int, size: int) -> bytes:
-    """Return what is there; whatever the process has mapped there may keep us waiting for ever."""
+    """Return `size` bytes of a process's memory; raise OSError.
+
+    May block forever: the process may have mapped something there that does not answer (FUSE).
+    """
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(fd, size, address)
@@ -66,27 +70,29 @@ def read_directly(pid: int, address: int, size: int) -> bytes:
 
 
 def accepting(pid: int, inodes: frozenset[int], memory: Memory = read_directly) -> frozenset[int]:
-    """Return those of the sockets that the process or a descendant waits on at this moment."""
-    look = _Look(inodes, memory)
-    for member in tree(pid):
-        look.at(member)
+    """Return those of the sockets on which the process or a descendant waits at this moment."""
+    look, waiting = _Look(inodes, memory), [pid]
+    for member in waiting:
+        found = threads(member)
+        look.at(member, found)
         if look.found >= inodes:
             break
+        waiting += children(member, found)
     return frozenset(look.found & inodes)
 
 
 def describe(pid: int, inodes: frozenset[int], memory: Memory = read_directly) -> str:
-    """Say in a sentence or two what a look shows, for a worker that did not become ready."""
+    """Say in a sentence or two what a worker does that did not become ready."""
     look = _Look(inodes, memory)
     members = list(tree(pid))
     for member in members:
-        look.at(member)
+        look.at(member, threads(member))
     if look.hidden == len(members):
         return f"process {pid} cannot be seen in /proc: it has ended, or /proc is mounted hidepid="
     seen = len(members) - look.hidden
     text = [
-        f"looked at {_count(seen, 'process', 'processes')} with {_count(look.threads, 'thread')}: "
-        f"{_activity(look)}"
+        f"looked at {seen} process{'' if seen == 1 else 'es'} with "
+        f"{count(look.threads, 'thread')}: {_activity(look)}"
     ]
     if look.denied:
         text.append(
@@ -107,8 +113,7 @@ def _link(pid: int, fd: int | str) -> str:
 
 
 def _inode(pid: int, fd: int) -> int:
-    link = _link(pid, fd)
-    return int(link[8:-1]) if link.startswith("socket:[") else 0
+    return socket_inode(_link(pid, fd))
 
 
 # --- One look ------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def _inode(pid: int, fd: int) -> int:
 
 @dataclass(slots=True)
 class _Look:
-    """What was seen so far of one worker's tree."""
+    """What was seen so far of the processes of one worker."""
 
     inodes: frozenset[int]
     memory: Memory
@@ -126,9 +131,8 @@ class _Look:
     hidden: int = 0
     denied: bool = False
 
-    def at(self, pid: int) -> None:
-        """Look at every thread of one process."""
-        found = threads(pid)
+    def at(self, pid: int, found: Collection[str]) -> None:
+        """Look at one process, of which these threads were found."""
         self.threads += len(found)
         self.hidden += not found
         for thread in found:
@@ -152,7 +156,7 @@ class _Look:
             return
         name = _CALLS.get(int(words[0]), f"system call {int(words[0])}")
         self.activity[name] += 1
-        with contextlib.suppress(OSError):  # it went on meanwhile
+        with contextlib.suppress(OSError):  # the call has returned meanwhile
             arguments = [int(word, 16) for word in words[1:7]]
             self.found.update(_waited_on(pid, name, arguments, self))
 
@@ -184,7 +188,7 @@ def _poll_set(memory: Memory, pid: int, address: int, count: int) -> Iterator[in
 
 def _select_set(memory: Memory, pid: int, count: int, address: int) -> Iterator[int]:
     if 0 < count <= _MAX_DESCRIPTORS and address:
-        # A set is an array of long; on little-endian machines bit n is bit n%8 of byte n//8.
+        # An fd_set is an array of long; on little-endian machines bit n is bit n%8 of byte n//8.
         bits = int.from_bytes(memory(pid, address, (count + 63) // 64 * 8), "little")
         yield from (fd for fd in range(count) if bits >> fd & 1)
 
@@ -207,25 +211,25 @@ def _epoll(pid: int, epoll: int, inodes: frozenset[int], depth: int = 0) -> Iter
                 yield from _io_uring(pid, [tfd], inodes)
 
 
-def _io_uring(pid: int, rings: Iterable[int | str], inodes: frozenset[int]) -> set[int]:
-    """Return the sockets that it holds, if as many accepts are pending on these rings.
+def _io_uring(pid: int, rings: Iterable[int | str], inodes: frozenset[int]) -> frozenset[int]:
+    """Return the sockets that the process has open, if as many accepts are pending on its rings.
 
-    The kernel does not tell which socket an accept is for.
+    The kernel does not show which socket a pending accept is for.
     """
     pending = sum(len(_ACCEPT_PENDING.findall(read(f"/proc/{pid}/fdinfo/{r}"))) for r in rings)
     if not pending:
-        return set()
-    held = {inode for _, inode in _sockets(pid, inodes)}
-    return held if pending >= len(held) else set()
+        return frozenset()
+    held = sockets_of(pid) & inodes
+    return held if pending >= len(held) else frozenset()
 
 
-def _any_io_uring(pid: int, inodes: frozenset[int]) -> set[int]:
-    # Not just the ring of the call: that may be an index (IORING_ENTER_REGISTERED_RING).
+def _any_io_uring(pid: int, inodes: frozenset[int]) -> frozenset[int]:
+    # All rings, since the argument of the call may be an index (IORING_ENTER_REGISTERED_RING).
     rings = [fd for fd in _descriptors(pid) if _link(pid, fd) == "anon_inode:[io_uring]"]
     return _io_uring(pid, rings, inodes)
 
 
-# --- All descriptors of a process: slow, and only where the system call cannot be seen -----------
+# --- All descriptors of a process: slow, so only where the call does not name the descriptor -----
 
 
 def _descriptors(pid: int) -> list[str]:
@@ -233,13 +237,6 @@ def _descriptors(pid: int) -> list[str]:
         return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
     except OSError:
         return []
-
-
-def _sockets(pid: int, inodes: frozenset[int]) -> Iterator[tuple[str, int]]:
-    for fd in _descriptors(pid):
-        inode = _inode(pid, int(fd))
-        if inode in inodes:
-            yield fd, inode
 
 
 def _registered(pid: int, inodes: frozenset[int]) -> set[int]:
@@ -254,20 +251,16 @@ def _registered(pid: int, inodes: frozenset[int]) -> set[int]:
 # --- Words ---------------------------------------------------------------------------------------
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def _activity(look: _Look) -> str:
-    parts = [f"{count} in {name}" for name, count in look.activity.most_common() if name]
+    parts = [f"{times} in {name}" for name, times in look.activity.most_common() if name]
     return ", ".join(parts).replace("in running", "running") or "nothing is known of them"
 
 
 def _sockets_in_words(members: list[int], inodes: frozenset[int], missing: frozenset[int]) -> str:
     if not missing:
         return "every listener is waited on now"
-    what = f"{len(missing)} of {_count(len(inodes), 'listener')} not waited on"
-    held = {inode for pid in members for _, inode in _sockets(pid, missing)}
+    what = f"{len(missing)} of {count(len(inodes), 'listener')} not waited on"
+    held = missing & frozenset[int]().union(*map(sockets_of, members))
     if held == missing:
         return f"{what}, though held open: still loading, or waiting for something else first"
     return (

@@ -1,4 +1,4 @@
-"""Regular files, read and written, and nothing else: for a FIFO one would wait."""
+"""Read and write regular files only: opening or reading a FIFO or a device could block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return what is in a file; raises OSError, also if that is no regular one, or too long."""
+    """Return the content of a file; raise OSError, also if it is longer than `limit` bytes."""
     with open(open_regular(path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -19,7 +19,7 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def write(path: Path, text: str, *, new: bool) -> None:
-    """Write a file, a `new` one only where nothing is; raises OSError, also for no regular one."""
+    """Write a file, in place of the one there; with `new` there must be none. Raise OSError."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else 0)
     with open(open_regular(path, flags), "w", encoding="utf-8") as file:
         file.truncate()
@@ -27,7 +27,7 @@ def write(path: Path, text: str, *, new: bool) -> None:
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Return a descriptor, the caller's; raises OSError if it is no regular file."""
+    """Return a descriptor, which the caller owns; raise OSError if it is no regular file."""
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -36,7 +36,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def first_bytes(path: str | os.PathLike[str], size: int) -> bytes:
-    """Return the beginning of a regular file; raises OSError."""
+    """Return the first `size` bytes of a file; raise OSError."""
     fd = open_regular(path)
     try:
         return os.read(fd, size)
@@ -45,9 +45,9 @@ def first_bytes(path: str | os.PathLike[str], size: int) -> bytes:
 
 
 def interpreter(path: str | os.PathLike[str]) -> list[str]:
-    """Return the words of a script's `#!` line, none if the file is no script; raises OSError.
+    """Return the words of a script's `#!` line, [] for another file; raise OSError.
 
-    Only blanks and tabs part them, as in the kernel: a carriage return belongs to the word.
+    As in the kernel, only blanks and tabs separate words: a carriage return is part of a word.
     """
     line = first_bytes(path, 256).partition(b"\n")[0]  # BINPRM_BUF_SIZE, linux/binfmts.h
     words = re.split(r"[ \t\0]+", os.fsdecode(line.removeprefix(b"#!")))

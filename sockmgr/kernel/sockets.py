@@ -1,18 +1,15 @@
 """Bind, adopt and name listening sockets.
 
-Every function returns a socket that its caller owns, or names one that it borrows. Nothing here
-remembers, repairs or decides.
+The caller owns each socket that a function returns, and lends those that it passes. Nothing is
+remembered, repaired or decided here.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import itertools
 import os
-import pwd
-import secrets
 import socket
 import stat
 from collections.abc import Sequence
@@ -21,14 +18,9 @@ from pathlib import Path
 from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.errors import ListenError
 from sockmgr.kernel import free_bind, unix_node
+from sockmgr.kernel.accounts import group_number, user_number
 
 _INET = (socket.AF_INET, socket.AF_INET6)
-_TYPES = {
-    Scheme.TCP: socket.SOCK_STREAM,
-    Scheme.UDP: socket.SOCK_DGRAM,
-    Scheme.UNIX: socket.SOCK_STREAM,
-    Scheme.ABSTRACT: socket.SOCK_STREAM,
-}
 _Target = tuple[socket.AddressFamily, tuple[object, ...]]
 _PATH_MAX = 107  # sun_path is 108 bytes with its NUL, unix(7)
 _NOTHING_CHANGED = "nothing else was opened, closed or changed"
@@ -38,9 +30,9 @@ _UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def bind(listen: Listen, *, reuse_port: bool) -> socket.socket:
-    """Return a new socket at the address of `listen`, listening if it is a stream.
+    """Return a new socket at the address of `listen`; a stream socket listens already.
 
-    `reuse_port` makes a TCP or UDP socket the first of a group (SO_REUSEPORT); the address must
+    With `reuse_port` a TCP or UDP socket is the first of a group (SO_REUSEPORT); the address must
     be free nevertheless. Raises ListenError, and then leaves nothing behind.
     """
     match listen.address.scheme:
@@ -55,7 +47,7 @@ def bind(listen: Listen, *, reuse_port: bool) -> socket.socket:
 
 
 def _bind_inet(listen: Listen, *, reuse_port: bool) -> socket.socket:
-    """Prefer an address that this host has, but one that may come later is bound, too."""
+    """Bind an address that this host has, or else one that it may get later."""
     failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for absent, target in itertools.product((False, True), _resolve(listen)):
         try:
@@ -75,8 +67,10 @@ def _resolve(listen: Listen) -> Sequence[_Target]:
             (socket.AF_INET, ("0.0.0.0", address.port)),  # noqa: S104 - what "*" asks for
         ]
     try:
+        # As bytes: of a str Python looks up the name's IDNA form, for which it loads 0.3 MB, and
+        # raises UnicodeError for a label that is empty or too long. The config allows only ASCII.
         found = socket.getaddrinfo(
-            address.host, address.port, type=_TYPES[address.scheme], flags=socket.AI_PASSIVE
+            address.host.encode(), address.port, type=_type(address), flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
         raise ListenError(
@@ -84,13 +78,13 @@ def _resolve(listen: Listen) -> Sequence[_Target]:
             means=_NOTHING_CHANGED,
             do=f"write an address of this host in listen.{listen.name}",
         ) from error
-    # IPv4 first: whoever calls "localhost" tries ::1 and then 127.0.0.1, some only the latter.
+    # IPv4 first: clients of "localhost" try ::1 and then 127.0.0.1, some of them only the latter.
     found.sort(key=lambda each: each[0] != socket.AF_INET)
     return [(family, target) for family, _, _, _, target in found if family in _INET]
 
 
 def _bind_to(listen: Listen, found: _Target, *, reuse_port: bool, absent: bool) -> socket.socket:
-    """Bind a probe without SO_REUSEPORT, so that a taken port is seen, then what is wanted.
+    """Bind a probe without SO_REUSEPORT, which fails if the port is taken, then the real socket.
 
     The probe also chooses the number for port 0: a TCP socket that was bound to port 0 itself
     would lose its port when a worker shuts it down.
@@ -100,8 +94,8 @@ def _bind_to(listen: Listen, found: _Target, *, reuse_port: bool, absent: bool) 
     with probe:
         probe.bind(target)
         target = probe.getsockname()
-        if listen.address.scheme is Scheme.UDP:
-            # Without SO_REUSEADDR, which lets anybody take datagrams, two cannot be bound.
+        if probe.type == socket.SOCK_DGRAM:
+            # Two UDP sockets would need SO_REUSEADDR, by which any program could take datagrams.
             probe.close()
         sock = _fresh(listen, family, str(target[0]), absent=absent)
         try:
@@ -117,17 +111,21 @@ def _bind_to(listen: Listen, found: _Target, *, reuse_port: bool, absent: bool) 
     return sock
 
 
+def _type(address: Address) -> socket.SocketKind:
+    return socket.SOCK_DGRAM if address.traits.is_datagram else socket.SOCK_STREAM
+
+
 def _fresh(
     listen: Listen, family: socket.AddressFamily, host: str, *, absent: bool
 ) -> socket.socket:
-    sock = socket.socket(family, _TYPES[listen.address.scheme])
+    sock = socket.socket(family, _type(listen.address))
     if absent:
         free_bind.allow(sock)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
     if sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit both; no asyncio server sets them on an inherited socket.
+        # Accepted connections inherit both; asyncio does not set them for an inherited listener.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
@@ -168,12 +166,12 @@ def _bind_path(listen: Listen) -> socket.socket:
 def bind_over(listen: Listen) -> socket.socket:
     """Return a new socket that takes over the path of `listen` in one step.
 
-    It is bound beside the path and renamed over whatever is there; getsockname() goes on telling
-    the name that it was bound with.
+    It is bound beside the path and renamed over whatever is there. getsockname(2) returns the
+    hidden name that it was bound to, also after the rename.
     """
     path = Path(listen.address.path)
-    # Not longer than the name it stands in for, or sun_path could not hold it.
-    beside = path.with_name(("." + secrets.token_hex(8))[: max(2, len(path.name))])
+    # Not longer than the name itself, or it might not fit into sun_path.
+    beside = path.with_name(("." + os.urandom(8).hex())[: max(2, len(path.name))])
     sock = _bind_node(listen, beside)
     try:
         beside.rename(path)
@@ -185,7 +183,7 @@ def bind_over(listen: Listen) -> socket.socket:
 
 
 def _bind_node(listen: Listen, path: Path) -> socket.socket:
-    """Bind, set owner and mode, and only then listen: before that every connect is refused."""
+    """Bind, set owner and mode, and listen last: until then every connect(2) is refused."""
     if len(os.fsencode(path)) > _PATH_MAX:
         raise ListenError(
             f"cannot listen on {listen.address}: the path is longer than {_PATH_MAX} bytes",
@@ -210,22 +208,16 @@ def _bind_node(listen: Listen, path: Path) -> socket.socket:
 
 
 def owner(listen: Listen) -> tuple[int, int]:
-    """Return the uid and gid that a unix path is given to (-1: to nobody); raise ListenError."""
-    user, group = listen.user, listen.group
-    uid = gid = -1
-    unknown = f"user {user!r}"
-    try:
-        if user:
-            uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
-        unknown = f"group {group!r}"
-        if group:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError as error:
+    """Return the uid and gid that are to own a unix path (-1: unchanged); raise ListenError."""
+    uid = user_number(listen.user) if listen.user else -1
+    gid = group_number(listen.group) if listen.group else -1
+    if uid is None or gid is None:
+        unknown = f"user {listen.user!r}" if uid is None else f"group {listen.group!r}"
         raise ListenError(
             f"cannot listen on {listen.address}: there is no {unknown}",
             means=_NOTHING_CHANGED,
             do=f"create it or change listen.{listen.name}",
-        ) from error
+        )
     return uid, gid
 
 
@@ -256,16 +248,11 @@ def _remove_stale(listen: Listen, path: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Say whether this socket's path leads to nobody: whoever bound it is gone or shut down."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(str(path))
-        except ConnectionRefusedError:
-            return True
-        except OSError:  # its backlog is full (EAGAIN), not a stream (EPROTOTYPE), not for us
-            return False
-    return False
+    """Return whether no process listens at a socket's path any more."""
+    try:
+        return unix_node.listener_at(path, socket.SOCK_STREAM) is None
+    except OSError:  # EPROTOTYPE: it is no stream socket; EACCES: it is not for us
+        return False
 
 
 # --- Adopt ---------------------------------------------------------------------------------------
@@ -293,41 +280,41 @@ def adopt(fd: int, listen: Listen) -> socket.socket:
 
 
 def _flaw(sock: socket.socket, address: Address) -> str:
-    scheme = address.scheme
+    traits = address.traits
     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
         return "is not listening"
-    if scheme is Scheme.FD:
+    if traits.is_inherited:
         udp = sock.type == socket.SOCK_DGRAM and sock.family in _INET
         if sock.type == socket.SOCK_STREAM or (udp and sock.getsockname()[1]):
             return ""
         return "is neither a listening stream nor a bound UDP socket"
-    families = _INET if scheme in (Scheme.TCP, Scheme.UDP) else (socket.AF_UNIX,)
-    if sock.family not in families or sock.type != _TYPES[scheme]:
-        return f"is not a {scheme} socket"
+    families = _INET if traits.is_internet else (socket.AF_UNIX,)
+    if sock.family not in families or sock.type != _type(address):
+        return f"is not a {address.scheme} socket"
     if not same_address(sock, address):
         return "has another address"
     return ""
 
 
 def same_address(sock: socket.socket, address: Address) -> bool:
-    """Say whether `sock` is bound to `address`; port 0 is any port, fd any socket."""
-    if address.scheme is Scheme.FD:
+    """Return whether `sock` is bound to `address`; port 0 is any port, fd any socket."""
+    if address.traits.is_inherited:
         return True
     name = sock.getsockname()
-    if address.scheme in (Scheme.TCP, Scheme.UDP):
-        if sock.family not in _INET or sock.type != _TYPES[address.scheme]:
+    if address.traits.is_internet:
+        if sock.family not in _INET or sock.type != _type(address):
             return False
         if address.port not in (0, name[1]):
             return False
         return _same_host(name[0], address)
     if sock.family != socket.AF_UNIX:
         return False
-    if address.scheme is Scheme.ABSTRACT:
+    if not address.traits.has_path:
         return bool(name == b"\0" + os.fsencode(address.path))
     bound, path = Path(os.fsdecode(name)), Path(address.path)
-    # A socket of bind_over() goes on telling the hidden name beside the path.
+    # getsockname(2) of a socket from bind_over() returns the hidden name beside the path.
     return bound == path or (bound.parent == path.parent and bound.name.startswith("."))
 
 
@@ -335,7 +322,7 @@ def _same_host(host: str, address: Address) -> bool:
     if address.host in ("", "*"):
         return host in ("::", "0.0.0.0")  # noqa: S104 - compared, not bound
     try:
-        found = socket.getaddrinfo(address.host, 0, type=_TYPES[address.scheme])
+        found = socket.getaddrinfo(address.host.encode(), 0, type=_type(address))
     except socket.gaierror:
         return False
     return any(target[0] == host for *_, target in found)
@@ -361,18 +348,17 @@ def describe(sock: socket.socket) -> str:
 
 
 def _refusal(listen: Listen, error: OSError) -> ListenError:
-    """Say what an errno of bind(2) or listen(2) means for this address and what to do."""
+    """Return the error for an errno of bind(2) or listen(2): what it means here, what to do."""
     address, name = listen.address, f"listen.{listen.name}"
-    inet = address.scheme in (Scheme.TCP, Scheme.UDP)
+    inet, seen_by = address.traits.is_internet, address.traits.seen_by
     what = f"cannot listen on {address}: {(error.strerror or str(error)).lower()}"
     do = f"change {name}"
     match error.errno:
         case errno.EADDRINUSE if inet:
-            flags = "-ltnp" if address.scheme is Scheme.TCP else "-lunp"
-            holder = f"ss {flags} sport = :{address.port}"
+            holder = f"{seen_by} sport = :{address.port}"
             do = f'stop the process that holds it ("{holder}") or change {name}'
         case errno.EADDRINUSE:
-            do = f'stop the process that holds it ("ss -xlp") or change {name}'
+            do = f'stop the process that holds it ("{seen_by}") or change {name}'
         case errno.EACCES if inet:
             first = _UNPRIVILEGED_PORTS.read_text().strip()
             what += f"; ports below {first} (net.ipv4.ip_unprivileged_port_start) are privileged"

@@ -1,6 +1,6 @@
-"""Take sockets back from processes that still hold them: pidfd_getfd(2), for when nobody else does.
+"""Take sockets back from workers of a dead manager, if nothing else holds them: pidfd_getfd(2).
 
-Copies descriptors, and leaves the processes as they are.
+Copies descriptors; the workers keep theirs.
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from sockmgr.errors import ListenError
+from sockmgr.kernel.procfs import open_sockets
 
-_PIDFD_GETFD = 438  # the same number everywhere: asm-generic/unistd.h and later tables
+_PIDFD_GETFD = 438  # the same number on all architectures
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 _NOTHING_STARTED = "the old workers serve on; nothing was started"
 _END_THEM = "or end the old workers first"
 
 
 def take_back(pid: int, pidfd: int, inodes: Collection[int]) -> dict[int, int]:
-    """Return those of the sockets `inodes` that this process has open: inode -> our own duplicate.
+    """Return duplicates of the sockets `inodes` that a process has open, by inode.
 
-    `pidfd` is of `pid`. Raises ListenError if we may not; the caller owns what it gets.
+    `pidfd` is a pidfd of `pid`. The caller owns the duplicates. Raises ListenError if the kernel
+    does not permit it.
     """
     found: dict[int, int] = {}
     try:
-        for number, inode in _sockets(pid):
+        for number, inode in open_sockets(pid):
             if inode in inodes and inode not in found:
                 found |= _get(pidfd, number, inode)
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
@@ -39,22 +41,10 @@ def take_back(pid: int, pidfd: int, inodes: Collection[int]) -> dict[int, int]:
     return found
 
 
-def _sockets(pid: int) -> Iterator[tuple[int, int]]:
-    """Return number and inode of each socket that a process has open."""
-    directory = f"/proc/{pid}/fd"
-    for name in os.listdir(directory):  # noqa: PTH208 - names are all that is wanted
-        try:
-            link = os.readlink(f"{directory}/{name}")  # noqa: PTH115
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        if link.startswith("socket:["):
-            yield int(name), int(link[8:-1])
-
-
 def _get(pidfd: int, number: int, inode: int) -> dict[int, int]:
-    """Return what the process has open as `number`, unless that is another socket by now."""
+    """Duplicate what the process has open as `number`, unless that is another socket by now."""
     libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.syscall(_PIDFD_GETFD, pidfd, number, 0)  # close-on-exec, as the call has it
+    fd: int = libc.syscall(_PIDFD_GETFD, pidfd, number, 0)  # the duplicate is close-on-exec
     if fd < 0:
         code = ctypes.get_errno()
         if code == errno.EBADF:  # closed meanwhile
@@ -74,7 +64,7 @@ def _explain(pid: int, error: OSError) -> ListenError:
     scope = _SCOPE.read_text().strip() if _SCOPE.exists() else "0"
     reason, do = hindrance(code, uid=_uid(pid), scope=scope)
     return ListenError(
-        f"worker {pid} of a manager that died holds our sockets, and we may not take them back: "
+        f"process {pid} of a manager that died holds our sockets, and we may not take them back: "
         f"{reason}",
         means=_NOTHING_STARTED,
         do=f"{do}; it takes this way only if the keeper process was killed as well",
@@ -82,9 +72,9 @@ def _explain(pid: int, error: OSError) -> ListenError:
 
 
 def hindrance(code: int, *, uid: int, scope: str) -> tuple[str, str]:
-    """Return why ptrace(2) and its like fail with errno `code`, and what helps.
+    """Return why ptrace(2), or a call with the same rules, fails with errno `code`, and the remedy.
 
-    `uid` is the other process's, `scope` the value of kernel.yama.ptrace_scope.
+    `uid` is the user of the other process, `scope` the value of kernel.yama.ptrace_scope.
     """
     if code in (errno.EMFILE, errno.ENFILE):
         return "too many open files", "raise LimitNOFILE= or ulimit -n of the manager"
@@ -108,7 +98,7 @@ def hindrance(code: int, *, uid: int, scope: str) -> tuple[str, str]:
             f"start the manager with CAP_SYS_PTRACE, {_END_THEM}",
         )
     return (
-        "ptrace(2) is forbidden: the worker is protected (it has changed its user, or has "
+        "ptrace(2) is forbidden: the process is protected (it has changed its user, or has "
         "capabilities that we have not), or a seccomp filter forbids pidfd_getfd(2)",
         f"start the manager as root or with CAP_SYS_PTRACE, allow the call, {_END_THEM}",
     )

@@ -1,7 +1,7 @@
-"""The name of a unix socket in the file system, and a second one from which it is restored.
+"""Restore the name of a unix socket in the file system after another program removed it.
 
-A socket outlives its name, and no name can be given to a socket that has none left; so a hidden
-hard link is kept beside it. Owns that link; whose the name itself is, the caller knows.
+A socket outlives its name, and one without any name can get no new one. So a hidden hard link, the
+spare, is kept beside the name. Owns the spare; the caller decides when the name itself is removed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sockmgr.kernel import unix_node
 
 
 class UnixName:
-    """The node that is at `path` now: what a socket was bound to."""
+    """The node that a socket was bound to, at `path`."""
 
     def __init__(self, path: Path) -> None:
-        """Remember what is at `path`, and keep a spare link to it if that is possible."""
+        """Remember the node that is at `path` now, and make the spare if that is possible."""
         self.path = path
         self._spare = path.with_name(f".{path.name}.sockmgr")
         self._identity = unix_node.identity(path)
@@ -28,7 +28,7 @@ class UnixName:
             self._spare.unlink(missing_ok=True)
             os.link(path, self._spare, follow_symlinks=False)
             self._linked = True
-        except OSError:  # not our directory, or no hard links here: restore() will say so
+        except OSError:  # not our directory, or no hard links here: then restore() returns False
             return
 
     @property
@@ -38,7 +38,7 @@ class UnixName:
 
     @property
     def vacant(self) -> bool:
-        """Whether there is nothing at the path at all."""
+        """Whether nothing is at the path."""
         return unix_node.identity(self.path) is None
 
     @property
@@ -50,12 +50,12 @@ class UnixName:
             return False
 
     def restore(self) -> bool:
-        """Put the name back in one step, over whatever is there; say whether it could be done."""
+        """Put the name back in one step, over whatever is there; return whether that succeeded."""
         if not self._linked or unix_node.identity(self._spare) != self._identity:
             return False
         beside = self.path.with_name(f".{self.path.name}.new")
         try:
-            beside.unlink(missing_ok=True)  # a crash may have left it
+            beside.unlink(missing_ok=True)  # a manager that crashed may have left it
             os.link(self._spare, beside, follow_symlinks=False)
             beside.rename(self.path)
         except OSError:
@@ -63,9 +63,9 @@ class UnixName:
         return True
 
     def change(self, mode: int | None, uid: int, gid: int) -> None:
-        """Set the mode and the owner of the socket, by whichever link leads to it.
+        """Set the mode and the owner of the node, through the name or the spare.
 
-        None and -1 stand for what bind(2) gives. Raises OSError.
+        None and -1 stand for what bind(2) would give. Raises OSError.
         """
         if self._identity is not None:
             path = self.path if self.holds else self._spare
@@ -77,13 +77,13 @@ class UnixName:
             _unlink(self.path)
 
     def release(self) -> None:
-        """Remove the spare link."""
+        """Remove the spare."""
         if self._linked and unix_node.identity(self._spare) == self._identity:
             _unlink(self._spare)
         self._linked = False
 
     def remove(self) -> None:
-        """Remove the name itself if it still leads to the socket, and the spare link."""
+        """Remove the name if it still leads to the socket, and the spare."""
         self.take_away()
         self.release()
 
@@ -91,5 +91,5 @@ class UnixName:
 def _unlink(path: Path) -> None:
     try:
         path.unlink()
-    except OSError:  # gone already, or in a directory that is not ours any more
+    except OSError:  # it is gone, or the directory is not ours any more
         return

@@ -1,4 +1,4 @@
-"""The command that `app =` stands for: our runtime in our own Python. Runs and imports nothing."""
+"""The command of a service with `app`: our runtime in a Python. Runs and imports nothing."""
 
 from __future__ import annotations
 
@@ -15,32 +15,58 @@ from sockmgr.config.spec import Accept
 from sockmgr.errors import ConfigError
 from sockmgr.launch.presets import Fit
 
-# -P: the working directory shall not hide our modules; the runtime adds it for the application's.
+# -P, so that no module in the working directory hides one of ours; the runtime adds the directory
+# later, for the modules of the application.
 ARGUMENTS = ("-P", "-m", "sockmgr.worker")
 HANG_TIMEOUT = 60.0
 BROKEN_EXITS = frozenset({2, 3})
 
 
 def fit(service: ServiceConfig, env: Mapping[str, str], find: Callable[[str], str | None]) -> Fit:
-    """Return the command of a service that has `app`, and what is known of how it ends.
+    """Return the command of a service that has `app`; raise ConfigError if a package is missing.
 
-    `env` is that of the workers; `find` returns the file that a program's name stands for.
+    `env` is the environment of the workers; `find` returns the file of a program's name.
     """
+    python = find(service.python) if service.python else None
     if not service.python:
         _check_ours(service)
-    elif python := find(service.python):
+    elif python:
         _check_theirs(service, Path(python), env)
     return Fit(
         name="app",
         argv=(service.python or sys.executable, *ARGUMENTS, *_options(service), service.app),
         stop_signal=signal.SIGTERM,
         broken_exits=BROKEN_EXITS,
+        moves=_moves(service, env, python),
     )
+
+
+def _moves(service: ServiceConfig, env: Mapping[str, str], python: str | None) -> str:
+    """Return a text; workers with the same one may give each other their connections ("": none).
+
+    It has all that decides which connections a worker lets in, so that none gets to a worker that
+    would have refused it.
+    """
+    http = service.http
+    if not (service.listen and http.migrate) or http.certfile:
+        return ""
+    if service.python and not (python and _takes_moves(Path(python))):
+        return ""
+    if not http.proxy_protocol:
+        return "http"
+    trusted = http.trusted_proxies or env.get("FORWARDED_ALLOW_IPS", "").split(",")
+    return " ".join(["proxy", *sorted(trusted)])
+
+
+def _takes_moves(python: Path) -> bool:
+    """Return whether the runtime of an environment can take over connections of other workers."""
+    site = "lib/python3*/site-packages"
+    return any(python.parent.parent.glob(f"{site}/sockmgr/worker/moves.py"))
 
 
 def _options(service: ServiceConfig) -> Iterator[str]:
     http = service.http
-    # What the manager accepts comes by its channel: SOCKMGR_DISPATCH_FD.
+    # With "dispatch" connections come by a channel instead: SOCKMGR_DISPATCH_FD.
     for name in service.listen if service.accept is not Accept.DISPATCH else ():
         yield from ("--fd", f"{{{name}}}")
     yield f"--drain-timeout={service.drain_timeout:g}"
@@ -57,7 +83,7 @@ def _options(service: ServiceConfig) -> Iterator[str]:
     for option in ("certfile", "keyfile", "keyfile_password_file", "ca_certs", "root_path"):
         if value := getattr(http, option):
             yield f"--{option.replace('_', '-')}={placeholder.literal(value)}"
-    # If none is named, an empty one says so; without the key, FORWARDED_ALLOW_IPS holds.
+    # For an empty array one empty word: without the option FORWARDED_ALLOW_IPS would count.
     for proxy in () if http.trusted_proxies is None else http.trusted_proxies or ("",):
         yield f"--trusted-proxy={placeholder.literal(proxy)}"
     if http.proxy_protocol:
@@ -75,8 +101,11 @@ def _needed(service: ServiceConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def _check_theirs(service: ServiceConfig, python: Path, env: Mapping[str, str]) -> None:
-    """Look for packages where a virtual environment has them; elsewhere its start will tell."""
+    """Raise ConfigError if a virtual environment lacks a package; no other Python is looked at."""
     home = python.parent.parent
+    is_venv = service.venv == str(home)
+    key = f"venv = {home}" if is_venv else f"python = {service.python}"
+    instead = '; or set venv = "", for the Python of the manager' if is_venv else ""
     try:
         settings = (home / "pyvenv.cfg").read_text()
     except OSError:
@@ -84,19 +113,19 @@ def _check_theirs(service: ServiceConfig, python: Path, env: Mapping[str, str]) 
     if "include-system-site-packages = true" in settings or "PYTHONPATH" in env:
         return
     for package, extra, purpose in (("sockmgr", "asgi", "runs it"), *_needed(service)):
-        # One that is installed to be edited has its metadata there only.
+        # A package that is installed as editable has only its metadata there.
         if not any(home.glob(f"lib/python3*/site-packages/{package}[-.]*")) and not any(
             home.glob(f"lib/python3*/site-packages/{package}/__init__.py")
         ):
             raise ConfigError(
-                f"service.{service.name}.python = {service.python}: {package}, which {purpose}, is "
-                f"not installed for {python}",
-                do=f"install it there as well: {python} -m pip install 'sockmgr[{extra}]'",
+                f"service.{service.name}.{key}: {package}, which {purpose}, is not installed for "
+                f"{python}",
+                do=f"install it there as well: {python} -m pip install 'sockmgr[{extra}]'{instead}",
             )
 
 
 def _check_ours(service: ServiceConfig) -> None:
-    importlib.invalidate_caches()  # it may have been installed since we started
+    importlib.invalidate_caches()  # a package may have been installed since the manager started
     for package, extra, purpose in _needed(service):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(

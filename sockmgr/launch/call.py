@@ -1,4 +1,4 @@
-"""The command line of a known server: which it is, what launches it, what it is told. Pure."""
+"""The command line of a known server: which server it is, its launcher and its options. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from sockmgr.config import servers
 from sockmgr.config.servers import Server
 from sockmgr.launch import launchers
-from sockmgr.launch.launchers import Launch
+from sockmgr.launch.launchers import CommandLine
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The command line of a known server, behind whatever launches it."""
+    """The command line of a known server, with the launchers before it."""
 
     server: Server
-    launch: Launch
+    launch: CommandLine
 
     @property
     def name(self) -> str:
-        """The name of the server, which is that of its preset."""
+        """The name of the server, and of its preset."""
         return self.server.name
 
     @property
@@ -28,7 +28,7 @@ class Call:
         return self.launch.args
 
     def has(self, *options: str) -> bool:
-        """Tell whether one of `options` is given: `--option`, `--option=x`, `-o`, `-ox`."""
+        """Return whether one of `options` is given: `--option`, `--option=x`, `-o`, `-ox`."""
         return self.value(*options) is not None
 
     def value(self, *options: str) -> str | None:
@@ -37,14 +37,14 @@ class Call:
 
 
 def recognise(argv: tuple[str, ...]) -> Call | None:
-    """Return the known server in `argv`, whatever launches it."""
+    """Return the known server that `argv` starts, through whatever launchers; None for others."""
     launch = launchers.read(argv)
-    server = servers.named(launch.name)
+    server = servers.named(launch.name, launch.args)
     return Call(server, launch) if server else None
 
 
 def last_value(args: tuple[str, ...], options: tuple[str, ...]) -> str | None:
-    """Return the value of the last of `options` in `args`: "" for none, None if not there."""
+    """Return the value of the last of `options` in `args`, "" if it has none; None without one."""
     found = None
     for index, text in enumerate(args):
         following = args[index + 1] if index + 1 < len(args) else ""

@@ -1,6 +1,6 @@
-"""What `check` finds out by trying: that an interpreter has the runtime, that TLS can be spoken.
+"""What `sockmgr check` tries out: whether an interpreter has the runtime, and whether TLS works.
 
-A reload finds the same, and takes longer. Starts processes that end at once, and changes nothing.
+A reload would show the same, later. Starts processes that end at once, and changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sockmgr.config.config import ServiceConfig
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.spawn import Launch, identity
+from sockmgr.launch import virtual_env
 from sockmgr.worker.application import BrokenError
 from sockmgr.worker.tls import Files, load
 
@@ -24,7 +25,9 @@ _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, _NOT_YET_VALID; opens
 
 
 def examine(service: ServiceConfig, spec: Spec) -> Iterator[str]:
-    """Yield what will harm `service`, a sentence each; raise ConfigError for what will not work."""
+    """Yield what harms `service`, a sentence each; raise ConfigError for what does not work."""
+    for flaw in virtual_env.astray(service, dict(spec.env), spec.cwd):
+        yield f"service.{service.name}: {flaw}"
     if service.python:
         _try_interpreter(service, spec)
     if service.http.certfile:
@@ -64,10 +67,10 @@ def _try_tls(service: ServiceConfig, spec: Spec) -> Iterator[str]:
 
 
 def _unreadable(at: str, service: ServiceConfig, spec: Spec, files: Files) -> str:
-    """Raise ConfigError if the service may not read its files; say so if we are not to judge."""
+    """Raise ConfigError if the service may not read its files; return a sentence if we may not."""
     for key, path in files.named().items():
         if not os.access(path, os.F_OK, effective_ids=True):
-            continue  # which is told better when it is opened
+            continue  # load() has a better error for a file that is not there
         if os.geteuid() == 0 and service.user and not _may_read(path, spec):
             raise ConfigError(
                 f"{at}.{key} = {getattr(service.http, key)}: the user {service.user} may not read "
@@ -82,12 +85,12 @@ def _unreadable(at: str, service: ServiceConfig, spec: Spec, files: Files) -> st
 
 
 def _may_read(path: str, spec: Spec) -> bool:
-    """Ask the kernel, as that user: access lists and the directories above count, too."""
+    """Let a shell try, as that user: access lists and the directories above count as well."""
     return _run(spec, "/bin/sh", "-c", 'test -r "$0"', path).returncode == 0
 
 
 def _run(spec: Spec, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as the service runs, and return what it said."""
+    """Run a command with the user, directory and environment of the service."""
     env = dict(spec.env)
     launch = Launch(
         argv=argv, executable=argv[0], env=env, cwd=spec.cwd, user=spec.user, group=spec.group
@@ -99,7 +102,7 @@ def _run(spec: Spec, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def _out_of_date(server: ssl.SSLContext) -> str:
-    """Let a client that trusts this one certificate meet it; what it minds is told by OpenSSL."""
+    """Return what OpenSSL says of the dates of the certificate to a client that trusts it."""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     shown = _meet(server, anybody).getpeercert(binary_form=True)

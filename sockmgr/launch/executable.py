@@ -1,4 +1,4 @@
-"""Which file a program's name stands for, and whether it can be run. Starts nothing."""
+"""Find the file of a program's name, and see whether it can be run. Starts nothing."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ from sockmgr.kernel import regular
 def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
     """Return the file that execvpe(3) would run for `program`, None if there is none.
 
-    What is not in the PATH is looked for beside our own interpreter: a server that was installed
-    into the virtual environment of sockmgr is meant, whether or not that is activated.
+    After the directories of PATH the directory of our own interpreter is searched, for a server in
+    the virtual environment of sockmgr, whether or not that is activated: but not for a release that
+    has its own, since that of sockmgr may be of another release.
     """
     if "/" in program:
-        return str(Path(cwd, program)) if _runs(Path(cwd, program)) else None
-    ours = str(Path(sys.executable).parent)
-    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), ours):
+        return str(Path(cwd, program)) if runs(Path(cwd, program)) else None
+    has_own = cwd and env.get("VIRTUAL_ENV", "").startswith(f"{cwd}/")
+    ours = () if has_own else (str(Path(sys.executable).parent),)
+    for folder in (*env.get("PATH", os.defpath).split(os.pathsep), *ours):
         path = Path(cwd, folder, program)
-        if _runs(path):
+        if runs(path):
             return str(path)
     return None
 
 
-def _runs(path: Path) -> bool:
+def runs(path: Path) -> bool:
+    """Return whether this is a program that we may run."""
     # access(2) first: Path.is_file() raises where a directory above may not be entered.
     return os.access(path, os.X_OK, effective_ids=True) and path.is_file()
 
 
 def executable(shown: str, program: str, env: Mapping[str, str], cwd: str) -> str:
-    """Return the file of `program`, its directory pinned; raise SpawnError if it cannot run.
+    """Return the file of `program`, in its real directory; raise SpawnError if it cannot run.
 
     `shown` is the key of the config that names the program, for the error.
     """
     found = find(program, env, cwd)
     if found is None:
         raise _not_found(shown, program, env, cwd)
-    # The directory is pinned like cwd, but not the name itself: what `python` in a virtual
-    # environment points to does not know of the environment.
+    # The directory is resolved, like cwd, but not the last name: `python` in a virtual environment
+    # is a link to an interpreter that would not use the environment.
     path = Path(os.path.realpath(Path(found).parent), Path(found).name)
     interpreter = _interpreter(path)
     if interpreter and find(interpreter, env, cwd) is None:
@@ -77,10 +80,10 @@ def _not_found(shown: str, program: str, env: Mapping[str, str], cwd: str) -> Sp
 
 
 def _interpreter(path: Path) -> str | None:
-    """Return the program that a script's first line names; for `env NAME`, that NAME."""
+    """Return the program in a script's first line, None without one; for `env NAME` it is NAME."""
     try:
         words = regular.interpreter(path)
-    except OSError:  # it may be run but not read: then the kernel is to judge
+    except OSError:  # executable but not readable: the kernel decides
         return None
     if words and Path(words[0]).name == "env":
         named = (word for word in words[1:] if not word.startswith("-") and "=" not in word)

@@ -1,46 +1,45 @@
-"""Which Python runs a server, and which version of the server that Python has. Runs nothing."""
+"""Find the Python that runs a server, and the version of the server there. Runs nothing."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from sockmgr.kernel.regular import first_bytes
+from sockmgr.kernel.regular import first_bytes, interpreter
 from sockmgr.launch.call import Call
 from sockmgr.launch.launchers import PYTHON
 from sockmgr.launch.situation import Situation
 
+# The second line of a script of pip or uv whose interpreter has too long a path for a `#!` line;
+# then that is `#!/bin/sh`.
+_EXEC = re.compile(r"'''exec' \"?([^\"]+?)\"? \"\$0\"")
+
 
 def python_of(call: Call, situation: Situation) -> str:
-    """Return the interpreter that runs the server, as a word for argv; "" if it is not clear."""
+    """Return the interpreter that runs the server, as a word for argv; "" if it is not known."""
     launch = call.launch
     if launch.python:
         return launch.python
-    if launch.chosen:  # the launcher finds the one of the project; but uvx has no project
+    if launch.chosen:  # behind `uv run` it is the one of the project; uvx has no project
         return "" if {"uvx", "tool", "npx"}.intersection(launch.before) else "python"
     return shebang(situation.find(launch.program))
 
 
 def shebang(script: str | None) -> str:
-    """Return the Python that a script names in its first lines; "" if it names none."""
+    """Return the Python that a script of pip or uv runs in; "" if its first lines name none."""
     try:
-        lines = first_bytes(script or "", 4096).decode("utf-8", "surrogateescape").splitlines()
+        found = interpreter(script or "")[:1]
+        second = first_bytes(script or "", 4096).decode(errors="surrogateescape").splitlines()[1:2]
     except OSError:
         return ""
-    # pip and uv write the second form when the path is too long for the kernel.
-    for line, form in zip(
-        lines, (r"#!\s*(\S+)", r"'''exec' \"?([^\"]+?)\"? \"\$0\""), strict=False
-    ):
-        match = re.match(form, line)
-        if match and PYTHON.fullmatch(Path(match[1]).name):
-            return match[1]
-    return ""
+    found += [match[1] for line in second if (match := _EXEC.match(line))]
+    return next((path for path in found if PYTHON.fullmatch(Path(path).name)), "")
 
 
 def version(call: Call, situation: Situation) -> tuple[int, ...]:
-    """Return the oldest version of the server beside its interpreter, () if none is found.
+    """Return the oldest version of the server that its interpreter has, () if none is found.
 
-    Read from the names of the installed metadata: to ask the program itself takes a whole start.
+    Read from the names of the installed metadata: to ask the server would take a whole start.
     """
     if call.launch.elsewhere:
         return ()

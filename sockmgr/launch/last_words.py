@@ -1,11 +1,11 @@
-"""What the last words of a worker mean that was refused something by the sandbox around it."""
+"""Recognise in the last words of a worker that its sandbox refused it something."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# As cffi, llvmlite (numba), V8 (Node), Ruby's YJIT and PHP's JIT say it.
+# The messages of cffi, llvmlite (numba), V8 (Node), Ruby's YJIT and PHP's JIT.
 _NO_CODE = re.compile(
     r"annot allocate write\+execute memory"
     r"|annot allocate executable memory"
@@ -21,5 +21,5 @@ ALLOW_CODE = (
 
 
 def is_refused_code(lines: Iterable[str]) -> bool:
-    """Tell whether somebody could not turn into machine code what it had written to memory."""
+    """Return whether the lines say that a compiler may not execute the code that it has written."""
     return any(map(_NO_CODE.search, lines))

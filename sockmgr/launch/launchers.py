@@ -1,8 +1,8 @@
-"""What stands before a program in its command, and what of that reaches it. Pure.
+"""Read the launchers before a program in its command, and whether it gets its listeners. Pure.
 
-A launcher that becomes the program (`env`, `nice`) keeps its pid, which LISTEN_PID must be. One
-that starts it as a child (`uv run`, `tini`) does not, and some close the descriptors on the way.
-What is said here of each was seen with the launcher itself.
+A launcher that becomes the program (`env`, `nice`) keeps the pid, as LISTEN_PID demands. One that
+starts the program as a child (`uv run`, `tini`) does not, and some close the descriptors as well.
+Each fact about a launcher was seen with the launcher itself.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Launcher:
-    """How a launcher's words are read: options first, then what it launches.
+    """How the words of a launcher are read: its options, then the command that it launches.
 
-    `calls` are words of which one must come first, none if empty; other options may stand before
-    it. `valued` options have their value in the next word, _ANY for all that begin with --.
-    `takes` is how many words of its own come behind the options. `chooses` tells that the program
-    is looked for in an environment of its own, not in PATH; `modules` that it takes `-m` itself.
+    `calls` are its subcommands, such as ("run",): if there are any, one of them must follow the
+    options, and more options may follow it. `valued` are the options with a value in the next word
+    (_ANY: all that begin with --). `takes` is the number of its own words after the options. With
+    `chooses` it looks for the program in an environment of its own, not in PATH; with `modules` it
+    understands `-m`.
     """
 
     way: Way = Way.BECOMES
@@ -71,7 +72,7 @@ KNOWN = {
     "stdbuf": _Launcher(valued=("-i", "-o", "-e", "--input", "--output", "--error")),
     "gosu": _Launcher(takes=1),
     "su-exec": _Launcher(takes=1),
-    # A worker leads its process group, and setsid(1) then leaves the program to itself.
+    # As leader of its process group, which a worker is, setsid(1) forks and ends at once.
     "setsid": _Launcher(way=Way.LEAVES),
     "time": _Launcher(way=Way.CHILD, valued=("-f", "--format", "-o", "--output")),
     "timeout": _Launcher(way=Way.CHILD, valued=("-k", "--kill-after", "-s", "--signal"), takes=1),
@@ -124,9 +125,9 @@ _OF_LISTENERS = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The line of a shell, whose last command, behind `start`, the shell becomes.
+    """The words of `sh -c TEXT`; the shell becomes `command`, the last one in the text.
 
-    `before` are the words up to the line, `after` those behind it.
+    `before` are the words up to the text, `after` those behind it.
     """
 
     before: tuple[str, ...]
@@ -136,13 +137,13 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """A command taken apart: `before`, the `program`'s own word, and its `args`.
+class CommandLine:
+    """A command taken apart: the words `before`, the word of the `program`, and its `args`.
 
-    `is_module` tells that the program is a module behind `-m`, `python` by which word its
-    interpreter is called, if that is said. `way` is the worst that a launcher does, and `by` that
-    one's name. `keeps_env` is false if LISTEN_FDS is dropped. `chosen` tells that not PATH but a
-    launcher decides which program that is, `elsewhere` that it is not the project's `.venv` either.
+    `is_module`: the program is a module behind `-m`. `python` is the word of its interpreter, ""
+    if there is none. `way` is the worst way of all launchers, and `by` the name of that launcher.
+    `keeps_env` is false if a launcher drops LISTEN_FDS. `chosen`: a launcher, not PATH, decides
+    which file the program is. `elsewhere`: the launcher does not look in the project's `.venv`.
     """
 
     before: tuple[str, ...] = ()
@@ -159,19 +160,19 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """The program's name: without directory, version (uvx) or environment (hatch)."""
+        """The program's name, without its directory, version (uvx) or environment (hatch)."""
         name = self.program.rpartition("/")[2]
         return name.rpartition(":")[2].partition("@")[0] if self.chosen else name
 
     @property
-    def is_told(self) -> bool:
+    def passes_listen_fds(self) -> bool:
         """Whether LISTEN_FDS reaches the program, with its own pid in LISTEN_PID."""
         return self.way is Way.BECOMES and self.keeps_env
 
     def argv(self, extra: Sequence[str] = (), *, instead: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the whole command, with `extra` before the program's own arguments.
 
-        `instead` are words that replace the program's, and the `-m` before it.
+        `instead` are words that replace the program's word, and the `-m` before it.
         """
         words = (*self.before, self.program, *self.args)
         if self.line:
@@ -184,7 +185,7 @@ class Launch:
         if not extra and not instead and shell.becomes(line.command):
             return (*line.before, line.text, *line.after)
         words = tuple(word.raw for word in shell.program(line.command))
-        told = _inserted(
+        inserted = _inserted(
             words,
             len(self.before),
             tuple(map(_quoted, extra)),
@@ -193,7 +194,7 @@ class Launch:
         )
         start = line.text[: line.command.start]
         sets = (word.raw for word in line.command.sets)
-        text = " ".join((*sets, "exec", *told, *line.command.redirections))
+        text = " ".join((*sets, "exec", *inserted, *line.command.redirections))
         return (*line.before, start + text, *line.after)
 
 
@@ -215,23 +216,23 @@ def _inserted(
 
 
 def _quoted(word: str) -> str:
-    plain = re.sub(r"[{}]", "", word)  # around the name of a listener, which becomes a number
+    plain = re.sub(r"[{}]", "", word)  # {NAME} becomes a number, and needs no quotes
     return word if shlex.quote(plain) == plain else shlex.quote(word)
 
 
-def read(argv: Sequence[str]) -> Launch:
-    """Return what `argv` comes to run: its first word, if nothing is seen to stand before it."""
+def read(argv: Sequence[str]) -> CommandLine:
+    """Return the program that `argv` runs in the end: its first word, if that is no launcher."""
     return _Reader(tuple(argv)).read()
 
 
 class _Reader:
-    """Goes through the words of one command, launcher by launcher."""
+    """Reads the words of one command, launcher by launcher."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self._words, self._at = words, 0
-        self._found = Launch(program=words[0] if words else "")
+        self._found = CommandLine(program=words[0] if words else "")
 
-    def read(self) -> Launch:
+    def read(self) -> CommandLine:
         whole = replace(self._found, args=self._words[1:])
         while self._at < len(self._words):
             name = self._name()
@@ -244,7 +245,7 @@ class _Reader:
                 break
             elif not self._launcher(name, KNOWN[name]):
                 return whole
-        if self._at >= len(self._words):  # `npm start`: what that is, another file says
+        if self._at >= len(self._words):  # `npm start`: package.json has the program
             return replace(whole, way=self._found.way, by=self._found.by)
         at = self._at
         return replace(
@@ -260,7 +261,7 @@ class _Reader:
         return self._words[self._at] if self._at < len(self._words) else ""
 
     def _python(self) -> bool:
-        """Go to the script or module that an interpreter runs; false if it runs neither."""
+        """Skip to the script or module that an interpreter runs; False if it runs neither."""
         self._found = replace(self._found, python=self._words[self._at], is_module=False)
         self._at += 1
         while (option := self._next()).startswith("-") and not _MODULE.fullmatch(option):
@@ -276,7 +277,7 @@ class _Reader:
             self._found = replace(self._found, is_module=True)
 
     def _launcher(self, name: str, launcher: _Launcher) -> bool:
-        """Go to what a launcher launches; false if it launches nothing."""
+        """Skip to the command that a launcher launches; False if it launches none."""
         start = self._at
         self._found = replace(self._found, is_module=False)
         self._at += 1
@@ -310,7 +311,7 @@ class _Reader:
                 return
 
     def _split(self, word: str) -> None:
-        """Put the words of `env -S` in its place."""
+        """Replace `env -S TEXT` by the words of its text."""
         behind = self._at + (1 if "=" in word else 2)
         text = word.partition("=")[2] or " ".join(self._words[self._at + 1 : self._at + 2])
         try:
@@ -320,13 +321,13 @@ class _Reader:
         self._words = (*self._words[: self._at], *words, *self._words[behind:])
 
     def _note(self, name: str, launcher: _Launcher, words: tuple[str, ...]) -> None:
-        """Remember what this launcher does to what it launches."""
+        """Remember what this launcher does to the program."""
         found, way = self._found, launcher.way
         if name == "setsid" and {"-w", "--wait"}.intersection(words):
             way = Way.CHILD
         if name == "sockmgr.exec" and found.way is Way.CHILD:
             if "--keep-listen-pid" not in words:
-                found = replace(found, way=Way.BECOMES, by="")  # it puts LISTEN_PID right
+                found = replace(found, way=Way.BECOMES, by="")  # it corrects LISTEN_PID
         elif _SEVERITY.index(way) > _SEVERITY.index(found.way):
             found = replace(found, way=way, by=name)
         if name == "env" and _drops(words):
@@ -338,8 +339,8 @@ class _Reader:
             elsewhere=found.elsewhere or (launcher.chooses and elsewhere),
         )
 
-    def _line(self) -> Launch | None:
-        """Return what the line of a shell comes to run, if the shell can become that."""
+    def _line(self) -> CommandLine | None:
+        """Return the last program in the line of a shell, if the shell can become that program."""
         self._at += 1
         while (option := self._next()).startswith("-") and not option.endswith("c"):
             self._at += 1
@@ -368,7 +369,7 @@ _SEVERITY = (Way.BECOMES, Way.CHILD, Way.LEAVES, Way.CLOSES)
 
 
 def _drops(words: tuple[str, ...]) -> bool:
-    """Tell whether these options of env(1) drop what announces the listeners."""
+    """Return whether these options of env(1) drop the variables that announce the listeners."""
     text = " ".join(words)
     unset = "|".join(_OF_LISTENERS)
     return bool(

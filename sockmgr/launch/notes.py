@@ -1,4 +1,4 @@
-"""What a config takes for granted, and its reader should know: no faults. Pure."""
+"""Remarks about a config that is correct: what it takes for granted. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sockmgr.launch.launchers import Way
 
 
 def of(service: ServiceConfig) -> Iterator[str]:
-    """Yield a sentence or two for each."""
+    """Yield each remark about a service, a sentence or two."""
     if service.command:
         yield from _unknown(service)
     if isinstance(service.ready, Delay) and not service.listen:
@@ -25,21 +25,24 @@ def of(service: ServiceConfig) -> Iterator[str]:
 
 
 def _unknown(service: ServiceConfig) -> Iterator[str]:
-    """Say how a program gets its sockets of which nothing is known."""
+    """Yield how a program that is no known server gets its sockets."""
     named = placeholder.names(service.command)
     if not service.listen or named or service.accept is Accept.DISPATCH:
         return
     launch = launchers.read(service.command)
-    if launch.way in (Way.CLOSES, Way.LEAVES):  # of which a warning is given
+    if launch.way in (Way.CLOSES, Way.LEAVES):  # the preset has a warning for these
         return
-    server = servers.named(launch.name) or servers.KNOWN.get(service.preset)
-    if server and (service.preset != "none" or server.takes_listen_fds):
+    server = servers.named(launch.name, launch.args) or servers.KNOWN.get(service.preset)
+    in_source = server.in_source if server and service.preset != "none" else ""
+    if server and not in_source and (service.preset != "none" or server.takes_listen_fds):
         return
     last = placeholder.FIRST_FD + len(service.listen) - 1
     fds = f"descriptor {last}" if len(service.listen) == 1 else f"descriptors 3 to {last}"
-    pid = service.listen_pid and launch.is_told
+    pid = service.listen_pid and launch.passes_listen_fds
     why = f" ({launch.by} gives it another pid)" if launch.way is Way.CHILD else ""
     what = "is not a server that sockmgr knows" if server is None else 'has preset = "none"'
+    if in_source:
+        what = f"serves there only if its source says so, as by `{in_source}`"
     yield (
         f"service.{service.name}.command: {launch.name} {what}, and no listener is named in it: it "
         f"gets {fds}, told by LISTEN_FDS {'and' if pid else 'without'} LISTEN_PID{why}. A "

@@ -1,44 +1,20 @@
-"""What a server's own config file and flags say that is the manager's to say. Pure."""
+"""Find settings in a server's own config file, or among its flags, that conflict with us. Pure."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-_PIDFILE = "each worker and each new generation want it, and who finds it taken ends; remove it"
-_DAEMON = "it leaves the foreground, which looks as if it had ended; remove it"
-_COUNT = "it runs so many processes in each worker of ours; remove it, and set the key workers"
-_BIND = "it has no effect beside the listeners that are handed over, or opens others; remove it"
-_PORT = (
-    "a new worker cannot open it while the old one has it, so each reload aborts; remove it, or "
-    "let the kernel choose the port"
-)
-_RELOAD = "it restarts by itself and closes connections; remove it, sockmgr reloads"
-_SETTINGS = {
-    "gunicorn": {
-        "pidfile": _PIDFILE, "daemon": _DAEMON, "workers": _COUNT, "bind": _BIND,
-        "reload": _RELOAD, "reuse_port": "what waits at its own sockets is lost; remove it",
-    },
-    "uwsgi": {
-        "pidfile": _PIDFILE, "pidfile2": _PIDFILE, "daemonize": _DAEMON, "daemonize2": _DAEMON,
-        "processes": _COUNT, "workers": _COUNT, "socket": _BIND, "http": _BIND,
-        "http-socket": _BIND, "stats": _PORT, "py-autoreload": _RELOAD,
-    },
-}  # fmt: skip
-_FLAGS = {
-    "gunicorn": {"-p": _PIDFILE, "--pid": _PIDFILE, "-D": _DAEMON, "--daemon": _DAEMON},
-    "uwsgi": {"--pidfile": _PIDFILE, "--daemonize": _DAEMON, "--stats": _PORT},
-    "hypercorn": {"-p": _PIDFILE, "--pid": _PIDFILE},
-    "unicorn": {"-D": _DAEMON, "--daemonize": _DAEMON},
-    "php-fpm": {"-D": _DAEMON, "--daemonize": _DAEMON},
-}
-_OFF = ("", "0", "1", "false", "none")  # of a flag, or one process
+from sockmgr.config.servers import Duty, Server
+from sockmgr.launch.call import last_value
+
+_OFF = ("", "0", "1", "false", "none")  # values of a setting that is off; 1 is one process
 _LINE = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 
 
 def file_name(server: str, args: tuple[str, ...]) -> str:
-    """Return the config file that a server of these arguments reads, "" for none that is known."""
+    """Return the config file that a server with these arguments reads, "" if it is not known."""
     if server == "gunicorn":
         given = _value(args, ("-c", "--config"))
         return (
@@ -52,18 +28,29 @@ def file_name(server: str, args: tuple[str, ...]) -> str:
     return ""
 
 
-def flags(server: str, args: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each argument that says the same on the command line, and why it gets in the way."""
-    for flag, why in _FLAGS.get(server, {}).items():
-        if any(word.partition("=")[0] == flag for word in args):
+def flags(server: Server, args: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each flag in `args` that conflicts with the manager, and why."""
+    for option, why in server.own.items():
+        flag = option.removesuffix("=")
+        if why and any(word.partition("=")[0] == flag for word in args):
             yield flag, why
 
 
-def findings(server: str, text: str) -> Iterator[tuple[str, str]]:
-    """Yield each setting in a config file that gets in the way, and why."""
-    settings = _python(text) if server == "gunicorn" else dict(_LINE.findall(text))
-    for name, why in _SETTINGS.get(server, {}).items():
-        if settings.get(name, "").strip().lower() not in _OFF:
+def settings(server: Server, text: str) -> dict[str, str]:
+    """Return the settings in the text of a config file, as texts; "?" for one that is computed."""
+    return _python(text) if server.name == "gunicorn" else dict(_LINE.findall(text))
+
+
+def findings(
+    server: Server, given: Mapping[str, str], args: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """Yield each of the settings given that conflicts with the manager, and why.
+
+    The number of processes is no conflict if `args` have another, which wins.
+    """
+    overruled = {Duty.COUNT} if last_value(args, server.counting) else set()
+    for name, why in server.settings.items():
+        if given.get(name, "").strip().lower() not in _OFF and why not in overruled:
             yield name, why
 
 
@@ -76,15 +63,13 @@ def _value(args: tuple[str, ...], options: tuple[str, ...]) -> str:
 
 
 def _python(text: str) -> dict[str, str]:
-    """Return the texts of what the names in a Python file are set to."""
+    """Return the top-level names of a Python file with their values as texts, "?" if computed."""
     try:
         body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # Gunicorn will say so
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # Gunicorn will complain
         return {}
     return {
-        target.id: str(node.value.value)
-        if isinstance(node.value, ast.Constant)
-        else ast.get_source_segment(text, node.value) or "?"
+        target.id: str(node.value.value) if isinstance(node.value, ast.Constant) else "?"
         for node in body
         if isinstance(node, ast.Assign)
         for target in node.targets

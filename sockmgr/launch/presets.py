@@ -1,7 +1,7 @@
-"""A command made fit to be a worker on sockets that are not its own. Runs nothing.
+"""Fit a command to be a worker on sockets that it did not open itself. Runs nothing.
 
-What a preset adds stands right behind the program's name, so that what the user wrote comes later
-and wins.
+A preset adds its words right behind the program's name, so that the words of the user come later
+and win.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from sockmgr.config import servers
 from sockmgr.config.config import ServiceConfig
-from sockmgr.launch import additions, launchers
+from sockmgr.config.servers import Server
+from sockmgr.errors import ConfigError
+from sockmgr.launch import additions, launchers, own_config
 from sockmgr.launch.call import Call, recognise
-from sockmgr.launch.launchers import Launch, Way
+from sockmgr.launch.launchers import CommandLine, Way
 from sockmgr.launch.situation import Situation
 
 _LOSES = {
@@ -26,10 +28,12 @@ _LOSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A command made fit to be a worker, and what is known of how it ends.
+    """A command fitted to be a worker, with the exit statuses of its server.
 
-    `env` are variables to set unless the config does; `warnings` say which arguments lose requests.
-    `is_told` is false if LISTEN_FDS does not reach the program, or another pid than the worker's.
+    `env` are variables to set unless the config sets them. `warnings` say which arguments lose
+    requests. `passes_listen_fds` is whether LISTEN_FDS reaches the program, with its own pid in
+    LISTEN_PID.
+    `moves` is that of the Spec.
     """
 
     name: str
@@ -39,19 +43,31 @@ class Fit:
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     warnings: tuple[str, ...] = ()
-    is_told: bool = True
+    passes_listen_fds: bool = True
+    moves: str = ""
 
 
 def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") -> Fit:
-    """Return `argv` fitted by the preset for its program, or by the one named; "none" for none."""
+    """Return `argv` fitted by a preset: "auto" is that of its program, "none" changes nothing.
+
+    Raises ConfigError if the server cannot serve on a listener that it did not open.
+    """
     launch = launchers.read(argv)
-    server = servers.named(launch.name) if preset == "auto" else servers.KNOWN.get(preset)
+    server = (
+        servers.named(launch.name, launch.args) if preset == "auto" else servers.KNOWN.get(preset)
+    )
     if server is None:
         return Fit(
             name="none",
             argv=argv,
-            is_told=launch.is_told,
+            passes_listen_fds=launch.passes_listen_fds,
             warnings=_of_launcher(launch, situation) if preset == "auto" else (),
+        )
+    if server.refused and situation.listen:
+        raise ConfigError(
+            f"service.{situation.service}.command: {server.name} {server.refused}",
+            means="it would get no connection of this service's listeners",
+            do=server.instead,
         )
     call = Call(server, launch)
     added = additions.PRESETS.get(server.name, additions.nothing)(call, situation)
@@ -65,13 +81,15 @@ def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") ->
         warnings=(
             *_of_launcher(launch, situation),
             *(f"{server.name} {text}" for applies, text in added.warnings if applies),
+            *(f"{server.name} {flag}: {why}" for flag, why in own_config.flags(server, call.args)),
+            *_of_server(server, situation),
         ),
-        is_told=launch.is_told,
+        passes_listen_fds=launch.passes_listen_fds,
     )
 
 
 def stop_signal(service: ServiceConfig) -> int:
-    """Return what asks a worker of the service to finish."""
+    """Return the signal that asks a worker of the service to finish."""
     if service.stop_signal is not None:
         return service.stop_signal
     call = recognise(service.command) if service.preset == "auto" else None
@@ -79,7 +97,14 @@ def stop_signal(service: ServiceConfig) -> int:
     return server.stop_signal if server else servers.TERM
 
 
-def _of_launcher(launch: Launch, situation: Situation) -> tuple[str, ...]:
+def _of_server(server: Server, situation: Situation) -> tuple[str, ...]:
+    """Return what a server loses whatever its application does."""
+    if not situation.listen or not server.loses or server.in_source:
+        return ()
+    return (f"{server.name}: told to stop, it loses {server.loses}; {server.instead}",)
+
+
+def _of_launcher(launch: CommandLine, situation: Situation) -> tuple[str, ...]:
     if not situation.listen or launch.way not in _LOSES:
         return ()
     return (f"{launch.by}: {_LOSES[launch.way]}",)

@@ -1,7 +1,7 @@
-"""From what the config says of a service to what a worker is: a Spec in which nothing can change.
+"""Resolve a service of the config to the Spec of its workers, in which nothing can change.
 
-Looks at directories, programs, accounts and limits, and complains before anything is started.
-Starts nothing and changes nothing.
+Looks at directories, programs, accounts and limits, so that an error is reported before any worker
+is started. Starts nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,30 +9,36 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shlex
+import signal
 import stat
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr.config import placeholder
+from sockmgr.config import canary_keys, placeholder, servers
 from sockmgr.config.announcement import takes_listen_fds
 from sockmgr.config.config import ServiceConfig
-from sockmgr.config.spec import Accept, Exec, Listen, Rollout, Spec
+from sockmgr.config.hooks import Hook, Hooks, Moment
+from sockmgr.config.limit_keys import LIMITS
+from sockmgr.config.spec import Accept, Exec, Listen, Ready, Rollout, Spec
 from sockmgr.errors import ConfigError, SpawnError
-from sockmgr.kernel import regular
+from sockmgr.kernel import processors, regular
 from sockmgr.kernel.accounts import account, group_number, user_name
-from sockmgr.launch import app, launchers, own_config, presets
+from sockmgr.kernel.capabilities import CAP_SYS_RESOURCE, has_capability
+from sockmgr.launch import app, launchers, own_config, presets, recycles, virtual_env
 from sockmgr.launch.executable import executable, find
 from sockmgr.launch.situation import Situation
 
-# Python keeps what is printed into a pipe until 8 KiB are there. They were lost with a worker that
-# hangs or is killed, and are what its verdict is to tell. A print() takes 8 us by it, not 1.
+# Python buffers what is printed into a pipe, up to 8 KiB. A worker that hangs or is killed would
+# lose that, and its verdict quotes its last words. A print() takes 8 us with it, 1 us without.
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
-OWN_CONFIG_MAX = 1 << 20  # bytes of a server's own config file that are looked at
-# Meant by systemd, or by another starter of ours, for the manager itself: systemd.exec(5),
-# sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
+OWN_CONFIG_MAX = 1 << 20  # bytes; a longer config file of a server is not looked at
+# Variables by which systemd, or another program that starts us, addresses the manager itself:
+# systemd.exec(5), sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 _OF_THE_MANAGER = frozenset({
     "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET",
     "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE", "JOURNAL_STREAM", "MAINPID", "MAINPIDFDID",
@@ -46,63 +52,179 @@ _ALSO = re.compile(r"SOCKMGR_\w+|EINHORN_FD_\d+")
 def resolve(
     service: ServiceConfig, listens: Mapping[str, Listen], environ: Mapping[str, str]
 ) -> Spec:
-    """Return what the workers of `service` are, as things stand now.
+    """Return the spec of `service` for the files and accounts of this moment; raise SockmgrError.
 
-    `listens` are the config's listeners by name, `environ` is what the manager was started with.
+    `listens` are the config's listeners by name, `environ` is the environment of the manager.
+    """
+    return prepare(service, listens, environ).spec()
+
+
+def prepare(
+    service: ServiceConfig, listens: Mapping[str, Listen], environ: Mapping[str, str]
+) -> Prepared:
+    """Return `service` with its command fitted by the preset: the first half of resolve().
+
+    Raises SockmgrError if the directory, the user or the listeners of the service cannot be used.
     """
     cwd = _directory(service)
     _check_accounts(service)
-    fit, env = _fit(service, cwd, environ, listens)
-    _check_accepts(service, fit)
-    file = executable(_what_starts(service), fit.argv[0], env, cwd)
-    ready = service.ready
-    if isinstance(ready, Exec):
-        shown = f"service.{service.name}.ready.exec = {shlex.join(ready.argv)}"
-        ready = replace(ready, executable=executable(shown, ready.argv[0], env, cwd))
-    argv = (file if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
-    stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
-    return Spec(
-        service=service.name,
-        argv=argv,
-        executable=file,
-        cwd=cwd,
-        env=tuple(sorted(env.items())),
+    venv = virtual_env.home(service, cwd)
+    if venv and service.app and not service.python and venv != os.path.realpath(sys.prefix):
+        service = replace(service, venv=venv, python=f"{venv}/bin/python")
+    fit, env = _fit(service, cwd, environ, listens, venv)
+    return Prepared(
+        service=service,
         listen=tuple(listens[name] for name in service.listen),
-        workers=service.workers,
-        umask=service.umask,
-        user=service.user,
-        group=service.group,
-        limits=_limits(service),
-        set_listen_pid=fit.is_told and _reads_listen_fds(service, argv),
-        preload=service.preload,
-        ready=ready,
-        ready_timeout=service.ready_timeout,
-        stop_signal=stop_signal,
-        drain_timeout=service.drain_timeout,
-        max_age=service.max_age,
-        hang_timeout=_hang_timeout(service),
-        # What most programs do that are told to stop; 128 + n is a shell's or a JVM's way to say
-        # that a signal ended it.
-        clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
-        broken_exits=fit.broken_exits,
-        rollout=_rollout(service),
-        accept=service.accept,
-        policy=service.policy,
-        max_connections=service.max_connections,
+        cwd=cwd,
+        env=env,
+        fit=fit,
+        own_config=_own_config(service, fit, cwd),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A service with its real directory, the environment of its workers and its fitted command.
+
+    `own_config` is the name of the server's own config file, "" without one, and its settings.
+    """
+
+    service: ServiceConfig
+    listen: tuple[Listen, ...]
+    cwd: str
+    env: Mapping[str, str]
+    fit: presets.Fit
+    own_config: tuple[str, Mapping[str, str]]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what in the command, or in the server's own config, loses requests, in words."""
+        name, given = self.own_config
+        server = servers.KNOWN.get(self.fit.name)
+        args = launchers.read(self.service.command).args
+        found = own_config.findings(server, given, args) if server else ()
+        own = (f"{self.fit.name} {setting} in {name}: {why}" for setting, why in found)
+        texts = (*self.fit.warnings, *own, *recycles.losses(self.service, self.listen, self.fit))
+        where, told = f"service.{self.service.name}", self.service.stop_signal
+        losses = [f"{where}.command: {text}" for text in texts]
+        if server and told in server.abrupt:
+            how = f"{signal.Signals(told).name}, {self.fit.name} ends with its requests"
+            losses.append(f"{where}.stop_signal: told to stop by {how}; leave it out")
+        return tuple(losses)
+
+    def spec(self) -> Spec:
+        """Return the spec; raise SockmgrError if a worker could not be started."""
+        service, fit, env, cwd = self.service, self.fit, self.env, self.cwd
+        _check_accepts(service, fit)
+        file = executable(_what_starts(service), fit.argv[0], env, cwd)
+        argv = (file if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
+        stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
+        spec = Spec(
+            service=service.name,
+            argv=argv,
+            executable=file,
+            cwd=cwd,
+            env=tuple(sorted(env.items())),
+            slot_env=_slot_env(service),
+            listen=self.listen,
+            after=service.after,
+            workers=service.workers or processors.available(),
+            umask=service.umask,
+            user=service.user,
+            group=service.group,
+            limits=_limits(service),
+            set_listen_pid=fit.passes_listen_fds and _reads_listen_fds(service, argv),
+            preload=service.preload,
+            ready=_ready(service, env, cwd),
+            ready_timeout=service.ready_timeout,
+            stop_signal=stop_signal,
+            drain_timeout=service.drain_timeout,
+            **{limit: getattr(service, limit) for limit in LIMITS},
+            hang_timeout=_hang_timeout(service),
+            when_down=service.when_down,
+            # How most programs end on their stop signal; a shell and a JVM say by 128 + n that a
+            # signal ended them.
+            clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
+            broken_exits=fit.broken_exits,
+            rollout=_rollout(service, env, cwd),
+            hooks=_hooks(service, env, cwd),
+            accept=service.accept,
+            policy=service.policy,
+            max_connections=service.max_connections,
+            moves=self.fit.moves,
+            release=service.release,
+            has_figures=bool(service.app),
+            healthy=service.healthy,
+            tls=bool(service.http.certfile),
+            prometheus_multiproc=service.prometheus_multiproc,
+        )
+        why, do = canary_keys.obstacle(spec.rollout, spec.workers, spec.accept, spec.listen)
+        if why:  # which the config could not tell if the number of workers is "auto"
+            raise ConfigError(f"service.{service.name}.rollout.canary {why}", do=do)
+        return _with_private(spec, service, fit)
+
+
+def _with_private(spec: Spec, service: ServiceConfig, fit: presets.Fit) -> Spec:
+    """Return the spec, in which it is said if its workers take one more socket to be probed by.
+
+    Raises ConfigError if they need it and take none.
+    """
+    if not spec.probes or spec.accept is Accept.DISPATCH:
+        return spec
+    # What comes behind the sockets of a command may be no socket.
+    takes = (
+        not service.python
+        if service.app
+        else fit.name == "gunicorn" and spec.set_listen_pid and not spec.hang_timeout
+    )
+    for key, probe in spec.probes.items():
+        listen = spec.asked(probe)
+        if not listen.address.traits.is_internet and listen.address.traits.is_stream and not takes:
+            raise ConfigError(
+                f"service.{service.name}.{key} cannot ask the new workers alone: all accept from "
+                f"the one socket of {listen.name}, and {service.python or fit.argv[0]} is not "
+                "known to take another one",
+                do='use app or gunicorn, add accept = "dispatch" for an app, or use '
+                '{ exec = ["COMMAND"] } as `ready`',
+            )
+    return replace(spec, takes_private=takes)
+
+
+def _ready(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Ready:
+    """Return what shows that a worker is ready, with the file of a command that tests it."""
+    if not isinstance(service.ready, Exec):
+        return service.ready
+    argv = service.ready.argv
+    shown = f"service.{service.name}.ready.exec = {argv[0]}"
+    return replace(service.ready, executable=executable(shown, argv[0], env, cwd))
+
+
+def _hooks(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Hooks:
+    """Return the hooks with their files."""
+
+    def found(key: str, hook: Hook) -> Hook:
+        shown = f"service.{service.name}.hooks.{key} = {hook.argv[0]}"
+        return replace(hook, executable=executable(shown, hook.argv[0], env, cwd))
+
+    every = {moment: service.hooks.at(moment) for moment in Moment}
+    return Hooks(**{key: found(key, hook) for key, hook in every.items() if hook})
+
+
 def _reads_listen_fds(service: ServiceConfig, argv: tuple[str, ...]) -> bool:
-    """Tell whether its workers find their sockets by LISTEN_FDS, which LISTEN_PID goes with."""
+    """Return whether its workers find their sockets by LISTEN_FDS, which needs LISTEN_PID."""
     accepts = service.accept is not Accept.DISPATCH
     return service.listen_pid and accepts and takes_listen_fds(argv, service.listen)
 
 
-def _rollout(service: ServiceConfig) -> Rollout:
-    # Boots sleep, too, on disks and databases; at low priority two a core cost live traffic no
-    # more than one does, and the rollout takes less time.
-    at_once = service.rollout.start_concurrency or 2 * len(os.sched_getaffinity(0))
-    return replace(service.rollout, start_concurrency=at_once)
+def _rollout(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Rollout:
+    # Twice the number of cores, because a boot also waits for disks and databases: at low priority
+    # two boots a core cost the live traffic no more than one, and the rollout is faster.
+    at_once = service.rollout.start_concurrency or 2 * processors.available()
+    canary = service.rollout.canary
+    if canary and canary.check:
+        shown = f"service.{service.name}.rollout.canary.check = {canary.check[0]}"
+        file = executable(shown, canary.check[0], env, cwd)
+        canary = replace(canary, executable=file)
+    return replace(service.rollout, start_concurrency=at_once, canary=canary)
 
 
 def _check_accepts(service: ServiceConfig, fit: presets.Fit) -> None:
@@ -115,32 +237,26 @@ def _check_accepts(service: ServiceConfig, fit: presets.Fit) -> None:
 
 
 def _what_starts(service: ServiceConfig) -> str:
-    """Name the key that says which program is started, and its value."""
+    """Return the key of the config that names the program, and that, for errors.
+
+    Without its arguments, in which secrets may be, out of variables.
+    """
     if service.python:
         return f"service.{service.name}.python = {service.python}"
-    what = f"app = {service.app}" if service.app else f"command = {shlex.join(service.command)}"
+    what = f"app = {service.app}" if service.app else f"command = {service.command[0]}"
     return f"service.{service.name}.{what}"
 
 
-def warnings(service: ServiceConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what in the command of `service` loses requests, a sentence each."""
-    cwd = _directory(service)
-    fit, _ = _fit(service, cwd, environ)
-    texts = (*fit.warnings, *_own_config(service, fit.name, cwd))
-    return tuple(f"service.{service.name}.command: {text}" for text in texts)
-
-
-def _own_config(service: ServiceConfig, server: str, cwd: str) -> Iterator[str]:
-    """Yield what the server's own flags and config file say that is the manager's to say."""
-    args = launchers.read(service.command).args
-    yield from (f"{server} {flag}: {why}" for flag, why in own_config.flags(server, args))
-    name = own_config.file_name(server, args)
-    try:
-        data = regular.read(Path(cwd, name), OWN_CONFIG_MAX) if name else b""
-    except OSError:  # none by the default name; one that is named, the server will miss itself
-        return
-    for setting, why in own_config.findings(server, data.decode(errors="replace")):
-        yield f"{server} {setting} in {name}: {why}"
+def _own_config(
+    service: ServiceConfig, fit: presets.Fit, cwd: str
+) -> tuple[str, Mapping[str, str]]:
+    server = servers.KNOWN.get(fit.name)
+    name = own_config.file_name(fit.name, launchers.read(service.command).args)
+    if server and name:
+        with suppress(OSError):  # if the command names it, the server itself will complain
+            data = regular.read(Path(cwd, name), OWN_CONFIG_MAX)
+            return name, own_config.settings(server, data.decode(errors="replace"))
+    return "", {}
 
 
 def _hang_timeout(service: ServiceConfig) -> float | None:
@@ -156,7 +272,7 @@ def _directory(service: ServiceConfig) -> str:
     given = service.cwd or "."
     shown = f"service.{service.name}.cwd = {given}"
     try:
-        path = os.path.realpath(given)  # now, so that a link like `current` is looked at once only
+        path = os.path.realpath(given)  # now: a link such as `current` may change at any moment
     except FileNotFoundError:  # getcwd(3)
         raise ConfigError(
             f"{shown}: the directory that the manager was started in has been deleted",
@@ -179,19 +295,23 @@ def _fit(
     service: ServiceConfig,
     cwd: str,
     environ: Mapping[str, str],
-    listens: Mapping[str, Listen] | None = None,
+    listens: Mapping[str, Listen],
+    venv: str,
 ) -> tuple[presets.Fit, dict[str, str]]:
     """Return the command as its preset wants it, and the environment of the workers."""
-    inherited = _UNBUFFERED | _inherited(environ) if service.inherit_env else {}
-    given = dict(service.env)
+    inherited = _inherited(service, environ)
+    of_slot = dict(_slot_env(service))
+    given = {k: placeholder.in_slot(v, 0) for k, v in service.env if k not in of_slot}
     if "PWD" in inherited:
         inherited["PWD"] = cwd
     if service.user:
         inherited |= _account(service.user)
+    inherited = {name: text for name, text in inherited.items() if name not in of_slot}
     env = inherited | given
+    if venv:
+        env = virtual_env.activated(env, venv)
     if service.app:
         return app.fit(service, env, lambda program: find(program, env, cwd)), env
-    used = [listens[name] for name in service.listen] if listens else []
     situation = Situation(
         service=service.name,
         listen=service.listen,
@@ -199,22 +319,29 @@ def _fit(
         cwd=cwd,
         drain_timeout=service.drain_timeout,
         find=lambda program: find(program, env, cwd),
-        addresses=tuple(str(listen.address).partition("://")[2] for listen in used),
+        addresses=tuple(str(listens[name].address).partition("://")[2] for name in service.listen),
+        leaves_others=service.accept is Accept.SHARED and bool(recycles.limits(service)),
     )
     fit = presets.fit(service.command, situation, preset=service.preset)
-    return fit, inherited | dict(fit.env) | given
+    return fit, env | {name: text for name, text in fit.env if name not in given}
 
 
-def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
+def _slot_env(service: ServiceConfig) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in service.env if placeholder.names_slot(pair[1]))
+
+
+def _inherited(service: ServiceConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    # For every program: who is behind a wrapper nobody can tell, and only Python knows it.
+    found = dict(_UNBUFFERED if service.unbuffered else {})
+    return found | {
         name: value
         for name, value in environ.items()
-        if name not in _OF_THE_MANAGER and not _ALSO.fullmatch(name)
+        if service.inherit_env and name not in _OF_THE_MANAGER and not _ALSO.fullmatch(name)
     }
 
 
 def _account(user: str) -> dict[str, str]:
-    """Return what systemd sets for User= (systemd.exec(5)): the manager's own would mislead."""
+    """Return the variables that systemd sets for User= (systemd.exec(5)), not the manager's own."""
     entry = account(user)
     if entry is None:
         return {}
@@ -258,10 +385,10 @@ def _limits(service: ServiceConfig) -> tuple[tuple[str, int, int], ...]:
     for name, _, hard in service.limits:
         ours = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
         raised = ours != -1 and (hard == -1 or hard > ours)
-        if raised and os.geteuid() != 0:
+        if raised and not (os.geteuid() == 0 and has_capability(CAP_SYS_RESOURCE)):
             raise SpawnError(
                 f"service.{service.name}.limits.{name} = {hard}: the manager's own hard limit is "
-                f"{ours}, and only root may raise it",
+                f"{ours}, and only root with CAP_SYS_RESOURCE may raise it",
                 do=f"set Limit{name.upper()}={hard} in the manager's unit, or lower it here",
             )
     return tuple((name.upper(), soft, hard) for name, soft, hard in service.limits)

@@ -1,6 +1,6 @@
-"""What a line for a shell consists of: commands, words, redirections. Expands and runs nothing.
+"""Take a line for a shell apart: commands, words, redirections. Expands and runs nothing.
 
-Reads each character once, whatever the line: it may come from a file that nobody has looked at.
+Takes linear time for any line, because it may come from a file that nobody has looked at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENDS = {"(": ")", "{": "}"}
 class Word:
     """A word as it is written (`raw`), and without its quotes (`text`).
 
-    `expands` tells that only a shell can say what it becomes; `text` has the `$` as it is written.
+    If it `expands`, only a shell knows its value, and `text` still has the `$` or the pattern.
     """
 
     raw: str
@@ -39,7 +39,7 @@ class Word:
 class Command:
     """One command: its words, its redirections as they are written, and the joint behind it.
 
-    `start` and `end` are where in the line it is. `sets` are the assignments before its first word.
+    `start` and `end` are its offsets in the line, `sets` the assignments before its first word.
     """
 
     start: int
@@ -51,7 +51,7 @@ class Command:
 
 
 def parse(text: str) -> tuple[Command, ...] | None:
-    """Return the commands of a line, or None if no shell would take it."""
+    """Return the commands of a line, or None if it is not valid."""
     try:
         found = tuple(_commands(list(_tokens(text)), len(text)))
     except _Unfinished:
@@ -62,7 +62,7 @@ def parse(text: str) -> tuple[Command, ...] | None:
 
 
 def last(commands: tuple[Command, ...]) -> Command | None:
-    """Return the command that a shell may become, as the last of these; None if there is none."""
+    """Return the last command if a shell may become it by `exec`; None if not."""
     if not commands or commands[-1].joint not in ("", ";", "\n"):
         return None
     for before, command in zip((None, *commands), commands, strict=False):
@@ -80,12 +80,12 @@ def program(command: Command) -> tuple[Word, ...]:
 
 
 def becomes(command: Command) -> bool:
-    """Tell whether a shell becomes the command by `exec`."""
+    """Return whether a shell becomes the command by `exec`."""
     return command.words[:1] != () and command.words[0].raw == "exec"
 
 
 def line(words: Iterable[Word]) -> str:
-    """Return words as a shell would read them again."""
+    """Return words as a line for a shell."""
     return " ".join(word.raw for word in words)
 
 
@@ -198,7 +198,7 @@ def _find(text: str, what: str, at: int) -> int:
 
 
 def _closing(text: str, at: int) -> int:
-    """Return the end of what begins at `at`: a double quote, a backquote or a substitution."""
+    """Return the end of the double quote, backquote or substitution that begins at `at`."""
     if text[at] == "$" and text[at + 1 : at + 2] not in _ENDS:
         return at + 1
     ends: list[str] = []

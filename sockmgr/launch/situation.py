@@ -1,4 +1,4 @@
-"""What a preset may look at, and what it answers."""
+"""The input and the output of a preset."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What a preset may look at: a service's listeners, by name and in order, and its surroundings.
+    """What a preset may look at: a service, its listeners and the environment of its workers.
 
-    `addresses` are those of the listeners, without scheme. `drain_timeout` is how long the manager
-    waits for a worker to end. `find` returns the file that a program's name stands for, None if
-    there is none.
+    `listen` are the names of the listeners in order, `addresses` their addresses without scheme.
+    `drain_timeout` is how long the manager waits for a worker to end. `find` returns the file of a
+    program's name, None if there is none. `leaves_others`: a worker is stopped while others accept
+    from its queue.
     """
 
     service: str
@@ -22,11 +23,16 @@ class Situation:
     drain_timeout: float
     find: Callable[[str], str | None]
     addresses: tuple[str, ...] = ()
+    leaves_others: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addition:
-    """What a preset adds to a command: arguments, words in place of the program's, variables."""
+    """What a preset adds to a command.
+
+    `extra` are arguments, `instead` words in place of the program's name, `env` variables. Of the
+    `warnings`, those whose first value is true apply.
+    """
 
     extra: tuple[str, ...] = ()
     instead: tuple[str, ...] = ()

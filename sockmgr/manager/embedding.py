@@ -1,4 +1,4 @@
-"""What may run beside a manager, in its loop, and what it may ask of it: `sockmgr dev` does."""
+"""A companion that runs beside a manager, in its loop, and what it may ask of it: `sockmgr dev`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Host(Protocol):
     stopping: bool
 
     def status(self) -> Status:
-        """Tell what runs."""
+        """Return what runs."""
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]
@@ -30,6 +30,7 @@ class Host(Protocol):
     def services(self) -> Mapping[str, Service]:
         """The services by name, for reading."""
 
+    # A person who saves again does not want to wait for what they have just corrected.
     def give_up(self) -> None:
         """End every start that is under way beside a generation, so that its reload aborts."""
 
@@ -42,7 +43,7 @@ class Companion(Protocol):
         """Where the lines of workers and the manager's records go."""
 
     async def run(self, manager: Host) -> None:
-        """Begin once every service has been told to start; be cancelled when none is left."""
+        """Begin once every service has begun to start; be cancelled when no service is left."""
 
     def changed(self) -> None:
-        """Hear that something about a service has changed."""
+        """Take note that something about a service has changed."""

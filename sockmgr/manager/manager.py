@@ -1,7 +1,7 @@
 """The manager: the only event loop. Owns the listeners, the tasks and the services.
 
 Signals, control clients, notify datagrams and listeners that were shut down end here and become
-facts for a service, or requests. What is done about them is decided by each service's fleet.
+requests, or facts for a service, whose fleet decides what is done about them.
 """
 
 from __future__ import annotations
@@ -11,51 +11,57 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sockmgr import __version__
 from sockmgr.api.records import EventKind
-from sockmgr.api.types import JournalPlace, Plan, Progress, Status, Verdict
+from sockmgr.api.types import Progress, Verdict
+from sockmgr.config.canary_keys import once
+from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
-from sockmgr.kernel.process import can_restore_priority
+from sockmgr.kernel import priority
 from sockmgr.log import Log
-from sockmgr.manager import scaling
+from sockmgr.manager import decisions
 from sockmgr.manager.beginning import FromConfig, FromState
 from sockmgr.manager.control.server import ControlServer
+from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.health import Health
-from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
-from sockmgr.manager.logs.events import EventFollower, EventLog
+from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.journal import worker_output
-from sockmgr.manager.logs.ring import Follower
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.notify import NotifyRouter
+from sockmgr.manager.orders import Orders
 from sockmgr.manager.own_paths import OwnPaths
+from sockmgr.manager.ready_file import ReadyFile
 from sockmgr.manager.reaper import Reaper
+from sockmgr.manager.rollback import roll_back
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.service.verdicts import not_told
+from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.manager.services import Services, Source
 from sockmgr.manager.signals import ASKED_BY, Signals
-from sockmgr.manager.status import status_of
+from sockmgr.manager.stopping import Stopping
 from sockmgr.manager.takeover.handover import CONTROL, Handover
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor
+from sockmgr.manager.takeover.saved_state import Present
 from sockmgr.manager.takeover.store import find_keeper, take_or_start
+from sockmgr.manager.workers.boot_priority import Boots
 from sockmgr.manager.workers.context import WorkerContext
+from sockmgr.manager.workers.family import Family
+from sockmgr.manager.workers.lookout import Lookout
 from sockmgr.systemd.notifier import Notifier
 from sockmgr.systemd.store import FdStore
-from sockmgr.systemd.unit import Ending, ending
+from sockmgr.systemd.unit import Ending, ending, sockets_end
 
 log = Log("sockmgr")
 
 
-class Manager:
-    """Everything one `sockmgr run` holds. `config_file` is what its source reads, if it is one."""
-
-    config_file = ""
+class Manager(Orders):
+    """Everything one `sockmgr run` holds. `config_file` is the file that `source` reads, if any."""
 
     def __init__(
         self,
@@ -75,12 +81,15 @@ class Manager:
         self._notify_path = control.with_suffix(".notify")
         self._keeper_path = control.with_suffix(".keeper")
         self._server = ControlServer(control, self)
-        self._listeners = Listeners(self._on_shutdown)
-        self._services = Services(source, self._listeners, self._changed)
+        self._listeners = Listeners(lambda at: self._services.inspect(at))  # noqa: PLW0108 - they come next
+        self._family = Family(lambda: self._handover.pids)
+        self._services = Services(source, self._listeners)
         self._health = Health(self._services.configured, self._listeners, self.services)
         self._systemd = Notifier(self._health)
-        self.stopping = self._gave_up = False
-        self._leaving = ""
+        self._stopping = Stopping(
+            self._services, self._health, self._stop_delay, self._tell_of_stop
+        )
+        self._ready_file = ReadyFile()
 
     async def run(self, passed: dict[str, list[int]]) -> int:
         """Open, start, and return when the last worker is gone; own what systemd `passed`."""
@@ -93,13 +102,15 @@ class Manager:
             self._systemd.close()
             # The loop is about to remove its handlers, and a late signal would end us by itself.
             signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
-        return 1 if self._gave_up else 0
+        return 1 if self._stopping.gave_up else 0
 
     async def _run(self, passed: dict[str, list[int]]) -> None:
         loop = asyncio.get_running_loop()
         self._sink.attach(loop)
         # One thread, for calls that wait for other processors (membarrier(2)): never more.
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="kernel"))
+        self._is_upgrade = CONTROL in passed
+        # The path comes first: of two managers only the one that has it may touch what is below.
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         try:
             store = self._find_store(passed)
@@ -110,13 +121,14 @@ class Manager:
             self._listeners.close_unused(frozenset())
 
     def _find_store(self, passed: dict[str, list[int]]) -> FdStore | KeeperStore | None:
+        # `sockmgr dev` leaves nothing behind, not even where systemd would keep it.
         found = None if self._companion else self._systemd.store
         return found if found or self._is_last else find_keeper(self._keeper_path, passed)
 
     def _beginning(self, predecessor: Predecessor) -> FromConfig | FromState:
         """Choose, before anything is touched: a config that cannot be read is found here."""
         if predecessor.state:
-            return FromState(predecessor.state, self._services, self._listeners, self._known)
+            return FromState(predecessor.state, self._services, self._listeners, self._family.owned)
         return FromConfig(self._services.read(), self._services, self._listeners)
 
     async def _serve(
@@ -128,48 +140,58 @@ class Manager:
         loop = asyncio.get_running_loop()
         store = take_or_start(found, predecessor, None if self._is_last else self._keeper_path)
         copy = self._keeper_path.with_suffix(".state") if isinstance(store, KeeperStore) else None
+        # Events go on from the predecessor's: a follower goes on after the last id that it saw.
         if was := predecessor.state:
             self._history.resume(was.events_since, was.events)
             self._history.tally.resume(was.counts, was.refused)
         beginning.open(predecessor)
-        router = NotifyRouter(
-            self._notify_path, predecessor.take_notify(self._notify_path), self.services.values
-        )
+        self._server.admit(self._services.config.control)
+        said = predecessor.take_notify(self._notify_path)
+        router = NotifyRouter(self._notify_path, said, self._family, self._changed)
+        left = predecessor.descriptors
+        self._dispatcher = Dispatcher(self._changed, left, self._is_last, self._is_upgrade)
+        present = Present(self._services, self._listeners, self._history, self._dispatcher)
         self._handover = Handover(
-            predecessor, store, self._sink, self._changed, copy, router.fileno
+            predecessor, store, self._sink, self._changed, present, copy, router.fileno
         )
         self._paths = self._own_paths(router)
         context = self._context(loop, router)
-        reaper = Reaper(loop, self._known, self._end_strays, context.memory.started)
+        reaper = Reaper(loop, self._family.owned, self._services.end_strays, context.memory.started)
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                self._services.work_in(context, self._tasks, self._health.attend)
+                upkeep = self._handover.upkeep
+                self._services.work_in(context, self._tasks, upkeep, self._attend)
                 Signals(self, self._tasks).watch(loop)
                 beginning.start(predecessor)
+                # Workers that are adopted are known only now; before, they would pass for orphans.
                 reaper.watch()
                 self._be_there(predecessor)
+            # No worker is left that a next manager could take over, so nothing more is saved.
             self._history.on_event = None
+            self._history.show()
             self._handover.dismiss_guard()
+            await self._dispatcher.end()
             await reaper.end(self._handover.unit)
             self._paths.close()
             self._handover.end()
         finally:
+            self._handover.rest()
             self._paths.close()
             router.close()
 
     def _be_there(self, predecessor: Predecessor) -> None:
-        """Be the manager from now on: watch what is ours, keep it for the next one, and say so."""
-        if predecessor.state:
+        """Be the manager from now on: watch over paths and workers, save the state, and log it."""
+        if predecessor.state:  # else the config has just been read
             self._tasks.create_task(self._catch_up(), name="catch up")
         self._paths.watch()
         if not self._companion:
             self._handover.watch_over()
             # The next manager has to know each event that a client may have seen.
             self._history.on_event = self._handover.keep_soon
+        self._dispatcher.begin()
         predecessor.close()
-        self._changed()
-        name = self._services.config.name
-        log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=name)
+        self._changed()  # the state is saved before anybody hears that a manager is there
+        log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name)
         self._tasks.create_task(self._expect_serving(), name="expect serving")
         if self._companion:
             beside = self._companion.run(self)
@@ -187,12 +209,14 @@ class Manager:
             output=functools.partial(worker_output, self._sink, loop),
             notify_address=self._paths.looked(router.address),
             # Whoever watches an edit begin to serve waits for the boot, not for live traffic.
-            can_restore_priority=self._companion is None and can_restore_priority(),
-            helpers=lambda: self._handover.pids,
+            boots=Boots(loop, can_lower=self._companion is None and priority.can_restore()),
+            family=self._family,
+            lookout=Lookout(loop),
+            dispatcher=self._dispatcher,
         )
 
     async def _catch_up(self) -> None:
-        """Do what the config says now, which may not be what it said to our predecessor."""
+        """Do what the config says now, which may not be what our predecessor read."""
         if self._services.are_up_to_date():
             return
         try:
@@ -202,112 +226,88 @@ class Manager:
             log.error(EventKind.RELOAD_REFUSED, error=error)
 
     async def _expect_serving(self) -> None:
-        serving = [service.serving() for service in self._services]
-        done, late = await asyncio.wait(serving, timeout=self._serving_timeout)
-        for future in done:
-            future.exception()  # a service that was stopped before it served is no news
-        for future in late:
-            future.cancel()
-        if late and not self.stopping:
-            self._gave_up = True
-            log.error(EventKind.NOT_SERVING_IN_TIME, timeout=self._serving_timeout)
-            await self.stop(now=False)
-        elif not late:
+        if await self._services.all_serve(within=self._serving_timeout):
             self._systemd.serving()
+        elif not self.stopping:
+            # `--timeout` is for scripts, which need an end and an exit code.
+            log.error(EventKind.NOT_SERVING_IN_TIME, timeout=self._serving_timeout)
+            await self._stopping.give_up()
+
+    def _attend(self, service: Service, task: asyncio.Task[None]) -> None:
+        self._health.attend(service, task)
+        self._stopping.attend(service, self._tasks)
 
     # --- What control clients ask (api.varlink.METHODS) -------------------------------------------
-
-    def status(self, *, sizes: bool = True) -> Status:
-        """Tell what runs, with the `sizes` of workers or without."""
-        configured, tally = self._services.configured(), self._history.tally
-        return status_of(
-            configured, self._listeners, self.services, tally, self._started,
-            config=self.config_file, sizes=sizes,
-        )  # fmt: skip
-
-    def plan(self, text: str | None = None, file: str = "config") -> Plan:
-        """Tell what the config `text` of `file` would change (None: what a reload would)."""
-        return self._services.plan(text, file)
-
-    def logs(self, service: str = "", lines: int = 100) -> Follower | JournalPlace:
-        """Return the last lines about a service ("": all) and what comes, or where they are."""
-        if service:
-            self._services.find(service)
-        return self._sink.place or Follower(self._sink.ring, service, lines)
-
-    def events(
-        self, service: str = "", after: int | None = None, last: int | None = None
-    ) -> EventFollower:
-        """Return the last events (None: all) about a service ("": all) and what comes."""
-        if service:
-            self._services.find(service)
-        return self._history.follow(service, after, last)
 
     async def reload(
         self,
         services: tuple[str, ...] = (),
-        progress: Callable[[Progress], None] = not_told,
+        progress: Callable[[Progress], None] = ignore_progress,
+        together: bool = False,
+        canary: tuple[int, ...] | None = None,
+        seconds: float | None = None,
+        hold: bool | None = None,
     ) -> list[Verdict]:
         """Replace the workers of these services (none named: of all) by what the config says now.
 
-        Whatever cannot even begin raises SockmgrError, and nothing has changed.
+        With `together`, or if the config says so, all of them or none. A canary is as the config
+        has it, but for what is given here. Whatever cannot even begin raises SockmgrError, and
+        nothing has changed.
         """
+        adapt = functools.partial(once, steps=canary, seconds=seconds, hold=hold)
         try:
-            return await self._reload(services, progress)
+            return await self._reload(services, progress, together=together, adapt=adapt)
         except SockmgrError as error:
             log.error(EventKind.RELOAD_REFUSED, error=error)
             raise
 
     async def reload_all(self) -> None:
-        """Do the same for all, asked by a signal."""
-        await self._reload((), not_told, on_signal=True)
+        """Replace the workers of all services, since a signal asked for it."""
+        await self._reload((), ignore_progress, on_signal=True)
 
     async def _reload(
         self,
         services: tuple[str, ...],
         progress: Callable[[Progress], None],
         *,
+        together: bool = False,
+        adapt: Callable[[Spec], Spec] = lambda spec: spec,
         on_signal: bool = False,
     ) -> list[Verdict]:
         with self._systemd.reloading(on_signal=on_signal) as ended:
             self._refuse_if_stopping()
             self._paths.look()
-            verdicts = await self._services.reload(services, progress)
+            verdicts = await self._services.reload(
+                services, progress, together=together, adapt=adapt
+            )
             ended(verdicts)
         return verdicts
 
-    async def scale(self, service: str, workers: int, relative: bool = False) -> int:
-        """Want this many workers, or so many more; return the number when they are ready."""
-        self._refuse_if_stopping()
-        found = self._services.find(service)
-        wanted = found.wanted + workers if relative else workers
-        scaling.check(service, wanted)
-        await scaling.scale(found, wanted)
-        return wanted
-
-    async def restart_worker(self, worker: str) -> str:
-        """Replace this worker (`web@7.2`); return the name of its successor when that is done."""
-        self._refuse_if_stopping()
-        service, _, place = worker.rpartition("@")
-        if not service:
-            raise ControlError(
-                f"{worker} is no worker",
-                means="nothing was changed",
-                do="name it as `sockmgr status` does: SERVICE@GENERATION.SLOT",
-            )
-        return await scaling.restart_worker(self._services.find(service), place)
-
-    async def scale_all(self, more: int) -> None:
-        """Want so many more workers of each service."""
-        for service in self._services:
-            await self.scale(service.name, more, relative=True)
+    async def rollback(
+        self,
+        service: str = "",
+        to: int | None = None,
+        progress: Callable[[Progress], None] = ignore_progress,
+    ) -> list[Verdict]:
+        """Bring back generation `to` of a service, or the one before: see rollback.py."""
+        with self._systemd.reloading() as ended:
+            self._refuse_if_stopping()
+            self._paths.look()
+            verdicts = [await roll_back(self._services, service, to, progress)]
+            ended(verdicts)
+        return verdicts
 
     async def stop(self, now: bool = False) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
+        await self._stopping.stop(now=now)
+
+    def _stop_delay(self) -> float:
+        return 0.0 if self._companion else self._services.config.stop_delay
+
+    def _tell_of_stop(self) -> None:
         self.stopping = True
-        log.info(EventKind.STOPPING, now=now)
         self._systemd.stopping()
-        await self._services.stop(now=now)
+        self._changed()
 
     async def upgrade(self) -> str:
         """Prove new code of the manager in a child; return the version that it soon replaces."""
@@ -316,15 +316,20 @@ class Manager:
             raise ControlError("this is sockmgr dev", do="end it, and start the new version")
         if self._handover.under_way:
             raise ControlError("an upgrade is under way", means="nothing else was begun")
-        self._changed()
+        decisions.refuse_if_held(self.services)
+        self._changed()  # the child is to read what is so now
         await self._handover.prove()
+        # A stop, or a canary that waits for somebody, may have come meanwhile.
         self._refuse_if_stopping()
+        decisions.refuse_if_held(self.services)
         self._leaving = "the manager is being upgraded"
         self._tasks.create_task(self._hand_over(), name="hand over")
         return __version__
 
     async def _hand_over(self) -> None:
         """Become the new code when every rollout has its verdict and every client its answer."""
+        # A rollout would go on in the new code, but the clients that wait for its verdict would
+        # never hear it, since their connections end with this code.
         settled = [service.settled() for service in self._services]
         await asyncio.gather(*settled, return_exceptions=True)
         if self.stopping:
@@ -333,7 +338,7 @@ class Manager:
         log.info(EventKind.UPGRADING, pid=os.getpid())
         self._changed()
         try:
-            self._handover.become_new(control, self._listeners, self.services)
+            self._handover.become_new(control)
         except OSError as error:  # it was there when it was proven
             log.error(EventKind.CANNOT_BECOME_THE_NEW_VERSION, error=error.strerror)
             self._leaving = ""
@@ -341,57 +346,40 @@ class Manager:
 
     async def end(self) -> None:
         """Do what systemd sent us SIGTERM for: stop, or make way for the next manager."""
-        if self._systemd.store is None or ending() is not Ending.RESTART:
+        how = ending() if self._systemd.store else Ending.UNKNOWN
+        if how is not Ending.RESTART:
+            if how is Ending.STOP and sockets_end():
+                self._listeners.be_last()
             await self.stop(now=False)
             return
         self._leaving = "the manager is being restarted"
         log.info(EventKind.LEAVING, pid=os.getpid(), workers="go on, for the next manager")
+        # Clients get their answers first; whatever has changed by then is saved last.
         await self._server.close()
         self._changed()
         self._systemd.close()
-        self._handover.leave(self.services)
+        self._handover.leave()
 
     # --- What its companion asks (companion.Host) ------------------------------------------------
-
-    @property
-    def services(self) -> Mapping[str, Service]:
-        """The services by name, for reading."""
-        return self._services.by_name
 
     def give_up(self) -> None:
         """End every start that is under way beside a generation, so that its reload aborts."""
         for service in self._services:
-            service.give_up()
-
-    def _refuse_if_stopping(self) -> None:
-        if self.stopping or self._leaving:
-            why = self._leaving or "the manager is stopping"
-            raise ControlError(why, means="nothing was changed")
+            if trial := service.fleet.trial:
+                service.processes.kill_unready(trial.number)
 
     def _changed(self) -> None:
+        # Listeners are closed before the state is saved, so that it names none that is gone.
         self._services.close_unused()
         self._systemd.changed()
-        config = self._services.config
-        self._handover.update(config, self._listeners, self.services, self._history)
+        self._server.admit(self._services.config.control)
+        if not self._companion:
+            ready_file = self._services.config.ready_file
+            self._ready_file.show(ready_file, ready=self._health.is_ready)
+        self._handover.update()
+        self._history.show()
         if self._companion:
             self._companion.changed()
+        # The manager ends when no task is left, so its companion must end with the last service.
         if self._beside and not self.services:
             self._beside.cancel()
-
-    # --- What happens to us ----------------------------------------------------------------------
-
-    def _known(self) -> set[int]:
-        """Return the processes whose ends are told by their pidfds, or by themselves."""
-        workers = {pid for service in self._services for pid in service.processes.pids}
-        return workers | set(self._handover.pids)
-
-    def _end_strays(self) -> None:
-        for service in self._services:
-            service.processes.end_strays()
-
-    def _on_shutdown(self, listener: Listener) -> None:
-        """Have a listener mended that a worker shut down, and name who may have done it."""
-        for service in self._services:
-            if listener.listen.address in service.addresses:
-                suspects = ", ".join(running.name for running in service.processes.running.values())
-                service.inspect(f"shut down by one of {suspects}")

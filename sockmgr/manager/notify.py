@@ -1,44 +1,50 @@
-"""What workers say on NOTIFY_SOCKET, delivered to the worker that the sender belongs to."""
+"""Delivers what workers say on NOTIFY_SOCKET to the worker that the sender belongs to."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
 from sockmgr.kernel.notify import Message, NotifySocket
 from sockmgr.kernel.procfs import owner_of
 from sockmgr.log import Log
-from sockmgr.manager.service.service import Service
+from sockmgr.manager.workers.family import Family
 from sockmgr.manager.workers.worker import WorkerProcess
 
 log = Log("sockmgr")
 
-MOST_HEARD = 4  # sockets of ours whose path is gone, but one
+MOST_HEARD = 4  # sockets: the one at the path, and former ones whose path is gone
 
 
 class NotifyRouter:
-    """The socket at `path`, heard from now until `close`."""
+    """The notify socket at `path`, which is read until `close`."""
 
     def __init__(
-        self, path: Path, left: socket.socket | None, services: Callable[[], Iterable[Service]]
+        self, path: Path, left: socket.socket | None, family: Family, save: Callable[[], None]
     ) -> None:
-        """Open it; `left` is a predecessor's, owned."""
-        self._path, self._services, self._foreign = path, services, 0
+        """Read what workers of `family` say; own `left`, the socket of a predecessor, if any.
+
+        `save` is called when the next manager must know what was said: a worker says it once.
+        """
+        self._path, self._family, self._foreign = path, family, 0
+        self._save = save
         self._heard: list[NotifySocket] = []
         self._socket = self._hear(NotifySocket(path, left))
         self._spare: NotifySocket | None = None
 
     def fileno(self) -> int:
-        """Return the descriptor of the one at the path, borrowed, for the next manager."""
+        """Return the descriptor of the socket at the path, borrowed, for the next manager."""
         return self._socket.fileno()
 
     def address(self) -> str:
-        """Return what NOTIFY_SOCKET is for a worker that starts now: the path, if it is there."""
+        """Return NOTIFY_SOCKET for a new worker: the path, or an abstract name if it is gone."""
         if self._socket.holds:
             return str(self._path)
+        # A name without a file: nobody can remove it, but only processes of this network namespace
+        # can send to it (unix(7)).
         if self._spare is None:
             self._spare = self._hear(NotifySocket.abstract())
         return self._spare.address
@@ -46,7 +52,7 @@ class NotifyRouter:
     def mend(self) -> bool:
         """Bind the path again if it is gone; raises ListenError.
 
-        The former one is heard on: some have connected to it, and do so only once.
+        The former socket is still read: workers may have connected to it, and do so only once.
         """
         if self._socket.holds:
             return False
@@ -66,20 +72,20 @@ class NotifyRouter:
         sock.close()
 
     def deliver(self) -> None:
-        """Take what has arrived; believe the kernel only as to who sent it."""
-        groups = [service.processes for service in self._services()]
-        workers = {
-            each.pid: each
-            for processes in groups
-            for each in processes.running.values()
-            if each.pid
-        }
-        before = self._ignored
+        """Deliver what has arrived.
+
+        The kernel says which process sent each datagram, so workers are looked up by their pids: a
+        message costs the same however many workers there are.
+        """
+        before, is_news = self._ignored, False
         for message in [message for each in self._heard for message in each.receive()]:
-            if worker := _sender(message, workers):
-                worker.notified(message.pid, message.fields)
+            if worker := self._sender(message):
+                is_news |= worker.notified(message.pid, message.fields)
             else:
                 self._foreign += 1
+        # Now: the next receive() removes the messages, and whoever follows us cannot read them.
+        if is_news:
+            self._save()
         # From 1, 2, 4, 8 ... on: a flood is no news.
         if self._ignored.bit_length() > before.bit_length():
             garbage = sum(each.garbage for each in self._heard)
@@ -94,10 +100,11 @@ class NotifyRouter:
     def _ignored(self) -> int:
         return sum(each.garbage for each in self._heard) + self._foreign
 
-
-def _sender(message: Message, workers: Mapping[int, WorkerProcess]) -> WorkerProcess | None:
-    """Return the worker that a message is of; first what costs nothing, for anybody may send."""
-    if not any(worker.may_be(message.uid) for worker in workers.values()):
-        return None
-    worker = workers.get(owner_of(message.pid, workers))
-    return worker if worker and worker.may_be(message.uid) else None
+    def _sender(self, message: Message) -> WorkerProcess | None:
+        """Return the worker that sent a message; cheap checks come first, as anybody may send."""
+        # The uid is a comparison; the process tree of the sender has to be read from /proc.
+        if not self._family.may_be(message.uid):
+            return None
+        workers = self._family.workers
+        worker = workers.get(owner_of(message.pid, workers))
+        return worker if worker and worker.may_be(message.uid) else None

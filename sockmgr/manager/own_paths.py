@@ -1,7 +1,7 @@
-"""The paths in its directory by which a manager is found: noticed when they are gone, and mended.
+"""The paths by which a manager is found: their removal is noticed, and they are made again.
 
 A logout, a cleaner of temporary files or a file system mounted over the directory takes them away.
-Owns what hears of that; how a path is mended, its owner knows.
+Owns the watches on the directory; the owner of each path knows how to make it again.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ Mend = Callable[[], bool]  # does nothing and returns False if nothing is amiss;
 
 
 class OwnPaths:
-    """Call `look` when it matters that we can be reached; `watch` has it called by itself."""
+    """Call `look` when it matters that the paths are there; `watch` calls it at each removal."""
 
     def __init__(
         self, directory: Path, mends: Mapping[str, Mend], lost: Callable[[], None]
     ) -> None:
-        """`mends` are by the name of what each makes again.
+        """`mends` make a path again each, and have its name as key.
 
-        `lost` is called after what was said to us meanwhile may have been lost. Raises OSError.
+        `lost` is called when messages of workers may have been lost meanwhile. Raises OSError.
         """
         self._directory, self._mends, self._lost = directory.absolute(), mends, lost
         self._mode = stat.S_IMODE(directory.stat().st_mode)
         self._known = private.flaw(directory)  # and told by who let us start there
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._watched = -1
         self._due: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self) -> None:
-        """Hear of removals and mounts from now on, until `close`."""
+        """Notice removals and mounts from now on, until `close`."""
         try:
             self._inotify, self._mounts = Inotify(), Mounts()
         except OSError as error:  # too many instances: then we look only when it matters
@@ -56,7 +56,7 @@ class OwnPaths:
         self._watch_anew()
 
     def close(self) -> None:
-        """Hear and mend nothing any more."""
+        """Notice and mend nothing any more."""
         self._mends = {}
         if self._due is not None:
             self._due.cancel()
@@ -67,7 +67,7 @@ class OwnPaths:
             self._loop = None
 
     def look(self) -> None:
-        """Mend what is amiss, and tell once of that, or of why it cannot be."""
+        """Mend what is amiss, and log once that it was, or why it cannot be mended."""
         mended, flaws = [], []
         if flaw := self._flaw():
             flaws.append(flaw)
@@ -81,18 +81,18 @@ class OwnPaths:
         if mended:
             log.warning("paths were removed", directory=self._directory,
                         made_again=", ".join(mended))  # fmt: skip
-        if flaws and flaws != self._told:
+        if flaws and flaws != self._reported:
             log.error("paths are gone", because="; ".join(flaws),
                       means="commands cannot reach the manager; what runs goes on",
                       tried_again="when the directory is there, and at each reload")  # fmt: skip
-        self._told = flaws
+        self._reported = flaws  # what is known is not said again at each look
         if mended or flaws:
             self._lost()
         if self._loop is not None:
             self._watch_anew()
 
     def looked(self, answer: Callable[[], str]) -> Callable[[], str]:
-        """Return the same question, asked after a look."""
+        """Return a function that looks at the paths before it calls `answer`."""
 
         def ask() -> str:
             self.look()
@@ -101,8 +101,9 @@ class OwnPaths:
         return ask
 
     def _flaw(self) -> str:
-        """Have the directory; say why it cannot be used, if so."""
+        """Make the directory if it is gone; return why it cannot be used, or nothing."""
         try:
+            # The directory gets its former mode; one that others can write to would be a flaw.
             with contextlib.suppress(FileExistsError):
                 self._directory.mkdir()
                 self._directory.chmod(self._mode)
@@ -117,6 +118,7 @@ class OwnPaths:
         # Files of these names come and go with each change of the state, and each start.
         if names and all(name.endswith((".new", ".lock")) for name in names):
             return
+        # Whoever removes one path removes others as well: one look comes after all of them.
         if self._due is None and self._loop is not None:
             self._due = self._loop.call_later(SETTLE_DELAY, self._settled)
 
@@ -125,7 +127,8 @@ class OwnPaths:
         self.look()
 
     def _watch_anew(self) -> None:
-        """Watch the directory that is there now; where there is none, the next one above it."""
+        """Watch the directory that is there now; if there is none, the nearest one above it."""
+        # A watch is on an inode (inotify(7)): a directory that was made again needs a new one.
         asked, there = REMOVALS, self._directory
         while True:
             try:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from sockmgr.api.records import EventKind
-from sockmgr.client.client import check_control, check_length, default_control
+from sockmgr.client.finding import check_control, check_length, default_control
+from sockmgr.config.log_keys import Format, Logs
 from sockmgr.errors import ControlError, ListenError, SockmgrError
 from sockmgr.kernel.open_files import close_on_exec_all
 from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
+from sockmgr.kernel.selector import FewEvents
 from sockmgr.log import Log
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.logs.events import EventLog
@@ -37,22 +43,22 @@ def run(
 ) -> int:
     """Run until stopped; return the exit code. `source` reads the config, again at each reload.
 
-    It reads it from `file`, if there is one.
-
-    Without a path for the `control` socket it is where that of a manager of our name is.
-    `as_json` makes every line on stderr a JSON object. When not all services serve within
-    `timeout` seconds, everything is stopped and the exit code is 1. With a `companion` nothing is
-    kept for another manager: it sees to it that nothing outlives us.
+    `file` is the file that it reads, if there is one. Without a path for the `control` socket, the
+    name of the manager decides where the socket is. `as_json` makes every line on stderr a JSON
+    object. If not all services serve within `timeout` seconds, everything is stopped and the exit
+    code is 1. With a `companion`, no worker or socket outlives this manager.
     """
-    sink, flaw = (companion.sink, "") if companion else open_sink(as_json=as_json)
+    sink, flaw = (companion.sink, "") if companion else open_sink(_logs(source, as_json=as_json))
     history = EventLog()
     logging.basicConfig(level=logging.INFO, handlers=[RecordHandler(sink), history], force=True)
     if flaw:
         log.warning(EventKind.JOURNAL_NOT_USED, because=flaw)
     if astray := passed_to_another():
         log.warning("systemd's sockets are not used", because=astray, do=START_DIRECTLY)
+    # Whatever our parent left open must not reach the workers (PEP 446 is about our own only).
     close_on_exec_all()
     reset_signals(blocked=ASKED_BY)
+    # Orphans of workers become our children then, which we can find and end: prctl(2).
     become_subreaper()
     withhold_bpf()
     try:
@@ -61,11 +67,14 @@ def run(
         passed = upgraded or passed_descriptors()
         if control:
             _check_control(control, serves=bool(upgraded))
-        path = control or default_control(_name(source, passed), _tell_refused)
-        check_length(path)
+        path = control or default_control(_name(source, passed), _log_refused)
+        check_length(path)  # a clear error here, not EINVAL from bind(2) later
         manager = Manager(source, path, sink, history, timeout, companion)
         manager.config_file = file
-        return asyncio.run(manager.run(passed))
+        # What was imported is never garbage, and to walk it takes longer than any turn of the loop.
+        gc.freeze()
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(manager.run(passed))
     except ListenError as error:
         if not astray:
             raise
@@ -74,6 +83,17 @@ def run(
         raise ListenError(error.what, means=astray, do=do) from error
     finally:
         sink.close()
+
+
+def _logs(source: Source, *, as_json: bool) -> Logs:
+    found = Logs()
+    with contextlib.suppress(SockmgrError):  # it is told when the config is needed
+        found = source().logs
+    return replace(found, format=Format.JSON) if as_json else found
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(FewEvents())
 
 
 def _check_control(control: Path, *, serves: bool) -> None:
@@ -87,7 +107,7 @@ def _check_control(control: Path, *, serves: bool) -> None:
                   means="the next start is refused", do=error.do)  # fmt: skip
 
 
-def _tell_refused(place: Path, why: str) -> None:
+def _log_refused(place: Path, why: str) -> None:
     log.warning("directory not used", path=place, because=why)
 
 
@@ -96,6 +116,7 @@ def _name(source: Source, passed: dict[str, list[int]]) -> str:
     try:
         return source().name
     except SockmgrError:
+        # The workers of a manager are found by its name: a broken config must not cost their lives.
         state = Predecessor.of(passed).state
         if state is None:
             raise

@@ -1,4 +1,4 @@
-"""More workers, fewer, or another in the place of one: asked for, and waited for until it is so."""
+"""Requests for more workers, for fewer, or for a new one in the place of another, and their end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from sockmgr.manager.service.service import Service
 
 
 async def scale(service: Service, workers: int) -> None:
-    """Want `workers` from now on; return when just as many are ready, raise if that fails."""
+    """Want this many workers from now on; return when so many are ready, or raise."""
+    _check(service.name, workers)
     service.put(Scale(workers=workers))
     serving = service.fleet.serving
+    # At worst the workers start one after the other, each just within its timeout.
     patience = serving.spec.ready_timeout * (workers + 1) if serving else 0.0
 
     def staffed() -> bool:
         current = service.fleet.current
-        return bool(current and current.wanted == len(current.members) == current.ready == workers)
+        return bool(current and current.wanted == current.headcount == current.ready == workers)
 
     try:
         async with asyncio.timeout(patience):
@@ -33,8 +35,8 @@ async def scale(service: Service, workers: int) -> None:
         ) from None
 
 
-def check(service: str, wanted: int) -> None:
-    """Raise ControlError if a service cannot have so many workers, as the config could not ask."""
+def _check(service: str, wanted: int) -> None:
+    """Raise ControlError for a number of workers that the config could not have either."""
     if not 1 <= wanted <= MAX_WORKERS:
         raise ControlError(
             f"{service} cannot have {wanted} workers",
@@ -43,11 +45,25 @@ def check(service: str, wanted: int) -> None:
         )
 
 
+def place_of(worker: str) -> tuple[str, str]:
+    """Return the service and the place (`7.2`) in the name of a worker (`web@7.2`)."""
+    service, _, place = worker.rpartition("@")
+    if not service:
+        raise ControlError(
+            f"{worker} is no worker",
+            means="nothing was changed",
+            do="name it as `sockmgr status` does: SERVICE@GENERATION.SLOT",
+        )
+    return service, place
+
+
 async def restart_worker(service: Service, place: str) -> str:
     """Replace the worker at `place` (`7.2`); return its successor's name when that is done."""
     worker, current = _replaceable(service, place)
+    # Workers are compared as objects: a successor may get the name of one that has ended.
     before = [id(each) for each in current.workers.values()]
     service.put(Recycle(worker=worker.id, why="its restart was asked for"))
+    # The first successor may fail just before its timeout, and another one is started then.
     patience = 2 * current.spec.ready_timeout
     try:
         async with asyncio.timeout(patience):
@@ -63,6 +79,7 @@ async def restart_worker(service: Service, place: str) -> str:
 
 
 def _replaceable(service: Service, place: str) -> tuple[Worker, Generation]:
+    # In a generation that comes or goes, its rollout decides about each worker.
     worker = next((each for each in service.fleet.workers() if str(each.id) == place), None)
     current = service.fleet.current
     if worker and worker.active and current and worker.id.generation == current.number:

@@ -1,7 +1,7 @@
-"""The services of one manager, and what the config says of them: who starts, rolls, goes.
+"""The services of one manager, and what the config says of them: which start, reload or go.
 
 Owns the services, the config that is in force, and the reading of it. Opens listeners before a
-rollout needs them, and closes those that nobody has any more.
+rollout needs them, and closes those that no service has any more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import Plan, Progress, Verdict
@@ -17,11 +19,20 @@ from sockmgr.config import plan
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Address, Listen, Spec
 from sockmgr.errors import ControlError, SockmgrError
-from sockmgr.launch.resolve import resolve, warnings
+from sockmgr.fleet.group import Together
+from sockmgr.launch import access
+from sockmgr.launch.resolve import prepare
+from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
+from sockmgr.manager.company import Company
+from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
+from sockmgr.manager.service.memory_check import MEASURED, fitting
+from sockmgr.manager.service.pooling import check_shares
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.service.verdicts import not_told
+from sockmgr.manager.service.upkeep import Upkeep
+from sockmgr.manager.service.verdicts import ignore_progress
+from sockmgr.manager.workers import asking
 from sockmgr.manager.workers.context import WorkerContext
 
 log = Log("sockmgr")
@@ -30,33 +41,34 @@ Source = Callable[[], Config]
 
 
 class Services:
-    """All services of a manager, by name in `by_name`. `source` reads the config, each time anew.
+    """All services of a manager, by name; `source` reads the config, each time anew."""
 
-    `changed` is called whenever there is something new to tell or to keep.
-    """
-
-    def __init__(self, source: Source, listeners: Listeners, changed: Callable[[], None]) -> None:
+    def __init__(self, source: Source, listeners: Listeners) -> None:
         self.by_name: dict[str, Service] = {}
         self.config: Config
-        self._source, self._listeners, self._changed = source, listeners, changed
+        self._source, self._listeners = source, listeners
+        self._company = Company(self.by_name)
         self._asked_for: Counter[Address] = Counter()
         self._is_stopping = False
-        self._newest: Config | None = (
-            None  # the last one loaded, whether or not its rollout succeeded
-        )
+        self.newest: Config | None = None  # the last one loaded, even if its rollout failed
         self._warned: set[str] = set()
 
     def work_in(
         self,
         context: WorkerContext,
         tasks: asyncio.TaskGroup,
+        upkeep: Upkeep,
         attend: Callable[[Service, asyncio.Task[None]], None],
     ) -> None:
-        """Let services run in `tasks` from now on; `attend` hears of the task of each."""
-        self._context, self._tasks, self._attend = context, tasks, attend
+        """Let services run in `tasks` from now on; `attend` is called with the task of each.
+
+        `upkeep` is called whenever the status or the state that is kept may have changed.
+        """
+        self._context, self._tasks, self._upkeep = context, tasks, upkeep
+        self._attend = attend
 
     def __iter__(self) -> Iterator[Service]:
-        return iter(list(self.by_name.values()))
+        return iter(list(self.by_name.values()))  # one that stops meanwhile leaves `by_name`
 
     def find(self, name: str) -> Service:
         """Return the service of this name; raise ControlError if there is none."""
@@ -72,58 +84,109 @@ class Services:
 
     def add(self, name: str) -> Service:
         """Return a new service, which runs nothing yet."""
-        service = Service(name, self._context, self._tasks, self._listeners.at, self._changed, self)
+        service = Service(name, self._context, self._tasks, self._listeners.at, self._upkeep, self)
         self.by_name[name] = service
         self._attend(service, self._tasks.create_task(self._run(service), name=name))
         return service
 
     async def _run(self, service: Service) -> None:
         await service.run()
+        # A reload may have added a new service of this name while the old one was ending.
         if self.by_name.get(service.name) is service:
             del self.by_name[service.name]
-        self._changed()
+        self.heed(service.name)
+        self._upkeep.now()
+
+    def start(self, specs: Sequence[Spec]) -> None:
+        """Run these, each as the first generation of a service that was added, in their order."""
+        patience = self._company.patience(specs)
+        for spec in specs:
+            self.by_name[spec.service].start(spec, patience[spec.service])
 
     # --- What the config says --------------------------------------------------------------------
 
     def read(self) -> Sequence[Spec]:
-        """Take the config as it is now, before anything runs; return what each service is to be."""
-        self.config = config = self._source()
+        """Take the config as it is now, before anything runs; return the spec of each service."""
+        self.config = config = self._current()
         return [self._resolve(config, service) for service in config.services]
 
+    def _current(self) -> Config:
+        config = self._source()
+        with config.placing("control"):
+            access.resolve(config.control)
+        return config
+
     def plan(self, text: str | None, file: str) -> Plan:
-        """Tell what the config `text` of `file` would change (None: what a reload would)."""
-        return plan.plan(self.config, self._source, text, file)
+        """Return what the config `text` of `file` would change (None: what a reload would)."""
+        rollbacks = {s.name: s.past.history.rollback for s in self if s.past.history.rollback}
+        owned = {each.listen.address: each.owns_path for each in self._listeners.all}
+        not_ours = [at for at, is_ours in owned.items() if at.traits.has_path and not is_ours]
+        return plan.plan(self.config, self._source, text, file, here(), not_ours, rollbacks)
 
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
-        for flaw in warnings(service, os.environ):
-            if flaw not in self._warned:
-                log.warning(EventKind.THIS_LOSES_REQUESTS, where=flaw)
-                self._warned.add(flaw)
-        return resolve(service, config.listens(), os.environ)
+        with config.placing("service", service.name):
+            prepared = prepare(service, config.listens(), os.environ)
+            for flaw in prepared.warnings():
+                if flaw not in self._warned:
+                    log.warning(EventKind.THIS_LOSES_REQUESTS, where=flaw)
+                    self._warned.add(flaw)
+            return prepared.spec()
+
+    def end_strays(self) -> None:
+        """End what their workers left, now that orphans were reaped: more may be our children."""
+        for service in self:
+            service.processes.end_strays()
 
     # --- Rollouts --------------------------------------------------------------------------------
 
+    async def all_serve(self, *, within: float | None) -> bool:
+        """Return True once all services serve, or False after so many seconds."""
+        serving = [service.serving() for service in self]
+        done, late = await asyncio.wait(serving, timeout=within)
+        for future in done:
+            future.exception()  # a service that was stopped before it served is no news
+        for future in late:
+            future.cancel()
+        return not late
+
     def cannot_be_heard(self) -> None:
-        """Know that what starting workers said may not have reached us."""
+        """Have starting workers not fail for what they may have said in vain."""
         for running in (each for service in self for each in service.processes.running.values()):
             running.cannot_say()
 
+    def inspect(self, listener: Listener) -> None:
+        """Mend a listener that a worker has shut down, and name those who may have done it."""
+        for service in self:
+            if listener.listen.address in service.addresses:
+                suspects = ", ".join(running.name for running in service.processes.running.values())
+                service.inspect(f"shut down by one of {suspects}")
+
     async def reload(
-        self, services: tuple[str, ...], progress: Callable[[Progress], None]
+        self,
+        services: tuple[str, ...],
+        progress: Callable[[Progress], None],
+        *,
+        together: bool = False,
+        adapt: Callable[[Spec], Spec] = lambda spec: spec,
     ) -> list[Verdict]:
         """Replace the workers of these services (none named: of all) by what the config says now.
 
-        Whatever cannot even begin raises SockmgrError, and nothing has changed.
+        `adapt` changes the specs for once. With `together`, or if the config says so, all of them
+        or none. Whatever cannot even begin raises SockmgrError, and nothing has changed.
         """
-        config = self._source()
+        config = self._current()
         known = [service.name for service in config.services]
         for name in services:
             if name not in known:
                 raise ControlError(
                     f"there is no service {name}", do=f"the config has: {', '.join(sorted(known))}"
                 )
+        # A reload of `web` is about web alone: only a reload of everything may remove services.
         removed = () if services else self.by_name.keys() - set(known)
-        return await self._roll(config, services or known, removed, progress)
+        together = together or config.together
+        chosen = services or known
+        specs = [adapt(self._resolve(config, s)) for s in config.services if s.name in chosen]
+        return await self._roll(config, specs, removed, progress, together=together)
 
     def are_up_to_date(self) -> bool:
         """Return whether what runs is what the config says; False if the config cannot be read."""
@@ -131,85 +194,180 @@ class Services:
             config = self._source()
         except SockmgrError:
             return False
-        known = all(service.name in self.by_name for service in config.services)
+        # One that was removed and is still there was to stop, which its next manager has forgotten.
+        known = {service.name for service in config.services} == self.by_name.keys()
         return config == self.config and known and not self._listeners.renewed
 
     async def reload_changed(self) -> list[Verdict]:
-        """Replace the workers of those services only of which the config says something else.
+        """Replace the workers of the services whose config has changed.
 
-        And of those that have a listener that was renewed under them.
+        Also those of services whose listener was replaced by a new socket.
         """
         config = self._source()
         known = {service.name for service in config.services}
-        chosen = plan.changed(self.config, config) | (known - self.by_name.keys())
+        chosen = plan.changed(self.config, config)
+        # What our predecessor loaded is under way, or has failed: it is not to be tried once more.
+        tried = chosen - plan.changed(self.newest or self.config, config)
+        going_on = [each for each in self if each.name in tried and not each.fleet.pending]
+        under_way = [each.join(trial) for each in going_on if (trial := each.fleet.trial)]
+        chosen = (chosen - {each.name for each in going_on}) | (known - self.by_name.keys())
         renewed = {each.name for each in self if each.addresses & self._listeners.renewed}
         chosen |= renewed & known
-        self._listeners.renewed.clear()
-        return await self._roll(config, chosen, self.by_name.keys() - known, not_told)
+        self._listeners.renewed.clear()  # the rollout below gives their workers the new sockets
+        together = config.together or self._company.goes_together
+        # Those that our predecessor had stopped, in a reload without a verdict yet, as well.
+        removed = (self.by_name.keys() | {each.name for each in self.config.services}) - known
+        specs = [self._resolve(config, s) for s in config.services if s.name in chosen]
+        return await self._roll(
+            config, specs, removed, ignore_progress, together=together, under_way=under_way
+        )
 
     async def _roll(
         self,
         config: Config,
-        chosen: Collection[str],
+        specs: Sequence[Spec],
         removed: Collection[str],
         progress: Callable[[Progress], None],
+        *,
+        together: bool,
+        under_way: Sequence[asyncio.Future[Verdict]] = (),
     ) -> list[Verdict]:
-        specs = [self._resolve(config, s) for s in config.services if s.name in chosen]
-        self._newest = config
+        for spec in specs:
+            was = self.by_name.get(spec.service)
+            if was and was.fleet.stopping and not self._is_stopping:
+                raise ControlError(
+                    f"{spec.service} was removed by a reload, and its workers drain still",
+                    means="nothing was changed",
+                    do="reload again when `sockmgr status` shows them no more",
+                )
+        # What may be refused comes first, so that a refusal leaves everything as it was: a spec
+        # that cannot be resolved has been by now, then comes an address that cannot be bound.
+        self.newest = config
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
+        # No generation uses these listeners yet, and close_unused() must spare them all the same.
         self._asked_for.update(addresses)
         try:
-            waiting = [self._reload_one(spec, progress) for spec in specs]
-            gone = [self.by_name[name].remove() for name in removed]
+            self.check_probes(specs)
+            for spec in specs:
+                check_shares(spec, [self._listeners.at(listen.address) for listen in spec.listen])
+            services = [self.by_name[s.service] for s in specs if s.service in self.by_name]
+            workers = {each.name: each.processes.newest(MEASURED) for each in services}
+            fitted = await fitting(specs, workers)
+            together = together and len(fitted) + len(under_way) + len(removed) > 1
+            groups = self._company.join(fitted, removed, together=together)
+            waiting = [*self._begin(fitted, progress, groups), *under_way]
+            # Those that go are part of what goes together: they stay if it fails.
+            leaving = None if together else self._remove(removed)
             verdicts = await asyncio.gather(*waiting)
             committed = {v.service for v in verdicts if v.verdict == "committed"}
+            if together:
+                removed = removed if len(committed) == len(verdicts) else ()
+                leaving = self._remove(removed)
             # Not after the drain of what is removed: a later reload may have committed by then.
             self.config = plan.accepted(self.config, config, committed.union(removed))
         finally:
             self._asked_for.subtract(addresses)
-            self._changed()
-        return [*verdicts, *await asyncio.gather(*gone)]
+            self._listeners.conform(self.config.listen)
+            self._upkeep.now()
+        return [*verdicts, *(await leaving if leaving else ())]
+
+    def _remove(self, names: Collection[str]) -> asyncio.Task[list[Verdict]]:
+        # Another reload without them may have ended some meanwhile.
+        services = [self.by_name[name] for name in names if name in self.by_name]
+        return self._tasks.create_task(self._company.end(services, Service.remove))
+
+    def check_probes(self, specs: Iterable[Spec]) -> None:
+        """Raise ListenError if a probe of some spec could reach others than whom it is for."""
+        for spec in specs:
+            asking.check(spec, [self._listeners.at(listen.address) for listen in spec.listen])
 
     async def stop(self, *, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
         self._is_stopping = True
-        await asyncio.gather(*[each.stop_now() if now else each.stop() for each in self])
+        if now:
+            await asyncio.gather(*[each.stop_now() for each in self])
+        else:
+            await self._company.end(list(self), Service.stop)
+
+    def heed(self, service: str) -> None:
+        """Look what the last fact of `service` means for those that wait for it, or it for them."""
+        self._company.heed(service)
+        found = self.by_name.get(service)
+        # A reload has added it, and its first generation failed.
+        if found and found.fleet.is_nothing and not found.fleet.stopping:
+            found.stop()
 
     def keep(self, address: Address, service: str) -> bool:
-        """Tell whether a listener goes on when `service` needs it no more."""
-        config = self._newest or self.config
+        """Return whether a listener goes on when `service` no longer needs it."""
+        # A listener that the newest config has again must not refuse clients, even if the rollout
+        # that brings it back has not committed yet.
+        config = self.newest or self.config
         configured = any(address == listen.address for listen in config.listen)
         others = (each for each in self if each.name != service and not each.fleet.stopping)
         needed = any(address in each.addresses for each in others)
         return needed or (configured and not self._is_stopping)
 
+    @property
+    def all_stop(self) -> bool:
+        """Whether the manager is to end, and not only some services."""
+        return self._is_stopping
+
     def share(self, address: Address, service: str) -> bool:
-        """Tell whether another service uses the listener as well."""
+        """Return whether another service uses the listener as well."""
         return any(address in each.addresses for each in self if each.name != service)
 
-    def _reload_one(
-        self, spec: Spec, progress: Callable[[Progress], None]
-    ) -> asyncio.Future[Verdict]:
-        if service := self.by_name.get(spec.service):
-            return service.reload(spec, progress)
-        service = self.add(spec.service)
-        verdict = service.reload(spec, progress)
-        verdict.add_done_callback(lambda done: _end_if_aborted(service, done))
-        return verdict
+    def serve(self, address: Address, service: str) -> bool:
+        """Return whether another service serves the clients of the listener now."""
+        others = (s.fleet for s in self if s.name != service and not s.fleet.stopping)
+        serving = (g for f in others for g in (f.current, f.trial) if g and g.is_met)
+        return any(address == listen.address for g in serving for listen in g.spec.listen)
+
+    def leases_beside(self, service: str) -> frozenset[int]:
+        """Return the leases that other services have on listeners of `service`."""
+        if not self._share_listeners:
+            return frozenset()
+        return self._company.leases_beside(service, self.find(service).addresses)
+
+    def give_way(self, service: str) -> None:
+        """Have other services leave new clients to `service` at the listeners where it is fed."""
+        if not self._share_listeners:
+            return
+        addresses = self.find(service).addresses
+        for each in self:
+            if each.name != service and addresses & each.addresses:
+                each.give_way()
+
+    @property
+    def _share_listeners(self) -> bool:
+        """Whether some have a listener in common, as after an exchange: it is asked each fact."""
+        return any(each.fleet.is_beside_others for each in self)
+
+    def _begin(
+        self,
+        specs: Sequence[Spec],
+        progress: Callable[[Progress], None],
+        groups: Mapping[str, Together],
+    ) -> list[asyncio.Future[Verdict]]:
+        patience = self._company.patience(specs)
+        verdicts = []
+        # All are looked at before any begins, which would have leases of its own by then.
+        foreign = [self._company.foreign(spec) for spec in specs]
+        for spec, leases in zip(specs, foreign, strict=True):
+            name, service = spec.service, self.by_name.get(spec.service)
+            service = service or self.add(name)
+            own = replace(spec, foreign=leases) if leases else spec
+            wait = patience.get(name, 0.0)
+            verdicts.append(service.reload(own, progress, groups.get(name), wait))
+        return verdicts
 
     def close_unused(self) -> None:
-        """Close the listeners that are no longer configured once no generation uses them."""
+        """Close each listener that is no longer configured and that no generation uses any more."""
         kept = {listen.address for listen in self.config.listen}
+        # This is asked after each fact of each service, and nearly always all are configured.
         if self._listeners.all_in(kept):
             return
         kept.update(address for address, number in self._asked_for.items() if number)
         for service in self:
             kept |= service.addresses
         self._listeners.close_unused(kept)
-
-
-def _end_if_aborted(service: Service, done: asyncio.Future[Verdict]) -> None:
-    """A service that a reload added and that failed leaves nothing behind."""
-    if not done.cancelled() and done.result().verdict == "aborted":
-        service.stop()

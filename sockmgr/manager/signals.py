@@ -1,4 +1,4 @@
-"""What signals ask of the manager: the same as control clients, with nobody to tell how it went."""
+"""What signals ask of the manager: the same as control clients ask, but without an answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any, Protocol
 from sockmgr.api.records import EventKind
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
+from sockmgr.manager.asker import ASKER
 
 log = Log("sockmgr")
 
+# Blocked until the manager can obey them: until then their default would end it, TTIN's and TTOU's
+# would stop it.
 ASKED_BY = (
     signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
     signal.SIGTTOU,
@@ -26,7 +29,7 @@ _REFUSED = {
 
 
 class SignalHandler(Protocol):
-    """Who does it. Each may raise SockmgrError."""
+    """What the manager does on each signal. Each method may raise SockmgrError."""
 
     stopping: bool
 
@@ -34,7 +37,7 @@ class SignalHandler(Protocol):
         """Replace all workers by what the config says now."""
 
     async def scale_all(self, more: int) -> None:
-        """Want so many more workers of each service."""
+        """Want this many more workers of each service."""
 
     async def upgrade(self) -> object:
         """Replace the manager's own code."""
@@ -53,11 +56,12 @@ class Signals:
         self._asked, self._tasks = asked, tasks
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen to ASKED_BY, which was blocked until now, so that none was lost, or deadly."""
+        """Obey ASKED_BY from now on; they were blocked so far, so none was lost or ended us."""
         asked = self._asked
         done: dict[signal.Signals, Callable[[], Coroutine[Any, Any, object]]] = {
             signal.SIGHUP: asked.reload_all,
             signal.SIGTERM: asked.end,
+            # A second Ctrl-C means that somebody is tired of waiting for the drain.
             signal.SIGINT: lambda: asked.stop(now=asked.stopping),
             signal.SIGQUIT: lambda: asked.stop(now=True),
             signal.SIGUSR2: asked.upgrade,
@@ -73,9 +77,11 @@ class Signals:
         self, number: signal.Signals, ask: Callable[[], Coroutine[Any, Any, object]]
     ) -> None:
         log.info("signal", received=number.name)
+        # Most requests wait for workers, and a handler must return at once: so each is a task.
         self._tasks.create_task(self._obey(number, ask()), name=number.name)
 
     async def _obey(self, number: signal.Signals, what: Coroutine[Any, Any, object]) -> None:
+        ASKER.set(number.name)
         try:
             await what
         except SockmgrError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
-from sockmgr import __version__
+from msgspec.structs import replace
+
+from sockmgr.api.figures import Requests
 from sockmgr.api.types import (
     Counts,
     ListenerStatus,
@@ -18,35 +20,32 @@ from sockmgr.api.types import (
 )
 from sockmgr.config.spec import Listen
 from sockmgr.fleet.generation import Generation, Worker
-from sockmgr.kernel.procfs import descendants
+from sockmgr.kernel.procfs import descendants, resident
 from sockmgr.kernel.queues import backlog
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.counters import Counters
+from sockmgr.manager.service.canary_watch import canary_status
 from sockmgr.manager.service.service import Service
+
+SLICE = 20  # workers that are measured in one turn of the loop
 
 
 def status_of(
+    manager: ManagerStatus,
     listens: Iterable[Listen],
     listeners: Listeners,
     services: Mapping[str, Service],
     tally: Counters,
-    started: float,
     *,
-    config: str = "",
     sizes: bool = True,
 ) -> Status:
-    """Tell what runs now, with the `sizes` of workers or without, and what was counted."""
+    """Return what runs now, with the `sizes` of workers or without, and what was counted."""
+    # Sizes cost a read of /proc for each process; `sockmgr top` and metrics measure by themselves.
     measure = _rss if sizes else _unmeasured
     now = asyncio.get_running_loop().time()
     return Status(
-        manager=ManagerStatus(
-            pid=os.getpid(),
-            version=__version__,
-            started=started,
-            refused=tally.refused,
-            config=config,
-        ),
+        manager=manager,
         listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
         services={
             name: _service(service, tally.of(name), now, measure)
@@ -55,10 +54,29 @@ def status_of(
     )
 
 
+async def measured(status: Status) -> Status:
+    """Return a status that was taken without sizes, with the sizes of its workers as they are."""
+    pids = [worker.pid for each in status.services.values() for worker in each.workers]
+    sizes: dict[int, int] = {}
+    for pid in filter(None, pids):
+        sizes[pid] = _rss(pid)
+        # A few files of /proc for each of a thousand take a tenth of a second: others come between.
+        if len(sizes) % SLICE == 0:
+            await asyncio.sleep(0)
+    services = {
+        name: replace(
+            each, workers=tuple(replace(w, rss=sizes.get(w.pid, 0)) for w in each.workers)
+        )
+        for name, each in status.services.items()
+    }
+    return replace(status, services=services)
+
+
 def _listener(listener: Listener) -> ListenerStatus:
     return ListenerStatus(
         address=listener.address,
         queue=listener.queued(),
+        # The first stands for all: a worker that shrinks one is found by the next inspection.
         backlog=backlog(listener.queues[0]),
         cutover=listener.cutover,
         choice=listener.choice,
@@ -70,30 +88,50 @@ def _service(
 ) -> ServiceStatus:
     fleet = service.fleet
     serving = fleet.serving
+    number = fleet.current.number if fleet.current else 0  # 0: none has served yet
+    history = service.past.history
     return ServiceStatus(
-        generation=fleet.current.number if fleet.current else 0,
+        generation=number,
         state=_state(service),
         workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
-        rollout=_rollout(fleet.trial, now) if fleet.trial else None,
+        rollout=_rollout(service, fleet.trial, now) if fleet.trial else None,
+        hook=fleet.hook.moment if fleet.hook else "",
         killed=service.processes.killed,
         died=service.processes.died,
-        repairs=tuple(service.repairs),
+        moved=service.processes.moved,
+        repairs=tuple(service.repairs.done),
         wanted=service.wanted,
         accept=serving.spec.accept if serving else "",
         failures=serving.failures if serving else 0,
         counts=counts,
         accepted=service.processes.dispatching.accepted,
+        requests=(
+            Requests.of(service.processes.figures.total)
+            if serving and serving.spec.has_figures
+            else None
+        ),
+        release=history.release(number),
+        rollback=history.rollback,
+        recycle_pause=_recycle_pause(fleet.current, now),
     )
+
+
+def _recycle_pause(current: Generation | None, now: float) -> float | None:
+    left = current.recycle_from - now if current else 0.0
+    return round(left, 3) if left > 0 else None
 
 
 def _state(service: Service) -> str:
     fleet = service.fleet
     serving = fleet.serving
+    # One ready worker is enough to serve: only without any the service counts as down.
     if fleet.stopping or serving is None:
         return "stopping"
-    if serving.full:
+    if fleet.is_held:
+        return "waiting"
+    if serving.full and not serving.sick:
         return "serving"
-    if serving.ready:
+    if serving.ready or serving.sick:
         return "degraded"
     return "down" if serving.failures else "starting"
 
@@ -107,6 +145,8 @@ def _worker(
         generation=worker.id.generation,
         pid=running.pid if running else 0,
         state=worker.state,
+        probe=running.found_wrong if running and worker.active else "",
+        recycle=worker.recycle or (worker.worn.why if worker.worn else ""),
         rss=measure(running.pid) if running else 0,
         age=round(now - running.started_at, 3) if running else 0.0,
         lease=worker.lease,
@@ -120,15 +160,8 @@ def _worker(
 
 
 def _rss(pid: int) -> int:
-    import psutil  # noqa: PLC0415 - a megabyte, for whoever asks only
-
-    total = 0
-    for member in {pid, *descendants(pid)}:
-        try:
-            total += psutil.Process(member).memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    # A worker is its process tree: the master of a server is seldom the one that grows.
+    return sum(map(resident, {pid, *descendants(pid)}))
 
 
 def _unmeasured(pid: int) -> int:
@@ -136,11 +169,17 @@ def _unmeasured(pid: int) -> int:
     return 0
 
 
-def _rollout(trial: Generation, now: float) -> RolloutStatus:
+def _rollout(service: Service, trial: Generation, now: float) -> RolloutStatus:
+    run = service.fleet.hook
+    waited = run if run and run.generation == trial.number else None
+    deadline = (waited or trial).deadline
     return RolloutStatus(
         generation=trial.number,
-        phase=trial.phase,
+        phase=f"hook {waited.moment}" if waited else trial.phase,
         ready=trial.ready,
         wanted=trial.wanted,
-        deadline=round(max(0.0, trial.deadline - now), 3),
+        # Seconds from now: the instants of our monotonic clock mean nothing to a client.
+        deadline=None if deadline == inf else round(max(0.0, deadline - now), 3),
+        canary=canary_status(trial, now, service.processes.comparing.found),
+        release=service.past.history.release(trial.number),
     )

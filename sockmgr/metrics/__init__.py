@@ -1,1 +1,1 @@
-"""What Prometheus is told: a status as metrics, and a small HTTP server for those who scrape it."""
+"""Metrics for Prometheus: made of a status, and served by a small HTTP server."""

@@ -1,4 +1,4 @@
-"""Asks a manager at each scrape, and never in between. Owns nothing."""
+"""Collects the metrics of a manager at each scrape, and does nothing in between. Owns nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class StatusCollector:
-    """Collects from the manager that `find` finds, each time anew, whichever runs then.
+    """Asks the manager that `find` finds at each scrape, since it may be another one each time.
 
-    With `processes`, what the manager and its workers use is measured here. `say` hears when a
-    manager begins or ceases to answer, and `trouble` is why the last scrape had no answer.
+    With `processes`, measures what the manager and its workers use. `say` is called when a manager
+    begins or ceases to answer. `trouble` is the error of the last scrape, None if it had an answer.
     """
 
     def __init__(
@@ -38,11 +38,14 @@ class StatusCollector:
         return registry
 
     def describe(self) -> Iterator[Metric]:
-        """Yield what there may be, so that a scrape can choose by name; nobody is asked."""
+        """Yield all metrics without values, so that a scrape can choose some by name.
+
+        The registry calls this, and no manager is asked for it.
+        """
         yield from families.known()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of this moment; without an answer, only that there was none."""
+        """Yield the metrics of this moment; without an answer, only `sockmgr_up 0`."""
         try:
             status = self._find().status(sizes=False)
         except SockmgrError as error:
@@ -53,7 +56,7 @@ class StatusCollector:
         yield families.up(answers=True)
         yield from families.of(status)
         if self._meter:
-            with self._lock:  # it remembers what it saw last
+            with self._lock:  # the meter keeps the values of the last scrape
                 manager, workers = self._meter.measure(status)
             yield from families.of_processes(status, manager, workers)
 
@@ -67,6 +70,6 @@ class StatusCollector:
 
 
 def _meter() -> Meter:
-    from sockmgr.metrics.meter import Meter  # noqa: PLC0415 - psutil, for whoever asks only
+    from sockmgr.metrics.meter import Meter  # noqa: PLC0415 - needs psutil, which loads slowly
 
     return Meter()

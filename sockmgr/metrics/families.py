@@ -1,7 +1,7 @@
-"""A status as metrics for Prometheus: their names, types, labels and help. Asks nobody.
+"""Makes metrics of a status: their names, types, labels and help. Pure.
 
-The names are a public format; docs/metrics.md has each of them. What ends in `_total` is a counter,
-all others are gauges.
+The names are public, and docs/metrics.md lists them. A metric whose name ends in `_total` is a
+counter, any other but the one histogram a gauge.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from sockmgr.api.types import ListenerStatus, ManagerStatus, ServiceStatus, Status
+from sockmgr.fleet.limits import Limit
 from sockmgr.fleet.messages import State
-from sockmgr.metrics.usage import Usage, name_of
+from sockmgr.metrics.usage import Usage
 
 WORKER_STATES = tuple(state for state in State if state is not State.GONE)
-SERVICE_STATES = ("starting", "serving", "degraded", "down", "stopping")
+SERVICE_STATES = ("waiting", "starting", "serving", "degraded", "down", "stopping")
 OUTCOMES = ("committed", "aborted")
 ENDS = ("drained", "unclean", "killed", "recycled", "exited", "crashed", "unready")
 
@@ -27,7 +33,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Row(Generic[T]):
-    """One metric of a T; None is told of nobody, a mapping is told with its keys as a label."""
+    """One metric of a T. `value` returns None if there is none for this T.
+
+    If `value` returns a mapping, each key is the value of the label `by`.
+    """
 
     name: str
     help: str
@@ -108,6 +117,17 @@ _SERVICE: tuple[_Row[ServiceStatus], ...] = (
         lambda s: s.rollout.deadline if s.rollout else None,
     ),
     _Row(
+        "sockmgr_service_rollout_phase",
+        "Which phase the rollout under way is in; always 1.",
+        lambda s: {s.rollout.phase: 1} if s.rollout else None,
+        "phase",
+    ),
+    _Row(
+        "sockmgr_service_canary_share_ratio",
+        "The share of new connections that the canary under way gets.",
+        lambda s: s.rollout.canary.share / 100 if s.rollout and s.rollout.canary else None,
+    ),
+    _Row(
         "sockmgr_service_rollouts_total",
         "Rollouts that ended.",
         lambda s: {outcome: getattr(s.counts, outcome) for outcome in OUTCOMES},
@@ -135,19 +155,35 @@ _SERVICE: tuple[_Row[ServiceStatus], ...] = (
         lambda s: s.counts.hung,
     ),
     _Row(
+        "sockmgr_service_workers_recycled_total",
+        "Workers that reached a limit, and were replaced for it.",
+        lambda s: {limit: getattr(s.counts, limit) for limit in Limit},
+        "limit",
+    ),
+    _Row(
         "sockmgr_service_connections",
-        'Connections that workers have open, where the manager passes them (accept = "dispatch").',
+        'Connections that workers have open, if they are passed to them (accept = "dispatch").',
         lambda s: None if s.accepted is None else sum(w.connections or 0 for w in s.workers),
     ),
     _Row(
         "sockmgr_service_connections_accepted_total",
-        'Connections that the manager accepted to pass them on (accept = "dispatch").',
+        'Connections that were accepted to be passed on (accept = "dispatch").',
         lambda s: s.accepted,
     ),
     _Row(
         "sockmgr_service_connections_lost_total",
         "Connections that were passed to a worker which could open no more files.",
         lambda s: s.counts.connections_lost,
+    ),
+    _Row(
+        "sockmgr_service_requests_total",
+        "Requests that workers of app have answered.",
+        lambda s: s.requests.answered if s.requests else None,
+    ),
+    _Row(
+        "sockmgr_service_request_failures_total",
+        "Requests that were answered with a status of 5xx, or not at all because of an error.",
+        lambda s: s.requests.failed if s.requests else None,
     ),
 )
 
@@ -178,43 +214,58 @@ _WORKER: tuple[_Row[Usage], ...] = (
     ),
 )
 
-# --- What is made of them ------------------------------------------------------------------------
+# --- The metrics of a status ---------------------------------------------------------------------
 
 
 def up(*, answers: bool) -> Metric:
-    """Return whether the manager answers: the one metric that is always there."""
+    """Return the metric that is always there: whether the manager answers."""
     return GaugeMetricFamily("sockmgr_up", "Whether the manager answers in time.", value=answers)
 
 
 def known() -> Iterator[Metric]:
-    """Yield everything that can be told, without a value."""
+    """Yield every metric that there can be, without values."""
     yield up(answers=False)
     yield from _families(_MANAGER, (), ())
     yield from _families(_LISTENER, (), ())
     yield from _families(_SERVICE, (), ())
+    yield _times({})
     yield from _families(_PROCESS, (), ())
     yield from _families(_WORKER, (), ())
 
 
 def of(status: Status) -> Iterator[Metric]:
-    """Yield what a manager tells of itself."""
+    """Yield the metrics of a status."""
     yield from _families(_MANAGER, (), [((), status.manager)])
     listeners = [((name,), one) for name, one in status.listeners.items()]
     yield from _families(_LISTENER, ("listener",), listeners)
     services = [((name,), one) for name, one in status.services.items()]
     yield from _families(_SERVICE, ("service",), services)
+    yield _times(status.services)
 
 
 def of_processes(status: Status, manager: Usage, workers: Mapping[str, Usage]) -> Iterator[Metric]:
-    """Yield what the processes use, as far as it could be measured."""
+    """Yield what the manager and each worker use, as far as it could be measured."""
     yield from _families(_PROCESS, (), [((), manager)])
-    # A slot alone is no name: during a rollout two generations have the same.
+    # A slot alone does not identify a worker: in a rollout two generations have a worker in it.
     found = [
-        ((service, str(worker.generation), str(worker.slot)), workers[name_of(service, worker)])
+        ((service, str(worker.generation), str(worker.slot)), workers[worker.name(service)])
         for service, one in status.services.items()
         for worker in one.workers
     ]
     yield from _families(_WORKER, ("service", "generation", "slot"), found)
+
+
+def _times(services: Mapping[str, ServiceStatus]) -> Metric:
+    family = HistogramMetricFamily(
+        "sockmgr_service_request_duration_seconds",
+        "How long requests took until the head of their answer, in the application.",
+        labels=["service"],
+    )
+    for name, requests in ((name, one.requests) for name, one in services.items()):
+        if requests:
+            within = [(f"{each.seconds:g}", each.requests) for each in requests.within]
+            family.add_metric([name], [*within, ("+Inf", requests.answered)], requests.seconds)
+    return family
 
 
 def _families(

@@ -1,7 +1,7 @@
-"""What the workers use, measured here and not in the manager. Owns nothing; may be refused a look.
+"""Measures what a manager and its workers use, in the process that asks. Owns nothing.
 
-A worker is its process and all descendants. The share of CPU is that since the last look, or since
-the process started when it is seen for the first time.
+A worker is its process and all descendants. The share of CPU is counted from the last measurement,
+at the first one from the start of the process. The kernel may refuse to show some processes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import psutil
 from sockmgr.api.types import Status, WorkerStatus
 from sockmgr.kernel import connections, memory
 from sockmgr.kernel.procfs import descendants, sockets_of
-from sockmgr.metrics.usage import Usage, name_of
+from sockmgr.metrics.usage import Usage
 
 
 class Meter:
-    """Measures a manager and its workers, again and again."""
+    """Measures again and again, and remembers the CPU time of each process from the last time."""
 
     def __init__(self) -> None:
-        self._before: dict[int, tuple[float, float]] = {}  # pid -> when, seconds of CPU until then
+        self._before: dict[int, tuple[float, float]] = {}  # pid -> an instant, seconds of CPU by it
 
     def measure(self, status: Status) -> tuple[Usage, Mapping[str, Usage]]:
-        """Return what the manager uses, and each worker by its name."""
+        """Return what the manager uses, and what each worker uses, by the worker's name."""
         manager = status.manager.pid
         found = _connections(status)
         workers = {
-            name_of(name, worker): worker
+            worker.name(name): worker
             for name, service in status.services.items()
             for worker in service.workers
         }
@@ -46,24 +46,24 @@ class Meter:
         members = [worker.pid, *descendants(worker.pid)]
         usage = self._processes(members)
         held = frozenset[int]().union(*map(sockets_of, members))
-        # Whoever we may look into has its listeners at least.
+        # A worker has at least its listeners, so without any socket we may not look into it.
         number = None if found is None or not held else len(held & found)
         return replace(usage, connections=number)
 
     def _processes(self, members: list[int]) -> Usage:
-        """Measure the first of them together with the others, its descendants."""
+        """Measure the first of `members` together with the others, which are its descendants."""
         rss, spent, started = 0, 0.0, None
         for pid in members:
-            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            with contextlib.suppress(psutil.Error):  # the process has ended
                 process = psutil.Process(pid)
                 rss += process.memory_info().rss
-                # With those of its children that it has waited for: the sum never falls.
+                # With the time of the children that it has waited for, so the sum never falls.
                 spent += sum(process.cpu_times()[:4])
                 started = started or process.create_time()
         if started is None:
             return Usage()
         cpu = self._share(members[0], spent, time.time() - started)
-        # Of a process that may not be looked into nothing is counted, and none has no memory.
+        # A PSS of 0 means that the kernel refused it, since no process is without memory.
         return Usage(cpu=cpu, spent=spent, rss=rss, pss=memory.used(members) or None)
 
     def _share(self, pid: int, spent: float, age: float) -> float:

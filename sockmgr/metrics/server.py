@@ -1,8 +1,8 @@
-"""HTTP for those who scrape: one WSGI application on one listening socket.
+"""Serves metrics over HTTP: one WSGI application on one listening socket.
 
-The library brings the application, and wsgiref the protocol. Here is what they leave open: a socket
-that was inherited, and that no client can hold a thread for long. There are only so many; when all
-are taken, whoever has kept us waiting longest makes room.
+prometheus_client has the application, and wsgiref the protocol. This adds that the socket may be
+inherited, and that no client can hold a thread for long. The number of threads is limited; when all
+are busy, the client that has kept the server waiting longest is hung up on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _NOT_SERVED = "no metrics are served; the manager goes on as it did"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What clients may take: threads, seconds without a byte, and seconds for all of a request.
+    """How many `threads` there may be, and how many of them may be `asking` the manager at a time.
 
-    So many of them may be `asking` the manager at the same time.
+    `silence` is how many seconds a client may send nothing, `longest` how many a whole exchange
+    may take.
     """
 
     threads: int = 32
@@ -41,14 +42,14 @@ class Limits:
 
 
 class MetricsServer(ThreadingMixIn, WSGIServer):
-    """Owns `sock`, which listens, until it is closed."""
+    """The server. Owns the listening socket `sock`, until `server_close`."""
 
     daemon_threads = True
 
     def __init__(
         self, sock: socket.socket, application: WSGIApplication, limits: Limits | None = None
     ) -> None:
-        # Not WSGIServer's: it makes a socket of its own, which a sandbox may refuse.
+        # Not WSGIServer.__init__: it makes a socket of its own, which a sandbox may forbid.
         BaseServer.__init__(self, sock.getsockname(), _Handler)
         self.socket = sock
         self.server_name, self.server_port = "sockmgr", 0
@@ -58,7 +59,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         self._limits = limits or Limits()
         self._room = threading.BoundedSemaphore(self._limits.threads)
         self._asking = threading.BoundedSemaphore(self._limits.asking)
-        self._slow: dict[socket.socket, None] = {}  # who is waited for, the longest first
+        self._slow: dict[socket.socket, None] = {}  # clients that we wait for, the longest first
         self._lock = threading.Lock()
 
     def serve(self) -> NoReturn:
@@ -67,13 +68,13 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             self.handle_request()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; wsgiref wants an address of two parts, which unix peers lack."""
+        """Accept a connection, and give a unix peer the two-part address that wsgiref expects."""
         sock, peer = super().get_request()
         sock.settimeout(self._limits.silence)
         return sock, peer if isinstance(peer, tuple) else ("unix", 0)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a thread for this connection, in the place of another if need be."""
+        """Start a thread for a connection; if all are busy, hang up on the slowest client first."""
         if not self._room.acquire(blocking=False):
             self._hang_up_on_the_slowest()
             self._room.acquire()
@@ -85,7 +86,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and hang up on whoever takes too long."""
+        """Answer a request, and hang up if that takes too long."""
         overdue = threading.Timer(self._limits.longest, _hang_up, [request])
         overdue.daemon = True
         overdue.start()
@@ -97,7 +98,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             self._room.release()
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-        """Ask the manager for whoever has said what it wants: meanwhile it is not the slow one."""
+        """Ask the manager for a client whose request is complete; it is not slow meanwhile."""
         self._wait_for(environ[_CONNECTION], False)
         with self._asking:
             answer = self._application(environ, start)
@@ -114,25 +115,25 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
     def _hang_up_on_the_slowest(self) -> None:
         with self._lock:
             slowest = next(iter(self._slow), None)
-            if slowest is not None:  # else all have been answered in a moment
+            if slowest is not None:  # if no client is slow, all threads are about to be free
                 del self._slow[slowest]
                 _hang_up(slowest)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up or said nothing."""
+        """Log nothing: a client that hung up or sent nothing is no fault of ours."""
 
 
 class _Handler(WSGIRequestHandler):
     def get_environ(self) -> dict[str, Any]:
-        """Have the application know whose request it is."""
+        """Add the connection, by which the server knows whose request it is."""
         return {**super().get_environ(), _CONNECTION: self.connection}
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: a scrape is no news, and garbage is its sender's."""
+        """Log nothing: scrapes are frequent, and a bad request is the client's fault."""
 
 
 def _hang_up(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is closed already
+    with contextlib.suppress(OSError):  # the connection has ended
         sock.shutdown(socket.SHUT_RDWR)
 
 
@@ -146,21 +147,21 @@ def listening_at(text: str) -> socket.socket:
         found, options = address.parse(text if has_scheme else f"tcp://{text}")
     except ValueError as error:
         raise _unusable(text, str(error)) from None
-    if options or found.scheme not in (Scheme.TCP, Scheme.UNIX, Scheme.ABSTRACT):
+    if options or not found.traits.is_stream:
         raise _unusable(text, "allowed: HOST:PORT, unix:///PATH or unix-abstract:NAME")
     try:
         return sockets.bind(Listen(name="metrics", address=found, backlog=64), reuse_port=False)
     except ListenError as error:
-        do = "stop who holds it, or name another address with --listen"
+        do = "stop the process that holds it, or name another address with --listen"
         raise ListenError(error.what, means=_NOT_SERVED, do=do) from error
 
 
 def passed() -> socket.socket | None:
-    """Return the socket that systemd passed, if it passed one; raise ListenError if it is unfit."""
+    """Return the socket that systemd passed, None without one; raise ListenError if it is unfit."""
     found = [fd for fds in passed_descriptors().values() for fd in fds]
     if not found:
         return None
-    with contextlib.suppress(OSError):  # it is no socket
+    with contextlib.suppress(OSError):  # the descriptor is no socket
         sock = socket.socket(fileno=found[0])
         if len(found) == 1 and queues.is_listening(sock):
             return sock
@@ -176,6 +177,6 @@ def _unusable(text: str, why: str) -> ListenError:
 
 
 def url(sock: socket.socket) -> str:
-    """Return where the metrics are, for a person."""
+    """Return the address of the metrics, as a message shows it."""
     where = sockets.describe(sock)
     return where.replace("tcp:", "http:", 1) + "/metrics" if where.startswith("tcp:") else where

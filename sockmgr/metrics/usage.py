@@ -1,17 +1,16 @@
-"""What a worker uses of the machine, and the name it is shown under. Pure."""
+"""What a process and its descendants use of the machine. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sockmgr.api.types import WorkerStatus
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a worker and its descendants use: a share of one core, bytes, a number.
+    """What a worker, or the manager, uses; None stands for a value that could not be read.
 
-    `spent` are seconds of CPU, ever. None is what could not be read.
+    `cpu` is the share of one core in per cent, and `spent` the seconds of CPU since the start.
+    `rss` and `pss` are in bytes. `connections` is how many connections to the listeners are open.
     """
 
     cpu: float | None = None
@@ -19,8 +18,3 @@ class Usage:
     rss: int | None = None
     pss: int | None = None
     connections: int | None = None
-
-
-def name_of(service: str, worker: WorkerStatus) -> str:
-    """Return a worker's name."""
-    return f"{service}@{worker.generation}.{worker.slot}"

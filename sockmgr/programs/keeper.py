@@ -42,7 +42,7 @@ RETRY_DELAY = 1000  # milliseconds
 
 
 class Store:
-    """What is held, and who may have it."""
+    """The descriptors that are held, and the peers that may ask for them."""
 
     def __init__(self, listener: socket, path: str) -> None:
         self.listener = listener
@@ -92,7 +92,9 @@ class Store:
         self.free_place()
         try:
             fd, _ = self.listener._accept()  # type: ignore[attr-defined]
-        except OSError:  # no descriptors left in the whole system: poll(2) would tell us for ever
+        # No descriptor is left in the whole system. The peer still waits, so poll(2) would return
+        # at once, again and again: leave the listener out for RETRY_DELAY.
+        except OSError:
             self.reserve_place()
             self.is_deaf = True
             return
@@ -135,12 +137,12 @@ class Store:
             return
 
     def hear(self, peer: socket) -> bool:
-        """Obey one request, or drop a peer that has gone; return False if there is neither."""
+        """Obey one request, or drop a peer that has gone; return False if there is no request."""
         try:
             request, fds, is_whole = receive(peer)
         except BlockingIOError:
             return False
-        except ConnectionResetError:  # told once; what it said before can still be read
+        except ConnectionResetError:  # reported once; what the peer sent before can still be read
             return True
         except OSError:
             request, fds, is_whole = b"", [], False
@@ -218,7 +220,7 @@ class Store:
             peer.send(reply, MSG_DONTWAIT | MSG_NOSIGNAL)
         except BlockingIOError:
             self.drop(peer)
-        except OSError:  # it has gone, but may have said more
+        except OSError:  # the peer has gone, but may have sent more requests before
             return
 
     def leave(self) -> None:
@@ -230,7 +232,10 @@ class Store:
 
 
 def receive(peer: socket) -> tuple[bytes, list[int], bool]:
-    """Return a message, its descriptors, and whether that is all of it; b"" at the end."""
+    """Return a message, its descriptors, and whether it is complete; b"" at the end.
+
+    This program runs without the package, so it cannot use kernel/rights.
+    """
     room = CMSG_SPACE(MAX_FDS * FD_SIZE)
     data, ancillary, flags, _ = peer.recvmsg(1 + MAX_NAME, room, MSG_DONTWAIT)
     fds = [
@@ -254,7 +259,7 @@ def uid_of(peer: socket) -> int:
 
 
 def has_gone(client: socket, process: int) -> bool:
-    """Tell whether a client is dead or has hung up; it may have sent something before.
+    """Return whether a client is dead or has hung up; it may have sent something before.
 
     Its end of the connection may outlive it, in a child that it forked, until the child calls exec.
     """
@@ -266,7 +271,7 @@ def has_gone(client: socket, process: int) -> bool:
 
 
 def process_of(peer: socket) -> int:
-    """Return a pidfd of the process that connected, or -1 if there is none to be had."""
+    """Return a pidfd of the process that connected, or -1 if it cannot be opened."""
     pid = int.from_bytes(peer.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], sys.byteorder)
     try:
         return posix.pidfd_open(pid)
@@ -275,7 +280,7 @@ def process_of(peer: socket) -> int:
 
 
 def is_pidfd(fd: int) -> bool:
-    """Tell whether `fd` is a pidfd: waitid(2) says ECHILD then, and EINVAL or EBADF otherwise."""
+    """Return whether `fd` is a pidfd: waitid(2) says ECHILD then, and EINVAL or EBADF otherwise."""
     try:
         posix.waitid(posix.P_PIDFD, fd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
     except ChildProcessError:
@@ -292,7 +297,7 @@ def close_all(fds: list[int]) -> None:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Return which node is at `path`."""
+    """Return device and inode of the node at `path`, None if there is none."""
     try:
         found = posix.lstat(path)
     except OSError:
@@ -317,6 +322,6 @@ def main() -> None:
                 pass
     listener = socket(fileno=LISTENER)
     listener.setblocking(False)
-    # Once more, because SO_PEERCRED tells those who connect which process called it last.
+    # Once more: clients get by SO_PEERCRED the pid of the process that called listen(2) last.
     listener.listen(128)
     Store(listener, sys.argv[-1]).run()

@@ -29,7 +29,7 @@ def take_fd(arguments: list[str]) -> int:
 
 
 def serve(fd: int) -> None:
-    """Run granian's command line with the socket `fd` in the place of one it would bind."""
+    """Run granian's command line with the socket `fd` in place of one that it would bind."""
     try:  # not at the top, as children that multiprocessing spawns import this module as well
         holder = import_module("granian._granian").SocketHolder
         server_class = import_module("granian.server.common").AbstractServer
@@ -45,8 +45,8 @@ def serve(fd: int) -> None:
         listener.detach()
 
     def inherit(server: Any) -> None:
-        server.bind_uds = None  # granian deletes that path when it ends, and it is not its own
-        # It calls listen() with its own --backlog on every start; the manager puts ours back.
+        server.bind_uds = None  # granian would delete this path at its end, and it is ours
+        # granian calls listen(2) with its own --backlog; the manager restores that of the config.
         server._ssp, server._shd, server._sfd = None, holder(fd, unix, server.backlog), fd
 
     name = f"unix:{where}" if unix else "{}:{}".format(*where[:2])
@@ -56,8 +56,8 @@ def serve(fd: int) -> None:
 
 
 if __name__ == "__main__":
-    # Python put the directory of this file there (not with -I or -P, nor PYTHONSAFEPATH); an
-    # application must not import from it.
+    # Without -I, -P and PYTHONSAFEPATH, sys.path begins with the directory of this file, from which
+    # an application must not import.
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         del sys.path[0]
     inherited = take_fd(sys.argv)

@@ -1,8 +1,8 @@
-"""Reads the memory of other processes for the manager, piece by piece (memory_reader.py).
+"""Read the memory of other processes for the manager (manager/workers/memory_reader).
 
-A program of its own, without the rest of the package: descriptor 3 is a socket. Each request on it
-carries a descriptor of /proc/PID/mem, and each answer what was read. The program ends when the
-manager closes its end of the socket.
+A program of its own, without the rest of the package, because reading may block forever. Descriptor
+3 is a socket. Each request carries a descriptor of /proc/PID/mem, and the answer has the bytes. The
+program ends when the manager closes its end of the socket.
 """
 
 import os
@@ -10,7 +10,7 @@ import socket
 import struct
 
 REQUEST = struct.Struct("@3Q")  # number, address, size
-ANSWER = struct.Struct("@Q")  # number; what was read follows
+ANSWER = struct.Struct("@Q")  # number; the bytes follow
 HELLO = b"reads"
 
 

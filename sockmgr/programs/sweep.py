@@ -1,10 +1,10 @@
-"""`python -m sockmgr.programs.sweep [FD…]`: end what is in our unit: no manager comes back.
+"""`python -m sockmgr.programs.sweep [FD…]`: end all processes of our unit, without a manager.
 
-The guard runs it. The state (each FD is a copy that the manager wrote; the newest counts) names the
-workers. Each worker gets its stop signal and its drain_timeout, as under a manager, then KILL with
-all processes that belong to it. A process that belongs to no worker gets TERM at once, and KILL in
-the end. No process outside of the unit is signalled, and none of a manager that was started since.
-Without a unit only workers and what belongs to them are signalled.
+The guard runs it when no manager can come back. The state (each FD is a copy that the manager
+wrote; the newest counts) names the workers. Each worker gets its stop signal and its drain_timeout,
+as from a manager, then KILL with all processes that belong to it. A process that belongs to no
+worker gets TERM at once, and KILL in the end. No process outside of the unit is signalled, and none
+of a manager that was started since. Without a unit only workers and their processes are signalled.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ from sockmgr.log import Log
 
 log = Log("sockmgr.sweep")
 
-GRACE = 30.0  # seconds until KILL if no state tells of a drain_timeout
+GRACE = 30.0  # seconds until KILL if no state can be read
 SHORTEST_GRACE = 5.0
 LAST_WAIT = 5.0  # seconds that a process may take to die of KILL
 _STDERR = 2
-DOUBT = 5.0  # seconds by which the guard may have noticed the end of the last manager too late
+DOUBT = 5.0  # seconds between the end of the last manager and our start, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A worker that the state names; if `told`, it has had its signal, as have `told_others`."""
+    """A worker that the state names.
+
+    `signalled` is whether it has had its stop signal; `signalled_others` are the processes of its
+    tree that have.
+    """
 
     pid: int
     started: int
     stop_signal: int
     deadline: float
-    told: bool = False
-    told_others: tuple[Key, ...] = ()
+    signalled: bool = False
+    signalled_others: tuple[Key, ...] = ()
 
 
 # --- Deciding ------------------------------------------------------------------------------------
 
 
 class Sweep:
-    """Decides which process gets which signal, and when. Sends nothing, looks at nothing."""
+    """Decides which process gets which signal, and when. Sends nothing and looks at no process."""
 
     def __init__(
         self,
@@ -65,15 +69,16 @@ class Sweep:
         now: float,
         serves: Callable[[Member], bool],
     ) -> None:
-        """Begin with the processes `present`; a worker whose pid another process has now has ended.
+        """Begin with the processes `present`. A worker has ended if another process has its pid.
 
-        `serves` tells whether a process whose worker has ended before it may still serve a client.
+        `grace` is how many seconds other processes get. `serves` returns whether a process that
+        outlived the process of its worker may still serve a client.
         """
         self._charges = {
             charge.pid: charge for charge in charges if not _is_another(charge, present)
         }
         self._left = {
-            charge.pid: Orphans(charge.stop_signal, charge.deadline, charge.told_others)
+            charge.pid: Orphans(charge.stop_signal, charge.deadline, charge.signalled_others)
             for charge in self._charges.values()
         }
         self._serves = serves
@@ -87,7 +92,7 @@ class Sweep:
         return self._charges.keys()
 
     def ours(self, present: Mapping[int, Member], since: float | None) -> dict[int, Member]:
-        """Return the processes to end: with `since`, of those that began later only workers."""
+        """Return the processes to end: all, or those that began before `since`, and workers."""
         return {
             pid: member
             for pid, member in present.items()
@@ -95,7 +100,7 @@ class Sweep:
         }
 
     def signals(self, present: Mapping[int, Member], now: float) -> Iterator[tuple[Member, int]]:
-        """Yield what is due, each signal once for each process."""
+        """Yield the signals that are due, each one once for each process."""
         number = int(signal.SIGKILL if now >= self._end else signal.SIGTERM)
         others = [each for each in present.values() if self._charge_of(each, present) is None]
         due = [(each, number) for each in others]
@@ -108,14 +113,14 @@ class Sweep:
                 yield one
 
     def next(self, now: float) -> float:
-        """Return when something is due again."""
+        """Return when the next signal may be due."""
         instants = [self._end, *(charge.deadline for charge in self._charges.values())]
         instants += [left.next(now) for left in self._left.values()]
         return min((at for at in instants if now < at < math.inf), default=self.given_up_at)
 
     @property
     def given_up_at(self) -> float:
-        """When processes that are still there are taken to die of no signal."""
+        """When to give up on processes that have survived KILL."""
         return max([self._end, *(c.deadline for c in self._charges.values())]) + LAST_WAIT
 
     def _due(self, charge: Charge, mine: list[Member], now: float) -> list[tuple[Member, int]]:
@@ -123,8 +128,8 @@ class Sweep:
         if main := by_pid.get(charge.pid):
             if now >= charge.deadline:
                 return [(member, signal.SIGKILL) for member in mine]
-            # What a worker has started is stopped by the worker.
-            return [] if charge.told else [(main, charge.stop_signal)]
+            # Only the worker's own process, which stops its children itself.
+            return [] if charge.signalled else [(main, charge.stop_signal)]
         orphans = [
             Orphan(pid=m.pid, parent=m.parent, started=m.started, serves=self._serves(m))
             for m in mine
@@ -135,7 +140,7 @@ class Sweep:
     def _charge_of(self, member: Member, present: Mapping[int, Member]) -> Charge | None:
         """Return the worker that a process is, descends from, or shares a session or group with.
 
-        A process that was found to belong to a worker stays so when its parents have ended.
+        The answer is kept: it holds for a process also when its parents have ended.
         """
         mine = (member.pid, member.started)
         if mine not in self._whose and (found := self._find(member, present)):
@@ -159,16 +164,16 @@ class Sweep:
 
 
 def _is_another(charge: Charge, present: Mapping[int, Member]) -> bool:
-    """Tell whether another process has the pid of a worker, which has ended then."""
+    """Return whether another process has the pid of a worker, so that the worker has ended."""
     found = present.get(charge.pid)
     return found is not None and found.started != charge.started
 
 
-# --- What the state tells ------------------------------------------------------------------------
+# --- The state -----------------------------------------------------------------------------------
 
 
 def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
-    """Yield every worker that has a process, with what is left of its time."""
+    """Yield every worker that has a process, with the rest of its drain_timeout."""
     for service in state.services:
         for generation in service.generations:
             spec = generation.spec
@@ -187,13 +192,13 @@ def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
                     started=worker.process.started,
                     stop_signal=spec.stop_signal,
                     deadline=deadline,
-                    told=worker.process.told,
-                    told_others=worker.process.told_others,
+                    signalled=worker.process.told,
+                    signalled_others=worker.process.told_others,
                 )
 
 
 def longest_drain(state: Snapshot) -> float:
-    """Return how long a worker may need that the state does not name yet."""
+    """Return how long a worker may need that is too new for the state."""
     specs = [g.spec for service in state.services for g in service.generations]
     return max([SHORTEST_GRACE, *(spec.drain_timeout for spec in specs)])
 
@@ -212,13 +217,13 @@ def _read(fds: Iterable[int]) -> Snapshot | None:
 
 
 class Handles:
-    """A pidfd of each process that is to end, so that no other with its pid is ever signalled."""
+    """A pidfd of each process that is to end, so that no other with its pid is signalled."""
 
     def __init__(self) -> None:
         self._fds: dict[Member, int] = {}
 
     def hold(self, members: Collection[Member], unit: Unit | None) -> None:
-        """Hold these, and no others."""
+        """Hold the pidfds of these processes, and close all others."""
         for member in [held for held in self._fds if held not in members]:
             os.close(self._fds.pop(member))
         for member in members:
@@ -238,7 +243,7 @@ class Handles:
             log.error("cannot signal", pid=member.pid, error=error.strerror)
 
     def wait(self, until: float) -> None:
-        """Return when one has died, or at that time."""
+        """Return when one of the processes has died, or at `until`."""
         watch = select.poll()
         for fd in self._fds.values():
             watch.register(fd, select.POLLIN)
@@ -246,7 +251,7 @@ class Handles:
             watch.poll(math.ceil(max(0.0, until - time.monotonic()) * 1000))
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all pidfds."""
         self.hold((), None)
 
 
@@ -255,7 +260,7 @@ def _open(member: Member, unit: Unit | None) -> int | None:
         fd = os.pidfd_open(member.pid)
     except ProcessLookupError:
         return None
-    now = procfs.member(member.pid)  # read after the pidfd was opened: so it is the same process
+    now = procfs.member(member.pid)  # after pidfd_open(2), so that both are about one process
     if now and now.started == member.started and (unit is None or unit.has(member.pid)):
         return fd
     os.close(fd)
@@ -263,15 +268,15 @@ def _open(member: Member, unit: Unit | None) -> int | None:
 
 
 def _present(unit: Unit | None) -> dict[int, Member]:
-    """Return all processes of the unit but this one and the shell that waits for it."""
+    """Return all processes of the unit except our own session: this one and the guard's shell."""
     found = cgroup.members(unit) if unit else {each.pid: each for each in procfs.everybody()}
     return {pid: member for pid, member in found.items() if member.session != os.getsid(0)}
 
 
 def _since(unit: Unit | None, began: float) -> float | None:
-    """Return the time before which the processes to end have begun; None: all are to end.
+    """Return the start time before which processes are to end; None: all are to end.
 
-    A manager that is there since, or about to be, has a guard of its own for its processes.
+    Later processes belong to a new manager of the unit, which has a guard of its own.
     """
     if unit is None:
         return 0.0
@@ -279,7 +284,7 @@ def _since(unit: Unit | None, began: float) -> float | None:
 
 
 def run(state: Snapshot | None, unit: Unit | None) -> bool:
-    """Return when all have ended; False if some cannot be ended."""
+    """Return True when all processes have ended, False if some survive KILL."""
     now = time.monotonic()
     present = _present(unit)
     sweep = Sweep(
@@ -306,7 +311,7 @@ def run(state: Snapshot | None, unit: Unit | None) -> bool:
 
 
 def main(fds: Iterable[int]) -> bool:
-    """End all processes that are left, and log it; return False if some could not be ended."""
+    """End all processes that are left, and log it; return False if some survive KILL."""
     logging.basicConfig(level=logging.INFO, format="guard: %(message)s")
     unit, began = cgroup.own_unit(), time.monotonic()
     log.warning("no manager can come back: its workers are ended", unit=unit.name if unit else "")

@@ -1,1 +1,1 @@
-"""Our side of systemd: what it passed, what it is told, and what it keeps for the next manager."""
+"""Our side of systemd: what it passed, what it hears, what it holds, and the text of units."""

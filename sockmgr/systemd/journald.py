@@ -1,6 +1,6 @@
-"""The ways to systemd's journal and back: entries, streams for workers, and what they printed.
+"""Write to systemd's journal, by entries or by streams for workers, and read lines from it.
 
-None waits for journald but `lines_before`, which is for a thread of its own.
+Only `lines_before` waits for journald; call it in a thread of its own.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sockmgr.terminal.pieces import Piece, whole
 
 SOCKET = "/run/systemd/journal/socket"
 PLACES = ("/run/log/journal", "/var/log/journal")
-_INFO = 6
-# The socket is systemd's and outlives a journald, but not a stop of its unit.
+_INFO = 6  # LOG_INFO, syslog(3)
+# PID 1 owns the socket, which so outlives a journald, but not a stop of its .socket unit.
 _GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
 
 
 def is_stderr(environ: Mapping[str, str] = os.environ, fd: int = 2) -> bool:
-    """Tell whether `fd` goes to the journal: systemd.exec(5), $JOURNAL_STREAM."""
+    """Return whether `fd` goes to the journal: systemd.exec(5), $JOURNAL_STREAM."""
     return environ.get("JOURNAL_STREAM") == name_of(fd)
 
 
 def name_of(fd: int) -> str:
-    """Return what $JOURNAL_STREAM says if this descriptor is a stream to the journal."""
+    """Return the value that $JOURNAL_STREAM has if this descriptor is a stream to the journal."""
     found = os.fstat(fd)
     return f"{found.st_dev}:{found.st_ino}"
 
@@ -45,7 +45,7 @@ def check() -> None:
 
 
 class Entries:
-    """The socket that takes whole entries, a datagram each. Owns it."""
+    """Sends whole entries to journald, a datagram each. Owns a socket."""
 
     def __init__(self, path: str = SOCKET) -> None:
         """Raise OSError if there is no journald."""
@@ -59,7 +59,7 @@ class Entries:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor, for whoever waits until it can be written."""
+        """Return the descriptor, borrowed, to wait until there is room for an entry."""
         return self._socket.fileno()
 
     def send(self, data: bytes) -> bool:
@@ -88,10 +88,11 @@ class Entries:
 
 
 def open_stream(identifier: str) -> int:
-    """Return what a worker may have as stdout: lines in the journal under this name.
+    """Return a descriptor for a worker's stdout; each line is an entry of the journal.
 
-    Raises OSError, or SockmgrError without python-systemd; the caller owns the descriptor. It does
-    not wait but for room among the 4096 that may queue up before a journald that hangs.
+    `identifier` is the SYSLOG_IDENTIFIER= of the entries. The caller owns the descriptor. Raises
+    OSError, or SockmgrError without python-systemd. Blocks only if journald hangs and 4096
+    connections wait in its queue already.
     """
     fd: int = _python_systemd().stream_fd(identifier, _INFO, True)
     return fd
@@ -100,7 +101,7 @@ def open_stream(identifier: str) -> int:
 def say(fd: int, line: str) -> bool:
     """Write a line of our own to a stream; return whether there was room for it."""
     data = f"{line}\n".encode(errors="replace")
-    # The worker's descriptor is of the same open file, so O_NONBLOCK would be the worker's, too.
+    # The worker has the same open file description, so O_NONBLOCK would change it for both.
     with socket.socket(fileno=os.dup(fd)) as stream:
         try:
             return stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data)
@@ -109,7 +110,7 @@ def say(fd: int, line: str) -> bool:
 
 
 def has_been_read(fd: int) -> bool:
-    """Tell whether journald has taken all that was written to a stream: unix(7), SIOCOUTQ."""
+    """Return whether journald has taken all that was written to a stream: unix(7), SIOCOUTQ."""
     with contextlib.suppress(OSError):
         unread = fcntl.ioctl(fd, termios.TIOCOUTQ, struct.pack("i", 0))
         return struct.unpack("i", unread) == (0,)
@@ -120,7 +121,7 @@ def has_been_read(fd: int) -> bool:
 
 
 def is_readable() -> bool:
-    """Tell whether we may read any journal of this machine."""
+    """Return whether we may read any journal of this machine."""
     found = [path for place in PLACES for path in Path(place).glob("*/*.journal")]
     return any(os.access(path, os.R_OK) for path in found)
 
@@ -128,15 +129,16 @@ def is_readable() -> bool:
 def lines_before(
     said: str, identifier: str, *, at: float, number: int, timeout: float
 ) -> list[str] | None:
-    """Return the last lines of a stream before `said`, which we wrote there at `at` or later.
+    """Return the last `number` lines of a stream before the line `said`, which we wrote to it.
 
-    Waits until that is in the journal: within one stream the order is kept. None if it does not
-    come within `timeout` seconds. Raises OSError, and SockmgrError without python-systemd.
+    Waits until `said` is in the journal, since journald keeps the order within one stream. None if
+    it is not there within `timeout` seconds. `at` is an instant of CLOCK_MONOTONIC before we wrote
+    it. Raises OSError, and SockmgrError without python-systemd.
     """
     end = time.monotonic() + timeout
     with _python_systemd().Reader(converters={"_STREAM_ID": bytes.decode}) as reader:
         reader.this_boot()
-        # Anybody may use this identifier, but nobody our pid.
+        # Any process may use this identifier, but no other one has our pid.
         reader.add_match(SYSLOG_IDENTIFIER=identifier, MESSAGE=said, _PID=str(os.getpid()))
         while (entry := _newest(reader, at)) is None:
             left = end - time.monotonic()
@@ -164,7 +166,7 @@ def _lines_back(reader: Any, number: int) -> list[str]:
         if entry.get("_PID") != os.getpid():
             text = entry.get("MESSAGE", "")
             text = text if isinstance(text, str) else text.decode(errors="backslashreplace")
-            # What is longer than LineMax= (journald.conf(5)) is several entries.
+            # A line that is longer than LineMax= (journald.conf(5)) becomes several entries.
             pieces.append(Piece(text, entry.get("_LINE_BREAK") == "line-max"))
     return whole(pieces[::-1])
 

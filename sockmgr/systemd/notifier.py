@@ -1,4 +1,4 @@
-"""What systemd is told about the manager: sd_notify(3).
+"""Report the state of the manager to systemd: sd_notify(3).
 
 Every message comes from the manager's own process, so that NotifyAccess=main is enough.
 """
@@ -16,13 +16,13 @@ from sockmgr.api.records import EventKind
 from sockmgr.api.types import Verdict
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
-from sockmgr.systemd.notify_socket import Channel
+from sockmgr.systemd.notify_socket import SystemdSocket
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 
 log = Log("sockmgr")
 
-GRACE = 5.0  # seconds from a deadline of ours to the end of what it kills
+GRACE = 5.0  # seconds that a process may take to end after we killed it at its deadline
 LONGEST_STATUS = 2000  # bytes: PID 1 drops a message of more than 4096 (NOTIFY_BUFFER_MAX)
 SHORTEST_PING = 0.01  # seconds: a mistaken WATCHDOG_USEC=1 must not keep a processor busy
 BARRIER_TIMEOUT = 2.0
@@ -30,61 +30,62 @@ COMMITTED = "reload committed"
 
 
 class Subject(Protocol):
-    """What systemd is told about."""
+    """The manager, as far as its state is reported."""
 
     def headline(self) -> str:
         """Return one line for people."""
 
     def busy_until(self) -> float:
-        """Return when what drains or rolls out has ended, by its own deadlines."""
+        """Return when every drain and rollout has ended, by its deadlines (CLOCK_MONOTONIC)."""
 
     def flaw(self) -> str:
-        """Return what is wrong with us, or nothing."""
+        """Return why the manager does not work as it should, or ""."""
 
 
 class Notifier:
-    """Says to systemd how the manager is: sd_notify(3). Without NOTIFY_SOCKET it says nothing.
+    """Sends READY=1, STATUS= and the like to systemd; without NOTIFY_SOCKET it sends nothing.
 
-    `serving`, `stopping` and `changed` are to be called when that happens, `close` at the end.
+    Call `serving`, `stopping` and `changed` when the manager begins to serve, begins to stop, or
+    has changed; call `close` at the end.
     """
 
     def __init__(self, subject: Subject, environ: Mapping[str, str] = os.environ) -> None:
         """Raise SockmgrError if systemd waits for messages that cannot be sent."""
         self._subject = subject
-        self._channel = Channel() if environ.get("NOTIFY_SOCKET") else None
-        self._store = _store(self._channel, environ)
+        self._socket = SystemdSocket() if environ.get("NOTIFY_SOCKET") else None
+        self._store = _store(self._socket, environ)
         self._ping_every = _ping_every(environ)
         self._timer: asyncio.TimerHandle | None = None
         self._served = self._stopping = False
         self._reloads = 0
         self._ended: dict[str, None] = {}  # how reloads ended while another went on, in order
-        self._outcome = self._told = self._flaw = ""
+        self._outcome = self._sent_status = self._flaw = ""
         self._errno = 0
         self._extended_to = 0.0
 
     @property
     def store(self) -> FdStore | None:
-        """What holds descriptors for the next manager, if systemd does that for our unit."""
+        """The fd store of our unit; None if the unit has none."""
         return self._store
 
     def serving(self) -> None:
-        """Everything serves for the first time."""
-        if self._channel and not self._stopping:
+        """Send READY=1: every service serves for the first time."""
+        if self._socket and not self._stopping:
             self._served = True
             self._say("READY=1")
             self._set_timer(self._ping_every)
 
     def changed(self) -> None:
-        """Tell what is different, if it is something that is told."""
-        if self._channel is None:
+        """Send the status if it changed, and ask for more time if the manager needs it."""
+        if self._socket is None:
             return
         if self._outcome == COMMITTED:
-            self._outcome = ""  # now the line shows it; a failure stays to be seen
+            self._outcome = ""  # the headline shows it from now on; a failure stays in the status
         self._say(*self._extension())
 
     def stopping(self) -> None:
-        """The manager drains everything and will leave."""
-        if self._channel and not self._stopping:
+        """Send STOPPING=1: the manager drains everything and then ends."""
+        if self._socket and not self._stopping:
             self._stopping, self._extended_to = True, 0.0
             self._outcome = "stopping"
             self._say("STOPPING=1")
@@ -95,19 +96,19 @@ class Notifier:
     ) -> Iterator[Callable[[Sequence[Verdict]], None]]:
         """Show in the status that a reload is under way, and then how it ended.
 
-        The caller gets a function to which it says what the verdicts are. `on_signal` sends the
-        RELOADING=1 as well that Type=notify-reload waits for after its signal. Otherwise there is
-        none: ExecReload= may have asked, and if the manager dies then, systemds such as 254 and 257
-        wait for its READY=1 instead of starting it again.
+        The caller gets a function, and calls it with the verdicts. With `on_signal` RELOADING=1 is
+        sent as well, for which Type=notify-reload waits after its signal. It is not sent for other
+        reloads: if the manager died during one that ExecReload= began, systemd (seen with 254 and
+        257) would wait for READY=1 instead of starting the manager again.
         """
         outcome, number = "reload given up", 0
 
         def ended(verdicts: Sequence[Verdict]) -> None:
             nonlocal outcome
-            outcome = _told_of(verdicts)
+            outcome = _outcome_of(verdicts)
 
-        # In one message, and each time: a later `systemctl reload` wants one that is newer than
-        # its request, even if a reload is under way (systemd.service(5)).
+        # Both in one message, and for each reload: `systemctl reload` waits for a RELOADING=1 that
+        # is newer than its request, even if a reload is under way (systemd.service(5)).
         now = time.monotonic_ns() // 1000
         self._reload_begins(["RELOADING=1", f"MONOTONIC_USEC={now}"] if on_signal else [])
         try:
@@ -119,24 +120,24 @@ class Notifier:
             self._reload_ends(outcome, number)
 
     def failed(self, error: SockmgrError) -> None:
-        """The manager cannot start."""
-        if self._channel:
+        """Send why the manager cannot start."""
+        if self._socket:
             number = _errno_of(error)
             self._outcome = f"cannot start: {error.what}"
             self._say(*([f"ERRNO={number}"] if number else []))
 
     def close(self, timeout: float = BARRIER_TIMEOUT) -> None:
-        """Return when systemd has read everything, or does not for `timeout` seconds."""
+        """Return when systemd has read every message, or after `timeout` seconds."""
         if self._timer:
             self._timer.cancel()
-        if self._channel:
-            self._channel.wait_until_read(timeout)
+        if self._socket:
+            self._socket.wait_until_read(timeout)
 
     # --- Reloads ---------------------------------------------------------------------------------
 
     def _reload_begins(self, announced: Sequence[str]) -> None:
         self._reloads += 1
-        if self._channel is None or self._stopping:
+        if self._socket is None or self._stopping:
             return
         self._outcome, self._extended_to = "reloading", 0.0
         if self._served:
@@ -144,8 +145,8 @@ class Notifier:
 
     def _reload_ends(self, outcome: str, number: int) -> None:
         self._reloads -= 1
-        # From version 259 on STOPPING=1 is final, and the first READY=1 is not a reload's to say.
-        if self._channel is None or self._stopping:
+        # From systemd 259 on STOPPING=1 is final; and serving() sends the first READY=1, not this.
+        if self._socket is None or self._stopping:
             return
         self._ended[outcome] = None
         if self._reloads:
@@ -161,7 +162,7 @@ class Notifier:
     # --- Time ------------------------------------------------------------------------------------
 
     def _extension(self) -> Sequence[str]:
-        """Ask for the time that our own deadlines allow, once for each that is later."""
+        """Return a request for more time, if our deadlines end later than what was asked for."""
         until = self._subject.busy_until() + GRACE
         now = time.monotonic()
         if not (self._stopping or self._reloads) or until <= max(now, self._extended_to):
@@ -174,31 +175,32 @@ class Notifier:
             self._timer = asyncio.get_running_loop().call_later(delay, self._ping)
 
     def _ping(self) -> None:
-        """Tell that we work, from the loop that does the work, if a look at ourselves agrees."""
+        """Feed systemd's watchdog unless the manager has a flaw; the event loop's own timer."""
         self._timer = None
         before, self._flaw = self._flaw, self._subject.flaw()
         if self._flaw:
             if self._flaw != before:
                 log.error(EventKind.WATCHDOG_NOT_FED, because=self._flaw)
-            # Soon again: what was about to be mended must not cost us our life.
+            # Look again soon: at the end of the interval systemd would kill us, though the flaw
+            # may have been mended by then.
             self._set_timer(self._ping_every / 5)
             return
         if before:
             log.info(EventKind.WATCHDOG_FED_AGAIN, was=before)
-        if self._channel:
-            self._channel.send("WATCHDOG=1")
+        if self._socket:
+            self._socket.send("WATCHDOG=1")
         self._set_timer(self._ping_every)
 
     # --- Words -----------------------------------------------------------------------------------
 
     def _say(self, *fields: str) -> None:
-        """Send these fields, and the status if it is news, in one message."""
+        """Send these fields, and STATUS= if it changed, in one message."""
         status = self._status()
-        if status != self._told:
+        if status != self._sent_status:
             fields += (f"STATUS={status}",)
-            self._told = status
-        if self._channel and fields:
-            self._channel.send("\n".join(fields))
+            self._sent_status = status
+        if self._socket and fields:
+            self._socket.send("\n".join(fields))
 
     def _status(self) -> str:
         line = self._subject.headline()
@@ -208,9 +210,9 @@ class Notifier:
         return _one_line(line or remarks)
 
 
-def _store(channel: Channel | None, environ: Mapping[str, str]) -> FdStore | None:
-    limit = fd_store_max(environ) if channel else 0
-    return FdStore(channel, limit) if channel and limit != 0 else None
+def _store(socket: SystemdSocket | None, environ: Mapping[str, str]) -> FdStore | None:
+    limit = fd_store_max(environ) if socket else 0
+    return FdStore(socket, limit) if socket and limit != 0 else None
 
 
 def _ping_every(environ: Mapping[str, str]) -> float:
@@ -222,7 +224,7 @@ def _ping_every(environ: Mapping[str, str]) -> float:
     return max(int(text) / 2e6, SHORTEST_PING)
 
 
-def _told_of(verdicts: Sequence[Verdict]) -> str:
+def _outcome_of(verdicts: Sequence[Verdict]) -> str:
     aborted = [f"{v.service}: {v.reason}" for v in verdicts if v.verdict == "aborted"]
     return f"reload aborted: {'; '.join(aborted)}" if aborted else COMMITTED
 
@@ -233,7 +235,7 @@ def _errno_of(error: SockmgrError) -> int:
 
 
 def _one_line(text: str) -> str:
-    """Return what PID 1 takes for a status: UTF-8, no newline, not too long."""
+    """Return `text` as PID 1 accepts it for STATUS=: UTF-8, no newline, not too long."""
     words = " ".join(text.split())
     shown = "".join(c if c.isprintable() else "?" for c in words).encode()
     return shown[:LONGEST_STATUS].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""The way to systemd, through python-systemd. Says what it is given; decides nothing."""
+"""Send messages to NOTIFY_SOCKET through python-systemd. Decides nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = Log("sockmgr")
 INSTALL = "install it: pip install 'sockmgr[systemd]', or the package python3-systemd"
 
 
-class Channel:
-    """The way to NOTIFY_SOCKET. A systemd that does not listen does not stop the manager."""
+class SystemdSocket:
+    """Sends messages to NOTIFY_SOCKET; if they cannot be sent, the manager goes on without."""
 
     def __init__(self) -> None:
         self._daemon = python_systemd(
@@ -28,7 +28,7 @@ class Channel:
         self._broken = False
 
     def send(self, message: str, fds: Sequence[int] = ()) -> bool:
-        """Send one message; return whether it was sent."""
+        """Send one message, with `fds`, which are borrowed; return whether it was sent."""
         try:
             sent = bool(self._daemon.notify(message, fds=list(fds)))
         except OSError as error:
@@ -39,7 +39,7 @@ class Channel:
         return sent
 
     def wait_until_read(self, timeout: float) -> bool:
-        """Wait until all that was sent before has been read: sd_notify_barrier(3)."""
+        """Wait until systemd has read all earlier messages: sd_notify_barrier(3); return if so."""
         read_end, write_end = os.pipe()
         try:
             try:
@@ -47,14 +47,17 @@ class Channel:
             finally:
                 os.close(write_end)
             poll = select.poll()
-            poll.register(read_end, 0)  # POLLHUP: the reader has closed the last copy
+            poll.register(read_end, 0)  # POLLHUP comes when systemd closes its copy of write_end
             return sent and bool(poll.poll(timeout * 1000))
         finally:
             os.close(read_end)
 
 
 def python_systemd(why: str, *, means: str, do: str) -> Any:
-    """Return systemd.daemon, of an extra that is needed under systemd only. Raises SockmgrError."""
+    """Return the module systemd.daemon; raise SockmgrError if python-systemd is not installed.
+
+    It is an extra, because only a manager under systemd needs it.
+    """
     try:
         from systemd import daemon  # noqa: PLC0415
     except ImportError as error:

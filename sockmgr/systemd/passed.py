@@ -15,29 +15,29 @@ START_DIRECTLY = (
 )
 
 
-def passed_descriptors(environ: Mapping[str, str] = os.environ) -> dict[str, list[int]]:
-    """Return all descriptors meant for this process, of whatever kind, by name.
+def passed_descriptors() -> dict[str, list[int]]:
+    """Return all descriptors that systemd passed to this process, by name.
 
-    Those of units have their FileDescriptorName=, those of the fd store the name they were kept
-    under. The order within one name of units is systemd's; any other order is undefined. The caller
-    owns them; they are close-on-exec. Raises SockmgrError.
+    Sockets of a unit have its FileDescriptorName=, descriptors from the fd store the name under
+    which they were stored. The sockets of one unit are in systemd's order; any other order is
+    undefined. The caller owns them; they are close-on-exec. Raises SockmgrError.
     """
-    if environ.get("LISTEN_PID") != str(os.getpid()):
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
-    count = _count(environ.get("LISTEN_FDS", ""))
+    count = _count(os.environ.get("LISTEN_FDS", ""))
     for fd in range(FIRST, FIRST + count):
         _check_open(fd, count)
     found: dict[str, list[int]] = {}
-    for fd, name in sorted(_names(environ).items()):
+    for fd, name in sorted(_names().items()):
         os.set_inheritable(fd, False)
         found.setdefault(name, []).append(fd)
     return found
 
 
 def passed_to_another(environ: Mapping[str, str] = os.environ, pid: int | None = None) -> str:
-    """Say that systemd's sockets are for another process than `pid` (None: us), or "".
+    """Say that systemd passed sockets to another process than `pid` (None: this one), or "".
 
-    That is so behind a wrapper that starts another process for the manager: sd_listen_fds(3).
+    It does so if ExecStart= runs a wrapper which starts the manager as a child: sd_listen_fds(3).
     """
     meant, count = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
     pid = os.getpid() if pid is None else pid
@@ -53,7 +53,8 @@ def passed_to_another(environ: Mapping[str, str] = os.environ, pid: int | None =
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 7:  # nobody has more than a million: proc_sys_fs(5)
+    # More than 7 digits no process can have: fs.nr_open is about a million, proc_sys_fs(5).
+    if not text.isdecimal() or len(text) > 7:
         raise ListenError(
             f"LISTEN_FDS={text!r} is not a number",
             means="nothing was started",
@@ -73,7 +74,7 @@ def _check_open(fd: int, count: int) -> None:
         ) from error
 
 
-def _names(environ: Mapping[str, str]) -> dict[int, str]:
+def _names() -> dict[int, str]:
     daemon = python_systemd(
         "systemd passed sockets",
         means="nothing was started; the sockets stay open in systemd",
@@ -81,10 +82,10 @@ def _names(environ: Mapping[str, str]) -> dict[int, str]:
     )
     try:
         names: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
-    except OSError as error:  # EINVAL: not one name for each, sd_listen_fds_with_names(3)
+    except OSError as error:  # EINVAL: not as many names as sockets, sd_listen_fds_with_names(3)
         raise ListenError(
-            f"LISTEN_FDS={environ['LISTEN_FDS']} and LISTEN_FDNAMES="
-            f"{environ.get('LISTEN_FDNAMES', '')} cannot be used: {error.strerror}",
+            f"LISTEN_FDS={os.environ['LISTEN_FDS']} and LISTEN_FDNAMES="
+            f"{os.environ.get('LISTEN_FDNAMES', '')} cannot be used: {error.strerror}",
             means="nothing was started",
             do="look for a wrapper between systemd and sockmgr that changes them",
         ) from error

@@ -9,41 +9,43 @@ from collections.abc import Mapping, Sequence
 
 from sockmgr.api.records import EventKind
 from sockmgr.log import Log
-from sockmgr.systemd.notify_socket import Channel
+from sockmgr.systemd.notify_socket import SystemdSocket
 
 log = Log("sockmgr")
 
 
 class FdStore:
-    """What we have given systemd to hold. It never answers, so we count: sd_pid_notify_with_fds(3).
+    """The descriptors that we gave to systemd to hold: sd_pid_notify_with_fds(3).
 
-    Whatever exceeds the limit it would drop in silence, so that is not even sent.
+    systemd answers nothing, so they are counted here; and it drops in silence what exceeds its
+    limit, so that is not sent.
     """
 
-    def __init__(self, channel: Channel, limit: int | None) -> None:
-        """Know of a `limit` of descriptors (FileDescriptorStoreMax=), or of none."""
-        self._channel, self.limit = channel, limit
+    def __init__(self, socket: SystemdSocket, limit: int | None) -> None:
+        """`limit` is FileDescriptorStoreMax=, None if it is not known."""
+        self._socket, self.limit = socket, limit
         self._held: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
 
     def inherit(self, names: Mapping[str, Sequence[int]]) -> None:
-        """Know that these are held already, since they came from the store."""
+        """Count the descriptors that the store passed to this manager: it still holds them."""
         self._held = {name: len(fds) for name, fds in names.items()}
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:
         """Have duplicates of `fds` held under `name`, in place of what is held there.
 
-        False if they could not be sent; what there is no room for is counted, and not tried again.
+        Return False if they could not be sent. Descriptors for which there is no room are counted
+        as left out, and the answer is True: to send them again would not help.
         """
         wanted = sum(self._held.values()) - self._held.get(name, 0) + len(fds)
         if self.limit is not None and wanted > self.limit:
             self._leave_out(name, fds)
             return True
-        # A message that removes does nothing else: of one that also stores, fds would be closed.
+        # In a message of its own: systemd closes the descriptors of one with FDSTOREREMOVE=1.
         self.forget(name)
-        # Without FDPOLL=0 systemd would drop what hangs up, and nobody would hear of a worker that
-        # died.
-        if self._channel.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds):
+        # Without FDPOLL=0 systemd drops a descriptor that hangs up, such as the pidfd of a worker
+        # that died, and the next manager would not learn of the death.
+        if self._socket.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds):
             self._held[name] = len(fds)
             self._left_out.pop(name, None)
             return True
@@ -53,7 +55,7 @@ class FdStore:
         """Have nothing held under `name`."""
         self._left_out.pop(name, None)
         if self._held.pop(name, None) is not None:
-            self._channel.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+            self._socket.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     @property
     def held(self) -> Mapping[str, int]:
@@ -62,19 +64,19 @@ class FdStore:
 
     @property
     def full(self) -> bool:
-        """Whether something was to be kept for which there was no room."""
+        """Whether descriptors were left out because there was no room."""
         return bool(self._left_out)
 
     @property
     def flaw(self) -> str:
-        """What the next manager would miss, or nothing."""
+        """How many descriptors the next manager would miss, in words, or ""."""
         if not self._left_out:
             return ""
         wanted = sum(self._held.values()) + sum(self._left_out.values())
         return f"fd store full: {wanted} of {self.limit} descriptors, raise FileDescriptorStoreMax="
 
     def _leave_out(self, name: str, fds: Sequence[int]) -> None:
-        self.forget(name)  # what is held there is out of date
+        self.forget(name)  # what is held under it is out of date
         known = self.full
         self._left_out[name] = len(fds)
         if not known:

@@ -1,7 +1,7 @@
-"""What systemd says of our own unit: asked through systemctl, which also works as User=.
+"""Ask systemd about our own unit through systemctl(1), which works for an unprivileged user, too.
 
-Each question holds up the caller, for TIMEOUT seconds at most. Without D-Bus nobody but root is
-answered, and then we say that we do not know.
+Each question blocks the caller, for TIMEOUT seconds at most. Without D-Bus systemctl answers only
+root; then the answer here is that it is not known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TIMEOUT = 2.0
 
 
 class Ending(Enum):
-    """Why systemd ends us, which is the same SIGTERM in any case."""
+    """Why systemd ends us; the signal is SIGTERM in any case."""
 
     RESTART = "restart"
     STOP = "stop"
@@ -25,31 +25,46 @@ class Ending(Enum):
 
 
 def ending() -> Ending:
-    """Return what systemd is about to do with our unit; UNKNOWN if it does nothing, too."""
+    """Return what systemd is about to do with our unit; UNKNOWN also if that is nothing."""
     unit = own_unit()
     if unit is None:
         return Ending.UNKNOWN
-    # All of them: a name in the question would be a pattern, in which "\\" has a meaning.
-    jobs = map(str.split, _ask(unit, "list-jobs", "--no-legend", "--full").splitlines())
-    kinds = [job[2] for job in jobs if len(job) > 2 and job[1] == unit.name]
+    kinds = [kind for name, kind in _jobs(unit) if name == unit.name]
     return Ending(kinds[0]) if kinds in (["restart"], ["stop"]) else Ending.UNKNOWN
 
 
-def fd_store_max(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Return how many descriptors systemd keeps for our unit; None if nobody can tell.
+def sockets_end() -> bool:
+    """Return whether systemd stops all sockets of our unit as well, as at a shutdown."""
+    unit = own_unit()
+    if unit is None:
+        return False
+    stopped = {name for name, kind in _jobs(unit) if kind == "stop"}
+    sockets = _ask(unit, "show", "--value", "--property=TriggeredBy", unit.name).split()
+    return bool(sockets) and stopped.issuperset(sockets)
 
-    Since version 254 it says so itself: systemd.exec(5), $FDSTORE.
+
+def _jobs(unit: Unit) -> list[tuple[str, str]]:
+    """Return the units for which there is a job, each with the kind of the job."""
+    # All jobs are listed, for systemctl takes a name for a pattern, in which "\\" has a meaning.
+    jobs = map(str.split, _ask(unit, "list-jobs", "--no-legend", "--full").splitlines())
+    return [(job[1], job[2]) for job in jobs if len(job) > 2]
+
+
+def fd_store_max(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many descriptors systemd may hold for our unit; None if it is not known.
+
+    systemd 254 and later sets $FDSTORE (systemd.exec(5)); an older one is asked.
     """
-    told = environ.get("FDSTORE", "")
-    if not told and environ.get("NOTIFY_SOCKET") and (unit := own_unit()):
-        told = _ask(unit, "show", "--value", "--property=FileDescriptorStoreMax", unit.name)
-    return int(told) if told.isdecimal() else None
+    limit = environ.get("FDSTORE", "")
+    if not limit and environ.get("NOTIFY_SOCKET") and (unit := own_unit()):
+        limit = _ask(unit, "show", "--value", "--property=FileDescriptorStoreMax", unit.name)
+    return int(limit) if limit.isdecimal() else None
 
 
 def _ask(unit: Unit, *question: str) -> str:
-    """Return what systemctl answers; nothing if it cannot."""
+    """Return what systemctl prints; "" if it fails."""
     whose = "--user" if unit.of_user else "--system"
-    # It would speak to NOTIFY_SOCKET as well, and be refused.
+    # systemctl would send to NOTIFY_SOCKET as well, and NotifyAccess=main refuses its messages.
     ours = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
     try:
         return subprocess.run(

@@ -1,6 +1,6 @@
 """The systemd units that fit a config, as text: a .socket a listener, one .service, drop-ins.
 
-Looks at nothing outside its arguments; who installs the files is `sockmgr units`.
+Looks at nothing outside its arguments. `sockmgr units` (cli/units) installs the files.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sockmgr.config.company import longest_stop
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accept, Listen, Scheme
 from sockmgr.errors import ConfigError
 
 OLDEST = 252  # the oldest systemd that the units were run on
-NOTIFY_RELOAD = 253  # Type=notify-reload is known from here on: NEWS of systemd 253
-POLL_LIMIT = 255  # PollLimitIntervalSec= is
+NOTIFY_RELOAD = 253  # the first systemd with Type=notify-reload: NEWS of systemd 253
+POLL_LIMIT = 255  # the first systemd with PollLimitIntervalSec=: NEWS of systemd 255
 # What systemd gives a service without Environment=PATH=, systemd.exec(5).
 SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER = "sockmgr"  # made by contrib/systemd/sysusers.d
 _MARK = "# Written by `sockmgr units`, checksum "
-# They turn into machine code what they have just written to memory.
+# Programs that compile at run time, and so execute memory that they have just written.
 COMPILES = re.compile(
     r"(?:.*/)?(?:node|nodejs|npm|npx|yarn|pnpm|deno|bun|bunx|java|dotnet|pypy|luajit|julia)[0-9.]*"
 )
@@ -31,10 +32,11 @@ HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome= hides
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the units are to work: all that the config does not say.
+    """Where the units are to work, as far as the config does not say it.
 
-    `program` starts sockmgr, `config` is its file, `path` the PATH of the workers ("": systemd's),
-    `user` the manager's ("": what the config says), `version` that of systemd.
+    `program` are the words that start sockmgr, `config` is the path of its config, `path` the PATH
+    of the workers ("": systemd's own), `user` the manager's user ("": as the config says),
+    `version` the version of systemd, `notify_reload` whether there is a Type=notify-reload drop-in.
     """
 
     program: tuple[str, ...]
@@ -71,7 +73,7 @@ def units(config: Config, place: Place) -> tuple[Unit, ...]:
 
 
 def is_ours(text: str) -> bool:
-    """Tell whether a file was written by us and not changed since."""
+    """Return whether `sockmgr units` wrote a file that nobody has changed since."""
     first, _, rest = text.partition("\n")
     return first.startswith(f"{_MARK}{_checksum(rest)}:")
 
@@ -85,12 +87,13 @@ def _checksum(text: str) -> str:
 
 
 class _Pair:
-    """The service of one config and its sockets. Its user "" is root."""
+    """The .service and the .socket units of one config. The `user` "" is root."""
 
     def __init__(self, config: Config, place: Place) -> None:
         self.config, self.place = config, place
         self.service_name = f"{config.name}.service"
         self.user, self.group = self._account()
+        self.clients = [group for group in (config.control.group, config.control.readers) if group]
 
     def _account(self) -> tuple[str, str]:
         if self.place.user:
@@ -105,9 +108,7 @@ class _Pair:
     # --- .socket ---------------------------------------------------------------------------------
 
     def socket_name(self, listen: Listen) -> str:
-        # One each: a unit has one FileDescriptorName= for all that it listens on,
-        # systemd.socket(5). Never without the listener's name, so that another one more does not
-        # rename it: two units on one address would be one group in no known order.
+        # A unit has one FileDescriptorName=. In any case it is named, so a second one renames none.
         return f"{self.config.name}-{listen.name}.socket"
 
     def socket(self, listen: Listen) -> str:
@@ -129,37 +130,24 @@ class _Pair:
         )
 
     def _addresses(self, listen: Listen) -> Iterator[str]:
-        address = listen.address
-        match address.scheme:
-            case Scheme.TCP | Scheme.UDP:
-                key = "ListenStream" if address.scheme is Scheme.TCP else "ListenDatagram"
-                number = self._queues(listen)
-                yield from QUEUES if number > 1 else ()
-                yield from [f"{key}={_host_port(listen)}"] * number
-                yield from ["ReusePort=yes"] if number > 1 else []
-                if address.host == "::":
-                    yield "BindIPv6Only=both"
-            case Scheme.UNIX:
-                yield f"ListenStream={_plain(address.path)}"
-            case Scheme.ABSTRACT:
-                yield f"ListenStream=@{_plain(address.path)}"
-            case Scheme.FD:
-                raise ConfigError(
-                    f"listen.{listen.name} = {address}: a unit cannot name a descriptor",
-                    do="write the address that it has",
-                )
-
-    def _queues(self, listen: Listen) -> int:
-        return max(_leases(s) for s in self.config.services if listen.name in s.listen)
+        traits = listen.address.traits
+        key = "ListenDatagram" if traits.is_datagram else "ListenStream"
+        leases = max(_leases(s) for s in self.config.services if listen.name in s.listen)
+        number = leases if traits.is_internet else 1
+        yield from QUEUES if number > 1 else ()
+        yield from [f"{key}={_systemds_address(listen)}"] * number
+        yield from ["ReusePort=yes"] if number > 1 else []
+        if listen.address.host == "::":
+            yield "BindIPv6Only=both"
 
     def _options(self, listen: Listen) -> Iterator[str]:
-        if listen.address.scheme is not Scheme.UDP:
+        traits = listen.address.traits
+        if traits.is_stream:
             yield f"Backlog={listen.backlog}"
-        if listen.address.scheme is Scheme.TCP:
+        if traits.is_stream and traits.is_internet:
             yield from ("KeepAlive=yes", "NoDelay=yes")
-        if listen.address.scheme is Scheme.UNIX:
-            mode = 0o660 if listen.mode is None else listen.mode
-            yield f"SocketMode={mode:04o}"
+        if traits.has_path:
+            yield f"SocketMode={0o660 if listen.mode is None else listen.mode:04o}"
             user, group = listen.user or self.user, listen.group or self.group
             yield from [f"SocketUser={user}"] if user else []
             yield from [f"SocketGroup={group}"] if group else []
@@ -170,9 +158,8 @@ class _Pair:
     def service(self) -> str:
         sockets = [self.socket_name(listen) for listen in self.config.listen]
         command, file = " ".join(map(_word, self.place.program)), _word(self.place.config)
-        directory = runtime_directory(self.config.name)
-        # TimeoutStopSec= ends in SIGKILL, so it must come after every deadline of the manager's.
-        stop_timeout = max(service.drain_timeout for service in self.config.services) + 30
+        # At TimeoutStopSec= systemd sends SIGKILL, so it must end after all deadlines of ours.
+        directory, longest = runtime_directory(self.config.name), longest_stop(self.config.services)
         return _text(
             "[Unit]",
             f"Description=sockmgr: {self.config.name}",
@@ -186,13 +173,13 @@ class _Pair:
             "# Waits for the verdict, and fails if the reload was aborted.",
             f"ExecReload={command} reload -c {file}",
             *LIFE,
-            f"TimeoutStopSec={stop_timeout:g}",
+            f"TimeoutStopSec={self.config.stop_delay + longest + 30:g}",
             f"FileDescriptorStoreMax={_store_size(self.config)}",
             "",
             *self._own(),
             *SURVIVORS,
             f"RuntimeDirectory={directory}",
-            f"RuntimeDirectoryMode={'0700' if self.user else '0711'}",
+            f"RuntimeDirectoryMode={'0700' if self.user and not self.clients else '0711'}",
             "RuntimeDirectoryPreserve=restart",
             f"Environment=TMPDIR=%t/{directory}",
             *RESOURCES,
@@ -209,6 +196,7 @@ class _Pair:
         else:
             yield f"User={self.user}"
             yield from [f"Group={self.group}"] if self.group else []
+            yield from [f"SupplementaryGroups={' '.join(self.clients)}"] if self.clients else []
         if self.place.path:
             yield f"Environment={_word(f'PATH={self.place.path}', command=False)}"
         if any(not service.cwd for service in self.config.services):
@@ -221,9 +209,9 @@ class _Pair:
                 case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
-                    yield line + _CAPABILITIES
-                case "SystemCallFilter=~@privileged" if not self.user:
-                    continue
+                    yield f"{line}CAP_CHOWN {_CAPABILITIES}"
+                case "SystemCallFilter=~@privileged" if self.clients or not self.user:
+                    yield from (line, "SystemCallFilter=@chown") if self.user else ()
                 case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
                     yield "MemoryDenyWriteExecute=no"
                 case _:
@@ -316,7 +304,7 @@ HARDENING = (
     "# Refused, not killed: programs try what they can do without.",
     "SystemCallErrorNumber=EPERM",
 )
-# To become the workers' users, signal them, see them accept, raise priorities, enter directories.
+# For root: to become users of workers, signal, see, renice them, enter or give them directories.
 _CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"
 
 NOTIFY_RELOAD_DROP_IN = f"""\
@@ -327,16 +315,13 @@ NOTIFY_RELOAD_DROP_IN = f"""\
 Type=notify-reload
 ExecReload=
 """
-POLL_LIMIT_DROP_IN = "\n".join(
-    (f"# For systemd {POLL_LIMIT} and later.", "[Socket]", *POLL_LIMITS, "")
-)
 
 
 # --- Words ---------------------------------------------------------------------------------------
 
 
 def runtime_directory(name: str) -> str:
-    """Return the RuntimeDirectory= of the manager called `name`: one each, as each removes its."""
+    """Return the RuntimeDirectory= of the manager called `name`; each unit removes its own."""
     return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
 
 
@@ -348,25 +333,40 @@ def _sockets_of_service(names: list[str]) -> Iterator[str]:
 
 def _leases(service: ServiceConfig) -> int:
     """Return how many queues of each listener a service may have in use at a time."""
-    # The generation that serves, the next, those that drain, and one that is being killed because
-    # it was too many. An exclusive service never has two.
+    # The generation that serves, the next one, those that drain, and one that is being killed
+    # because more than max_draining drained. An exclusive service has one generation at a time.
     generations = 1 if service.rollout.exclusive else 3 + service.rollout.max_draining
-    return generations * (1 if service.accept is Accept.SHARED else service.workers)
+    return generations * (1 if service.accept is Accept.SHARED else service.workers_at_most)
 
 
 def _store_size(config: Config) -> int:
-    """Return how many descriptors a manager may have kept, and room for twice as many.
+    """Return twice as many descriptors as the manager may have systemd hold.
 
-    Of each worker its pidfd and its output, in as many generations as may be there at a time; each
-    queue; the state, the notify socket, and what its guard waits for. A limit costs nothing, one
-    that is too low does.
+    Each worker of each generation that may run at a time has a pidfd, an output and the ends of its
+    channel. There are each queue, two move queues a service, the state, the notify socket, and what
+    guard and dispatcher need. Twice: a high limit costs nothing, what exceeds a low one is lost.
     """
-    generations = [3 + service.rollout.max_draining for service in config.services]
-    workers = [s.workers * n for s, n in zip(config.services, generations, strict=True)]
-    queues = sum(len(service.listen) * _leases(service) for service in config.services)
-    each = zip(config.services, workers, strict=True)
-    ends = sum(2 * n for service, n in each if service.accept is Accept.DISPATCH)
-    return max(512, 2 * (2 * sum(workers) + ends + queues + 4))
+    wanted = 6
+    for service in config.services:
+        workers = service.workers_at_most * (3 + service.rollout.max_draining)
+        wanted += workers * (4 if service.accept is Accept.DISPATCH else 2)
+        wanted += len(service.listen) * _leases(service) + 4
+    return max(512, 2 * wanted)
+
+
+def _systemds_address(listen: Listen) -> str:
+    match listen.address.scheme:
+        case Scheme.TCP | Scheme.UDP:
+            return _host_port(listen)
+        case Scheme.UNIX:
+            return _plain(listen.address.path)
+        case Scheme.ABSTRACT:
+            return f"@{_plain(listen.address.path)}"
+        case Scheme.FD:
+            raise ConfigError(
+                f"listen.{listen.name} = {listen.address}: a unit cannot name a descriptor",
+                do="write the address that it has",
+            )
 
 
 def _host_port(listen: Listen) -> str:
@@ -388,7 +388,7 @@ def _text(*lines: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return `text` so that no %-specifier of systemd.unit(5) is seen in it."""
+    """Return `text` with each % doubled, so that systemd.unit(5) sees no specifier in it."""
     return text.replace("%", "%%")
 
 

@@ -1,4 +1,4 @@
-"""Sizes and durations as a person reads them at a glance."""
+"""Sizes, durations and numbers of things as a person reads them at a glance. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ def size(count: int) -> str:
     return f"{amount:.1f}G"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things, with a noun whose plural ends in s: `1 worker`, `4 workers`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def age(seconds: float) -> str:
-    """Return a duration by its two greatest units: `3m20s`."""
+    """Return a duration in its two largest units: `3m20s`."""
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if minutes < 1:
         return f"{seconds:.0f}s"

@@ -1,6 +1,7 @@
-"""Single keys from a terminal. Owns its settings from `open` to `close`; decides nothing.
+"""Reads single keys from a terminal. Owns the terminal's settings from `open` to `close`.
 
-Only while we are in its foreground: a terminal is shared with the shell and its other jobs.
+It reads only while this process is in the foreground of the terminal, because the shell and its
+other jobs share the terminal. Decides nothing.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from collections.abc import Callable
 
 
 class Keys:
-    """Calls `pressed` with each key, and `lost` when the terminal is gone. The fd is borrowed."""
+    """Calls `pressed` with each character typed, and `lost` when the terminal has hung up.
+
+    The descriptor is borrowed.
+    """
 
     def __init__(self, fd: int, pressed: Callable[[str], None], lost: Callable[[], None]) -> None:
-        """Raise termios.error if `fd` is no terminal."""
+        """Remember the settings of the terminal `fd`; raise termios.error if it is none."""
         self._fd, self._pressed, self._lost = fd, pressed, lost
         self._loop = asyncio.get_running_loop()
         self._saved = termios.tcgetattr(fd)
         self._reading = False
 
     def open(self) -> None:
-        """Take keys from now on, and again whenever we come back to the foreground."""
+        """Read keys from now on, whenever this process is in the foreground."""
         self._loop.add_signal_handler(signal.SIGCONT, self._take_or_leave)
         self._take_or_leave()
 
     def close(self) -> None:
-        """Give the terminal back as it was."""
+        """Read no more, and restore the settings of the terminal."""
         self._loop.remove_signal_handler(signal.SIGCONT)
         self._leave()
         if self.in_foreground:
@@ -36,7 +40,7 @@ class Keys:
 
     @property
     def in_foreground(self) -> bool:
-        """Whether what is typed is for us."""
+        """Whether this process group is in the foreground, so that keys are meant for it."""
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:  # hung up, or not our terminal
@@ -44,7 +48,7 @@ class Keys:
 
     @property
     def hung_up(self) -> bool:
-        """Whether the terminal is gone."""
+        """Whether the terminal has been closed."""
         try:
             termios.tcgetattr(self._fd)
         except termios.error:
@@ -78,7 +82,7 @@ class Keys:
 
     def _on_readable(self) -> None:
         if not self.in_foreground and not self.hung_up:
-            self._leave()  # what is typed now is for the shell
+            self._leave()  # what is typed now is meant for the shell
             return
         try:
             typed = os.read(self._fd, 64)

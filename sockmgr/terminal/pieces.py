@@ -1,7 +1,7 @@
 """Cuts the bytes that a program prints into lines, and long lines into pieces. Pure.
 
-No byte is lost, and only the ends of lines are changed. A line whose end has not come is kept up to
-a bound.
+No byte is lost except the ends of lines. A line that has not ended yet is kept, but no more of it
+than one piece.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-PIECE_MAX = 16 * 1024  # bytes; that of Docker and of Kubernetes' runtimes, too
+PIECE_MAX = 16 * 1024  # bytes; Docker and the runtimes of Kubernetes have the same limit
 
 
 class Piece(NamedTuple):
-    """A line, or a part of a long line if `partial`, of which more comes.
+    """A line; if `partial`, one part of a long line, and the next piece continues it.
 
-    Bytes that are not UTF-8 are surrogates in the text, as os.fsdecode() makes them.
+    A byte that is not UTF-8 is a surrogate in the text, as with os.fsdecode().
     """
 
     text: str
@@ -23,7 +23,7 @@ class Piece(NamedTuple):
 
 
 class Cutter:
-    """Keeps the bytes that were printed and are not in a piece yet."""
+    """Holds the bytes that a program has printed and that have not been returned in a piece yet."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -33,7 +33,7 @@ class Cutter:
         self._rest += data
 
     def take(self, number: int) -> list[Piece]:
-        """Return the next pieces, at most so many."""
+        """Return the next pieces, at most `number` of them."""
         rest, start, found = self._rest, 0, list[Piece]()
         while len(found) < number:
             end = rest.find(b"\n", start, start + PIECE_MAX + 1)
@@ -49,14 +49,25 @@ class Cutter:
         self._rest = rest[start:]
         return found
 
+    def skip(self, kept: int) -> int:
+        """Forget all but the last `kept` lines and what has begun; return how many those were."""
+        start = len(self._rest)
+        for _ in range(kept + 1):
+            start = self._rest.rfind(b"\n", 0, start)
+            if start < 0:
+                return 0
+        skipped = self._rest.count(b"\n", 0, start + 1)
+        self._rest = self._rest[start + 1 :]
+        return skipped
+
     @property
     def unfinished(self) -> list[Piece]:
-        """The line whose end has not come; none if it has not begun. Shorter than a piece."""
+        """The line that has not ended yet, as one piece; an empty list if none has begun."""
         return [Piece(_text(self._rest))] if self._rest else []
 
 
 def whole(pieces: Iterable[Piece], *, continued: bool = False) -> list[str]:
-    """Join pieces to lines; if `continued`, the beginning of the first line is missing."""
+    """Join pieces into lines; if `continued`, the first is incomplete, and begins with `...`."""
     lines, open_line = list[str](), "..." if continued else ""
     for piece in pieces:
         open_line += piece.text
@@ -67,7 +78,7 @@ def whole(pieces: Iterable[Piece], *, continued: bool = False) -> list[str]:
 
 
 def readable(text: str) -> str:
-    r"""Return `text` as UTF-8 can encode it: a byte that was not UTF-8 is shown as \xff."""
+    r"""Return `text` in a form that UTF-8 can encode: a byte that was not UTF-8 becomes \xff."""
     if text.isascii():
         return text
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -78,5 +89,5 @@ def _text(data: bytes) -> str:
 
 
 def _between_characters(data: bytes, at: int) -> int:
-    """Return the last place up to `at` between two characters; `at` if this is not UTF-8."""
+    """Return the last boundary of a character up to `at`, or `at` itself if this is not UTF-8."""
     return next((at - back for back in range(4) if data[at - back] & 0xC0 != 0x80), at)

@@ -1,1 +1,1 @@
-"""`sockmgr top`: a live view of one manager, and keys to steer it."""
+"""`sockmgr top`: a live view of one manager, with keys to reload, scale and restart workers."""

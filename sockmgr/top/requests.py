@@ -1,6 +1,6 @@
-"""What a key asks the manager for: the question first, then the request, then how it went.
+"""What each key asks the manager for: first a question to the user, then the call, then a report.
 
-Each is one blocking call of a client, made in a thread of its own.
+A call blocks, so the session makes it in a thread of its own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sockmgr.api.types import Progress, Status, Verdict
+from sockmgr.api.types import Status, Verdict
 from sockmgr.client.client import Client
 from sockmgr.top.view import Place
 
@@ -17,9 +17,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked when the question is answered with yes.
+    """A question, and what is done when the user answers yes.
 
-    `perform` returns how it went, and tells on the way how far it is.
+    `perform` blocks; it says on the way how far it is, and returns how it went.
     """
 
     question: str
@@ -27,16 +27,13 @@ class Request:
 
 
 def reload(place: Place) -> Request:
-    """Ask for new workers of a service."""
+    """Return the request for new workers of a service."""
     name = place.service
 
     def perform(client: Client, say: Say) -> str:
-        def on_progress(news: Progress) -> None:
-            say(f"{name}: generation {news.generation} {news.phase}, "
-                 f"{news.ready}/{news.wanted} ready, {news.seconds:.1f} s")  # fmt: skip
-
         say(f"reloading {name}")
-        return "; ".join(_outcome(verdict) for verdict in client.reload((name,), on_progress))
+        verdicts = client.reload((name,), lambda step: say(str(step)))
+        return "; ".join(map(_outcome, verdicts))
 
     return Request(question=f"reload {name}?", perform=perform)
 
@@ -52,7 +49,7 @@ def _outcome(verdict: Verdict) -> str:
 
 
 def scale(place: Place, status: Status, more: int) -> Request | str:
-    """Ask for one worker more or less; return why not if that cannot be."""
+    """Return the request for `more` workers (negative: fewer), or why that cannot be."""
     name = place.service
     now = status.services[name].wanted
     wanted = now + more
@@ -67,7 +64,7 @@ def scale(place: Place, status: Status, more: int) -> Request | str:
 
 
 def restart(place: Place) -> Request | str:
-    """Ask for another worker in the place of one; return why not if none is chosen."""
+    """Return the request to replace the chosen worker, or why that cannot be."""
     worker = place.worker
     if not worker:
         return "choose a worker first, with the keys up and down"

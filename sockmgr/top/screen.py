@@ -1,6 +1,6 @@
-"""A view as lines for a terminal of any size. Pure: the same view and size, the same lines.
+"""Draws a view as lines for a terminal of any size. Pure: the same view and size, the same lines.
 
-What is narrow loses columns, what is low loses rows; no line is ever longer than the terminal.
+A narrow terminal loses columns, a low one rows; no line is ever longer than the terminal is wide.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sockmgr.api.records import line_about, printable
 from sockmgr.api.types import Event, ListenerStatus, RolloutStatus, ServiceStatus, WorkerStatus
-from sockmgr.metrics.usage import Usage, name_of
+from sockmgr.metrics.usage import Usage
 from sockmgr.terminal.format import age, size
 from sockmgr.top.view import Place, View, in_order
 
@@ -33,8 +33,8 @@ KEYS = (
     "r + - w q",
 )
 _STATE = "STATE"
-_QUEUE = 11  # as wide as 65535/65535
-_SAID = 3  # lines that what was said may take
+_QUEUE = 11  # the width of 65535/65535
+_SAID = 3  # how many lines the last message may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Column:
     cell: Callable[[WorkerStatus, Usage], str]
 
 
-# In the order in which they stand, and that in which a narrow terminal does without them.
+# The columns from left to right. A narrow terminal drops columns in the order of _DISPENSABLE.
 _COLUMNS = (
     _Column("PID", 7, lambda worker, _: str(worker.pid)),
     _Column(_STATE, 8, lambda worker, _: worker.state),
@@ -55,7 +55,7 @@ _COLUMNS = (
     _Column("CONN", 5, lambda _, usage: _or_dash(usage.connections, str)),
 )
 _DISPENSABLE = ("PSS", "PID", "RSS", "CONN", "CPU%", "AGE")
-_NAME = 12  # the least that is left for the names of workers
+_NAME = 12  # columns are dropped until the names of workers have at least this width
 
 
 def frame(view: View, width: int, height: int | None = None) -> list[Text]:
@@ -75,7 +75,7 @@ def frame(view: View, width: int, height: int | None = None) -> list[Text]:
     if events and (left := room - len(lines)) > 1:
         lines += [_head("EVENTS"), *events[-(left - 1) :]]
     lines += [Text() for _ in range(room - len(lines))]
-    if view.trouble:  # what is shown is old
+    if view.trouble:  # the view is out of date
         for line in lines:
             line.stylize("dim")
     whole = [_first(view, width), *lines[:room], *last]
@@ -92,8 +92,8 @@ def _first(view: View, width: int) -> Text:
     if view.trouble:
         return Text(printable(view.trouble), TROUBLE)
     start = f"{view.name}  pid {manager.pid}"
-    told = (f"{start}  sockmgr {manager.version}  cpu {cpu}  rss {rss}", start)
-    text = next((each for each in told if len(each) + 10 <= width), start)
+    texts = (f"{start}  sockmgr {manager.version}  cpu {cpu}  rss {rss}", start)
+    text = next((each for each in texts if len(each) + 10 <= width), start)
     return Text(f"{text}{view.clock:>{max(0, width - len(text))}}", HEAD)
 
 
@@ -104,8 +104,8 @@ def _listeners(view: View, width: int) -> list[Text]:
     address = width - name - _QUEUE - cutover - 3
     head = " ".join([_left("LISTENER", name), _left("ADDRESS", address), _right("QUEUE", _QUEUE)])
     lines = [_head(f"{head} {_left('CUT-OVER', cutover)}")]
-    for told, one in zip(names, view.status.listeners.values(), strict=True):
-        line = Text(f"{_left(told, name)} {_left(one.address, address)} ")
+    for shown, one in zip(names, view.status.listeners.values(), strict=True):
+        line = Text(f"{_left(shown, name)} {_left(one.address, address)} ")
         line.append(_right(f"{one.queue}/{one.backlog}", _QUEUE), _queue_style(one))
         line.append(f" {_left(one.cutover, cutover)}")
         lines.append(line)
@@ -119,7 +119,7 @@ def _queue_style(listener: ListenerStatus) -> str:
 
 
 def _tree(view: View, width: int) -> tuple[list[Text], int]:
-    """Return services and workers, a heading before them, and the place of what is chosen."""
+    """Return a heading and the lines of services and workers, and the index of the chosen line."""
     columns, name = _fitting(width)
     titles = [_padded(each, each.title) for each in columns]
     lines, chosen = [_head(" ".join([_left("SERVICE", name), *titles]))], 1
@@ -132,26 +132,22 @@ def _tree(view: View, width: int) -> tuple[list[Text], int]:
             chosen = len(lines)
         lines.append(line)
 
-    for service, told in view.status.services.items():
-        add(_service(service, told, width), Place(service=service))
-        if told.rollout:
-            lines.append(_rollout(told.rollout, width))
-        for worker in in_order(told):
-            which = name_of(service, worker)
+    for service, one in view.status.services.items():
+        add(_service(service, one, width), Place(service=service))
+        if one.rollout:
+            lines.append(_rollout(one.rollout, width))
+        for worker in in_order(one):
+            which = worker.name(service)
             usage = view.usage.get(which, Usage())
             add(_worker(which, worker, usage, columns, name), Place(service=service, worker=which))
     return lines, chosen
 
 
 def _service(name: str, service: ServiceStatus, width: int) -> Text:
-    ready = sum(
-        worker.state == "ready" and worker.generation == service.generation
-        for worker in service.workers
-    )
     wanted = f"/{service.wanted}" if service.wanted else ""
     line = Text(_short(printable(name), max(8, width - 32)), "bold")
     line.append(f"  {service.state}", STATES.get(service.state, ""))
-    line.append(f"  generation {service.generation}  {ready}{wanted} ready", "not bold")
+    line.append(f"  generation {service.generation}  {service.ready}{wanted} ready", "not bold")
     return line
 
 
@@ -159,18 +155,23 @@ def _rollout(rollout: RolloutStatus, width: int) -> Text:
     done = round(10 * rollout.ready / max(1, rollout.wanted))
     bar = f"[{'#' * done}{'-' * (10 - done)}]"
     ready = f"{rollout.ready}/{rollout.wanted}"
-    left = f"{rollout.deadline:.0f} s"
+    left = f"{rollout.deadline or 0:.0f} s"
     end = f"commits in {left}" if rollout.phase == "probation" else f"gives up in {left}"
-    told = (
+    if canary := rollout.canary:
+        line = f"{rollout.generation} {canary}"
+        long = f"  generation {line}, {bar} {ready} ready"
+        lines = (f"{long}{canary.numbers}", long, f"  {line}", f"  {line}"[:width])
+        return Text(next(each for each in lines if len(each) <= width), "cyan")
+    texts = (
         f"  generation {rollout.generation} {rollout.phase} {bar} {ready} ready, {end}",
         f"  {rollout.generation} {rollout.phase} {ready}, {end}",
         f"  {rollout.generation} {rollout.phase} {ready}, {left}",
     )
-    return Text(next((each for each in told if len(each) <= width), told[-1]), "cyan")
+    return Text(next((each for each in texts if len(each) <= width), texts[-1]), "cyan")
 
 
 def _fitting(width: int) -> tuple[list[_Column], int]:
-    """Return the columns for which there is room, and how wide the names before them may be."""
+    """Return the columns for which there is room, and the width left for the names before them."""
     left_out: set[str] = set()
     for title in ("", *_DISPENSABLE):
         left_out.add(title)
@@ -208,11 +209,11 @@ def _last(view: View, width: int) -> list[Text]:
     return [*(Text(line, HEAD) for line in said), Text(keys, "dim")]
 
 
-# --- Room ----------------------------------------------------------------------------------------
+# --- Fitting lines and texts into the room there is ----------------------------------------------
 
 
 def _around(tree: Sequence[Text], number: int, chosen: int) -> list[Text]:
-    """Return so many lines that the heading is the first and the chosen one among them."""
+    """Return at most `number` lines: the heading, those around the chosen one, and a note."""
     if len(tree) <= number:
         return list(tree)
     rows, room = tree[1:], max(0, number - 2)

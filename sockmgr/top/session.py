@@ -1,7 +1,7 @@
 """`sockmgr top` while it runs: looks once a second, draws, takes keys, and asks the manager.
 
-Owns the terminal from `run` to its end, and leaves it as it was in whichever way that comes. All
-that may take long is done in threads that nothing waits for at the end.
+Owns the terminal while `run` runs, and restores it however `run` ends. Each call that may take long
+is made in a daemon thread, so that a manager that hangs cannot delay the end.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sockmgr.top.screen import frame
 from sockmgr.top.view import Place, View, moved, still_chosen
 
 PACE = 1.0  # seconds from one look to the next
-EVENTS_MAX = 100
+EVENTS_MAX = 100  # how many events are kept, for the tallest terminal
 _YES = ("y", "Y")
 
 T = TypeVar("T")
 
 
 class Looker:
-    """Looks at a manager and its workers; blocks."""
+    """Looks at a manager and its workers, and remembers the events it saw; its calls block."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -48,7 +48,7 @@ class Looker:
         self._newest: int | None = None
 
     def look(self) -> View:
-        """Return what there is to see; raise SockmgrError if there is no manager."""
+        """Return a view of this instant; raise SockmgrError if no manager answers."""
         status = self._client.status(sizes=False)
         happened = self._client.events(after=self._newest, last=EVENTS_MAX)
         self._events = [*self._events, *happened.events][-EVENTS_MAX:]
@@ -68,7 +68,7 @@ class Top:
     """One live view. `run` returns the exit code."""
 
     def __init__(self, client: Client, looker: Looker, view: View, terminal: int) -> None:
-        """Show `view`, the first look, on standard output; keys come from `terminal`, borrowed."""
+        """Begin with `view`; read keys from the descriptor `terminal`, which is borrowed."""
         self._client, self._looker, self._view = client, looker, view
         self._terminal = terminal
         self._console = Console()
@@ -77,7 +77,7 @@ class Top:
         self._live: Live | None = None
 
     async def run(self) -> int:
-        """Show and steer until told to end."""
+        """Draw and take keys until the user or a signal ends it; return the exit code."""
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = loop.create_future()
         self._keys = Keys(self._terminal, self._pressed, lambda: self._end(1))
@@ -115,11 +115,11 @@ class Top:
         self._keys.close()
 
     def _suspend(self) -> None:
-        """Leave the terminal to the shell until we are continued (Ctrl-Z, fg)."""
+        """Leave the terminal to the shell from Ctrl-Z until `fg`."""
         loop = asyncio.get_running_loop()
         self._give_screen_back()
         loop.remove_signal_handler(signal.SIGTSTP)
-        # Not SIGSTOP: the kernel ignores this one where there is no shell that could continue us.
+        # Not SIGSTOP: the kernel ignores SIGTSTP where no shell could continue us.
         os.kill(os.getpid(), signal.SIGTSTP)
         while not self._keys.in_foreground and not self._keys.hung_up:  # bg
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -159,7 +159,7 @@ class Top:
 
     def _pressed(self, character: str) -> None:
         if self._ended.done():
-            return  # what is typed behind a q is not for us
+            return  # keys typed after q are not meant for us
         if key := self._strokes.take(character):
             if self._asked is not None:
                 self._answered(yes=key in _YES)
@@ -178,7 +178,7 @@ class Top:
             self._begin(key)
 
     def _begin(self, key: str) -> None:
-        """Ask before anything is done to what is chosen; the first service if nothing is."""
+        """Ask the question of a key about the chosen place, or about the first service."""
         status = self._view.status
         place = self._view.chosen or moved(status, None, 0)
         if place is None:
@@ -198,7 +198,7 @@ class Top:
             loop = asyncio.get_running_loop()
 
             def say(text: str) -> None:
-                with contextlib.suppress(RuntimeError):  # we have ended meanwhile
+                with contextlib.suppress(RuntimeError):  # the loop is closed: we have ended
                     loop.call_soon_threadsafe(self._say, text)
 
             _begin_thread(lambda: say(_performed(request, self._client, say)))
@@ -239,19 +239,19 @@ def _performed(request: Request, client: Client, say: requests.Say) -> str:
 
 
 def _begin_thread(main: Callable[[], None]) -> None:
-    # Daemons: a manager that hangs must not hold up our end.
+    # Not an executor: Python waits at its exit for the threads of an executor, not for daemons.
     threading.Thread(target=main, name="asks the manager", daemon=True).start()
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Return what `function` returns, or raise what it raises."""
+    """Call `function` in a daemon thread; return what it returns, or raise what it raises."""
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-    outcome.set_running_or_notify_cancel()  # so that nobody cancels it before it is set
+    outcome.set_running_or_notify_cancel()  # from now on it cannot be cancelled, only set
 
     def main() -> None:
         try:
             outcome.set_result(function())
-        except Exception as error:  # it is raised again by whoever waits
+        except Exception as error:  # the caller, who waits, raises it again
             outcome.set_exception(error)
 
     _begin_thread(main)

@@ -1,4 +1,4 @@
-"""What `sockmgr top` shows at one instant, and what is chosen in it. Pure."""
+"""What `sockmgr top` shows at one instant, and which service or worker is chosen. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sockmgr.api.types import Event, ServiceStatus, Status, WorkerStatus
-from sockmgr.metrics.usage import Usage, name_of
+from sockmgr.metrics.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Something that can be chosen: a service, or one of its workers (`web@8.1`)."""
+    """A service, or one of its workers (`web@8.1`), that the user can choose."""
 
     service: str
     worker: str = ""
@@ -19,7 +19,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One instant; `trouble` says why what is shown is old, `clock` is for the eye."""
+    """What is shown at one instant.
+
+    `clock` is the time of day; `said` is the last message, and `question` the one that waits for
+    an answer. `trouble` says why the rest is out of date, "" if it is not.
+    """
 
     name: str
     status: Status
@@ -34,21 +38,21 @@ class View:
 
 
 def in_order(service: ServiceStatus) -> list[WorkerStatus]:
-    """Return the workers of a service, those of the newest generation first."""
+    """Return the workers of a service, the newest generation first, each by slot."""
     return sorted(service.workers, key=lambda worker: (-worker.generation, worker.slot))
 
 
 def places(status: Status) -> list[Place]:
-    """Return all that can be chosen, in the order in which it is shown."""
+    """Return every place that can be chosen, in the order in which the places are shown."""
     found = []
     for name, service in status.services.items():
         found.append(Place(service=name))
-        found += [Place(service=name, worker=name_of(name, worker)) for worker in in_order(service)]
+        found += [Place(service=name, worker=worker.name(name)) for worker in in_order(service)]
     return found
 
 
 def moved(status: Status, chosen: Place | None, steps: int) -> Place | None:
-    """Return what is chosen so many places further; the first one if nothing was."""
+    """Return the place `steps` below `chosen`; the first place if none was chosen."""
     found = places(status)
     if not found:
         return None
@@ -58,7 +62,10 @@ def moved(status: Status, chosen: Place | None, steps: int) -> Place | None:
 
 
 def still_chosen(before: Status, now: Status, chosen: Place | None) -> Place | None:
-    """Return what is chosen when `before` has become `now`: the same, or what took its place."""
+    """Return what is chosen once the status is `now` instead of `before`.
+
+    It is the same place, or the one that stands where the place stood if that is gone.
+    """
     found, old = places(now), places(before)
     if chosen is None or not found:
         return None

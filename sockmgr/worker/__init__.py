@@ -1,4 +1,4 @@
-"""What a Python program may want of its manager: its sockets, and to say how it is.
+"""What a Python program may want of its manager: to get its sockets, and to report its state.
 
     from sockmgr import worker
 
@@ -6,9 +6,9 @@
     ...
     worker.ready()
 
-These are systemd's protocols (sd_listen_fds(3), sd_notify(3)), so the same program works under
-systemd alone. Where nobody listens, each call does nothing and says so. This package imports
-nothing else of sockmgr, and only a little of the standard library.
+The protocols are systemd's (sd_listen_fds(3), sd_notify(3)), so the same program works under
+systemd alone. Without a manager, each call does nothing, and its result says so. This package
+imports nothing else of sockmgr, and only a little of the standard library.
 """
 
 from sockmgr.worker.heartbeat import watchdog

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sockmgr.worker import application, inherited
+from sockmgr.worker import application, inherited, title
 from sockmgr.worker.application import BROKEN, BrokenError
 from sockmgr.worker.connections import Connections
+from sockmgr.worker.figures import OwnFigures
 from sockmgr.worker.intake import Intake, Source
+from sockmgr.worker.moves import Moves
 from sockmgr.worker.options import Options, parse
 
 PACKAGES = {
@@ -21,12 +23,13 @@ PACKAGES = {
     "wsproto": "wsproto",
     "uvloop": "uvloop",
 }
+PROBE_VARIABLE = "SOCKMGR_PROBE_FD"  # one more listener, which only the manager connects to
 EXTRA = {"uvicorn": "'sockmgr[asgi]'", "zttp": "'sockmgr[http2]'"}
 INSTALL = "pip install {package} into the environment of {python}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; 0 after a drain, 2 for wrong arguments, 3 for broken code."""
+    """Serve until a stop signal; return 0 after a drain, 3 for broken code. Bad usage exits."""
     options = parse(sys.argv[1:] if argv is None else argv)
     try:
         serve(options)
@@ -39,10 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(options: Options) -> None:
-    """Configure uvicorn for the application, serve; raises BrokenError.
+    """Configure uvicorn for the application, and serve; raise BrokenError.
 
-    In a template that is done once, and what serves are its copies.
+    A template configures once, and only its copies serve.
     """
+    title.show(options.app)
     template = None
     if options.template is not None:
         from sockmgr.worker.template import Template  # noqa: PLC0415 - most workers have none
@@ -51,11 +55,17 @@ def serve(options: Options) -> None:
     serve_from = prepare(options)
     if template:
         template.wait()
-    serve_from(connections(options))
+        title.show(options.app)
+    source = connections(options)
+    listeners = source.listeners if isinstance(source, Intake) else ()
+    serve_from(source, Moves.inherited(listeners))
 
 
-def prepare(options: Options) -> Callable[[Source], None]:
-    """Import the application and all that serves it; return what serves, and owns its source."""
+def prepare(options: Options) -> Callable[[Source, Moves | None], None]:
+    """Import the application and its server; return a function that serves, and owns, a source.
+
+    And owns the move queue, if there is one.
+    """
     require("uvicorn", "serves applications")
     for choice in (options.http, options.ws, options.loop):
         if choice in PACKAGES:
@@ -63,25 +73,36 @@ def prepare(options: Options) -> Callable[[Source], None]:
     from sockmgr.worker import server  # noqa: PLC0415 - needs uvicorn
     from sockmgr.worker.drain import Drain  # noqa: PLC0415 - beside it
 
-    drain = Drain(options.drain_timeout, options.keep_alive)
-    config = server.configure(options, lambda: drain.wrap(as_asgi(load(options), options)))
+    drain, figures = Drain(options.drain_timeout, options.keep_alive), OwnFigures()
+
+    def make() -> Callable[..., Any]:
+        return drain.wrap(figures.counted(as_asgi(load(options), options)))
+
+    config = server.configure(options, make)
     if options.template is not None:
         server.warm_up(config, options.loop)
-    return lambda source: server.run(server.serve(config, drain, source, options), options.loop)
+
+    def serve_from(source: Source, moves: Moves | None) -> None:
+        figures.share()
+        server.run(server.serve(config, drain, source, options, moves), options.loop)
+
+    return serve_from
 
 
 def connections(options: Options) -> Source:
-    """Return where the connections come from; raises BrokenError if from nowhere."""
+    """Return the source of connections; raise BrokenError if there is none."""
     if passed := Connections.inherited():
         return passed
     listeners = [inherited.adopt(fd) for fd in options.fds] or inherited.listeners()
     if not listeners:
         raise BrokenError("there is no socket to serve on", "name one: --fd NUMBER, or LISTEN_FDS")
+    if fd := os.environ.get(PROBE_VARIABLE):
+        listeners.append(inherited.adopt(int(fd)))
     return Intake(listeners)
 
 
 def load(options: Options) -> Callable[..., Any]:
-    """Import the application, with the working directory in front of all others."""
+    """Import the application, with the working directory first in sys.path."""
     where = os.getcwd()  # noqa: PTH109 - as sys.path has it
     if where not in sys.path:
         sys.path.insert(0, where)
@@ -89,7 +110,7 @@ def load(options: Options) -> Callable[..., Any]:
 
 
 def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """Return `app` as ASGI, whatever it is."""
+    """Return `app` as an ASGI application, wrapped if it is WSGI."""
     kind = options.interface
     if kind == "auto":
         kind = application.interface_of(app, options.app)
@@ -101,7 +122,7 @@ def as_asgi(app: Callable[..., Any], options: Options) -> Callable[..., Any]:
 
 
 def end(status: int) -> NoReturn:
-    """End at once, without the threads that an import may have left and what it does at an exit."""
+    """End at once: do not wait for threads of an import, nor run its functions for the exit."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # None, or closed
             stream.flush()

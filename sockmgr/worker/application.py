@@ -1,4 +1,4 @@
-"""The user's application: imported by its name, and known to be ASGI or WSGI. Serves nothing."""
+"""Imports the user's application by its name, and tells ASGI from WSGI. Serves nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_OF_TYPES = ("typing", "types", "collections.abc")  # an alias for a type is callable, too
-BROKEN = 3  # exit status: this code cannot serve, and to start it again will not help
+_OF_TYPES = ("typing", "types", "collections.abc")  # modules of aliases of types, also callable
+BROKEN = 3  # exit status: this code cannot serve, and starting it again will not help
 
 
 class BrokenError(Exception):
-    """The application cannot be had: what is wrong, and what to do; its cause is the user's own."""
+    """The application cannot be loaded: what is wrong, and what to do.
+
+    Its `__cause__` is the error of the user's code, if there is one.
+    """
 
     def __init__(self, what: str, do: str) -> None:
         super().__init__(what)
@@ -27,7 +30,7 @@ class BrokenError(Exception):
 
 
 def load(target: str) -> Callable[..., Any]:
-    """Import `module:attribute.path`, or call `module:factory()`; raises BrokenError."""
+    """Import `module:attribute.path`, or call `module:factory()`; raise BrokenError."""
     module, _, path = target.partition(":")
     called = path.endswith("()")
     path = path.removesuffix("()")
@@ -49,7 +52,7 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def interface_of(app: Callable[..., Any], target: str) -> str:
-    """Return "asgi" or "wsgi", by what `app` takes; raises BrokenError if that does not tell."""
+    """Return "asgi" or "wsgi", by the parameters of `app`; raise BrokenError if neither fits."""
     call = app if inspect.isroutine(app) else type(app).__call__
     if inspect.iscoroutinefunction(inspect.unwrap(call)):
         return "asgi"
@@ -72,7 +75,7 @@ def interface_of(app: Callable[..., Any], target: str) -> str:
 
 
 def tell(error: BaseException) -> str:
-    """Return what to print about an application that is broken: the user's traceback, not ours."""
+    """Return what to print about a broken application, with only the user's part of a traceback."""
     cause = error.__cause__ if isinstance(error, BrokenError) else error
     if cause is None:
         return f"sockmgr.worker: {error}"
@@ -84,7 +87,7 @@ def _import(module: str) -> object:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # Ours to explain only if it is the module that was named, or a package above it.
+        # This is about `app` only if the missing module is the one named, or a package above it.
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise BrokenError(
                 f"there is no module {error.name}",
@@ -141,7 +144,7 @@ def _a(value: object) -> str:
 
 
 def _of_the_user(trace: TracebackType | None) -> TracebackType | None:
-    """Return the traceback from where the user's own code begins."""
+    """Return the part of a traceback that begins with the user's own code."""
     ours = (str(Path(__file__)), importlib.__file__, "<frozen importlib")
     while trace and trace.tb_frame.f_code.co_filename.startswith(ours):
         trace = trace.tb_next

@@ -1,7 +1,8 @@
 """What the drain must know of a client's connection, and how uvicorn's protocols for HTTP/1.1 tell.
 
 Each class goes before one of uvicorn's (tracking.py) and notes, through the methods that asyncio,
-uvicorn and httptools call, when something came and which requests have begun. Decides nothing.
+uvicorn and httptools call, when something came, which requests have begun, and whether the
+connection is between two of them: then it can go on in another process. Decides nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from sockmgr.worker import tls
+from sockmgr.worker.moved import Moved
 from sockmgr.worker.proxy_protocol import Proxied
 
 KEY = "sockmgr.connection"  # in the state of a scope, from the protocol to the drain
 END = b"\r\n\r\n"  # of a head, and of a body in chunks
 HELD = 65536  # bytes of pipelined requests, beyond which no more is read
+LEAST = 1.0  # seconds for a request that came while its connection was on the way to us
 
 
 class Connection:
     """One HTTP connection. Instants are of CLOCK_MONOTONIC."""
 
     __slots__ = (
-        "begun", "leaving", "more", "multiplexed", "open", "parser", "proxied", "quiet_since",
-        "started", "tls", "waits_since",
+        "begun", "leaving", "more", "moved", "multiplexed", "open", "parser", "proxied",
+        "quiet_since", "rested", "started", "stays", "tls", "waits_since",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -39,6 +42,9 @@ class Connection:
         self.waits_since: float | None = self.quiet_since  # for the head of a request
         self.proxied: Proxied | None = None  # what a proxy said before the first byte
         self.tls: dict[str, Any] = {}  # the extension of ASGI, if clients may show a certificate
+        self.moved: Moved | None = None  # what is known of it, if another worker had it before
+        self.stays = ""  # why no other worker can go on with it, whatever comes
+        self.rested: Callable[[Http1], None] | None = None  # called when an answer is out
 
     @property
     def has_more(self) -> bool:
@@ -46,6 +52,13 @@ class Connection:
         if self.parser is not None:  # received and not parsed, a public attribute of h11
             return bool(self.parser.trailing_data[0])
         return self.more or self.begun > self.started
+
+    def begin(self) -> None:
+        """Start the clocks: who never sends anything is idle from here, or was so before."""
+        now = time.monotonic()
+        self.quiet_since = min(self.moved.idle_since, now) if self.moved else now
+        self.begun = self.started = self.moved.requests if self.moved else 0
+        self.waits_since = None if self.started else self.quiet_since
 
     def note_data(self) -> None:
         """Note that something came: the client is not idle, and may have begun another head."""
@@ -95,11 +108,13 @@ class Tracked(asyncio.Protocol):
         )  # type: ignore[call-arg]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clocks: a client that never sends anything is idle from here."""
-        self.connection.quiet_since = self.connection.waits_since = time.monotonic()
+        """Start the clocks, and note what TLS tells."""
+        self.connection.begin()
         shown = transport.get_extra_info("ssl_object")
-        if shown is not None and shown.context.verify_mode:
-            self.connection.tls = tls.extension(shown)
+        if shown is not None:
+            self.connection.stays = "TLS"
+            if shown.context.verify_mode:
+                self.connection.tls = tls.extension(shown)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -112,12 +127,68 @@ class Tracked(asyncio.Protocol):
         self.transport.close()
 
 
-class HttpTools(Tracked):
-    """Goes before HttpToolsProtocol."""
+class Http1(Tracked):
+    """What all protocols for HTTP/1.1 have in common: a connection may be between two requests."""
 
-    needs_of_cycle = frozenset({"chunked_encoding", "expected_content_length", "send"})
+    needs = frozenset(
+        {"cycle", "loop", "timeout_keep_alive", "timeout_keep_alive_handler",
+         "timeout_keep_alive_task"}
+    )  # fmt: skip
+    needs_of_cycle = frozenset({"response_complete"})
 
     cycle: Any
+    loop: asyncio.AbstractEventLoop
+    timeout_keep_alive: float
+    timeout_keep_alive_handler: Callable[[], None]
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Go on with the keep-alive limit of a connection that another worker had before."""
+        super().connection_made(transport)
+        if self.connection.moved and self.connection.started:
+            left = self.timeout_keep_alive - (time.monotonic() - self.connection.quiet_since)
+            least = min(LEAST, self.timeout_keep_alive)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                max(left, least), self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """Have it looked at (called by uvicorn, when the last of an answer was written)."""
+        super().on_response_complete()  # type: ignore[misc]
+        if self.connection.rested:
+            self.connection.rested(self)
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing of this connection is in this process, neither to be read nor sent."""
+        transport = self.transport
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.connection.stays
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+            and self._has_parsed_all
+        )
+
+    @property
+    def _has_parsed_all(self) -> bool:
+        """Whether what came ended with the end of a request."""
+        raise NotImplementedError
+
+    def moved(self) -> Moved:
+        """Return what another worker is told of it, to go on with it."""
+        connection = self.connection
+        return Moved(connection.quiet_since, connection.started, connection.proxied)
+
+
+class HttpTools(Http1):
+    """Goes before HttpToolsProtocol."""
+
+    needs = Http1.needs | {"parser"}
+    needs_of_cycle = Http1.needs_of_cycle | {"chunked_encoding", "expected_content_length", "send"}
+
+    parser: Any
+    _is_within = False  # a request
 
     def on_headers_complete(self) -> None:
         """Have what has no length end with the connection in HTTP/1.0, which knows no chunks.
@@ -125,6 +196,8 @@ class HttpTools(Tracked):
         uvicorn sends chunks all the same; RFC 9112, 6.1. A callback of httptools.
         """
         before = self.cycle
+        if self.parser.should_upgrade():  # it reads no request after that
+            self.connection.stays = "Upgrade"
         super().on_headers_complete()  # type: ignore[misc]
         if self.cycle is not before and self.cycle.scope["http_version"] == "1.0":
             self.cycle.send = _without_chunks(self.cycle)
@@ -132,7 +205,17 @@ class HttpTools(Tracked):
     def on_message_begin(self) -> None:
         """Count the request (a callback of httptools)."""
         self.connection.begun += 1
+        self._is_within = True
         super().on_message_begin()  # type: ignore[misc]
+
+    def on_message_complete(self) -> None:
+        """Note the end of the request (a callback of httptools)."""
+        self._is_within = False
+        super().on_message_complete()  # type: ignore[misc]
+
+    @property
+    def _has_parsed_all(self) -> bool:
+        return not self._is_within
 
 
 def _without_chunks(cycle: Any) -> Callable[[Any], Awaitable[None]]:
@@ -152,16 +235,27 @@ def _without_chunks(cycle: Any) -> Callable[[Any], Awaitable[None]]:
     return unframed
 
 
-class H11(Tracked):
+class H11(Http1):
     """Goes before H11Protocol."""
+
+    needs = Http1.needs | {"conn"}
+
+    conn: Any
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note its parser."""
-        self.connection.parser = self.conn  # type: ignore[attr-defined]
+        self.connection.parser = self.conn
         super().connection_made(transport)
 
+    @property
+    def _has_parsed_all(self) -> bool:
+        from h11 import IDLE  # noqa: PLC0415 - there if this protocol is
 
-class Zttp(Tracked):
+        is_idle = self.conn.our_state is IDLE and self.conn.their_state is IDLE
+        return is_idle and self.conn.trailing_data == (b"", False)
+
+
+class Zttp(Http1):
     """Goes before ZttpProtocol.
 
     zttp does not tell whether it has got more than it has parsed. So it gets one request, and the
@@ -169,11 +263,10 @@ class Zttp(Tracked):
     one may.
     """
 
-    needs = frozenset({"connections", "cycle", "flow", "headers", "on_response_complete"})
-    needs_of_cycle = frozenset({"more_body", "response_complete"})
+    needs = Http1.needs | {"connections", "flow", "headers", "on_response_complete"}
+    needs_of_cycle = Http1.needs_of_cycle | {"more_body"}
 
     connections: set[object]
-    cycle: Any
     flow: Any
     headers: list[tuple[bytes, bytes]]
 
@@ -183,6 +276,7 @@ class Zttp(Tracked):
         self._given = 0  # so much of it
         self._unended = 0  # from here on no END was seen
         self._length = 0  # of the body, what is still to come
+        self._is_within = False  # the head of a request
 
     def data_received(self, data: bytes) -> None:
         """Give zttp what belongs to this request."""
@@ -195,17 +289,24 @@ class Zttp(Tracked):
 
     def on_response_complete(self) -> None:
         """Give it the next one (called by uvicorn)."""
-        super().on_response_complete()  # type: ignore[misc]
+        super().on_response_complete()
         self._give()
 
     def _give(self) -> None:
         while self._has_more and self._is_ready:
             cycle = self.cycle
+            is_answered = cycle is None or (cycle.response_complete and not cycle.more_body)
             super().data_received(self._piece())
+            self._is_within = is_answered and self.cycle is cycle
             if self.cycle is not cycle:
                 length = dict(self.headers).get(b"content-length", b"")
                 self._length = int(length) if length.isdigit() else 0
         self.connection.more = self._has_more
+
+    @property
+    def _has_parsed_all(self) -> bool:
+        is_whole = self.cycle is None or not self.cycle.more_body
+        return is_whole and not self._is_within and not self._has_more
 
     @property
     def _has_more(self) -> bool:

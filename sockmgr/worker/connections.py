@@ -39,7 +39,7 @@ _log = logging.getLogger("sockmgr.worker")
 class Connection(socket.socket):
     """A connection from the listener named `listener`. It has ended when closed or detached."""
 
-    __slots__ = ("_on_end", "listener")
+    __slots__ = ("_on_end", "listener", "moved")
 
     def __init__(
         self, kind: tuple[int, int, int], fd: int, listener: str, on_end: Callable[[], None]
@@ -47,6 +47,7 @@ class Connection(socket.socket):
         """Own `fd`, a socket of this family, type and protocol."""
         super().__init__(*kind, fileno=fd)
         self.listener = listener
+        self.moved = b""  # what another worker told of it that had it before: moves.md
         self._on_end: Callable[[], None] | None = on_end
 
     def close(self) -> None:
@@ -122,7 +123,10 @@ class Connections:
                 self._taken += len(data)
                 if len(fds) < len(data):
                     self._lose(len(data) - len(fds))
-            return [self._open(fd, number) for fd, number in zip(fds, data, strict=False)]
+            found = [self._open(fd, number) for fd, number in zip(fds, data, strict=False)]
+            if len(fds) > len(data):
+                found[-1].moved = _read(fds[-1])
+            return found
 
     def __iter__(self) -> Iterator[Connection]:
         """Wait for connections, which block, until stop() is called and none is left.
@@ -266,6 +270,12 @@ class Connections:
         # Where nobody reads it now, the next one says the same and more.
         with contextlib.suppress(OSError):
             self._channel.send(report)
+
+
+def _read(memfd: int) -> bytes:
+    with open(memfd, "rb") as told:
+        told.seek(0)
+        return told.read()
 
 
 async def _handle(handle: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:

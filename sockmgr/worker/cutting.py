@@ -1,4 +1,4 @@
-"""The end of requests that are not done at the deadline of a drain."""
+"""Cuts off the requests that are not finished at the deadline of a drain."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Tasks = Collection["asyncio.Task[Any]"]
 async def cut(tasks: Tasks, spread: float, limit: float) -> None:
     """Cancel `tasks` within `spread` seconds, and wait until they have ended, for `limit` at most.
 
-    Not all in one instant: the clients of streams come back at once. What uvicorn says of each, an
-    error with a traceback, is said once for all, and is no error.
+    They are spread because the clients of streams reconnect at once. uvicorn would log an error
+    with a traceback for each; instead one warning counts them.
     """
     loop = asyncio.get_running_loop()
     quiet = _Quiet()
@@ -25,12 +25,13 @@ async def cut(tasks: Tasks, spread: float, limit: float) -> None:
     for task in tasks:
         loop.call_later(random.uniform(0, spread), quiet.cut, task)  # noqa: S311 - no secret
     await asyncio.wait(tasks, timeout=limit)
-    count = len(quiet.done)
-    log.warning("%d request%s cut off at the deadline", count, " was" if count == 1 else "s were")
+    if count := len(quiet.done):  # else they ended by themselves, in their last instant
+        verb = " was" if count == 1 else "s were"
+        log.warning("%d request%s cut off at the deadline", count, verb)
 
 
 class _Quiet(logging.Filter):
-    """Drops what is logged only because a task was cut; its own errors are told."""
+    """Drops records that are logged only because a task was cut, and not its own errors."""
 
     def __init__(self) -> None:
         super().__init__()

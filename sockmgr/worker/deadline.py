@@ -1,14 +1,17 @@
-"""How a worker shares out the time it has to leave. Imports nothing: the doctor asks, too."""
+"""How a worker divides the time that it has for a drain. Imports nothing: doctor uses it as well.
 
-FINISH = 5.0  # from the second stop signal, which says that the rest must be done now, to the kill
-LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # of drain_timeout, for what remains after the deadline
+All times are in seconds.
+"""
+
+FINISH = 5.0  # from the second stop signal, which says to finish now, to the kill
+LAST_SHARE, LAST_SECONDS = 0.25, 5.0  # the end of drain_timeout, for cutting off and shutting down
 
 
 def last(timeout: float) -> float:
-    """Return how long before the manager kills the rest is cut off, and shut down."""
+    """Return how long before the manager's kill a worker cuts off what remains, and shuts down."""
     return min(LAST_SECONDS, timeout * LAST_SHARE)
 
 
 def enough(idle: float) -> float:
-    """Return the least `timeout` of which so much is left before that."""
+    """Return the shortest `timeout` that leaves `idle` seconds before its last() part."""
     return min(idle / (1 - LAST_SHARE), idle + LAST_SECONDS)

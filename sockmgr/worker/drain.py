@@ -1,12 +1,14 @@
-"""How a worker leaves without losing a request: what is closed, and when.
+"""How a worker leaves without losing a request: what is given away, what is closed, and when.
 
-From the first moment no connection is accepted; what was is served. Each answer says
-`Connection: close`, so a client that keeps its connection in use moves on without a failure; in
-HTTP/2 the last answer that is open comes with a GOAWAY (http2.py). A connection that is not in use
-is closed only when it has been idle for as long as the keep-alive limit: a client that uses it in
-that very instant loses its request, but not more often than on any day without a reload (RFC 9112,
-9.5). WebSockets stay until shortly before the deadline, and are then told 1012 (service restart),
-not all in one instant, or all of them would return in one.
+From the first moment no connection is accepted; what was is served. A connection of HTTP/1.1 that
+is between two requests is given to a worker that serves on (moves.py), and its client sees
+nothing. Where that cannot be, each answer says `Connection: close`, so a client that keeps its
+connection in use moves on without a failure; in HTTP/2 the last answer that is open comes with a
+GOAWAY (http2.py). A connection that is not in use is closed only when it has been idle for as long
+as the keep-alive limit: a client that uses it in that very instant loses its request, but not more
+often than on any day without a reload (RFC 9112, 9.5). WebSockets stay until shortly before the
+deadline, and are then told 1012 (service restart), not all in one instant, or all of them would
+return in one.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from sockmgr.worker import deadline, leaving
-from sockmgr.worker.connection import KEY, Connection, Tracked
+from sockmgr.worker.connection import KEY, Connection, Http1, Tracked
 from sockmgr.worker.http2 import Http2
+from sockmgr.worker.moves import Moves
+from sockmgr.worker.parting import part
 
 log = logging.getLogger("uvicorn.error")
 
@@ -41,16 +45,27 @@ class Open(Protocol):
 
     transport: asyncio.Transport
     shutdown: Callable[[], None]  # closes it when it is idle; a WebSocket with 1012
+    connection_lost: Callable[[Exception | None], None]
 
 
 def dismiss(connection: Open) -> None:
     """Shut it down, once: to do it again raises in some of uvicorn's protocols."""
+    if connection.shutdown is _is_dismissed:
+        return
     try:
-        connection.shutdown()
+        if isinstance(connection, Tracked):
+            connection.shutdown()
+        else:
+            part(connection)
     except Exception:  # one that cannot be told is no reason to let go of the others untold
         log.exception("a connection could not be told to close, and is cut off")
         connection.transport.abort()
     connection.shutdown = _is_dismissed
+
+
+def kept_back_by(connection: Open) -> str:
+    """Return why no other worker can ever go on with a connection; "" if one can."""
+    return connection.connection.stays if isinstance(connection, Tracked) else "WebSocket"
 
 
 def _is_dismissed() -> None:
@@ -65,6 +80,7 @@ class Drain:
         self._goodbyes: WeakKeyDictionary[Open, float] = WeakKeyDictionary()
         self.began_at: float | None = None
         self.last = deadline.last(timeout)
+        self.moves: Moves | None = None
 
     def begin(self) -> None:
         """From now on, answers close their connections."""
@@ -92,10 +108,22 @@ class Drain:
             if isinstance(each, Http2):
                 self._part(each)
             elif isinstance(each, Tracked):
-                self._close_if_idle(each)
+                if not self.move(each):
+                    self._close_if_idle(each)
             elif self.left() <= self._goodbye_at(each):
                 dismiss(each)
         return not (connections or pending) or self.left() <= self.last
+
+    def move(self, connection: Open | Http1) -> bool:
+        """Give a connection to a worker that serves on; False if it stays here."""
+        if self.moves is None or not isinstance(connection, Http1) or not connection.is_between:
+            return False
+        return self.moves.give(connection)
+
+    def _will_move(self, connection: Connection) -> bool:
+        """Return whether it need not close: in half of the time it can be given away, or never."""
+        is_possible = self.moves is not None and not self.moves.is_over and not connection.stays
+        return is_possible and self.left() > self._timeout / 2
 
     def _close_if_idle(self, protocol: Tracked) -> None:
         transport = protocol.transport
@@ -116,8 +144,11 @@ class Drain:
         return time.monotonic() - protocol.connection.quiet_since >= self._idle
 
     def _goodbye_at(self, websocket: Open) -> float:
-        """Return when to close it, in seconds before the manager kills."""
-        spread = random.uniform(0, self.last)  # noqa: S311 - nobody gains by guessing it
+        """Return when to close it, in seconds before the manager kills.
+
+        Even the last one has half of last() to read why, before what remains is cut off.
+        """
+        spread = random.uniform(self.last / 2, self.last)  # noqa: S311 - no gain in guessing it
         return self._goodbyes.setdefault(websocket, self.last + spread)
 
     def wrap(self, app: App) -> App:
@@ -144,8 +175,9 @@ class Drain:
         async def closing(message: Message) -> None:
             if self.began_at is not None:
                 connection.leaving = True
+                is_last = message["type"] == "http.response.start" and not connection.has_more
                 # What a client has pipelined is answered first; the last answer closes.
-                if message["type"] == "http.response.start" and not connection.has_more:
+                if is_last and not self._will_move(connection):
                     message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Who may come in where the PROXY protocol is spoken: trusted peers, after a right header."""
+"""Admits connections that begin with a PROXY header: from trusted peers, with a valid one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sockmgr.worker.proxy_protocol import HeaderError, Proxied, read
 
 log = logging.getLogger("uvicorn.error")
 
-TIMEOUT = 10.0  # for the header
-PAUSE = 10.0  # between lines of the log, however many are refused
+TIMEOUT = 10.0  # seconds in which the header must arrive
+PAUSE = 10.0  # seconds between two warnings in the log, however many connections are refused
 
 
 class Gate:
-    """Takes the header off each connection. Counts whom it refused since it last said so."""
+    """Takes the header off each connection. Counts the refused ones since its last warning."""
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._trusted = Trusted(trusted)
         self._said_at, self._unsaid = -PAUSE, 0
 
     async def admit(self, sock: socket.socket) -> Proxied | None:
-        """Return what the proxy says of `sock`; None if that is closed now."""
+        """Return what the proxy says of the client of `sock`; None if it was refused and closed."""
         said = None
         try:
             said = await self._header(sock)
@@ -33,7 +33,7 @@ class Gate:
             self._refuse(sock, str(error))
         except TimeoutError:
             self._refuse(sock, f"none came in {TIMEOUT:g} s")
-        except OSError as error:  # it is gone: so do proxies look whether we are there
+        except OSError as error:  # the peer closed it, as health checks of proxies do
             log.debug("connection lost before its PROXY header: %s", error)
         finally:
             if said is None:
@@ -58,5 +58,5 @@ class Gate:
 def _shown(sock: socket.socket) -> str:
     try:
         return str(sock.getpeername()[0]) if sock.family != socket.AF_UNIX else "a unix socket"
-    except OSError:  # it is gone
+    except OSError:  # the peer is gone
         return "somebody"

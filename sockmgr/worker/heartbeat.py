@@ -1,8 +1,9 @@
-"""The sign of life of this process: an instant in memory that it shares with its manager.
+"""The heartbeat of this process: an instant in memory that it shares with its manager.
 
-To write it costs no system call and wakes nobody; the manager looks when it is time to. The memory
-holds four 64-bit integers of this machine: the instant of the last beat (CLOCK_MONOTONIC, in
-nanoseconds), the signal at which the process prints its stacks (0: none), the pid, and 0.
+Writing it costs no system call and wakes nobody; the manager reads it when the time has come. The
+memory holds four 64-bit integers in native byte order: the instant of the last beat
+(CLOCK_MONOTONIC, in nanoseconds), the signal at which the process prints its stacks (0: none), the
+pid, and whether figures.py writes behind them (0: no).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import time
 
 from sockmgr.worker import notify
 
-VARIABLE = "SOCKMGR_HEARTBEAT"  # FD:SECONDS, the memory and the time after which we count as hung
+VARIABLE = "SOCKMGR_HEARTBEAT"  # FD:SECONDS, the memory and the time without a beat that is a hang
 NAME = "sockmgr-heartbeat"
 SIZE = 32
-# Real-time signals have no fixed meaning (signal(7)); glibc keeps 32 and 33, systemd uses +0 to +29
-# for the manager's own process, not for that of a service.
+# Real-time signals have no fixed meaning, signal(7). glibc reserves 32 and 33. systemd gives
+# SIGRTMIN+0 to +29 a meaning only when they are sent to systemd itself, not to a service.
 STACKS_SIGNAL = signal.SIGRTMIN + 8
 _BEAT, _SIGNAL, _PID = range(3)
 
@@ -26,12 +27,12 @@ _open: dict[int, Heartbeat | None] = {}  # by pid: a fork must not beat for its 
 
 
 class Heartbeat:
-    """The memory, mapped. `limit`: seconds without a beat after which the manager acts."""
+    """The mapped memory. After `limit` seconds without a beat the manager replaces this process."""
 
     def __init__(self, fd: int, limit: float) -> None:
-        """Map `fd`; arrange that the manager can have our stacks printed.
+        """Map `fd`, and have this process print its stacks when the manager sends a signal.
 
-        `fd` stays open: by it, the next manager finds the memory.
+        `fd` stays open, because the next manager finds the memory by it.
         """
         self.limit = limit
         os.set_inheritable(fd, False)
@@ -40,16 +41,16 @@ class Heartbeat:
         self._words[_SIGNAL] = _print_stacks_on_signal()
 
     def beat(self) -> None:
-        """Say that we are alive."""
+        """Write the present instant."""
         self._words[_BEAT] = time.monotonic_ns()
 
 
 def watchdog() -> float | None:
-    """Say that this program is alive; return the seconds after which to say so again.
+    """Report that this program is alive; return the seconds after which to report it again.
 
-    None if nobody wants to know. Call it from where the work is done (the event loop, the main
-    loop), never from a thread made for it: that would live on while the work hangs. The first call
-    makes the process print the stacks of its threads to stderr on a signal, which the manager
+    Returns None if no manager watches. Call this where the work is done (in the event loop, the
+    main loop), never in a thread of its own, which would live on while the work hangs. The first
+    call makes the process print the stacks of its threads to stderr on a signal, which the manager
     sends before it replaces a worker that was silent for `hang_timeout`.
     """
     pid = os.getpid()
@@ -65,15 +66,24 @@ def _from_environment() -> Heartbeat | None:
     number, _, limit = os.environ.get(VARIABLE, "").partition(":")
     try:
         fd, seconds = int(number), float(limit)
-        # A child inherits the variable, but not the descriptor: the number may be another file.
-        ours = os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{NAME}")  # noqa: PTH115
-    except (ValueError, OSError):
+    except ValueError:
         return None
-    return Heartbeat(fd, seconds) if ours else None
+    return Heartbeat(fd, seconds) if is_memory(fd) else None
+
+
+def is_memory(fd: int) -> bool:
+    """Return whether descriptor `fd` of this process is the memory.
+
+    A child process inherits the variable but not the descriptor, so its number may be reused.
+    """
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{NAME}")  # noqa: PTH115
+    except OSError:
+        return False
 
 
 def _of_systemd(pid: int) -> float | None:
-    """Do what sd_watchdog_enabled(3) asks for, if this process is meant."""
+    """Do what sd_watchdog_enabled(3) asks for, unless WATCHDOG_PID is another process."""
     wanted = os.environ.get("WATCHDOG_USEC", "")
     if (
         not wanted.isdecimal()
@@ -82,17 +92,17 @@ def _of_systemd(pid: int) -> float | None:
     ):
         return None
     notify.send("WATCHDOG=1")
-    return int(wanted) / 2_000_000  # half of it, as that page recommends
+    return int(wanted) / 2_000_000  # half the time in seconds, as that page recommends
 
 
 def _print_stacks_on_signal() -> int:
-    """Return the signal at which faulthandler prints from now on, 0 if the program uses it."""
+    """Return the signal at which faulthandler prints from now on, 0 if the program handles it."""
     if signal.getsignal(STACKS_SIGNAL) is not signal.SIG_DFL:
         return 0
     import faulthandler  # noqa: PLC0415 - only what has a heartbeat needs it
 
     try:
         faulthandler.register(STACKS_SIGNAL, all_threads=True)
-    except (OSError, RuntimeError, ValueError, AttributeError):  # no stderr, or one without fileno
+    except (OSError, RuntimeError, ValueError, AttributeError):  # no stderr, or no fileno() of it
         return 0
     return STACKS_SIGNAL

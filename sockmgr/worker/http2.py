@@ -1,9 +1,10 @@
-"""HTTP/2 as uvicorn speaks it by zttp, with a goodbye that loses no request.
+"""HTTP/2 as uvicorn speaks it by zttp, with an end of the connection that loses no request.
 
-RFC 9113, 6.8: a GOAWAY that names no stream tells the client to open none any more, and those that
-cross it are answered. When the client has answered a PING that was sent after the last answer, it
-has read that GOAWAY and all answers, and all that it had sent before has come: then the last GOAWAY
-names the last stream, and the connection is closed. Decides nothing.
+By RFC 9113, 6.8, a GOAWAY with the highest possible stream asks the client to open no more streams,
+while the requests that cross it are still answered. After the last answer comes a PING. When the
+client has answered that, it has read the GOAWAY and all answers, and all that it had sent before
+has arrived. Then a last GOAWAY names the last stream, and the connection is closed. Does not decide
+when a connection is to end.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any, ClassVar
 from sockmgr.worker.connection import Tracked
 
 NO_STREAM = 2**31 - 1
-HIGH_WATER = 65_536  # bytes of an answer that wait for the client
-MOST_BODY = 1 << 20  # bytes of a request that are read while its answer waits
-PING = b"\0\0\x08\x06\0\0\0\0\0"  # the head of its frame; RFC 9113, 6.7
+HIGH_WATER = 65_536  # bytes of an answer that may wait for the client
+MOST_BODY = 1 << 20  # bytes of a request's body that are read while its answer waits
+PING = b"\0\0\x08\x06\0\0\0\0\0"  # the head of a PING frame; RFC 9113, 6.7
 NEEDED = ("close", "data_to_send", "has_pending_send")  # of zttp.H2Connection
 
 
 class Http2(Tracked):
-    """Goes before ZttpH2Protocol."""
+    """Our part of an HTTP/2 connection: the class before uvicorn's ZttpH2Protocol in the MRO."""
 
     needs = frozenset({"_close_connection", "conn", "cycles", "events", "flush", "handle_request"})
     needs_of_cycle = frozenset(
@@ -35,45 +36,47 @@ class Http2(Tracked):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.conn = _Outgoing(self.conn, self)
-        self.connection.more = True  # it has no `Connection: close`; RFC 9113, 8.2.2
+        self.connection.more = True  # HTTP/2 has no `Connection: close`; RFC 9113, 8.2.2
         self.connection.multiplexed = True
-        self.told = False  # to open no stream any more
-        self.asked = self.heard = False  # after the last answer
-        self._asks = 0
+        self.connection.stays = "HTTP/2"
+        self.told = False  # a GOAWAY has been sent
+        self.asked = self.heard = False  # a PING was sent after the last answer, and answered
+        self._asks = 0  # how many PINGs have been sent
         self._used = False
-        self._waiting: set[asyncio.Event] = set()  # answers, for the client to let more come
+        self._waiting: set[asyncio.Event] = set()  # of answers that wait for the client's window
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is not finished, or waits for the client to let it come."""
-        # uvicorn takes an answer for complete when zttp has it.
+        """Whether an answer is not finished, or waits for the client's window."""
+        # uvicorn counts an answer as complete once zttp has it, though zttp may hold some of it.
         return any(not cycle.response_complete for cycle in self.cycles.values()) or bool(
             self.conn.has_pending_send()
         )
 
     @property
     def is_time_to_tell(self) -> bool:
-        """Whether to tell it with what is sent now: the end of all that it had asked for."""
+        """Whether to send a GOAWAY with the next data, which ends the last answer."""
         return self.connection.leaving and self._used and not (self.told or self.busy)
 
     def tell(self) -> None:
-        """Tell the client to open no stream any more."""
+        """Send a GOAWAY that asks the client to open no more streams."""
         self.note_told()
         self.flush()  # type: ignore[attr-defined]
 
     def note_told(self) -> None:
-        """Do so with what is sent next."""
+        """Have zttp send that GOAWAY with the next data."""
         self.told = True
         self.conn.close(0, NO_STREAM)
 
     def ask(self) -> None:
-        """Ask for a sign that it has read all until here."""
+        """Send a PING: when the client answers it, it has read everything before."""
         self.asked = True
         self._asks += 1
-        self.transport.write(PING + self._asks.to_bytes(8, "big"))  # zttp sends none by itself
+        # Written here, because zttp cannot send a PING.
+        self.transport.write(PING + self._asks.to_bytes(8, "big"))
 
     def finish(self) -> None:
-        """Name the last stream, and close."""
+        """Send the last GOAWAY, which names the last stream, and close."""
         self._close_connection()
 
     give_up = finish
@@ -81,12 +84,12 @@ class Http2(Tracked):
     # --- Called by asyncio ---------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Have answers look whether the client lets more come."""
+        """Wake the answers that wait, since the client may have enlarged its window."""
         super().data_received(data)
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Have answers wait no more."""
+        """Wake the answers that wait, since the client is gone."""
         super().connection_lost(exc)
         self._wake()
 
@@ -97,35 +100,35 @@ class Http2(Tracked):
     # --- Called by uvicorn ---------------------------------------------------------------------
 
     def events(self) -> Iterator[Any]:
-        """Look for the answer to the last PING."""
+        """Yield the events of zttp, and note the answer to the last PING."""
         for event in super().events():  # type: ignore[misc]
-            if self.asked and getattr(event, "ack", False):  # only a zttp.Ping has that
+            if self.asked and getattr(event, "ack", False):  # only a zttp.Ping has `ack`
                 self.heard = event.data == self._asks.to_bytes(8, "big")
             yield event
 
     def handle_request(self, event: Any) -> None:
-        """Note that there will be another answer, and whether the request is whole."""
+        """Note that another answer is to come, and whether the request is complete."""
         self._used = True
         self.asked = self.heard = False
         super().handle_request(event)  # type: ignore[misc]
         if cycle := self.cycles.get(event.stream_id):
             cycle.flow = _Flow(cycle, self.cycles, self._waiting)
-        # Since zttp 0.0.22 nothing else tells the end of a request without a body, and uvicorn 0.54
-        # waits for it: an application that reads the body would wait for ever.
+        # Since zttp 0.0.22 no other event marks the end of a request without a body, and uvicorn
+        # 0.54 waits for one: an application that reads the body would wait for ever.
         if event.end_stream and (cycle := self.cycles.get(event.stream_id)):
             cycle.more_body = False
             cycle.message_event.set()
 
     def _close_connection(self) -> None:
-        self.told = True  # the one that names the last stream says so, too, and is the last
+        self.told = True  # no other GOAWAY may follow the one that names the last stream
         super()._close_connection()  # type: ignore[misc]
 
 
 class _Flow:
-    """What uvicorn asks before it sends more of an answer.
+    """The flow control that uvicorn asks before it sends more of an answer.
 
-    Its own looks at the connection only, and what a client does not let come on a stream, zttp
-    holds: all of an answer that never ends, if uvicorn gave it to zttp.
+    uvicorn's own looks only at the connection. But zttp holds whatever exceeds the client's window
+    of a stream, so without this class zttp would hold all of an answer that never ends.
     """
 
     def __init__(self, cycle: Any, cycles: Mapping[int, Any], waiting: set[asyncio.Event]) -> None:
@@ -134,17 +137,17 @@ class _Flow:
 
     @property
     def write_paused(self) -> bool:
-        """Whether to wait: drain()."""
+        """Whether uvicorn is to wait in drain() before it sends more."""
         return self._is_full or bool(self._connection.write_paused)
 
     async def drain(self) -> None:
-        """Wait until the client lets more come, or is gone."""
+        """Wait until the client's window has room, or the client is gone."""
         came = asyncio.Event()
         self._waiting.add(came)
         try:
             while self._is_full and not self._cycle.disconnected:
-                # uvicorn reads no more while an application leaves a body in its buffer. What the
-                # client lets come is behind that body, and would never be heard.
+                # uvicorn stops reading while an application leaves a body in its buffer. The
+                # client's WINDOW_UPDATE comes after that body, and would never be read.
                 if all(len(each.body) < MOST_BODY for each in self._cycles.values()):
                     self._connection.resume_reading()
                 await came.wait()
@@ -155,14 +158,14 @@ class _Flow:
 
     @property
     def _is_full(self) -> bool:
-        return (self._cycle.stream.pending_bytes or 0) > HIGH_WATER  # None: it has ended
+        return (self._cycle.stream.pending_bytes or 0) > HIGH_WATER  # None: the stream has ended
 
 
 class _Outgoing:
-    """zttp's connection, but that the goodbye leaves together with the end of the last answer.
+    """zttp's connection, which sends the GOAWAY together with the end of the last answer.
 
-    Not after it: a client that reads only when it waits for an answer, as httpx does, would find it
-    after it has asked again, and then fail (python-hyper/h2#1181).
+    If the GOAWAY came later, a client that reads only while it waits for an answer, such as httpx,
+    would read it only after it has sent another request, and then fail (python-hyper/h2#1181).
     """
 
     def __init__(self, conn: Any, protocol: Http2) -> None:
@@ -172,7 +175,7 @@ class _Outgoing:
         return getattr(self._conn, name)
 
     def data_to_send(self) -> bytes:
-        """Return what is to be sent now."""
+        """Return the bytes to send now."""
         if self._protocol.is_time_to_tell:
             self._protocol.note_told()
         data: bytes = self._conn.data_to_send()
@@ -180,9 +183,9 @@ class _Outgoing:
 
 
 class Either(Tracked):
-    """Goes before AutoZttpProtocol, which gives way to another when it sees what a client speaks.
+    """The class before uvicorn's AutoZttpProtocol in the MRO, which sees what a client speaks.
 
-    `kinds` are the tracked protocols of HTTP/1.1 and HTTP/2.
+    It then gives way to one of `kinds`, the tracked protocols of HTTP/1.1 and of HTTP/2.
     """
 
     needs = frozenset({"_switch", "app_state", "config", "loop", "server_state"})
@@ -197,6 +200,7 @@ class Either(Tracked):
             _loop=uvicorn.loop,
         )
         protocol.connection.proxied = self.connection.proxied
+        protocol.connection.rested = self.connection.rested
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         if initial_data:

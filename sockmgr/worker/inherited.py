@@ -1,4 +1,4 @@
-"""The listening sockets that this process was started with, as sd_listen_fds(3) has them."""
+"""The listening sockets that this process was started with, by the protocol of sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 UNNAMED = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
 
-_taken: dict[int, list[tuple[str, socket.socket]]] = {}  # by pid: a fork has none of its own
+_taken: dict[int, list[tuple[str, socket.socket]]] = {}  # by pid: a fork must take its own
 
 
 def listeners(name: str | None = None) -> list[socket.socket]:
-    """Return the sockets that were passed, in order; with `name`, only those called so.
+    """Return the sockets that were passed, in order; with `name`, only those with this name.
 
-    The list is empty if none were. The caller owns the sockets, which are close-on-exec from now
-    on; a second call returns the same objects. Raises ValueError if what was announced is not
-    there.
+    The list is empty if none were passed. The caller owns the sockets, which are close-on-exec from
+    now on. A second call returns the same objects. Raises ValueError if LISTEN_FDS announces a
+    descriptor that is no socket.
     """
     found = _taken.get(os.getpid())
     if found is None:
@@ -39,12 +39,15 @@ def adopt(fd: int) -> socket.socket:
 
 
 def _names() -> list[str]:
-    """Return a name for each socket. LISTEN_PID may be left out by who knows that a wrapper runs
-    the program, but a wrong one means that the sockets are somebody else's."""
+    """Return a name for each socket that was passed to this process.
+
+    A parent that knows that a wrapper runs the program leaves LISTEN_PID out. If it is set, but to
+    another pid, the sockets were passed to another process.
+    """
     pid, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS", "0")
     if pid not in (None, str(os.getpid())):
         return []
-    # Nobody can have more than a million: fs.nr_open, proc_sys_fs(5).
+    # By default a process can have at most a million: fs.nr_open, proc_sys_fs(5).
     if not (count.isascii() and count.isdecimal() and len(count) <= 7):
         raise ValueError(f"LISTEN_FDS={count!r} is not a number of sockets")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":") if int(count) else []

@@ -1,4 +1,4 @@
-"""Whether this process has begun to end, for the application to know: one fact, for good."""
+"""Lets the application know that this process has begun to end. Never taken back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _waiting: set[asyncio.Future[None]] = set()
 
 
 def draining() -> bool:
-    """Return whether this program has begun to end, since stopping(), as the runtime has at TERM.
+    """Return whether this program has begun to end: whether stopping() has been called.
 
-    For any thread. What lasts until the client leaves, such as a stream of events, should end then,
-    or it is cut off at the deadline of the drain.
+    The runtime calls that at TERM. An answer that lasts until the client leaves, such as a stream
+    of events, should end then, or it is cut off at the deadline of the drain. May be called in any
+    thread.
     """
     return _begun
 
 
 async def until_draining() -> None:
-    """Wait until draining(), on the running event loop of asyncio."""
+    """Wait until draining() is true, in the running event loop of asyncio."""
     import asyncio  # noqa: PLC0415 - most programs that import this package need no event loop
 
     if _begun:
@@ -31,14 +32,14 @@ async def until_draining() -> None:
     future = asyncio.get_running_loop().create_future()
     _waiting.add(future)
     try:
-        if not _begun:  # in another thread, since we looked
+        if not _begun:  # another thread may have begun since the first look
             await future
     finally:
         _waiting.discard(future)
 
 
 def begin() -> None:
-    """Note that this process has begun to end, and wake who waits for that. For any thread."""
+    """Note that this process has begun to end, and wake the tasks that wait. For any thread."""
     global _begun  # noqa: PLW0603 - a fact of the process
     _begun = True
     for future in tuple(_waiting):
@@ -46,7 +47,7 @@ def begin() -> None:
 
 
 def extension() -> dict[str, Any]:
-    """Return the sign as a scope has it, for applications that do not import us."""
+    """Return draining() and until_draining() for a scope, for code that does not import us."""
     return {"is_set": draining, "wait": until_draining}
 
 

@@ -1,4 +1,4 @@
-"""Say something to the manager: datagrams to NOTIFY_SOCKET, as sd_notify(3). Keeps nothing open."""
+"""Sends datagrams to the manager's NOTIFY_SOCKET, as sd_notify(3) does. Keeps nothing open."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import socket
 
 from sockmgr.worker import leaving
 
-TIMEOUT = 1.0  # seconds to wait for room in the manager's socket
+TIMEOUT = 1.0  # seconds to wait for room in the queue of the manager's socket
 
 
 def ready(status: str = "") -> bool:
-    """Say that this program serves now. True if the manager was told."""
+    """Report that this program serves now. Return whether the manager got it."""
     return send("READY=1", *_status(status))
 
 
 def stopping(status: str = "") -> bool:
-    """Say that this program has begun to end, and is draining(). True if the manager was told."""
+    """Report that this program has begun to end; from now on draining() is true.
+
+    Return whether the manager got it.
+    """
     leaving.begin()
     return send("STOPPING=1", *_status(status))
 
 
 def status(text: str) -> bool:
-    """Say in one line what this program is doing. True if the manager was told."""
+    """Report in one line what this program is doing. Return whether the manager got it."""
     return send(*_status(text or " "))
 
 
 def send(*lines: str) -> bool:
-    """Send fields as sd_notify(3) has them; False if nobody asked, or nobody is there any more.
+    """Send fields of sd_notify(3); return False without NOTIFY_SOCKET, or if nobody listens there.
 
     Never raises OSError: a program that serves must not end because its manager is gone.
     """

@@ -1,7 +1,7 @@
-"""What an import left behind that a copy of its process would lack, or share to the harm of both.
+"""Finds what an import left behind that a copy of this process would lack, or would do harm with.
 
-Looks only at this process, by /proc. What a copy may share without harm is let be: files, pipes,
-listening sockets, and a socket by which lines go to syslog or the journal.
+Looks only at this process, in /proc. It accepts whatever several processes may share without harm:
+files, pipes, listening sockets, and a socket that sends lines to syslog or the journal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _ONE_WAY = (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def found(before: Container[str]) -> str:
-    """Say what the import did that no copy may have; "" if nothing. `before`: known sockets."""
+    """Return why this process cannot be copied after the import, "" if it can.
+
+    `before` has the sockets from before the import, which do not count.
+    """
     if threads := list(_threads()):
         return f"started threads, which no worker would have: {', '.join(threads)}"
     if children := list(_children()):
@@ -38,7 +41,7 @@ def found(before: Container[str]) -> str:
 
 
 def sockets() -> frozenset[str]:
-    """Return the sockets that this process has, by name."""
+    """Return the sockets of this process, in the form `socket:[INODE]`."""
     return frozenset(link for _, link in _links() if link.startswith("socket:"))
 
 
@@ -53,12 +56,12 @@ def _children() -> Iterator[str]:
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         stat = Path(f"/proc/{pid}/stat").read_text()
         name, _, rest = stat.partition(" (")[2].rpartition(") ")
-        if not rest.startswith("Z"):  # over, and only not waited for
+        if not rest.startswith("Z"):  # a zombie has ended, and only has not been waited for
             yield f"{name} (pid {pid})"
 
 
 def _connections(before: Container[str]) -> dict[str, list[int]]:
-    """Return the descriptors of connections, by whom they go to."""
+    """Return the descriptors of connections, by the peer that each is connected to."""
     peers = defaultdict(list)
     for fd, link in _links():
         if link.startswith("socket:") and link not in before and (peer := _peer(fd)):
@@ -67,13 +70,13 @@ def _connections(before: Container[str]) -> dict[str, list[int]]:
 
 
 def _peer(fd: int) -> str:
-    """Return whom a socket is connected to; "" if to nobody, or if no answer can come by it."""
+    """Return the peer of a socket, "" if it has none, or if no answer can come from the peer."""
     with socket.socket(fileno=os.dup(fd)) as sock:
         try:
             peer, own = sock.getpeername(), sock.getsockname()
         except OSError:  # ENOTCONN
             return ""
-        # Nobody can answer a datagram from a socket without a name: unix(7). So is /dev/log used.
+        # Nobody can answer a datagram from a socket without a name, unix(7): /dev/log's clients.
         if (sock.family, sock.type) == _ONE_WAY and not own:
             return ""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -85,14 +88,14 @@ def _peer(fd: int) -> str:
 
 
 def _databases() -> dict[str, list[int]]:
-    """Return the descriptors of SQLite databases that may be written to, by path.
+    """Return the descriptors of SQLite databases that are open for writing, by path.
 
-    sqlite.org/howtocorrupt.html, 2.6: a connection must not be carried across a fork. One that was
-    opened to read only, as by libraries that have their data in one, does no harm.
+    A connection must not be carried across a fork (sqlite.org/howtocorrupt.html, 2.6). A database
+    that is open only for reading does no harm; some libraries have their data in one.
     """
     files = defaultdict(list)
     for fd, link in _links():
-        with contextlib.suppress(OSError):  # it cannot be read at a place, and so is no database
+        with contextlib.suppress(OSError):  # pread(2) refuses what cannot seek: no database
             writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
             if writes and link.startswith("/") and os.pread(fd, len(_SQLITE), 0) == _SQLITE:
                 files[link].append(fd)
@@ -101,7 +104,7 @@ def _databases() -> dict[str, list[int]]:
 
 def _links() -> Iterator[tuple[int, str]]:
     for fd in sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing is closed
             yield fd, str(Path(f"/proc/self/fd/{fd}").readlink())
 
 

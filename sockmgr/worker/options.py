@@ -1,4 +1,4 @@
-"""What `python -m sockmgr.worker` is told on its command line, parsed once."""
+"""The command line of `python -m sockmgr.worker`, parsed once."""
 
 from __future__ import annotations
 
@@ -7,46 +7,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sockmgr.worker.http_options import CLIENT_CERTS, LOG_LEVELS, LOOPS, PROTOCOLS, HttpOptions
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """One worker of `app =`. Durations are seconds; `fds` are the listening sockets."""
+class Options(HttpOptions):
+    """The options of one worker of `app =`. Durations are seconds; `fds` are listening sockets."""
 
     app: str
     fds: tuple[int, ...] = ()
     interface: str = "auto"
     drain_timeout: float = 30.0
-    keep_alive: float = 5.0
     http: str = "auto"
-    http2: bool = False
     ws: str = "auto"
-    loop: str = "auto"
-    threads: int = 10
-    certfile: str = ""
-    keyfile: str = ""
-    keyfile_password_file: str = ""
-    ca_certs: str = ""
-    client_certs: str = "none"
-    root_path: str = ""
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
-    proxy_protocol: bool = False
-    header_timeout: float = 20.0
-    log_level: str = "info"
-    access_log: bool = True
-    template: int | None = None  # be one, for workers that have so many descriptors
+    template: int | None = None  # run as a template; how many descriptors each worker gets
 
 
-HTTP = ("auto", "httptools", "h11", "zttp")  # as uvicorn names them
 WS = ("auto", "none", "websockets-sansio", "wsproto")
-LOOPS = ("auto", "asyncio", "uvloop")
-LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
-CLIENT_CERTS = ("none", "optional", "required")
 FORWARDED_ALLOW_IPS = "FORWARDED_ALLOW_IPS"  # of uvicorn and Gunicorn
 INTERFACES = ("auto", "asgi", "wsgi")
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Return the options in `argv`; exits with 2 and a usage line if they are wrong."""
+    """Return the options in `argv`; exit with 2 and a usage line if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m sockmgr.worker", description="Serve one application, as one process."
     )
@@ -57,8 +41,8 @@ def parse(argv: Sequence[str]) -> Options:
     add("--interface", choices=INTERFACES, default=default.interface)
     add("--drain-timeout", type=float, default=default.drain_timeout, metavar="SECONDS")
     add("--keep-alive", type=float, default=default.keep_alive, metavar="SECONDS")
-    add("--http", choices=HTTP, default=default.http)
-    add("--http2", action="store_true", help="speak HTTP/2, too, by zttp")
+    add("--http", choices=PROTOCOLS, default=default.http)
+    add("--http2", action="store_true", help="also speak HTTP/2, by zttp")
     add("--ws", choices=WS, default=default.ws)
     add("--loop", choices=LOOPS, default=default.loop)
     add("--threads", type=int, default=default.threads, help="for WSGI")
@@ -78,7 +62,7 @@ def parse(argv: Sequence[str]) -> Options:
         "--template",
         type=int,
         metavar="NUMBER",
-        help="import only, and make workers, with so many descriptors, as a manager at fd 3 asks",
+        help="import only, and make workers with this many descriptors for the manager at fd 3",
     )
     found = vars(parser.parse_args(argv))
     if found["http2"]:
@@ -89,6 +73,6 @@ def parse(argv: Sequence[str]) -> Options:
     proxies = found["trusted_proxies"]
     if proxies is None:
         proxies = os.environ.get(FORWARDED_ALLOW_IPS, ",".join(default.trusted_proxies)).split(",")
-    # One that is empty stands for none at all.
+    # An empty text stands for no trusted proxy at all.
     found["trusted_proxies"] = tuple(filter(None, map(str.strip, proxies)))
     return Options(**found)

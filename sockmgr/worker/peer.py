@@ -1,7 +1,7 @@
-"""Who the client of a connection is, and what of it the application is told in the scope.
+"""Who the client of a connection is, for the scope of the application and for trusting proxies.
 
-An IPv4 client of a listener on [::] has an address of IPv6 that only maps its own (RFC 4291,
-2.5.5.2); it is shown, and compared with the proxies that are trusted, as IPv4.
+An IPv4 client of a listener on [::] has an IPv6 address that maps its own (RFC 4291, 2.5.5.2).
+That is shown, and compared with the trusted proxies, as IPv4.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ App = Callable[[Message, Any, Any], Awaitable[None]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAPPED = "::ffff:"
-_BITS = 96  # of a mapped address, before that of IPv4
+_BITS = 96  # the bits of a mapped address before the IPv4 address
 
 
 def plain(text: str) -> str:
-    """Return an address or a network as IPv4 if it only maps such; any other text as it is."""
+    """Return a mapped IPv4 address or network as IPv4, any other text as it is."""
     if not text.lower().startswith(_MAPPED):
         return text
     try:
@@ -39,7 +39,7 @@ class Trusted:
     """The peers that are trusted: addresses and networks, or "*" for all."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Leave out what is no address, as uvicorn compares it by letters."""
+        """Skip texts that are no addresses: only uvicorn uses them, and compares them as texts."""
         self._all, self._networks = False, list[Network]()
         for text in texts:
             self._all = self._all or text == "*"
@@ -49,7 +49,7 @@ class Trusted:
                 continue
 
     def __contains__(self, sock: socket.socket) -> bool:
-        """Tell whether the peer of `sock` is one; raises OSError if it is gone."""
+        """Return whether the peer of `sock` is trusted; raise OSError if it is gone."""
         if self._all:
             return True
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
@@ -59,7 +59,7 @@ class Trusted:
 
 
 def told(app: App) -> App:
-    """Return `app`, told of who the client is; to be called before anything looks at the scope."""
+    """Return `app` with the right client in its scope; wrap it around whatever reads the scope."""
 
     async def serve(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
@@ -75,6 +75,7 @@ def told(app: App) -> App:
 
 
 def _tell(scope: Message, connection: Connection) -> None:
+    """Put into the scope what the PROXY header and TLS say of the client."""
     if proxied := connection.proxied:
         scope["client"] = proxied.client or scope["client"]
         scope["server"] = proxied.server or scope["server"]

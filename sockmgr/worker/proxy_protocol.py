@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: a proxy says who its client is, before the first byte.
+"""Reads the header of the PROXY protocol, in which a proxy says who its client is.
 
-haproxy.org/download/3.0/doc/proxy-protocol.txt. Reads nothing behind the header, takes no header
-that is not exactly right, and decides nothing about who may send one.
+Versions 1 and 2, by haproxy.org/download/3.0/doc/proxy-protocol.txt. Reads nothing after the
+header, accepts only a header that is exactly right, and does not decide who may send one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Address = tuple[str, int]
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _TEXT = b"PROXY "
-_LONGEST = 107  # of version 1, with its CRLF
-_FIXED = struct.Struct("!BBH")  # behind the signature: version and command, family, length
+_LONGEST = 107  # bytes of a header of version 1, with its CRLF
+_FIXED = struct.Struct("!BBH")  # after the signature: version and command, family, length
 _LOCAL, _PROXY = 0x20, 0x21
 _INET, _INET6, _UNSPEC, _UNIX = 0x11, 0x21, 0x00, 0x31  # with SOCK_STREAM
 _ADDRESSES = {
@@ -35,12 +35,15 @@ _UNKNOWN = re.compile(r"PROXY UNKNOWN(?: [\x20-\x7e]*)?\r\n")
 
 
 class HeaderError(Exception):
-    """What came is no header of this protocol."""
+    """The connection does not begin with a header of this protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxied:
-    """What a header says; addresses are None if it names none: then the connection's own hold."""
+    """What a header says of the client.
+
+    An address is None if the header names none; then the address of the connection itself counts.
+    """
 
     client: Address | None = None
     server: Address | None = None
@@ -48,11 +51,11 @@ class Proxied:
 
 
 async def read(sock: socket.socket) -> Proxied:
-    """Take the header from `sock`, which does not block; raises HeaderError and OSError."""
+    """Read the header from `sock`, which is non-blocking; raise HeaderError or OSError."""
     head = await asyncio.get_running_loop().sock_recv(sock, len(_SIGNATURE))
     if not head:
-        raise ConnectionResetError("it ended before it had begun")  # as the checks of proxies do
-    head += await _exactly(sock, len(_SIGNATURE) - len(head))  # no header is shorter than that
+        raise ConnectionResetError("it ended before it had begun")  # a health check of a proxy
+    head += await _exactly(sock, len(_SIGNATURE) - len(head))  # no header is any shorter
     if head == _SIGNATURE:
         fixed = await _exactly(sock, _FIXED.size)
         return binary(fixed, await _exactly(sock, _FIXED.unpack(fixed)[2]))
@@ -81,9 +84,9 @@ def text(line: bytes) -> Proxied:
 
 
 def binary(fixed: bytes, rest: bytes) -> Proxied:
-    """Return what a header of version 2 says, of which `fixed` follows the signature."""
+    """Return what a header of version 2 says; `fixed` is the part right after the signature."""
     command, family, _ = _FIXED.unpack(fixed)
-    if command == _LOCAL:  # a check of the proxy itself; whatever follows is to be skipped
+    if command == _LOCAL:  # a health check of the proxy; the addresses are to be ignored
         return Proxied()
     if command != _PROXY:
         raise HeaderError(f"version and command 0x{command:02x} are not known")
@@ -131,7 +134,7 @@ async def _exactly(sock: socket.socket, size: int) -> bytes:
 
 
 async def _line(sock: socket.socket, line: bytes) -> bytes:
-    """Return `line` to its end, and take nothing behind that."""
+    """Return `line` with the rest of it from `sock`, and read nothing after the end of the line."""
     while not line.endswith(b"\n") and len(line) < _LONGEST:
         line += await _exactly(sock, 1)
         if not line.endswith(b"\n"):

@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -20,12 +21,14 @@ import uvicorn
 
 from sockmgr.worker import notify, peer, tls
 from sockmgr.worker.application import BROKEN, BrokenError
-from sockmgr.worker.connection import Tracked
+from sockmgr.worker.connection import Http1, Tracked
 from sockmgr.worker.cutting import cut
-from sockmgr.worker.drain import App, Drain, Open, dismiss
+from sockmgr.worker.drain import App, Drain, Open, dismiss, kept_back_by
 from sockmgr.worker.gate import Gate
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.intake import Intake, Source
+from sockmgr.worker.moved import MOVED, MessageError, Moved, decode
+from sockmgr.worker.moves import Moves
 from sockmgr.worker.options import Options
 from sockmgr.worker.proxy_protocol import Proxied
 from sockmgr.worker.tracking import tracked
@@ -104,33 +107,48 @@ def misfit(config: uvicorn.Config) -> str:
 
 
 class Server(uvicorn.Server):
-    """Serves what comes from `source`, which it owns, until it is told to stop and has drained."""
+    """Serves what comes from `source`, which it owns, until it is told to stop and has drained.
+
+    And what other workers give away by `moves`, which it owns too; None if they give nothing.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain, source: Source, options: Options
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        source: Source,
+        options: Options,
+        moves: Moves | None = None,
     ) -> None:
         super().__init__(config)
         self._drain, self._source, self._options = drain, source, options
+        self._moves = drain.moves = moves
         self._gate = Gate(options.trusted_proxies) if options.proxy_protocol else None
         self._protocol = tracked(config.http_protocol_class) or config.http_protocol_class
         self._taking: set[asyncio.Task[Any]] = set()
         self._serving: asyncio.Task[Any] | None = None
         self._is_told = False  # by a stop signal
+        self._kept_back = Counter[str]()  # connections that could not move, by the reason
 
     def take(self, sock: socket.socket) -> None:
         """Serve the client at `sock`, an accepted connection, which is owned from now on."""
+        self._begin(sock, _told_of(sock))
+
+    def _begin(self, sock: socket.socket, moved: Moved | None) -> None:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._take(loop, sock), name="take")
+        task = loop.create_task(self._take(loop, sock, moved), name="take")
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
-    async def _take(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        context, proxied = self.config.ssl, None
+    async def _take(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, moved: Moved | None
+    ) -> None:
+        context, proxied = self.config.ssl, moved.proxied if moved else None
         try:
-            if self._gate and not (proxied := await self._gate.admit(sock)):
+            if self._gate and not moved and not (proxied := await self._gate.admit(sock)):
                 return
             await loop.connect_accepted_socket(
-                lambda: self._connect(loop, proxied),
+                lambda: self._connect(loop, proxied, moved),
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
@@ -140,17 +158,31 @@ class Server(uvicorn.Server):
             log.debug("connection lost before it was served: %s", error)
 
     def _connect(
-        self, loop: asyncio.AbstractEventLoop, proxied: Proxied | None
+        self, loop: asyncio.AbstractEventLoop, proxied: Proxied | None, moved: Moved | None
     ) -> asyncio.Protocol:
         make: Callable[..., Tracked] = self._protocol  # type: ignore[assignment]  # see misfit()
+        if moved and moved.requests:  # its client has chosen HTTP/1.1
+            make = getattr(make, "kinds", (make,))[0]
         protocol = make(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             _loop=loop,
         )
-        protocol.connection.proxied = proxied
+        protocol.connection.proxied, protocol.connection.moved = proxied, moved
+        protocol.connection.rested = self._move_soon if self._moves else None
         return protocol
+
+    def _move_soon(self, connection: Http1) -> None:
+        """Give away a connection whose answer is out, before the next request is read."""
+        if self._drain.began_at is not None:
+            # uvloop writes at the end of this turn, and reads in the next after what we call then.
+            asyncio.get_running_loop().call_soon(self._drain.move, connection)
+
+    def _move_all(self) -> None:
+        """Give away what can be now, but for what the queue has no room for."""
+        for connection in self._open():
+            self._drain.move(connection)
 
     # --- Called by uvicorn, in this order ------------------------------------------------------
 
@@ -169,6 +201,9 @@ class Server(uvicorn.Server):
         if self.should_exit:  # the start-up failed: older versions leave the status to their caller
             sys.exit(BROKEN)
         self._source.start(self.take, self._stop)
+        if self._moves:
+            self._moves.on_room(self._move_all)
+            self._moves.start(self._begin)
         _say_ready()
 
     async def on_tick(self, counter: int) -> bool:
@@ -186,7 +221,7 @@ class Server(uvicorn.Server):
             log.exception("the drain failed: open connections are closed now")
             return True
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
         """Cut off what is left, then shut the application down, before the manager kills."""
         self._stop()  # also when it leaves by itself
         for connection in self._open():
@@ -194,10 +229,13 @@ class Server(uvicorn.Server):
         await self._finish()
         for connection in self._open():
             connection.transport.abort()  # its client reads too slowly, or not at all
+        if self._moves:
+            self._tell_moves(self._moves)
+            self._moves.close()
         self.config.timeout_graceful_shutdown = 0.05  # type: ignore[assignment]  # for no one
         try:
             async with asyncio.timeout(self._drain.left() - self._drain.last / 10):
-                await super().shutdown(sockets=sockets)
+                await self._shut_down_application()
         except TimeoutError:
             log.error("the application did not shut down in time, and is left as it is")
 
@@ -214,6 +252,20 @@ class Server(uvicorn.Server):
         last = self._drain.last
         if tasks:
             await cut(tuple(tasks), spread=last / 2, limit=last * 3 / 4)
+
+    async def _shut_down_application(self) -> None:
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown()  # it sleeps for 0.1 s, and looks again after as long
+        else:
+            log.info("Shutting down")
+            await self.lifespan.shutdown()
+
+    def _tell_moves(self, moves: Moves) -> None:
+        kinds = "".join(f", {number} {why}" for why, number in sorted(self._kept_back.items()))
+        notify.send(f"{MOVED}={moves.given}")
+        if moves.given or kinds:
+            stayed = f"; these could not move: {kinds[2:]}" if kinds else ""
+            log.info("connections given to other workers: %d%s", moves.given, stayed)
 
     def _give_up_the_late(self) -> None:
         """Close connections on which no request has come, or not to the end of its head."""
@@ -241,7 +293,20 @@ class Server(uvicorn.Server):
         if self._drain.began_at is None:
             self._drain.begin()
             self._source.stop()
+            if self._moves:
+                self._moves.stop()
             notify.stopping()
+            self._kept_back.update(filter(None, map(kept_back_by, self._open())))
+            self._move_all()
+
+
+def _told_of(sock: socket.socket) -> Moved | None:
+    told = getattr(sock, "moved", b"")
+    try:
+        return decode(told) if told else None
+    except MessageError as error:  # it is as good as new
+        log.warning("what another worker told of a connection is not used: %s", error)
+        return None
 
 
 def _say_ready() -> None:
@@ -254,7 +319,9 @@ def _beat(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(pause, _beat, loop)
 
 
-async def serve(config: uvicorn.Config, drain: Drain, source: Source, options: Options) -> None:
+async def serve(
+    config: uvicorn.Config, drain: Drain, source: Source, options: Options, moves: Moves | None
+) -> None:
     """Serve until told to stop, with our drain if this uvicorn allows it, else with its own.
 
     Raises BrokenError if this uvicorn cannot take connections that somebody else accepted, or that
@@ -262,7 +329,7 @@ async def serve(config: uvicorn.Config, drain: Drain, source: Source, options: O
     """
     missing = misfit(config)
     if not missing:
-        await Server(config, drain, source, options).serve()
+        await Server(config, drain, source, options, moves).serve()
     elif isinstance(source, Intake) and not options.proxy_protocol:
         log.warning(
             "uvicorn %s lacks %s: it drains in its own way, which loses requests on kept-alive "
@@ -270,6 +337,8 @@ async def serve(config: uvicorn.Config, drain: Drain, source: Source, options: O
             uvicorn.__version__,
             missing,
         )
+        if moves:
+            moves.refuse()
         await _serve_stock(config, drain, source)
     else:
         raise BrokenError(

@@ -1,6 +1,6 @@
-"""The certificate that the runtime speaks TLS with: which file is at fault, if it cannot be used.
+"""Checks the certificate of the runtime, names the file at fault, and reads a client's certificate.
 
-What is done with it is uvicorn's; what a client shows of its own is told to the application.
+uvicorn itself speaks TLS. A client's certificate is passed to the application.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Files:
 
 
 def arguments(options: Options) -> dict[str, Any]:
-    """Return what uvicorn is told of TLS, nothing without it; raises BrokenError."""
+    """Return uvicorn's settings for TLS, {} without a certificate; raise BrokenError."""
     if not options.certfile:
         return {}
     files = Files(**{name: getattr(options, name) for name in Files.__slots__})
@@ -50,7 +50,7 @@ def arguments(options: Options) -> dict[str, Any]:
 
 
 def load(files: Files) -> ssl.SSLContext:
-    """Return a context that uses `files`; raises BrokenError, which names the one at fault."""
+    """Return a context that uses `files`; raise BrokenError, which names the file at fault."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for key, path in files.named().items():
         try:
@@ -87,7 +87,7 @@ def _load_key(context: ssl.SSLContext, files: Files) -> None:
 
 
 def extension(tls: ssl.SSLObject) -> dict[str, Any]:
-    """Return the TLS extension of ASGI for a connection on which a client may show who it is."""
+    """Return the TLS extension of ASGI for a connection, with the client's certificate if any."""
     shown = tls.getpeercert(binary_form=True)
     return {
         "server_cert": None,
@@ -121,7 +121,7 @@ _SHORT = {
 
 
 def _name(shown: dict[str, Any]) -> str:
-    """Return the name in a certificate as RFC 4514 writes it: the last part first."""
+    """Return the name of a certificate's subject as RFC 4514 writes it: the last part first."""
     return ",".join(
         "+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in part)
         for part in reversed(shown.get("subject", ()))

@@ -1,4 +1,4 @@
-"""Which of our classes goes before which of uvicorn's protocols, and whether it fits this one."""
+"""Combines our classes with uvicorn's protocols, if this version of uvicorn fits them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sockmgr.worker.connection import H11, HttpTools, Tracked, Zttp
 
 
 def tracked(protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
-    """Return `protocol` as one that tells of its connections; None if it is not known how."""
+    """Return a subclass of `protocol` that tracks its connections, None if we know no way."""
     from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415 - only a worker has it
 
     if protocol.__name__ == "AutoZttpProtocol":
@@ -23,7 +23,7 @@ def tracked(protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
 
 
 def _either(protocol: type[asyncio.Protocol]) -> type[Tracked] | None:
-    # zttp is an extra, and there if this protocol is.
+    # zttp is an optional dependency, and is installed if uvicorn has this protocol.
     import zttp  # noqa: PLC0415
     from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol  # noqa: PLC0415
     from uvicorn.protocols.http.zttp_impl import ZttpProtocol  # noqa: PLC0415
@@ -46,7 +46,7 @@ def _joined(
 
 
 def _has(made: Any, names: frozenset[str]) -> bool:
-    """Return whether objects of a class have these, as its own or set when they are made."""
+    """Return whether objects of a class have these attributes, or names them in its __init__."""
     set_at_first = getattr(getattr(made, "__init__", None), "__code__", None)
     known = frozenset(set_at_first.co_names) if set_at_first else frozenset()
     return all(name in known or hasattr(made, name) for name in names)

@@ -1,12 +1,12 @@
-"""What a manager and a template say to each other: datagrams of a SOCK_SEQPACKET pair.
+"""The messages between a manager and a template: datagrams of a SOCK_SEQPACKET pair.
 
     template  ->  manager   IMPORTED
     manager   ->  template  MAKE, with the worker's end of a pair of its own
     template  ->  manager   MADE, with a pidfd of the worker; or FAILED and why
     manager   ->  worker    encode(environment), with descriptors for 1, 2, 3, ...
 
-The last goes over the worker's own pair. Until then the worker does nothing, and at the end of
-that pair it ends: so none is ever at work that its manager does not know.
+The last message goes over the worker's own pair. Until it comes the worker does nothing, and if the
+pair is closed first the worker ends. So no worker ever works that its manager does not know of.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import socket
 from collections.abc import Mapping, MutableMapping
 
 IMPORTED, MAKE, MADE, FAILED = b"imported", b"make", b"made", b"failed "
-SIZE = 1 << 20  # of the longest datagram
+SIZE = 1 << 20  # bytes of the longest datagram
 
 
 def receive(sock: socket.socket, size: int, fds: int, flags: int = 0) -> tuple[bytes, list[int]]:
-    """Return a datagram and its descriptors, the caller's and close-on-exec.
+    """Return a datagram and its descriptors, which the caller owns; they are close-on-exec.
 
-    Raises OSError, and so if there were more than `fds`, or more than this process may have.
+    Raises OSError, also if there were more than `fds`, or more than this process may open.
     """
     # socket.recv_fds() ignores its flags, so the descriptors would be inherited by children.
     data, ancillary, told, _ = sock.recvmsg(
@@ -42,14 +42,14 @@ def receive(sock: socket.socket, size: int, fds: int, flags: int = 0) -> tuple[b
 
 
 def encode(environment: Mapping[str, str | None]) -> bytes:
-    """Return the variables to set, and those to remove: None. It is never empty."""
+    """Return a message with the variables to set, or to remove if None. It is never empty."""
     lines = [os.fsencode(name if value is None else f"{name}={value}")
              for name, value in environment.items()]  # fmt: skip
     return b"\0".join([b"", *lines]) + b"\0"
 
 
 def apply(message: bytes, environment: MutableMapping[str, str]) -> None:
-    """Do to `environment` what encode() wrote down."""
+    """Change `environment` as the message of encode() says."""
     for line in filter(None, message.split(b"\0")):
         name, equals, value = os.fsdecode(line).partition("=")
         if equals:

@@ -1,9 +1,9 @@
-"""A WSGI application as an ASGI one: each request is answered by a thread (PEP 3333).
+"""Runs a WSGI application as an ASGI one: a thread answers each request (PEP 3333).
 
-A thread comes back whatever happens. What it waits for is the client (that it sends more, or reads
-on), and the event loop ends each such wait when the client is gone, when uvicorn refuses the
-answer, or when the drain is over. The threads are daemons: one that hangs in the application does
-not keep the process from its end.
+A thread always becomes free again. It waits only for the client to send more or to read on, and the
+event loop ends each such wait when the client is gone, when uvicorn refuses the answer, or when the
+drain is over. The threads are daemons, so that one that hangs in the application does not keep the
+process from ending.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ log = logging.getLogger("uvicorn.error")
 App = Callable[..., Iterable[bytes]]
 T = TypeVar("T")
 
-_PIECE = 65536  # bytes of a body that are held for the application
+_PIECE = 65536  # bytes of a request's body that are buffered for the application
 
 
 class GoneError(ConnectionResetError):
-    """Nobody wants the answer any more."""
+    """The client is gone, or the request was abandoned, so nobody wants the answer any more."""
 
     def __init__(self) -> None:
         super().__init__("the client is gone")
 
 
 class Wsgi:
-    """The ASGI application; `threads` is how many requests run at a time, the others wait."""
+    """The ASGI application. At most `threads` requests run at a time, and further ones wait."""
 
     def __init__(self, app: App, threads: int) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class Wsgi:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
-        else:  # a WebSocket, of which WSGI knows nothing
+        else:  # a WebSocket, which WSGI does not know
             await receive()
             await send({"type": "websocket.close"})
 
@@ -69,14 +69,17 @@ class _Threads:
         self._idle = threading.Semaphore(0)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run `job`, which raises nothing, as soon as a thread is free; raises RuntimeError."""
+        """Run `job`, which must not raise, as soon as a thread is free.
+
+        Raises RuntimeError if not even one thread can be started.
+        """
         self._jobs.put(job)
         if self._idle.acquire(blocking=False) or self._started == self._limit:
             return
         name = f"wsgi-{self._started + 1}"
         try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
-        except RuntimeError:  # the system has no room for it
+        except RuntimeError:  # the system allows no more threads
             if not self._started:
                 raise
         else:
@@ -89,17 +92,17 @@ class _Threads:
 
 
 class _Exchange:
-    """One request and its answer, between the event loop and the thread that makes it."""
+    """One request and its answer, between the event loop and the thread that makes the answer."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._cycle: Any = getattr(receive, "__self__", None)  # uvicorn's, of this request
+        self._cycle: Any = getattr(receive, "__self__", None)  # uvicorn's RequestResponseCycle
         self._answer = Answer(scope["method"])
-        self._error: BaseException | None = None  # of the application
+        self._error: BaseException | None = None  # what the application raised
         self._abandoned = False
-        # What the thread waits for, or shall before it goes on:
+        # What the thread waits for now, or will wait for before it goes on:
         self._waits: set[asyncio.Task[Any] | None] = set()
         self._sending: concurrent.futures.Future[None] | None = None
         # What the event loop waits for:
@@ -109,7 +112,7 @@ class _Exchange:
     # --- In the event loop ---------------------------------------------------------------------
 
     async def serve(self, app: App, threads: _Threads) -> None:
-        """Have the answer made and sent; raises what the application raised."""
+        """Have a thread make the answer, and send it; raise what the application raised."""
         try:
             threads.submit(partial(self._run, app))
             await self._send_what_is_made()
@@ -119,9 +122,9 @@ class _Exchange:
             _note(error, f"request: {self._line}")
             raise
         finally:
-            if self._is_gone:  # uvicorn learns it later, or never, and would log an error
+            if self._is_gone:  # uvicorn notices that later or never, and would log an error
                 self._cycle.disconnected = True
-            self._error = None  # its traceback refers to us
+            self._error = None  # breaks a cycle: its traceback refers to us
             self._abandon()
 
     async def _send_what_is_made(self) -> None:
@@ -140,7 +143,7 @@ class _Exchange:
                 task.cancel()
 
     async def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what the thread waits for, until this request is abandoned."""
+        """Do the work that the thread waits for, unless this request is abandoned meanwhile."""
         if self._abandoned:
             raise GoneError
         task = asyncio.current_task()
@@ -166,7 +169,7 @@ class _Exchange:
         try:
             if not self._is_gone:
                 self._context.run(self._respond, app)
-        except BaseException as error:  # the application's, and it must not cost us the thread
+        except BaseException as error:  # the application may raise anything, and must not end us
             if not _comes_of_a_client_that_is_gone(error):
                 self._error = error
         self._tell([], done=True)
@@ -205,12 +208,13 @@ class _Exchange:
 
     def _write(self, data: bytes) -> None:
         messages = self._answer.more(data)
-        if self._answer.is_over and self._is_gone:  # else who writes without end would not hear
+        # An application that writes without end would not notice otherwise.
+        if self._answer.is_over and self._is_gone:
             raise GoneError
         self._give(messages)
 
     def _give(self, messages: list[Message]) -> None:
-        """Have `messages` sent, when those before are on their way: the client sets the pace."""
+        """Have `messages` sent after waiting for those before, so that the client sets the pace."""
         if self._sending is not None:
             _result(self._sending)
         if self._answer.ended:
@@ -241,14 +245,14 @@ class _Exchange:
         return asyncio.run_coroutine_threadsafe(self._wait(work), self._loop)
 
     def _tell(self, last: list[Message], *, done: bool = False) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
             self._loop.call_soon_threadsafe(self._end, last, done)
 
     # --- In both -------------------------------------------------------------------------------
 
     @property
     def _is_gone(self) -> bool:
-        # uvicorn's receive() tells it as well, but not without taking the body.
+        # uvicorn's receive() would say so as well, but only after taking the body.
         cycle = self._cycle
         return self._abandoned or cycle.disconnected or cycle.transport.is_closing()
 
@@ -260,7 +264,7 @@ class _Exchange:
 
 
 class _Body(io.RawIOBase):
-    """What a client sends, taken by `receive_more` when the application wants it."""
+    """The body of a request; calls `receive_more` when the application reads on."""
 
     def __init__(self, receive_more: Callable[[], Message]) -> None:
         self._receive_more = receive_more
@@ -272,7 +276,7 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, room: Any) -> int:
-        """Fill `room` with what is there, or wait until something is; 0 at the end."""
+        """Copy what has arrived into `room`, or wait for more; return 0 at the end of the body."""
         while self._has_more and not self._held:
             message = self._receive_more()
             self._held = memoryview(message.get("body", b""))
@@ -297,6 +301,6 @@ def _comes_of_a_client_that_is_gone(error: BaseException | None) -> bool:
 
 
 def _note(error: Exception, note: str) -> None:
-    """Have `note` stand under the traceback; an object that is raised again and again has one."""
+    """Show `note` below the traceback, once, even if the same object is raised again and again."""
     notes = getattr(error, "__notes__", [])
     error.__notes__ = [*(each for each in notes if not each.startswith("request: ")), note]

@@ -1,4 +1,4 @@
-"""The answer of a WSGI application as messages of ASGI. Checks what it gets; does no I/O."""
+"""Turns the answer of a WSGI application into messages of ASGI, and checks it. Does no I/O."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ExcInfo: TypeAlias = (
 _STATUS = re.compile(r"[2-5][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # token; RFC 9110, 5.6.2
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")  # RFC 9110, 5.5
-# Of one connection and not of the answer, so the server's, whatever the application says of them;
-# and what the server says of itself.
+# The server's own headers: those about one connection rather than the answer, and those about the
+# server itself. They are dropped when the application sets them.
 _OF_SERVER = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
     b"proxy-connection", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
@@ -28,16 +28,16 @@ _END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Answer:
-    """The answer to one request of `method`. Its messages are to be sent in the order given."""
+    """The answer to one request. The caller sends the messages in the order in which they come."""
 
     def __init__(self, method: str) -> None:
         self._method = method
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self._length: int | None = None  # that the application says
-        self._given = 0  # bytes of the body
-        self._begun = False  # the head was given, and cannot be changed any more
-        self.ended = False  # the last message was given
-        self.too_long = False  # more came than the length allows
+        self._length: int | None = None  # Content-Length, if the application sets it
+        self._given = 0  # bytes of the body in the messages so far
+        self._begun = False  # the first message has been returned, so the head is fixed
+        self.ended = False  # the last message has been returned
+        self.too_long = False  # the application gave more than Content-Length allows
 
     def start(
         self,
@@ -45,13 +45,13 @@ class Answer:
         headers: Iterable[tuple[Any, Any]],
         exc_info: ExcInfo | None = None,
     ) -> None:
-        """Take status and headers (start_response of PEP 3333); raises if they cannot be sent."""
+        """Take status and headers, as start_response of PEP 3333; raise if they cannot be sent."""
         if exc_info is not None and exc_info[1] is not None:
             try:
                 if self._begun:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # it refers to this frame
+                exc_info = None  # breaks a cycle: its traceback refers to this frame
         elif self._head is not None:
             raise RuntimeError("start_response was called twice, without exc_info")
         if not isinstance(status, str):
@@ -61,18 +61,19 @@ class Answer:
         code = int(status[:3])
         fields = [field for field in map(_checked, headers) if field[0] not in _OF_SERVER]
         self._length = _length(value for name, value in fields if name == _LENGTH)
-        if code in (204, 304):  # RFC 9110, 8.6: not with 204; and uvicorn takes none with 304
+        # A 204 must have no Content-Length (RFC 9110, 8.6), and uvicorn accepts none with a 304.
+        if code in (204, 304):
             fields = [field for field in fields if field[0] != _LENGTH]
         self._head = code, fields
 
     def more(self, data: bytes) -> list[Message]:
-        """Return what is to be sent now, for a part of the body."""
+        """Return the messages to send now, for a part of the body."""
         if not isinstance(data, bytes):
             raise TypeError(f"a part of the body is not bytes, but {type(data).__name__}")
         return self._messages(data, last=False) if data else []
 
     def rest(self, data: bytes = b"") -> list[Message]:
-        """Return what is to be sent for the last part of the body, all that is known of it."""
+        """Return the messages to send for the last part of the body, which `data` may hold."""
         if self.ended:
             self.too_long |= bool(data)
             return []
@@ -80,12 +81,12 @@ class Answer:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing that could come will be sent any more."""
+        """Whether the application need not go on, because the rest of the body is dropped."""
         return self.ended and (self._omits_body or self.too_long)
 
     @property
     def missing(self) -> int:
-        """How many bytes the body lacks to the length that the application said."""
+        """How many bytes of the body are still to come by the application's Content-Length."""
         return 0 if self._omits_body or self._length is None else self._length - self._given
 
     # Private
@@ -126,13 +127,13 @@ class Answer:
 
 
 def _checked(header: tuple[Any, Any]) -> tuple[bytes, bytes]:
-    """Return a header as it is to be sent; raises if it cannot be."""
+    """Return a header in the form in which it is sent; raise if it is none."""
     name, value = header
     if not (isinstance(name, str) and isinstance(value, str)):
         raise TypeError(f"a header is not of two str: {header!r}")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a header")
-    if not _VALUE.fullmatch(value):  # which may be a secret
+    if not _VALUE.fullmatch(value):  # the value may be a secret, so the error does not show it
         raise ValueError(f"the value of the header {name} has characters that it cannot have")
     return name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")
 

@@ -25,7 +25,10 @@ from sockmgr.api.records import (
     subject,
 )
 from sockmgr.api.types import Event
-from sockmgr.fleet.messages import Ending, State
+from sockmgr.fleet.endings import Ending
+from sockmgr.fleet.messages import (
+    State,
+)
 from sockmgr.log import Occurrence
 from sockmgr.terminal.pieces import PIECE_MAX, Piece
 from tests.helpers.entries import decode
@@ -135,9 +138,12 @@ def test_a_line_of_the_log_has_the_message_and_the_fields_of_an_occurrence() -> 
 
 
 def test_what_is_no_worker_has_no_service() -> None:
-    assert [service_of(name) for name in ("web@7.2", "upgrade", "a@b", "web@7")] == [
-        "web", "", "", "",
-    ]  # fmt: skip
+    assert [service_of(name) for name in ("upgrade", "a@b", "web@")] == ["", "", ""]
+
+
+@pytest.mark.parametrize("name", ["web@7.2", "web@7.2 ready?", "web@7 before", "web@7"])
+def test_the_service_is_known_by_a_worker_a_generation_or_a_command_of_them(name: str) -> None:
+    assert service_of(name) == "web"
     assert subject({"service": "web"}) == subject({"left_by": "web@7.2"}) == "web"
     assert subject({"pid": 7}) == ""
 

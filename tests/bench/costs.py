@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -256,11 +257,14 @@ def cpu(pid: int) -> float:
 
 
 class Pinger:
-    """Asks a manager for its name without pause, and remembers the longest wait."""
+    """Asks a manager for its name again and again, and remembers the longest wait.
 
-    def __init__(self, control: Path) -> None:
+    From when it can be asked until it ends; `pause` is the time from an answer to the next call.
+    """
+
+    def __init__(self, control: Path, pause: float = 0.002) -> None:
         self.longest = 0.0
-        self._control = control
+        self._control, self._pause = control, pause
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="pinger", daemon=True)
 
@@ -274,12 +278,14 @@ class Pinger:
 
     def _ask(self) -> None:
         call = json.dumps({"method": "org.varlink.service.GetInfo", "parameters": {}}).encode()
-        with socket.socket(socket.AF_UNIX) as sock:
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(ConnectionError):
             sock.settimeout(60)
-            sock.connect(str(self._control))
-            while not self._ended.wait(0.002):
+            while sock.connect_ex(str(self._control)) and not self._ended.wait(self._pause):
+                pass
+            while not self._ended.wait(self._pause):
                 asked_at = time.monotonic()
                 sock.sendall(call + b"\0")
-                while not sock.recv(65536).endswith(b"\0"):
-                    pass
+                while not (answer := sock.recv(65536)).endswith(b"\0"):
+                    if not answer:
+                        return
                 self.longest = max(self.longest, time.monotonic() - asked_at)

@@ -111,7 +111,7 @@ def _goals(shares: Sequence[float], one: float, many: float) -> Sequence[Goal]:
         Goal(
             what=f"{MANY} preloaded workers ready / one that imports",
             value=many / one,
-            limit=1.2,
+            limit=1.1,
             compared=f"{number(many, 's')} and {number(one, 's')}",
         ),
     ]

@@ -16,13 +16,17 @@ import sockmgr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """One figure of sockmgr and the most that it should be."""
+    """One figure of sockmgr and the most that it should be.
+
+    `tried` completes "where 1.2 is the goal: ...", for one that was missed before.
+    """
 
     what: str
     value: float
     limit: float
     unit: str = ""
     compared: str = ""
+    tried: str = ""
 
     @property
     def met(self) -> bool:
@@ -88,7 +92,7 @@ def _shortfall(missed: Sequence[Goal]) -> str:
         return "Every goal was met in this run."
     return "\n".join(
         f"- {goal.what}: {number(goal.value, goal.unit)}, where {number(goal.limit, goal.unit)} "
-        "is the goal"
+        f"is the goal{goal.tried and f': {goal.tried}'}"
         for goal in missed
     )
 

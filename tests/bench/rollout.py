@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.contender import CONTENDERS, UVICORN, WORKERS, Contender, environment
+from tests.bench.costs import cpu
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import end_marked, marked_environment, wait_for
@@ -24,6 +25,12 @@ QUICK = ("short", "ka")
 STEADY_SECONDS = 5.0
 NEW_VERSION_TIMEOUT = 20.0
 AFTERMATH_SECONDS = 8.0  # for the slow answers, the streams and what comes after them
+BOOTS = (
+    "most of the slow requests fall to the workers that boot (see the causes). Their sessions have "
+    "the lowest nice value, where the kernel groups by session, too; those that starve are raised "
+    "one at a time. A processor that one of them has is its own for a slice all the same; the "
+    "shortest slice that the kernel grants (sched_setattr(2)) made no difference"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,7 @@ class Window:
     version: str
     asked_at: float
     told_at: float
+    cost: float  # processor time of the tool's main process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +52,16 @@ class Figures:
     failed: Counter[str]
     steady: dict[str, float]
     reloading: dict[str, float]
-    ratio: float
     first_new: float
     last_old: float
     mixed: float
     told: float
+    cost: float
     lag: float
+
+    def ratio(self, share: str) -> float:
+        """Return how many times as long a percentile is in the reloads."""
+        return self.reloading[share] / self.steady[share]
 
 
 def section(tool: str) -> Section:
@@ -76,6 +88,7 @@ def section(tool: str) -> Section:
         "tool", "requests", "failed", "p50 / p99 before (ms)", "p50 / p99 in the reload (ms)",
         "p99 ratio", "first new answer (s)", "last old answer on a new connection (s)",
         "old beside new (s)", "says it is done after (s)",
+        "processor time of the main process (ms)",
     )  # fmt: skip
     return Section(
         title="Reloads under load",
@@ -87,15 +100,23 @@ def section(tool: str) -> Section:
 def _goals(figures: Sequence[Figures], boot: float) -> Iterator[Goal]:
     for one in (one for one in figures if one.name.startswith("sockmgr")):
         yield Goal(what=f"failed requests, {one.name}", value=one.failed.total(), limit=0)
-        yield Goal(what=f"p99 in the reload / p99 before, {one.name}", value=one.ratio, limit=1.5)
+        for share, limit in (("p99", 1.2), ("p99.9", 2)):
+            what = f"{share} in the reload / {share} before, {one.name}"
+            yield Goal(what=what, value=one.ratio(share), limit=limit, tried=BOOTS)
         if "uvicorn" in one.name:
             compared = (
                 f"boot alone {number(boot, 's')}; cut-over after {number(one.first_new, 's')}"
             )
             yield Goal(
                 what="whole reload / boot of the four workers alone", value=one.told / boot,
-                limit=1.5, compared=compared,
+                limit=1.3, compared=compared,
+                tried="0.25 s of it are the probation, in which the new workers are watched, 0.1 s "
+                "the command itself; they boot beside the load, the others without",
             )  # fmt: skip
+            yield Goal(what="manager's processor time for a reload", value=one.cost * 1000,
+                       limit=60, unit="ms", tried="it was 200 to 250 ms before workers "
+                       "that start were looked at in shared turns and the state was saved by "
+                       "pieces; what is left is not put down to causes yet")  # fmt: skip
 
 
 def _row(one: Figures) -> Sequence[str]:
@@ -106,11 +127,12 @@ def _row(one: Figures) -> Sequence[str]:
         f"{one.failed.total()}: {failed}" if failed else "0",
         _pair(one.steady),
         _pair(one.reloading),
-        number(one.ratio),
+        number(one.ratio("p99")),
         number(one.first_new),
         number(one.last_old),
         number(one.mixed),
         number(one.told) if one.told > 0.1 else "does not say",
+        number(one.cost * 1000),
     )
 
 
@@ -130,11 +152,15 @@ def measure(contender: Contender) -> Figures:
             windows = []
             for version in ("2", "3"):
                 app.deploy(version)
-                asked_at = time.monotonic()
+                asked_at, before = time.monotonic(), cpu(running.pid)
                 running.reload()
-                windows.append(Window(version=version, asked_at=asked_at, told_at=time.monotonic()))
+                told_at = time.monotonic()
                 _wait_for_version(load, version)
                 time.sleep(AFTERMATH_SECONDS)
+                cost = cpu(running.pid) - before
+                windows.append(
+                    Window(version=version, asked_at=asked_at, told_at=told_at, cost=cost)
+                )
             return _figures(contender.described, load.stop(), steady_from, windows)
 
 
@@ -168,11 +194,11 @@ def _figures(name: str, result: Result, steady_from: float, windows: list[Window
         failed=Counter(f"{row.mode} {row.outcome}" for row in result.failed),
         steady=steady,
         reloading=reloading,
-        ratio=reloading["p99"] / steady["p99"],
         first_new=_worst(first_new),
         last_old=_worst(last_old),
         mixed=result.mixed(),
         told=_worst([window.told_at - window.asked_at for window in windows]),
+        cost=max(window.cost for window in windows),
         lag=result.lag,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.api.varlink import LONGEST_CALL
 from sockmgr.errors import ControlError
+from sockmgr.launch.access import Access
 from tests.helpers.command_line import CONFIG, manager, on_terminal, path, sockmgr
 from tests.helpers.fake_manager import FakeManager
 
@@ -41,7 +42,7 @@ def test_check_shows_each_change_on_a_line_of_its_own(manager: FakeManager, conf
     assert (result.exit_code, result.stdout) == (
         0,
         "sockmgr.toml is valid: 1 listener, 1 service\n"
-        "  ~ service.web.workers 4 → 6: no restart\n"
+        "  ~ service.web.workers 4 → 6: needs no new workers\n"
         "  + service.job: 1 worker started\n",
     )
     assert manager.planned == [(CONFIG, str(config))]
@@ -87,7 +88,7 @@ def test_check_answers_in_json_with_each_change_taken_apart(
     }  # fmt: skip
     assert told["changes"][0] == {
         "kind": "change", "path": "service.web.workers", "effect": "scale", "old": "4", "new": "6",
-        "text": "~ service.web.workers 4 → 6: no restart",
+        "text": "~ service.web.workers 4 → 6: needs no new workers",
     }  # fmt: skip
 
 
@@ -164,6 +165,13 @@ def test_check_names_what_a_servers_own_config_file_says_that_is_the_managers(
     assert flaw.startswith(f"service.web.command: {server} {setting} in {name}: ")
 
 
+def test_check_names_no_number_of_processes_that_the_command_overrules(config: Path) -> None:
+    config.with_name("gunicorn.conf.py").write_text("workers = 4\n")
+    command = json.dumps([str(Path(sys.executable).with_name("gunicorn")), "-w", "1", "app:app"])
+    config.write_text(CONFIG.replace('["true", "{http}"]', command))
+    assert json.loads(sockmgr("check", "--json").stdout)["warnings"] == []
+
+
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize(
     "command", ["gunicorn --pid=/run/x", "gunicorn -D", "uwsgi --stats :1", "uwsgi --daemonize x"]
@@ -228,6 +236,23 @@ def test_a_manager_that_does_not_answer_the_question_decides_the_exit_code(
     assert "is valid" in result.stdout
 
 
+@pytest.mark.usefixtures("config")
+def test_check_says_that_the_manager_does_not_tell_this_user_what_would_change(
+    manager: FakeManager, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Access(readers=os.getgid())
+    may_call = Access.may_call
+    monkeypatch.setattr(
+        Access, "may_call", lambda _, method, *__: may_call(reads, method, -1, {os.getgid()})
+    )
+    result = sockmgr("check")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"what would change is not known: the manager at {path} does")
+    told = json.loads(sockmgr("check", "--json").stdout)
+    assert (told["valid"], told["manager"], told["changes"]) == (True, str(path), None)
+    assert manager.planned == []
+
+
 def test_a_config_too_long_for_the_manager_is_not_sent(manager: FakeManager, config: Path) -> None:
     config.write_text(CONFIG + "# long\n" * (LONGEST_CALL // 7))
     result = sockmgr("check")
@@ -256,6 +281,31 @@ def test_a_config_that_cannot_be_used_is_exit_code_2(config: Path, text: str) ->
     told = json.loads(result.stdout)
     assert (result.exit_code, told["valid"]) == (2, False)
     assert result.stderr.startswith(f"error: {told['error']['what']}")
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ('command = ["nowhere"]', "5:11: service.web.command = nowhere"),
+        ('command = ["true"]\n\nhooks.before = ["./x"]', "7:16: service.web.hooks.before = ./x"),
+        ('command = ["true"]\n[service.web.hooks]\nready = ["./x"]', "7:9: service.web.hooks.rea"),
+        ('command = ["true"]\ncwd = "gone"', "6:7: service.web.cwd = "),
+        ('command = ["true"]\nuser = "nobody-here"', "6:8: service.web.user = "),
+        ('command = ["true"]\nready = { exec = ["./x"] }', "6:18: service.web.ready.exec = "),
+        ('app = "shop:app"\npython = "./x"', "6:10: service.web.python = ./x"),
+        ('app = "shop:app"\n[service.web.http]\ncertfile = "x"', "6:1: service.web.http: "),
+        ('command = ["true"]\nafter = ["x"]', "6:10: service.web.after[0] = "),
+        ('command = ["true"]\n[control]\nreaders = "no-such"', "7:11: control.readers = no-such"),
+    ],
+)
+def test_what_cannot_be_started_here_is_refused_with_its_place(
+    config: Path, lines: str, place: str
+) -> None:
+    config.write_text(f'name = "shop"\n[listen]\nhttp = "unix:///run/x"\n[service.web]\n{lines}\n')
+    result = sockmgr("check")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: sockmgr.toml:{place}")
 
 
 @pytest.mark.usefixtures("config")

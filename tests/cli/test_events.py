@@ -84,9 +84,9 @@ def test_it_goes_on_with_the_next_manager_and_shows_each_event_once(path: Path) 
             running.close()
             assert line_of(process.stderr) == "the manager has left; waiting for the next one"
             history = EventLog()
-            history.resume(*first.history.kept)
+            history.resume(*first.log.kept)
             happen(history, "worker ended", worker="web@8.1", how="meanwhile")
-            second = running.enter_context(serving(path, history=history))
+            second = running.enter_context(serving(path, log=history))
             assert line_of(process.stdout) == "I web@8.1 worker ended: meanwhile"
             second.happen("three")
             assert line_of(process.stdout) == "I web@8.1 worker ended: three pid=8001"

@@ -126,6 +126,80 @@ def test_environments_packages_links_and_what_is_too_large_are_not_read(
     assert sockmgr("init", "--stdout", str(tmp_path)).exit_code == 0
 
 
+PROGRAM = f"[program:web]\ncommand={sys.executable} -m uvicorn shop.main:app\nautorestart=true\n"
+
+
+def test_another_managers_config_is_carried_over_and_what_was_not_is_said(project: Path) -> None:
+    Path("etc").mkdir()
+    Path("etc/supervisord.conf").write_text(f"{PROGRAM}directory={project}\nnumprocs=3\n")
+    result = sockmgr("init", "--from", "etc/supervisord.conf")
+    assert (result.exit_code, result.stdout) == (0, "sockmgr.toml: written\n"), result.stderr
+    assert result.stderr.splitlines() == [
+        f"found: web: {sys.executable} -m uvicorn --fd {{web}} shop.main:app",
+        "left: line 3: autorestart = true: a worker that ends is replaced, after a while if it "
+        "fails again",
+        "next: sockmgr check, then sockmgr run",
+    ]
+    assert sockmgr("check").exit_code == 0
+    printed = sockmgr("init", "--from", "etc/supervisord.conf", "--stdout").stdout
+    assert printed == Path("sockmgr.toml").read_text()
+    again = sockmgr("init", "--from", "etc/supervisord.conf")
+    assert (again.exit_code, "--force" in again.stderr) == (1, True)
+
+
+def test_a_config_beside_the_project_is_named_as_seen_from_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "gunicorn.conf.py").write_text("wsgi_app = 'shop.main:app'\n")
+    monkeypatch.chdir("/")
+    assert sockmgr("init", "--from", f"{project}/gunicorn.conf.py", str(project)).exit_code == 0
+    assert '"-c", "gunicorn.conf.py"]' in (project / "sockmgr.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "cannot read supervisord.conf: No such file or directory"),
+        ("directory", "cannot read supervisord.conf: it is no regular file"),
+        ("fifo", "cannot read supervisord.conf: it is no regular file"),
+        ("100 MB", "cannot read supervisord.conf: File too large"),
+        ("not UTF-8", "supervisord.conf: byte 0xff at 0 is not UTF-8"),
+        ("binary", "no process that sockmgr could run"),
+        ("empty", "no process that sockmgr could run"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(
+    project: Path, kind: str, said: str
+) -> None:
+    path = project / "supervisord.conf"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "100 MB":
+            path.touch()
+            os.truncate(path, 100_000_000)
+        case "not UTF-8":
+            path.write_bytes(b"\xff\xfe" + PROGRAM.encode())
+        case "binary":
+            path.write_bytes(bytes(range(128)))
+        case "empty":
+            path.touch()
+    result = sockmgr("init", "--from", "supervisord.conf")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "nothing was written" in result.stderr
+    assert not (project / "sockmgr.toml").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(project: Path) -> None:
+    (project / "supervisord.conf").touch(mode=0)
+    result = sockmgr("init", "--from", "supervisord.conf")
+    assert "cannot read supervisord.conf: Permission denied" in result.stderr
+
+
 def _twice(names: int, indent: str = "") -> str:
     lines = (f"{indent}x{n} = g(x{n + 1}, x{n + 1})\n" for n in range(names))
     return "".join(lines) + f"{indent}x{names} = 1\n"

@@ -98,7 +98,7 @@ def test_no_verb_has_a_traceback_for_an_answer_that_cannot_be_written(
 def test_a_document_that_is_not_all_there_is_a_failure() -> None:
     full = verb("schema", ">/dev/full")
     assert full.returncode == 1
-    assert full.stderr.startswith(b"error: what was to be told could not be written: No space")
+    assert full.stderr.startswith(b"error: the output could not be written: No space")
     assert verb("schema", ">&LEFT").returncode == 0
 
 

@@ -152,5 +152,11 @@ def test_a_server_that_the_unit_would_not_find_is_named(units: Path) -> None:
     assert "service.web: no-such-server is not in /" in result.stderr
 
 
+def test_a_user_that_is_missing_is_named_with_the_command_that_adds_it(units: Path) -> None:
+    result = sockmgr("units", "--systemd=252", f"--dir={units}", "--user=shop-web")
+    assert "there is no user shop-web yet" in result.stderr
+    assert "useradd --system shop-web" in result.stderr
+
+
 def test_a_group_without_a_user_is_a_usage_error(units: Path) -> None:
     assert install(units, "--group=www") == 2

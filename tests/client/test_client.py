@@ -14,14 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.client.client import (
-    Client,
-    NoManagerError,
-    NotAskedError,
-    StillWaitingError,
-    default_control,
-    find_control,
-)
+from sockmgr.client.client import Client, NoManagerError, NotAskedError, StillWaitingError
+from sockmgr.client.finding import default_control, find_control
 from sockmgr.errors import ControlError
 from tests.helpers.fake_manager import serving
 from tests.helpers.raw_client import run
@@ -253,7 +247,7 @@ def test_an_error_says_that_the_fallback_in_tmp_belongs_to_somebody_else() -> No
     taken = Path(f"/tmp/sockmgr-{uid}")
     program = (
         "import os\n"
-        "from sockmgr.client.client import default_control\n"
+        "from sockmgr.client.finding import default_control\n"
         "from sockmgr.errors import ControlError\n"
         f"os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n"
         "try:\n    print(default_control('shop'))\n"

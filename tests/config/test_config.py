@@ -12,8 +12,10 @@ from msgspec.structs import fields
 
 from sockmgr.config import address, config, placeholder
 from sockmgr.config.config import Config, ServiceConfig, from_arguments, parse
+from sockmgr.config.probe import Healthy, HttpProbe, TcpProbe
 from sockmgr.config.spec import (
     SURGE_ALL,
+    TRAITS,
     Accept,
     Accepting,
     Address,
@@ -24,6 +26,7 @@ from sockmgr.config.spec import (
     Rollout,
     Scheme,
     Surge,
+    traits_of,
 )
 from sockmgr.errors import ConfigError
 from tests.config.texts import FULL, MISTAKES
@@ -107,6 +110,10 @@ def test_what_is_not_said_has_the_documented_default() -> None:
     assert read(SMALL).name == "sockmgr"
 
 
+def test_two_configs_that_say_the_same_are_equal_wherever_they_stand() -> None:
+    assert read(SMALL) == parse(f"# the shop\n{SMALL}".encode(), file="other.toml")
+
+
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         service().workers = 2  # type: ignore[misc]
@@ -128,10 +135,62 @@ def test_a_duration_is_seconds_or_a_number_of_each_unit(text: str, seconds: floa
         ('"notify"', Notify()),
         ('{ delay = "2s" }', Delay(seconds=2)),
         ('{ exec = ["check", "{http}"] }', Exec(argv=("check", "{http}"))),
+        ('{ http = "/up" }', HttpProbe(path="/up")),
+        (
+            '{ http = "/up", expect = [204, "3xx"], timeout = "1s", every = 0.5, host = "shop", '
+            'headers = { X-Probe = "1" }, listener = "http" }',
+            HttpProbe(
+                path="/up", expect=("204", "3xx"), timeout=1.0, every=0.5, host="shop",
+                headers=(("X-Probe", "1"),), listener="http",
+            ),
+        ),
+        ('{ tcp = true, timeout = "5s" }', TcpProbe(timeout=5.0)),
+    ],
+)  # fmt: skip
+def test_ready_can_be_told_in_six_ways(text: str, ready: object) -> None:
+    assert service(f"ready = {text}").ready == ready
+
+
+def test_a_worker_that_serves_is_probed_much_less_often_than_one_that_boots() -> None:
+    found = service('accept = "per-worker"\nhealthy = { http = "/up", failures = 5 }').healthy
+    assert found == Healthy(probe=HttpProbe(path="/up", every=5.0), failures=5)
+
+
+@pytest.mark.parametrize(
+    ("address", "keys", "words"),
+    [
+        ("udp://127.0.0.1:53", 'ready = { http = "/" }', "a is of UDP|no listener for any"),
+        ("udp://127.0.0.1:53", 'ready = { tcp = true, listener = "a" }', "a is of UDP"),
+        ("unix:///run/s", "ready = { tcp = true }", "not told of unix sockets"),
+        (
+            "tcp://[::1]:1",
+            'ready = { tcp = true }\naccept = "dispatch"',
+            "each worker says that it",
+        ),
     ],
 )
-def test_ready_can_be_told_in_four_ways(text: str, ready: object) -> None:
-    assert service(f"ready = {text}").ready == ready
+def test_a_probe_that_could_not_reach_the_new_workers_alone_is_refused_with_the_reason(
+    address: str, keys: str, words: str
+) -> None:
+    text = f'[listen]\na = "{address}"\n[service.web]\ncommand = ["serve"]\n{keys}\n'
+    assert re.search(words, error(text).what)
+
+
+def test_a_unix_socket_can_be_probed_where_connections_are_passed() -> None:
+    head = '[listen]\na = "unix:///run/s"\n[service.web]\napp = "a:b"\naccept = "dispatch"\n'
+    keys = 'ready = { http = "/" }\nhealthy = { http = "/" }\nrollout.warmup = ["/"]'
+    assert service(keys, head).ready == HttpProbe(path="/")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["proxy_protocol = true", 'certfile = "a"\nca_certs = "b"\nclient_certs = "required"'],
+)
+def test_a_probe_by_http_that_an_app_would_never_answer_is_refused(keys: str) -> None:
+    text = SMALL.replace('command = ["serve"]', 'app = "a:b"\nready = { http = "/" }')
+    found = error(f"{text}[service.web.http]\n{keys}\n")
+    assert "service.web.ready" in found.what
+    assert "tcp = true" in found.do
 
 
 @pytest.mark.parametrize("accept", [Accept.SHARED, Accept.PER_WORKER])
@@ -179,6 +238,18 @@ def test_a_relative_directory_begins_where_the_file_is(file: str, cwd: str, expe
 )
 def test_an_address_has_one_of_five_schemes(text: str, expected: Address) -> None:
     assert address.parse(text) == (expected, {})
+    assert address.parse(str(expected)) == (expected, {})
+
+
+def test_every_scheme_has_its_traits() -> None:
+    assert TRAITS.keys() == set(Scheme)
+    for scheme in Scheme:
+        address = Address(scheme=scheme, host="::1", port=1, path="/run/s", fd=3)
+        assert traits_of(str(address)) is address.traits
+
+
+def test_an_address_of_no_known_scheme_has_no_traits_but_that_it_was_inherited() -> None:
+    assert traits_of("a socket of family 40") is TRAITS[Scheme.FD]
 
 
 def test_options_of_a_unix_path_may_stand_in_the_address() -> None:
@@ -189,17 +260,26 @@ def test_options_of_a_unix_path_may_stand_in_the_address() -> None:
 
 def test_braces_that_name_nothing_are_plain_text() -> None:
     argv = ['{"a": 1}', "{}", "{{http}}", "${HOME}", "a{http}b"]
-    assert placeholder.names(argv) == ("HOME", "http")
-    assert placeholder.fill(argv, {"http": 3, "HOME": 4}) == (
-        '{"a": 1}', "{}", "{http}", "$4", "a3b",
+    assert placeholder.names(argv) == ("http",)
+    assert placeholder.fill(argv, {"http": 3, "HOME": 4}, 1) == (
+        '{"a": 1}', "{}", "{http}", "${HOME}", "a3b",
     )  # fmt: skip
+
+
+def test_the_slot_is_no_listener_and_is_filled_in_beside_them() -> None:
+    argv = ["{slot}{http}", "{{slot}}", "{slots}"]
+    assert placeholder.names(argv) == ("http", "slots")
+    assert placeholder.fill(argv, {"http": 3, "slots": 4}, 7) == ("73", "{slot}", "4")
+    assert placeholder.in_slot("{slot}{http}{{slot}}", 7) == "7{http}{slot}"
+    assert placeholder.names_slot("a{slot}")
+    assert not placeholder.names_slot("{{slot}}{http}")
 
 
 @given(st.text("{}a", max_size=9))
 def test_a_text_is_itself_again_when_it_was_written_as_literal(text: str) -> None:
     written = placeholder.literal(text)
     assert placeholder.names([written]) == ()
-    assert placeholder.fill([written], {}) == (text,)
+    assert placeholder.fill([written], {}, 1) == (text,)
 
 
 # --- What is wrong -----------------------------------------------------------------------------
@@ -270,7 +350,7 @@ def test_what_no_parser_can_hold_is_an_error_like_any_other(text: str) -> None:
 def test_no_key_of_the_service_is_forgotten_by_the_reader() -> None:
     known = {field.name for field in fields(ServiceConfig)} - {"name"}
     listed = error(SMALL + "zzzzzz = 1").do.removeprefix("known: ").split(", ")
-    assert set(listed) == known | {"accept"}
+    assert set(listed) == known | {"env_file"}  # whose variables are in env
 
 
 # --- The command line --------------------------------------------------------------------------

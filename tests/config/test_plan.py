@@ -11,12 +11,18 @@ from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.config import plan
 from sockmgr.config.app_keys import Http
 from sockmgr.config.config import Config, Dev, ServiceConfig, parse
+from sockmgr.config.control_keys import Control
+from sockmgr.config.hooks import Hook, Hooks
+from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.outside import Outside
+from sockmgr.config.probe import Healthy, TcpProbe
 from sockmgr.config.spec import (
     Accept,
     Address,
     Delay,
     Listen,
     Policy,
+    ReleaseName,
     Rollout,
     Scheme,
     Surge,
@@ -50,7 +56,7 @@ def test_a_change_has_a_kind_a_path_an_effect_and_a_line() -> None:
             effect=Effect.SCALE,
             old="4",
             new="6",
-            text="~ service.web.workers 4 → 6: no restart",
+            text="~ service.web.workers 4 → 6: needs no new workers",
         ),
     )
 
@@ -60,14 +66,20 @@ def test_a_change_has_a_kind_a_path_an_effect_and_a_line() -> None:
     [
         ({"command": ("b", "x y")}, '! service.web.command ["serve"] → ["b", "x y"]: rolling'),
         ({"cwd": "/srv"}, "! service.web.cwd default → /srv: rolling reload"),
+        ({"workers": 0}, "~ service.web.workers 4 → auto: needs no new workers"),
         ({"umask": 0o27}, "! service.web.umask default → 027: rolling reload"),
         ({"inherit_env": False}, "! service.web.inherit_env true → false: rolling reload"),
-        ({"ready": Delay(seconds=2)}, "~ service.web.ready accepting → delay of 2 s: no restart"),
-        ({"drain_timeout": 9.5}, "~ service.web.drain_timeout 30 s → 9.5 s: no restart"),
-        ({"stop_signal": 3}, "~ service.web.stop_signal default → QUIT: no restart"),
+        ({"unbuffered": False}, "! service.web.unbuffered true → false: rolling reload"),
+        ({"venv": ""}, "! service.web.venv default → none: rolling reload"),
+        (
+            {"ready": Delay(seconds=2)},
+            "~ service.web.ready accepting → delay of 2 s: needs no new workers",
+        ),
+        ({"drain_timeout": 9.5}, "~ service.web.drain_timeout 30 s → 9.5 s: needs no new workers"),
+        ({"stop_signal": 3}, "~ service.web.stop_signal default → QUIT: needs no new workers"),
         (
             {"rollout": Rollout(start_concurrency=0, surge=Surge(amount=1))},
-            "~ service.web.rollout.surge all → 1: no restart",
+            "~ service.web.rollout.surge all → 1: needs no new workers",
         ),
     ],
 )
@@ -98,6 +110,11 @@ def test_services_and_listeners_that_come_and_go_are_told_listeners_first() -> N
     assert effects == [Effect.LISTENER, Effect.LISTENER, Effect.STOP, Effect.START]
 
 
+def test_a_service_is_told_to_have_as_many_workers_as_there_are_processors() -> None:
+    new = replace(OLD, services=(*OLD.services, replace(JOB, workers=0)))
+    assert texts(OLD, new) == ["+ service.job: a worker a processor started"]
+
+
 def test_a_listener_that_moves_is_opened_first_and_takes_new_workers() -> None:
     moved = replace(HTTP, address=replace(HTTP.address, port=81))
     new = replace(OLD, listen=(moved,))
@@ -117,13 +134,18 @@ def test_a_backlog_or_mode_is_set_on_the_open_socket_without_new_workers() -> No
 def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
     values = {
         "command": ("other",), "app": "a:b", "interface": "wsgi", "http": Http(threads=1),
-        "python": "/p", "preload": True, "listen": (), "workers": 9, "cwd": "/",
+        "python": "/p", "preload": True, "listen": (), "after": ("job",), "workers": 9, "cwd": "/",
         "env": (("A", "1"),),
-        "inherit_env": False, "umask": 0, "user": "u", "group": "g", "limits": (("core", 0, 0),),
+        "inherit_env": False, "unbuffered": False, "venv": "", "umask": 0, "user": "u",
+        "group": "g", "limits": (("core", 0, 0),),
         "listen_pid": False, "ready": Delay(seconds=1), "ready_timeout": 1.0, "stop_signal": 2,
-        "drain_timeout": 1.0, "max_age": 1.0, "hang_timeout": 1.0, "preset": "none",
+        "drain_timeout": 1.0, "max_age": 1.0, "hang_timeout": 1.0,
+        "max_rss": 1 << 30, "max_requests": 9, "max_cpu_time": 1.0,
+        "when_down": 1.0, "preset": "none",
         "rollout": Rollout(exclusive=True), "accept": Accept.PER_WORKER,
         "policy": Policy.LEAST_CONNECTIONS, "max_connections": 9,
+        "hooks": Hooks(ready=Hook(argv=("a",))), "release": ReleaseName(file="REVISION"),
+        "healthy": Healthy(probe=TcpProbe()), "prometheus_multiproc": True,
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(ServiceConfig)} - {"name"}
     kept = {
@@ -132,8 +154,23 @@ def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
         if all(change.effect is not Effect.RELOAD for change in plan.diff(OLD, web(**{key: value})))
     }
     assert kept == {
-        "workers", "ready", "ready_timeout", "stop_signal", "drain_timeout", "max_age", "rollout",
+        "after", "hooks", "workers", "ready", "ready_timeout", "healthy", "stop_signal",
+        "drain_timeout",
+        "max_age", "max_rss", "max_requests", "max_cpu_time", "rollout", "release", "when_down",
     }  # fmt: skip
+
+
+def test_the_name_of_a_release_is_shown_as_it_is_written() -> None:
+    file, command = ReleaseName(file="REVISION"), ReleaseName(argv=("git", "describe"))
+    assert texts(web(release=file), web(release=command)) == [
+        '~ service.web.release {"file": "REVISION"} → ["git", "describe"]: needs no new workers'
+    ]
+
+
+def test_a_limit_of_memory_is_shown_as_it_is_written() -> None:
+    assert texts(OLD, web(max_rss=512 << 20)) == [
+        "~ service.web.max_rss default → 512M: needs no new workers"
+    ]
 
 
 def test_another_way_of_accepting_takes_a_rolling_reload() -> None:
@@ -153,6 +190,27 @@ def test_the_name_and_the_dev_table_change_nothing_that_runs() -> None:
         ("name", Effect.NONE),
         ("dev", Effect.NONE),
     ]
+
+
+def test_who_may_talk_to_the_manager_changes_without_new_workers() -> None:
+    now = Control(group="ops", mode=0o666, readers="eyes", methods=("reload",))
+    new = replace(OLD, control=now)
+    assert texts(OLD, new) == [
+        "~ control.group default → ops: needs no new workers",
+        "~ control.mode default → 0666: needs no new workers",
+        "~ control.readers default → eyes: needs no new workers",
+        '~ control.methods default → ["reload"]: needs no new workers',
+    ]
+    assert plan.accepted(OLD, new, ()).control == now
+
+
+def test_what_becomes_of_what_workers_print_changes_with_the_next_manager() -> None:
+    new = replace(OLD, logs=Logs(format=Format.JSON, split=True))
+    assert texts(OLD, new) == [
+        "~ logs.format prefix → json: from the next start of the manager",
+        "~ logs.split false → true: from the next start of the manager",
+    ]
+    assert plan.accepted(OLD, new, {"web"}).logs == new.logs
 
 
 # --- Against a config that somebody asks about ----------------------------------------------------
@@ -185,3 +243,128 @@ def test_a_plan_of_a_text_needs_nothing_of_the_file_that_a_reload_reads() -> Non
     for text in (None, "what is this"):
         with pytest.raises(ConfigError):
             asked(text, broken)
+
+
+def test_what_comes_from_variables_is_told_by_their_names_and_not_by_its_value() -> None:
+    text = """
+[listen]
+http = "tcp://[::1]:${PORT}"
+[service.web]
+command = ["serve", "--password", "${PASSWORD}", "--user=${USER_:-x}"]
+workers = "${WORKERS:-4}"
+umask = "022"
+http.threads = 3
+rollout.probation = "${PROBATION:-1}s"
+""".replace("http.threads = 3\n", "")
+
+    def read(**environ: str) -> Config:
+        outside = Outside({"PORT": "80", "PASSWORD": "s3cret", **environ}, lambda _: b"")
+        return parse(text.encode(), file="shop.toml", outside=outside)
+
+    old = read()
+    assert plan.diff(old, read()) == ()
+    changed = read(PORT="81", PASSWORD="0ther", WORKERS="7", PROBATION="2")
+    changes = plan.diff(old, replace(changed, services=(replace(changed.services[0], umask=0),)))
+    assert [change.text for change in changes] == [
+        "! listen.http (PORT): the new address is opened first, the old one closed after a "
+        "rolling reload",
+        "! service.web.command (PASSWORD, USER_): rolling reload",
+        "~ service.web.workers (WORKERS): needs no new workers",
+        "! service.web.umask 022 → 000: rolling reload",
+        "~ service.web.rollout.probation (PROBATION): needs no new workers",
+    ]
+    assert [change.new for change in changes] == ["", "", "", "000", ""]
+    assert plan.accepted(old, changed, {"web"}) == changed
+    assert plan.changed(old, changed) == {"web"}
+
+
+def test_what_an_aborted_reload_left_in_place_keeps_the_variables_that_it_came_from() -> None:
+    def read(listen: str, web: str, job: str, **environ: str) -> Config:
+        text = f"""
+stop_delay = "${{{web}}}"
+listen = {{ http = "tcp://[::1]:${{{listen}}}", more = "tcp://[::1]:9${{{listen}}}" }}
+[service.web]
+listen = ["http"]
+command = ["serve", "${{{web}}}"]
+[service.job]
+listen = ["more"]
+command = ["work", "${{{job}}}"]
+"""
+        return parse(text.encode(), file="x.toml", outside=Outside(environ, lambda _: b""))
+
+    old = read("A", "B", "C", A="80", B="1", C="s3cret")
+    new = read("D", "E", "F", D="81", E="2", F="0ther")
+    kept = plan.accepted(old, new, ())
+    assert dict(kept.variables) == {
+        "stop_delay": "E", "listen.http": "A", "listen.more": "A",
+        "service.web.command.1": "B", "service.job.command.1": "C",
+    }  # fmt: skip
+    half = plan.accepted(old, new, {"web"})
+    assert dict(half.variables) == {
+        "stop_delay": "E", "listen.http": "D", "listen.more": "A",
+        "service.web.command.1": "E", "service.job.command.1": "C",
+    }  # fmt: skip
+    literal = replace(new.services[1], command=("work", "plain"))
+    changes = plan.diff(half, replace(new, variables=(), services=(new.services[0], literal)))
+    assert "! service.job.command (C): rolling reload" in [change.text for change in changes]
+    assert plan.accepted(half, new, {"job"}) == new
+    assert plan.accepted(old, old, ()) == old
+
+
+def test_whether_services_go_together_is_told_once_for_all() -> None:
+    assert texts(OLD, replace(OLD, together=True)) == [
+        "~ rollout.together false → true: needs no new workers"
+    ]
+    assert plan.accepted(OLD, replace(OLD, together=True), {"web"}).together
+
+
+MORE = Listen(name="more", address=Address(scheme=Scheme.TCP, host="::1", port=81))
+BOTH = replace(OLD, listen=(HTTP, MORE), services=(WEB, replace(JOB, listen=("more",))))
+
+
+def test_listeners_that_swap_their_addresses_are_told_to_go_over_and_not_to_be_closed() -> None:
+    swapped = (replace(HTTP, address=MORE.address), replace(MORE, address=HTTP.address))
+    assert texts(BOTH, replace(BOTH, listen=swapped)) == [
+        "! listen.http tcp://[::1]:80 → tcp://[::1]:81: taken over from listen.more, "
+        "the old one goes on as listen.more",
+        "! listen.more tcp://[::1]:81 → tcp://[::1]:80: taken over from listen.http, "
+        "the old one goes on as listen.http",
+    ]
+
+
+def test_a_listener_that_gets_another_name_is_told_to_stay_open() -> None:
+    new = replace(OLD, listen=(replace(HTTP, name="www", backlog=9),),
+                  services=(replace(WEB, listen=("www",)),))  # fmt: skip
+    assert texts(OLD, new) == [
+        "~ listen.www http → www: stays open under its new name",
+        "~ listen.www.backlog 4096 → 9: set on the open socket",
+        '! service.web.listen ["http"] → ["www"]: rolling reload',
+    ]
+
+
+def test_a_listener_whose_address_another_one_gets_is_not_told_to_be_closed() -> None:
+    moved = (replace(HTTP, address=MORE.address),)
+    new = replace(BOTH, listen=moved, services=(WEB,))
+    assert texts(BOTH, new)[:2] == [
+        "- listen.more tcp://[::1]:81: goes on as listen.http",
+        "! listen.http tcp://[::1]:80 → tcp://[::1]:81: taken over from listen.more, "
+        "the old one closed after a rolling reload",
+    ]
+
+
+def test_what_cannot_be_set_is_told_to_have_no_effect() -> None:
+    admin = replace(OLD, listen=(ADMIN,))
+    locked = replace(admin, listen=(replace(ADMIN, mode=0o600, user="www", backlog=9),))
+    found = plan.diff(admin, locked, not_ours=[ADMIN.address])
+    assert [(change.path, change.effect) for change in found] == [
+        ("listen.admin.backlog", Effect.LISTENER),
+        ("listen.admin.mode", Effect.NONE),
+        ("listen.admin.user", Effect.NONE),
+    ]
+    assert "SocketMode= of a unit" in found[1].text
+    udp = Listen(name="dns", address=Address(scheme=Scheme.UDP, host="::1", port=53))
+    (told,) = plan.diff(
+        replace(OLD, listen=(udp,)), replace(OLD, listen=(replace(udp, backlog=9),))
+    )
+    assert told.effect is Effect.NONE
+    assert told.text.endswith("no effect: UDP has no backlog")

@@ -14,7 +14,16 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockmgr.config import app_keys, config, settings, shape, values
+from sockmgr.config import (
+    app_keys,
+    config,
+    control_keys,
+    log_keys,
+    probe_keys,
+    settings,
+    shape,
+    values,
+)
 from sockmgr.config.document import Source, Value
 from sockmgr.config.schema import schema
 from sockmgr.errors import ConfigError
@@ -26,27 +35,55 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not install
 TABLES: dict[str, shape.Keys] = {
     "": settings.TOP, "listen.*": settings.LISTENER, "service.*": settings.SERVICE,
     "service.*.http": app_keys.HTTP,
-    "service.*.ready": settings.READY, "service.*.rollout": settings.ROLLOUT, "dev": settings.DEV,
+    "service.*.hooks": settings.HOOKS, "service.*.hooks.before": settings.HOOK,
+    "service.*.ready": settings.READY, "service.*.healthy": probe_keys.HEALTHY,
+    "service.*.rollout": settings.ROLLOUT, "dev": settings.DEV, "rollout": settings.ROLLOUTS,
+    "control": control_keys.KEYS, "logs": log_keys.KEYS,
 }  # fmt: skip
 KEYS = [(table, name) for table, keys in TABLES.items() for name in keys]
 
 # Mistakes that lie between values, or in a number that a pattern cannot know.
 BEYOND = {
+    "two directories of metrics",
     "listener not known", "placeholder not known", "placeholder of another", "one address twice",
     "listener of two services", "listener of nobody", "listeners not said", "duration nan",
     "long unix path", "limit upside down", "limit unlimited above", "option not known",
     "option twice", "interface beside command", "http beside command", "preload beside command",
-    "policy alone", "limit alone",
+    "max_requests beside command",
+    "policy alone", "limit alone", "after nobody", "after itself", "together with exclusive",
+    "canary's share falls", "canary beside exclusive", "canary on a unix socket",
+    "canary of a large share for few workers",
+    "header", "header of ours", "expect beside tcp", "probe of another", "healthy whom",
+    "split beside raw", "methods of nobody", "readers are the group",
+    "mode against the group", "mode against the readers",
 }  # fmt: skip
 # Values that only their reader refuses: too much for its type, or one limit above the other.
 TOO_MUCH = ("9999999d", "999999999999999T", [2, 1], ["unlimited", 1], 1.0)
 
 DURATIONS = ["1m30s", "500ms", "0s", "0.0s", "1.5h", "1 s", "s", "1", "1y", "-1s", "9999999d"]
 SIZES = ["512M", "1", "0", "2GB", "1.5G", "unlimited", "999999999999999T", "m", "-1"]
-NUMBERS = [0, 1, 0.25, 1.0, -1, 3, 15, 4096, 10_000, 10_001, 10**9, 2**31, 2**63 - 1, 2**63, 10**30]
+NUMBERS = [
+    0,
+    1,
+    0.25,
+    1.0,
+    -1,
+    3,
+    15,
+    200,
+    4096,
+    10_000,
+    10_001,
+    10**9,
+    2**31,
+    2**63 - 1,
+    2**63,
+    10**30,
+]
 WORDS = ["", "all", "25%", "0%", "100%", "101%", "007%", "00000", "10000", "10001", "auto", "TERM"]
 WORDS += ["SIGTERM", "SIGSIGTERM", "KILL", "none", "apache", "shared", "dispatch", "accepting"]
-WORDS += ["least-connections"]
+WORDS += ["least-connections", "refuse", "drop", "/run/a", "/", "/run/a/", "run/a"]
+WORDS += ["/a?b=c", "2xx", "6xx", "raw", "json"]
 WORDS += ["notify", "http", "0660", "660", "00660", "0888", "a b", "a/b", "a\0b", "web", "-", "."]
 WORDS += ["asgi", "info", "h11", "shop.main:app", "shop:create_app()", "shop:", "a:b()()", "a:b."]
 ADDRESSES = [
@@ -64,8 +101,15 @@ OBJECTS: list[Any] = [
     {}, {"A": "1"}, {"A": 1}, {"": "1"}, {"A=": "1"}, {"LISTEN_FDS": "1"}, {"PATH": "a\0"},
     {"delay": "2s"}, {"delay": "x"}, {"delay": 1, "exec": ["a"]}, {"exec": ["a", ""]}, {"exec": []},
     {"exec": [""]}, {"http": "/"}, {"nofile": 1}, {"nofiles": 1}, {"core": [0, "unlimited"]},
+    {"http": "/", "expect": "2xx"}, {"http": "/", "expect": 20}, {"tcp": True}, {"http": "x"},
+    {"tcp": True, "every": "1s"}, {"http": "/", "tcp": True}, {"http": "/", "expect": []},
     {"core": [2, 1]}, {"core": [1]}, {"as": "2G", "cpu": "x"}, {"surge": 1}, {"surge": "0"},
-    {"surge": "all", "exclusive": True}, {"canary": {}}, {"probation": "1s", "zzz": 1},
+    {"surge": "all", "exclusive": True}, {"canary": {}}, {"share": "10%"}, {"share": "0%"},
+    {"share": ["5%", "25%"], "for": "1m", "hold": True}, {"share": "10%", "check": []},
+    {"probation": "1s", "zzz": 1},
+    {"before": ["a"]}, {"run": ["a"]}, {"run": [], "timeout": 1},
+    {"run": ["a"], "timeout": "5m"}, {"run": ["a"], "timeout": 0}, {"timeout": 1},
+    {"committed": {"run": ["a"], "timeout": "x"}}, {"worker_ended": "a"},
 ]  # fmt: skip
 OTHERS: list[Any] = [True, False, date(2026, 11, 23)]
 POOL: list[Any] = [

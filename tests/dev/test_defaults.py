@@ -16,6 +16,9 @@ command = ["uvicorn", "app:app"]
 workers = 4
 drain_timeout = 30
 max_age = "24h"
+max_rss = "512M"
+max_cpu_time = "1h"
+when_down = "30s"
 ready_timeout = 20
 env = { DEBUG = "0" }
 [service.web.rollout]
@@ -31,12 +34,25 @@ def production(more: str = "") -> Config:
 def test_production_values_make_no_save_slow() -> None:
     (service,) = for_development(production(), typed=(), env={}).services
     assert (service.workers, service.drain_timeout, service.max_age) == (1, 2.0, None)
+    assert (service.max_rss, service.max_requests, service.max_cpu_time) == (None, None, None)
     assert service.rollout.surge == SURGE_ALL
     assert service.rollout.probation < 0.2
     assert service.rollout.max_failed_starts == 1
     assert service.ready_timeout == 20
     assert service.http.keep_alive < 1
     assert service.hang_timeout == 0
+    assert service.when_down is None
+
+
+def test_code_that_was_saved_gets_all_requests_at_once_and_may_stand_in_a_debugger() -> None:
+    text = PRODUCTION.replace("workers", 'accept = "per-worker"\nhealthy = { http = "/" }\nworkers')
+    text += 'canary = { share = "10%", for = "1m" }\nwarmup = ["/"]\n'
+    config = parse(text.replace("surge = 1\n", "").encode(), file="sockmgr.toml")
+    assert config.services[0].healthy
+    (service,) = for_development(config, typed=(), env={}).services
+    assert service.healthy is None
+    assert service.rollout.canary is None
+    assert service.rollout.warmup == ()
 
 
 def test_what_was_typed_for_dev_stands() -> None:

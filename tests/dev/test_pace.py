@@ -25,13 +25,13 @@ class Disk:
         self.read: dict[str, str] = {}
         self.served: dict[str, str] = {}
         self.steps: list[Step] = []
-        self.stirred: set[str] = set()
+        self.touched: set[str] = set()
         self.reads_at, self.ends_at = start / 2, start
 
     def save(self, path: str, content: str) -> None:
         self.files[path] = content
-        self.stirred.add(path)
-        self.pace.stirred(self.now)
+        self.touched.add(path)
+        self.pace.noticed(self.now)
         self.run()
 
     def run(self) -> None:
@@ -40,10 +40,10 @@ class Disk:
             self.steps.append(step)
             match step:
                 case Look():
-                    stirred, self.stirred = self.stirred, set()
-                    changed = {p for p in stirred if self.files.get(p) != self.seen.get(p)}
+                    touched, self.touched = self.touched, set()
+                    changed = {p for p in touched if self.files.get(p) != self.seen.get(p)}
                     self.seen = dict(self.files)
-                    self.pace.looked(sorted(changed), sorted(stirred - changed), self.now)
+                    self.pace.looked(sorted(changed), sorted(touched - changed), self.now)
                 case Reload():
                     self.reads_at, self.ends_at = self.now + self.start / 2, self.now + self.start
                 case GiveUp():
@@ -85,7 +85,7 @@ def test_a_save_is_reloaded_after_some_milliseconds(disk: Disk) -> None:
 
 def test_events_that_do_not_end_are_looked_at_all_the_same(disk: Disk) -> None:
     for _ in range(100):
-        disk.pace.stirred(disk.now)
+        disk.pace.noticed(disk.now)
         disk.wait(0.003)
     assert disk.steps == [Look()]
 

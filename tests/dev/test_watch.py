@@ -111,7 +111,7 @@ def test_what_only_looks_like_an_edit_is_not_heard(run: Run) -> None:
         (watched.root / "views.py").read_text()
         (watched.root / "views.py").chmod(0o600)
         assert not await watched.changed()
-        assert watched.stirred == 1, "more than the file was told by which we know that it is all"
+        assert watched.notices == 1, "more than the file was told by which we know that it is all"
 
     run(test)
 

@@ -35,7 +35,7 @@ def test_people_are_told_what_why_and_the_fix_by_patient(bad: Path) -> None:
     assert told.exit_code == 1
     lines = told.stdout.splitlines()
     assert lines[0] == "config"
-    assert lines[1].startswith("  problem: service.web.cwd = ")
+    assert lines[1].startswith(f"  problem: {bad}:7:7: service.web.cwd = ")
     assert lines[1].endswith(" [command]")
     assert lines[2:4] == [
         "    its workers cannot start, so a start fails, and a reload too",

@@ -138,6 +138,7 @@ def test_a_unix_socket_that_another_program_has_is_found(
         ("unix:///no/such/directory/http.sock", "there is no directory /no/such", "create it"),
         ("unix:///etc/passwd", "the path exists and is not a socket", "remove it"),
         ("tcp://no-such-host.invalid:8000", "invalid:8000: ", "write an address of this host"),
+        ("tcp://two..dots:8000", "two..dots:8000: ", "write an address of this host"),
     ],
 )
 def test_an_address_that_cannot_be_listened_on_here_is_found(

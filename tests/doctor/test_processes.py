@@ -57,7 +57,6 @@ def test_of_a_process_that_is_gone_nothing_is_told() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     assert processes.signals(process.pid) is None
-    assert processes.sockets(process.pid) == frozenset()
     assert processes.environ(process.pid) == {}
     assert not processes.may_look_into(process.pid)
     assert processes.open_files_limit(process.pid) is None

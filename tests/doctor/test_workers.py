@@ -66,8 +66,13 @@ def diagnose(manager: Manager, *options: str) -> Found:
 
 
 def soon(manager: Manager, check: Check) -> dict[str, str]:
-    """Return the one finding, when there is one."""
-    return sole(wait_for(lambda: diagnose(manager), "a finding"), check)
+    """Return the one finding, when it is made."""
+
+    def made() -> Found:
+        found = diagnose(manager)
+        return found if any(each["check"] == check.label for each in found) else []
+
+    return sole(wait_for(made, f"the finding {check.label}"), check)
 
 
 def config_of(tmp_path: Path, program: str, *argv: str, keys: str = "") -> str:
@@ -167,6 +172,31 @@ def test_a_service_that_is_degraded_for_ever_is_found(tmp_path: Path) -> None:
         found = soon(manager, Check.SERVICE_DEGRADED)
         assert re.match(r"1 of 2 workers of web serve, and \d+ failed one after", found["what"])
         assert "sockmgr logs web" in found["fix"]
+
+
+def test_the_worker_that_has_the_port_which_another_could_not_open_is_named(
+    tmp_path: Path,
+) -> None:
+    port = next(number for number in range(20000, 30000) if is_free(number))
+    config = config_of(tmp_path, SERVER, str(port), "and 3", keys="workers = 2")
+    with starting(Manager(tmp_path, config)) as manager:
+        found = wait_for(
+            lambda: [o for o in diagnose(manager) if o["check"] == Check.PORT_TAKEN.label], "it"
+        )
+        (ready,) = (w for w in manager.status()["services"]["web"]["workers"] if w["pid"])
+        name = f"web@{ready['generation']}.{ready['slot']}"
+        assert f"taken: {name} has port {port}" in found[0]["what"]
+
+
+def test_another_process_that_has_the_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = f"import sys; sys.exit('listen 127.0.0.1:{port}: address already in use')"
+        with starting(Manager(tmp_path, config_of(tmp_path, text))) as manager:
+            found = wait_for(
+                lambda: [o for o in diagnose(manager) if o["check"] == Check.PORT_TAKEN.label], "it"
+            )
+            assert f"(pid {os.getpid()}) has port {port}" in found[0]["what"]
 
 
 COMPILES = """
@@ -436,10 +466,12 @@ def test_a_manager_of_another_user_is_said_to_be_one_and_not_gone(tmp_path: Path
 
 def test_a_manager_whose_control_socket_was_removed_is_found(tmp_path: Path) -> None:
     with Manager(tmp_path, Release(tmp_path).config()) as manager:
+        os.kill(manager.pid, signal.SIGSTOP)  # or it would make the path again
         hidden = manager.control.rename(manager.control.with_name("hidden"))
         found = sole(diagnose(manager), Check.MANAGER_UNREACHABLE)
         assert f"{manager.control} was removed" in found["what"]
         hidden.rename(manager.control)
+        os.kill(manager.pid, signal.SIGCONT)
         assert diagnose(manager) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sockmgr.api.records import event
+from sockmgr.kernel import unix_table
 from tests.e2e.apps import ROOT
 from tests.load.mode import Target
 
@@ -155,11 +157,18 @@ class Manager:
         assert self._process is not None
         return self._process.wait(timeout)
 
-    def kill9(self) -> None:
-        """Kill the manager, and only it, as the OOM killer would."""
+    @property
+    def keeper(self) -> int:
+        """The pid of the keeper that was started last."""
+        return int(re.findall(r"keeper started pid=(\d+)", self.log)[-1])
+
+    def kill9(self, *, keeper: bool = False) -> None:
+        """Kill the manager, and only it, as the OOM killer would; or its keeper as well."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        if keeper:
+            os.kill(self.keeper, signal.SIGKILL)
 
     def close(self) -> None:
         """Stop the manager, gracefully if it lets us, and end everything it left."""
@@ -228,6 +237,15 @@ class Manager:
 
         wait_for(serving, f"the services to serve; the log says:\n{self.log}",
                  timeout=self._serving_timeout)  # fmt: skip
+
+    def wait_unasked(self) -> None:
+        """Wait until the manager has closed its connections to all who have asked it something."""
+
+        def is_unasked() -> bool:
+            named = [row for row in unix_table.rows() if row.name == str(self.control)]
+            return all(row.listens for row in named)
+
+        wait_for(is_unasked, "the manager to close the connections of commands")
 
     def workers(self, service: str = "web") -> list[dict[str, Any]]:
         """Return the workers of a service, as the status tells."""

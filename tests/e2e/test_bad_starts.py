@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.apps import ROOT
 from tests.e2e.harness import Done, Manager, marked, marked_environment, wait_for
 from tests.e2e.programs.faults import FAULTS, UNSTARTABLE, Fault, explained, service
 from tests.e2e.programs.release import Release, unharmed
@@ -34,7 +33,7 @@ def start(
     control = directory / "other.sock"
     done = subprocess.run(
         [*before, sys.executable, "-m", "sockmgr", "run", "--control", str(control), *arguments],
-        cwd=ROOT, env=marked_env, capture_output=True, text=True, timeout=30, check=False,
+        cwd=directory, env=marked_env, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert not marked(marked_env), done.stderr
     assert not control.exists(), done.stderr

@@ -40,8 +40,8 @@ class Failure:
     keys: tuple[str, ...] = ()
 
 
-NOT_READY = r"worker 2\.1 was not ready within 1\.5 s"
-IMPATIENT = ("ready_timeout = 1.5",)
+NOT_READY = r"worker 2\.1 was not ready within 3 s"
+IMPATIENT = ("ready_timeout = 3",)
 FAILURES = {
     "exits at once": Failure(
         fault="exits",

@@ -35,7 +35,7 @@ def test_check_shows_what_the_next_reload_changes_and_nothing_after_it(tmp_path:
         told = check(manager)
         assert told["applies"]
         assert [change["text"] for change in told["changes"]] == [
-            "~ service.web.workers 1 → 2: no restart",
+            "~ service.web.workers 1 → 2: needs no new workers",
             "! service.web.umask default → 022: rolling reload",
             "+ service.job: 1 worker started",
         ]

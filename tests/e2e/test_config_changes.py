@@ -35,6 +35,18 @@ def config(*services: str, **listeners: str) -> str:
     return "\n".join(["[listen]", *lines, *services])
 
 
+def test_auto_is_a_worker_for_each_processor_that_the_manager_may_use(tmp_path: Path) -> None:
+    release, first = Release(tmp_path), str(min(os.sched_getaffinity(0)))
+    text = config(release.service('workers = "auto"'), http=LOCAL)
+    with Manager(tmp_path, text, under=("taskset", "--cpu-list", first)) as manager:
+        assert len(manager.workers()) == 1
+        manager.config.write_text(text.replace('"auto"', "2"))
+        told = manager.say("check", "-c", str(manager.config)).stdout
+        assert "workers auto → 2" in told
+        assert manager.reload().code == 0
+        assert manager.status()["services"]["web"]["wanted"] == 2
+
+
 def accepts(target: Target) -> bool:
     with socket.socket(target.family) as client:
         return client.connect_ex(target.address) == 0
@@ -123,9 +135,7 @@ def test_who_comes_to_an_added_listener_before_any_worker_is_ready_is_answered(
     release = Release(tmp_path, fault="says ready")
     keys = (f'accept = "{accept}"', "workers = 2", 'ready = "notify"')
     with Manager(tmp_path, release.config(*keys)) as manager:
-        release.deploy("2", "waits for go")
-        gate = release.directory / "go"
-        os.mkfifo(gate)
+        gate = release.hold("2")
         both = release.service('listen = ["http", "more"]', *keys)
         manager.config.write_text(config(both, http=LOCAL, more="tcp://127.0.0.2:0"))
         ask = Ask(manager)
@@ -133,9 +143,7 @@ def test_who_comes_to_an_added_listener_before_any_worker_is_ready_is_answered(
         [port] = re.findall(r"listening name=more address=tcp://127.0.0.2:(\d+)", manager.log)
         with socket.create_connection(("127.0.0.2", int(port)), 10) as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            fd = os.open(gate, os.O_RDWR)  # whoever waits has a writer now
-            gate.unlink()
-            os.close(fd)
+            gate.open()
             assert client.recv(100).startswith(b"HTTP/1.1 200")
         assert ask.verdict()["verdict"] == "committed"
 

@@ -121,6 +121,25 @@ def test_a_service_changes_its_way_of_accepting_under_load(tmp_path: Path) -> No
         assert not load.result.failed, load.result.failures()
 
 
+def test_a_service_that_a_reload_adds_beside_another_is_passed_connections_as_well(
+    tmp_path: Path,
+) -> None:
+    app = App("plain", tmp_path)
+    one = config(app, PASSED, more=DISPATCH)
+    two = one.replace("[service.web", "[service.api").partition("[service.api]")[2]
+    two = f'listen = ["api"]\nafter = ["web"]{two}'
+    with Manager(tmp_path, one) as manager:
+        with Load(manager.target(), ["short:rate=60"]) as load:
+            text = one.replace("[service.web]", '[service.web]\nlisten = ["http"]')
+            text = text.replace("[listen]", '[listen]\napi = "tcp://127.0.0.2:0"')
+            manager.config.write_text(f"{text}\n[service.api]\n{two}")
+            assert manager.reload().code == 0
+            with Load(manager.target("api"), ["short:rate=60"]) as other:
+                pass  # it goes on until there are answers
+        for each in (load, other):
+            assert not each.result.failed, each.result.failures()
+
+
 def test_a_worker_in_c_is_served_by_the_manager(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "dispatch-c", tmp_path / "dispatch-c")
     app = App("plain", tmp_path)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager
+from tests.e2e.servers import MODES
+from tests.load.judge import Load
 
 ASGI = """\
 from shop.text import TEXT
@@ -134,6 +137,35 @@ def test_what_the_web_line_of_a_procfile_says_is_served_and_reloaded(
         done = manager.reload()
         assert done.code == 0, done.stdout
         assert answer(port) == b"bye"
+
+
+FOREIGN = {
+    "supervisord.conf": "[program:web]\ncommand=uvicorn app:app --port 8000 --workers 2\n"
+    "stopwaitsecs=9\n[program:idle]\ncommand=sleep 999\nstartsecs=0.1\n",
+    "circus.ini": "[watcher:web]\ncmd=uvicorn --fd $(circus.sockets.web) app:app\n"
+    "numprocesses=2\n[socket:web]\nport=8000\n",
+}
+
+
+@pytest.mark.parametrize("name", ["supervisord.conf", "circus.ini"])
+def test_what_another_managers_config_runs_is_reloaded_under_load(
+    tmp_path: Path, name: str
+) -> None:
+    app = App("asgi", tmp_path)
+    for each in app.directory.glob("sockmgr.toml"):
+        each.unlink()
+    write(app.directory, {name: FOREIGN[name]})
+    command = [sys.executable, "-m", "sockmgr", "init", "--from", name, "--stdout"]
+    done = subprocess.run(command, cwd=app.directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.replace(":8000", ":0").replace('"uvicorn"', f'"{BIN / "uvicorn"}"')
+    with Manager(app.directory, text) as manager:
+        with Load(manager.target("web"), MODES) as load:
+            app.deploy("2")
+            done_reload = manager.reload()
+            assert done_reload.code == 0, done_reload.stderr
+            result = load.stop()
+        assert not result.lost, result.failures()
 
 
 def test_a_node_server_that_takes_a_descriptor_is_served_and_reloaded(tmp_path: Path) -> None:

@@ -42,18 +42,14 @@ def test_a_rollout_is_finished_by_the_next_manager(tmp_path: Path) -> None:
     release = Release(tmp_path, fault="says ready")
     with Manager(tmp_path, release.config('ready = "notify"', "workers = 2")) as manager:
         with Load(manager.target(), LOAD) as load:
-            release.deploy("2", "waits for go")
-            gate = release.directory / "go"
-            os.mkfifo(gate)
+            gate = release.hold("2")
             reload = Ask(manager)
             wait_for(lambda: len(manager.workers()) == 4, "both workers of the rollout")
             manager.kill9()
             reload.hang_up()
             manager.start()
             wait_in_log(manager, "worker adopted", "web@2.2")
-            fd = os.open(gate, os.O_RDWR)  # whoever waits has a writer now
-            gate.unlink()
-            os.close(fd)
+            gate.open()
             answered(load, "2")
             wait_in_log(manager, "committed", "generation=2")
         assert not load.result.failed, load.result

@@ -53,7 +53,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
         tmp_path,
         '[listen]\nhttp = "tcp://127.0.0.1:0"\n'
         f'[service.web]\ncommand = ["{sys.executable}", "-I", "-S", "{program}"]\n'
-        'ready = "notify"\nready_timeout = "3s"\nworkers = 2\n'
+        'ready = "notify"\nready_timeout = "20s"\nworkers = 2\n'
         "[service.web.rollout]\nprobation = 0.2\n",
     )
     manager.control = tmp_path / "run" / "sockmgr" / "control.sock"

@@ -49,7 +49,7 @@ http = "tcp://127.0.0.1:0"
 [service.web]
 command = ["{sys.executable}", "server.py"]
 cwd = "{folder}"
-ready_timeout = 1.5
+ready_timeout = 4
 """
 
 

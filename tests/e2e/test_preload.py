@@ -119,7 +119,8 @@ def test_a_rollout_whose_template_imports_when_the_manager_is_killed_is_finished
     with Manager(tmp_path, config(app)) as manager:
         before, first = pids(manager), template(manager)
         app.deploy_code(
-            "import os, time\n"
+            "import os, pathlib, time\n"
+            f"pathlib.Path({str(tmp_path / 'imports')!r}).touch()\n"
             f"while not os.path.exists({str(gate)!r}):\n"
             "    time.sleep(0.01)\n"
             'VERSION = "2"'
@@ -127,6 +128,7 @@ def test_a_rollout_whose_template_imports_when_the_manager_is_killed_is_finished
         os.kill(manager.pid, signal.SIGHUP)
         wait_for(lambda: template(manager) != first, "the next template")
         imports = template(manager)
+        wait_for((tmp_path / "imports").exists, "the import")
         manager.status()  # whoever is answered knows that what was before is kept
         manager.kill9()
         wait_for(lambda: imports not in manager.leftovers(), "its end")

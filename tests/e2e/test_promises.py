@@ -37,17 +37,23 @@ def test_p1_the_manager_holds_a_listening_socket_of_each_listener_over_reloads(
 ) -> None:
     app = App("plain", tmp_path)
     with Manager(tmp_path, config(app, PLAIN)) as manager:
+
+        def at_rest() -> set[str]:
+            # A reload that comes while a generation drains takes a queue more, which is kept.
+            wait_for(lambda: len(manager.workers()) == 2, "the old generation to leave")
+            manager.wait_unasked()
+            return sockets(manager.pid)
+
         assert manager.reload().code == 0  # the second queue is made now
-        before = sockets(manager.pid)
+        before = at_rest()
         with Load(manager.target(), ["short:rate=60"]) as load:
             for _ in range(5):
                 # The queue of the generation before the last is made anew for the next one.
-                held = sockets(manager.pid)
+                held = at_rest()
                 assert manager.reload().code == 0
                 assert held & sockets(manager.pid)
         assert not load.result.failed, load.result.failures()
-        # The connection of the command that asked last may still be there.
-        wait_for(lambda: len(sockets(manager.pid)) == len(before), "as many sockets as before")
+        assert len(at_rest()) == len(before)
 
 
 def crashes(manager: Manager) -> int:
@@ -189,29 +195,29 @@ def test_p7_what_waits_for_a_generation_that_died_in_probation_is_answered(tmp_p
         assert not load.result.lost, load.result.failures()
 
 
+@pytest.mark.timeout(600)  # it works all the time, and may have a fifth of a processor
 def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
-    """Done when 5: after 200 reloads the manager is what it was after the tenth."""
+    """Done when 5: after more than 200 reloads the manager is what it was after the tenth."""
     app, probe = App("plain", tmp_path), Probe(tmp_path)
-    text = config(app, PLAIN, rollout="probation = 0")
+    text = config(app, PLAIN, workers=1, rollout="probation = 0")
     with Manager(tmp_path, text, env=probe.env) as manager:
 
-        def reload() -> None:
-            answer = varlink(manager.control, "Reload", {"services": []})
-            assert answer["verdicts"][0]["verdict"] == "committed", answer
-            # One that comes while another drains takes a queue more, which is kept.
-            wait_for(lambda: len(manager.workers()) == 2, "the old generation to leave")
+        def reload(times: int) -> None:
+            for _ in range(times):
+                answer = varlink(manager.control, "Reload", {"services": []})
+                assert answer["verdicts"][0]["verdict"] == "committed", answer
+                # One that comes while another drains takes a queue more, which is kept.
+                wait_for(lambda: len(manager.workers()) == 1, "the old generation to leave")
 
         def at_rest() -> tuple[list[str], int, int]:
             return descriptors(manager.pid), zombies(manager.pid), field(manager.pid, "Threads")
 
-        for _ in range(10):
-            reload()
+        reload(10)
         before = at_rest()
-        while manager.log.count("\n") <= LINES_MAX:
-            reload()
+        while manager.log.count("\n") <= LINES_MAX:  # from then on as many are remembered as ever
+            reload(1)
         blocks, memory = probe.blocks(manager.pid), field(manager.pid, "VmRSS")
-        for _ in range(100):  # as many lines are remembered as ever
-            reload()
+        reload(100)
         found = at_rest()
         assert found[1:] == before[1:]
         # As many queues more as generations may drain at once, however many reloads there were.
@@ -222,7 +228,7 @@ def test_p9_nothing_grows_over_two_hundred_reloads(tmp_path: Path) -> None:
         # Python's table of interned strings doubles once: 545 kB.
         assert field(manager.pid, "VmRSS") - memory < 1024
         assert before[1] == 0
-        assert manager.status()["services"]["web"]["generation"] == 201
+        assert manager.status()["services"]["web"]["generation"] > 200
 
 
 class Probe:

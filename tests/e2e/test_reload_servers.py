@@ -20,7 +20,7 @@ from tests.e2e.servers import (
 )
 from tests.load.judge import Load
 from tests.load.mode import Target
-from tests.load.result import Outcome, Result
+from tests.load.result import Result
 
 # Ten reloads take some 12 s; a machine that is busy with other things may take many times that.
 pytestmark = pytest.mark.timeout(300)
@@ -83,18 +83,16 @@ def test_ten_reloads_under_load_lose_no_new_connection(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn gthread"])
-def test_ten_reloads_on_a_unix_socket_lose_at_most_what_the_server_itself_drops(
+def test_ten_reloads_on_a_unix_socket_lose_nobody_who_was_accepted(
     name: str, tmp_path: Path
 ) -> None:
     """Two generations accept from one unix socket: an overlap. Gunicorn answers what it accepted;
-    uvicorn closes, now and then, a connection that it accepted and has not read."""
+    uvicorn does, as our launcher runs it."""
     app = App(SERVERS[name].example, tmp_path)
     path = tmp_path / "http.sock"
     with Manager(tmp_path, config(SERVERS[name], app, f"unix://{path}")) as manager:
         with Load(Target.at_path(str(path)), MODES) as load:
-            reloads = reload_again_and_again(manager, app, load)
+            reload_again_and_again(manager, app, load)
             result = load.stop()
         tell(name, result)
-        dropped = {Outcome.EMPTY, Outcome.RESET0} if name == "uvicorn" else set()
-        assert not [row for row in result.lost if row.outcome not in dropped], result.failures()
-        assert len(result.lost) <= len(reloads)
+        assert not result.lost, result.failures()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from pwd import getpwuid
 
 import pytest
 
@@ -59,14 +60,28 @@ drain_timeout = 20
 
 def ask(target: Target, seconds: float) -> bytes:
     """Send one request on a new connection; return the answer."""
-    with socket.socket(target.family) as client:
+    with asking(target, seconds) as client:
+        return answer_to(client)
+
+
+def asking(target: Target, seconds: float) -> socket.socket:
+    """Send one request on a new connection."""
+    client = socket.socket(target.family)
+    try:
         client.settimeout(30)
         client.connect(target.address)
         client.sendall(f"GET /?s={seconds} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        answer = b""
-        while piece := client.recv(65536):
-            answer += piece
-        return answer
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def answer_to(client: socket.socket) -> bytes:
+    answer = b""
+    while piece := client.recv(65536):
+        answer += piece
+    return answer
 
 
 @dataclass
@@ -168,3 +183,174 @@ def refused(target: Target) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+# --- The delay -----------------------------------------------------------------------------------
+
+
+def delayed(tmp_path: Path, *lines: str, delay: str = "60s") -> str:
+    """Return a config with a delay that no test waits for, and more lines of its service."""
+    top = f'stop_delay = "{delay}"\nready_file = "{tmp_path}/up"\n'
+    return "\n".join((f"{top}{config(tmp_path, UVICORN)}", *lines))
+
+
+def stopping(manager: Manager) -> bool:
+    told: bool = manager.status()["manager"]["stopping"]
+    return told
+
+
+def healthy(manager: Manager, *words: str) -> bool:
+    return manager.say("health", *words).code == 0
+
+
+def ready_pids(manager: Manager) -> set[int]:
+    return {w["pid"] for w in manager.workers() if w["state"] == "ready"}
+
+
+def test_told_to_stop_it_says_so_and_serves_on_and_asked_again_it_drains(tmp_path: Path) -> None:
+    with Manager(tmp_path, delayed(tmp_path)) as manager, ThreadPoolExecutor(2) as pool:
+        target, up = manager.target(), tmp_path / "up"
+        wait_for(lambda: healthy(manager, "--ready"), "it to be ready")
+        wait_for(up.exists, "its file")
+        stop = pool.submit(manager.say, "stop")
+        wait_for(lambda: stopping(manager), "the stop")
+        assert not up.exists()
+        assert not healthy(manager, "--ready")
+        assert not healthy(manager, "web", "--ready")
+        assert healthy(manager)
+        victim = min(ready_pids(manager))
+        os.kill(victim, signal.SIGKILL)  # who dies is replaced still
+        wait_for(lambda: len(ready_pids(manager) - {victim}) == 2, "its successor")
+        for _ in range(20):
+            assert b"200 OK" in ask(target, 0)
+        reload = manager.say("reload")
+        assert (reload.code, "the manager is stopping" in reload.stderr) == (1, True)
+        with asking(target, SLOW) as slow:
+            os.kill(manager.pid, signal.SIGTERM)
+            assert manager.wait() == 0
+            assert b"200 OK" in answer_to(slow)
+        assert stop.result().code == 0
+    by = getpwuid(os.geteuid()).pw_name
+    assert f"stopping now=False by={by} delay=60" in manager.log
+
+
+def test_the_delay_ends_by_itself(tmp_path: Path) -> None:
+    with Manager(tmp_path, delayed(tmp_path, delay="1s")) as manager:
+        began = time.monotonic()
+        assert manager.stop() == 0
+        assert time.monotonic() - began >= 1
+
+
+def test_a_rollout_goes_on_in_the_delay_and_its_verdict_is_true(tmp_path: Path) -> None:
+    with Manager(tmp_path, delayed(tmp_path)) as manager, ThreadPoolExecutor(2) as pool:
+        reload = pool.submit(manager.reload)
+        wait_for(lambda: "worker started worker=web@2.1" in manager.log, "the rollout")
+        stop = pool.submit(manager.say, "stop")
+        assert reload.result().code == 0, reload.result().stdout
+        assert stopping(manager)
+        assert manager.stop() == 0
+        assert stop.result().code == 0
+
+
+def test_a_held_canary_can_be_decided_about_in_the_delay_also_after_the_death_of_its_manager(
+    tmp_path: Path,
+) -> None:
+    with Manager(tmp_path, delayed(tmp_path)) as manager, ThreadPoolExecutor(1) as pool:
+        pool.submit(manager.say, "reload", "--canary", "50%", "--hold")
+        wait_for(partial(in_canary, manager), "the canary")
+        manager.kill9()
+        manager.start()
+        manager.wait_serving()
+        os.kill(manager.pid, signal.SIGTERM)
+        wait_for(lambda: stopping(manager), "the stop")
+        (verdict,) = manager.run("promote").answer
+        assert (verdict["verdict"], verdict["receipt"]["cutover"]) == ("committed", "steered")
+        assert "no rollout is under way" in manager.say("abort").stderr
+        os.kill(manager.pid, signal.SIGTERM)
+        assert manager.wait() == 0
+
+
+def test_a_stop_now_leaves_the_delay_out(tmp_path: Path) -> None:
+    with Manager(tmp_path, delayed(tmp_path)) as manager, ThreadPoolExecutor(1) as pool:
+        stop = pool.submit(manager.say, "stop")
+        wait_for(lambda: stopping(manager), "the stop")
+        assert manager.stop("--now") == 0
+        assert stop.result().code == 0
+
+
+def test_a_manager_that_is_killed_in_the_delay_leaves_no_stop_behind(tmp_path: Path) -> None:
+    with Manager(tmp_path, delayed(tmp_path)) as manager:
+        before = ready_pids(manager)
+        os.kill(manager.pid, signal.SIGTERM)
+        wait_for(lambda: stopping(manager), "the stop")
+        manager.kill9()
+        manager.start()
+        manager.wait_serving()
+        assert not stopping(manager)
+        assert ready_pids(manager) == before
+        wait_for((tmp_path / "up").exists, "its file")
+        os.kill(manager.pid, signal.SIGTERM)
+        wait_for(lambda: stopping(manager), "the stop")
+        os.kill(manager.pid, signal.SIGTERM)
+        assert manager.wait() == 0
+
+
+def test_a_stop_in_a_canary_takes_it_back_and_resets_nobody(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool, Manager(tmp_path, config(tmp_path, OWN)) as manager:
+        arrivals = Arrivals(manager.target())
+        reload = pool.submit(manager.say, "reload", "--canary", "50%", "--hold")
+        wait_for(partial(in_canary, manager), "the canary")
+        coming = pool.submit(arrivals.come)
+        wait_for(lambda: len(arrivals.fared) > 20, "clients to be answered")
+        assert manager.stop() == 0
+        wait_for(lambda: "refused" in arrivals.fared, "a client to be refused")
+        arrivals.over.set()
+        coming.result()
+        verdict = reload.result()
+    assert (verdict.code, "the manager is stopping" in verdict.stdout) == (1, True)
+    assert set(arrivals.fared) == {"answered", "refused"}
+
+
+def in_canary(manager: Manager) -> bool:
+    rollout = manager.status()["services"]["web"]["rollout"]
+    return bool(rollout) and rollout["phase"] == "canary"
+
+
+# --- when_down -----------------------------------------------------------------------------------
+
+
+def test_a_manager_whose_service_is_down_for_too_long_ends_also_if_it_is_killed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    fails = f'command = ["{BIN}/python", "-c", "raise SystemExit(1)"]\nwhen_down = "2s"'
+    manager = Manager(tmp_path, f"stop_delay = 60\n{config(tmp_path, fails)}")
+    try:
+        manager.start()
+        wait_for(lambda: "worker ended" in manager.log, "a failed start")
+        manager.kill9()
+        manager.start()
+        assert manager.wait() == 1
+        assert "down for too long service=web" in manager.log
+    finally:
+        manager.close()
+
+
+def test_one_service_that_is_down_ends_the_others_as_a_stop_does(tmp_path: Path) -> None:
+    both = (
+        config(tmp_path, UVICORN)
+        + f"""
+[service.job]
+command = ["sh", "-c", "test -e down && exit 1; exec sleep 1000"]
+listen = []
+cwd = "{tmp_path}"
+ready = {{ delay = "50ms" }}
+when_down = "3s"
+"""
+    )
+    with Manager(tmp_path, both) as manager:
+        (tmp_path / "down").touch()
+        with asking(manager.target(), 2 * SLOW) as slow:
+            os.kill(manager.workers("job")[0]["pid"], signal.SIGKILL)
+            assert manager.wait() == 1
+            assert b"200 OK" in answer_to(slow)
+    assert "down for too long service=job" in manager.log

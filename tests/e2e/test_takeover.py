@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -92,9 +91,7 @@ def test_when_the_keeper_was_killed_as_well_the_survivors_give_the_sockets_back(
     with Manager(tmp_path, config(app, UVICORN)) as manager:
         before = pids(manager)
         with Load(manager.target(), [LOAD]) as load:
-            [keeper] = re.findall(r"keeper started pid=(\d+)", manager.log)
-            manager.kill9()
-            os.kill(int(keeper), signal.SIGKILL)
+            manager.kill9(keeper=True)
             again(manager)
             wait_for(lambda: not before & pids(manager), "workers that somebody listens to")
         assert not load.result.failed, load.result.failures()
@@ -105,9 +102,7 @@ def test_what_survivors_gave_back_is_kept_for_the_manager_after_the_next(tmp_pat
     with Manager(tmp_path, config(app, PLAIN)) as manager:
         assert manager.reload().code == 0  # so that there is a queue that nobody holds but us
         wait_for(lambda: len(pids(manager)) == 2, "the old generation to leave")
-        [keeper] = re.findall(r"keeper started pid=(\d+)", manager.log)
-        manager.kill9()
-        os.kill(int(keeper), signal.SIGKILL)
+        manager.kill9(keeper=True)
         again(manager)
         for _ in range(2):
             assert manager.reload().code == 0

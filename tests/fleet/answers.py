@@ -7,22 +7,30 @@ the world saw, not from what the fleet thinks, wherever the world can know.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from sockmgr.config import hooks
+from sockmgr.fleet.canary import NEWER
 from sockmgr.fleet.fleet import SPAWN_BATCH
 from sockmgr.fleet.generation import Generation
+from sockmgr.fleet.limits import Limit
 from sockmgr.fleet.messages import (
     Aborted,
     Action,
+    CanaryPassed,
+    CanaryStep,
     Committed,
+    CutOver,
     Drain,
     Fact,
     Feed,
     Finish,
     Kill,
     Phase,
+    Recycled,
     Reload,
     Spawn,
     Stop,
@@ -30,6 +38,7 @@ from sockmgr.fleet.messages import (
     Stopped,
     WorkerId,
 )
+from sockmgr.fleet.recycling import EARLY
 from sockmgr.fleet.turnover import KILL_AGAIN, TOO_MANY
 
 if TYPE_CHECKING:
@@ -53,6 +62,7 @@ class Answer:
     unfed: dict[int, float]  # lease -> when its Quiet may be given up
     exclusive: bool
     stopping: bool
+    pending: bool
     before_print: tuple[object, ...]
     spawned: int = 0
 
@@ -61,7 +71,7 @@ class Answer:
         fleet = world.fleet
         current, trial = fleet.current, fleet.trial
         retired = {n: g.deadline for n, g in fleet.generations.items() if g.phase is Phase.RETIRING}
-        if trial and trial.phase is Phase.BOOTING and trial.instant:
+        if trial and (trial.share or (trial.phase is Phase.BOOTING and trial.instant)):
             retired[trial.number] = world.now
         serving = {p.id for p in world.serving()}
         return cls(
@@ -78,15 +88,19 @@ class Answer:
             unfed={lease: u.since + u.patience for lease, u in world.unfed.items()},
             exclusive=is_exclusive(world),
             stopping=fleet.stopping,
+            pending=fleet.pending is not None,
             before_print=fingerprint(world),
         )
 
     # --- One action ------------------------------------------------------------------------------
 
-    def check_action(self, action: Action) -> None:
+    def check_action(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case an action
         match action:
             case Spawn():
                 self._check_spawn(action)
+            case CutOver():
+                trial = self.world.fleet.generations[action.generation]
+                assert not trial.owes(hooks.Moment.READY), "cut over before the hook allows it"
             case Feed():
                 self._check_feed(action)
             case Drain():
@@ -97,13 +111,40 @@ class Answer:
                 assert process.finish_at == math.inf, f"{action.worker} was told to end now before"
             case Kill():
                 self._check_kill(action)
+            case CanaryStep():
+                self._check_step(action)
+            case CanaryPassed():
+                self._check_passed(action.generation)
+            case CutOver():
+                self._check_proven(action.generation)
             case Committed() | Aborted():
                 self._check_verdict(action)
+            case Recycled():
+                self._check_recycled(action)
             case Stopped():
                 assert not self.world.stopped, "stopped twice"
                 assert not self.world.processes, "stopped with workers left"
+                assert not self.world.hook, "stopped with a hook left"
             case _:
                 pass
+
+    def _check_recycled(self, action: Recycled) -> None:
+        """One slot at a time, in no rollout, and ever slower where it does not help."""
+        world, fleet = self.world, self.world.fleet
+        rolls = fleet.trial or fleet.pending or fleet.stopping
+        assert not rolls, "recycled in a rollout"
+        assert fleet.current
+        mine = [p for p in world.processes.values() if p.id.generation == fleet.current.number]
+        assert [p.life for p in mine] == ["serving"] * fleet.current.wanted, "a slot is not served"
+        others = [str(p.id) for p in mine if p.recycled and p.id != action.worker]
+        assert not others, f"{action.worker} is recycled beside {others}"
+        number = fleet.current.number
+        pause = world.recycle_from.get(number, -math.inf)
+        assert world.now >= pause, "recycled before the pause is over"
+        world.recycle_from[number] = world.now + action.pause
+        # Not by what the fleet says: who is worn as soon as it is ready is no reason to hurry.
+        soon = world.now - world.processes[action.worker].ready_at < EARLY
+        assert action.pause or not soon or action.limit is Limit.AGE, "it would go on for ever"
 
     def _check_spawn(self, action: Spawn) -> None:
         world, fleet = self.world, self.world.fleet
@@ -115,6 +156,7 @@ class Answer:
             "P4: only the current generation and the one on trial get workers"
         )
         assert action.spec == generation.spec
+        assert not generation.owes(hooks.Moment.BEFORE), "a worker starts before its hook has ended"
         self.spawned += 1
         assert self.spawned <= SPAWN_BATCH, "more spawns in one go than the loop can bear"
         failed_at = world.failed_at.get(generation.number, -math.inf)
@@ -153,13 +195,19 @@ class Answer:
         assert lease not in shared or is_exclusive(world), f"all of a generation share {lease}"
         left = {*world.fed, *world.unfed.keys() & fleet.unquiet.keys()} - living
         alone = fleet.current is None or not ready_of(world, fleet.current)
-        serves = generation.phase is not Phase.BOOTING or not generation.instant
-        inherits = generation is fleet.current or serves or alone
+        # A canary stands in for nobody, and one that has passed serves from its cut-over on.
+        rolls = not (generation.instant or generation.canary)
+        serves = generation.phase is Phase.PROBATION or rolls
+        # What has not all listeners of the current generation cannot answer all who wait.
+        fits = fleet.current is None or not fleet.current.spec.removed(generation.spec)
+        inherits = fits and (generation is fleet.current or serves or alone)
         if lease in left:
             assert inherits, f"what waits in lease {lease} is given to the unproven"
             return
         assert not inherits or left <= shared, f"{left} are left by the dead, and {lease} is taken"
+        assert lease not in generation.spec.foreign, f"lease {lease} is another service's"
         held = {p.lease for p in world.processes.values()} | {*world.unfed} | {*world.fed} | shared
+        held |= generation.spec.foreign
         assert lease <= len(held - {lease}), f"lease {lease}, though only {held} are in use"
 
     def _check_surge(self, trial: Generation) -> None:
@@ -211,6 +259,40 @@ class Answer:
             assert others or self.exclusive or is_exclusive(world), (
                 f"P2: lease {process.lease} is fed, and {action.worker} is all it has"
             )
+
+    def _check_step(self, action: CanaryStep) -> None:
+        canary = self.world.fleet.generations[action.generation].spec.rollout.canary
+        taken = self.world.canaries.get(action.generation, [])
+        assert canary
+        assert action.step == len(taken), "a canary takes its steps in order, each once"
+        assert action.share == canary.shares[action.step]
+        if taken:
+            self._check_step_is_over(action.generation)
+
+    def _check_step_is_over(self, generation: int) -> None:
+        """The step before has lasted, and its check has passed."""
+        world = self.world
+        canary = world.specs[generation].rollout.canary
+        last, since = world.canaries[generation][-1]
+        assert canary
+        assert world.now >= since + canary.seconds, "a step of a canary ends too soon"
+        assert not canary.check or (generation, last.step) in world.checked, "it is not checked"
+        held = canary.hold and last.step == last.steps - 1
+        assert not held, f"nobody has promoted generation {generation}"
+
+    def _check_passed(self, generation: int) -> None:
+        steps = self.world.canaries[generation]
+        trial = self.world.fleet.trial
+        if generation in self.world.promoted or not (trial and trial.wanted):
+            return
+        assert len(steps) == steps[0][0].steps, "it has not taken all steps"
+        self._check_step_is_over(generation)
+
+    def _check_proven(self, generation: int) -> None:
+        """Who has taken a step of its canary is cut over when it has passed, and not before."""
+        world = self.world
+        unproven = generation in world.canaries and generation not in world.proven
+        assert not unproven, f"generation {generation} is cut over before it has proven itself"
 
     def _check_kill(self, action: Kill) -> None:
         process = self.world.processes[action.worker]
@@ -267,11 +349,25 @@ class Answer:
             assert verdict.worker.generation == verdict.generation
         if self.stopping or isinstance(self.fact, Stop | StopNow):
             assert "stopping" in verdict.reason
+        elif verdict.reason != self.world.condemned.get(verdict.generation):
+            self._check_reason(verdict)
+
+    def _check_reason(self, verdict: Aborted) -> None:
+        world, reason = self.world, verdict.reason
+        assert verdict.generation
+        if reason == NEWER:
+            assert verdict.generation in world.canaries, "only a canary makes way for another"
+            assert isinstance(self.fact, Reload) or self.pending, "nobody has reloaded"
+        elif reason.startswith("its check"):
+            step, since = world.canaries[verdict.generation][-1]
+            assert (verdict.generation, step.step) not in world.checked, "its check has passed"
+            canary = world.specs[verdict.generation].rollout.canary
+            assert canary
+            assert world.now >= since + canary.seconds, "its check had no time"
         else:
-            assert verdict.generation
-            assert "worker" in verdict.reason, "P7: the reason names what happened"
-            named = verdict.worker is None or str(verdict.worker) in verdict.reason
-            assert named or "in time" in verdict.reason, "P7: the reason names the worker"
+            assert re.search("worker|^hook ", reason), "P7: the reason names what happened"
+            named = verdict.worker is None or str(verdict.worker) in reason
+            assert named or "in time" in reason, "P7: the reason names the worker"
 
 
 def ready_of(world: World, generation: Generation) -> int:
@@ -283,7 +379,8 @@ def users_of(world: World) -> Counter[int]:
 
 
 def is_exclusive(world: World) -> bool:
-    return any(g and g.spec.rollout.exclusive for g in (world.fleet.current, world.fleet.trial))
+    both = filter(None, (world.fleet.current, world.fleet.trial))
+    return any(g.spec.rollout.exclusive and not g.owes(hooks.Moment.BEFORE) for g in both)
 
 
 def fingerprint(world: World) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.fleet.mutants import install, installed
+from tests.fleet.mutants import install, installed, named
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 settings.register_profile(
@@ -27,4 +27,4 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # Set by test_mutants.py only, before anything imports the module that the mutant is of.
 mutant = os.environ.get("SOCKMGR_MUTANT", "")
 if mutant and not installed(mutant):
-    install(mutant)
+    install(named(mutant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from sockmgr.config import hooks
 from sockmgr.fleet.fleet import SPAWN_BATCH
 from sockmgr.fleet.generation import BACKOFF_MAX, HURRY, Generation
 from sockmgr.fleet.leases import RESCUE_DELAY
@@ -20,8 +21,9 @@ from sockmgr.fleet.messages import (
     State,
     Tick,
 )
-from sockmgr.fleet.targets import NOTICE
+from sockmgr.fleet.roster import NOTICE
 from sockmgr.worker.deadline import FINISH
+from tests.fleet import recount
 from tests.fleet.answers import Answer, fingerprint, is_exclusive, ready_of, users_of
 
 IDLE_TICKS = 2  # as many soft deadlines may pass in a row without anything to do
@@ -33,6 +35,7 @@ class Moment(Answer):
     """One fact, and the world that its answer leaves."""
 
     def check_after(self, actions: list[Action]) -> None:
+        recount.check(self.world.fleet)
         self._check_views_agree()
         self._check_one_rollout(actions)
         self._check_given_up(actions)
@@ -46,6 +49,7 @@ class Moment(Answer):
         else:
             self._check_somebody_serves()
             self._check_fed()
+            self._check_share()
             self._check_own_leases()
             self._check_filled()
             self._check_max_draining()
@@ -57,14 +61,16 @@ class Moment(Answer):
         ours = {p.id: LIVES[p.life] for p in world.processes.values()}
         assert ours == {w.id: w.state for w in world.fleet.workers()}
         assert tuple(world.fed.items()) == world.fleet.fed
+        run = world.fleet.hook
+        assert world.hook == (run and (run.generation, run.moment))
+        assert world.hook_is_dying == bool(run and run.ending)
         for generation in world.fleet.generations.values():
             assert generation.workers or generation.phase is not Phase.RETIRING, "gone, yet listed"
 
     def _check_one_rollout(self, actions: list[Action]) -> None:
         fleet = self.world.fleet
-        tried = [
-            g for g in fleet.generations.values() if g.phase in (Phase.BOOTING, Phase.PROBATION)
-        ]
+        trying = (Phase.BOOTING, Phase.CANARY, Phase.PROBATION)
+        tried = [g for g in fleet.generations.values() if g.phase in trying]
         assert tried == ([fleet.trial] if fleet.trial else []), "P6: one rollout at a time"
         if fleet.pending:
             assert fleet.trial or fleet.current is None, "P6: a reload waits for nothing"
@@ -96,9 +102,12 @@ class Moment(Answer):
 
     def _check_deadline(self, actions: list[Action]) -> None:
         world, deadline = self.world, self.world.fleet.deadline
-        waits = any(p.life != "serving" for p in world.processes.values())
+        waits = any(p.life != "serving" for p in world.processes.values()) or bool(world.hook)
+        trial = world.fleet.trial
+        if trial and trial.phase is Phase.CANARY and trial.canary and trial.canary.hold:
+            trial = None  # it waits for somebody
         if not world.fleet.stopping:
-            waits = waits or bool(world.fleet.trial or world.fleet.unquiet)
+            waits = waits or bool(trial or world.fleet.unquiet)
         if waits:
             assert deadline < math.inf, "P5: somebody waits, and nothing is due"
         spawned = [a for a in actions if isinstance(a, Spawn)]
@@ -151,6 +160,32 @@ class Moment(Answer):
         else:
             assert len(world.fed) <= 1, f"nobody serves, and what comes is spread over {world.fed}"
 
+    def _check_share(self) -> None:
+        """A canary gets its share exactly; one that is not one yet, or was one, nothing."""
+        world, fleet = self.world, self.world.fleet
+        mine: Counter[int] = Counter()
+        for p in world.processes.values():
+            if p.able and p.lease in world.fed:
+                mine[p.id.generation] = sum(
+                    world.fed[lease]
+                    for lease in {
+                        q.lease
+                        for q in world.processes.values()
+                        if q.able and q.id.generation == p.id.generation
+                    }
+                    & world.fed.keys()
+                )
+        trial, total = fleet.trial, sum(mine.values())
+        if trial and trial.share and mine[trial.number] < total and ready_of(world, trial):
+            assert mine[trial.number] * 100 == trial.share * total, (
+                f"generation {trial.number} is to get {trial.share} % and is fed {world.fed}"
+            )
+        for generation in fleet.generations.values():
+            if generation.canary and not generation.share:
+                assert mine[generation.number] in (0, total), (
+                    f"generation {generation.number} is not proven, and is fed {world.fed}"
+                )
+
     def _check_own_leases(self) -> None:
         """Where each worker has its own, nobody shares, and nobody who is ready is passed over."""
         world, fleet = self.world, self.world.fleet
@@ -192,6 +227,7 @@ class Moment(Answer):
         assert generation.not_before <= self.world.now + BACKOFF_MAX
         excused = (
             self.world.now < generation.not_before
+            or generation.owes(hooks.Moment.BEFORE)
             or booting >= generation.spec.rollout.start_concurrency
         )
         assert members + helped >= generation.wanted or excused, (
@@ -207,6 +243,7 @@ class Moment(Answer):
         )
         excused = (
             is_exclusive(world)
+            or current.owes(hooks.Moment.BEFORE)
             or current.spec.rollout.exclusive
             or not ready_of(world, current)
             or not current.wanted
@@ -264,6 +301,7 @@ class Moment(Answer):
             off = [g for g in trying if g.number == left.id.generation and g.not_before > world.now]
             assert not off, f"the successor of {left.id}, which had served, is put off"
         if isinstance(self.fact, ClientsWait) and not (able or failed):
-            off = [g for g in trying if g.not_before > world.now + HURRY]
+            hurried = [g for g in trying if not g.owes(hooks.Moment.BEFORE)]
+            off = [g for g in hurried if g.not_before > world.now + HURRY]
             assert not off, "clients wait, nobody serves, and nobody will soon"
         assert not (world.fleet.starves and able), f"it starves, though {able} serve"

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
+from sockmgr.config.hooks import Hook, Hooks, Moment
 from sockmgr.config.spec import (
     SURGE_ALL,
     Accept,
     Accepting,
     Address,
+    Canary,
     Delay,
     Listen,
     Rollout,
@@ -22,23 +24,37 @@ from sockmgr.config.spec import (
     Spec,
     Surge,
 )
+from sockmgr.fleet.group import Gate, Together
+from sockmgr.fleet.limits import Limit
 from sockmgr.fleet.messages import (
     Aborted,
     Action,
+    CanaryPassed,
+    CanaryStep,
+    CheckPassed,
     ClientsWait,
     Committed,
     CutOver,
     Drain,
+    EndHook,
     Fact,
     Feed,
     FeedFailed,
     Finish,
+    GoBack,
+    Health,
+    HookDone,
     Hung,
     Kill,
+    Let,
+    Promote,
     Quiet,
     Recycle,
+    Recycled,
     Refuse,
+    Released,
     Reload,
+    RunHook,
     Scale,
     Serving,
     Spawn,
@@ -47,7 +63,9 @@ from sockmgr.fleet.messages import (
     Stop,
     StopNow,
     Stopped,
+    TakeBack,
     Tick,
+    WaitedInVain,
     WorkerExited,
     WorkerId,
     WorkerReady,
@@ -57,8 +75,10 @@ from sockmgr.fleet.messages import (
 BROKEN = 3  # the exit status that says "broken code" in every spec here
 ROLLOUT_KEYS = (
     "surge", "probation", "max_failed_starts", "start_concurrency", "max_draining", "exclusive",
+    "canary",
 )  # fmt: skip
-SPEC_KEYS = ("workers", "ready", "ready_timeout", "drain_timeout", "max_age", "accept", "listen")
+SPEC_KEYS = ("workers", "ready", "ready_timeout", "drain_timeout", "max_age", "accept", "listen",
+             "hooks")  # fmt: skip
 
 
 def make_spec(name: str, **settings: Any) -> Spec:
@@ -82,6 +102,11 @@ def listening(*names: str) -> tuple[Listen, ...]:
     )
 
 
+def hooked(**timeouts: float | str) -> Hooks:
+    """Return hooks at these moments, each with a timeout."""
+    return Hooks(**{at: Hook(argv=(at,), timeout=float(limit)) for at, limit in timeouts.items()})
+
+
 # --- Specs ---------------------------------------------------------------------------------------
 
 
@@ -91,6 +116,23 @@ def _surge(text: str) -> Surge:
     return Surge(amount=int(text.rstrip("%")), percent=text.endswith("%"))
 
 
+def _canary(text: str) -> Canary:
+    """Read `10,50/30s+check`: the shares, how long a step takes, then `check` and `hold`."""
+    steps, *more = text.split("+")
+    shares, seconds = steps.split("/")
+    return Canary(
+        shares=tuple(map(int, shares.split(","))),
+        seconds=float(seconds.rstrip("s")),
+        hold="hold" in more,
+        check=("./smoke.sh",) if "check" in more else (),
+    )
+
+
+def _tell_canary(canary: Canary) -> str:
+    more = f"{'+check' if canary.check else ''}{'+hold' if canary.hold else ''}"
+    return f"{','.join(map(str, canary.shares))}/{canary.seconds:.15g}s{more}"
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     "surge": _surge,
     "probation": float,
@@ -98,6 +140,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "start_concurrency": int,
     "max_draining": int,
     "exclusive": lambda text: text == "yes",
+    "canary": _canary,
     "workers": int,
     "ready": lambda text: Delay(seconds=1.0) if text == "delay" else Accepting(),
     "ready_timeout": float,
@@ -105,6 +148,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "max_age": float,
     "accept": Accept,
     "listen": lambda text: listening(*text.split(",")),
+    "hooks": lambda text: hooked(**dict(pair.split(":") for pair in text.split(","))),
 }
 
 
@@ -129,6 +173,11 @@ def _tell(value: Any) -> str:
         return ",".join(listen.name for listen in value)
     if isinstance(value, Delay):
         return "delay"
+    if isinstance(value, Canary):
+        return _tell_canary(value)
+    if isinstance(value, Hooks):
+        found = {moment: value.at(moment) for moment in Moment}
+        return ",".join(f"{at}:{hook.timeout:g}" for at, hook in found.items() if hook)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
@@ -150,8 +199,8 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one r
             return Start(spec=read_spec(rest), left=tuple(left))
         case ["reload", request, *spec]:
             return Reload(spec=read_spec(spec), request=int(request.lstrip("#")))
-        case ["ready", worker]:
-            return WorkerReady(worker=read_worker(worker))
+        case ["ready", worker, *draw]:
+            return WorkerReady(worker=read_worker(worker), draw=float("".join(draw) or 0))
         case ["exit", worker, status, *took]:
             id = read_worker(worker)
             return WorkerExited(worker=id, status=int(status), took=took == ["took"])
@@ -169,14 +218,34 @@ def read_fact(words: list[str]) -> Fact:  # noqa: PLR0911, PLR0912, C901 - one r
             return Scale(workers=int(workers))
         case ["recycle", worker, *why]:
             return Recycle(worker=read_worker(worker), why=" ".join(why))
+        case ["worn", worker, limit, *why]:
+            worn = Limit(limit)
+            return Recycle(worker=read_worker(worker), why=" ".join(why), limit=worn)
         case ["hung", worker, *why]:
             return Hung(worker=read_worker(worker), why=" ".join(why))
+        case ["promote", generation]:
+            return Promote(generation=int(generation))
+        case ["take-back", generation, *why]:
+            return TakeBack(generation=int(generation), why=" ".join(why))
+        case ["check-passed", generation, step]:
+            return CheckPassed(generation=int(generation), step=int(step))
+        case ["health", worker, *why]:
+            return Health(worker=read_worker(worker), why=" ".join(why))
+        case ["hook", generation, moment, *fault]:
+            at = Moment(moment)
+            return HookDone(generation=int(generation), moment=at, fault=" ".join(fault))
         case ["stop"]:
             return Stop()
         case ["stop", "now"]:
             return StopNow()
         case ["tick"]:
             return Tick()
+        case ["let", group, step]:
+            return Let(together=Together(group=int(group), let=Gate[step]))
+        case ["go", "back", group, failed]:
+            return GoBack(group=int(group), failed=failed)
+        case ["released"]:
+            return Released()
         case _:
             raise ValueError(f"no such fact: {' '.join(words)}")
 
@@ -190,7 +259,7 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
         case Reload():
             return f"reload #{fact.request} {tell_spec(fact.spec)}"
         case WorkerReady():
-            return f"ready {fact.worker}"
+            return f"ready {fact.worker}{f' {fact.draw:.15g}' if fact.draw else ''}"
         case WorkerExited():
             return f"exit {fact.worker} {fact.status}{' took' if fact.took else ''}"
         case WorkerStopping():
@@ -205,16 +274,35 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
             return f"feed-failed {fact.error}"
         case Scale():
             return f"scale {fact.workers}"
+        case Recycle(limit=Limit() as limit):
+            return f"worn {fact.worker} {limit} {fact.why}"
         case Recycle():
             return f"recycle {fact.worker} {fact.why}"
         case Hung():
             return f"hung {fact.worker} {fact.why}"
+        case Promote():
+            return f"promote {fact.generation}"
+        case TakeBack():
+            return f"take-back {fact.generation} {fact.why}"
+        case CheckPassed():
+            return f"check-passed {fact.generation} {fact.step}"
+        case Health():
+            return f"health {fact.worker} {fact.why}".rstrip()
+        case HookDone():
+            fault = f" {fact.fault}" if fact.fault else ""
+            return f"hook {fact.generation} {fact.moment}{fault}"
         case Stop():
             return "stop"
         case StopNow():
             return "stop now"
         case Tick():
             return "tick"
+        case Let():
+            return f"let {fact.together.group} {fact.together.let.name}"
+        case GoBack():
+            return f"go back {fact.group} {fact.failed}"
+        case Released():
+            return "released"
         case _:
             assert_never(fact)
 
@@ -222,7 +310,7 @@ def tell_fact(fact: Fact) -> str:  # noqa: PLR0911, PLR0912, C901 - one return a
 # --- Actions -------------------------------------------------------------------------------------
 
 
-def tell_action(action: Action) -> str:  # noqa: PLR0911, C901 - one return an action reads best
+def tell_action(action: Action) -> str:  # noqa: PLR0911, PLR0912, C901 - one return an action
     """Write one action."""
     match action:
         case Spawn():
@@ -234,12 +322,21 @@ def tell_action(action: Action) -> str:  # noqa: PLR0911, C901 - one return an a
             return "refuse"
         case Drain():
             return f"drain {action.worker}: {action.why}"
+        case RunHook():
+            return f"run hook {action.moment} of {action.generation}, {action.spec.argv[0]}"
+        case EndHook():
+            return f"end hook {action.moment} of {action.generation}: {action.why}"
         case Kill():
             return f"kill {action.worker}: {action.why}"
         case Finish():
             return f"finish {action.worker}: {action.why}"
         case Serving():
             return f"SERVING {action.generation}"
+        case CanaryStep():
+            which = f"step {action.step + 1} of {action.steps}"
+            return f"CANARY {action.generation}: {action.share} %, {which}"
+        case CanaryPassed():
+            return f"CANARY {action.generation} PASSED"
         case CutOver():
             return f"CUT OVER to {action.generation}"
         case Committed():
@@ -248,6 +345,11 @@ def tell_action(action: Action) -> str:  # noqa: PLR0911, C901 - one return an a
             ended = f"ABORTED {action.generation} for {_requests(action.requests)}"
             blame = f" (see {action.worker})" if action.worker else ""
             return f"{ended}, kept {action.kept} ({action.ready} ready): {action.reason}{blame}"
+        case WaitedInVain():
+            return f"WAITED IN VAIN {action.generation}"
+        case Recycled():
+            pause = f", the next in {action.pause:g} s" if action.pause else ""
+            return f"RECYCLED {action.worker}: {action.why}{pause}"
         case Stopped():
             return "STOPPED"
         case _:

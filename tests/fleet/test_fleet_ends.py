@@ -7,10 +7,10 @@ import pytest
 from sockmgr.config.spec import Accept, Delay
 from sockmgr.fleet.generation import HURRY, SERVED, STEADY, UNSEEN
 from sockmgr.fleet.messages import Aborted, Committed, Finish, WorkerExited, WorkerId
-from sockmgr.fleet.targets import NOTICE
+from sockmgr.fleet.roster import NOTICE
 from sockmgr.fleet.turnover import TOO_MANY
 from sockmgr.worker.deadline import FINISH
-from tests.fleet.reading import drained, killed, serving, spawned, verdict
+from tests.fleet.reading import aborted, drained, killed, serving, spawned, verdict
 from tests.fleet.story import make_spec
 from tests.fleet.world import World
 
@@ -45,6 +45,13 @@ def test_a_worker_that_ends_as_soon_as_it_is_ready_and_took_nothing_is_replaced_
         world.ready("1.1")
     assert not spawned(world.exit("1.1"))
     assert world.fleet.deadline > world.now + 3
+
+
+def test_a_new_generation_whose_worker_says_at_once_that_it_stops_is_taken_back() -> None:
+    world = serving()
+    world.reload(make_spec("v2"))
+    world.ready("2.1")
+    assert "stopped by itself" in aborted(world.leave("2.1")).reason
 
 
 def test_a_worker_that_took_what_waited_may_end_at_any_pace() -> None:

@@ -11,14 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from msgspec.structs import replace
 
-from sockmgr.config.spec import SURGE_ALL, Accept, Accepting, Delay, Spec, Surge
+from sockmgr.config.hooks import Hooks
+from sockmgr.config.spec import SURGE_ALL, Accept, Accepting, Canary, Delay, Spec, Surge
+from sockmgr.fleet.limits import Limit
 from sockmgr.fleet.messages import Recycle, WorkerExited
-from tests.fleet.story import BROKEN, listening, make_spec
+from tests.fleet.story import BROKEN, hooked, listening, make_spec
 from tests.fleet.world import Life, World
 
 surges = st.sampled_from(
     [SURGE_ALL, SURGE_ALL, Surge(amount=1), Surge(amount=2), Surge(amount=25, percent=True)]
 )
+canaries = st.none() | st.builds(
+    Canary,
+    shares=st.sampled_from([(1,), (10,), (50,), (5, 25, 50), (33, 99)]),
+    seconds=st.sampled_from([1.0, 30.0]),
+    hold=st.sampled_from([False, False, True]),
+    check=st.sampled_from([(), (), ("./smoke.sh",)]),
+)
+HOOKS = [Hooks(), Hooks(), Hooks(), hooked(before=7), hooked(ready=7), hooked(before=1, ready=1)]
 statuses = st.sampled_from([0, 1, BROKEN, -9, -11, -15])
 moments = st.sampled_from([0.0, 0.05, 0.3, 0.6, 2.0, 7.0, 12.0, 40.0])
 
@@ -39,6 +49,8 @@ def specs(draw: st.DrawFn) -> Spec:
         max_draining=draw(st.integers(0, 3)),
         exclusive=draw(st.sampled_from([False, False, False, False, True])),
         accept=draw(st.sampled_from([Accept.SHARED, Accept.PER_WORKER])),
+        canary=draw(canaries),
+        hooks=draw(st.sampled_from(HOOKS)),
         listen=listening(*draw(st.sampled_from([["a"], ["a"], ["a", "b"], ["b"]]))),
     )
 
@@ -127,6 +139,12 @@ class FleetMachine(RuleBasedStateMachine):
     def a_queue_is_quiet(self, data: st.DataObject) -> None:
         self.world.quiet(data.draw(st.sampled_from(sorted(self.world.unfed))))
 
+    @precondition(lambda self: self.world.hook)
+    @rule(fault=st.sampled_from(["", "", "exited with status 1"]), after=moments)
+    def a_hook_ends(self, fault: str, after: float) -> None:
+        self.pass_time(after)
+        self.world.hook_ends(fault)
+
     # --- What people do --------------------------------------------------------------------------
 
     @rule(spec=specs(), after=moments)
@@ -144,6 +162,27 @@ class FleetMachine(RuleBasedStateMachine):
             self.world.reload(self.of(spec))
         assert self.world.newest <= before + 1, "P6: a storm builds one now, one later"
 
+    @precondition(lambda self: self.world.fleet.trial)
+    @rule(which=st.sampled_from(["promote", "promote", "take back", "check"]), off=st.booleans())
+    def somebody_decides(self, which: str, *, off: bool) -> None:
+        """About the generation on trial, or about one that is not."""
+        trial = self.world.fleet.trial
+        assert trial
+        number = trial.number - off
+        if which == "promote":
+            self.world.promote(number)
+        elif which == "take back":
+            self.world.take_back(number)
+        else:
+            self.world.check(number, trial.step - off)
+
+    @precondition(lambda self: self.world.fleet.trial)
+    @rule()
+    def its_check_passes(self) -> None:
+        trial = self.world.fleet.trial
+        assert trial
+        self.world.check(trial.number, trial.step)
+
     @rule(workers=st.sampled_from([0, 1, 1, 2, 3, 5, 9]))
     def somebody_scales(self, workers: int) -> None:
         self.world.scale(workers)
@@ -153,6 +192,15 @@ class FleetMachine(RuleBasedStateMachine):
     def a_worker_is_to_be_recycled(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.world.processes)))
         self.world.tell(Recycle(worker=worker, why="max_rss exceeded"))
+
+    @precondition(lambda self: self.world.having(Life.SERVING))
+    @rule(data=st.data(), limit=st.sampled_from([Limit.RSS, Limit.AGE]), all_of_them=st.booleans())
+    def workers_reach_a_limit(
+        self, data: st.DataObject, limit: Limit, *, all_of_them: bool
+    ) -> None:
+        workers = self.world.having(Life.SERVING)
+        some = workers if all_of_them else [data.draw(st.sampled_from(workers))]
+        self.world.wear_out(*some, limit=limit)
 
     @precondition(lambda self: self.world.having(Life.SERVING))
     @rule(data=st.data())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sockmgr.config.spec import SURGE_ALL, Address, Rollout, Scheme, Spec, Surge
-from sockmgr.fleet.messages import describe_exit
+from sockmgr.fleet.endings import describe_exit
 
 MEGABYTE = 1 << 20
 

@@ -14,8 +14,8 @@ from sockmgr.config.spec import Accept, Address, Delay, Exec, Listen, Notify, Sc
 from sockmgr.fleet import snapshot
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.messages import WorkerId
+from sockmgr.fleet.restoring import LENIENCE, restore
 from sockmgr.fleet.snapshot import (
-    LENIENCE,
     Found,
     ListenerSnapshot,
     ProcessSnapshot,
@@ -25,7 +25,6 @@ from sockmgr.fleet.snapshot import (
     encode,
     latest,
     record,
-    restore,
 )
 from sockmgr.log import Occurrence
 from tests.fleet.story import make_spec

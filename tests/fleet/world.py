@@ -11,28 +11,42 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, cast
+
+import msgspec
 
 from sockmgr.config.config import Config
+from sockmgr.config.hooks import Moment
 from sockmgr.config.spec import Delay, Spec
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import SERVED, STEADY, UNSEEN
+from sockmgr.fleet.limits import Limit
 from sockmgr.fleet.messages import (
     Aborted,
     Action,
+    CanaryPassed,
+    CanaryStep,
+    CheckPassed,
     ClientsWait,
     Committed,
     CutOver,
     Drain,
+    EndHook,
     Fact,
     Feed,
     FeedFailed,
     Finish,
+    Health,
+    HookDone,
     Hung,
     Kill,
+    Phase,
+    Promote,
     Quiet,
     Recycle,
     Refuse,
     Reload,
+    RunHook,
     Scale,
     Spawn,
     SpawnFailed,
@@ -40,13 +54,16 @@ from sockmgr.fleet.messages import (
     Stop,
     StopNow,
     Stopped,
+    TakeBack,
     Tick,
     WorkerExited,
     WorkerId,
     WorkerReady,
     WorkerStopping,
 )
-from sockmgr.fleet.snapshot import LENIENCE, Snapshot, decode, encode, record, restore
+from sockmgr.fleet.pieces import Pieces
+from sockmgr.fleet.restoring import LENIENCE, restore
+from sockmgr.fleet.snapshot import Snapshot, decode, encode, record
 from sockmgr.worker.deadline import FINISH
 from tests.fleet.story import tell_action, tell_fact
 
@@ -113,7 +130,14 @@ class World:
     stopped: bool = False
     idle: int = 0
     broken: bool = False  # a promise is, so nothing more can be learnt here
+    hook: tuple[int, Moment] | None = None  # the one that runs ...
+    hook_is_dying: bool = False  # ... and was told to end
     left: Process | None = None  # as it was, whose exit or own decision to go is what happens now
+    canaries: dict[int, list[tuple[CanaryStep, float]]] = field(default_factory=dict)
+    checked: set[tuple[int, int]] = field(default_factory=set)  # generation and step
+    promoted: set[int] = field(default_factory=set)
+    proven: set[int] = field(default_factory=set)
+    condemned: dict[int, str] = field(default_factory=dict)
     cut_over_at: dict[int, float] = field(default_factory=dict)
     failed_at: dict[int, float] = field(default_factory=dict)
     failed_starts: Counter[int] = field(default_factory=Counter)
@@ -121,6 +145,9 @@ class World:
     successions: int = 0  # of managers; who had asked the one before hears no verdict
     newest: int = 0  # the number of the generation begun last
     committed: int = 0  # that of the one committed last
+    pieces: Pieces = field(default_factory=Pieces)
+    written: msgspec.Raw = field(default_factory=msgspec.Raw)  # for the next manager
+    recycle_from: dict[int, float] = field(default_factory=dict)
     _told_at: float = 100.0
 
     # --- Facts -----------------------------------------------------------------------------------
@@ -150,11 +177,37 @@ class World:
     def recycle(self, worker: str | WorkerId, why: str = "max_rss exceeded") -> list[Action]:
         return self.tell(Recycle(worker=self.id(worker), why=why))
 
+    def wear_out(self, *workers: str | WorkerId, limit: Limit = Limit.RSS) -> list[Action]:
+        why = f"{limit} reached"
+        ids = map(self.id, workers)
+        return self._each(Recycle(worker=worker, why=why, limit=limit) for worker in ids)
+
     def hang(self, worker: str | WorkerId) -> list[Action]:
         return self.tell(Hung(worker=self.id(worker), why="hung: silent for 60 s"))
 
+    def promote(self, generation: int) -> list[Action]:
+        return self.tell(Promote(generation=generation))
+
+    def take_back(self, generation: int, why: str = "its workers are slow") -> list[Action]:
+        return self.tell(TakeBack(generation=generation, why=why))
+
+    def check(self, generation: int, step: int) -> list[Action]:
+        return self.tell(CheckPassed(generation=generation, step=step))
+
+    def fail_probes(self, *workers: str | WorkerId) -> list[Action]:
+        why = "probe GET /up answered 500"
+        return self._each(Health(worker=self.id(worker), why=why) for worker in workers)
+
+    def pass_probe(self, worker: str | WorkerId) -> list[Action]:
+        return self.tell(Health(worker=self.id(worker), why=""))
+
     def leave(self, worker: str | WorkerId, *, took: bool = False) -> list[Action]:
         return self.tell(WorkerStopping(worker=self.id(worker), took=took))
+
+    def hook_ends(self, fault: str = "") -> list[Action]:
+        assert self.hook is not None
+        generation, moment = self.hook
+        return self.tell(HookDone(generation=generation, moment=moment, fault=fault))
 
     def clients_wait(self) -> list[Action]:
         return self.tell(ClientsWait())
@@ -173,13 +226,17 @@ class World:
                 boot_id="",
                 config=Config(name="", listen=(), services=()),
                 listeners=(),
-                services=(record("web", self.fleet, {}),),
+                services=cast("Any", (self.written,)),
             )
         )
-        self.fleet = restore(decode(written).services[0], self.now)
+        (service,) = decode(written).services
+        assert service == record("web", self.fleet, {}), "what has changed was not encoded again"
+        self.fleet, self.pieces = restore(service, self.now), Pieces()
         self.successions, self.idle = self.successions + 1, 0
         self.unseen.clear()
         self.asked = {n: spec for n, spec in self.asked.items() if n in self.answers}
+        # A stop is forgotten over this, so that what was fed is fed on.
+        self.unfed = {n: unfed for n, unfed in self.unfed.items() if n not in self.fed}
         for unfed in self.unfed.values():
             unfed.since = self.now
         for process in self.processes.values():  # what is late has a little more time now
@@ -223,9 +280,14 @@ class World:
         self._happen(fact)
         moment = Moment.before(self, fact)
         actions = self.fleet.handle(fact, self.now)
+        self.written = self.pieces.record("web", self.fleet, {}, ())
         for worker in self.fleet.workers():
             if worker.recycle and worker.id in self.processes:
-                self.processes[worker.id].recycled = True  # by its age, which the world leaves out
+                # By its age or health, which the world leaves out.
+                self.processes[worker.id].recycled = True
+                self.processes[worker.id].hung = worker.hung
+        if isinstance(fact, Health):
+            moment = Moment.before(self, fact)  # who takes nothing more is decided by the fleet
         self.story += [f"  {tell_action(action)}" for action in actions]
         self.story.append(self._wait())
         try:
@@ -284,7 +346,7 @@ class World:
         if self.now - process.ready_at < STEADY:
             self.failed_at[generation] = self.now
 
-    def _happen(self, fact: Fact) -> None:  # noqa: C901 - one case a fact
+    def _happen(self, fact: Fact) -> None:  # noqa: C901, PLR0912 - one case a fact
         self.left = None
         match fact:
             case WorkerReady():
@@ -298,15 +360,23 @@ class World:
                 self._leave(fact)
             case WorkerStopping():
                 self._go(self.processes[fact.worker], took=fact.took)
+            case HookDone():
+                self.hook, self.hook_is_dying = None, False
             case Quiet():
                 self.unfed.pop(fact.lease, None)
             case FeedFailed():
                 self.feed_failed = True
+            case Promote():
+                self.promoted.add(fact.generation)
+            case TakeBack():
+                self.condemned[fact.generation] = fact.why
+            case CheckPassed():
+                self.checked.add((fact.generation, fact.step))
             case Start():
                 self.committed = 1
                 for lease in fact.left[1:]:
                     self.unfed[lease] = Unfed(self.now, fact.spec.drain_timeout)
-            case Recycle() | Hung() if fact.worker in self.processes:
+            case Recycle(limit=None) | Hung() if fact.worker in self.processes:
                 self.processes[fact.worker].recycled = True
                 self.processes[fact.worker].hung |= isinstance(fact, Hung)
             case Reload():
@@ -317,7 +387,7 @@ class World:
 
     # --- Actions ---------------------------------------------------------------------------------
 
-    def _perform(self, action: Action) -> None:  # noqa: C901 - one case an action
+    def _perform(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case an action
         match action:
             case Spawn():
                 generation = self.fleet.generations[action.worker.generation]
@@ -328,10 +398,20 @@ class World:
                 self.specs[action.worker.generation] = action.spec
                 if unfed := self.unfed.get(action.lease):
                     unfed.patience = min(unfed.patience, action.spec.drain_timeout)
+            case RunHook():
+                assert self.hook is None, "two hooks run at once"
+                self.hook = action.generation, action.moment
+            case EndHook():
+                assert self.hook == (action.generation, action.moment)
+                self.hook_is_dying = True
             case Feed():
                 self._feed(action)
             case Refuse():
                 self._wait_for_quiet(self.fed)
+            case CanaryStep():
+                self.canaries.setdefault(action.generation, []).append((action, self.now))
+            case CanaryPassed():
+                self.proven.add(action.generation)
             case CutOver():
                 self.cut_over_at[action.generation] = self.now
             case Drain():
@@ -398,7 +478,7 @@ class World:
         return (
             fleet.trial is None
             and fleet.pending is None
-            and not self.unfed
+            and not (self.hook or self.unfed)
             and list(fleet.generations) == [current.number]
             and len(self.processes) == current.wanted
             and all(p.life is Life.SERVING and not p.recycled for p in self.processes.values())
@@ -420,7 +500,9 @@ class World:
     def _go_well(self) -> None:
         doing = True
         while doing:
-            doing = False
+            doing = self._prove() or self.hook is not None
+            if self.hook:
+                self.hook_ends("was killed" if self.hook_is_dying else "")
             for worker in self.having(Life.BOOTING, Life.DRAINING, Life.KILLED):
                 process = self.processes.get(worker)
                 if process and process.life is Life.BOOTING:
@@ -436,14 +518,31 @@ class World:
                     self.quiet(lease)
                     doing = True
 
+    def _prove(self) -> bool:
+        """Have the check of a canary pass, and promote one that is held; tell if any was."""
+        trial = self.fleet.trial
+        if trial is None or trial.phase is not Phase.CANARY or not trial.canary:
+            return False
+        if trial.canary.check and not trial.checked:
+            self.check(trial.number, trial.step)
+        elif trial.deadline == math.inf:
+            self.promote(trial.number)
+        else:
+            return False
+        return True
+
     def be_hostile(self) -> None:
         """Let nothing get ready and nothing end but by KILL, until every rollout has ended."""
         for _ in range(400):
             if self.fleet.trial is None and self.fleet.pending is None:
                 return
-            killed = self.having(Life.KILLED)
-            if killed:
+            killed, trial = self.having(Life.KILLED), self.fleet.trial
+            if self.hook_is_dying:
+                self.hook_ends("was killed")
+            elif killed:
                 self.exit(*killed, status=-9)
+            elif trial and trial.phase is Phase.CANARY and trial.deadline == math.inf:
+                self.take_back(trial.number)
             else:
                 self.due()
         raise self._stuck("a rollout does not end in a hostile world")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import selectors
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sockmgr.manager.dispatch.channel import Channel
-from sockmgr.manager.dispatch.dispatcher import Dispatcher, Events, Timing
-from sockmgr.manager.dispatch.scheduler import Policy, Scheduler
+from sockmgr.config.spec import Policy
+from sockmgr.manager.dispatch.dispatcher import Dispatcher as DispatcherOfManager
+from sockmgr.programs.dispatcher.channel import Channel
+from sockmgr.programs.dispatcher.dispatcher import Dispatcher
+from sockmgr.programs.dispatcher.events import Events, Timing
+from sockmgr.programs.dispatcher.loop import Loop
+from sockmgr.programs.dispatcher.scheduler import Scheduler
 from sockmgr.worker.connections import Connection, Connections
 from tests.helpers.children import PATIENCE
 
@@ -21,32 +25,19 @@ from tests.helpers.children import PATIENCE
 SLOW = Timing(take=1000, replace=1000, rest=0.01, longest_rest=0.02)
 
 
-class CountingSelector(selectors.EpollSelector):
-    """Counts how often its loop wakes up."""
-
-    turns = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(timeout)
-        self.turns += 1
-        return ready
-
-
-def run(main: Callable[[CountingSelector], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` on an event loop whose turns are counted."""
-    selector = CountingSelector()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        runner.run(main(selector))
-
-
 async def until(fact: Callable[[], object], *, what: str) -> None:
-    """Let the loop run until `fact` is true."""
+    """Let the event loop run until `fact` is true."""
     try:
         async with asyncio.timeout(PATIENCE):
             while not fact():  # noqa: ASYNC110 - facts of other processes have no event
                 await asyncio.sleep(0.001)
     except TimeoutError:
         raise AssertionError(f"never came true: {what}") from None
+
+
+def a_dispatcher() -> DispatcherOfManager:
+    """Return that of a manager whose descriptors nobody keeps."""
+    return DispatcherOfManager(lambda: None, {}, is_last=True, is_upgrade=False)
 
 
 class Worker:
@@ -94,22 +85,44 @@ class Stage:
         self.listeners = listeners
         self.took: set[int] = set()
         self.misbehaved: dict[int, str] = {}
+        self.quiet: set[int] = set()
+        self.emptied: list[int] = []
+        self.said: list[str] = []
         self.workers: dict[int, Worker] = {}
         self.channels: dict[int, Channel] = {}
         self.clients: list[socket.socket] = []
         self.feeds = True
-        self.dispatcher = Dispatcher(
-            asyncio.get_running_loop(),
-            Scheduler(policy, most),
-            Events(takes=self._takes, misbehaves=self.misbehaved.__setitem__),
-            timing,
-        )
+        self.loop = Loop()
+        events = Events(
+            takes=self._takes, misbehaves=self.misbehaved.__setitem__, quiet=self.quiet.add,
+            emptied=self.emptied.append, say=self._say,
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(self.loop, Scheduler(policy, most), events, timing)
         self.dispatcher.listen({sock: key for key, sock in listeners.items()})
+
+    def until(self, fact: Callable[[], object], *, what: str) -> None:
+        """Let the loop turn until `fact` is true."""
+        end = time.monotonic() + PATIENCE
+        while not fact():
+            assert time.monotonic() < end, f"never came true: {what}"
+            self.loop.turn(0.001)
+
+    def turn_for(self, seconds: float) -> int:
+        """Let the loop turn for so long; return how often something woke it up."""
+        end, idle, before = time.monotonic() + seconds, 0, self.loop.turns
+        while (left := end - time.monotonic()) > 0:
+            self.loop.turn(left)
+            idle += time.monotonic() >= end  # this sleep, and nothing else, woke it up
+        return self.loop.turns - before - idle
 
     def _takes(self, lease: int) -> None:
         self.took.add(lease)
         if self.feeds:
             self.dispatcher.feed(dict.fromkeys(self.took, 1))
+
+    def _say(self, level: str, kind: str, /, **fields: object) -> None:
+        del level
+        self.said.append(" ".join([kind, *(f"{name}={each}" for name, each in fields.items())]))
 
     def join(self, lease: int, keys: Sequence[str] = ("http",)) -> Worker:
         """Attach a worker that has not yet answered."""
@@ -119,11 +132,11 @@ class Stage:
         self.dispatcher.attach(lease, f"web@1.{lease}", channel, keys)
         return worker
 
-    async def ready(self, lease: int, keys: Sequence[str] = ("http",)) -> Worker:
+    def ready(self, lease: int, keys: Sequence[str] = ("http",)) -> Worker:
         """Attach a worker, and return it when it is fed."""
         worker = self.join(lease, keys)
         worker.take()
-        await until(lambda: lease in self.took, what=f"worker {lease} takes connections")
+        self.until(lambda: lease in self.took, what=f"worker {lease} takes connections")
         return worker
 
     def connect(self, count: int = 1, key: str = "http") -> list[socket.socket]:
@@ -138,14 +151,14 @@ class Stage:
         self.clients += fresh
         return fresh
 
-    async def passed(self, count: int, leases: Sequence[int] | None = None) -> None:
+    def passed(self, count: int, leases: Sequence[int] | None = None) -> None:
         """Wait until so many connections are open in these workers, taken or not."""
         among = self.workers.keys() if leases is None else leases
 
         def found() -> int:
             return sum(self.dispatcher.open(lease) for lease in among)
 
-        await until(lambda: found() == count, what=f"{count} connections passed")
+        self.until(lambda: found() == count, what=f"{count} connections passed")
 
     def close(self) -> None:
         self.dispatcher.close()
@@ -153,6 +166,7 @@ class Stage:
             worker.close()
         for client in self.clients:
             client.close()
+        self.loop.close()
 
 
 @contextlib.contextmanager
@@ -169,15 +183,11 @@ def listening_at(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextlib.asynccontextmanager
-async def stage(**more: Any) -> AsyncIterator[Stage]:
+@contextlib.contextmanager
+def stage(**more: Any) -> Iterator[Stage]:
     """A stage with one TCP listener, "http"."""
-    with listening() as listener:
-        staged = Stage({"http": listener}, **more)
-        try:
-            yield staged
-        finally:
-            staged.close()
+    with listening() as listener, contextlib.closing(Stage({"http": listener}, **more)) as staged:
+        yield staged
 
 
 def is_served(worker: Connection, client: socket.socket) -> bool:

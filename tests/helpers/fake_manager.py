@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sockmgr import __version__
+from sockmgr.api.past import PastGeneration
 from sockmgr.api.types import (
     Change,
     Counts,
@@ -31,13 +32,14 @@ from sockmgr.api.types import (
     Verdict,
     WorkerStatus,
 )
+from sockmgr.api.varlink import Health
 from sockmgr.errors import ConfigError
 from sockmgr.log import Occurrence
 from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.logs.events import EventFollower, EventLog
 from sockmgr.manager.logs.ring import Follower, Ring
-from sockmgr.manager.service.verdicts import not_told
+from sockmgr.manager.service.verdicts import ignore_progress
 
 
 def a_worker(slot: int, generation: int, state: str) -> WorkerStatus:
@@ -99,10 +101,10 @@ ABORTED = a_verdict(
 )  # fmt: skip
 
 
-def progress(ready: int, phase: str = "booting", message: str = "") -> Progress:
+def progress(ready: int, phase: str = "booting", message: str = "", step: int = 0) -> Progress:
     return Progress(
         service="web", generation=8, phase=phase, ready=ready, wanted=4, seconds=ready / 2,
-        message=message,
+        message=message, step=step,
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ A_PLAN = Plan(
     changes=(
         Change(
             kind=Kind.CHANGE, path="service.web.workers", effect=Effect.SCALE, old="4", new="6",
-            text="~ service.web.workers 4 → 6: no restart",
+            text="~ service.web.workers 4 → 6: needs no new workers",
         ),
         Change(
             kind=Kind.ADD, path="service.job", effect=Effect.START,
@@ -148,6 +150,8 @@ class FakeManager:
         self.began = asyncio.Semaphore(0)
         self.ended = asyncio.Semaphore(0)
         self.reloads: list[tuple[str, ...]] = []
+        self.rolled_back: list[tuple[str, int | None]] = []
+        self.past: tuple[PastGeneration, ...] = ()
         self.scaled: list[tuple[str, int, bool]] = []
         self.stopped: list[bool] = []
         self.planned: list[tuple[str | None, str]] = []
@@ -160,24 +164,33 @@ class FakeManager:
         self.config: str | None = None
         self.ring = Ring(lines_max=100)
         self.place: JournalPlace | None = None
-        self.history = EventLog(limit=100)
+        self.log = EventLog(limit=100)
         self.restarted: list[str] = []
         self.upgraded = 0
+        self.decided: list[tuple[str, str, str]] = []
         self.asked = 0  # for the status
         self.soon: Callable[..., object] = _at_once  # how to reach it from another thread
 
-    def status(self, *, sizes: bool = True) -> Status:
+    def counted_status(self, *, sizes: bool = True) -> Status:
         self.asked += 1
         self._fail()
         status = a_status(self.workers, self.choice, self.config)
         return status if sizes else without_sizes(status)
 
+    together = False  # whether the last reload was to be
+    canary: tuple[object, ...] = ()  # of the last reload: its shares, seconds and hold
+
     async def reload(
         self,
         services: tuple[str, ...] = (),
-        progress: Callable[[Progress], None] = not_told,
+        progress: Callable[[Progress], None] = ignore_progress,
+        together: bool = False,
+        canary: tuple[int, ...] | None = None,
+        seconds: float | None = None,
+        hold: bool | None = None,
     ) -> list[Verdict]:
         self.reloads.append(services)
+        self.together, self.canary = together, (canary, seconds, hold)
         self.began.release()
         for news in self.news:
             progress(news)
@@ -188,6 +201,31 @@ class FakeManager:
             raise ConfigError("there is no service nobody", means="nothing was changed", do="look")
         return self.verdicts
 
+    async def rollback(
+        self,
+        service: str = "",
+        to: int | None = None,
+        progress: Callable[[Progress], None] = ignore_progress,
+    ) -> list[Verdict]:
+        self.rolled_back.append((service, to))
+        self._fail()
+        progress(self.news[0])
+        return self.verdicts
+
+    def history(self, service: str = "") -> tuple[PastGeneration, ...]:
+        self._fail()
+        return tuple(each for each in self.past if service in ("", each.service))
+
+    async def promote(self, service: str = "") -> Verdict:
+        self._fail()
+        self.decided.append(("promote", service, ""))
+        return self.verdicts[0]
+
+    async def abort(self, service: str = "", reason: str = "") -> Verdict:
+        self._fail()
+        self.decided.append(("abort", service, reason))
+        return self.verdicts[0]
+
     async def scale(self, service: str, workers: int, relative: bool = False) -> int:
         self.scaled.append((service, workers, relative))
         self._fail()
@@ -197,6 +235,12 @@ class FakeManager:
         self.stopped.append(now)
         self.began.release()
         await self.gate.wait()
+
+    def health(self, service: str = "", ready: bool = False) -> Health:
+        self._fail()
+        return Health(
+            healthy=not ready, line=f"{service or 'all'} {'not ready' if ready else 'up'}"
+        )
 
     def plan(self, text: str | None = None, file: str = "config") -> Plan:
         self._fail()
@@ -223,7 +267,7 @@ class FakeManager:
         self, service: str = "", after: int | None = None, last: int | None = None
     ) -> EventFollower:
         self._fail()
-        return self.history.follow(service, after, last)
+        return self.log.follow(service, after, last)
 
     def happen(self, *hows: str, service: str = "web") -> None:
         """Have workers of `service` end, in these ways."""
@@ -232,7 +276,7 @@ class FakeManager:
 
     def record(self, message: str, **fields: object) -> None:
         """Have anything happen."""
-        self.soon(lambda: happen(self.history, message, **fields))
+        self.soon(lambda: happen(self.log, message, **fields))
 
     def tell(self, *messages: str, service: str = "web") -> None:
         """Have a worker of `service` print these lines."""

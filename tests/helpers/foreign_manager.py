@@ -26,6 +26,8 @@ class Manager:
     started: float
     refused: int
     config: str | None = None
+    dispatcher: int | None = None
+    stopping: bool = False
 
 
 @dataclass
@@ -47,6 +49,45 @@ class Worker:
     age: float
     lease: int
     connections: int | None
+    probe: str
+    recycle: str
+
+
+@dataclass
+class Within:
+    seconds: float
+    requests: int
+
+
+@dataclass
+class Requests:
+    answered: int
+    failed: int
+    seconds: float
+    within: list[Within]
+
+
+@dataclass
+class Comparison:
+    finding: str
+    requests: int
+    old_requests: int
+    errors: float
+    old_errors: float
+    p95: float
+    old_p95: float
+    why: str
+
+
+@dataclass
+class Canary:
+    share: int
+    step: int
+    steps: int
+    since: float
+    left: float | None
+    passed: bool
+    compared: Comparison | None
 
 
 @dataclass
@@ -55,7 +96,9 @@ class Rollout:
     phase: str
     ready: int
     wanted: int
-    deadline: float
+    deadline: float | None
+    canary: Canary | None
+    release: str
 
 
 @dataclass
@@ -73,6 +116,10 @@ class Counts:
     unready: int
     hung: int
     connections_lost: int
+    max_rss: int
+    max_requests: int
+    max_age: int
+    max_cpu_time: int
 
 
 @dataclass
@@ -89,6 +136,12 @@ class Service:
     failures: int
     counts: Counts
     accepted: int | None
+    moved: int
+    requests: Requests | None
+    release: str
+    rollback: int
+    hook: str
+    recycle_pause: float | None
 
 
 class Status(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.kernel.process import Process
+from sockmgr.kernel.unix_node import credentials
 from sockmgr.manager.takeover.keeper import Keeper
 from tests.helpers.children import PATIENCE, running
 
@@ -21,7 +23,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
     """Return where the keeper of a test is found; none is left there."""
     path = tmp_path / "keeper"
     yield path
-    Keeper.evict(path)
+    evict(path)
 
 
 @pytest.fixture
@@ -29,6 +31,21 @@ def keeper(path: Path) -> Iterator[Keeper]:
     keeper = Keeper.start(path)
     yield keeper
     keeper.kill()
+
+
+def evict(path: Path) -> None:
+    """Kill the process that listens at `path`, if there is one, and remove the path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.setblocking(False)
+        with contextlib.suppress(OSError):
+            caller.connect(str(path))
+            pid, _ = credentials(caller)
+            assert pid != os.getpid()
+            process = Process(pid)
+            process.signal(signal.SIGKILL)
+            assert is_readable(process.pidfd, PATIENCE)
+            process.close()
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,14 @@ def field(pid: int, name: str) -> int:
     raise KeyError(name)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie that somebody else has not reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def zombies(parent: int) -> int:
     states = []
     for entry in Path("/proc").iterdir():

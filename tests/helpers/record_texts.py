@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
+from sockmgr.programs.dispatcher import messages
 
 
 def records() -> Iterator[tuple[str, set[str | None]]]:
@@ -32,8 +33,23 @@ def calls_of_the_log(
             ) if isinstance(first, first_argument):
                 message = first.value if isinstance(first, ast.Constant) else kind_named(first)
                 yield str(message), {keyword.arg for keyword in node.keywords}
+            # What the dispatcher has its manager log: it cannot import EventKind.
+            case ast.Call(func=ast.Attribute(attr="say" | "_say"), args=[_, second]) if isinstance(
+                second, first_argument
+            ) and (message := _said(second)):
+                yield message, {keyword.arg for keyword in node.keywords}
             case _:
                 pass
+
+
+def _said(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name):
+            return str(getattr(messages, name, ""))
+        case ast.Constant(value=str(message)):
+            return message
+        case _:
+            return ""
 
 
 def kind_named(node: ast.AST) -> str:

@@ -23,14 +23,14 @@ _CONFIG = parse(b'[listen]\n[service.web]\ncommand = ["x"]\nlisten = []\n', file
 
 def worker(
     pid: int, *, started: int | None = None, told: bool = False, state: State = State.READY,
-    deadline: float = 0.0,
+    ready: bool = False, deadline: float = 0.0,
 ) -> WorkerSnapshot:  # fmt: skip
     """Return the record of a process that runs, or is said to have started at another time."""
     if started is None:
         found = member(pid)
         assert found is not None
         started = found.started
-    process = ProcessSnapshot(pid=pid, started=started, told=told)
+    process = ProcessSnapshot(pid=pid, started=started, told=told, ready=ready)
     return WorkerSnapshot(
         slot=pid, lease=0, since=0.0, deadline=deadline, state=state, ready_at=0.0, process=process
     )

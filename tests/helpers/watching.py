@@ -22,7 +22,7 @@ class Watched:
         self, root: Path, complaints: list[SockmgrError], polling: bool | None = None
     ) -> None:
         self.root = root
-        self.stirred = 0
+        self.notices = 0
         self.woken = asyncio.Event()
         self.elsewhere = tempfile.TemporaryDirectory()
         self._mark = Path(self.elsewhere.name, "mark.py")
@@ -32,7 +32,7 @@ class Watched:
         self.rewritten: set[str] = set()
 
     def _count(self) -> None:
-        self.stirred += 1
+        self.notices += 1
         self.woken.set()
 
     async def changed(self) -> set[str]:

@@ -238,6 +238,18 @@ def test_what_is_not_carried_over_is_said(text: str, said: str) -> None:
     assert any(said in told for told in (*found.why, *found.todo))
 
 
+@pytest.mark.parametrize(
+    "text", ["python manage.py runserver 0.0.0.0:$PORT", "python -m django runserver"]
+)
+def test_djangos_server_for_development_is_replaced_with_the_reason(text: str) -> None:
+    found = guessed({"Procfile": f"web: {text}", **DJANGO}, *SERVERS)
+    assert " ".join(found.command) == "gunicorn -k gthread --threads 8 site.wsgi:application"
+    assert found.takes_socket
+    assert "server for development" in found.why[0]
+    alone = guessed({"Procfile": f"web: {text}"}, *SERVERS)
+    assert (alone.takes_socket, "server for development" in alone.why[0]) == (False, True)
+
+
 def test_every_other_line_of_a_procfile_is_named() -> None:
     procfile = (
         "release: ./manage.py migrate\nweb: gunicorn a:b\n"

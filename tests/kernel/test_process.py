@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -11,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,15 @@ import pytest
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import process as module
 from sockmgr.kernel.process import (
-    LOW_PRIORITY,
     UNKNOWN_STATUS,
     Process,
-    can_restore_priority,
+    has_no_reader,
     kill_holder,
-    lower_priority,
-    open_again,
+    open_pidfd,
     pid_of,
-    restore_priority,
     send,
-    strays,
 )
-from sockmgr.kernel.procfs import start_time
+from sockmgr.kernel.procfs import cpu_time, resident, start_time
 from sockmgr.kernel.spawn import Launch, spawn
 from tests.helpers.children import PATIENCE, open_fds, python, running, wait_for_exit, wait_until
 
@@ -84,7 +81,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_process_is_opened_again_if_it_is_still_the_same(sleeper: Process) -> None:
-    pidfd = open_again(sleeper.pid, start_time(sleeper.pid))
+    pidfd = open_pidfd(sleeper.pid, start_time(sleeper.pid))
     assert pidfd is not None
     assert pid_of(pidfd) == sleeper.pid
     assert not os.get_inheritable(pidfd)
@@ -100,8 +97,8 @@ def test_a_pid_that_means_nobody_or_another_by_now_is_not_opened(sleeper: Proces
         thread = pool.submit(threading.get_native_id).result()
         before = open_fds()
         for pid in (ended.pid, thread):
-            assert open_again(pid, started) is None
-        assert open_again(sleeper.pid, start_time(sleeper.pid) - 1) is None
+            assert open_pidfd(pid, started) is None
+        assert open_pidfd(sleeper.pid, start_time(sleeper.pid) - 1) is None
         assert open_fds() == before
 
 
@@ -314,25 +311,6 @@ print(sorted(process.reap_strays(known)) == sorted(orphans), [w.poll() for w in 
     assert text.splitlines()[-1] == "True [1, 1, 1, 1, 1]"
 
 
-def test_descendants_that_hold_a_socket_are_found_in_other_sessions_too() -> None:
-    program = """
-import os, signal
-if os.fork() == 0:
-    os.setsid()
-    print(os.getpid()); signal.pause()
-signal.pause()
-"""
-    with socket.socket() as sock, python(program, fds=[sock.fileno()]) as child:
-        daemon = int(child.line())
-        try:
-            inode = os.fstat(sock.fileno()).st_ino
-            assert strays([inode]) == {child.pid, daemon}
-            assert strays([inode + 1_000_000]) == strays([]) == set()
-        finally:
-            os.kill(daemon, signal.SIGKILL)
-        wait_until(lambda: strays([inode]) == {child.pid}, what="the daemon's end")
-
-
 def test_only_who_still_holds_a_socket_is_killed_for_it() -> None:
     with socket.socket() as sock, python("import signal; signal.pause()") as other:
         inode = os.fstat(sock.fileno()).st_ino
@@ -352,70 +330,53 @@ def test_a_signal_for_a_process_never_reaches_another_of_its_pid() -> None:
         assert wait_for_exit(child.process) == -signal.SIGKILL
 
 
-# --- Priority ----------------------------------------------------------------------------------
+def test_the_memory_of_a_process_is_what_proc_says_and_0_when_it_is_gone() -> None:
+    status = Path("/proc/self/status").read_text()
+    [kilobytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+    assert resident(os.getpid()) == pytest.approx(int(kilobytes) * 1024, rel=0.1)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert resident(gone.pid) == 0
 
 
-def nice_of(pid: int) -> list[int]:
-    """Return the nice value of each thread."""
-    stats = (thread / "stat" for thread in Path(f"/proc/{pid}/task").iterdir())
-    return [int(stat.read_text().rsplit(")")[-1].split()[16]) for stat in stats]
+def test_a_pipe_is_without_a_reader_when_all_have_closed_its_other_end() -> None:
+    read, write = os.pipe()
+    with tempfile.TemporaryFile() as file, socket.socket() as sock:
+        assert not any(has_no_reader(os.getpid(), fd) for fd in (read, write))
+        os.close(read)
+        assert has_no_reader(os.getpid(), write)
+        os.close(write)
+        others = (write, file.fileno(), sock.fileno())  # closed, no pipe, no pipe
+        assert not any(has_no_reader(os.getpid(), fd) for fd in others)
 
 
-@pytest.mark.skipif(not can_restore_priority(), reason="priority can only be lowered here")
-def test_a_lowered_priority_is_restored_for_threads_children_and_other_groups() -> None:
-    program = """
-import os, signal, threading
-os.read(3, 1)
-threading.Thread(target=signal.pause, daemon=True).start()
-if os.fork() == 0:
-    if os.fork() == 0:
-        os.setsid()
-        print(os.getpid(), os.getppid())
-    signal.pause()
-signal.pause()
+BUSY = """
+import os, sys, time
+if (child := os.fork()) == 0:
+    while time.process_time() < 0.3:
+        pass
+    os._exit(0)
+os.waitpid(child, 0)
+print("done", flush=True)
+sys.stdin.read()
 """
-    reader, writer = os.pipe()
-    normal = os.getpriority(os.PRIO_PROCESS, 0)
-    try:
-        with python(program, fds=[reader]) as child:
-            lower_priority(child.pid)
-            os.write(writer, b"\n")
-            family = [child.pid, *map(int, child.line().split())]
-            try:
-                nices = [nice for pid in family for nice in nice_of(pid)]
-                assert nices == [LOW_PRIORITY] * 4
-                restore_priority(child.pid)
-                assert [nice for pid in family for nice in nice_of(pid)] == [normal] * 4
-            finally:
-                os.kill(family[1], signal.SIGKILL)
-    finally:
-        os.close(reader)
-        os.close(writer)
-    assert os.getpriority(os.PRIO_PROCESS, 0) == normal
 
 
-def test_asking_whether_priority_can_be_restored_leaves_our_own_alone() -> None:
-    normal = os.getpriority(os.PRIO_PROCESS, 0)
-    can_restore_priority()
-    assert os.getpriority(os.PRIO_PROCESS, 0) == normal
+def test_the_time_that_a_process_has_used_has_that_of_its_dead_children() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as busy:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        assert 0.25 <= cpu_time(busy.pid) < 5
+    assert cpu_time(busy.pid) == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_an_ordinary_user_is_told_that_it_cannot_restore_priority() -> None:
-    pid = os.fork()
-    if pid == 0:
-        code = 3
-        with contextlib.suppress(BaseException):
-            resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
-            os.setuid(65534)
-            code = 0 if can_restore_priority() is False else 4
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def test_priority_of_a_process_that_is_gone_is_no_error() -> None:
-    process = shell("exit 0")
-    wait_for_exit(process)
-    lower_priority(process.pid)
-    restore_priority(process.pid)
-    process.close()
+def test_processes_that_follow_each_other_have_draws_that_are_far_apart() -> None:
+    process = Process(0, pidfd=-1)
+    draws = []
+    for process.pid in range(1000, 1010):
+        draws.append(process.draw)
+    assert all(0 <= draw < 1 for draw in draws)
+    draws.sort()
+    assert max(b - a for a, b in pairwise(draws)) < 0.25

@@ -53,3 +53,9 @@ def test_another_node_at_a_path_has_another_identity(tmp_path: Path) -> None:
     other.rename(path)
     assert before is not None
     assert unix_node.identity(path) != before
+
+
+def test_the_groups_of_the_other_end_are_those_that_it_has() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert unix_node.groups(ours) == {os.getegid(), *os.getgroups()}

@@ -29,7 +29,7 @@ CHILDREN = (
 )  # fmt: skip
 
 
-def read(command: str) -> launchers.Launch:
+def read(command: str) -> launchers.CommandLine:
     return launchers.read(shlex.split(command))
 
 
@@ -44,18 +44,18 @@ def test_arguments_are_put_behind_the_program_whatever_stands_before_it(launcher
 
 @pytest.mark.parametrize("launcher", BECOME)
 def test_a_program_that_its_launcher_becomes_has_the_pid_that_was_started(launcher: str) -> None:
-    assert read(f"{launcher} uvicorn x").is_told
+    assert read(f"{launcher} uvicorn x").passes_listen_fds
 
 
 @pytest.mark.parametrize("launcher", CHILDREN)
 def test_a_program_that_is_a_child_of_its_launcher_has_another_pid(launcher: str) -> None:
     found = read(f"{launcher} uvicorn x")
-    assert (found.way, found.is_told) == (Way.CHILD, False)
+    assert (found.way, found.passes_listen_fds) == (Way.CHILD, False)
 
 
 @pytest.mark.parametrize("options", ["-i", "-", "-u LISTEN_FDS", "--unset=LISTEN_PID"])
 def test_an_environment_that_is_dropped_tells_of_no_listeners(options: str) -> None:
-    assert not read(f"env {options} A=1 gunicorn x").is_told
+    assert not read(f"env {options} A=1 gunicorn x").passes_listen_fds
 
 
 def test_a_launcher_that_closes_descriptors_or_leaves_is_known_by_name() -> None:

@@ -24,6 +24,7 @@ from sockmgr.launch import additions, presets, resolve
 from sockmgr.launch.call import recognise
 from sockmgr.launch.executable import find
 from sockmgr.launch.situation import Situation
+from tests.e2e.harness import wait_for
 
 APP = """
 import asyncio, os
@@ -56,7 +57,16 @@ COMMANDS = {
     "uwsgi by fd": ["uwsgi", "--http-socket", "fd://{http}", "-w", "app:wsgi"],
     "hypercorn": ["hypercorn", "app:asgi"],
     "granian asgi": ["granian", "--interface", "asgi", "app:asgi"],
-    "granian wsgi": ["granian", "--interface", "wsgi", "--blocking-threads", "2", "app:wsgi"],
+    "granian wsgi": [
+        "granian",
+        "--interface",
+        "wsgi",
+        "--blocking-threads",
+        "2",
+        "--workers-kill-timeout",
+        "5",  # a worker of 2.8.9 may not end: granian then ends it
+        "app:wsgi",
+    ],
     "granian by module": [PYTHON, "-m", "granian", "--interface", "asgi", "app:asgi"],
 }
 SERVERS = ("uvicorn", "gunicorn", "uwsgi", "hypercorn", "granian")
@@ -92,10 +102,12 @@ def listener(request: pytest.FixtureRequest, folder: Path) -> Iterator[socket.so
         yield sock
 
 
-def spec_of(command: list[str], folder: Path, **keys: object) -> Spec:
+def spec_of(
+    command: list[str], folder: Path, *, address: str = "tcp://127.0.0.1:0", **keys: object
+) -> Spec:
     """Resolve `command` as the one service, with one listener `http`."""
     keys = {"cwd": str(folder), "env": {"RELEASE": str(folder / "release")}, **keys}
-    parsed = config.from_arguments(["http=tcp://127.0.0.1:0"], command, keys=keys)
+    parsed = config.from_arguments([f"http={address}"], command, keys=keys)
     bin_first = {"PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
     return resolve.resolve(parsed.services[0], parsed.listens(), {**os.environ, **bin_first})
 
@@ -107,7 +119,7 @@ def started(spec: Spec, listener: socket.socket, folder: Path) -> Iterator[Worke
         env = dict(spec.env) | announcement.variables(spec, {"http": "tcp://127.0.0.1:1"})
         pid = spawn(
             Launch(
-                argv=announcement.arguments(spec),
+                argv=announcement.arguments(spec, 1),
                 executable=spec.executable,
                 env=env,
                 cwd=spec.cwd,
@@ -151,7 +163,9 @@ def read(client: socket.socket, until: bytes = b"") -> bytes:
 def test_a_request_in_flight_is_answered_whole_and_the_exit_is_clean(
     command: list[str], listener: socket.socket, folder: Path
 ) -> None:
-    spec = spec_of(command, folder)
+    name = listener.getsockname()
+    address = f"unix://{name}" if listener.family == socket.AF_UNIX else "tcp://127.0.0.1:0"
+    spec = spec_of(command, folder, address=address)
     with started(spec, listener, folder) as worker:
         with ask(listener, "/fast") as client:
             assert read(client).startswith(b"HTTP/1.1 200"), worker.log.read_text()
@@ -252,19 +266,48 @@ def test_broken_code_ends_in_an_exit_that_is_known_as_broken(server: str, folder
 
 
 @pytest.mark.parametrize("options", [[], ["-P"], ["-I"]], ids=["plain", "-P", "-I"])
-def test_an_application_under_granian_does_not_import_from_sockmgrs_directory(
-    options: list[str], folder: Path
+@pytest.mark.parametrize("server", ["granian --interface asgi", "uvicorn --app-dir ."])
+def test_an_application_under_a_launcher_does_not_import_from_sockmgrs_directory(
+    server: str, options: list[str], folder: Path
 ) -> None:
     beside = Path(additions.LAUNCHER).with_name("keeper.py")
     assert beside.exists()
     (folder / "app.py").write_text(f"import {beside.stem}")
-    spec = spec_of([PYTHON, *options, "-m", "granian", "--interface", "asgi", "app:asgi"], folder)
+    command = [PYTHON, *options, "-m", *server.split(), "app:asgi"]
+    spec = spec_of(command, folder, address=f"unix://{folder}/web.sock")
+    assert {additions.LAUNCHER, additions.UVICORN_LAUNCHER} & set(spec.argv)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         started(spec, listener, folder) as worker,
     ):
         worker.end()
         assert f"No module named '{beside.stem}'" in worker.log.read_text()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_uvicorn_on_a_unix_socket_answers_whom_it_had_accepted_when_it_was_told_to_stop(
+    loop: str, http: str, folder: Path
+) -> None:
+    path = str(folder / "web.sock")
+    command = ["uvicorn", "--loop", loop, "--http", http, "app:asgi"]
+    spec = spec_of(command, folder, address=f"unix://{path}")
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        listener.bind(path)
+        listener.listen()
+        with started(spec, listener, folder) as worker:
+            client.connect(path)
+            wait_for(lambda: not select.select([listener], [], [], 0)[0], "it to be accepted")
+            os.kill(worker.pid, spec.stop_signal)
+            # It looks at that every tenth of a second, and would close the connection.
+            assert select.select([client, worker.pidfd], [], [], 0.3)[0] == []
+            client.settimeout(30)
+            client.sendall(b"GET /fast HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert read(client).startswith(b"HTTP/1.1 200"), worker.log.read_text()
+            assert worker.end() in spec.clean_exits, worker.log.read_text()
 
 
 # --- What is made of a command, nothing run -----------------------------------------------------
@@ -374,7 +417,7 @@ def test_without_listeners_no_server_is_told_of_any() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("daphne a:b", r"daphne drains nothing: .*; serve"),
+        ("daphne a:b", r"daphne: told to stop, it loses each connection.*; serve"),
         ("waitress-serve a:b", r"waitress cannot be given a socket by its command line: .*; start"),
         ("npm start", r"npm: it closes the descriptors .*; call the program"),
         ("npx server", r"npx: it closes the descriptors .*; call the program"),
@@ -413,7 +456,13 @@ def test_granian_of_no_project_is_refused_with_a_way_out() -> None:
 
 
 def test_a_program_that_is_not_known_is_left_as_it_is() -> None:
-    for command in (("node", "uvicorn"), ("python", "uvicorn.py"), ("python", "-m"), ("env",)):
+    for command in (
+        ("nodemon", "uvicorn"),
+        ("python", "uvicorn.py"),
+        ("go", "vet"),
+        ("python", "-m"),
+        ("env",),
+    ):
         assert fit(*command).argv == command
         assert fit(*command).name == "none"
 
@@ -530,6 +579,40 @@ def test_a_flag_that_loses_requests_is_warned_of(command: str, flag: str) -> Non
     (warning,) = fit(*command.split()).warnings
     assert warning.startswith(f"{command.split(maxsplit=1)[0]} ")
     assert flag in warning
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("fastapi run app.py", "it starts uvicorn"),
+        ("uv run fastapi dev", "it starts uvicorn"),
+        ("python manage.py runserver 0.0.0.0:8000", "server for development"),
+        ("python -m django runserver", "server for development"),
+        ("django-admin runserver", "server for development"),
+        ("honcho start", "all that a Procfile has"),
+    ],
+)
+def test_what_opens_its_port_whatever_it_is_given_is_refused_with_what_to_do(
+    command: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        fit(*command.split())
+    assert "app = " in caught.value.do or "init --from" in caught.value.do
+    assert fit(*command.split(), listen=()).argv == tuple(command.split())
+
+
+def test_another_command_of_the_same_program_is_not_refused() -> None:
+    for command in ("python manage.py migrate", "fastapi login", "go build"):
+        assert fit(*command.split()).name == "none"
+
+
+def test_a_program_that_says_in_its_source_where_it_serves_is_believed() -> None:
+    for command in ("node server.js", "go run ."):
+        found = fit(*command.split())
+        assert (found.argv, found.warnings, found.env) == (tuple(command.split()), (), ())
+    assert fit("bin/shop", preset="go").broken_exits == {2}
+    own = fit("python", "serve.py", preset="waitress")
+    assert (own.stop_signal, own.warnings) == (signal.SIGINT, ())
 
 
 @pytest.mark.parametrize("server", SERVERS)

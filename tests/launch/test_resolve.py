@@ -28,7 +28,9 @@ def spec(
     **keys: object,
 ) -> Spec:
     """Resolve a service as `sockmgr run` would."""
-    parsed = config.from_arguments(listen, command or ("sleep", "9"), keys=keys)
+    # Without the environment that may be in the directory of the tests.
+    given = {"venv": "", **keys}
+    parsed = config.from_arguments(listen, command or ("sleep", "9"), keys=given)
     if environ is None:
         environ = {"PATH": os.environ["PATH"]}
     return resolve.resolve(parsed.services[0], parsed.listens(), environ)
@@ -44,7 +46,7 @@ def program(path: Path, text: str = "#!/bin/sh\nexit 7\n") -> Path:
 def run(found: Spec) -> int:
     """Run what was resolved, as a worker is; return its exit status."""
     launch = Launch(
-        argv=announcement.arguments(found),
+        argv=announcement.arguments(found, 1),
         executable=found.executable,
         env=dict(found.env),
         cwd=found.cwd,
@@ -53,6 +55,45 @@ def run(found: Spec) -> int:
         limits=found.limits,
     )
     return os.waitstatus_to_exitcode(os.waitpid(spawn(launch), 0)[1])
+
+
+# --- Probes ------------------------------------------------------------------------------------
+
+UNIX = ("http=unix:///run/s",)
+
+
+def probed(directory: Path, *command: str, **keys: object) -> Spec:
+    """Resolve a service that is probed on a unix socket, with programs of these names."""
+    for name in ("gunicorn", "uvicorn", "serve"):
+        program(directory / name)
+    environ = {"PATH": f"{directory}:{os.environ['PATH']}"}
+    return spec(*command, listen=UNIX, environ=environ, ready={"http": "/"}, **keys)
+
+
+def test_gunicorn_takes_one_more_socket_to_be_probed_by(tmp_path: Path) -> None:
+    found = probed(tmp_path, "gunicorn", "a:b")
+    assert found.takes_private
+    assert announcement.private(found, 4) == {
+        "LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:sockmgr-probe",
+    }  # fmt: skip
+    assert not spec("sleep", "9").takes_private
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (("serve",), {}),
+        (("uvicorn", "a:b"), {}),
+        (("gunicorn", "--bind", "fd://{http}", "a:b"), {}),
+        (("gunicorn", "a:b"), {"hang_timeout": "9s"}),
+        (("serve",), {"rollout": {"warmup": ["/"]}}),
+    ],
+)
+def test_who_is_not_known_to_take_another_socket_is_not_probed_on_a_unix_socket(
+    command: tuple[str, ...], keys: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="the one socket of http, and"):
+        probed(tmp_path, *command, **keys)
 
 
 # --- Directory and program ---------------------------------------------------------------------
@@ -168,7 +209,7 @@ def test_the_readiness_command_is_looked_for_as_the_command_is(tmp_path: Path) -
     ):
         with pytest.raises(SpawnError) as caught:
             spec("/bin/sleep", ready={"exec": [asks, "--now"]}, **found)
-        assert caught.value.what == f"service.web.ready.exec = {asks} --now: {what}"
+        assert caught.value.what == f"service.web.ready.exec = {asks}: {what}"
         assert caught.value.do
 
 
@@ -191,6 +232,8 @@ def test_what_python_prints_is_not_kept_back_unless_somebody_wants_that() -> Non
     assert dict(spec().env)["PYTHONUNBUFFERED"] == "1"
     assert dict(spec(environ={**os.environ, "PYTHONUNBUFFERED": ""}).env)["PYTHONUNBUFFERED"] == ""
     assert dict(spec(env={"PYTHONUNBUFFERED": "0"}).env)["PYTHONUNBUFFERED"] == "0"
+    without = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    assert "PYTHONUNBUFFERED" not in dict(spec(environ=without, unbuffered=False).env)
 
 
 def test_env_is_added_to_what_is_inherited_and_wins() -> None:
@@ -200,8 +243,9 @@ def test_env_is_added_to_what_is_inherited_and_wins() -> None:
 
 
 def test_without_inherit_env_workers_have_env_and_nothing_else() -> None:
-    found = spec("/bin/sleep", environ={"SECRET": "1"}, inherit_env=False, env={"A": "1"})
-    assert dict(found.env) == {"A": "1"}
+    given = {"environ": {"SECRET": "1"}, "inherit_env": False, "env": {"A": "1"}}
+    assert dict(spec("/bin/sleep", unbuffered=False, **given).env) == {"A": "1"}
+    assert dict(spec("/bin/sleep", **given).env) == {"A": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def test_pwd_tells_the_workers_directory_or_is_not_there(tmp_path: Path) -> None:
@@ -241,7 +285,7 @@ def test_a_command_that_names_no_listener_is_told_of_all_in_every_known_way() ->
 
 def test_a_command_that_names_a_listener_gets_its_number_and_no_variables() -> None:
     found = spec("sleep", "--a={admin}", "{http}{http}", "{{http}}", "{}", listen=TWO)
-    assert announcement.arguments(found) == ("sleep", "--a=4", "33", "{http}", "{}")
+    assert announcement.arguments(found, 1) == ("sleep", "--a=4", "33", "{http}", "{}")
     assert announcement.variables(found, ADDRESSES) == {}
     assert not found.set_listen_pid
 
@@ -300,9 +344,25 @@ def test_limits_and_umask_are_those_that_a_worker_gets(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().split() == ["0027", "100", "200"]
 
 
-def test_as_many_workers_start_at_once_as_there_are_cores_unless_said_otherwise() -> None:
-    assert spec().rollout.start_concurrency == 2 * len(os.sched_getaffinity(0))
+def test_the_processors_that_are_ours_decide_unless_the_config_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sockmgr.kernel.processors.available", lambda: 6)
+    assert spec().rollout.start_concurrency == 12
     assert spec(start_concurrency=7).rollout.start_concurrency == 7
+    assert spec().workers == 1
+    assert spec(workers="auto").workers == 6
+
+
+def test_a_canary_too_large_for_the_workers_that_auto_comes_to_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = {"workers": "auto", "rollout": {"surge": 1, "canary": {"share": "50%"}}}
+    monkeypatch.setattr("sockmgr.kernel.processors.available", lambda: 2)
+    assert spec(**keys).rollout.canary
+    monkeypatch.setattr("sockmgr.kernel.processors.available", lambda: 4)
+    with pytest.raises(ConfigError, match=r"web.rollout.canary would give 50 % .* to 1 of 4"):
+        spec(**keys)
 
 
 def test_an_end_by_the_stop_signal_is_clean_for_any_program() -> None:
@@ -319,9 +379,39 @@ def test_a_preset_can_be_switched_off_or_named() -> None:
     assert "--fd" in named.argv
 
 
+@pytest.mark.parametrize(
+    ("program", "number", "warns"),
+    [("uvicorn", 1, True), ("uvicorn", 2, False), ("gunicorn", 3, True), ("nginx", 15, True),
+     ("nginx", 3, False)],
+)  # fmt: skip
+def test_a_stop_signal_by_which_the_server_does_not_drain_is_warned_of(
+    program: str, number: int, warns: bool
+) -> None:
+    service = config.ServiceConfig(name="web", command=(program,), stop_signal=number)
+    told = resolve.prepare(service, {}, os.environ).warnings()
+    assert any(each.startswith("service.web.stop_signal: told to stop") for each in told) is warns
+
+
 def test_warnings_name_the_key_and_the_flag() -> None:
     parsed = config.from_arguments(
         ["http=tcp://127.0.0.1:1"], [sys.executable, "-m", "uvicorn", "--reload", "app:app"]
     )
-    (text,) = resolve.warnings(parsed.services[0], dict(os.environ))
+    (text,) = resolve.prepare(parsed.services[0], parsed.listens(), os.environ).warnings()
     assert re.match(r"service\.web\.command: uvicorn --reload: ", text)
+
+
+# --- Who a worker is -----------------------------------------------------------------------------
+
+
+def test_a_worker_is_told_who_it_is_and_only_it_has_what_is_of_its_slot() -> None:
+    env = {"A": "{slot}", "B": "{{slot}}{http}", "C": "c"}
+    found = spec("sleep", "{slot}", environ={"PATH": os.environ["PATH"], "A": "outside"}, env=env)
+    whole = dict(found.env)
+    assert (whole["B"], whole["C"]) == ("{slot}{http}", "c")
+    assert "A" not in whole
+    assert announcement.who(found, 7, 2) == {
+        "A": "2", "SOCKMGR_SERVICE": "web", "SOCKMGR_GENERATION": "7", "SOCKMGR_SLOT": "2",
+        "SOCKMGR_WORKER": "web@7.2",
+    }  # fmt: skip
+    assert announcement.arguments(found, 2) == ("sleep", "2")
+    assert "LISTEN_FDS" in announcement.variables(found, ADDRESSES)

@@ -121,9 +121,9 @@ class Result:
         return ", ".join(f"{name} {count}" for name, count in found.most_common()) or "none"
 
     def latencies(self, rows: Iterable[Row]) -> dict[str, float]:
-        """Return p50, p90, p99 and max of the answered ones among `rows`, in seconds."""
+        """Return p50, p90, p99, p99.9 and max of the answered ones among `rows`, in seconds."""
         times = [row.latency for row in rows if row.outcome is Outcome.OK]
-        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
         return {name: percentile(times, share) for name, share in shares.items()}
 
     def first_new(self, version: str, since: float) -> float:

@@ -9,14 +9,20 @@ import math
 import socket
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from sockmgr.config.spec import Spec
-from sockmgr.fleet.messages import Start
+from sockmgr.fleet.messages import Fact, Start, WorkerExited, WorkerId, WorkerReady
 from sockmgr.manager.health import LATE, Health
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.service.service import Service
+from sockmgr.manager.workers.boot_priority import Boots
 from sockmgr.manager.workers.context import WorkerContext
+from sockmgr.manager.workers.family import Family
+from sockmgr.manager.workers.lookout import Lookout
+from tests.helpers.dispatching import a_dispatcher
 from tests.helpers.listeners import tcp
 
 SPEC = Spec(service="web", argv=("true",), executable="/bin/true", cwd="/", ready_timeout=60)
@@ -30,18 +36,23 @@ class Room:
         self.listeners = Listeners(lambda _: None)
         self.listeners.open([listen])
         self.listener = self.listeners.at(listen.address)
-        sink = Sink(as_json=False)
+        sink = Sink()
         context = WorkerContext(
             loop=loop,
             sink=sink,
             output=functools.partial(worker_output, sink, loop),
             notify_address=str,
-            can_restore_priority=False,
-            helpers=lambda: (),
+            boots=Boots(loop, can_lower=False),
+            family=Family(),
+            lookout=Lookout(loop),
+            dispatcher=a_dispatcher(),
         )
-        self.service = Service("web", context, tasks, self.listeners.at, lambda: None,
-                               lambda *_: True)  # fmt: skip
-        self.health = Health(lambda: [listen], self.listeners, {"web": self.service})
+        self.service, self.another = (
+            Service(name, context, tasks, self.listeners.at, lambda: None, lambda *_: True)
+            for name in ("web", "new")
+        )
+        self.services = {"web": self.service}
+        self.health = Health(lambda: [listen], self.listeners, self.services)
         self.task = tasks.create_task(self.service.run())
         self.health.attend(self.service, self.task)
 
@@ -102,3 +113,53 @@ def test_a_service_whose_task_has_ended_is_wrong() -> None:
                 assert room.health.flaw() == "nothing takes the facts of service web"
 
     asyncio.run(main())
+
+
+# --- What probes are told ------------------------------------------------------------------------
+
+
+def told(room: Room, *facts: Fact) -> None:
+    for fact in facts:
+        room.service.fleet.handle(fact, 1.0)
+
+
+def test_a_service_is_up_while_a_worker_is_ready_and_wants_traffic_once_all_were() -> None:
+    def claim(room: Room, _: float) -> None:
+        assert room.health.answer("", ready=False).line == "down: web 0/0"
+        told(room, Start(spec=replace(SPEC, workers=2)), WorkerReady(worker=WorkerId(1, 1)))
+        assert room.health.answer("", ready=False).healthy
+        assert not room.health.answer("", ready=True).healthy
+        assert not room.health.answer("web", ready=True).healthy
+        told(room, WorkerReady(worker=WorkerId(1, 2)))
+        assert room.health.answer("", ready=True).line == "ready: web 2/2"
+        told(room, WorkerExited(worker=WorkerId(1, 1), status=-9))
+        assert room.health.answer("web", ready=True).line == "ready: web 1/2"
+        told(room, WorkerExited(worker=WorkerId(1, 2), status=-9))
+        assert room.health.answer("", ready=False).line == "down: web 0/2"
+        assert room.health.answer("", ready=True).line == "not ready: web 0/2"
+
+    in_a_room(claim)
+
+
+def test_a_manager_that_is_to_stop_wants_no_traffic_though_it_serves_on() -> None:
+    def claim(room: Room, now: float) -> None:
+        told(room, Start(spec=SPEC), WorkerReady(worker=WorkerId(1, 1)))
+        assert room.health.is_ready
+        room.health.is_stopping, room.health.drains_at = True, now + 100
+        assert not room.health.is_ready
+        assert room.health.answer("web", ready=True).line == "not ready (stopping): web 1/1"
+        assert room.health.answer("web", ready=False).line == "up (stopping): web 1/1"
+        assert room.health.busy_until() == now + 100 + SPEC.drain_timeout
+
+    in_a_room(claim)
+
+
+def test_a_service_that_a_reload_has_added_does_not_make_the_others_unready() -> None:
+    def claim(room: Room, _: float) -> None:
+        told(room, Start(spec=SPEC), WorkerReady(worker=WorkerId(1, 1)))
+        assert room.health.is_ready
+        room.services["new"] = room.another
+        assert room.health.is_ready
+        assert not room.health.answer("new", ready=True).healthy
+
+    in_a_room(claim)

@@ -105,8 +105,8 @@ def test_who_serves_for_a_worker_that_ended_is_told_once_and_has_the_rest_of_its
 
 def test_a_worker_that_had_ended_before_has_its_time_and_who_was_told_is_not_told_again() -> None:
     told, untold = process(100, group=7), process(101, group=7)
-    one = Charge(pid=7, started=100, stop_signal=QUIT, deadline=10, told=True,
-                 told_others=((100, 100),))  # fmt: skip
+    one = Charge(pid=7, started=100, stop_signal=QUIT, deadline=10, signalled=True,
+                 signalled_others=((100, 100),))  # fmt: skip
     sweep = Sweep([one], by_pid(told, untold), 30, 0, serves)
     assert sent(sweep, by_pid(told, untold), 0) == [(101, QUIT)]
     assert sent(sweep, by_pid(told, untold), 10) == [(100, KILL), (101, KILL)]
@@ -151,7 +151,7 @@ def test_a_worker_is_told_once_and_keeps_the_time_it_was_given(
 ) -> None:
     record = worker(7, started=1, told=told, state=stage, deadline=deadline)
     found = list(charges_in(state([record], stop_signal=QUIT), now=100.0))
-    assert found == [Charge(pid=7, started=1, stop_signal=QUIT, deadline=until, told=told)]
+    assert found == [Charge(pid=7, started=1, stop_signal=QUIT, deadline=until, signalled=told)]
 
 
 def test_who_is_not_in_the_state_gets_the_time_of_the_slowest_service() -> None:

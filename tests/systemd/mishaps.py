@@ -43,7 +43,10 @@ def hung(site: Site) -> None:
 
 
 def kill(site: Site) -> None:
-    site.machine.run("kill", "-KILL", str(site.main_pid))
+    """Kill the manager as nobody can prevent it; return when systemd knows that it has ended."""
+    old = site.main_pid
+    site.machine.run("kill", "-KILL", str(old))
+    wait_for(lambda: site.main_pid != old, "systemd to see the end")
 
 
 def await_ready(site: Site) -> None:

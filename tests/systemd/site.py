@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sockmgr.config.config import parse
 from sockmgr.systemd.units import NOTIFY_RELOAD, OLDEST, Place, units
-from tests.load.judge import Load
+from tests.load.judge import FLOOR, Load
 from tests.load.mode import Target
 from tests.systemd.machine import PYTHON, Machine
 
@@ -56,9 +56,13 @@ class Site:
             if users:
                 lines.append(f'user = "{users[listener]}"')
             lines.append(more.replace("SERVICE", listener))
-        self._text = "\n".join(lines)
-        machine.write(self.config, self._text)
+        self.write("\n".join(lines))
         machine.run("systemd-sysusers", SYSUSERS)
+
+    def write(self, text: str) -> None:
+        """Have another config, for the next start or reload."""
+        self.text = text
+        self.machine.write(self.config, text)
 
     def install(self, *, notify_reload: bool = False) -> None:
         """Install the units and make the sockets listen; no manager runs yet."""
@@ -66,7 +70,7 @@ class Site:
             program=("/usr/local/bin/sockmgr",), config=self.config, notify_reload=notify_reload,
             version=NOTIFY_RELOAD if notify_reload else OLDEST,
         )  # fmt: skip
-        files = units(parse(self._text.encode(), file=self.config), place)
+        files = units(parse(self.text.encode(), file=self.config), place)
         for unit in files:
             self.machine.write(f"/etc/systemd/system/{unit.name}", unit.text)
         self.machine.systemctl("daemon-reload")
@@ -126,7 +130,7 @@ class Site:
 
     def load(self, *modes: str, port: int = 8000) -> Load:
         """Return load from inside, for a `with` block."""
-        return _LoadInside(self.machine, Target.at_url(f"http://127.0.0.1:{port}"), modes)
+        return LoadInside(self.machine, Target.at_url(f"http://127.0.0.1:{port}"), modes)
 
     def status(self) -> dict[str, Any]:
         """Ask the manager, as root does."""
@@ -150,9 +154,13 @@ class Site:
         return int(self.machine.property(f"{self.name}.service", "MainPID"))
 
 
-class _LoadInside(Load):
-    def __init__(self, machine: Machine, target: Target, modes: tuple[str, ...]) -> None:
-        super().__init__(target, modes)
+class LoadInside(Load):
+    """Load from inside of a machine."""
+
+    def __init__(
+        self, machine: Machine, target: Target, modes: Sequence[str], *, floor: int = FLOOR
+    ) -> None:
+        super().__init__(target, modes, floor=floor)
         self._machine = machine
 
     def _main(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sockmgr.manager.takeover.guard import Guard
-from sockmgr.systemd.notify_socket import Channel
+from sockmgr.systemd.notify_socket import SystemdSocket
 from sockmgr.systemd.passed import passed_descriptors
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import ending, fd_store_max
@@ -30,7 +30,7 @@ draining = str(Path(__file__).parents[1] / "helpers" / "draining.py")
 def main(directory: Path, arguments: Sequence[str]) -> None:
     """Begin, or go on, and wait to be told to end."""
     diary = (directory / "diary").open("a", buffering=1)
-    channel = Channel()
+    channel = SystemdSocket()
     store = FdStore(channel, fd_store_max())
     guard = Guard(os.environ.get("GUARD_PYTHON", sys.executable))
     passed = passed_descriptors()

@@ -76,8 +76,10 @@ class Standing:
         self.machine.systemctl(verb, *more, UNIT)
 
     def kill(self) -> None:
-        """Kill the manager as nobody can prevent it."""
-        self.machine.run("kill", "-KILL", str(self.main_pid))
+        """Kill the manager as nobody can prevent it; return when systemd knows that it ended."""
+        old = self.main_pid
+        self.machine.run("kill", "-KILL", str(old))
+        wait_for(lambda: self.main_pid != old, "systemd to see the end")
 
     def is_empty(self) -> bool:
         return not self.pids
@@ -178,9 +180,8 @@ def test_nothing_outside_of_the_unit_is_touched(machine: Machine) -> None:
 
 
 def killed(standing: Standing) -> None:
-    first = standing.main_pid
     standing.kill()
-    wait_for(lambda: standing.main_pid not in (0, first), "another manager")
+    wait_for(lambda: standing.main_pid, "another manager")
 
 
 def restarted(standing: Standing) -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from sockmgr.config.config import parse
-from sockmgr.systemd.units import NOTIFY_RELOAD_DROP_IN, OLDEST, POLL_LIMIT_DROP_IN, Place, units
+from sockmgr.systemd.units import (
+    NOTIFY_RELOAD_DROP_IN,
+    OLDEST,
+    POLL_LIMIT,
+    POLL_LIMITS,
+    Place,
+    units,
+)
 from tests.systemd.machine import judging
 
 CONTRIB = Path(__file__).parents[2] / "contrib" / "systemd"
@@ -163,7 +170,8 @@ def test_a_template_differs_from_its_pair_in_names_and_addresses_only() -> None:
 def test_the_shipped_drop_ins_are_those_that_sockmgr_units_writes() -> None:
     drop_ins = CONTRIB / "drop-ins"
     assert (drop_ins / "notify-reload.conf").read_text() == NOTIFY_RELOAD_DROP_IN
-    assert (drop_ins / "poll-limit.conf").read_text() == POLL_LIMIT_DROP_IN
+    lines = (f"# For systemd {POLL_LIMIT} and later.", "[Socket]", *POLL_LIMITS)
+    assert (drop_ins / "poll-limit.conf").read_text().splitlines() == list(lines)
 
 
 # --- What is written -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.systemd.notify_socket import Channel
+from sockmgr.systemd.notify_socket import SystemdSocket
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 from tests.helpers.fake_systemd import FakeSystemd
@@ -33,21 +33,21 @@ def fds() -> Iterator[list[int]]:
 
 def told(systemd: FakeSystemd) -> list[tuple[dict[str, str], int]]:
     """Return the fields of each message, and how many descriptors came with it."""
-    assert Channel().wait_until_read(10)
+    assert SystemdSocket().wait_until_read(10)
     return [(dict(each.fields), each.fds) for each in systemd.told if "BARRIER" not in each]
 
 
 def test_what_is_kept_goes_in_one_message_and_stays_when_it_hangs_up(
     systemd: FakeSystemd, fds: list[int]
 ) -> None:
-    FdStore(Channel(), None).keep("web@7.2", fds)
+    FdStore(SystemdSocket(), None).keep("web@7.2", fds)
     assert told(systemd) == [({"FDSTORE": "1", "FDNAME": "web@7.2", "FDPOLL": "0"}, 2)]
 
 
 def test_another_thing_of_the_same_name_takes_its_place(
     systemd: FakeSystemd, fds: list[int]
 ) -> None:
-    store = FdStore(Channel(), 2)
+    store = FdStore(SystemdSocket(), 2)
     store.keep("@lease", fds[:1])
     store.keep("@lease", fds[1:])
     assert told(systemd)[1:] == [
@@ -60,7 +60,7 @@ def test_another_thing_of_the_same_name_takes_its_place(
 def test_what_is_forgotten_is_removed_and_what_was_never_kept_is_not(
     systemd: FakeSystemd, fds: list[int]
 ) -> None:
-    store = FdStore(Channel(), None)
+    store = FdStore(SystemdSocket(), None)
     store.keep("web@7.2", fds)
     store.forget("web@7.2")
     store.forget("web@7.2")
@@ -73,7 +73,7 @@ def test_what_is_forgotten_is_removed_and_what_was_never_kept_is_not(
 def test_what_does_not_fit_is_told_and_not_sent(
     systemd: FakeSystemd, fds: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FdStore(Channel(), 3)
+    store = FdStore(SystemdSocket(), 3)
     store.keep("web@1.1", fds)
     assert (store.full, store.flaw) == (False, "")
     store.keep("web@1.2", fds)
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_told_and_not_sent(
 def test_there_is_room_again_when_something_was_forgotten(
     systemd: FakeSystemd, fds: list[int]
 ) -> None:
-    store = FdStore(Channel(), 2)
+    store = FdStore(SystemdSocket(), 2)
     store.keep("web@1.1", fds)
     store.keep("web@2.1", fds)
     store.forget("web@1.1")
@@ -100,7 +100,7 @@ def test_there_is_room_again_when_something_was_forgotten(
 
 
 def test_what_a_predecessor_left_counts(systemd: FakeSystemd, fds: list[int]) -> None:
-    store = FdStore(Channel(), 3)
+    store = FdStore(SystemdSocket(), 3)
     store.inherit({"web@1.1": fds})
     store.keep("web@1.1", fds)  # the same again takes no more room
     store.keep("web@1.2", fds)

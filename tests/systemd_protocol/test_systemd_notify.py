@@ -44,17 +44,6 @@ def starting(manager: Manager) -> Iterator[Manager]:
         yield manager
 
 
-def hold(release: Release, version: str) -> None:
-    """Deploy a version whose workers are not ready before `let_go`."""
-    release.deploy(version, "waits for go")
-    os.mkfifo(release.directory / "go")
-
-
-def let_go(release: Release, version: str) -> None:
-    """Let the worker of a held version become ready."""
-    (release.directory.parent / f"release-{version}" / "go").write_text("go")
-
-
 def states(systemd: FakeSystemd) -> list[str]:
     """Return the states that were told, in order."""
     return [state for told in systemd.told for state in STATES if state in told]
@@ -68,7 +57,7 @@ def test_ready_is_said_when_the_last_service_serves_and_the_status_tells_of_each
 ) -> None:
     (tmp_path / "fast").mkdir()
     release, fast = Release(tmp_path), Release(tmp_path / "fast")
-    hold(release, "slow")
+    gate = release.hold("slow")
     config = (
         '[listen]\na = "tcp://127.0.0.1:0"\nb = "tcp://127.0.0.2:0"\n'
         + release.service('listen = ["a"]', 'ready = "notify"')
@@ -80,7 +69,7 @@ def test_ready_is_said_when_the_last_service_serves_and_the_status_tells_of_each
             "fast: generation 1, 1/1 workers, 0 draining"
         )
         assert not systemd.having("READY")
-        let_go(release, "slow")
+        gate.open()
         systemd.wait("READY")
         assert systemd.status == f"{SERVES}; {SERVES.replace('web', 'fast')}"
     assert len(systemd.having("READY")) == 1
@@ -208,9 +197,10 @@ def test_of_reloads_that_overlap_each_is_told_and_ready_comes_after_the_last(
     release = Release(tmp_path, fault="says ready")
     with managed(systemd, release.config('ready = "notify"')) as manager:
         systemd.wait("READY")
-        hold(release, "2")
+        gate = release.hold("2")
         first = Ask(manager)
         systemd.wait_status(f"{SERVES} (reloading)")
+        wait_in_log(manager, "worker started", "web@2.1")  # of what is deployed until then
         release.deploy("3", "says ready")
         os.kill(manager.pid, signal.SIGHUP)
         systemd.wait("RELOADING")
@@ -220,7 +210,7 @@ def test_of_reloads_that_overlap_each_is_told_and_ready_comes_after_the_last(
         systemd.wait("RELOADING", 2)
         wait_in_log(manager, "reload refused")
         manager.config.write_text(config)
-        let_go(release, "2")
+        gate.open()
         assert first.verdict()["generation"] == 2
         told = systemd.wait("READY", 2).status
     assert "(reload refused: " in told
@@ -252,14 +242,14 @@ def test_a_rollout_is_given_the_time_that_its_own_deadline_allows(
     release = Release(tmp_path, fault="says ready")
     with managed(systemd, release.config('ready = "notify"', "ready_timeout = 40")) as manager:
         systemd.wait("READY")
-        hold(release, "2")
+        gate = release.hold("2")
         ask = Ask(manager)
         extended = systemd.wait("EXTEND_TIMEOUT_USEC")
         rollout = manager.status()["services"]["web"]["rollout"]
         assert int(extended.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 == pytest.approx(
             rollout["deadline"] + 5, abs=2
         )
-        let_go(release, "2")
+        gate.open()
         ask.verdict()
 
 
@@ -279,6 +269,20 @@ def test_a_stop_is_told_and_extended_once_to_the_deadline_of_the_drain(
     (extended,) = systemd.having("EXTEND_TIMEOUT_USEC")
     assert 5 < int(extended.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 <= 6
     assert states(systemd) == ["READY", "STOPPING", "BARRIER"]
+
+
+def test_a_stop_that_is_delayed_is_told_at_once_with_the_time_that_it_takes(
+    tmp_path: Path, systemd: FakeSystemd
+) -> None:
+    config = "stop_delay = 60\n" + Release(tmp_path).config("drain_timeout = 10")
+    with managed(systemd, config) as manager:
+        systemd.wait("READY")
+        os.kill(manager.pid, signal.SIGTERM)
+        assert systemd.wait("STOPPING").status == f"{SERVES} (stopping)"
+        extended = systemd.wait("EXTEND_TIMEOUT_USEC")
+        assert 70 < int(extended.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 <= 75
+        os.kill(manager.pid, signal.SIGTERM)
+        assert manager.wait() == 0
 
 
 def test_a_stop_before_everything_serves_is_never_followed_by_ready(

@@ -136,6 +136,30 @@ def test_systemd_kills_only_after_the_longest_drain() -> None:
     assert values(text, "TimeoutStopSec") == ["330"]
 
 
+def test_systemd_kills_only_after_the_delay_of_a_stop_as_well() -> None:
+    config = parse(b'stop_delay = "1m"\n[service.web]\ncommand = ["server"]\n', file="a.toml")
+    (service,) = units(config, PLACE)
+    assert values(service.text, "TimeoutStopSec") == ["120"]
+
+
+@pytest.mark.parametrize(
+    ("user", "keys"),
+    [
+        ("", {"SupplementaryGroups": ["ops eyes"], "RuntimeDirectoryMode": ["0711"]}),
+        ('user = "a"\n[service.b]\ncommand = ["b"]\nuser = "b"\n', {"SupplementaryGroups": []}),
+    ],
+)
+def test_a_manager_may_give_its_socket_to_the_groups_of_its_clients(
+    user: str, keys: dict[str, list[str]]
+) -> None:
+    text = f'[service.web]\ncommand = ["s"]\n{user}[control]\ngroup = "ops"\nreaders = "eyes"\n'
+    (service,) = units(parse(text.encode(), file="a.toml"), PLACE)
+    assert {key: values(service.text, key) for key in keys} == keys
+    # chown(2) needs a capability, or else it needs a system call that is among @privileged.
+    assert ("CAP_CHOWN" in service.text) == bool(user)
+    assert ("SystemCallFilter=@chown" in service.text) != bool(user)
+
+
 def test_the_manager_is_the_user_of_its_services() -> None:
     text = written(service='user = "shop"\ngroup = "www"')["shop.service"]
     assert values(text, "User") == ["shop"]
@@ -195,9 +219,9 @@ def test_the_fd_store_has_room_for_all_generations_that_may_live() -> None:
     assert values(written()["shop.service"], "FileDescriptorStoreMax") == ["512"]
     many = "workers = 100\n[service.web.rollout]\nmax_draining = 1"
     (size,) = values(written(service=many)["shop.service"], "FileDescriptorStoreMax")
-    # 4 generations of 100 workers with 2 each, 4 queues, 2 states, the notify socket
-    # and the guard's: twice.
-    assert int(size) == 2 * (4 * 100 * 2 + 4 + 2 + 1 + 1)
+    # 4 generations of 100 workers with 2 each, 4 queues, 2 move queues of 2 ends, 2 states, the
+    # notify socket, the guard's and 2 of the dispatcher: twice.
+    assert int(size) == 2 * (4 * 100 * 2 + 4 + 4 + 2 + 1 + 1 + 2)
 
 
 # --- Versions ------------------------------------------------------------------------------------

@@ -70,3 +70,18 @@ def test_a_terminal_gets_colours_and_nothing_else_that_it_obeys() -> None:
         ("\u202egnp.exe", "\\u202egnp.exe"),
     ):
         assert visible(text) == shown
+
+
+@given(st.lists(st.text("ab\n", max_size=20).map(str.encode)), st.integers(1, 3))
+def test_what_is_skipped_is_counted_and_the_end_is_what_was_there(
+    chunks: list[bytes], kept: int
+) -> None:
+    all_of_it, some = Cutter(), Cutter()
+    for chunk in chunks:
+        all_of_it.feed(chunk)
+        some.feed(chunk)
+    lines = all_of_it.take(1000)
+    skipped = some.skip(kept)
+    assert skipped == max(0, len(lines) - kept)
+    assert some.take(1000) == lines[skipped:]
+    assert some.unfinished == all_of_it.unfinished

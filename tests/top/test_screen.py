@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from sockmgr.api.figures import Figures
 from sockmgr.api.records import EventKind, recorded
-from sockmgr.api.types import Status
+from sockmgr.api.types import CanaryStatus, Status
+from sockmgr.fleet.comparison import compare
 from sockmgr.log import Occurrence
 from sockmgr.metrics.usage import Usage
 from sockmgr.top.screen import KEYS, frame
@@ -83,6 +85,28 @@ def test_a_rollout_shows_how_far_it_is_and_when_it_is_given_up_or_committed() ->
     status.services["job"] = replace(job, rollout=proven)
     text = shown(view(status))
     assert "generation 9 probation [##########] 4/4 ready, commits in 3 s" in text
+
+
+def test_a_canary_shows_its_share_and_when_its_step_ends_or_that_it_is_held() -> None:
+    status = a_status()
+    job = status.services["job"]
+    assert job.rollout
+    told = CanaryStatus(share=25, step=2, steps=3, since=18.0, left=12.0)
+    held = CanaryStatus(share=50, step=1, steps=1, since=3600.0)
+    for canary, line in (
+        (told, "canary 25 %, step 2 of 3, 12 s left"),
+        (held, "canary 50 %, held for 3600 s"),
+    ):
+        rollout = replace(job.rollout, phase="canary", ready=4, deadline=None, canary=canary)
+        status.services["job"] = replace(job, rollout=rollout)
+        assert f"  generation 9 {line}, [##########] 4/4 ready" in shown(view(status))
+        assert f"  9 {line}"[:40] in shown(view(status), width=40)
+    new, old = (Figures(failed=n, times=(m, *Figures().times[1:])) for n, m in ((3, 100), (0, 900)))
+    numbers = compare(new, old)
+    rollout = replace(rollout, canary=replace(held, compared=numbers))
+    status.services["job"] = replace(job, rollout=rollout)
+    assert f"ready; {numbers}" in shown(view(status), width=200)
+    assert "errors 3.0 % (old 0.0 %)" in str(numbers)
 
 
 def test_what_could_not_be_read_is_a_dash() -> None:

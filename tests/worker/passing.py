@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.kernel.notify import NotifySocket
-from sockmgr.manager.dispatch.channel import Channel
-from sockmgr.manager.dispatch.ledger import Report
+from sockmgr.programs.dispatcher.channel import Channel
+from sockmgr.programs.dispatcher.ledger import Report
 from tests.helpers.children import running
 from tests.worker.runtime import PATIENCE, PROGRAMS, Client, Worker
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,11 @@ class Client:
         if tls:
             context = ssl.create_default_context(cafile=str(PROGRAMS / "localhost.pem"))
             self._sock = context.wrap_socket(self._sock, server_hostname="localhost")
+
+    @property
+    def name(self) -> Any:
+        """The address that the worker sees."""
+        return self._sock.getsockname()
 
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -152,9 +157,10 @@ def started(
     app: str = "edges:app",
     cwd: Path = PROGRAMS,
     dual_stack: bool = False,
+    more_fds: Sequence[int] = (),
     **env: str,
 ) -> Iterator[Worker]:
-    """Start it; it need not be ready yet."""
+    """Start it; it need not be ready yet. `more_fds` get the numbers from 4 on."""
     host = ("::", socket.AF_INET6) if dual_stack else ("127.0.0.1", socket.AF_INET)
     notify = NotifySocket(directory / "notify")
     with (
@@ -165,7 +171,7 @@ def started(
         contextlib.ExitStack() as clients,
         running(
             [sys.executable, "-u", "-P", "-m", "sockmgr.worker", "--fd", "3", *options, app],
-            fds=[listener.fileno()],
+            fds=[listener.fileno(), *more_fds],
             cwd=str(cwd),
             env={**os.environ, "NOTIFY_SOCKET": str(notify.path), **env},
         ) as child,

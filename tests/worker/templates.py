@@ -14,6 +14,8 @@ from sockmgr.kernel.process import Process
 from sockmgr.kernel.spawn import Launch
 from sockmgr.manager.logs.output import Output
 from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.workers.boot_priority import Boots
+from sockmgr.manager.workers.family import Family
 from sockmgr.manager.workers.template import Begin, Request, Template
 from tests.helpers.children import PATIENCE, wait_for_exit
 
@@ -31,7 +33,10 @@ class Nursery:
         self._null = os.open(os.devnull, os.O_WRONLY)
         self.sink = Sink(self._null)
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.template = Template("web@1.template", loop, self._output, self._changed)
+        self.template = Template(
+            "web@1.template", loop, self._output, Boots(loop, can_lower=False), Family(),
+            self._changed,
+        )  # fmt: skip
         self.recorded = 0  # how often we could write down what there is
         self._results: asyncio.Queue[Process | int | str] = asyncio.Queue()
         self._processes: list[Process] = []
@@ -58,7 +63,7 @@ class Nursery:
             self._results.put_nowait(process)
 
         order = Request(launch=launch, made=made, failed=self._results.put_nowait)
-        self.template.make(order, low=False)
+        self.template.make(order, low=False, timeout=60.0)
         return order
 
     async def result(self) -> Process | int | str:
@@ -98,8 +103,8 @@ class Nursery:
         self.listener.close()
         os.close(self._null)
 
-    def _output(self, name: str, found: int | None) -> Output:
-        return Output(name, self.sink, self._loop, found)
+    def _output(self, name: str, found: tuple[int, ...]) -> Output:
+        return Output(name, self.sink, self._loop, *found)
 
     def _changed(self) -> None:
         self.recorded += 1

@@ -152,6 +152,24 @@ def test_a_websocket_is_told_1012_before_the_deadline(ws: str, app: str, tmp_pat
         assert worker.status() == 0
 
 
+@pytest.mark.parametrize(("loop", "ws"), [("asyncio", "wsproto"), ("uvloop", "websockets-sansio")])
+def test_a_websocket_that_is_told_1012_may_write_until_it_has_read_that(
+    loop: str, ws: str, tmp_path: Path
+) -> None:
+    given = ("--ws", ws, "--loop", loop, "--drain-timeout", "8")
+    with serving(tmp_path, *given, app="punctual:app") as worker:
+        client = worker.websocket()
+        worker.stop()
+        assert client.exactly(4)[::3] == b"\x88\xf4"  # close, 0x03f4
+        assert client.ended()
+        for _ in range(2):  # if the socket were closed, the first would bring a reset
+            client.send(b"\x81\x82\x00\x00\x00\x00hi")
+        client.send(b"\x89\x82\x00\x00\x00\x00hi")  # a ping, which is not answered any more
+        client.close()
+        assert worker.status() == 0
+        assert "Traceback" not in worker.child.rest()
+
+
 def test_a_websocket_is_served_on_in_a_drain(tmp_path: Path) -> None:
     with serving(tmp_path, "--drain-timeout", "600") as worker:
         client = worker.websocket()

@@ -87,7 +87,7 @@ def test_what_is_passed_after_term_is_left_for_another_worker(worker: Passing) -
         assert worker.status() == 0
         back = worker.channel.take_back()
     assert back
-    os.close(back[0].fd)
+    os.close(back.passed[0].fd)
 
 
 def test_it_drains_and_leaves_when_no_manager_can_come_back(tmp_path: Path) -> None:

@@ -133,6 +133,18 @@ def test_what_is_cut_off_is_spread_over_the_time_that_is_given_for_it() -> None:
         assert sum(quarter / 4 <= at - began < quarter / 4 + 0.25 for at in ended) >= 20
 
 
+def test_requests_that_end_by_themselves_at_the_deadline_are_not_counted_as_cut_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(asyncio.sleep(0))
+        await task
+        await cut([task], spread=1.0, limit=30.0)
+
+    asyncio.run(main())
+    assert caplog.messages == []
+
+
 def test_a_program_is_draining_since_it_says_stopping_and_whoever_waits_is_woken() -> None:
     program = """
 import asyncio, threading

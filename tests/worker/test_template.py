@@ -342,7 +342,7 @@ def test_only_a_child_of_ours_from_the_group_of_the_template_is_taken_for_a_work
     pause = "import signal; signal.pause()"
     with python(pause) as child, python(pause) as other:
         for pid in (os.getpid(), 1, child.pid):
-            assert process.take_in(os.pidfd_open(pid), other.pid) is None
+            assert process.own_child(os.pidfd_open(pid), other.pid) is None
         with socket.socket() as sock:
-            assert process.take_in(os.dup(sock.fileno()), other.pid) is None
+            assert process.own_child(os.dup(sock.fileno()), other.pid) is None
         assert child.process.peek() is None

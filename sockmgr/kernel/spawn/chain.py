@@ -1,4 +1,7 @@
-"""The programs that each exec the next one, the last of them being the one that is started."""
+"""The chain of programs by which a worker is started: each execs the next one.
+
+They set what posix_spawn(3) cannot: limits, the user, the directory, the umask and LISTEN_PID.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,28 @@ from sockmgr.kernel.spawn.util_linux import identity, limits
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"
 
-# Variables that a shell drops (no identifiers), changes or refuses to take over; dash(1), bash(1).
+# A shell hands on no variable whose name is not an identifier, and not these: dash(1), bash(1).
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _OF_THE_SHELL = frozenset({
     "IFS", "OPTIND", "OPTARG", "OPTERR", "PPID", "LINENO", "UID", "EUID", "GROUPS", "SHELLOPTS",
     "BASHOPTS", "BASHPID", "BASH_VERSINFO", "FUNCNAME", "DIRSTACK", "PIPESTATUS", "RANDOM",
     "SRANDOM", "SECONDS", "HISTCMD", "POSIXLY_CORRECT",
 })  # fmt: skip
-# Those it sets by itself; env(1) puts them right again.
+# A shell sets these by itself; env(1) restores them.
 _SET_BY_A_SHELL = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
 def chain(launch: Launch) -> list[str]:
-    """Return the command line that ends in the program, or just the program's if that will do."""
+    """Return the command line that ends in the program: with a chain before it if one is needed."""
     program = [launch.path, *launch.argv[1:]]
     before = [*limits(launch), *identity(launch)]
     moves = not _is_here(launch.cwd)
     if not (launch.set_listen_pid or moves or launch.umask is not None):
         return [*before, *program]
     if _shell_will_do(launch):
-        # As the worker's user: root may be a stranger in the worker's directory (NFS).
+        # The shell runs as the worker's user: on NFS root may not enter the worker's directory.
         return [*before, *_shell(launch), *program]
-    # First, because the worker's user need not be able to read our Python.
+    # Our Python comes first, because the worker's user need not be able to read it.
     return [*_launcher(launch), *before, *program]
 
 
@@ -49,7 +52,7 @@ def _survives_a_shell(name: str) -> bool:
 
 
 def _shell(launch: Launch) -> list[str]:
-    # Values are positional parameters, so nothing in them is ever code.
+    # Values are positional parameters, so that the shell never takes them for code.
     steps, values = ['cd -P -- "$1"', "shift"], [launch.cwd]
     if launch.umask is not None:
         steps += ['umask "$1"', "shift"]
@@ -63,7 +66,7 @@ def _shell(launch: Launch) -> list[str]:
 
 
 def _launcher(launch: Launch) -> list[str]:
-    """The same in Python, ten times as slow, for an environment that no shell hands on whole."""
+    """Do the same in Python, ten times as slowly, for an environment that no shell hands on."""
     script = str(Path(__file__).parents[2] / "exec.py")
     options = [f"--chdir={launch.cwd}"]
     if launch.umask is not None:

@@ -1,6 +1,6 @@
-"""What can be known of a program before it is started: a shell that execs it reports no errno.
+"""Check before the start whether a program can be started, for a clear error.
 
-A shell reports by exit status 126 and 127 only, which the program may use as well.
+The shell that execs the program reports no errno, but exits with 126 or 127, as the program may.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sockmgr.kernel.spawn.launch import Launch
 
 
 def check_directory(launch: Launch) -> None:
-    """Raise SpawnError if the program cannot be started in its working directory."""
+    """Raise SpawnError if the working directory cannot be entered."""
     try:
         mode = Path(launch.cwd).stat().st_mode
     except OSError as error:
@@ -51,7 +51,7 @@ def check_executable(launch: Launch) -> None:
 def _check_interpreter(launch: Launch, path: str) -> None:
     try:
         words = interpreter(path)
-    except OSError:  # executable but not readable: the kernel will judge
+    except OSError:  # executable but not readable: the kernel decides
         return
     if words and not Path(launch.cwd, words[0]).exists():
         raise SpawnError(
@@ -61,5 +61,5 @@ def _check_interpreter(launch: Launch, path: str) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Return what the kernel answered, in words for the middle of a sentence."""
+    """Return the text of an errno, for the middle of a sentence."""
     return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,4 +1,4 @@
-"""What is to be started: one program with its descriptors, environment and identity."""
+"""One program that is to be started, with its descriptors, environment and identity."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class Launch:
     """What to start.
 
     `executable` is the file to run, absolute or relative to `cwd`; the program sees it as its
-    argv[0]. `fds` become 3, 4, ... in this order. `stdout` and `stderr` become 1 and 2. All of them
-    are borrowed. `env` is the whole environment; with `set_listen_pid` it gets LISTEN_PID as well.
+    argv[0]. `fds` become 3, 4, ... in this order, `stdout` and `stderr` 1 and 2; all of them are
+    borrowed. `env` is the whole environment; with `set_listen_pid` LISTEN_PID is added. `limits`
+    are resource names of getrlimit(2) without RLIMIT_, with soft and hard limit (-1: unlimited).
     """
 
     argv: Sequence[str]
@@ -31,5 +32,5 @@ class Launch:
 
     @property
     def path(self) -> str:
-        """The file to run, as the manager finds it."""
+        """The path of the file to run, absolute or relative to the manager's directory."""
         return str(Path(self.cwd, self.executable))

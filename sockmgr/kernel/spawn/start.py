@@ -1,13 +1,16 @@
 """Start one program with exactly these descriptors, environment and identity. Keeps nothing.
 
-os.posix_spawn, because its cost does not grow with the manager and it is safe beside threads. It
-cannot set LISTEN_PID, the directory, the umask, limits or the user, so those are done by a chain
-of programs that each exec the next one, in the process that was spawned: the pid stays the same.
+By os.posix_spawn, whose cost does not grow with the manager, and which is safe beside threads. It
+cannot set LISTEN_PID, the directory, the umask, limits or the user. A chain of programs does that,
+each of which execs the next in the same process, so that the pid stays the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
+import functools
 import itertools
 import os
 import resource
@@ -28,25 +31,31 @@ _REMEDIES = open_files.REMEDIES | {
     errno.EACCES: "look at the permissions of the file and its directories, and for noexec mounts",
 }
 
+_SIGNALS = frozenset(map(int, signal.valid_signals()))  # 0.1 ms to ask for: not for each worker
+
 
 def spawn(launch: Launch) -> int:
-    """Start it in a session of its own and return its pid, which the caller must reap."""
+    """Start a program in a session of its own; return its pid, which the caller must reap.
+
+    Raises SpawnError.
+    """
     check_directory(launch)
     check_executable(launch)
-    argv = chain(launch)
+    low = open_files.OpenFiles.given_allows(max(launch.stdout, launch.stderr, *launch.fds))
+    argv = chain(launch if low else _limited_by_program(launch))
     env = dict(launch.env)
     if launch.set_listen_pid:
         env.pop("LISTEN_PID", None)
     try:
-        with open_files.open_files_as_given():
+        with open_files.open_files_as_given() if low else contextlib.nullcontext():
             return os.posix_spawn(
                 _encoded(argv[0]),
                 [_encoded(word) for word in argv],
                 {_encoded(name): _encoded(value) for name, value in env.items()},
                 file_actions=file_actions(launch.fds, stdout=launch.stdout, stderr=launch.stderr),
-                setsid=True,  # which nothing that it starts can leave for a group of ours
-                # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
-                setsigdef=signal.valid_signals(),
+                setsid=True,  # so that no descendant can join a process group of ours
+                # Python ignores SIGPIPE and SIGXFSZ, and exec keeps ignored signals ignored.
+                setsigdef=_SIGNALS,
                 setsigmask=(),
             )
     except OSError as error:
@@ -58,10 +67,22 @@ def spawn(launch: Launch) -> int:
         ) from error
 
 
-def _encoded(text: str) -> bytes:
-    """Return text as bytes: of our own environment the same, of a config else those of the file.
+def _limited_by_program(launch: Launch) -> Launch:
+    """Return a launch by which prlimit(1) sets the soft limit of descriptors that was given to us.
 
-    The locale need not have all characters of a config, which is always UTF-8.
+    posix_spawn(3) refuses to hand on a descriptor above the soft limit of this process, so with one
+    the soft limit cannot be lowered here.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    given = ("NOFILE", open_files.OpenFiles.given or hard, hard)
+    return dataclasses.replace(launch, limits=[given, *launch.limits])
+
+
+@functools.lru_cache(maxsize=512)  # of the workers of one service almost all texts are the same
+def _encoded(text: str) -> bytes:
+    """Return the bytes of a text from our environment (os.fsencode) or from a config (UTF-8).
+
+    The locale may lack characters of a config.
     """
     try:
         return os.fsencode(text)
@@ -72,9 +93,10 @@ def _encoded(text: str) -> bytes:
 def file_actions(
     fds: Sequence[int], *, stdout: int = 1, stderr: int = 2
 ) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
-    """Put `fds` in places 3, 4, ..., those that stand in another's place by way of a free one.
+    """Return the actions that make `fds` 3, 4, ..., and /dev/null the standard input.
 
-    A free number may be in use in the manager: everything there is close-on-exec anyway.
+    A descriptor in the place of another one is first moved to a free number. That number may be in
+    use in the manager, whose descriptors are all close-on-exec anyway.
     """
     wanted = [(stdout, 1), (stderr, 2), *zip(fds, itertools.count(3))]
     top = 3 + len(fds)
@@ -90,7 +112,7 @@ def file_actions(
 
 
 def _explain(launch: Launch, error: OSError) -> SpawnError:
-    if error.errno == errno.EBADF:  # posix_spawn names the command, but means a file action
+    if error.errno == errno.EBADF:  # the error names the command, but a file action failed
         numbers = [launch.stdout, launch.stderr, *launch.fds]
         return SpawnError(
             f"cannot hand descriptors {numbers} to {launch.executable}: one of them is not open, "

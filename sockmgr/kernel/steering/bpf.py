@@ -1,13 +1,14 @@
 """bpf(2): maps, and programs that choose among a group of SO_REUSEPORT sockets.
 
-Knows nothing of queues. A descriptor that is returned is the caller's, and close-on-exec; what is
-attached, and the maps that it uses, live in the kernel without any.
+The caller owns each descriptor that a function returns; it is close-on-exec. A program that is
+attached, and the maps that it uses, live on in the kernel when their descriptors are closed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import socket
@@ -18,12 +19,13 @@ Program = Sequence[tuple[int, int, int, int, int]]  # of bpf_insn: code, dst, sr
 
 ARRAY, SOCKARRAY = 2, 20  # BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY
 
-# asm/unistd_64.h, asm-generic/unistd.h. Others, big-endian ones among them, are not tried.
+# The number of bpf(2): asm/unistd_64.h, asm-generic/unistd.h. No other architecture was tried.
 NUMBER = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD = 0, 1, 2, 5
 _SK_REUSEPORT = 21  # BPF_PROG_TYPE_SK_REUSEPORT
-# BPF_SK_REUSEPORT_SELECT and, since 5.14, _SELECT_OR_MIGRATE: then the program chooses also who
-# inherits what waits in a member that is closed or shut down, and would be reset otherwise.
+# BPF_SK_REUSEPORT_SELECT and, since Linux 5.14, _SELECT_OR_MIGRATE. With the latter the program
+# also chooses the member that inherits the connections of a member which is closed or shut down;
+# otherwise these are reset.
 _SELECT, _SELECT_OR_MIGRATE = 39, 40
 _ATTACH_REUSEPORT = 52  # SO_ATTACH_REUSEPORT_EBPF
 _NAME = b"sockmgr"  # for bpftool(8); at most 15 characters
@@ -31,7 +33,7 @@ _LOG_SIZE = 1 << 20
 
 
 class RejectedError(OSError):
-    """The kernel does not take a program; `verifier` is what it says to that, at length."""
+    """The kernel rejects a program; `verifier` is the long message of its verifier."""
 
     def __init__(self, number: int, verifier: str) -> None:
         super().__init__(number, os.strerror(number))
@@ -45,7 +47,7 @@ def create_map(kind: int, *, value_size: int, entries: int) -> int:
 
 
 def lookup(fd: int, key: int, size: int) -> bytes | None:
-    """Return the value of `key`, which has this size; None if there is none."""
+    """Return the value of `key`, `size` bytes; None if there is none."""
     value = ctypes.create_string_buffer(size)
     try:
         _access(_MAP_LOOKUP, fd, key, value)
@@ -69,7 +71,7 @@ def load(program: Program) -> int:
         try:
             return _load(code, _SELECT_OR_MIGRATE)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # which may be about the type alone
+            if error.errno != errno.EINVAL:  # EINVAL: the kernel may just lack this attach type
                 raise
             return _load(code, _SELECT)
     except OSError as error:
@@ -77,12 +79,12 @@ def load(program: Program) -> int:
 
 
 def attach(member: socket.socket, program: int) -> None:
-    """Have `program`, a borrowed fd, choose among the group of `member` instead of any other."""
+    """Let `program`, a borrowed fd, choose among the group of `member`, in place of any other."""
     member.setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT, program)
 
 
 def _verdict(code: bytes) -> str:
-    """Return what the verifier says to a program that it rejects."""
+    """Return the message of the verifier about a program that it rejects."""
     log = ctypes.create_string_buffer(_LOG_SIZE)
     try:
         os.close(_load(code, _SELECT, log))
@@ -118,15 +120,20 @@ def _access(command: int, fd: int, key: int, value: ctypes.Array[ctypes.c_char])
     _bpf(command, struct.pack("=IIQQQ", fd, 0, ctypes.addressof(place), ctypes.addressof(value), 0))
 
 
+@functools.cache
+def _syscall() -> ctypes._CFuncPtr:  # type: ignore[name-defined]
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    return call
+
+
 def _bpf(command: int, attributes: bytes) -> int:
     number = NUMBER.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
     union = ctypes.create_string_buffer(attributes, len(attributes))
     size = ctypes.c_long(len(attributes))
-    result: int = libc.syscall(ctypes.c_long(number), ctypes.c_long(command), union, size)
+    result: int = _syscall()(ctypes.c_long(number), ctypes.c_long(command), union, size)
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

@@ -1,4 +1,4 @@
-"""Find out which place a queue has in its group, by asking the kernel. Keeps nothing."""
+"""Find the place of each queue in its group by a packet of our own. Keeps nothing."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import time
 from collections.abc import Sequence
 
 from sockmgr.kernel.steering import classic
+from sockmgr.kernel.steering.flow import Flow
 
 _MEMINFO = 55  # SO_MEMINFO
 
 
 def find(members: Sequence[socket.socket], place: int, program: classic.Program) -> int | None:
-    """Return which of `members` the kernel has at `place`; None if no packet arrived.
+    """Return which of `members` has this `place` in the kernel; None if no packet arrived.
 
-    Meanwhile and afterwards `program` steers all else. Raises OSError where only root may attach
-    the filter that drops, or where the address is not one of this host now.
+    `program` steers all other packets, meanwhile and afterwards. Raises OSError if only root may
+    attach the filter that drops, or if this host does not have the address now.
     """
     first = members[0]
     host, port, *scope = first.getsockname()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     for _ in range(5):
-        # Bound alone, so that its port belongs to this probe and nobody else.
+        # Bound without SO_REUSEADDR, so that no other socket has its port.
         with socket.socket(first.family, first.type) as probe:
             probe.setblocking(False)
             probe.bind((host, 0, *scope))
             source = probe.getsockname()[1]
             for member in members:
                 classic.put_filter(member, classic.dropping(source))
-            classic.steer(first, classic.exception(first.family, source, place, program))
+            classic.steer(first, classic.exception(Flow.of(probe, host), place, program))
             before = [_drops(member) for member in members]
             try:
                 _call(probe, (host, port, *scope))
@@ -53,7 +54,7 @@ def _call(probe: socket.socket, target: tuple[object, ...]) -> None:
 
 
 def _risen(members: Sequence[socket.socket], before: Sequence[int]) -> list[int]:
-    """Wait for a drop: loopback delivers within connect(2), unless ksoftirqd has to."""
+    """Return which members dropped a packet; wait for it, since ksoftirqd may deliver it late."""
     deadline = time.monotonic() + 0.02
     while True:
         hits = [i for i, member in enumerate(members) if _drops(member) != before[i]]

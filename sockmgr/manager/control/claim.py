@@ -17,8 +17,8 @@ from sockmgr.errors import ControlError
 from sockmgr.kernel import unix_node
 
 LOCK_TIMEOUT = 5.0  # seconds; a lock is held for milliseconds
-LOCK_DELAY = 0.01
-BACKLOG = 128
+LOCK_DELAY = 0.01  # seconds
+BACKLOG = 128  # clients: they wait here while the event loop is busy with something else
 
 
 class Claim:
@@ -57,6 +57,11 @@ class Claim:
         found = unix_node.identity(self.path)
         return found is not None and found == self._identity
 
+    def share(self, mode: int, gid: int) -> None:
+        """Give the node this mode and group (-1: our own); raise OSError."""
+        if self._identity:
+            unix_node.change(self.path, self._identity, mode, -1, gid)
+
     def close(self) -> None:
         """Stop listening, and remove the path unless another has claimed it since."""
         self.socket.close()
@@ -91,6 +96,8 @@ def _lock(path: Path, patience: float) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + patience
     while True:
+        # O_NOFOLLOW: where others may write to the directory, a link there could have us create a
+        # file of their choice.
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             _wait_for(fd, lock, deadline)
@@ -103,6 +110,7 @@ def _lock(path: Path, patience: float) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before the lock is released, so that whoever gets it next sees that the file is gone.
         lock.unlink(missing_ok=True)
         os.close(fd)
 

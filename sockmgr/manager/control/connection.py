@@ -11,9 +11,9 @@ import select
 import socket
 from dataclasses import dataclass
 
-from sockmgr.api import varlink
+from sockmgr.api import varlink, wire
 from sockmgr.errors import SockmgrError
-from sockmgr.kernel.unix_node import credentials
+from sockmgr.kernel.unix_node import credentials, groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,19 @@ class Limits:
     message: int = varlink.LONGEST_CALL
     clients: int = 64
     operations: int = 256
-    followers: int = 16
+    followers: int = 16  # each is given every line or event, so they cost more than others
     message_timeout: float = 30.0
     write_timeout: float = 10.0
-    close_timeout: float = 5.0
+    close_timeout: float = 5.0  # for answers that are due when the manager ends
     accept_delay: float = 1.0
 
 
 class _Line(asyncio.StreamReaderProtocol):
-    """The protocol of one connection, which also tells when the other end hangs up."""
+    """The protocol of one connection, with a future for when the other end hangs up."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
+        # A StreamReader shows the end only to who reads, and nobody reads during an operation.
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def eof_received(self) -> bool:
@@ -60,7 +61,8 @@ class ControlConnection:
     _writer: asyncio.StreamWriter  # from open() on
 
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        self.pid, _ = credentials(sock)
+        self.pid, self.uid = credentials(sock)
+        self.groups = groups(sock)
         self.idle = True
         self._socket = sock
         self._limits = limits
@@ -105,6 +107,7 @@ class ControlConnection:
 
     def post(self, reply: bytes) -> None:
         """Send a reply unless the client still has to take an earlier one; it is dropped then."""
+        # Progress that a client does not read must not pile up here, nor hold up a rollout.
         transport = self._writer.transport
         if not transport.is_closing() and transport.get_write_buffer_size() == 0:
             self._writer.write(reply)
@@ -144,9 +147,9 @@ class ControlConnection:
         poll.register(self._socket.fileno(), 0)
         return bool(poll.poll(0))
 
-    def dismiss(self, why: SockmgrError | varlink.Unanswerable) -> None:
+    def dismiss(self, why: SockmgrError | wire.Unanswerable) -> None:
         """Send an error, if the client can take it at once, and hang up."""
-        self._writer.write(varlink.write_error(why))
+        self._writer.write(wire.write_error(why))
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -158,8 +161,8 @@ class ControlConnection:
         self._socket.close()
 
 
-def dismiss(sock: socket.socket, why: SockmgrError | varlink.Unanswerable) -> None:
+def dismiss(sock: socket.socket, why: SockmgrError | wire.Unanswerable) -> None:
     """Send a new client the reason for which it is turned away, and hang up."""
     with contextlib.suppress(OSError):  # it has left already
-        sock.send(varlink.write_error(why))
+        sock.send(wire.write_error(why))
     sock.close()

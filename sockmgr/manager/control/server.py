@@ -19,13 +19,17 @@ from typing import Any, assert_never
 from msgspec.structs import asdict
 
 from sockmgr import __version__
-from sockmgr.api import varlink
+from sockmgr.api import varlink, wire
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Progress
+from sockmgr.config.control_keys import Control
 from sockmgr.errors import ControlError, SockmgrError
+from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.open_files import OpenFiles
-from sockmgr.kernel.unix_node import credentials
+from sockmgr.kernel.unix_node import credentials, groups
+from sockmgr.launch.access import Access, resolve
 from sockmgr.log import Log
+from sockmgr.manager.asker import ASKER
 from sockmgr.manager.control.claim import BACKLOG, Claim
 from sockmgr.manager.control.connection import ControlConnection, Dropped, Limits, dismiss
 from sockmgr.manager.logs.events import EventFollower
@@ -48,7 +52,6 @@ class ControlServer:
         path: Path,
         handler: object,
         *,
-        uids: frozenset[int] = frozenset(),
         limits: Limits | None = None,
     ) -> None:
         """Have `handler` do what is asked: by the methods that `varlink.METHODS` names.
@@ -57,7 +60,7 @@ class ControlServer:
         """
         self._path = path
         self._handler = handler
-        self._uids = uids | {0, os.geteuid()}
+        self._control, self._access = Control(), Access()
         self._limits = limits or Limits()
         self._claim: Claim | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -74,17 +77,32 @@ class ControlServer:
         self._claim = Claim(self._path) if found is None else Claim.resume(self._path, found)
         self._listen()
 
+    def admit(self, control: Control) -> None:
+        """Let those in whom `control` names; it counts from the next call of each client on."""
+        if control != self._control:
+            self._control = control
+            self._share()
+
+    def _share(self) -> None:
+        try:
+            self._access = access = resolve(self._control)
+            if self._claim:
+                self._claim.share(access.mode, access.gid)
+        except (OSError, SockmgrError) as error:  # neither root nor a member may: chown(2)
+            log.error(EventKind.CONTROL_SOCKET_NOT_SHARED, error=error)
+
     def mend(self) -> bool:
         """Listen at the path again if its node is gone; raise ControlError if another is there."""
         if self._claim is None or self._claim.holds:
             return False
-        fresh = Claim(self._path, patience=0)
+        fresh = Claim(self._path, patience=0)  # the event loop must not wait for a lock
         for _ in range(BACKLOG):  # clients that had connected to the old socket are answered
             self._accept()
         asyncio.get_running_loop().remove_reader(self._claim.socket)
         self._claim.close()
         self._claim = fresh
         self._listen()
+        self._share()
         return True
 
     async def close(self) -> None:
@@ -102,6 +120,7 @@ class ControlServer:
         return claim.socket
 
     async def _hang_up(self, claim: Claim) -> None:
+        # From now on no client is accepted, and none is asked for another request.
         self._claim = None
         if self._retry is not None:
             self._retry.cancel()
@@ -109,6 +128,7 @@ class ControlServer:
         for client, peer in self._clients.items():
             if peer.idle:
                 client.cancel()
+        # The others wait for an answer, e.g. the client whose `stop` is the reason for all this.
         if under_way := {*self._clients, *self._operations}:
             await asyncio.wait(under_way, timeout=self._limits.close_timeout)
         rest = [*self._clients, *self._operations]
@@ -129,8 +149,9 @@ class ControlServer:
         if self._claim is None:
             return
         try:
+            # One at a time: a flood of clients must not keep facts from the services.
             sock, _ = self._claim.socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+        except (BlockingIOError, ConnectionAbortedError):  # the client has left
             return
         except OSError as error:  # accept(2): no descriptor or memory left; it would fail for ever
             log.error(EventKind.CONTROL_CLIENTS_MUST_WAIT, error=error.strerror)
@@ -150,11 +171,11 @@ class ControlServer:
     def _left(self, task: asyncio.Task[None]) -> None:
         self._clients.pop(task).close()
 
-    def _why_not(self, sock: socket.socket) -> SockmgrError | varlink.Unanswerable | None:
+    def _why_not(self, sock: socket.socket) -> SockmgrError | wire.Unanswerable | None:
         pid, uid = credentials(sock)
-        if uid not in self._uids:
+        if not self._access.may_call(varlink.STATUS, uid, groups(sock)):
             log.warning(EventKind.CONTROL_CLIENT_REFUSED, uid=uid, pid=pid)
-            return varlink.Unanswerable("PermissionDenied")
+            return wire.Unanswerable("PermissionDenied")
         if OpenFiles.left_above(sock.fileno()) < _SPARE_FILES:
             return ControlError(
                 "too few descriptors are left: the manager needs them for what runs",
@@ -162,7 +183,9 @@ class ControlServer:
                 do="try again when other clients are done; raise LimitNOFILE= of the manager",
             )
         # Some places are for root alone, who can so stop the manager whatever our own user does.
-        room = self._limits.clients - (self._limits.clients // 8 if uid else 0)
+        # And whatever those do who are let in by a group, some are for our own user.
+        places = self._limits.clients
+        room = places - places // (8 if uid == os.geteuid() else 2) if uid else places
         was_crowded, self._crowded = self._crowded, len(self._clients) >= room
         if not self._crowded:
             return None
@@ -171,7 +194,7 @@ class ControlServer:
         return _too_many("clients", room)
 
     async def _attend(self, peer: ControlConnection) -> None:
-        """Answer one client until it leaves; nothing that it does may end more than that."""
+        """Answer one client until it leaves; nothing that a client does may end more than this."""
         await peer.open()
         try:
             while self._claim is not None and (message := await peer.receive()) is not None:
@@ -185,11 +208,12 @@ class ControlServer:
             peer.hang_up()
 
     async def _answer(self, peer: ControlConnection, message: bytes) -> None:
-        call = varlink.read_call(message)
+        call = wire.read_call(message)
         if call is None:
             raise Dropped("what it sent is no Varlink call")
         try:
-            method, ask = varlink.read_ask(call)
+            method, ask = wire.read_ask(call)
+            self._check(method, ask, peer)
             if method.follows and call.more and not call.oneway:
                 await self._follow(method, ask, peer)
                 return
@@ -197,21 +221,35 @@ class ControlServer:
             if call.oneway:
                 operation.add_done_callback(_record)
                 return
+            # What was begun goes on without its client: half a reload helps nobody.
             if not await peer.outlasts(operation):
                 operation.add_done_callback(_record)
                 raise Dropped("it left before its answer")
-            reply = varlink.write_reply(operation.result())
-        except (SockmgrError, varlink.Unanswerable) as error:
-            reply = varlink.write_error(error)
+            reply = wire.write_reply(operation.result())
+        except (SockmgrError, wire.Unanswerable) as error:
+            reply = wire.write_error(error)
         if not call.oneway:
             await peer.send(reply)
+
+    def _check(self, method: _Method, ask: varlink.Ask, peer: ControlConnection) -> None:
+        # What a text names, files and variables, would be read with our rights, as by a reload.
+        reads_as_us = isinstance(ask, varlink.AskPlan) and ask.text is not None
+        verb, uid = method.verb, peer.uid
+        if self._access.may_call(varlink.RELOAD if reads_as_us else method, uid, peer.groups):
+            return
+        log.warning(EventKind.CONTROL_CALL_REFUSED, method=verb, uid=uid, pid=peer.pid)
+        if reads_as_us:
+            raise wire.Unanswerable("PermissionDenied")
+        what = f"user {user_name(uid)} may not {verb} here"
+        do = "ask as root or as the manager's own user, or see [control] in its config"
+        raise ControlError(what, means="nothing was done", do=do)
 
     # --- Log and events: a client reads on for as long as it stays ---
 
     async def _follow(self, method: _Method, ask: varlink.Ask, peer: ControlConnection) -> None:
         found: _Found = self._call(method, ask)
         if isinstance(found, JournalPlace):
-            await peer.send(varlink.write_reply(_taken(found)))
+            await peer.send(wire.write_reply(_taken(found)))
             return
         if self._followers >= self._limits.followers:
             raise _too_many("clients that follow it", self._limits.followers)
@@ -221,12 +259,12 @@ class ControlServer:
             await _send_on(found, peer)
         finally:
             self._followers -= 1
-            peer.post(varlink.write_reply(_taken(found)))
+            peer.post(wire.write_reply(_taken(found)))
 
     # --- Operations: they outlive the client that asked for them ---
 
     def _begin(
-        self, method: _Method, ask: varlink.Ask, call: varlink.Call, peer: ControlConnection
+        self, method: _Method, ask: varlink.Ask, call: wire.Call, peer: ControlConnection
     ) -> asyncio.Task[varlink.Answer]:
         # An operation goes on when its client hangs up, so the limit of clients does not limit
         # operations. Those that wait get half of the places: a stop is never refused because many
@@ -237,30 +275,34 @@ class ControlServer:
 
         def report(step: Progress) -> None:
             if method.progress and call.more and not call.oneway:
-                peer.post(varlink.write_reply(method.progress(step), continues=True))
+                peer.post(wire.write_reply(method.progress(step), continues=True))
 
         operation = asyncio.get_running_loop().create_task(
-            self._perform(method, ask, report), name=method.name
+            self._perform(method, ask, report, peer.uid), name=method.name
         )
         self._operations.add(operation)
         operation.add_done_callback(self._operations.discard)
         return operation
 
     async def _perform(
-        self, method: _Method, ask: varlink.Ask, report: Callable[[Progress], None]
+        self, method: _Method, ask: varlink.Ask, report: Callable[[Progress], None], uid: int
     ) -> varlink.Answer:
+        if method.changes:
+            ASKER.set(user_name(uid))
         if isinstance(ask, varlink.GetInfo | varlink.GetInterfaceDescription):
             return _introduce(ask)
+        # Most handlers only look and return at once; awaiting is for those that wait for workers.
         found = self._call(method, ask, **({"progress": report} if method.progress else {}))
         if inspect.isawaitable(found):
             found = await found
-        if method.follows:
+        if method.follows:  # by a client that wants what there is now, and no more
             return _taken(found)
         answer: varlink.Answer = method.answer(found) if method.answer else found
         return answer
 
     def _call(self, method: _Method, ask: varlink.Ask, **more: object) -> Any:
-        """Call the handler of a method with what was asked, as far as the caller said it."""
+        """Call the handler of a method with those arguments that the client has sent."""
+        # A default stands once, with the handler; what was not sent is None here.
         given = {name: value for name, value in asdict(ask).items() if value is not None}
         return getattr(self._handler, method.handler)(**given, **more)
 
@@ -268,20 +310,21 @@ class ControlServer:
 async def _send_on(follower: Follower | EventFollower, peer: ControlConnection) -> None:
     """Send what comes until the client leaves; a slow one holds up nobody but itself."""
     news, there = _taken(follower), True
-    await peer.stream(varlink.write_reply(news, continues=True))
+    await peer.stream(wire.write_reply(news, continues=True))
     while there:
         more = follower.next()
         try:
             there = await peer.is_there_at(more)
         finally:
             more.cancel()
+        # A line or event about another service wakes us as well: then there is nothing to send.
         news = _taken(follower)
-        if news.tells:
-            await peer.stream(varlink.write_reply(news, continues=True))
+        if news.is_news:
+            await peer.stream(wire.write_reply(news, continues=True))
 
 
 def _record(operation: asyncio.Task[varlink.Answer]) -> None:
-    """Log how an operation failed of which nobody waits for the answer."""
+    """Log the failure of an operation whose answer nobody waits for."""
     if not operation.cancelled() and (error := operation.exception()):
         _log_failure(error, method=operation.get_name())
 
@@ -340,5 +383,5 @@ def _introduce(
 
 def _description(interface: str) -> str:
     if interface not in _INTERFACES:
-        raise varlink.Unanswerable("InterfaceNotFound", interface=interface)
+        raise wire.Unanswerable("InterfaceNotFound", interface=interface)
     return (Path(__file__).parents[2] / "api" / f"{interface}.varlink").read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Accept in the manager, and pass each connection to a worker: `accept = "dispatch"`."""
+"""The dispatcher as a manager sees it: has it started, adopted, replaced, and told what to do."""

@@ -1,374 +1,368 @@
-"""Accept connections and pass each to a worker, on the manager's event loop.
+"""The dispatcher of this manager: started when it is wanted, adopted, watched, replaced.
 
-A connection is ours only between accept(2) and sendmsg(2), in one call of one function, at most
-BATCH at a time. When all workers are full nothing is accepted: the rest waits in the kernel.
-Owns the channels of the workers; borrows the listeners. Which workers are fed, and what is done
-about a worker that misbehaves, is decided elsewhere.
+It is told everything anew by each manager and whenever it is another process, so what it should do
+is known here alone, and nothing is lost with it but what it had in its hands.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
+from sockmgr import __version__
 from sockmgr.api.records import EventKind
+from sockmgr.errors import SpawnError
+from sockmgr.fleet.endings import describe_exit
+from sockmgr.fleet.snapshot import DispatcherSnapshot
 from sockmgr.log import Log
-from sockmgr.manager.dispatch.acceptor import accept
-from sockmgr.manager.dispatch.backoff import SHORT, Backoff
-from sockmgr.manager.dispatch.channel import BATCH, MAX_LISTENERS, Channel, close_all
-from sockmgr.manager.dispatch.ledger import Forged, Ledger
-from sockmgr.manager.dispatch.link import Link
-from sockmgr.manager.dispatch.scheduler import Scheduler
-from sockmgr.manager.dispatch.untaken import Remedies, Untaken
+from sockmgr.manager.dispatch.process import DispatcherProcess
+from sockmgr.manager.dispatch.service import Events, ServiceDispatch
+from sockmgr.manager.restarts import Restarts
+from sockmgr.programs.dispatcher import messages
+from sockmgr.programs.dispatcher.channel import close_all
+from sockmgr.programs.dispatcher.messages import PROTOCOL, Message
 
-MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all
+CONNECTION, PIDFD = "@dispatcher", "@dispatcher/pidfd"  # as the store has them
 
-_log = Log("sockmgr.dispatch")
+PATIENCE = 10.0  # seconds after which a dispatcher that does not answer is replaced
+AGAIN = 1.0  # seconds until what a dispatcher had no files for is said to it again
+END = 2.0
+COUNT = 2.0  # seconds until a status is told with the counts of before
+MEANS = "new connections wait until there is another; it may have lost those in its hands"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Durations, in seconds."""
-
-    take: float = 2.0  # a worker that takes nothing that long gives back what waits for it ...
-    replace: float = 60.0  # ... and is to be replaced after this
-    rest: float = 0.05  # before the next try when files or memory ran out; doubled ...
-    longest_rest: float = 1.0  # ... up to this
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
-    """Callbacks of the dispatcher, never called from within one of its own methods."""
-
-    takes: Callable[[int], None]  # the worker of this lease takes connections, for the first time
-    misbehaves: Callable[[int, str], None]  # replace the worker of this lease, for this reason
+log = Log("sockmgr")
 
 
 class Dispatcher:
-    """Passes connections from all listeners of one service to its workers."""
+    """At most one serves at a time; while it is replaced there is its successor beside it.
+
+    `changed` is called when there is another to keep for the next manager: it must be kept before
+    it has a channel, for two that pass connections to the same workers would not understand them.
+    """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        scheduler: Scheduler,
-        events: Events,
-        timing: Timing | None = None,
+        changed: Callable[[], None],
+        left: dict[str, list[int]],
+        is_last: bool,
+        is_upgrade: bool,
     ) -> None:
-        """Begin with no listener and no worker."""
-        self._loop, self._scheduler, self._events = loop, scheduler, events
-        timing = timing or Timing()
-        self.accepted = 0  # connections, ever
-        self._sources: dict[socket.socket, str] = {}
-        self._waiting: dict[socket.socket, None] = {}  # listeners no worker has room for, in turn
-        self._links: dict[int, Link] = {}
-        self._givers: dict[Link, None] = {}  # their waiting connections go to others
-        self._weights: Mapping[int, int] = {}
-        self._keys: Mapping[int, Collection[str]] | None = None
-        self._among: dict[str, list[int]] = {}  # the fed leases of each listener
-        self._held: dict[str, list[int]] = {}  # accepted while no worker has room: seldom any
-        remedies = Remedies(
-            ask=self._ask, bypass=self._bypass, replace=events.misbehaves, looked=self._go
-        )
-        self._untaken = Untaken(loop, self._links, timing.take, timing.replace, remedies)
-        self._backoff = Backoff(loop, self._go, timing.rest, timing.longest_rest)
+        """Take out of the descriptors that were `left` those of a dispatcher, and own them.
 
-    # --- What is configured ----------------------------------------------------------------------
-
-    def listen(self, listeners: Mapping[socket.socket, str]) -> None:
-        """Accept from these sockets only, which are borrowed and made non-blocking.
-
-        The key of each socket is the caller's name for its listener; several sockets may be
-        queues of one listener. Call this before one of the sockets is closed.
+        Replace that one if this `is_upgrade`. `is_last`: no manager can come after this one.
         """
-        for sock in [sock for sock in self._sources if sock not in listeners]:
-            self._pause(sock)
-            del self._waiting[sock], self._sources[sock]
-        for sock, key in listeners.items():
-            if sock not in self._sources:
-                self._waiting[sock] = None
-            self._sources[sock] = key
-        self._go()
+        self._changed = changed
+        self._is_last, self._is_upgrade = is_last, is_upgrade
+        self._services: dict[str, ServiceDispatch] = {}
+        self._serving = self._found(left)
+        self._next: DispatcherProcess | None = None  # it takes the place of the one that serves
+        self._former: DispatcherProcess | None = None  # its place was taken, and it ends
+        self._is_ready = False  # the one that serves has been told all
+        self._given_back: list[tuple[Message, list[int]]] = []  # by the one before
+        self._restarts = Restarts()
+        self._number = 0  # of the last question
+        self._counted: list[tuple[int, asyncio.Future[None]]] = []
+        self._again: asyncio.TimerHandle | None = None
+        self._is_kept = False  # the one that serves, as its replacement has failed
+        self._is_short = False  # of descriptors, so that it could not be told all
+        self._is_starting = self._begun = self._over = False
 
-    def attach(self, lease: int, name: str, channel: Channel, keys: Sequence[str]) -> None:
-        """Own the channel of a worker, new or adopted, that serves the listeners `keys`.
+    # --- What the services ask -------------------------------------------------------------------
 
-        The worker gets no connection before it has answered our first question (Events.takes).
-        """
-        if len(keys) > MAX_LISTENERS:
-            raise ValueError(f"a worker can serve {MAX_LISTENERS} listeners, not {len(keys)}")
-        ledger = Ledger(time.monotonic_ns(), is_new=channel.is_new)
-        link = Link(lease=lease, name=name, channel=channel, ledger=ledger, keys=keys)
-        self._links[lease] = link
-        self._scheduler.add(lease)
-        self._find_among()
-        self._loop.add_reader(channel, self._hear, link)
-        self._ask(link)
+    def service(self, name: str, events: Events, policy: str, most: int | None) -> ServiceDispatch:
+        """Return what dispatches for a service from now on; a dispatcher is started if need be."""
+        made = self._services[name] = ServiceDispatch(name, self, events, policy, most)
+        if self._begun:
+            self._have_one()
+        return made
 
-    def detach(self, lease: int) -> None:
-        """Forget a worker that is gone; connections that it had not taken are passed to others."""
-        link = self._links.pop(lease)
-        link.gone = True
-        self._deafen(link)
-        self._givers[link] = None
-        self._scheduler.forget(lease)
-        self._find_among()
-        self._untaken.settle(lease)
-        self._go()
+    def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send a message, if a dispatcher is there that has been told all; the fds are lent."""
+        # While none is ready nothing is kept back: the next one is told everything from the start.
+        if self._is_ready and self._serving:
+            self._send(self._serving, message, fds)
+            self.probe()
 
-    def abandon(self, lease: int) -> None:
-        """Pass nothing more to a worker that has begun to leave; others get what waits for it."""
-        link = self._links[lease]
-        link.leaving = True
-        self._scheduler.hold(lease)
-        self._givers[link] = None
-        self._go()
+    def forget(self, service: ServiceDispatch) -> None:
+        """Know that this service is no more."""
+        if self._services.get(service.name) is service:
+            del self._services[service.name]
 
-    def feed(
-        self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]] | None = None
-    ) -> None:
-        """Give new connections to these leases only; with none, they wait in the kernel.
+    def probe(self) -> None:
+        """See to it that a dispatcher that does not answer is noticed."""
+        if self._is_ready and self._serving and not self._serving.is_expected:
+            self._ask(self._serving)
 
-        `keys` are the listeners from which each lease is fed; None means all that it serves.
-        """
-        self._weights, self._keys = dict(weights), keys
-        self._find_among()
-        self._untaken.mind()
-        self._go()
-
-    def quiet(self, lease: int) -> asyncio.Future[None]:
-        """Return a future that is done when an unfed worker has nothing waiting, or is gone."""
-        return self._untaken.quiet(lease)
-
-    def close(self) -> None:
-        """Accept no more and close the channels: copies of them in other hands live on."""
-        self.listen({})
-        for link in {*self._links.values(), *self._givers}:
-            self._deafen(link)
-            link.channel.close()
-        self._links.clear()
-        self._givers.clear()
-        self._backoff.close()
-        if self._held:
-            _log.error("connections lost", count=self.held, why="nobody could take them")
-            for fds in self._held.values():
-                close_all(fds)
-            self._held.clear()
-        self._untaken.close()
-
-    # --- What it tells ---------------------------------------------------------------------------
+    # --- What the manager asks -------------------------------------------------------------------
 
     @property
-    def held(self) -> int:
-        """How many connections are accepted and not passed on: a kill -9 now would lose them."""
-        return sum(map(len, self._held.values()))
+    def pids(self) -> Collection[int]:
+        """The processes that are ours."""
+        return {each.pid for each in (self._serving, self._next, self._former) if each}
 
-    def open(self, lease: int) -> int:
-        """Return how many connections a worker has, including those that it has still to take."""
-        return self._scheduler.open(lease)
+    @property
+    def descriptors(self) -> Mapping[str, int]:
+        """What the next manager needs, by name; borrowed."""
+        if self._serving is None:
+            return {}
+        return {CONNECTION: self._serving.fileno(), PIDFD: self._serving.pidfd}
 
-    # --- From listeners to workers ---------------------------------------------------------------
+    @property
+    def written(self) -> DispatcherSnapshot | None:
+        """What the next manager knows the one that serves by."""
+        if self._serving is None:
+            return None
+        return DispatcherSnapshot(
+            pid=self._serving.pid,
+            started=self._serving.started,
+            connection=os.fstat(self._serving.fileno()).st_ino,
+        )
 
-    def _go(self) -> None:
-        """Pass on all connections that can be passed on now, the oldest first."""
-        if not self._backoff.resting:
-            for key in list(self._held):
-                self._pass(key, self._held.pop(key))
-            if self._givers:
-                self._pull()
-            for listener in list(self._waiting):
-                self._accept(listener)
-
-    def _find_among(self) -> None:
-        self._scheduler.feed(self._weights)
-        self._among = {}
-        for lease, link in self._links.items():
-            if self._scheduler.is_fed(lease):
-                mine = link.keys if self._keys is None else self._keys.get(lease, ())
-                for key in link.numbers.keys() & mine:
-                    self._among.setdefault(key, []).append(lease)
-
-    def _accept(self, listener: socket.socket) -> None:
-        key = self._sources[listener]
-        room = self._room(key, BATCH)
-        if not room:
-            if listener not in self._waiting:
-                self._pause(listener)
-            return
-        # Another process that holds this socket can make it block, and we must never wait.
-        os.set_blocking(listener.fileno(), False)
-        accepted = accept(listener, room)
-        self.accepted += len(accepted.fds)
-        self._pass(key, accepted.fds)
-        if accepted.error:
-            self._backoff.rest("accept", accepted.error)
-        elif accepted.fds and key not in self._held:
-            self._backoff.succeeded()
-        if not self._room(key, 1):
-            self._pause(listener)
-        elif listener in self._waiting:
-            del self._waiting[listener]
-            self._loop.add_reader(listener, self._accept, listener)
-
-    def _pause(self, listener: socket.socket) -> None:
-        if listener not in self._waiting:
-            self._loop.remove_reader(listener)
-        # To the end: the listener served last waits longest when there is room for one.
-        self._waiting.pop(listener, None)
-        self._waiting[listener] = None
-
-    def _room(self, key: str, limit: int) -> int:
-        """Return how many more can be passed on now: 0 while we hold older connections of `key`."""
-        if key in self._held or self._backoff.resting:
+    @property
+    def pid(self) -> int | None:
+        """The pid of the one that serves; None if none is needed, 0 if it is missing."""
+        if self.is_missing:
             return 0
-        return self._scheduler.room(self._among.get(key, ()), limit)
+        return self._serving.pid if self._serving else None
 
-    def _pass(self, key: str, fds: Sequence[int]) -> None:
-        parcels: dict[int, list[int]] = {}
-        among = self._among.get(key, ())
-        for fd in fds:
-            lease = self._scheduler.choose(among)
-            if lease is None:
-                self._held.setdefault(key, []).append(fd)
-            else:
-                parcels.setdefault(lease, []).append(fd)
-        sent = [self._send(self._links[lease], key, parcel) for lease, parcel in parcels.items()]
-        if not all(sent) and not self._backoff.resting:
-            # A worker that failed has no room any more, so the recursion ends.
-            self._pass(key, self._held.pop(key))
+    @property
+    def is_missing(self) -> bool:
+        """Whether connections wait because there is none; one that was found serves already."""
+        return bool(self._services) and self._begun and self._serving is None
 
-    def _send(self, link: Link, key: str, fds: Sequence[int]) -> bool:
+    def begin(self) -> None:
+        """Go on with the one that another manager left, or start one: all services are there."""
+        self._begun = True
+        if self._serving:
+            log.info("dispatcher found", pid=self._serving.pid)
+            self._serving.greet()
+            self._serving.expect(PATIENCE)
+        elif self._services:
+            self._have_one()
+
+    async def count(self) -> None:
+        """Have the services know their counts; give up when no answer comes."""
+        if self._is_ready and self._serving:
+            future = asyncio.get_running_loop().create_future()
+            self._counted.append((self._ask(self._serving, counts=True), future))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(future, COUNT)
+
+    async def end(self) -> None:
+        """Have it end, since no worker is left."""
+        self._over, self._is_ready = True, False
+        self._restarts.cancel()
+        if self._again:
+            self._again.cancel()
+        # All are asked before any is waited for, so that they end at the same time.
+        processes = [each for each in (self._serving, self._next, self._former) if each]
+        for process in processes:
+            self._send(process, {"do": "end"})
+        for process in processes:
+            await process.over(END)
+
+    # --- The life of one -------------------------------------------------------------------------
+
+    def _found(self, left: dict[str, list[int]]) -> DispatcherProcess | None:
+        """Return the one that another manager left; it has not been spoken to."""
+        connections, pidfds = (left.pop(name, []) for name in (CONNECTION, PIDFD))
+        if connections and pidfds:
+            return DispatcherProcess.adopt(self, connections[0], pidfds[0], is_last=self._is_last)
+        for pidfd in pidfds:  # it cannot be spoken to
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for connection in connections:  # nor watched
+            with socket.socket(fileno=connection) as sock, contextlib.suppress(OSError):
+                messages.send(sock, messages.write({"do": "end"}))
+        close_all(pidfds)
+        return None
+
+    def _have_one(self) -> None:
+        if not (self.pids or self._is_starting or self._over):
+            self._start()
+
+    def _start(self) -> None:
+        self._is_starting = False
         try:
-            link.channel.send(fds, bytes([link.numbers[key]]) * len(fds))
-        except OSError as error:
-            self._scheduler.ended(link.lease, len(fds))
-            self._held.setdefault(key, []).extend(fds)
-            self._not_sent(link, error)
-            return False
-        close_all(fds)
-        link.ledger.passed += len(fds)
-        link.unseen += len(fds)
-        if link.unseen >= MAX_UNTAKEN:
-            link.unseen = link.waiting
-            if link.unseen >= MAX_UNTAKEN:
-                self._ask(link)
-        self._untaken.mind()
-        return True
-
-    def _not_sent(self, link: Link, error: OSError) -> None:
-        if isinstance(error, BlockingIOError):  # little memory for sockets, or one message too many
-            self._scheduler.hold(link.lease)
-            self._loop.add_writer(link.channel, self._writable, link)
-        elif error.errno in SHORT:
-            self._backoff.rest("pass on", error)
+            self._next = DispatcherProcess.start(self, __version__, is_last=self._is_last)
+        except SpawnError as error:
+            log.error(EventKind.NO_DISPATCHER, error=error.what, means=error.means, do=error.do,
+                      tried_again_in=self._start_again())  # fmt: skip
         else:
-            self._distrust(link, _broke(error))
+            self._next.expect(PATIENCE)
 
-    def _pull(self) -> None:
-        """Pass to others the connections that wait for workers that are gone or do not take."""
-        # A copy: to pass a connection on may show that another channel is broken.
-        for link in list(self._givers):
-            if not self._is_emptied(link):
-                continue
-            if link.gone:
-                self._givers.pop(link, None)
-                link.channel.close()
-            else:
-                self._untaken.settle(link.lease)
+    def _start_again(self) -> float:
+        self._is_starting = True
+        return self._restarts.plan(self._start)
 
-    def _is_emptied(self, link: Link) -> bool:
-        while link.waiting:
-            if not any(self._room(key, 1) for key in link.keys):
-                return False
-            back = link.channel.take_back() or ()
-            if link.ledger.known and not link.gone:
-                link.ledger.passed -= len(back)
-                self._scheduler.ended(link.lease, len(back))
-            for each in back:
-                self._pass(link.keys[each.listener], [each.fd])
-        try:
-            link.ask_again()
-        except OSError as error:
-            self._distrust(link, _broke(error))
-        return True
+    def hear(self, process: DispatcherProcess, message: Message, fds: list[int]) -> None:
+        """Take what a dispatcher says."""
+        match message["is"]:
+            case "here":
+                process.answered()
+                process.is_heard = True
+                self._meet(process, message)
+            case "answer":
+                self._on_answer(process, message["number"])
+            case "held":
+                self._given_back.append((message, fds))
+            case "released":
+                self._succeed(process)
+            case "refused":
+                self._say_again_later(message["why"])
+            case "said":
+                getattr(log, message["level"])(message["kind"], **message["fields"])
+            case _:
+                if service := self._services.get(message.get("service", "")):
+                    service.hear(message)
 
-    def _bypass(self, link: Link) -> None:
-        self._givers[link] = None
-        self._ask(link)
-
-    # --- What workers say and do -----------------------------------------------------------------
-
-    def _ask(self, link: Link) -> None:
-        self._scheduler.hold(link.lease)
-        try:
-            link.ask()
-        except BlockingIOError:
-            self._loop.add_writer(link.channel, self._writable, link)
-        except OSError as error:
-            self._distrust(link, _broke(error))
-
-    def _writable(self, link: Link) -> None:
-        self._loop.remove_writer(link.channel)
-        if not link.ledger.known or self._untaken.is_awaited(link.lease):
-            self._ask(link)
-        elif not link.ledger.asked:
-            self._release(link)
-        self._go()
-
-    def _hear(self, link: Link) -> None:
-        ledger = link.ledger
-        asked, known, lost = ledger.asked, ledger.known, ledger.lost
-        try:
-            report = link.channel.receive()
-            if report is None:
-                return
-            self._scheduler.found(link.lease, ledger.hear(report))
-        except Forged as error:
-            self._distrust(link, str(error))
+    def ended(self, process: DispatcherProcess, status: int) -> None:
+        """Have another one in the place of a dispatcher that has ended."""
+        process.close()
+        if process is self._serving:
+            self._serving, self._is_ready = None, False
+            self._number += 1
+            self._count_no_more()
+        elif process is self._next:
+            self._next = None
+        else:
+            self._former = None
+        if process.is_leaving or self._over:
+            log.debug("dispatcher left", pid=process.pid)
+        else:
+            how = process.why_killed or describe_exit(status)
+            log.warning(EventKind.DISPATCHER_ENDED, pid=process.pid, how=how, means=MEANS,
+                        another_in=0.0 if self.pids else self._start_again())  # fmt: skip
+        if self._over:
             return
-        if ledger.lost != lost:
-            _log.error(EventKind.WORKER_LOST_CONNECTIONS, worker=link.name,
-                       count=ledger.lost - lost, why="it could open no more files",
-                       do="raise its limit")  # fmt: skip
-        if asked and not ledger.asked:
-            self._answered(link)
-        if ledger.known and not known:
-            self._loop.call_soon(self._events.takes, link.lease)
-        self._go()
+        if self._next and self._next.is_heard and self._serving is None:
+            self._take_turns()
+        elif self._serving and not (self._next or self._is_ready):
+            self._keep(self._serving)
 
-    def _release(self, link: Link) -> None:
-        if not link.leaving:
-            self._scheduler.release(link.lease)
+    def _keep(self, process: DispatcherProcess) -> None:
+        """Go on with the one that was to be replaced, and may rest: another cannot be had."""
+        self._is_kept, process.is_leaving = True, False
+        process.greet()
+        process.expect(PATIENCE)
 
-    def _answered(self, link: Link) -> None:
-        self._release(link)
-        link.unseen = 0
-        if link.silent_at:
-            link.silent_at, link.given_up = 0.0, False
-            if not link.leaving:
-                del self._givers[link]
-                _log.info("worker takes connections again", worker=link.name)
-        self._untaken.settle(link.lease)
+    def _meet(self, process: DispatcherProcess, about: Message) -> None:
+        if process is self._next and about["protocol"] != PROTOCOL:
+            process.kill("its code was replaced by a newer one: run sockmgr upgrade")
+        elif process is self._next and self._serving is None:
+            self._take_turns()
+        # The successor is up, so connections wait only while the two change places.
+        elif process is self._next and self._serving:
+            self._make_way(self._serving)
+        elif not self._is_kept and (
+            self._is_upgrade or (about["protocol"], about["version"]) != (PROTOCOL, __version__)
+        ):
+            self._start()
+        else:
+            self._go_on()
 
-    def _distrust(self, link: Link, why: str) -> None:
-        if link.broken:
+    def _make_way(self, before: DispatcherProcess) -> None:
+        """Have the one that serves accept no more, and give back what it holds.
+
+        It ends only when the next one has been told all: until then it has what the manager after
+        us would need, if we and the keeper were killed now.
+        """
+        self._is_ready = False
+        before.is_leaving = True
+        self._ask(before, counts=True)
+        before.answered()
+        before.expect(PATIENCE)
+        self._send(before, {"do": "release"})
+
+    def _succeed(self, before: DispatcherProcess) -> None:
+        """Let the next one serve in the place of one that rests, which ends."""
+        if before is self._serving and self._next and self._next.is_heard:
+            self._former = before
+            before.answered()
+            self._take_turns()
+            self._send(before, {"do": "end"})
+            before.expect(PATIENCE)
+
+    def _take_turns(self) -> None:
+        """Let the next one serve: the one before has ended, or rests."""
+        self._serving, self._next = self._next, None
+        for service in self._services.values():
+            service.is_new()
+        if self._serving:
+            log.info("dispatcher started", pid=self._serving.pid)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Say everything to the one that serves from now on."""
+        # It is kept for the next manager before it can hold a connection.
+        self._changed()
+        self._is_ready = True
+        self._say_all()
+        self.tell({"do": "settled"})
+        # What the former dispatcher had accepted and not passed on is passed on by this one.
+        for message, fds in self._given_back:
+            about = {"service": message["service"], "key": message["key"]}
+            self.tell({"do": "connections", **about}, fds)
+            close_all(fds)
+        self._given_back.clear()
+        if self._serving:
+            self._ask(self._serving, counts=True)
+
+    def _say_all(self) -> None:
+        for service in self._services.values():
+            service.say_all()
+
+    def _say_again_later(self, why: str) -> None:
+        if self._again is not None:
             return
-        link.broken = True
-        self._deafen(link)
-        self._givers[link] = None
-        self._scheduler.hold(link.lease)
-        _log.error(EventKind.WORKER_MISBEHAVES, worker=link.name, why=why,
-                   means="it gets no more connections")  # fmt: skip
-        self._loop.call_soon(self._events.misbehaves, link.lease, why)
-        self._loop.call_soon(self._go)
+        self._again = asyncio.get_running_loop().call_later(AGAIN, self._say_again)
+        if not self._is_short:
+            self._is_short = True
+            means = "it goes on with what it knows, and is told again until it works"
+            do = "raise LimitNOFILE= or ulimit -n of the manager"
+            log.error(EventKind.CONNECTIONS_WAIT, why=f"cannot be told more: {why}", means=means,
+                      do=do)  # fmt: skip
 
-    def _deafen(self, link: Link) -> None:
-        self._loop.remove_reader(link.channel)
-        self._loop.remove_writer(link.channel)
+    def _say_again(self) -> None:
+        self._again = None
+        self._say_all()
+        if self._is_ready and self._serving and self._again is None:
+            self._ask(self._serving)
 
+    # --- Questions -------------------------------------------------------------------------------
 
-def _broke(error: OSError) -> str:
-    return f"its channel broke: {(error.strerror or '').lower()}"
+    def _send(self, process: DispatcherProcess, message: Message, fds: Sequence[int] = ()) -> None:
+        try:
+            process.send(message, fds)
+        except OSError as error:
+            self._say_again_later((error.strerror or "").lower())
+
+    def _ask(self, process: DispatcherProcess, *, counts: bool = False) -> int:
+        self._number += 1
+        self._send(process, {"do": "ask", "number": self._number, "counts": counts})
+        process.expect(PATIENCE)
+        return self._number
+
+    def _on_answer(self, process: DispatcherProcess, number: int) -> None:
+        # One that leaves has a deadline for its end, which an answer must not put off.
+        if self._is_short and self._again is None and number == self._number:
+            self._is_short = False
+            log.info("the dispatcher knows all again")
+        if not process.is_leaving:
+            process.answered()
+            if number < self._number:
+                process.expect(PATIENCE)
+        for asked, future in self._counted:
+            if asked <= number and not future.done():
+                future.set_result(None)
+        self._counted = [each for each in self._counted if not each[1].done()]
+
+    def _count_no_more(self) -> None:
+        for _, future in self._counted:
+            if not future.done():
+                future.set_result(None)
+        self._counted.clear()

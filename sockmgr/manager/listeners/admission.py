@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
+from sockmgr.config.spec import OnStop
 from sockmgr.kernel import steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
@@ -25,6 +26,7 @@ class Admission:
         if self.is_refusing:
             return
         self.is_refusing = True
+        # A SYN is dropped, not refused: its client tries again, when a reload may have admitted it.
         for queue in queues:
             try:
                 steering.refuse_handshakes(queue)
@@ -43,8 +45,14 @@ class Admission:
         if self.path is not None:
             self.path.restore()  # or the next look at the listener finds that it is not there
 
-    def end(self, queues: Iterable[socket.socket]) -> None:
-        """Let nobody come any more. Who tries is refused at once, as if no process listened."""
+    def end(self, queues: Iterable[socket.socket], on_stop: OnStop) -> None:
+        """Let nobody come any more. Who tries is refused at once, as if no process listened.
+
+        With DROP it is as in a pause(), for those who are to meet the next manager.
+        """
+        if on_stop is OnStop.DROP:
+            self.pause(queues)
+            return
         self.is_refusing = True
         for queue in queues:
             try:
@@ -54,6 +62,7 @@ class Admission:
                 _log.debug("clients are not answered", listener=self._name, because=error.strerror)
         self._take_path_away()
 
+    # A unix socket has no handshakes to refuse: nobody finds it without its path.
     def _take_path_away(self) -> None:
         if self.path is not None:
             self.path.take_away()

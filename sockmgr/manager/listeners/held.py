@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr.config.spec import Listen, Scheme
+from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
@@ -28,11 +29,12 @@ class HeldSockets:
         self._only = held if isinstance(held, socket.socket) else None
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
         self.name: UnixName | None = None  # of a unix socket with a path
-        if listen.address.scheme is Scheme.UNIX:
+        if listen.address.traits.has_path:
             self.name = UnixName(Path(listen.address.path))
         self.owns_path = owns_path
         self.admission = Admission(listen.name, self.name if owns_path else None)
         self.shutdowns = ShutdownWatch()
+        self.inodes: dict[socket.socket, int] = {}  # of the queues by lease, in this order
         self.watch()
 
     @property
@@ -45,7 +47,12 @@ class HeldSockets:
 
     def queue(self, lease: int) -> socket.socket:
         """Return the queue of a lease, borrowed; where nothing is steered all leases have one."""
-        return self.queues[0 if self.pool is None else lease]
+        return self.queues[0] if self.pool is None else self.pool[lease]
+
+    def of(self, lease: int) -> Sequence[socket.socket]:
+        """Return the queue of a lease, or nothing if the lease has none of its own (yet)."""
+        known = self.pool is None or lease < len(self.pool)
+        return (self.queue(lease),) if known else ()
 
     @property
     def has_handshakes(self) -> bool:
@@ -58,14 +65,24 @@ class HeldSockets:
         return sum(queues.queued(queue) for queue in (*self.queues, *self._retired))
 
     def watch(self) -> None:
-        """Watch the queues that there are now for one that is shut down."""
+        """Know the queues that there are now: watch for one that is shut down.
+
+        Their inodes are noted here, since they are asked for far more often than queues change.
+        """
+        known = self.inodes
+        self.inodes = {each: known.get(each) or queues.inode(each) for each in self.queues}
         self.shutdowns.watch(self.queues)
 
     def renew(self, lease: int, *, backlog: int) -> None:
         """Put a new queue in the place of one; raise OSError, with the old one in its place."""
         assert self.pool is not None  # noqa: S101 - the callers have looked
-        self.pool.renew(lease, backlog=backlog)
-        self.watch()
+        # The pool shuts the old queue down. As long as a worker or a store holds it as well, the
+        # watch would tell of that as of a damage, and all queues would be looked at.
+        self.shutdowns.leave(self.pool[lease])
+        try:
+            self.pool.renew(lease, backlog=backlog)
+        finally:
+            self.watch()
 
     def retire(self, sock: socket.socket) -> None:
         """Own a unix socket that the path no longer leads to, until nobody waits there."""
@@ -73,6 +90,7 @@ class HeldSockets:
 
     def replace(self, fresh: socket.socket) -> None:
         """Own `fresh`, which was bound in the place of the single unix socket; retire the old."""
+        # The old socket is kept: clients wait in it, and old workers still accept from there.
         self.retire(self.queues[0])
         self._only = fresh
         self.watch()
@@ -87,6 +105,7 @@ class HeldSockets:
         Its name stays: what is kept for the next manager is labelled with it. Raises ListenError,
         and then all is as it was.
         """
+        # The node first, as it may fail: a backlog can always be set.
         before, self.listen = self.listen, replace(listen, name=self.listen.name)
         try:
             if _node(before) != _node(self.listen):

@@ -8,19 +8,22 @@ made useless (`repair`). Knows nothing of workers: `lease` n is a number that th
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 from sockmgr.api.records import EventKind
-from sockmgr.config.spec import Listen, Scheme
+from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.log import Log
 from sockmgr.manager.listeners.held import HeldSockets
+from sockmgr.manager.listeners.reach import Reach
 from sockmgr.manager.listeners.repair import Finding, Repair
 
 _log = Log("sockmgr.listener")
 
 _STEERED, _OVERLAP = "steered", "overlap"
+SAMPLE_SHARE = 50  # times what a sample took until the next
 MOST_QUEUES = 512  # what the program that chooses is sure to have room for: BPF_MAXINSNS
 
 
@@ -41,10 +44,13 @@ class Listener:
         """
         self.why_overlap = why_overlap
         self.is_ending = False
+        self.is_last = False  # nobody else will have its sockets: systemd closes them as well
+        self._left: int | None = None  # the lease whose queue is for the next start
         self.is_anew = False  # no worker that outlived its manager has the sockets
         self._held = HeldSockets(listen, held, owns_path=owns_path)
         self._repair = Repair(self._held)
-        self._peak = 0
+        self._reach = Reach(self._held)
+        self._peak, self._sample_at = 0, 0.0
         self._told = steering.Choice.ONE
         self._tell_choice()
 
@@ -93,7 +99,7 @@ class Listener:
     @property
     def address(self) -> str:
         """The real address, with the port that was chosen for port 0."""
-        if self.listen.address.scheme is Scheme.UNIX:
+        if self.listen.address.traits.has_path:
             return str(self.listen.address)  # the socket may have been bound beside it
         return sockets.describe(self.queues[0])
 
@@ -104,7 +110,12 @@ class Listener:
 
     def inode(self, n: int) -> int:
         """Return the inode of lease `n`'s queue, by which a process's fds are compared."""
-        return queues.inode(self._held.queue(n))
+        return self._held.inodes[self._held.queue(n)]
+
+    @property
+    def inodes(self) -> Collection[int]:
+        """The inodes of all queues, by lease."""
+        return self._held.inodes.values()
 
     def queued(self) -> int:
         """Return how many connections wait now, in all queues (UDP: bytes)."""
@@ -114,11 +125,15 @@ class Listener:
         """Return how many connections wait now in the queue of lease `n` (UDP: bytes)."""
         return queues.queued(self._held.queue(n))
 
-    def sample(self) -> int:
-        """Return queued(), and remember it for take_peak() if it is a peak."""
-        now = self.queued()
-        self._peak = max(self._peak, now)
-        return now
+    def sample(self) -> None:
+        """Remember queued() for take_peak() if it is a peak.
+
+        Each queue has to be asked, so one with many is sampled less often than this is called.
+        """
+        began = time.monotonic()
+        if began >= self._sample_at:
+            self._peak = max(self._peak, self.queued())
+            self._sample_at = began + SAMPLE_SHARE * (time.monotonic() - began)
 
     def take_peak(self) -> int:
         """Return the highest sample since the last call, and forget it."""
@@ -132,6 +147,7 @@ class Listener:
 
         Raises ListenError if that cannot be.
         """
+        # What is not steered has one queue, and all leases are that one.
         if self._held.pool is None:
             return self.queues[0].fileno()
         if n >= MOST_QUEUES:
@@ -142,14 +158,18 @@ class Listener:
             )
         # First, or the new queue would get a wrong number.
         self._repair.revive()
+        if n >= len(self._held.pool):
+            self._grow(self._held.pool, n + 1)
+        return self._held.queue(n).fileno()
+
+    def _grow(self, pool: steering.Pool, size: int) -> None:
         try:
-            while len(self._held.pool) <= n:
-                self._held.pool.grow(backlog=self.listen.backlog)
+            while len(pool) < size:
+                pool.grow(backlog=self.listen.backlog)
         except OSError as error:
-            raise steering.cannot_grow(self.address, len(self.queues), error) from error
+            raise steering.cannot_grow(self.address, len(pool), error) from error
         finally:
             self._held.watch()
-        return self.queues[n].fileno()
 
     def renew(self, n: int) -> None:
         """Put a new queue in the place of lease `n`, which is unfed and empty and has no holder.
@@ -179,6 +199,7 @@ class Listener:
 
         Without any lease nothing changes: connections wait where they went before.
         """
+        # Nothing to feed is no reason to feed nobody: who comes waits for the next worker.
         if self._held.pool is not None and weights:
             self.lease(max(weights))
             try:
@@ -192,6 +213,32 @@ class Listener:
         if self._held.pool is not None and self.choice not in (steering.Choice.ONE, self._told):
             self._told = self.choice
             _log_choice(self.listen.name, self._held.pool)
+
+    @property
+    def why_unreachable(self) -> str:
+        """Why reach() always fails, or nothing."""
+        pool = self._held.pool
+        if pool is None:
+            return self.why_overlap
+        if not self.has_handshakes:
+            return "it gets datagrams, not connections"
+        # Some kernels let only root find the places of queues that systemd has passed.
+        no = "the order of its queues is not known; CAP_BPF, or root, would do without"
+        return "" if pool.knows_queues else no
+
+    async def reach(self, n: int) -> socket.socket:
+        """Return a connection of ours, the caller's, to the queue of lease `n`, fed or not.
+
+        Nobody else gets there by this way, on this host or elsewhere, and the public goes where it
+        went. The worker sees a loopback address. It does not block. There is no deadline: where
+        the queue is full it takes until there is room. Raises ListenError, and OSError if the
+        connection fails.
+        """
+        why = "it refuses new connections" if self.is_refusing else self.why_unreachable
+        if self._held.pool is None or why:
+            raise ListenError(f"{self.address} has no way to one lease: {why}")
+        self.lease(n)
+        return await self._reach.connect(self._held.pool, n)
 
     @property
     def has_handshakes(self) -> bool:
@@ -213,21 +260,26 @@ class Listener:
         self._held.admission.pause(self.queues if self.has_handshakes else ())
 
     def admit(self) -> None:
-        """Undo refuse(): it is configured again."""
+        """Undo refuse(), or an end() at which systemd holds it: it is configured again."""
+        self.is_ending, self._left = False, None
         self._held.admission.resume(self.queues if self.has_handshakes else ())
 
-    def end(self) -> None:
+    def end(self, held: Collection[int] = ()) -> None:
         """Refuse new clients, since all is to stop; those who wait are still to be served.
 
-        Where systemd holds a listener as well, new clients wait in its queue for the next start.
+        Where systemd holds a listener as well, new clients wait in its queue for the next start: in
+        one of these, which is none of those that workers have (`held`), if systemd has so many.
         """
         self.is_ending = True
-        if self.systemds:
-            self.feed(dict.fromkeys(sorted(self.systemds), 1))
-        elif self.has_handshakes and self.listen.address.scheme is not Scheme.FD:
-            self._held.admission.end(self.queues)
+        if self.systemds and not (self.is_last and self.has_handshakes):
+            # Workers could still take them, and be told to stop before they have read anything.
+            # In several queues, the next start would need a worker for each.
+            self._left = min(self.systemds.difference(held) or self.systemds)
+            self.feed({self._left: 1})
+        elif self.has_handshakes and not self.listen.address.traits.is_inherited:
+            self._held.admission.end(self.queues, self.listen.on_stop)
         elif self.owns_path:
-            self._held.admission.end(())
+            self._held.admission.end((), self.listen.on_stop)
 
     @property
     def is_refusing(self) -> bool:
@@ -236,16 +288,17 @@ class Listener:
 
     def is_left_to_others(self, n: int) -> bool:
         """Whether what waits in queue `n` is for the next start, for which systemd holds it."""
-        return self.is_ending and n in self.systemds
+        return self.is_ending and n == self._left
 
     def unfinished(self, lease: int) -> Sequence[socket.socket]:
         """Return the queues, borrowed, that must be empty before the holders of `lease` may go.
 
         There is nothing to wait for where new connections go on coming.
         """
+        # Where nobody comes any more, each holder serves whoever waits anywhere.
         if self.is_refusing:
             return self.queues
-        if self.is_ending and (lease in self.systemds or not self.has_handshakes):
+        if self.is_left_to_others(lease) or (self.is_ending and not self.has_handshakes):
             return ()
         return self.queues[lease : lease + 1] if self.is_steered else ()
 
@@ -255,9 +308,17 @@ class Listener:
         """Return an fd, borrowed, that is readable when a queue was shut down, until inspect()."""
         return self._held.shutdowns.fileno()
 
-    def inspect(self) -> list[Finding]:
-        """Mend what workers did to the listener; return the findings that are not reported yet."""
-        return self._repair.look()
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the next inspect() may close queues and replace them: somebody shut one down."""
+        return self._repair.is_due
+
+    def inspect(self, lease: int | None = None) -> list[Finding]:
+        """Mend what workers did to the listener; return the findings that are not reported yet.
+
+        With a `lease` this is about one worker that has it: Repair.look() says what is looked at.
+        """
+        return self._repair.look(lease)
 
     def close(self) -> None:
         """Close every socket and remove the path: the listener is no longer configured."""

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 
 from sockmgr.api.records import EventKind
-from sockmgr.config.spec import Listen, Scheme
+from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.fleet.snapshot import ListenerSnapshot
 from sockmgr.kernel import handshakes, queues, sockets, steering
@@ -28,11 +28,11 @@ _UNIX = (
 
 def bind(listen: Listen) -> Listener:
     """Bind what `listen` says. Raises ListenError."""
-    if listen.address.scheme is Scheme.FD:
-        return adopt(listen, [sockets.bind(listen, reuse_port=False)])
-    inet = listen.address.scheme in (Scheme.TCP, Scheme.UDP)
-    sock = sockets.bind(listen, reuse_port=inet)
-    if not inet:
+    traits = listen.address.traits
+    sock = sockets.bind(listen, reuse_port=traits.is_internet)
+    if traits.is_inherited:  # fd://N was bound by whoever started us
+        return adopt(listen, [sock])
+    if not traits.is_internet:
         return Listener(listen, sock, _UNIX, owns_path=True)
     return _group(listen, [sock], {0: 1})
 
@@ -49,6 +49,7 @@ def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
         queues.check_group(listen, socks)
         # Before there was a program to steer them, connections went to any queue.
         return _group(listen, socks, {_fullest(socks): 1})
+    # A socket unit has a backlog of its own (Backlog=), and the config may want a longer one.
     if first.type == socket.SOCK_STREAM and queues.backlog(first) < queues.reachable(listen):
         first.listen(listen.backlog)
     if first.family == socket.AF_UNIX:
@@ -86,6 +87,7 @@ def left_at(listener: Listener) -> Mapping[int, int]:
         return {}
     steering.settle()  # from now on handshakes begin in the fed queue only
     begun = handshakes.under_way(listener.queues[0])
+    # Queues are counted after handshakes: one that has ended in between is seen in its queue.
     waiting = {n: queues.queued(queue) for n, queue in enumerate(listener.queues)}
     left = {n: count for n, count in waiting.items() if count or begun or n in listener.fed}
     return dict(sorted(left.items(), key=lambda item: (-item[1], item[0] not in listener.fed)))
@@ -96,7 +98,7 @@ def written(listener: Listener, settled: Collection[int] = ()) -> ListenerSnapsh
     refuses, ends = listener.is_refusing, listener.is_ending
     return ListenerSnapshot(
         listen=listener.listen,
-        inodes=tuple(queues.inode(queue) for queue in listener.queues),
+        inodes=tuple(listener.inodes),
         order=listener.order,
         fed=tuple(listener.fed.items()),
         why_overlap=listener.why_overlap,
@@ -125,7 +127,7 @@ def resume(
         every = [*socks, *late]
         order = (*was.order, *range(len(socks), len(every)))
         held = steering.Pool(every, fed=dict(was.fed), order=order)
-        if late:
+        if late:  # the kernel may have put them at other places than we think
             held.locate()
     elif late:
         held = late[0]
@@ -133,7 +135,7 @@ def resume(
     listener = Listener(was.listen, held, why, owns_path=was.owns_path and not late)
     if held is not socks[0] and not was.order:
         listener.retire(socks[0])
-    if was.refusing:
+    if was.refusing:  # nothing tells what the filter of a socket is, so it is attached again
         listener.refuse()
     for lease in was.blocking:
         os.set_blocking(socks[lease].fileno(), True)
@@ -151,6 +153,7 @@ def _group(listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int
                 do="pass one socket, or set ReusePort=yes in the .socket unit",
             ) from error
         return Listener(listen, socks[0], f"the kernel does not steer: {error.strerror}")
+    # Steering goes by the kernel's order of a group, which need not be the order we got them in.
     if len(socks) > 1 and not pool.locate():
         _log.warning("order of adopted queues not confirmed", listener=listen.name)
     aside = sum(queues.queued(sock) for n, sock in enumerate(socks) if n not in fed)

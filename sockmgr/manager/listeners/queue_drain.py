@@ -7,12 +7,14 @@ Owns the patience with clients that it shortens meanwhile, and gives it back.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable, Collection, Mapping
 
 from sockmgr.kernel import handshakes, queues, steering
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.listeners.shared_call import SharedCall
 
 _log = Log("sockmgr.queue_drain")
 
@@ -20,6 +22,14 @@ LOOK_DELAY = 0.005  # a queue that becomes empty has no event
 # Seconds after which no handshake that was shortened goes on: 7 if its client repeats the SYN.
 # What is still half-open then belongs to another queue or to another listener on this port.
 GIVEN_UP = 10.0
+
+_settled = SharedCall(steering.settle)
+_half_open = {
+    family: SharedCall(functools.partial(handshakes.half_open_by_port, family))
+    for family in (socket.AF_INET, socket.AF_INET6)
+}
+
+_Queues = tuple[socket.socket, ...]
 
 
 class QueueDrain:
@@ -37,38 +47,61 @@ class QueueDrain:
         Of a listener that refuses new connections, because it is to be closed, these are all.
         """
         self._tell = tell
-        self._waiting: dict[int, list[socket.socket]] = {}
+        self._waiting: dict[int, list[_Queues]] = {lease: [] for lease in leases}
         self._shortened: set[socket.socket] = set()
-        self._names: dict[Listener, list[socket.socket]] = {}
+        self._unfed: dict[Listener, list[socket.socket]] = {}
+        # Where all leases wait for all queues, they wait for one tuple, which is looked at once:
+        # it would be the square of them otherwise.
+        shared: dict[Listener, _Queues] = {}
         for lease, listeners in leases.items():
-            mine = [(each, queue) for each in listeners for queue in each.unfinished(lease)]
-            self._waiting[lease] = [queue for _, queue in mine]
-            for listener, queue in mine:
-                self._names.setdefault(listener, []).append(queue)
+            for listener in listeners:
+                if listener not in shared:
+                    mine = tuple(listener.unfinished(lease))
+                    self._unfed.setdefault(listener, []).extend(mine)
+                    if listener.is_refusing:
+                        shared[listener] = mine
+                self._waiting[lease].append(shared.get(listener, mine))
 
     async def run(self) -> None:
-        """Wait for all of them; one membarrier(2) and one look at the handshakes a listener."""
-        for listener, unfed in self._names.items():
-            await asyncio.to_thread(steering.settle)
+        """Wait for all of them.
+
+        The membarrier(2) and the look at the handshakes are those of all drains that begin now.
+        """
+        if any(self._unfed.values()):
+            await _settled()
+        for listener, unfed in self._unfed.items():
             if listener.has_handshakes:
                 await self._outlast_handshakes(listener, unfed)
+        # Handshakes are over: a queue that is empty now has no way to get another connection.
         while self._waiting:
-            for lease in [n for n, unfed in self._waiting.items() if not any(map(_holds, unfed))]:
+            for lease in self._quiet():
                 del self._waiting[lease]
                 self._tell(lease)
             await asyncio.sleep(LOOK_DELAY)
 
+    def _quiet(self) -> list[int]:
+        """Return the leases whose queues are empty now; each queue is asked once."""
+        full = {key: any(map(_holds, each)) for key, each in self._distinct().items()}
+        return [n for n, mine in self._waiting.items() if not any(full[id(each)] for each in mine)]
+
+    def _distinct(self) -> dict[int, _Queues]:
+        return {id(each): each for mine in self._waiting.values() for each in mine}
+
     def leave_out(self, lease: int) -> bool:
         """Wait for this one no longer: it is fed again, or given up; tell whether any is left."""
-        for queue in self._waiting.pop(lease, ()):
-            self._restore(queue)
+        mine = self._waiting.pop(lease, ())
+        if self._shortened:
+            # A queue that is fed again must be as patient with slow clients as it was configured.
+            for queue in (queue for each in mine for queue in each):
+                self._restore(queue)
         return bool(self._waiting)
 
     async def _outlast_handshakes(self, listener: Listener, unfed: list[socket.socket]) -> None:
         unfed = [queue for queue in unfed if queue.fileno() >= 0]  # closed meanwhile
         if not unfed:
             return
-        waiting = {queue for mine in self._waiting.values() for queue in mine}
+        # A client that is slow to complete its handshake would hold up the drain for a minute.
+        waiting = {queue for mine in self._distinct().values() for queue in mine}
         for queue in waiting.intersection(unfed):
             steering.shorten_handshakes(queue)
             self._shortened.add(queue)
@@ -95,7 +128,7 @@ def _holds(queue: socket.socket) -> bool:
 async def _see_handshakes_end(listener: Listener, queue: socket.socket) -> None:
     port = queue.getsockname()[1]
     try:
-        waiting = await asyncio.to_thread(handshakes.half_open, queue.family, port)
+        waiting = (await _half_open[queue.family]()).get(port, frozenset())
         while waiting:
             await asyncio.sleep(0.01)
             waiting = await asyncio.to_thread(handshakes.still_open, waiting)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
-from sockmgr.config.spec import Address, Listen, Scheme
+from sockmgr.config.spec import Address, Listen
 from sockmgr.errors import ListenError, SockmgrError
 from sockmgr.fleet.snapshot import ListenerSnapshot
 from sockmgr.kernel import free_bind, private, queues
@@ -52,6 +52,7 @@ class Listeners:
 
         One that it did not have waits for its listener: the config may have got both since.
         """
+        # Sockets are found by inode: names may have changed, and a number may have a new queue.
         found = {queues.inode(sock): (name, sock) for name in passed for sock in passed[name]}
         for was in listeners:
             mine = [found.pop(inode) for inode in was.inodes]
@@ -100,6 +101,11 @@ class Listeners:
             log.info("systemd has sockets for it now", name=listen.name, number=len(socks))
         return socks
 
+    def be_last(self) -> None:
+        """Know that systemd closes its sockets when the manager has ended."""
+        for listener in self._open.values():
+            listener.is_last = True
+
     def all_in(self, addresses: Set[Address]) -> bool:
         """Tell whether no other than these is open."""
         return self._open.keys() <= addresses
@@ -128,13 +134,14 @@ class Listeners:
                     socks = passed.pop(listen.name, waiting)
                     self._open[listen.address] = self._open_one(listen, socks, own or {})
                     opened.append(listen.address)
+                # The listener may be refusing clients, since a reload removed it a moment ago.
                 listener = self._open[listen.address]
                 listener.admit()
                 before.append((listener, listener.listen))
                 listener.apply(listen)
             if passed:
                 raise _nobody_named(passed, named)
-        except SockmgrError:
+        except SockmgrError:  # as if nothing had been asked: the running generation needs them
             for listener, listen in before:
                 listener.apply(listen)
             for address in opened:
@@ -144,6 +151,18 @@ class Listeners:
             for sock in self._waiting.pop(listen.name, ()):
                 sock.close()
 
+    def conform(self, listens: Sequence[Listen]) -> None:
+        """Set on open listeners what the config in force says of them, should a reload have failed.
+
+        What a reload asked for is set before its rollouts, and has to be undone if they abort.
+        """
+        for listen in listens:
+            if listener := self._open.get(listen.address):
+                try:
+                    listener.apply(listen)
+                except ListenError as error:
+                    log.warning("cannot be set as it was", name=listen.name, error=error)
+
     def close_unused(self, used: Collection[Address]) -> None:
         """Close every listener that is not `used`."""
         for address in self._open.keys() - set(used):
@@ -152,6 +171,7 @@ class Listeners:
     def _open_one(
         self, listen: Listen, socks: list[socket.socket], own: Mapping[str, int]
     ) -> Listener:
+        # A manager that is short of descriptors refuses here, where nothing has changed yet.
         OpenFiles.check()
         listener = opening.adopt(listen, socks) if socks else opening.bind(listen)
         listener.systemds.update(range(len(socks) - own.get(listen.name, 0)))
@@ -160,14 +180,12 @@ class Listeners:
                  cutover=listener.cutover)  # fmt: skip
         if listener.why_overlap:
             log.info(EventKind.CUT_OVERS_OVERLAP, name=listen.name, because=listener.why_overlap)
-        if listen.address.scheme in (Scheme.TCP, Scheme.UDP) and free_bind.is_absent(
-            listener.queues[0]
-        ):
+        if listen.address.traits.is_internet and free_bind.is_absent(listener.queues[0]):
             log.warning(
                 "this host does not have the address", name=listen.name, address=listener.address,
                 means="nobody can connect until it does; the other listeners are not affected",
             )  # fmt: skip
-        if listen.address.scheme is Scheme.UNIX and (flaw := _flaw(Path(listen.address.path))):
+        if listen.address.traits.has_path and (flaw := _flaw(Path(listen.address.path))):
             log.warning("others can take the path", name=listen.name, because=flaw,
                         means="they could answer the clients in our place")  # fmt: skip
         if listener.systemds and not same_address(socks[0], listen.address):

@@ -28,6 +28,7 @@ class Renewal:
 
     def perform(self, fleet: FleetRecords) -> None:
         """Renew the leases that are nobody's now; nobody may accept from their queues meanwhile."""
+        # Not while it is fed or may hold connections: those would be reset.
         for lease in self._used.keys() - fleet.leases:
             for address in self._used.pop(lease):
                 self._renew(address, lease)

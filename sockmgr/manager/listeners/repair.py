@@ -2,11 +2,15 @@
 
 A worker shares its sockets with the manager. So it can shut one down, shrink the backlog, attach a
 program that steers elsewhere, or remove the path of a unix socket. The next look() mends each.
+
+A look after the start or the end of one worker costs the same however many queues there are: only
+that worker's own queue is asked for its backlog, and epoll(7) says if any queue was shut down.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -54,11 +58,23 @@ class Repair:
         self._mended: list[Finding] = []  # since the last look()
         self._stuck: set[Finding] = set()  # what the last look() could not mend
 
-    def look(self) -> list[Finding]:
-        """Look at everything, mend it, and return the findings that were not returned before."""
+    @property
+    def is_due(self) -> bool:
+        """Whether the next look() is at every queue, and may close and replace some of them."""
+        return self._held.shutdowns.is_due or bool(self._mended or self._stuck)
+
+    def look(self, lease: int | None = None) -> list[Finding]:
+        """Mend what there is to mend, and return the findings that were not returned before.
+
+        With a lease the look is at its queue and at what all queues have in common, unless one of
+        them was shut down or could not be mended before: then it is at every queue.
+        """
+        one = None if self.is_due else lease
         self._held.shutdowns.clear()
-        found = [*self._mended, *self._mend_shutdown(), *self._mend_name(), *self._mend_backlog()]
-        found += self._mend_choice()
+        found = [*self._mended, *(self._mend_shutdown() if one is None else ())]
+        found += self._mend_name()
+        found += self._mend_backlog(self._held.queues if one is None else self._held.of(one))
+        found += self._mend_choice(one)
         self._mended.clear()
         fresh = [each for each in found if each not in self._stuck]
         self._stuck = {each for each in found if each.remedy is Remedy.NONE}
@@ -68,6 +84,8 @@ class Repair:
 
     def revive(self) -> None:
         """Have the queues that were shut down listen again; the next look() returns a finding."""
+        if not self.is_due:
+            return  # one call instead of two a queue: asked for before each start of a worker
         found = self._mend_shutdown()
         self._mended += [each for each in found if each.remedy is not Remedy.NONE]
 
@@ -111,27 +129,35 @@ class Repair:
             ]
         return [_listens_again(len(down))]
 
-    def _mend_choice(self) -> list[Finding]:
-        """Choose as before, should a worker have attached a program of its own (socket(7))."""
+    def _mend_choice(self, lease: int | None) -> list[Finding]:
+        """Choose as before, should a worker have attached a program of its own (socket(7)).
+
+        With a lease only its queue can have been shut down, and listen again already.
+        """
         try:
-            if self._held.pool is not None:
-                self._held.pool.steer_again()
+            if (pool := self._held.pool) is not None:
+                before = len(pool)
+                pool.steer_again(lease)
+                if len(pool) > before:  # workers have locked all others, SO_LOCK_FILTER
+                    self._held.watch()
         except OSError as error:
             why = (error.strerror or "").lower()
             text = f"its queues cannot be steered now: {why}"
             return [Finding(Damage.NOT_STEERED, Remedy.NONE, text)]
         return []
 
-    def _mend_backlog(self) -> list[Finding]:
-        wanted = queues.reachable(self._held.listen)
+    def _mend_backlog(self, asked: Sequence[socket.socket]) -> list[Finding]:
+        wanted = self._held.listen.backlog
         shrunk = []
-        for queue in self._held.queues:
+        for queue in asked:
             if queue.type != socket.SOCK_STREAM or not queues.is_listening(queue):
                 continue
             found = queues.backlog(queue)
-            if found < wanted:
-                queue.listen(self._held.listen.backlog)
-                shrunk.append(f"a worker shrank the backlog to {found}; it is {wanted} again")
+            if found < wanted and found < queues.reachable(self._held.listen):
+                queue.listen(wanted)
+                shrunk.append(
+                    f"a worker shrank the backlog to {found}; it is {queues.backlog(queue)} again"
+                )
         return [Finding(Damage.SHRUNK, Remedy.RESTORED, text) for text in shrunk[:1]]
 
     def _mend_name(self) -> list[Finding]:

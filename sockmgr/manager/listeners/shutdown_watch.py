@@ -12,7 +12,10 @@ class ShutdownWatch:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watched: set[socket.socket] = set()
+        self._known: set[socket.socket] = set()  # as they were given
+        self._watched: set[socket.socket] = set()  # those of them that can be shut down
+        self._poll = select.poll()
+        self._poll.register(self._epoll, select.POLLIN)
 
     def fileno(self) -> int:
         """Return the fd, borrowed."""
@@ -20,19 +23,37 @@ class ShutdownWatch:
 
     def watch(self, sockets: Iterable[socket.socket]) -> None:
         """Watch these sockets and no others; one that was watched before may be closed already."""
-        wanted = {each for each in sockets if each.type == socket.SOCK_STREAM}
+        wanted = set(sockets)
         for gone in self._watched - wanted:
             if gone.fileno() >= 0:  # what is closed leaves an epoll by itself, epoll(7)
                 self._epoll.unregister(gone)
-        for new in wanted - self._watched:
+        fresh = {each for each in wanted - self._known if each.type == socket.SOCK_STREAM}
+        for new in fresh:
             # RDHUP alone: silent however many connections come. Edge-triggered, so that what cannot
             # be mended does not keep the manager awake.
             self._epoll.register(new, select.EPOLLRDHUP | select.EPOLLET)
-        self._watched = wanted
+        self._watched = (self._watched & wanted) | fresh
+        self._known = wanted
 
-    def clear(self) -> None:
-        """Be not readable any more, until another socket is shut down."""
-        self._epoll.poll(0)
+    def leave(self, sock: socket.socket) -> None:
+        """Watch this socket no more, until it is named to watch() again."""
+        if sock in self._watched:
+            self._epoll.unregister(sock)
+        self._watched.discard(sock)
+        self._known.discard(sock)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a socket was shut down since the last clear(); asked at the cost of one call."""
+        # poll(2) takes no event out of an epoll, as epoll_wait(2) would.
+        return bool(self._poll.poll(0))
+
+    def clear(self) -> bool:
+        """Be not readable any more, until another socket is shut down; tell whether it was."""
+        found = False
+        while self._epoll.poll(0):  # takes a bounded number of events at a time
+            found = True
+        return found
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -1,7 +1,8 @@
 """The newest events, and counts of all, for clients that ask or follow. Bounded; waits for none.
 
-An event has an id, and ids grow from manager to manager, so a follower can go on with the next
-manager after the last id that it saw. A follower that reads too slowly is told that it missed some.
+A client is told of an event only when the next manager would know it as well: `show` says so. An
+event has an id, and ids grow from manager to manager, so a follower can go on with the next manager
+after the last id that it saw. A follower that reads too slowly is told that it missed some.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ class EventLog(logging.Handler):
         self._limit = limit
         self._events: deque[Event] = deque()
         self._complete_since = time.time_ns() // 1000  # nothing with a higher id is missing
+        self._shown = self._complete_since
         self._wakeup = Wakeup()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records; a record of a library is no event."""
         if isinstance(record.msg, Occurrence):
             self.tally.take(record.msg)
+            # Ids follow the clock, so that those of the next manager are higher even if it finds no
+            # state to go on from. The clock may have been set back since the last event.
             id = max(int(record.created * 1e6), self.newest + 1)
             self._add(recorded(record.msg, record.levelname.lower(), record.created, id))
 
@@ -47,6 +51,17 @@ class EventLog(logging.Handler):
     def newest(self) -> int:
         """The id of the last event, or one that is lower than that of the next."""
         return self._events[-1].id if self._events else self._complete_since
+
+    @property
+    def shown(self) -> int:
+        """The id of the last event that clients may see; all of them where nobody comes next."""
+        return self.newest if self.on_event is None else self._shown
+
+    def show(self) -> None:
+        """Let clients see all events so far."""
+        if self._shown != self.newest:
+            self._shown = self.newest
+            self._wakeup.ring()
 
     @property
     def kept(self) -> tuple[int, tuple[Event, ...]]:
@@ -60,6 +75,7 @@ class EventLog(logging.Handler):
         own, self._events = self._events, deque(events)
         self._complete_since = complete_since
         for event in own:
+            # Our own first events may be older than the last one of the manager before us.
             self._add(replace(event, id=max(event.id, self.newest + 1)))
 
     def follow(self, service: str, after: int | None, last: int | None) -> EventFollower:
@@ -70,33 +86,35 @@ class EventLog(logging.Handler):
         return EventFollower(self, service, after, last)
 
     def since(self, id: int) -> list[Event]:
-        """Return the events with a higher id that are still kept, the oldest first."""
+        """Return the events with a higher id that clients may see, the oldest first."""
+        # The search begins at the end: a follower asks at each event, and has read nearly all.
         found = []
         for event in reversed(self._events):
             if event.id <= id:
                 break
             found.append(event)
-        return found[::-1]
+        return [event for event in reversed(found) if event.id <= self.shown]
 
     def is_complete_since(self, id: int) -> bool:
         """Return whether `id` is one of ours and all events with a higher id are still kept."""
         return self._complete_since <= id <= self.newest
 
     def next(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next event; cancel it to stop waiting."""
+        """Return a future that is done when there is more to see; cancel it to stop waiting."""
         return self._wakeup.next()
 
     def _add(self, event: Event) -> None:
         self._events.append(event)
         if len(self._events) > self._limit:
             self._complete_since = self._events.popleft().id
-        if self.on_event is not None:
+        if self.on_event is None:
+            self._wakeup.ring()
+        else:
             self.on_event()
-        self._wakeup.ring()
 
 
 class EventFollower:
-    """One reader of a history."""
+    """One reader of the events, which remembers how far it has read."""
 
     def __init__(
         self, history: EventLog, service: str, after: int | None, last: int | None
@@ -105,18 +123,18 @@ class EventFollower:
         self._missed = after is not None and not history.is_complete_since(after)
         found = self._about(0 if after is None or self._missed else after)
         self._unread = found if last is None else found[max(0, len(found) - last) :]
-        self.newest = history.newest  # the id of the last event that was looked at
+        self.newest = history.shown  # the id of the last event that was looked at
 
     def take(self) -> tuple[tuple[Event, ...], bool]:
         """Return the events since the last call, and whether older ones were dropped unread."""
         missed = self._missed or not self._history.is_complete_since(self.newest)
         events = (*self._unread, *self._about(self.newest))
-        self._unread, self._missed, self.newest = [], False, self._history.newest
+        self._unread, self._missed, self.newest = [], False, self._history.shown
         return events, missed
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when take() may have more; cancel it to stop waiting."""
-        return self._history.next() if self.newest == self._history.newest else rung()
+        return self._history.next() if self.newest == self._history.shown else rung()
 
     def _about(self, after: int) -> list[Event]:
         found = self._history.since(after)

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sockmgr.api.records import IDENTIFIER, PRIORITIES, EventKind, encode, entry, line_of
 from sockmgr.api.types import JournalPlace
+from sockmgr.config.log_keys import Format, Logs
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log, Occurrence
-from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput
+from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput, apart, direct
 from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
 from sockmgr.systemd import journald
 from sockmgr.terminal.pieces import Piece
@@ -30,14 +31,15 @@ RECALL_TIMEOUT = 1.0  # seconds that a verdict waits for lines to appear in the 
 log = Log("sockmgr")
 
 
-def open_sink(*, as_json: bool) -> tuple[Sink, str]:
-    """Return the sink of our records, and why it is not the journal if it should be the journal.
+def open_sink(logs: Logs) -> tuple[Sink, str]:
+    """Return the sink of our records, and, if the journal should be it but cannot be, the reason.
 
-    `as_json` is a wish about stderr, so with it the journal is not used.
+    Any `logs` but the default are a wish about stdout and stderr: then the journal is not used.
     """
     unit = own_unit()
-    if as_json or unit is None or not journald.is_stderr():
-        return Sink(as_json=as_json), ""
+    if logs != Logs() or unit is None or not journald.is_stderr():
+        return Sink(logs=logs), ""
+    # Whatever is wrong with the journal: a manager that logs to stderr is better than none.
     try:
         journald.check()
         entries = journald.Entries()
@@ -74,8 +76,9 @@ class JournalSink(Sink):
         else:
             self._put(_foreign(record.getMessage(), level))
 
-    def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+    def lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:
         """Send lines of a worker that has a pipe nevertheless."""
+        del stream
         for piece in pieces:
             self._put(line_of(worker, piece))
 
@@ -96,9 +99,9 @@ class JournalSink(Sink):
         while self._waiting_entries:
             try:
                 if not self._entries.send(self._waiting_entries[0]):
-                    return
+                    return  # its buffer is full: flush() comes again when it can take more
                 self._gone = False
-            except OSError:
+            except OSError:  # there is no journald for the moment, or it will never take this one
                 self._gone = True
                 self._dropped += 1
             self._size -= len(self._waiting_entries.popleft())
@@ -107,7 +110,7 @@ class JournalSink(Sink):
         self._waiting_entries.clear()
         self._size = 0
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         if not self._gone:  # otherwise with the next entry that journald takes
             dropped, self._dropped = self._dropped, 0
             log.warning(EventKind.RECORDS_DROPPED, number=dropped)
@@ -123,18 +126,27 @@ def _foreign(text: str, level: str) -> dict[str, str]:
 
 
 def worker_output(
-    sink: Sink, loop: asyncio.AbstractEventLoop, name: str, found: int | None = None
+    sink: Sink, loop: asyncio.AbstractEventLoop, name: str, found: tuple[int, ...] = ()
 ) -> WorkerOutput:
-    """Return a new output for a worker, or one that owns the fd `found` (-1: there is none).
+    """Return a new output for a worker, or one that owns the fds `found` (-1: there is none).
 
-    It is a stream to the journal if our own records go there, else a pipe.
+    It is a stream to the journal if our own records go there, else what `sink.logs` says.
     """
     place = sink.place
-    if found is not None:
-        is_stream = stat.S_ISSOCK(os.fstat(found).st_mode) if found >= 0 else place is not None
-        return Stream(name, found, place) if is_stream else Output(name, sink, loop, found)
+    # An adopted worker goes on writing where it did, whatever a new one would be given today.
+    if found:
+        output, stdout = found
+        if stdout >= 0:
+            return apart(name, sink, sink.stdout, loop, output, stdout)
+        is_stream = stat.S_ISSOCK(os.fstat(output).st_mode) if output >= 0 else place is not None
+        return Stream(name, output, place) if is_stream else Output(name, sink, loop, output)
+    if sink.logs.format is Format.RAW:
+        return direct(name, sink, loop)
+    if sink.logs.split or sink.logs.format is Format.JSON:
+        return apart(name, sink, sink.stdout, loop)
     if place is not None:
         try:
+            # One stream a worker: its identifier is what `journalctl --identifier=` selects.
             return Stream(name, journald.open_stream(name), place)
         except (OSError, SockmgrError) as error:
             log.warning(EventKind.JOURNAL_STREAM_NOT_OPENED, worker=name, error=error)
@@ -149,7 +161,8 @@ class Stream:
 
     def __init__(self, name: str, fd: int, place: JournalPlace | None) -> None:
         """Own `fd`, a copy of the stream that the worker has or will have; -1 if there is none."""
-        self.writer = fd
+        self.writer, self.ends = fd, (fd, fd)
+        self.stdout: Output | None = None
         own = {"JOURNAL_STREAM": journald.name_of(fd)} if fd >= 0 else {}
         self.environment: Mapping[str, str] = own
         self._name, self._place = name, place
@@ -188,6 +201,7 @@ class Stream:
             self.writer = -1
 
     def _until(self, said: str) -> LastWords:
+        # Our line has this time or a later one; an older line with the same text is another's.
         at = asyncio.get_running_loop().time()
         if self.writer < 0 or not journald.say(self.writer, said):
             return _elsewhere(self._name, self._place)
@@ -204,24 +218,14 @@ async def _recalled(
     """Return what `recall` finds in a thread of its own; a late result is not waited for."""
     if not journald.is_readable():
         return _elsewhere(name, place)
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[str] | None] = loop.create_future()
-
-    def give(lines: list[str] | None) -> None:
-        if not found.done():
-            found.set_result(lines)
-
-    def main() -> None:
-        try:
-            lines = recall()
-        except (OSError, SockmgrError):
-            lines = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended before us
-            loop.call_soon_threadsafe(give, lines)
-
+    found: asyncio.Future[list[str] | None] = asyncio.get_running_loop().create_future()
+    # To read the journal is to read files, which may take long. The thread is a daemon: a disk that
+    # hangs must not keep the manager from ending.
+    reader = threading.Thread(
+        target=_recall_into, args=(found, recall), name="journal", daemon=True
+    )
     try:
-        # A daemon thread: a disk that hangs must not keep the manager from ending.
-        threading.Thread(target=main, name="journal", daemon=True).start()
+        reader.start()
     except RuntimeError:  # the limit of threads is reached
         return _elsewhere(name, place)
     await asyncio.wait({found}, timeout=RECALL_TIMEOUT)
@@ -229,6 +233,23 @@ async def _recalled(
     if lines is None:
         return _elsewhere(name, place)
     return LastWords(lines=tuple(lines))
+
+
+def _recall_into(
+    found: asyncio.Future[list[str] | None], recall: Callable[[], list[str] | None]
+) -> None:
+    """Have the loop of `found` give it what `recall` returns; runs in a thread of its own."""
+
+    def give(lines: list[str] | None) -> None:
+        if not found.done():  # nobody waits for it any more
+            found.set_result(lines)
+
+    try:
+        lines = recall()
+    except (OSError, SockmgrError):
+        lines = None
+    with contextlib.suppress(RuntimeError):  # the loop has ended before us
+        found.get_loop().call_soon_threadsafe(give, lines)
 
 
 def _elsewhere(name: str, place: JournalPlace | None) -> LastWords:

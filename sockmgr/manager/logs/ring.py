@@ -33,6 +33,7 @@ class Ring:
         self._added += 1
         self._added_about[line.service] += 1
         self._characters += len(line.message)
+        # Both bounds: a thousand lines may be long, and short ones cost more than their characters.
         while len(self._lines) > self._lines_max or self._characters > self._characters_max:
             self._characters -= len(self._lines.popleft().message)
         self._wakeup.ring()
@@ -43,6 +44,7 @@ class Ring:
 
     def since(self, number: int, service: str) -> list[LogLine]:
         """Return the lines about this service after the first `number` of all, if still kept."""
+        # Lines are numbered by when they were added; so many were dropped before the oldest.
         first = self._added - len(self._lines)
         newer = islice(self._lines, max(0, number - first), None)
         return [line for line in newer if service in ("", line.service)]
@@ -64,6 +66,7 @@ class Follower:
     def take(self) -> tuple[tuple[LogLine, ...], int]:
         """Return the lines since the last call, and how many others were dropped unread."""
         new = self._ring.since(self._total, self._service)
+        # Lines about this service that were added and are not there any more.
         missed = self._ring.added(self._service) - self._counted - len(new)
         lines, self._unread = (*self._unread, *new), []
         self._go_on()
@@ -74,5 +77,6 @@ class Follower:
         return self._ring.next() if self._total == self._ring.added("") else rung()
 
     def _go_on(self) -> None:
+        # Two counts: one says where to go on, the other how many lines about the service are due.
         self._total = self._ring.added("")
         self._counted = self._ring.added(self._service)

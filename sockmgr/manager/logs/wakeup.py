@@ -14,6 +14,7 @@ class Wakeup:
     def ring(self) -> None:
         """Wake all tasks that wait."""
         for future in self._waiting:
+            # A future that was cancelled leaves the set only in the next turn of the loop.
             if not future.done():
                 future.set_result(None)
 

@@ -1,31 +1,31 @@
-"""Notices that a client waits while no worker is ready, so that the next start is not put off.
+"""Notices that a client comes: while no worker is ready, or to a dispatcher that may hang.
 
-It has an epoll of its own while it watches: the event loop may watch the same sockets already, for
-a dispatcher that accepts from them.
+The watch has an epoll of its own: the event loop may watch the same sockets already.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable, Iterable
-
-from sockmgr.manager.listeners.listener import Listener
+import socket
+from collections.abc import Callable, Collection
 
 
 class ClientWatch:
-    """Calls `tell` once, when a connection waits in any queue of the listeners that are watched."""
+    """Calls `on_client` once, when a connection waits in one of the queues."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
-        self._loop, self._tell = loop, tell
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_client: Callable[[], None]) -> None:
+        self._loop, self._on_wait = loop, on_client
         self._epoll: select.epoll | None = None
 
-    def watch(self, listeners: Iterable[Listener]) -> None:
-        """Watch the queues that these listeners have now, unless a watch is under way."""
-        if self._epoll:
+    def watch(self, queues: Collection[socket.socket]) -> None:
+        """Watch these queues, which are borrowed, unless a watch is under way; none: nothing."""
+        if not queues:
+            self.close()
+        if self._epoll or not queues:  # it is asked for after each fact while nobody is ready
             return
         self._epoll = select.epoll()
-        for queue in (queue for listener in listeners for queue in listener.queues):
+        for queue in queues:
             self._epoll.register(queue, select.EPOLLIN)
         self._loop.add_reader(self._epoll, self._on_client)
 
@@ -37,5 +37,6 @@ class ClientWatch:
             self._epoll = None
 
     def _on_client(self) -> None:
+        # The client waits on, so the epoll would stay readable and wake the loop without end.
         self.close()
-        self._tell()
+        self._on_wait()

@@ -24,12 +24,15 @@ class Conditions:
             self._waiting.append((met, future))
         return future
 
-    def look(self) -> None:
-        """Check every condition, since a fact may have made it true."""
+    def check(self) -> bool:
+        """Check every condition, since a fact may have made it true; tell whether one is."""
         for met, future in self._waiting:
+            # Cancelled by a caller that has given up, e.g. at its timeout.
             if not future.done() and met():
                 future.set_result(None)
+        before = len(self._waiting)
         self._waiting = [(met, future) for met, future in self._waiting if not future.done()]
+        return len(self._waiting) < before
 
     def end(self, why: str) -> None:
         """Fail the futures that are left by a ControlError that says `why`."""

@@ -1,73 +1,102 @@
-"""The dispatcher of one service, from its first worker on that is passed connections.
+"""What is dispatched of one service, from the first worker on that is passed connections.
 
-Tells the service which workers take connections and which are to be replaced; decides nothing.
+Reports to the service which workers take connections and which must be replaced; decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Set
 
-from sockmgr.config.spec import Spec
+from sockmgr.config.spec import Policy, Spec
+from sockmgr.errors import ListenError
 from sockmgr.fleet.messages import Fact, Recycle
-from sockmgr.manager.dispatch.dispatcher import Dispatcher, Events
-from sockmgr.manager.dispatch.scheduler import Scheduler
+from sockmgr.kernel.connected_pair import connected_pair
+from sockmgr.manager.dispatch.dispatcher import Dispatcher
+from sockmgr.manager.dispatch.service import Events, ServiceDispatch
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.service.client_watch import ClientWatch
+from sockmgr.manager.workers.moves import MoveQueue
 from sockmgr.manager.workers.worker import WorkerProcess
+
+PROBE_PACE = 1.0  # seconds between two looks whether the dispatcher lives, while clients come
 
 
 class Dispatching:
-    """Who is passed connections, by lease, and the kernel's queue that they come from."""
+    """The workers that are passed connections, and the queue that the connections come from."""
 
-    def __init__(self, put: Callable[[Fact], None]) -> None:
-        self._put = put
-        self._dispatcher: Dispatcher | None = None
-        self._scheduler: Scheduler
+    def __init__(self, name: str, dispatcher: Dispatcher, put: Callable[[Fact], None]) -> None:
+        self._name, self._process, self._put = name, dispatcher, put
+        self._dispatch: ServiceDispatch | None = None
         self._workers: dict[int, WorkerProcess] = {}
+        self._taking: dict[int, asyncio.Event] = {}  # of each of them: that it takes connections
         self._queue = -1
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, Collection[str]] = {}
         self._sources: dict[socket.socket, str] = {}
+        self._clients = ClientWatch(asyncio.get_running_loop(), self._on_client)
+        self._pause: asyncio.TimerHandle | None = None
 
-    def attach(self, running: WorkerProcess) -> None:
-        """Own the channel of this worker, and tell it when it takes connections."""
+    def attach(self, running: WorkerProcess, moves: MoveQueue | None = None) -> None:
+        """Own the channel of this worker, and have the worker know when it takes connections.
+
+        By `moves` it gives connections away, which the dispatcher takes and passes to others.
+        """
         if running.channel is None:
             return
         spec = running.spec
-        if self._dispatcher is None:
-            self._scheduler = Scheduler(spec.policy, spec.max_connections)
+        # It is begun only now: most services never need one, and a reload may turn
+        # `accept` to "dispatch" at any time.
+        if self._dispatch is None:
             events = Events(takes=self._takes, misbehaves=self._misbehaves)
-            self._dispatcher = Dispatcher(asyncio.get_running_loop(), self._scheduler, events)
-            self._go_on(self._dispatcher)
+            self._dispatch = self._process.service(
+                self._name, events, spec.policy, spec.max_connections
+            )
+            self._go_on(self._dispatch)
         if before := self._workers.get(running.lease):
             self.detach(before)  # it hangs or was killed, and has not ended yet
         keys = [str(listen.address) for listen in spec.listen]
-        self._workers[running.lease] = running
-        self._dispatcher.attach(running.lease, running.name, running.channel, keys)
+        self._workers[running.lease], self._taking[running.lease] = running, asyncio.Event()
+        # The process of one that its template is to make is known when it takes connections.
+        pidfd = running.process.pidfd
+        take = moves.take.fileno() if moves else -1
+        self._dispatch.attach(running.lease, running.name, running.channel, keys, pidfd, take)
+
+    def keep_queues(self, inodes: Collection[int]) -> None:
+        """Let go of all move queues but these: they have been ended."""
+        if self._dispatch:
+            self._dispatch.end_queues(inodes)
 
     def detach(self, running: WorkerProcess) -> None:
-        """Know that this worker is gone: what it had not taken goes to others.
+        """Pass connections that this worker had not taken to others: it has ended or hangs.
 
-        It may live on for a while: its channel is not its own any more, and may be closed.
+        A worker that hangs may live on: its channel belongs to the dispatcher, and may be closed.
         """
-        if self._dispatcher and self._workers.get(running.lease) is running:
+        if self._dispatch and self._workers.get(running.lease) is running:
             del self._workers[running.lease]
+            self._taking.pop(running.lease).set()  # who waits for it sees that it is gone
             running.channel = None
-            self._dispatcher.detach(running.lease)
+            self._dispatch.detach(running.lease)
 
     def abandon(self, running: WorkerProcess) -> None:
-        """Pass this worker nothing any more, and others what it has not taken: it is leaving."""
-        if self._dispatcher and self._workers.get(running.lease) is running:
-            self._dispatcher.abandon(running.lease)
+        """Pass nothing more to a worker that is leaving, and give others what it has not taken."""
+        if self._dispatch and self._workers.get(running.lease) is running:
+            self._dispatch.abandon(running.lease)
 
-    def configure(self, spec: Spec) -> None:
-        """Go by the policy of what serves now."""
-        if self._dispatcher:
-            self._scheduler.configure(spec.policy, spec.max_connections)
+    def configure(self, spec: Spec, *, in_turn: bool) -> None:
+        """Use the policy and the limit of the generation that serves now.
+
+        `in_turn`: a canary has a share, which is exact only if workers take turns by their weights.
+        """
+        if self._dispatch:
+            policy = Policy.ROUND_ROBIN if in_turn else spec.policy
+            self._dispatch.configure(policy, spec.max_connections)
 
     def queue(self, leases: Collection[int]) -> int:
-        """Return the queue that new connections of these leases come from: as before, if it can."""
+        """Return the queue that serves these leases, which is the former one if possible."""
+        # A change of the queue would mean waiting until no handshake can end in the former one.
         if self._queue not in leases:
             self._queue = next(iter(leases))
         return self._queue
@@ -75,62 +104,121 @@ class Dispatching:
     def feed(
         self,
         weights: Mapping[int, int],
-        users: Mapping[int, Collection[Listener]],
+        listeners: Mapping[int, Collection[Listener]],
         others: Collection[int],
     ) -> None:
-        """Pass each of these leases what comes at its listeners; `others` accept for themselves."""
+        """Pass each lease connections of its listeners; `others` accept connections themselves."""
+        # These are kept even without a dispatcher: attach(), which makes it, goes on with them.
         self._weights = dict(weights)
-        self._keys = {lease: [_key(each) for each in users[lease]] for lease in weights}
-        self._sources = _sources({each for mine in users.values() for each in mine}, others)
-        if self._dispatcher:
-            self._go_on(self._dispatcher)
+        self._keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
+        self._sources = _sources(listeners, others)
+        if self._dispatch:
+            self._go_on(self._dispatch)
 
     def let_go(self) -> None:
-        """Touch no queue until the next feed(): some may be closed and replaced."""
-        if self._dispatcher:
-            self._dispatcher.listen({})
+        """Watch no queue until the next feed(): some may be closed and replaced."""
+        self._clients.close()
 
-    def _go_on(self, dispatcher: Dispatcher) -> None:
-        dispatcher.listen(self._sources)
-        dispatcher.feed(self._weights, self._keys)
+    def _go_on(self, dispatch: ServiceDispatch) -> None:
+        dispatch.feed(self._weights, self._keys)
+        dispatch.listen(self._sources)
+        self._watch_clients()
+
+    async def reach(self, lease: int, listener: Listener) -> socket.socket:
+        """Return a connection of ours, the caller's, that this worker is passed, fed or not.
+
+        It is as one that came to `listener`, and ends at once if it cannot be passed. A worker
+        may say that it is ready before it has answered on its channel: that is waited for, for as
+        long as the caller likes. Raises ListenError and OSError.
+        """
+        if taking := self._taking.get(lease):
+            await taking.wait()
+        if self._dispatch is None or lease not in self._workers or self._process.is_missing:
+            raise ListenError(
+                "no connection can be passed now: there is no dispatcher, or no worker"
+            )
+        ends = await connected_pair(listener.queues[0])
+        self._dispatch.give(lease, _key(listener), ends)
+        return ends[0]
 
     def quiet(self, lease: int) -> asyncio.Future[None] | None:
-        """Return what is done when this worker has taken all; None if it is passed nothing."""
-        return self._dispatcher.quiet(lease) if self._dispatcher else None
+        """Return a future for when this worker has taken all; None if it is passed nothing."""
+        return self._dispatch.quiet(lease) if self._dispatch else None
 
     def connections(self, lease: int) -> int | None:
         """Return how many connections a worker has; None if it accepts for itself."""
-        return self._dispatcher.open(lease) if self._dispatcher and lease in self._workers else None
+        return self._dispatch.open(lease) if self._dispatch and lease in self._workers else None
 
     @property
     def accepted(self) -> int | None:
         """How many connections were accepted to be passed on; None if nothing is."""
-        return self._dispatcher.accepted if self._dispatcher else None
+        return self._dispatch.accepted if self._dispatch else None
+
+    @property
+    def flaw(self) -> str:
+        """Why nothing is passed to anybody, or nothing."""
+        if self._dispatch and self._process.is_missing:
+            return "no dispatcher runs: new connections wait until there is one"
+        return ""
 
     def close(self) -> None:
         """Accept no more."""
-        if self._dispatcher:
-            self._dispatcher.close()
-            self._dispatcher = None
+        self._clients.close()
+        if self._pause:
+            self._pause.cancel()
+        if self._dispatch:
+            self._dispatch.close()
+            self._dispatch = None
 
     def _takes(self, lease: int) -> None:
-        if running := self._workers.get(lease):
+        if (running := self._workers.get(lease)) and self._dispatch:
+            self._dispatch.process(lease, running.process.pidfd)
+            self._taking[lease].set()
             running.takes()
 
     def _misbehaves(self, lease: int, why: str) -> None:
+        # The worker may have ended since: the dispatcher calls this in a later turn of the loop.
         if running := self._workers.get(lease):
             self._put(Recycle(worker=running.id, why=why))
+
+    # A dispatcher that hangs says nothing, and one that is asked again and again never rests. So it
+    # is asked when somebody comes.
+
+    def _watch_clients(self) -> None:
+        if self._pause is None:
+            self._clients.close()
+            self._clients.watch(self._sources)
+
+    def _on_client(self) -> None:
+        self._process.probe()
+        self._pause = asyncio.get_running_loop().call_later(PROBE_PACE, self._watch_again)
+
+    def _watch_again(self) -> None:
+        self._pause = None
+        self._watch_clients()
 
 
 def _key(listener: Listener) -> str:
     return str(listener.listen.address)
 
 
-def _sources(listeners: Collection[Listener], others: Collection[int]) -> dict[socket.socket, str]:
-    """Return all queues that nobody else accepts from: what a handshake began late ends there."""
+def _sources(
+    listeners: Mapping[int, Collection[Listener]], others: Collection[int]
+) -> dict[socket.socket, str]:
+    """Return all queues that are not somebody else's: a late handshake may end in any of them."""
+    leases: dict[Listener, set[int]] = defaultdict(set)
+    for lease, mine in listeners.items():
+        for each in mine:
+            leases[each].add(lease)
     return {
-        queue: _key(listener)
-        for listener in listeners
-        for n, queue in enumerate(listener.queues)
-        if not (listener.is_steered and n in others) and not listener.is_left_to_others(n)
+        queue: _key(each)
+        for each, ours in leases.items()
+        for n, queue in enumerate(each.queues)
+        if not _is_taken(each, n, ours, others) and not each.is_left_to_others(n)
     }
+
+
+def _is_taken(listener: Listener, n: int, ours: Set[int], others: Collection[int]) -> bool:
+    """Return whether a worker accepts from queue `n`, or another service is fed there."""
+    # A listener that a reload gave to another service still has clients in the queues of ours.
+    return listener.is_steered and (n in others or n in listener.fed.keys() - ours)

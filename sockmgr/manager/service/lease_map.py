@@ -1,7 +1,7 @@
-"""Which listeners belong to a lease: those of the generation that has it, or of one of its workers.
+"""Which listeners belong to a lease: those of the generation that has the lease.
 
-And whether the workers of a lease accept connections or are passed them. Looks at the records of a
-fleet; owns nothing.
+Also whether the workers of a lease accept connections or are passed them, and who takes those that
+others give away. Reads the records of a fleet; owns nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sockmgr.config.spec import Accept, Address, Spec
+from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import Phase
 from sockmgr.fleet.records import FleetRecords
 from sockmgr.manager.listeners.listener import Listener
@@ -31,7 +32,9 @@ class LeaseMap:
         A lease that no worker has yet gets the listeners of the generation that serves.
         """
         serving = fleet.serving
-        return self._find(fleet, leases, self.of(serving.spec) if serving else ())
+        every = self.of(serving.spec) if serving and serving.may_be_met else ()
+        met = [each for each in fleet.generations.values() if each.may_be_met]
+        return self._find(met, leases, every)
 
     def unquiet(
         self, fleet: FleetRecords, addresses: Collection[Address]
@@ -41,27 +44,31 @@ class LeaseMap:
         For a lease whose generation is gone, these are the listeners at `addresses`.
         """
         every = tuple(self.listener(address) for address in addresses)
-        return self._find(fleet, fleet.unquiet, every)
+        return self._find(fleet.generations.values(), fleet.unquiet, every)
 
     def parting(self, fleet: FleetRecords) -> dict[int, tuple[Listener, ...]]:
-        """Return the leases that are fed no more, but served, with their listeners."""
-        fed = dict(fleet.fed)
-        return {
-            lease: self.of(generation.spec)
-            for generation in fleet.generations.values()
-            for lease in generation.served
-            if lease not in fed and generation.phase is not Phase.BOOTING
-        }
+        """Return the leases that are no longer fed but still served, each with its listeners."""
+        fed, found = dict(fleet.fed).keys(), dict[int, tuple[Listener, ...]]()
+        for generation in fleet.generations.values():
+            if generation.phase is not Phase.BOOTING:
+                found |= dict.fromkeys(generation.served - fed, self.of(generation.spec))
+        return found
 
     def _find(
-        self, fleet: FleetRecords, leases: Iterable[int], unknown: tuple[Listener, ...]
+        self,
+        generations: Iterable[Generation],
+        leases: Iterable[int],
+        unknown: tuple[Listener, ...],
     ) -> dict[int, tuple[Listener, ...]]:
-        found: dict[int, dict[Listener, None]] = {}
-        for generation in fleet.generations.values():
-            listeners = dict.fromkeys(self.of(generation.spec))
-            for lease in generation.leases:
-                found.setdefault(lease, {}).update(listeners)
-        return {lease: tuple(found.get(lease, ())) or unknown for lease in leases}
+        # Several generations have one lease where the newer took over the queue of one that
+        # could not answer. There may be many leases: a few operations a generation, on all at once.
+        found: dict[int, tuple[Listener, ...]] = {}
+        for generation in generations:
+            mine = dict.fromkeys(generation.leases, self.of(generation.spec))
+            both = found.keys() & mine.keys()
+            mine |= {n: tuple(dict.fromkeys((*found[n], *mine[n]))) for n in both}
+            found |= mine
+        return {lease: found.get(lease) or unknown for lease in leases}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class LeaseModes:
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
-def lease_modes(fleet: FleetRecords, users: LeaseMap) -> LeaseModes:
+def lease_modes(fleet: FleetRecords, lease_map: LeaseMap) -> LeaseModes:
     """Return the modes of all leases that are in use."""
     generations = fleet.generations.values()
     passed = {n for g in generations if g.spec.accept is Accept.DISPATCH for n in g.leases}
@@ -85,4 +92,17 @@ def lease_modes(fleet: FleetRecords, users: LeaseMap) -> LeaseModes:
     serving = fleet.serving
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
-    return LeaseModes(frozenset(passed), frozenset(accept), users.parting(fleet))
+    return LeaseModes(frozenset(passed), frozenset(accept), lease_map.parting(fleet))
+
+
+def takers(fleet: FleetRecords) -> list[Spec]:
+    """Return the specs of those who take the connections that workers give away when they end.
+
+    The newest generation takes them, or will when it has started; the one before only for as long
+    as not all of its workers are told to stop.
+    """
+    if fleet.stopping:
+        return []
+    current, newest = fleet.current, fleet.trial or fleet.current
+    still = current if current and any(True for _ in current.roster.active()) else None
+    return [each.spec for each in (newest, still) if each]

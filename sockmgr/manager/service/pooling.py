@@ -1,4 +1,4 @@
-"""Whether each worker of a service can have a queue of its own; opens the queues they will need."""
+"""Whether each worker of a service can have its own queue; opens the queues that will be needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Accept, Spec
-from sockmgr.errors import ListenError
+from sockmgr.errors import ControlError, ListenError
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 
@@ -25,7 +25,23 @@ def pooled(spec: Spec, listeners: Sequence[Listener]) -> Spec:
     return spec
 
 
+def check_shares(spec: Spec, listeners: Sequence[Listener]) -> None:
+    """Raise ControlError if a canary of this spec could have no share on one of its listeners."""
+    if spec.rollout.canary is None or spec.accept is Accept.DISPATCH:
+        return
+    for listener in listeners:
+        if not listener.is_steered:
+            raise ControlError(
+                f"a canary of service {spec.service} cannot have a share on the listener "
+                f"{listener.listen.name}: {listener.why_overlap}",
+                means="nothing was changed",
+                do='reload without a canary, or use accept = "dispatch" with a server that can',
+            )
+
+
 def _obstacle(spec: Spec, listeners: Sequence[Listener]) -> str:
+    # As many as there can ever be: it is now that a fallback costs nothing, not half-way through a
+    # rollout.
     beside = 0 if spec.rollout.exclusive else spec.rollout.surge.above(spec.workers)
     for listener in listeners:
         if not listener.is_steered:

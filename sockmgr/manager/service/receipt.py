@@ -6,10 +6,11 @@ import contextlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from sockmgr.api.types import DrainingGeneration, Receipt
+from sockmgr.api.types import DrainingGeneration, Receipt, WarmUp
 from sockmgr.fleet.messages import State, WorkerId
 from sockmgr.kernel.queues import listen_overflows
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.probes.warm_up import Warmed
 
 
 class Measurement:
@@ -19,19 +20,28 @@ class Measurement:
         self._listeners = listeners
         self._overflows = _overflows()
         self._ended = {State.DRAINING: 0, State.KILLED: 0}
-        self._died = 0
+        self._died = self._moved = 0
+        self._warmed = Warmed()
         for listener in listeners:
-            listener.take_peak()
+            listener.take_peak()  # forget what was before
 
-    def count_exit(self, state: State, *, well: bool) -> None:
-        """Note that a worker ended, if it had been told to: `well`, or not."""
+    def count_exit(self, state: State, *, well: bool, moved: int) -> None:
+        """Count a worker that ended in this state, and the connections that it gave to others.
+
+        `well` says whether it ended cleanly.
+        """
+        self._moved += moved
         if not well:
             self._died += 1
         elif state in self._ended:
             self._ended[state] += 1
 
+    def count_warm_up(self, warmed: Warmed) -> None:
+        """Count how a new worker was warmed up."""
+        self._warmed.add(warmed)
+
     def receipt(self, draining: Collection[WorkerId], finishing: int) -> Receipt:
-        """Sum up; the workers `draining` have not ended yet, `finishing` of them are to end now."""
+        """Sum up; the workers `draining` have not ended yet, `finishing` of them must end now."""
         left = Counter(worker.generation for worker in draining)
         cutovers = {listener.cutover for listener in self._listeners}
         return Receipt(
@@ -46,11 +56,26 @@ class Measurement:
             ),
             finishing=finishing,
             died=self._died,
+            moved=self._moved,
+            warm_up=_told(self._warmed),
             cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
         )
 
 
+def _told(warmed: Warmed) -> WarmUp | None:
+    if not warmed.requests and not warmed.is_cut:
+        return None
+    return WarmUp(
+        requests=warmed.requests,
+        failed=warmed.failed,
+        first=warmed.first,
+        last=warmed.last,
+        is_cut=warmed.is_cut,
+    )
+
+
 def _overflows() -> int:
+    # The kernel counts overflows per network namespace, so those of other programs are included.
     with contextlib.suppress(OSError):  # no descriptor is left to read it with
         return listen_overflows()
     return 0

@@ -1,13 +1,14 @@
-"""Which queues of a service's listeners are fed, and the wait until those that are not are empty.
+"""Which queues of a service's listeners are fed, and the wait until the other queues are empty.
 
-Performs each Feed at once and puts the Quiet that it owes. Owns the tasks that wait.
+Performs each Feed at once, and puts a Quiet for each lease that it left out. Owns the tasks that
+wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 
 from sockmgr.errors import ListenError
@@ -26,10 +27,10 @@ Leases = Mapping[int, tuple[Listener, ...]]  # each with the listeners that have
 
 
 class Traffic:
-    """What is fed now, by lease, and of which listeners.
+    """The leases that are fed now, each with the listeners whose queues are fed.
 
-    `modes` says which leases are passed connections. Whoever tells the fleet a fact sets it anew
-    right after: it depends on nothing but the fleet's records.
+    `modes` says which leases are passed connections. It depends on the fleet's records only, so the
+    service sets it after each fact.
     """
 
     def __init__(
@@ -44,11 +45,18 @@ class Traffic:
         self.modes = LeaseModes()
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._parting: Leases = {}
+        self._passing: tuple[Set[int], Set[int]] = frozenset(), frozenset()
         self._is_over = self._is_fixed = False
         self._owed: dict[int, _Owed] = {}
 
+    @property
+    def leases(self) -> Set[int]:
+        """The leases that are fed now."""
+        return self._fed.keys()
+
     def adopt(self, listeners: tuple[Listener, ...]) -> tuple[int, ...]:
-        """Return the leases on which connections wait since before our time, most first."""
+        """Return the leases where connections wait since before our time, the fullest first."""
+        # The kernel chose the queue of each client by a hash, so clients may wait in all of them.
         left: Counter[int] = Counter()
         for listener in listeners:
             left.update(opening.left_at(listener))
@@ -58,30 +66,34 @@ class Traffic:
         return leases
 
     def resume(self, weights: Mapping[int, int], fed: Leases, unquiet: Leases) -> None:
-        """Go on where a predecessor was: `fed` is fed, and Quiet is owed for `unquiet`."""
+        """Go on where a predecessor was: it fed the leases `fed`, and owed Quiet for `unquiet`."""
         self._fed = dict(fed)
         self._pass_on(weights)
         self._owe_quiet(unquiet)
 
-    def feed(self, weights: Mapping[int, int], users: Leases) -> None:
-        """Feed these leases only; `users` are the listeners of each."""
+    def feed(self, weights: Mapping[int, int], leases: Leases) -> None:
+        """Feed these leases only, each with its listeners."""
         with self._reporting_failure():
-            self._steer(weights, users)
-            self.give_up(users.keys() & self._owed.keys())
-            # As they were when it was fed: its generation may be gone, and clients still wait.
-            self._owe_quiet({n: each for n, each in self._fed.items() if n not in users})
-            self._fed = dict(users)
-            self._pass_on(weights)
+            self._change(weights, leases)
 
-    def keep_up(self, weights: Mapping[int, int], users: Leases) -> None:
-        """Feed the same leases; a worker may have come to one with listeners of its own."""
+    def keep_up(self, weights: Mapping[int, int], leases: Leases) -> None:
+        """Feed the same leases; a worker that came to one may have added listeners to it."""
         with self._reporting_failure():
-            if users != self._fed:
-                self._steer(weights, users)
-                self._fed = dict(users)
-                self._pass_on(weights)
+            # This is called after every fact, and few facts change anything here: a new program is
+            # attached to the queues only if one does.
+            if leases != self._fed or self._ways(leases.keys()) != self._passing:
+                self._change(weights, leases)  # also what a Feed that failed has left out
             elif self.modes.parting != self._parting:
                 self._pass_on(weights)
+
+    def _change(self, weights: Mapping[int, int], leases: Leases) -> None:
+        # Steering comes first because it may fail: `_fed` must then still say what is fed.
+        self._steer(weights, leases)
+        self.give_up(leases.keys() & self._owed.keys())
+        # As they were when it was fed: its generation may be gone, and clients still wait.
+        self._owe_quiet({n: each for n, each in self._fed.items() if n not in leases})
+        self._fed = dict(leases)
+        self._pass_on(weights)
 
     @contextmanager
     def _reporting_failure(self) -> Iterator[None]:
@@ -96,59 +108,72 @@ class Traffic:
 
     @contextmanager
     def untouched(self, weights: Mapping[int, int]) -> Iterator[None]:
-        """Let somebody mend the queues meanwhile, and replace some."""
+        """Accept from no queue meanwhile, so that queues can be mended or replaced."""
         self._dispatching.let_go()
         yield
         self._pass_on(weights)
 
+    def give_way(self, weights: Mapping[int, int]) -> None:
+        """Accept no more from the queues at which another service is fed by now."""
+        if self._parting:
+            self._pass_on(weights)
+
     def accept_no_more(self) -> None:
-        """Pass nothing on any more: all are told to stop."""
+        """Pass no more connections on: all workers are being stopped."""
         self._is_over = True
         self._pass_on({})
 
     def steer_no_more(self, weights: Mapping[int, int]) -> None:
-        """Leave the queues as they are now: the listeners refuse new connections."""
+        """Leave the queues as they are: the listeners refuse new connections from now on."""
         self._is_fixed = True
         self._pass_on(weights)
 
     def expect(self, lease: int, listeners: Collection[Listener]) -> None:
-        """Somebody is to come to this lease: let clients of listeners that are new wait there."""
-        known = {listener for users in self._fed.values() for listener in users}
-        for listener in set(listeners) - known:
-            listener.feed({lease: 1})
+        """Let clients of new listeners wait at this lease: a worker was started for it."""
+        # A listener that is fed already keeps its queue until the next Feed: workers answer there.
+        known = {listener for each in self._fed.values() for listener in each}
+        with self._reporting_failure():
+            for listener in set(listeners) - known:
+                listener.feed({lease: 1})
 
     def wait_anew(self, unfed: Leases) -> None:
-        """Owe Quiet for these from now on, whatever was seen before."""
+        """Begin the wait for these leases again, whatever was seen before."""
         self.give_up(unfed.keys() & self._owed.keys())
         self._owe_quiet(unfed)
 
     def keep_waiting(self, unquiet: Collection[int]) -> None:
-        """Wait for these only; of the others nobody is left who would empty them."""
+        """Wait for these leases only: nobody is left to empty the queues of the others."""
         self.give_up(self._owed.keys() - unquiet)
 
     def give_up(self, leases: Collection[int]) -> None:
-        """Wait no longer for these."""
+        """Stop waiting for these leases."""
         for lease in list(leases):
             queue_drain, task = self._owed.pop(lease)
+            # One task waits for all that one Feed left out; the others may still be waited for.
             if not queue_drain.leave_out(lease):
                 task.cancel()
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for all leases, and stop accepting."""
         self.give_up(self._owed)
         self._dispatching.close()
 
-    def _steer(self, weights: Mapping[int, int], users: Leases) -> None:
+    def _steer(self, weights: Mapping[int, int], leases: Leases) -> None:
         if self._is_fixed:
             return
-        shares: dict[Listener, Counter[int]] = {}
-        passed = [lease for lease in users if lease in self.modes.passed]
-        for lease, listeners in users.items():
+        shares: dict[Listener, Counter[int]] = defaultdict(Counter)
+        passed = [lease for lease in leases if lease in self.modes.passed]
+        for lease, listeners in leases.items():
+            # The dispatcher accepts for all of its workers, so one queue does for them.
             queue = self._dispatching.queue(passed) if lease in passed else lease
             for listener in listeners:
-                shares.setdefault(listener, Counter())[queue] += weights[lease]
+                shares[listener][queue] += weights[lease]
         for listener, share in shares.items():
             listener.feed(share)
+
+    def _ways(self, leases: Set[int]) -> tuple[Set[int], Set[int]]:
+        """Return which of these leases are passed connections, and which accept for themselves."""
+        return self.modes.passed & leases, self.modes.accept & leases
 
     def _owe_quiet(self, unfed: Leases) -> None:
         if unfed:
@@ -159,7 +184,7 @@ class Traffic:
 
     def _pass_on(self, weights: Mapping[int, int]) -> None:
         modes = self.modes
-        self._parting = modes.parting
+        self._parting, self._passing = modes.parting, self._ways(self._fed.keys())
         if self._is_over:
             self._dispatching.feed({}, {}, modes.accept)
             return
@@ -174,13 +199,14 @@ class Traffic:
 
     def _be_quiet(self, lease: int) -> None:
         owed = self._owed.get(lease)
-        # The queue is empty; what came from there may still wait for its worker.
+        # The queue is empty, but what came from there may still wait in the channel of its worker.
         if taken := self._dispatching.quiet(lease):
             taken.add_done_callback(lambda _: self._put_quiet(lease, owed))
         else:
             self._put_quiet(lease, owed)
 
     def _put_quiet(self, lease: int, owed: _Owed | None) -> None:
+        # If the lease was fed again meanwhile, the Quiet that is owed for it belongs to a new wait.
         if owed and self._owed.get(lease) is owed:
             del self._owed[lease]
             self._put(Quiet(lease=lease))

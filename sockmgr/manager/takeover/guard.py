@@ -2,7 +2,8 @@
 
 It is a shell that waits for the end of a socket, the lifeline, whose other end the manager and its
 fd store hold. When the last copy of that is closed, nobody can come back: then the shell runs
-sockmgr.programs.sweep. It is no Python before, because it waits for as long as the manager lives.
+sockmgr.programs.sweep. No Python waits until then, since it would take memory for as long as the
+manager lives.
 """
 
 from __future__ import annotations

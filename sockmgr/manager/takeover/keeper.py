@@ -20,11 +20,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sockmgr.errors import ControlError
-from sockmgr.kernel import unix_node
+from sockmgr.kernel import rights, unix_node
 from sockmgr.programs.keeper import MAX_FDS, MAX_NAME
 
-START_TIMEOUT = 10.0
-CALL_TIMEOUT = 2.0
+START_TIMEOUT = 10.0  # seconds: a Python has to start, perhaps on a busy machine
+CALL_TIMEOUT = 2.0  # seconds, in which the event loop waits: a keeper that lives answers at once
 
 _HELLO = b"T1"
 _FREE = 10  # a number that the spawn does not give away
@@ -77,15 +77,14 @@ class Keeper:
 
         The caller owns the descriptors, which are close-on-exec; the keeper has them as well. If
         the keeper dies meanwhile, those that had arrived are returned. Raises ControlError if
-        another manager was quicker, if the keeper hangs (then `evict()` it), or if it holds more
-        than we may open.
+        another manager was quicker, if the keeper hangs, or if it holds more than we may open.
         """
         keeper = cls(path.absolute(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             keeper._connect()
             keeper._greet()
             return keeper, keeper._collect()
-        except (FileNotFoundError, ConnectionError, EOFError):
+        except (FileNotFoundError, ConnectionError, EOFError):  # it is dead, or dies now
             keeper.close()
             return None
         except OSError as error:
@@ -111,31 +110,6 @@ class Keeper:
             raise _cannot("resume", path, error) from error
         return keeper
 
-    @staticmethod
-    def evict(path: Path) -> None:
-        """Kill the keeper at `path`, which hangs, and with it what nobody else holds.
-
-        Does nothing if nobody listens there. Raises ControlError if it is no keeper of ours.
-        """
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
-                caller.setblocking(False)
-                caller.connect(os.fspath(path))
-                pid = _pid_of_ours(caller)
-                pidfd = os.pidfd_open(pid)
-        except (FileNotFoundError, ConnectionRefusedError, ProcessLookupError):
-            return
-        except OSError as error:
-            raise _cannot("evict", path, error) from error
-        try:
-            # Looked at after the pidfd was opened: the pid may be another process's by now.
-            if not _is_keeper(pid, path.absolute()):
-                raise _cannot("evict", path, f"process {pid}, which listens there, is none")
-            _end(pidfd)
-        finally:
-            os.close(pidfd)
-        path.unlink(missing_ok=True)
-
     def fileno(self) -> int:
         """Return the connection, borrowed; it is readable only when the keeper is lost."""
         return self._connection.fileno()
@@ -149,6 +123,7 @@ class Keeper:
         label = os.fsencode(name)
         if not fds or not 0 < len(label) <= MAX_NAME:
             raise ValueError(f"cannot keep {len(fds)} descriptors as {name!r}")
+        # One message carries at most SCM_MAX_FD descriptors (unix(7)); the next ones are added.
         for start in range(0, len(fds), MAX_FDS):
             verb = b"+" if start else b"="
             self._call(verb + label, fds[start : start + MAX_FDS])
@@ -198,6 +173,7 @@ class Keeper:
             os.kill(intermediate, signal.SIGKILL)
             raise
         finally:
+            # The keeper is a grandchild, so that it never is a child that we would have to reap.
             os.waitpid(intermediate, 0)
         with contextlib.suppress(OSError):  # it may hold more than we may open
             _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
@@ -218,6 +194,7 @@ class Keeper:
                 do=_OTHER_PATH,
             )
         self.pid = int(reply[1:])
+        # SO_PEERCRED does not tell the pid of a keeper that we start: we connect before it listens.
         try:
             self._pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError as error:
@@ -248,12 +225,11 @@ class Keeper:
     def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
         """Return the next reply and its descriptors; raise EOFError at the end."""
         self._connection.settimeout(timeout)
-        # Not recv_fds(): in Python 3.11 it drops its flags, and these would leak into a worker.
         room = socket.CMSG_LEN(MAX_FDS * struct.calcsize("i"))
         reply, ancillary, flags, _ = self._connection.recvmsg(
             1 + MAX_NAME, room, socket.MSG_CMSG_CLOEXEC
         )
-        fds = [fd for *_, payload in ancillary for (fd,) in struct.iter_unpack("i", payload)]
+        fds = rights.received(ancillary)
         if flags & socket.MSG_CTRUNC:
             _close(fds)
             raise ControlError(
@@ -336,15 +312,6 @@ def _pid_of_ours(connection: socket.socket) -> int:
     if uid not in (0, os.geteuid()):
         raise PermissionError(errno.EPERM, f"it belongs to user {uid}")
     return pid
-
-
-def _is_keeper(pid: int, path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        # An ending process has no command line any more.
-        ours = any(b"import keeper" in word for word in words) and os.fsencode(path) in words
-        return ours or words == [b""]
-    return True
 
 
 def _has_ended(pidfd: int, seconds: float) -> bool:

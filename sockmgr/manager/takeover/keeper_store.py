@@ -10,8 +10,8 @@ from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
 from sockmgr.kernel import unix_node
 from sockmgr.log import Log
+from sockmgr.manager.restarts import Restarts
 from sockmgr.manager.takeover.keeper import Keeper
-from sockmgr.manager.takeover.restarts import Restarts
 
 log = Log("sockmgr")
 
@@ -36,7 +36,7 @@ class KeeperStore:
         if fds := descriptors.pop(KEEPER, []):
             try:
                 return cls(path, Keeper.resume(fds[0], path))
-            except ControlError as error:
+            except ControlError as error:  # nothing is lost: all that it held came to us by exec
                 log.warning("keeper lost", error=error.what)
                 return None
         found = Keeper.take_over(path)
@@ -61,12 +61,15 @@ class KeeperStore:
 
     def mend(self) -> bool:
         """Replace the keeper if its path is gone, as nobody would find it; raise ControlError."""
+        # While one is being replaced its successor will make the path.
         if self._keeper.fileno() < 0 or unix_node.identity(self._path) == self._identity:
             return False
         before = self._keeper
         fresh = Keeper.start(self._path)
         asyncio.get_running_loop().remove_reader(before.fileno())
         self._start(fresh)
+        # The former keeper goes last, when `lost` has had everything given to the fresh one: there
+        # is no moment in which our death would lose the workers.
         before.dismiss()
         return True
 
@@ -112,6 +115,7 @@ class KeeperStore:
 
     def _on_gone(self, lost: Callable[[], None]) -> None:
         asyncio.get_running_loop().remove_reader(self._keeper.fileno())
+        # A keeper that hangs rather than died would go on holding our sockets, and the path.
         self._keeper.kill()
         self._broken = True  # until there is another, and everybody knows
         log.warning(
@@ -121,7 +125,7 @@ class KeeperStore:
     def _replace(self, lost: Callable[[], None]) -> None:
         try:
             fresh = Keeper.start(self._path)
-        except ControlError as error:
+        except ControlError as error:  # e.g. no process or path can be had; the next try may do
             delay = self._restarts.plan(lambda: self._replace(lost))
             log.error(EventKind.NO_KEEPER, error=error.what,
                       means="nothing survives if we are killed", tried_again_in=delay)  # fmt: skip

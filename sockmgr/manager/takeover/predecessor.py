@@ -18,11 +18,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr.config.spec import Accept, Spec
+from sockmgr.config.spec import Spec
 from sockmgr.fleet import snapshot
-from sockmgr.fleet.messages import Phase, State, WorkerId
+from sockmgr.fleet.messages import State, WorkerId
 from sockmgr.fleet.snapshot import (
-    GenerationSnapshot,
     ProcessSnapshot,
     ServiceSnapshot,
     Snapshot,
@@ -30,20 +29,20 @@ from sockmgr.fleet.snapshot import (
 )
 from sockmgr.kernel import private, process, survivors
 from sockmgr.kernel.process import Process
-from sockmgr.kernel.procfs import sockets_of, start_time
-from sockmgr.kernel.queues import inode
-from sockmgr.launch.additions import LAUNCHER
+from sockmgr.kernel.procfs import start_time
+from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
 from sockmgr.log import Log
-from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.dispatch import dispatcher
 from sockmgr.manager.takeover import unlabelled
 from sockmgr.manager.takeover.state import FOUND, NOTIFY, STATE, StateMemory, boot_id
-from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
+from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUTS, PIDFD, Survivor
 
 log = Log("sockmgr")
 
 _WORKER = re.compile(r"(.+)@(\d+)\.(\d+)(?:/.+)?", re.ASCII)
-_ROLES = (PIDFD, OUTPUT, CHANNEL, CHANNEL_OF_WORKER)
-_ANY_LAUNCHER = re.compile(r"/.*/sockmgr/(?:programs/)?" + re.escape(Path(LAUNCHER).name))
+_ROLES = (PIDFD, *OUTPUTS, CHANNEL, CHANNEL_OF_WORKER)
+_ANY_LAUNCHER = re.compile(r"/.*/sockmgr/(?:programs/)?(launch_[a-z]+\.py)")
+_OURS = {Path(each).name: each for each in (LAUNCHER, UVICORN_LAUNCHER)}
 
 
 @dataclass(slots=True)
@@ -69,14 +68,19 @@ class Predecessor:
         except snapshot.SnapshotError as error:
             predecessor.flaw = error.what
             return predecessor
+        # After a reboot the pids and inodes of the state belong to others.
         if found is None or found.state.boot_id != boot_id():
             predecessor.flaw = "there is none of this boot" if names else ""
             return predecessor
         predecessor.serial = found.serial
         there = {os.fstat(fd).st_ino for fds in descriptors.values() for fd in fds}
         missing = {n for listener in found.state.listeners for n in listener.inodes} - there
+        # Records whose sockets are gone describe listeners that nobody can go on with. The sockets
+        # that are there keep their clients all the same: their names say which listener they are.
         if missing:
             predecessor.flaw = f"{len(missing)} of the sockets that the state tells of are missing"
+        elif _lacks_listeners(found.state):
+            predecessor.flaw = "it lacks listeners that its own config or services have"
         else:
             predecessor.state = _with_our_launcher(found.state)
         return predecessor
@@ -90,6 +94,7 @@ class Predecessor:
         fds = self.descriptors.pop(NOTIFY, [])
         if fds:
             left = socket.socket(fileno=fds[0])
+            # Workers find the socket by its path: one that has lost its path hears no new worker.
             if left.getsockname() == str(path) and path.is_socket():
                 left.set_inheritable(False)
                 return left
@@ -102,6 +107,7 @@ class Predecessor:
         found: dict[str, list[socket.socket]] = {}
         for name in [name for name in self.descriptors if "@" not in name]:
             for fd in self.descriptors.pop(name):
+                # Descriptors that came by execve(2) are inheritable; no worker may inherit them.
                 sock = socket.socket(fileno=fd)
                 sock.set_inheritable(False)
                 found.setdefault(name, []).append(sock)
@@ -155,7 +161,7 @@ class Predecessor:
         return found
 
     def _take_worker(self, name: str, channel: Sequence[int] = ()) -> dict[str, int]:
-        """Return what there is of a worker by what it is; the caller owns it."""
+        """Return the descriptors of a worker by their roles; the caller owns them."""
         found = unlabelled.roles(self.descriptors.pop(name, []), channel)
         for role in _ROLES:
             for fd in self.descriptors.pop(f"{name}/{role}", []):
@@ -169,6 +175,7 @@ class Predecessor:
         for name, fds in self.descriptors.items():
             log.warning("descriptor left by another manager closed", name=name, number=len(fds))
             for fd in fds:
+                # Nothing else would ever stop a worker whose service is in no config any more.
                 if _WORKER.fullmatch(name) and process.pid_of(fd):
                     signal.pidfd_send_signal(fd, signal.SIGTERM)
                 os.close(fd)
@@ -176,9 +183,9 @@ class Predecessor:
 
 
 def recovered(copy: Path) -> dict[str, list[int]]:
-    """Return what the workers of a dead manager still hold, by name, if the copy tells of any.
+    """Return what the processes of a dead manager still hold, by name, if the copy tells of any.
 
-    Raises ListenError if we may not look into those workers. The caller owns the descriptors.
+    Raises ListenError if we may not look into those processes. The caller owns the descriptors.
     """
     if (fd := _open_copy(copy)) is None:
         return {}
@@ -188,19 +195,46 @@ def recovered(copy: Path) -> dict[str, list[int]]:
         log.warning("state not used", path=copy, because=error.what)
         os.close(fd)
         return {}
-    found: dict[str, list[int]] = {}
-    names = {n: f"{each.listen.name}#{i}" for each in state.listeners
-             for i, n in enumerate(each.inodes)}  # fmt: skip
-    for service in state.services if state.boot_id == boot_id() else ():
-        for id, survivor in _living(service):
-            found[f"{service.name}@{id}/{PIDFD}"] = [survivor.pidfd]
-            wanted = [n for n, name in names.items() if name not in found]
-            taken = survivors.take_back(survivor.pid, survivor.pidfd, wanted)
-            found |= {names[inode]: [sock] for inode, sock in taken.items()}
+    found = _taken_back(state) if state.boot_id == boot_id() else {}
     if not found:
         os.close(fd)
         return {}
     return found | {STATE: [fd]}
+
+
+def _taken_back(state: Snapshot) -> dict[str, list[int]]:
+    """Return pidfds, what workers have of the queues, and all that the dispatcher has."""
+    found: dict[str, list[int]] = {}
+    names = {n: f"{each.listen.name}#{i}" for each in state.listeners
+             for i, n in enumerate(each.inodes)}  # fmt: skip
+    names |= {number: name for name, number in state.moves.items()}
+    channels: dict[int, str] = {}
+    for service in state.services:
+        for id, survivor, ends in _living(service):
+            name = f"{service.name}@{id}"
+            found[f"{name}/{PIDFD}"] = [survivor.pidfd]
+            channels |= zip(
+                ends, (f"{name}/{CHANNEL}", f"{name}/{CHANNEL_OF_WORKER}"), strict=False
+            )
+            _take_sockets(survivor.pid, survivor.pidfd, names, found)
+    was = state.dispatcher
+    if was and (pidfd := process.open_pidfd(was.pid, was.started)) is not None:
+        found[dispatcher.PIDFD] = [pidfd]
+        names |= {**channels, was.connection: dispatcher.CONNECTION}
+        _take_sockets(was.pid, pidfd, names, found)
+    return found
+
+
+def _take_sockets(
+    pid: int, pidfd: int, names: Mapping[int, str], found: dict[str, list[int]]
+) -> None:
+    """Add what a process has of the sockets that are missing; `names` are theirs by inode.
+
+    Workers of one generation hold the same sockets, and one copy of each is enough.
+    """
+    wanted = [n for n, name in names.items() if name not in found]
+    taken = survivors.take_back(pid, pidfd, wanted)
+    found |= {names[inode]: [sock] for inode, sock in taken.items()}
 
 
 def _open_copy(copy: Path) -> int | None:
@@ -213,22 +247,30 @@ def _open_copy(copy: Path) -> int | None:
         return None
 
 
-def _living(service: ServiceSnapshot) -> Iterator[tuple[WorkerId, Process]]:
+def _living(service: ServiceSnapshot) -> Iterator[tuple[WorkerId, Process, Sequence[int]]]:
+    """Return each worker that can be found, and the inodes of the ends of its channel."""
     for generation in service.generations:
         for worker in generation.workers:
-            if survivor := _survivor(worker, {}):
-                yield WorkerId(generation.number, worker.slot), survivor.process
+            if (told := worker.process) and (survivor := _survivor(worker, {})):
+                yield WorkerId(generation.number, worker.slot), survivor.process, told.channel
 
 
 def check(fd: int) -> str:
-    """Say in a line what the state in `fd`, a borrowed memfd, tells; raise SnapshotError if not."""
+    """Return in a line what the state in `fd`, a borrowed memfd, has; may raise SnapshotError."""
     state = snapshot.decode(_read(fd))
     workers = [w for s in state.services for g in s.generations for w in g.workers]
     return f"services: {len(state.services)}, workers: {len(workers)}; all can be taken over"
 
 
+def _lacks_listeners(state: Snapshot) -> bool:
+    known = {listener.listen.address for listener in state.listeners}
+    specs = [each.spec for service in state.services for each in service.generations]
+    listens = (state.config.listen, *(spec.listen for spec in specs))
+    return any(listen.address not in known for own in listens for listen in own)
+
+
 def _with_our_launcher(state: Snapshot) -> Snapshot:
-    """Name our launcher of granian in all specs: that of another version may no longer exist."""
+    """Name our launchers in all specs: those of another version may be gone."""
     return replace(
         state,
         services=tuple(
@@ -245,8 +287,10 @@ def _with_our_launcher(state: Snapshot) -> Snapshot:
 
 
 def _launched(spec: Spec) -> Spec:
-    argv = (LAUNCHER if _ANY_LAUNCHER.fullmatch(word) else word for word in spec.argv)
-    return replace(spec, argv=tuple(argv))
+    found = ((word, _ANY_LAUNCHER.fullmatch(word)) for word in spec.argv)
+    return replace(
+        spec, argv=tuple(_OURS.get(ours[1], word) if ours else word for word, ours in found)
+    )
 
 
 def _read(fd: int) -> bytes:
@@ -254,7 +298,7 @@ def _read(fd: int) -> bytes:
 
 
 def _identity(name: str, fds: Sequence[int]) -> object:
-    """Return what is held: a queue may have another number now, or a new one in its place."""
+    """Return what the store holds there: the queue of that number may be another one by now."""
     return os.fstat(fds[0]).st_ino if "#" in name else FOUND
 
 
@@ -263,19 +307,20 @@ def _survivor(worker: WorkerSnapshot, fds: Mapping[str, int]) -> Survivor | None
     if told is None:
         return None
     if PIDFD not in fds:  # it did not get into the store
-        pidfd = process.open_again(told.pid, told.started)
+        pidfd = process.open_pidfd(told.pid, told.started)
         if pidfd is None:
             _close(fds.values())
             return None
         fds = {**fds, PIDFD: pidfd}
-    ready = worker.state is not State.STARTING
+    # One that was starting may have become ready while nobody looked: it is looked at again.
+    ready = told.ready or worker.state is not State.STARTING
     return _owned(told, fds, since=worker.since, ready=ready)
 
 
 def _instant(started: int) -> float:
-    """Return on our clock when a process began, which proc_pid_stat(5) tells in ticks of another.
+    """Return when a process began, by our clock; proc_pid_stat(5) has it in ticks of another clock.
 
-    Those go on while the machine is suspended (clock_gettime(2), CLOCK_BOOTTIME).
+    That one goes on while the machine is suspended (clock_gettime(2), CLOCK_BOOTTIME).
     """
     suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     return started / os.sysconf("SC_CLK_TCK") - suspended
@@ -287,13 +332,14 @@ def _owned(
     for fd in fds.values():
         os.set_inheritable(fd, False)
     ends = [fds[role] for role in (CHANNEL, CHANNEL_OF_WORKER) if role in fds]
-    if len(ends) == 1:  # one end alone is of no use
+    if len(ends) == 1:  # one end alone is of no use: what waits in it could not be taken back
         _close(ends)
     return Survivor(
         process=Process(told.pid, pidfd=fds[PIDFD]),
-        output=fds.get(OUTPUT, -1),
+        outputs=tuple(fds.get(role, -1) for role in OUTPUTS),
         since=since,
         ready=ready,
+        heard=told.heard,
         told=told.told,
         told_others=told.told_others,
         channel=(ends[0], ends[1]) if len(ends) == 2 else None,
@@ -307,48 +353,3 @@ def _close(fds: Iterable[int]) -> None:
 
 def _number(name: str) -> int:
     return int(name.partition("#")[2] or -1)
-
-
-def guessed(
-    spec: Spec, workers: Mapping[WorkerId, Survivor], listeners: Sequence[Listener]
-) -> ServiceSnapshot:
-    """Return records of these workers as if they ran `spec`, so that a rollout can replace them."""
-    numbers = sorted({id.generation for id in workers})
-    leases = {id: _lease(survivor, listeners) for id, survivor in workers.items()}
-    if passed := spec.accept is Accept.DISPATCH:  # they hold no listener: each has a lease
-        leases = {id: n for n, id in enumerate(workers)}
-    generations = []
-    for number in numbers:
-        mine = [id for id in workers if id.generation == number]
-        held = {leases[id] for id in mine}
-        lease = held.pop() if len(held) == 1 and not passed else None
-        records = [
-            WorkerSnapshot(slot=id.slot, lease=leases[id], since=0.0, deadline=None,
-                           state=State.READY, ready_at=0.0)
-            for id in mine
-        ]  # fmt: skip
-        phase = Phase.CURRENT if number == numbers[-1] else Phase.RETIRING
-        generations.append(
-            GenerationSnapshot(number=number, spec=spec, lease=lease, wanted=len(mine), since=0.0,
-                               deadline=0.0, phase=phase, workers=tuple(records))
-        )  # fmt: skip
-    serving = {leases[id] for id in workers if id.generation == numbers[-1]}
-    return ServiceSnapshot(
-        name=spec.service,
-        last=numbers[-1],
-        current=numbers[-1],
-        trial=0,
-        served=True,
-        generations=tuple(generations),
-        fed=(),  # nobody knows, so it is fed anew
-        unquiet=tuple((lease, 0.0) for lease in sorted({*leases.values()} - serving)),
-    )
-
-
-def _lease(worker: Survivor, listeners: Sequence[Listener]) -> int:
-    holds = sockets_of(worker.process.pid)
-    for listener in listeners:
-        for n, queue in enumerate(listener.queues):
-            if inode(queue) in holds:
-                return n
-    return 0

@@ -1,4 +1,4 @@
-"""The state that one manager leaves to the next: where it is written, and what it goes by.
+"""The state that one manager leaves to the next: where it is written, and under which names.
 
 Descriptors go to a store that outlives the manager, each under a name. `http#3` is queue 3 of the
 listener http, `web@7.2/pidfd` the pidfd of a worker and `web@7.2/output` the pipe that it writes
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sockmgr.fleet import snapshot
-from sockmgr.fleet.snapshot import Snapshot
 from sockmgr.kernel import private
 from sockmgr.log import Log
 
@@ -30,9 +29,9 @@ class StateMemory:
     """The state in two memfds, written in turn, so that one is always whole."""
 
     def __init__(self, fds: Sequence[int], serial: int, copy: Path | None = None) -> None:
-        """Own these, a predecessor's, or make two; `serial` was written last.
+        """Own the memfds `fds` of a predecessor, or make two; `serial` is the newest in them.
 
-        `copy` is a file with the same, for when nobody has kept the memfds.
+        `copy` is a file that has the same content, for when nobody has kept the memfds.
         """
         self._copy = copy
         whole = len(fds) == 2
@@ -42,10 +41,10 @@ class StateMemory:
         self._serial = serial
         self._is_behind = False  # the copy could not be written
 
-    def write(self, state: Snapshot) -> None:
-        """Write the state over the older of the two."""
+    def write(self, state: bytes) -> None:
+        """Write the state, which is JSON already, over the older of the two."""
         self._serial += 1
-        data = snapshot.encode(state, serial=self._serial)
+        data = snapshot.sealed(state, serial=self._serial)
         fd = self.fds[self._serial % 2]
         os.ftruncate(fd, 0)
         private.write_all(fd, data)
@@ -54,12 +53,12 @@ class StateMemory:
 
     @property
     def latest(self) -> int:
-        """The one that was written last, borrowed."""
+        """The memfd that was written last, borrowed."""
         return self.fds[self._serial % 2]
 
     @property
     def is_copied(self) -> bool:
-        """Whether the copy is where it is to be, if there is to be one."""
+        """Whether the copy is where it should be, if there should be one."""
         return self._copy is None or self._copy.exists()
 
     def remove_copy(self) -> None:

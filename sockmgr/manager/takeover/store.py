@@ -52,6 +52,7 @@ def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | 
     left to go on with those.
     """
     found = KeeperStore.find(path, descriptors)
+    # Descriptors that an upgrade or a socket unit passed are better than copies from the workers.
     if found is None and not descriptors:
         descriptors.update(recovered(path.with_suffix(".state")))
     OpenFiles.check(_OWN_FILES)
@@ -62,6 +63,7 @@ def take_or_start(
     found: FdStore | KeeperStore | None, predecessor: Predecessor, keeper: Path | None
 ) -> Store:
     """Return the store to use from now on: the one found, or a new keeper at this path, if any."""
+    # systemd does not say what it holds, so we count it, from what it has just passed to us on.
     if isinstance(found, FdStore):
         found.inherit({name: predecessor.descriptors[name] for name in predecessor.names})
     if found or keeper is None:

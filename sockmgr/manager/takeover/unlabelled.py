@@ -1,6 +1,6 @@
-"""What the descriptors of a worker are that an earlier version stored under one name, `web@7.2`.
+"""The roles of descriptors that an earlier version stored under one name of a worker, `web@7.2`.
 
-They were told apart by what fstat(2) says of them; today each has a name of its own.
+fstat(2) and the state show which descriptor is which; today each has a name of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT,
 
 
 def roles(fds: Iterable[int], channel: Sequence[int]) -> dict[str, int]:
-    """Return these descriptors by what they are; close those of which nobody can tell.
+    """Return these descriptors by their roles; close those whose role cannot be found.
 
     `channel` has the inodes of the two ends of the worker's channel, the manager's end first.
     """
+    # Two ends of one socketpair look alike, so the state has their inodes.
     known = dict(zip(channel, (CHANNEL, CHANNEL_OF_WORKER), strict=False))
     found: dict[str, int] = {}
     for fd in fds:

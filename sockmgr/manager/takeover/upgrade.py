@@ -14,7 +14,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from sockmgr.errors import ControlError, SpawnError
-from sockmgr.fleet.messages import describe_exit
+from sockmgr.fleet.endings import describe_exit
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
 from sockmgr.kernel.spawn import Launch, spawn
@@ -54,7 +54,7 @@ class Proof:
             status = process.poll()
         except TimeoutError:
             status = None
-            process.signal_group(9)
+            process.signal_group(9)  # new code that hangs would otherwise live as long as we do
         finally:
             loop.remove_reader(process.pidfd)
             process.close()
@@ -65,6 +65,8 @@ class Proof:
 
 
 def _check(state: int, writer: int) -> Launch:
+    # Our own command line, so that the check meets the same interpreter, options and environment
+    # as the upgrade itself will.
     verb = sys.orig_argv.index("run") + 1
     return Launch(
         argv=[sys.executable, *sys.orig_argv[1:verb], CHECK, "3", *sys.orig_argv[verb:]],
@@ -110,6 +112,7 @@ def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[
 
     They are not inheritable any more. The limit of open files is raised to the hard limit again.
     """
+    # Both are taken out of the environment, which workers inherit.
     given = environ.pop(_OPEN_FILES, "")
     OpenFiles.allow_all(int(given) if given.isdecimal() else None)
     found: dict[str, list[int]] = json.loads(environ.pop(_HANDOFF, "{}"))

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 
-from sockmgr.fleet.messages import describe_exit
+from sockmgr.fleet.endings import describe_exit
 from sockmgr.kernel.process import Process
 from sockmgr.manager.logs.output import WorkerOutput
 
@@ -47,6 +47,7 @@ class Exit:
 
     def _on_exit(self) -> None:
         if (status := self._process.peek()) is not None:
+            # The process is not reaped yet: its pid must stay its own until its descendants end.
             self._loop.remove_reader(self._process.pidfd)
             self._dying(status, functools.partial(self._alone, status))
 

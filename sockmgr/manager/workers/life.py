@@ -25,6 +25,7 @@ class Running:
 
     def close(self) -> None:
         """Let go of the process."""
+        # Whatever watches the process goes first, the pidfd that it watches last.
         self.exit.close()
         self.tree.close()
         self.priority.forget()

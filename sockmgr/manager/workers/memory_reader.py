@@ -52,6 +52,7 @@ class MemoryReader:
     def leave(self) -> None:
         """Say that this one reads no more; without anybody the helper ends."""
         self._users -= 1
+        # A helper costs 7 MB, and no worker starts for most of a manager's life.
         if not self._users:
             self._close()
 
@@ -62,6 +63,7 @@ class MemoryReader:
         """
         if len(self._hung) >= MOST_HUNG or (pid, start_time(pid)) in self._hung:
             return b""
+        # Opening is checked against our rights and never waits; only reading may.
         fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if self._sock is None and not self._is_direct:
@@ -73,6 +75,7 @@ class MemoryReader:
             os.close(fd)
 
     def _ask(self, what: tuple[int, int, int], fd: int) -> bytes:
+        # Most answers come at once. What comes later is for the next look at the same memory.
         for wait in (0.0, PATIENCE):
             self._hear(wait)
             if self._asked == what and self._answer is not None:
@@ -88,6 +91,7 @@ class MemoryReader:
         assert self._sock  # noqa: S101 - it is up
         self._number += 1
         self._asked, self._answer, self._since = what, None, time.monotonic()
+        # The number sets this answer apart from a late one to a question that was given up.
         request = read_memory.REQUEST.pack(self._number, *what[1:])
         with contextlib.suppress(OSError):  # it has been killed: then no answer comes
             socket.send_fds(self._sock, [request], [fd])

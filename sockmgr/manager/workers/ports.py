@@ -17,6 +17,7 @@ def opened_by(pid: int, lent: Container[int]) -> list[str]:
         by_inode = {one.inode: one for one in listening()}
     except OSError:  # sock_diag(7) is refused
         return []
+    # The kernel's list of listening sockets has inodes but no pids; /proc has both.
     held = {inode for member in procfs.tree(pid) for inode in procfs.sockets_of(member)}
     own = sorted(inode for inode in held if inode in by_inode and inode not in lent)
     return sorted({_address(by_inode[inode]) for inode in own})

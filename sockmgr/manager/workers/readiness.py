@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from sockmgr.config.probe import HttpProbe, Probe, TcpProbe
 from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Ready, Spec
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
 from sockmgr.launch.executable import find
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.probes.door import Door
+from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import ports
+from sockmgr.manager.workers.asking import ReachListener, door, prober, warmed_up
+from sockmgr.manager.workers.lookout import Lookout, Turn, Watch
 from sockmgr.manager.workers.memory_reader import MemoryReader
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.uptake import Uptake
-
-LOOK_DELAY = 0.005  # between two looks at a starting worker ...
-LOOK_SHARE = 20  # ... but a look may cost at most this part of our time
 
 
 class Sign(Enum):
@@ -37,33 +39,42 @@ class Sign(Enum):
 class Watched:
     """What the watch of one worker is made of. `done` is called when the worker is ready.
 
-    `run_command` starts a readiness command, given its file. `uptake` has a look whenever the
-    watch looks.
+    `run_command` starts a readiness command, given its file, the URL by which it reaches the
+    worker, and what to call when it has exited with 0. `lookout` says when to look; `uptake`
+    has a look whenever the watch looks. `reach`, `asks` and `is_fed` are those of its Assignment,
+    `warmed` is told how the warm-up went. The worker was started at `since`.
     """
 
     spec: Spec
     listeners: Sequence[Listener]
     loop: asyncio.AbstractEventLoop
+    lookout: Lookout
     memory: MemoryReader
     uptake: Uptake
-    run_command: Callable[[Exec, str], ReadyCommand]
+    run_command: Callable[[Exec, str, str, Callable[[], None]], ReadyCommand]
     done: Callable[[], None]
+    reach: ReachListener
+    asks: Callable[[], bool]
+    is_fed: Callable[[], bool]
+    warmed: Callable[[Warmed], None]
+    since: float
 
 
 class Readiness(ABC):
-    """The watch of one worker. It calls `done` when the worker is ready, unless closed before."""
+    """The watch of one worker. It calls `done` when the worker is ready, unless closed before.
+
+    `heard`: the worker has said READY=1, which it does once. `seen` is what its last probe found
+    wrong.
+    """
 
     needs_notify_socket = False
+    heard = False
+    seen = ""
 
     def __init__(self, watched: Watched) -> None:
         """Watch nothing yet. Raises SpawnError if the worker could never be seen to be ready."""
         self._watched = watched
         self._pid, self._inodes = 0, frozenset[int]()
-
-    @property
-    def pid(self) -> int:
-        """The pid of the process that the watch itself runs now, 0 if it runs none."""
-        return 0
 
     def start(self, pid: int, inodes: frozenset[int]) -> None:
         """Watch the process `pid`, which is to accept on the sockets `inodes`."""
@@ -89,13 +100,12 @@ class WaitsOnListeners(Readiness):
 
     def __init__(self, watched: Watched) -> None:
         super().__init__(watched)
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_open = False
+        self._watch: Watch | None = None
 
     def _begin(self) -> None:
+        # The helper lives while anybody starts; no worker is looked at once it serves.
         self._watched.memory.use()
-        self._is_open = True
-        self._look()
+        self._watch = self._watched.lookout.watch(self._look)
 
     def describe(self) -> str:
         """Say which descriptors the worker waits on instead."""
@@ -104,15 +114,14 @@ class WaitsOnListeners(Readiness):
 
     def close(self) -> None:
         """Look no more, and let the helper that reads memory end."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if self._is_open:
+        if self._watch:
+            self._watched.lookout.leave(self._watch)
             self._watched.memory.leave()
-            self._is_open = False
+            self._watch = None
 
     def _elsewhere(self) -> str:
         """Say where the worker listens instead, if it has opened a port of its own."""
+        # The commonest mistake by far: the server was not made to use the socket that it inherits.
         own = " and ".join(ports.opened_by(self._pid, self._inodes)[:4])
         listen = self._watched.spec.listen
         name = listen[0].name if listen else ""
@@ -123,19 +132,21 @@ class WaitsOnListeners(Readiness):
             f"command ({{{name}}}), or have it take LISTEN_FDS; "
         )
 
-    def _look(self) -> None:
-        loop, uptake = self._watched.loop, self._watched.uptake
-        began = loop.time()
+    def _look(self, turn: Turn) -> bool:
+        """Look once, and tell whether it was ready. Costs what threads the worker has."""
+        # Most connections wait while workers start, so the peak for the receipt is measured here.
         for listener in self._watched.listeners:
-            listener.sample()
+            turn.sample(listener)
+        uptake = self._watched.uptake
         uptake.look()
+        # A busy worker may never be seen to wait: then what it has taken from the queues counts.
         waited_on = readiness.accepting(self._pid, self._inodes, self._watched.memory.read)
-        is_busy = uptake.seen and uptake.is_served_by(self._pid, waited_on)
-        if waited_on >= self._inodes or is_busy:
+        is_ready = waited_on >= self._inodes or (
+            uptake.seen and uptake.is_served_by(self._pid, waited_on, turn)
+        )
+        if is_ready:
             self._watched.done()
-            return
-        cost = loop.time() - began
-        self._timer = loop.call_later(max(LOOK_DELAY, LOOK_SHARE * cost), self._look)
+        return is_ready
 
 
 class AnswersOnChannel(Readiness):
@@ -166,8 +177,10 @@ class SaysSo(Readiness):
     def check(self, sign: Sign) -> None:
         """Believe the worker; go by what the kernel shows if the worker cannot be heard."""
         if sign is Sign.SAYS_READY:
+            self.heard = True
             self._watched.done()
         elif sign is Sign.CANNOT_BE_HEARD and self._can_be_looked_at:
+            # A worker says READY=1 once. If that was lost, it would be killed for a fault of ours.
             self._instead = WaitsOnListeners(self._watched)
             self._instead.start(self._pid, self._inodes)
 
@@ -219,14 +232,13 @@ class CommandSaysSo(Readiness):
         self._ready = watched.spec.ready
         self._file = _file_of(self._ready, watched.spec)
         self._command: ReadyCommand | None = None
-
-    @property
-    def pid(self) -> int:
-        """The pid of the command that runs now, 0 between two runs."""
-        return self._command.pid if self._command else 0
+        self._door: Door | None = None
 
     def _begin(self) -> None:
-        self._command = self._watched.run_command(self._ready, self._file)
+        watched = self._watched
+        self._door = door(watched.spec, watched.listeners, watched.reach)
+        url = self._door.url if self._door else ""
+        self._command = watched.run_command(self._ready, self._file, url, watched.done)
 
     def describe(self) -> str:
         """Say what the command did last."""
@@ -238,10 +250,75 @@ class CommandSaysSo(Readiness):
         if self._command:
             self._command.close()
             self._command = None
+        if self._door:
+            self._door.close()
+            self._door = None
+
+
+class Asked(Readiness):
+    """Ready when it is by another kind, and then has passed its probe and was warmed up."""
+
+    def __init__(
+        self, watched: Watched, kind: Callable[[Watched], Readiness], probe: Probe | None
+    ) -> None:
+        """Without a `probe` it is only warmed up, if its spec says so."""
+        super().__init__(watched)
+        self._first = kind(replace(watched, done=self._go_on))
+        self.needs_notify_socket = self._first.needs_notify_socket
+        self._prober = (
+            prober(watched.spec, probe, watched.listeners, watched.reach) if probe else None
+        )
+        self._task: asyncio.Task[None] | None = None
+        self._at = ""
+
+    def check(self, sign: Sign) -> None:
+        """Let the other kind judge it."""
+        self._first.check(sign)
+        self.heard = self._first.heard
+
+    def describe(self) -> str:
+        """Say what the other kind lacks, or what the last probe saw."""
+        return self.seen or self._at or self._first.describe()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._first.close()
+        if self._task:
+            self._task.cancel()
+            self._task = None
+
+    def _begin(self) -> None:
+        self._first.start(self._pid, self._inodes)
+
+    def _go_on(self) -> None:
+        if self._task is None:
+            self._first.close()
+            self._task = self._watched.loop.create_task(self._ask(), name="probe")
+
+    async def _ask(self) -> None:
+        watched = self._watched
+        # Asked again before each try: a queue may get clients, or somebody else who answers there.
+        while self._prober and watched.asks():
+            self._at = f"{self._prober.probe} was under way"
+            if not (seen := await self._prober.ask()):
+                break
+            self.seen = seen
+            await asyncio.sleep(self._prober.probe.every)
+        self.seen = ""
+        # Clients that come already are not to wait for it.
+        if watched.spec.rollout.warmup and not watched.is_fed():
+            self._at = "it was being warmed up"
+            limit = (watched.since + watched.spec.ready_timeout - watched.loop.time()) / 2
+            watched.warmed(
+                await warmed_up(watched.spec, watched.listeners, watched.reach, max(0.0, limit))
+            )
+        self._task = None  # done() closes this watch
+        watched.done()
 
 
 def _file_of(ready: Exec, spec: Spec) -> str:
     """Return the file of a readiness command; a spec of an older version has only its name."""
+    # It is looked up in the environment of the worker, which is where it will run.
     program = ready.argv[0]
     found = find(ready.executable or program, dict(spec.env), spec.cwd)
     if found is None:
@@ -251,10 +328,15 @@ def _file_of(ready: Exec, spec: Spec) -> str:
 
 def watch(watched: Watched) -> Readiness:
     """Return the watch for the kind of `ready` that the spec has. Raises SpawnError."""
-    return _KINDS[type(watched.spec.ready)](watched)
+    ready, kind = watched.spec.ready, _KINDS[type(watched.spec.ready)]
+    probe = ready if isinstance(ready, HttpProbe | TcpProbe) else None
+    if probe or watched.spec.rollout.warmup:
+        return Asked(watched, kind, probe)
+    return kind(watched)
 
 
 def _seen_to_accept(watched: Watched) -> Readiness:
+    # A worker that is passed connections has no listener on which it could be seen to wait.
     passed = watched.spec.accept is Accept.DISPATCH
     return AnswersOnChannel(watched) if passed else WaitsOnListeners(watched)
 
@@ -264,4 +346,7 @@ _KINDS: Mapping[type[Ready], Callable[[Watched], Readiness]] = {
     Notify: SaysSo,
     Delay: Delayed,
     Exec: CommandSaysSo,
+    # Not before it accepts: a request that nobody takes would only find that out later.
+    HttpProbe: _seen_to_accept,
+    TcpProbe: _seen_to_accept,
 }

@@ -9,23 +9,27 @@ from sockmgr.kernel.process import Process
 # What each descriptor is that the next manager needs to own a worker: with the name of the worker
 # before it, `web@7.2/pidfd`, it is what the descriptor is stored under.
 PIDFD = "pidfd"
-OUTPUT = "output"  # our end of what the worker prints to
+OUTPUT = "output"  # our end of what the worker prints to, or of its stderr ...
+OUTPUTS = (OUTPUT, "stdout")  # ... if its stdout is another pipe
 CHANNEL = "channel"  # our end of the socketpair through which it is passed connections
 CHANNEL_OF_WORKER = "channel-of-worker"  # the other end, from which we take back what it leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:
-    """A worker that another manager started. `output` is our end of its output, -1 without one.
+    """A worker that another manager started.
 
-    `told`: it was told to stop, by whomever. `channel`: both ends of the one through which it is
-    passed connections, ours first. `told_others`: the descendants that were, by pid and start.
+    `outputs` are our ends of its output, or of its stderr, and of its stdout if that is apart; -1
+    for what is not there. `heard`: it has said READY=1. `told`: it was told to stop, by whomever.
+    `channel`: both ends of the one through which it is passed connections, ours first.
+    `told_others`: the descendants that were told as well, by pid and start.
     """
 
     process: Process
-    output: int
+    outputs: tuple[int, ...]
     since: float
     ready: bool
     told: bool
     channel: tuple[int, int] | None = None
     told_others: tuple[tuple[int, int], ...] = ()
+    heard: bool = False

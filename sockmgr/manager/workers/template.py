@@ -15,21 +15,28 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from sockmgr.errors import SockmgrError, SpawnError
-from sockmgr.fleet.messages import Spawn, describe_exit
-from sockmgr.kernel.process import Process, take_in
+from sockmgr.fleet.endings import describe_exit
+from sockmgr.fleet.messages import (
+    Spawn,
+)
+from sockmgr.kernel.process import Process, own_child
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
-from sockmgr.manager.workers.boot_priority import BootPriority
+from sockmgr.manager.workers.boot_priority import BootPriority, Boots
 from sockmgr.manager.workers.exit import KILL_SIGNAL, Exit
+from sockmgr.manager.workers.family import Family
 from sockmgr.worker import wire
 
 # What is a worker's own, and nothing for the process that all are copied from.
-_OF_A_WORKER = frozenset({"NOTIFY_SOCKET", "JOURNAL_STREAM", "SOCKMGR_HEARTBEAT"})
+_OF_A_WORKER = frozenset({
+    "NOTIFY_SOCKET", "JOURNAL_STREAM", "SOCKMGR_HEARTBEAT", "SOCKMGR_FIGURES", "SOCKMGR_GIVE_FD",
+    "SOCKMGR_TAKE_FD", "SOCKMGR_PROBE_FD", "SOCKMGR_SLOT", "SOCKMGR_WORKER",
+})  # fmt: skip
 
 log = Log("sockmgr")
 
-NewOutput = Callable[[str, int | None], WorkerOutput]  # by name, and what was found of it
+NewOutput = Callable[[str, tuple[int, ...]], WorkerOutput]  # by name, and what was found of it
 Begin = Callable[[], None]  # lets a worker begin, once the manager has recorded it
 
 
@@ -37,7 +44,8 @@ Begin = Callable[[], None]  # lets a worker begin, once the manager has recorded
 class Request:
     """A request for one worker. Exactly one of `made` and `failed` is called, unless withdrawn.
 
-    `launch` is called when the worker is made: its descriptors may change meanwhile.
+    `launch` is called when the worker is made: its descriptors may change meanwhile. `own` are
+    variables that each worker has a value of its own of, and the template none.
     `made(process, begin)` takes ownership of the process. It calls `begin()` once the process has
     been recorded, so that a new manager could adopt the worker. `failed` gets the exit status of
     the template, or what kept the template from making the worker.
@@ -46,6 +54,7 @@ class Request:
     launch: Callable[[], Launch]
     made: Callable[[Process, Begin], None]
     failed: Callable[[int | str], None]
+    own: frozenset[str] = frozenset()
     wanted: bool = True
 
     def withdraw(self) -> None:
@@ -68,6 +77,7 @@ class _Run:
     asked: tuple[Request, socket.socket] | None = None
 
     def close(self) -> None:
+        # The process last: the others watch its pidfd, which may be reused once it is closed.
         self.boot.forget()
         self.exit.close()
         self.control.close()
@@ -83,11 +93,14 @@ class Template:
         name: str,
         loop: asyncio.AbstractEventLoop,
         output: NewOutput,
+        boots: Boots,
+        family: Family,
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called when a worker was made, before it is told to begin."""
         self.name, self.words = name, LastWords()
-        self._loop, self._new_output, self._changed = loop, output, changed
+        self._loop, self._new_output, self._boots, self._changed = loop, output, boots, changed
+        self._family = family
         self._waiting: deque[Request] = deque()
         self._run: _Run | None = None
         self._closed = False
@@ -97,13 +110,14 @@ class Template:
         """The pid of the process; 0 without one."""
         return self._run.process.pid if self._run else 0
 
-    def make(self, request: Request, *, low: bool) -> None:
+    def make(self, request: Request, *, low: bool, timeout: float) -> None:
         """Have a worker made; a template that is started boots at `low` priority.
 
-        Raises SpawnError or ListenError.
+        The worker is to be ready after `timeout` seconds. Raises SpawnError or ListenError.
         """
+        # The template is started late: a generation that is aborted at once never needs one.
         if self._run is None:
-            self._run = self._start(request.launch(), low=low)
+            self._run = self._start(request.launch(), request.own, low=low, timeout=timeout)
         self._waiting.append(request)
         self._ask(self._run)
 
@@ -124,26 +138,27 @@ class Template:
 
     # Private
 
-    def _start(self, launch: Launch, *, low: bool) -> _Run:
-        output = self._new_output(self.name, None)
+    def _start(self, launch: Launch, own: frozenset[str], *, low: bool, timeout: float) -> _Run:
+        output = self._new_output(self.name, ())
         try:
             ours, its = _pair()
         except SpawnError:
             output.spawned()
             output.close()
             raise
-        env = {k: v for k, v in launch.env.items() if k not in _OF_A_WORKER}
+        # The template imports with the variables of its workers: applications read some only once.
+        env = {k: v for k, v in launch.env.items() if k not in _OF_A_WORKER | own}
         env |= output.environment
-        own = replace(
+        template = replace(
             launch,
             argv=(*launch.argv, f"--template={len(launch.fds)}"),
             env=env,
-            fds=(its.fileno(),),
-            stdout=output.writer,
-            stderr=output.writer,
+            fds=(its.fileno(),),  # none of the sockets: it outlives the workers that have them
+            stdout=output.ends[0],
+            stderr=output.ends[1],
         )
         try:
-            process = Process(spawn(own))
+            process = Process(spawn(template))
         except BaseException:
             ours.close()
             output.close()
@@ -152,6 +167,7 @@ class Template:
             its.close()
             output.spawned()
         self._loop.add_reader(ours, self._hear)
+        self._family.join(process.pid)
         log.info("template started", template=self.name, pid=process.pid)
         return _Run(
             process=process,
@@ -159,14 +175,16 @@ class Template:
             control=ours,
             env=env,
             since=self._loop.time(),
-            boot=BootPriority(self.name, process.pid, self._loop, low=low),
+            boot=self._boots.begin(self.name, process.pid, timeout, low),
             exit=Exit(process, output, self._loop, self._dying, self._ended),
         )
 
     def _ask(self, run: _Run) -> None:
         """Ask for the next worker, if the template is free to make it."""
+        # These requests were withdrawn, by a stop or a kill, before their turn came.
         while self._waiting and not self._waiting[0].wanted:
             self._waiting.popleft()
+        # One worker at a time is asked for, so that each answer can only be about that one.
         if run.asked or not (run.imported and self._waiting):
             return
         try:
@@ -175,7 +193,7 @@ class Template:
             self._waiting.popleft().failed(error.what)
             self._ask(run)
             return
-        with its:
+        with its:  # the template has its own copy by then, for the worker
             try:
                 socket.send_fds(run.control, [wire.MAKE], [its.fileno()])
             except OSError:  # it has died, which its exit tells
@@ -221,6 +239,7 @@ class Template:
 
     def _imported(self, run: _Run) -> None:
         run.imported = True
+        # Workers inherit the priority of their template, and are about to serve: sched(7).
         run.boot.over()
         took = self._loop.time() - run.since
         log.info("template ready", template=self.name, pid=run.process.pid, took=took)
@@ -230,7 +249,8 @@ class Template:
         if run.asked is None:
             return
         (request, channel), run.asked = run.asked, None
-        process = None if pidfd is None else take_in(pidfd, run.process.pid)
+        # The pidfd is checked: code of the application runs in the template, and could send any.
+        process = None if pidfd is None else own_child(pidfd, run.process.pid)
         with channel:  # whose end ends a worker that was not told to begin
             if process and request.wanted:
                 request.made(process, lambda: self._send(run, request, channel))
@@ -240,9 +260,11 @@ class Template:
                 request.failed(f"its template could not make it: {why or 'it is none of our own'}")
 
     def _send(self, run: _Run, request: Request, channel: socket.socket) -> None:
+        # The worker is recorded first: one that is in no record would be killed as a stranger.
         self._changed()
         try:
             launch = request.launch()
+            # Only what differs is sent: the worker has the template's environment already.
             new = launch.env.items() - run.env.items()
             gone = run.env.keys() - launch.env.keys()
             message = wire.encode(dict.fromkeys(gone) | dict(new))
@@ -256,6 +278,7 @@ class Template:
         if run is None:
             return
         self._loop.remove_reader(run.control)
+        self._family.part(run.process.pid)
         self.words = replace(run.output.last_words(""), said_by=self.name)
         run.close()
         waiting = [request for request in self._waiting if request.wanted]
@@ -266,6 +289,7 @@ class Template:
             waiting += [request] if request.wanted else []
         tell = log.error if waiting else log.info if self._closed else log.warning
         tell("template ended", template=self.name, pid=run.process.pid, how=describe_exit(status))
+        # This comes last: each failure may have the fleet ask for a worker, and so for a process.
         for request in waiting:
             request.failed(status)
 
@@ -283,21 +307,10 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 class Templates:
     """The templates of one service, by generation."""
 
-    def __init__(
-        self,
-        service: str,
-        loop: asyncio.AbstractEventLoop,
-        output: NewOutput,
-        changed: Callable[[], None],
-    ) -> None:
-        """`changed` is as for each Template."""
-        self._service, self._loop, self._output, self._changed = service, loop, output, changed
+    def __init__(self, service: str, make: Callable[[str], Template]) -> None:
+        """`make` returns a Template of a name, which has no process yet."""
+        self._service, self._make = service, make
         self._all: dict[int, Template] = {}
-
-    @property
-    def pids(self) -> set[int]:
-        """The processes that run, whose exit is told here."""
-        return {template.pid for template in self._all.values()} - {0}
 
     def of(self, command: Spawn) -> Template | None:
         """Return what makes this worker, or None if nothing is preloaded."""
@@ -306,12 +319,13 @@ class Templates:
         number = command.worker.generation
         if number not in self._all:
             name = f"{self._service}@{number}.template"
-            self._all[number] = Template(name, self._loop, self._output, self._changed)
+            self._all[number] = self._make(name)
         return self._all[number]
 
     def end_all_but(self, needed: Container[int]) -> None:
         """End the templates of all generations but the `needed` ones, which may get workers."""
         for number in [number for number in self._all if number not in needed]:
             self._all[number].close()
+            # A template is kept until its process has ended, so that somebody reaps that.
             if not self._all[number].pid:
                 del self._all[number]

@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sockmgr.api.records import EventKind
 from sockmgr.fleet.descendants import Key, Orphan, Orphans, key
-from sockmgr.kernel.process import Process, open_again, send
+from sockmgr.kernel.process import Process, open_pidfd, send
 from sockmgr.kernel.procfs import (
-    children,
     descendants,
-    everybody,
     may_see_descriptors,
     member,
     sockets_of,
@@ -26,6 +24,7 @@ from sockmgr.kernel.procfs import (
     user_of,
 )
 from sockmgr.log import Log
+from sockmgr.manager.workers.family import Family
 
 KILL_SIGNAL = 9
 WATCHED = 16  # pidfds at a time: all must end, so it does not matter whose end is seen first
@@ -58,6 +57,7 @@ class Remains:
 
     def look(self) -> bool:
         """Do what is due, and wait for more to do; tell whether anybody serves."""
+        # Processes are found anew each time: one that was told to stop may have started others.
         self.close()
         now, present = self._loop.time(), list(self._present())
         due = self.orphans.due(present, now)
@@ -70,6 +70,7 @@ class Remains:
         if waited_for:
             self._wait(waited_for)
             return self.orphans.serve(present)
+        # Nobody is waited for any more, but some live: they hang in the kernel, beyond any signal.
         for orphan in present:
             log.error("process does not die", pid=orphan.pid, left_by=self._name)
         self._done()
@@ -85,6 +86,7 @@ class Remains:
             self._timer.cancel()
 
     def _present(self) -> Iterator[Orphan]:
+        # With descendants: a server may sit below a shell that left the worker's session.
         pids = dict.fromkeys(pid for root in self._find() for pid in tree(root))
         ours = self._sockets() if pids else frozenset()
         for each in filter(None, map(member, pids)):
@@ -102,7 +104,7 @@ class Remains:
         at = self.orphans.next(now)
         try:
             for each in present[:WATCHED]:
-                if (fd := open_again(*key(each))) is None:
+                if (fd := open_pidfd(*key(each))) is None:
                     at = now  # it has just ended
                 else:
                     self._watched.append(fd)
@@ -139,10 +141,11 @@ class Tree:
         loop: asyncio.AbstractEventLoop,
         sockets: Callable[[], frozenset[int] | None],
         user: int,
+        family: Family,
     ) -> None:
         """`sockets` returns what those have who serve, `user` is the worker's."""
         self._name, self._process, self._loop, self._sockets = name, process, loop, sockets
-        self._user = user
+        self._user, self._family = user, family
         self._away: set[Key] = set()
         self._is_killed = False
         self._remains: Remains | None = None
@@ -161,10 +164,12 @@ class Tree:
     def kill(self) -> None:
         """Kill all of it."""
         self._is_killed = True
+        # If the main process has ended already, only what it left is to be killed.
         if self._remains:
             self._remains.orphans.deadline = self._loop.time()
             self._remains.look()
             return
+        # Processes that left the session are noted first, while parents still show whose they are.
         self.remember()
         self._process.signal(KILL_SIGNAL)
         self._process.signal_group(KILL_SIGNAL)
@@ -187,15 +192,11 @@ class Tree:
     def _find(self) -> list[int]:
         main = self._process
         if main.is_child():  # so all that it leaves become our children: PR_SET_CHILD_SUBREAPER
-            found = [pid for pid in children(os.getpid()) if pid != main.pid and self._has(pid)]
+            found = list(self._family.strangers_of(main.pid))
         else:
             # Nothing keeps its number from being another session's now, but not one of its user's.
-            found = [
-                each.pid
-                for each in everybody()
-                if main.pid in (each.session, each.group) and each.pid != main.pid
-                and self._user in (0, user_of(each.pid))
-            ]  # fmt: skip
+            others = (pid for pid in self._family.anybody_of(main.pid) if pid != main.pid)
+            found = [pid for pid in others if self._user in (0, user_of(pid))]
         away = [pid for pid, started in self._away if _is(pid, started)]
         return [*found, *away]
 

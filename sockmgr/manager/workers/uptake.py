@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sockmgr.kernel.connections import to_addresses
 from sockmgr.kernel.procfs import descendants, sockets_of
 from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.workers.lookout import Turn
 
 
 class Uptake:
@@ -24,25 +24,20 @@ class Uptake:
 
     def look(self) -> None:
         """See whether less waits now than at any look before."""
+        # Where workers share one queue, another one may have taken what is missing.
         now = sum(listener.waiting(self._lease) for listener in self._listeners)
         self.seen = self.seen or now < self._most
         self._most = max(self._most, now)
 
-    def is_served_by(self, pid: int, waited_on: Collection[int]) -> bool:
+    def is_served_by(self, pid: int, waited_on: Collection[int], turn: Turn) -> bool:
         """Tell whether a process is busy with connections that it accepted.
 
         It must have a connection of each listener that it does not wait on; those that it waits on
         have the inodes `waited_on`. A process that always has something to do never waits, and
         serves all the same.
         """
+        given = {each.inode(self._lease) for each in self._listeners}
         busy = [each for each in self._listeners if each.inode(self._lease) not in waited_on]
-        held = frozenset[int]().union(*map(sockets_of, [pid, *descendants(pid)]))
-        return bool(busy) and all(held & _accepted(each) for each in busy)
-
-
-def _accepted(listener: Listener) -> frozenset[int]:
-    """Return the inodes of the connections that came to it; none where the kernel tells of none."""
-    try:
-        return to_addresses([listener.address])
-    except OSError:  # sock_diag(7) is refused
-        return frozenset()
+        held = frozenset[int]().union(*map(sockets_of, [pid, *descendants(pid)])) - given
+        # Which connections there are is asked for last: it costs the most.
+        return bool(busy and held) and all(held & turn.accepted(each) for each in busy)

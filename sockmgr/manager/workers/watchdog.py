@@ -1,4 +1,4 @@
-"""Tells when a worker that was ready hangs, by its heartbeat. Owns the memory.
+"""Tells when a worker that was ready hangs, by its heartbeat.
 
 The manager looks when the worker would have been silent for `hang_timeout`, so a worker that beats
 costs it one look in that time, and nothing in between.
@@ -16,7 +16,10 @@ log = Log("sockmgr")
 
 
 class Watchdog:
-    """Of one worker, called `name`. `hung` is called once, with the last beat and the silence."""
+    """Of one worker, called `name`. `hung` is called once, with the last beat and the silence.
+
+    The `memory` is borrowed.
+    """
 
     def __init__(
         self,
@@ -26,8 +29,8 @@ class Watchdog:
         loop: asyncio.AbstractEventLoop,
         hung: Callable[[Beat, float], None],
     ) -> None:
-        self.memory = memory
         self._name, self._limit, self._loop, self._hung = name, limit, loop, hung
+        self._memory = memory
         self._timer: asyncio.TimerHandle | None = None
         self._suspected: Beat | None = None
 
@@ -41,15 +44,11 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
 
-    def close(self) -> None:
-        """Watch no more, and close the memory."""
-        self.stop()
-        self.memory.close()
-
     def _look(self) -> None:
-        beat = self.memory.read()
+        # A read of shared memory: a worker that hangs need not do anything for it.
+        beat = self._memory.read()
         silent = self._loop.time() - beat.at
-        if not beat.at:
+        if not beat.at:  # never, in all of hang_timeout: a program without the heartbeat
             log.warning(
                 "worker has no heartbeat", worker=self._name,
                 means="hang_timeout has no effect: it does not call sockmgr.worker.watchdog()",

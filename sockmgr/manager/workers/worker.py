@@ -9,39 +9,37 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
+from sockmgr.api.figures import Figures
 from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Accept, Exec
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.descendants import CRASH_TIME, Key, Orphans
 from sockmgr.fleet.messages import (
-    Hung,
     SpawnFailed,
     Tick,
     WorkerExited,
     WorkerReady,
     WorkerStopping,
 )
-from sockmgr.kernel.connections import to_addresses
-from sockmgr.kernel.heartbeat import Beat, HeartbeatMemory
-from sockmgr.kernel.process import Process
-from sockmgr.kernel.spawn import Launch, spawn, user_number
+from sockmgr.kernel.process import Process, has_no_reader
+from sockmgr.kernel.spawn import Launch, spawn, uid_of
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
+from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import readiness
-from sockmgr.manager.workers.boot_priority import BootPriority
 from sockmgr.manager.workers.context import Assignment
 from sockmgr.manager.workers.exit import Exit
-from sockmgr.manager.workers.inheritance import Inheritance, channel_for
+from sockmgr.manager.workers.inheritance import Inheritance, channel_for, memory_for
 from sockmgr.manager.workers.life import NOBODY, NotMade, Requested, Running
 from sockmgr.manager.workers.readiness import Sign, Watched
 from sockmgr.manager.workers.ready_command import ReadyCommand
-from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUT, PIDFD, Survivor
+from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUTS, PIDFD, Survivor
 from sockmgr.manager.workers.template import Begin, Request, Template
 from sockmgr.manager.workers.tree import Tree
 from sockmgr.manager.workers.uptake import Uptake
-from sockmgr.manager.workers.watchdog import Watchdog
+from sockmgr.manager.workers.vigil import Vigil
+from sockmgr.worker.moved import MOVED
 
 log = Log("sockmgr")
 
@@ -50,7 +48,7 @@ class WorkerProcess:
     """One worker, made by spawned(), made_by() or adopted(); `close` it after its WorkerExited.
 
     It is requested from its template, or runs, or was not made. `ready`: it has been ready.
-    `stopping`: it was sent its stop signal, or stops by itself.
+    `stopping`: it was sent its stop signal, or stops by itself. `warmed`: how its warm-up went.
     """
 
     def __init__(self, assignment: Assignment, survivor: Survivor | None = None) -> None:
@@ -58,26 +56,31 @@ class WorkerProcess:
         command, listeners, context = assignment.command, assignment.listeners, assignment.context
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
         self._listeners, self._context, self._put = listeners, context, assignment.put
-        self._low = command.background and context.can_restore_priority
-        self._user = user_number(self.spec.user)
+        self.warmed = Warmed()
+        self._background = command.background
+        # Asked for once: the accounts may be in a directory service, and each message needs it.
+        self.user = uid_of(self.spec.user)
         self._state: Requested | Running | NotMade = NotMade()
+        self.process = NOBODY  # the process that we started, once there is one
         self.started_at = survivor.since if survivor else context.loop.time()
         self.ready = survivor.ready if survivor else False
         self.stopping = survivor.told if survivor else False
+        self.moved = 0  # connections that it gave to other workers, as it says at its end
         self._stopped_before: tuple[Key, ...] = survivor.told_others if survivor else ()
-        accepts = self.spec.accept is not Accept.DISPATCH
-        self._uptake = Uptake(listeners if accepts else (), self.lease)
-        self._readiness = readiness.watch(self._watched())
-        self._inheritance = Inheritance(self.spec, listeners, self.lease)
+        # One that is passed connections takes none from a queue, so there is no uptake to see.
+        self._uptake = Uptake(() if self.spec.accept is Accept.DISPATCH else listeners, self.lease)
+        self._readiness = readiness.watch(self._watched(assignment))
+        self._inheritance = Inheritance(assignment)
         with contextlib.ExitStack() as made:  # closes what is there already if the rest fails
             self.channel = channel_for(self.spec, survivor)
             if self.channel:
                 made.callback(self.channel.close)
             self._inheritance.take(self.channel)
-            self._watchdog = self._find_watchdog(survivor)
-            if self._watchdog:
-                made.callback(self._watchdog.close)
-            self.output = context.output(self.name, survivor.output if survivor else None)
+            self._memory = memory_for(self.spec, survivor, self._inheritance.next_number)
+            if self._memory:
+                made.callback(self._memory.close)
+            self._vigil = Vigil(assignment, self._memory, lambda: self.process)
+            self.output = context.output(self.name, survivor.outputs if survivor else ())
             made.pop_all()
 
     @classmethod
@@ -101,6 +104,8 @@ class WorkerProcess:
         """Own the process that an earlier manager started, and its descriptors."""
         worker = cls(assignment, survivor)
         worker._begin(survivor.process)
+        if survivor.heard:  # it will not say so again
+            worker._readiness.check(Sign.SAYS_READY)
         return worker
 
     @property
@@ -114,9 +119,14 @@ class WorkerProcess:
         return self.process.pid
 
     @property
-    def process(self) -> Process:
-        """The process that we started; one with pid 0 for as long as there is none."""
-        return self._state.process if isinstance(self._state, Running) else NOBODY
+    def heard(self) -> bool:
+        """Whether it has said READY=1, though it may have to prove itself as well."""
+        return self._readiness.heard
+
+    @property
+    def found_wrong(self) -> str:
+        """What the last probe of it found wrong, or nothing."""
+        return self._vigil.seen if self.ready else self._readiness.seen
 
     @property
     def inodes(self) -> frozenset[int]:
@@ -126,7 +136,9 @@ class WorkerProcess:
     @property
     def descriptors(self) -> dict[str, int]:
         """What the next manager needs to own this worker, by what it is; borrowed."""
-        found = {PIDFD: self.process.pidfd, OUTPUT: self.output.fileno()}
+        # The pidfd above all: with it no other process can be taken for this one.
+        found, both = {PIDFD: self.process.pidfd}, (self.output, self.output.stdout)
+        found |= {role: one.fileno() for role, one in zip(OUTPUTS, both, strict=True) if one}
         if self.channel:
             found |= {CHANNEL: self.channel.fileno(), CHANNEL_OF_WORKER: self.channel.theirs}
         return {role: fd for role, fd in found.items() if fd >= 0}
@@ -144,19 +156,15 @@ class WorkerProcess:
         return self._state.tree.told if isinstance(self._state, Running) else ()
 
     @property
-    def pids(self) -> set[int]:
-        """The processes whose exit is told here."""
-        return {self.pid, self._readiness.pid} - {0}
-
-    @property
     def is_unheard(self) -> bool:
         """Whether it prints into a pipe that nobody has the other end of."""
-        if self.output.fileno() >= 0:
-            return False
-        try:
-            return Path(f"/proc/{self.pid}/fd/1").readlink().name.startswith("pipe:")
-        except OSError:
-            return False
+        # To write there ends a program, by SIGPIPE, unless it ignores that.
+        return any(has_no_reader(self.pid, number) for number in (1, 2))
+
+    @property
+    def figures(self) -> Figures:
+        """What it has counted of its requests until now; nothing if it counts none."""
+        return (self._memory and self._memory.figures()) or Figures()
 
     @property
     def is_detached(self) -> bool:
@@ -167,26 +175,28 @@ class WorkerProcess:
 
     def may_be(self, user: int) -> bool:
         """Tell whether a process of this worker can have this uid: root may take any."""
-        return user in (0, os.geteuid(), self._user) or self._user == 0
+        return user in (0, os.geteuid(), self.user) or self.user == 0
 
-    def notified(self, sender: int, fields: Mapping[str, str]) -> None:
-        """Take a message that one of this worker's processes sent to NOTIFY_SOCKET."""
+    def notified(self, sender: int, fields: Mapping[str, str]) -> bool:
+        """Take what a process of this worker said; return whether the next manager must know."""
+        before = self.ready, self.stopping, self.heard
         if fields.get("READY") == "1":
             self._readiness.check(Sign.SAYS_READY)
-        # A helper of the worker may stop, and inherits the variable.
-        if (
-            fields.get("STOPPING") == "1"
-            and sender == self.pid
-            and self.ready
-            and not self.stopping
-        ):
+        is_own = sender == self.pid  # a helper of the worker may stop, and inherits the variable
+        if is_own and (moved := fields.get(MOVED, "")).isdecimal():
+            self.moved = int(moved[:9])
+        if is_own and fields.get("STOPPING") == "1" and self.ready and not self.stopping:
             self.stopping = True
-            self._calm()
+            self._vigil.stop()
             self._uptake.look()
             self._put(WorkerStopping(worker=self.id, took=self._uptake.seen))
+        if is_news := (self.ready, self.stopping, self.heard) != before:
+            self._put(Tick())  # or it would not be among those whose records are written again
+        return is_news
 
     def cannot_say(self) -> None:
         """Look whether it accepts: it may have been told to say it where nobody hears any more."""
+        # One that is not made yet will be told an address that somebody hears.
         if not self.ready and self.pid:
             self._readiness.check(Sign.CANNOT_BE_HEARD)
 
@@ -196,7 +206,8 @@ class WorkerProcess:
 
     def drain(self) -> None:
         """Send the stop signal to the process we started; it stops its own, while it lives."""
-        self._calm()
+        # Before anything can fail: what the worker does from now on is its end, and no crash.
+        self._vigil.stop()
         self.stopping = True
         if isinstance(self._state, Requested):
             self._state.request.withdraw()
@@ -204,7 +215,7 @@ class WorkerProcess:
             return
         self._boot_is_over()
         if isinstance(self._state, Running):
-            self._state.tree.remember()
+            self._state.tree.remember()  # its parents may be gone when it is looked for
         self.process.signal(self.spec.stop_signal)
 
     def finish(self) -> None:
@@ -233,15 +244,19 @@ class WorkerProcess:
         """Say, for a worker that did not get ready, what was looked for and what was seen."""
         if isinstance(self._state, Requested):
             return "its template has not imported the application yet"
+        if self.channel and self._context.dispatcher.is_missing:
+            return "nobody asked it: the dispatcher ends again and again, or cannot be started"
         return self._readiness.describe()
 
     def close(self) -> None:
         """Let go of the process and the output; no fact is put any more."""
         self._readiness.close()
         if isinstance(self._state, Running):
+            self._context.family.part_worker(self)
             self._state.close()
-        if self._watchdog:
-            self._watchdog.close()
+        self._vigil.stop()
+        if self._memory:
+            self._memory.close()
         self.output.close()
 
     # Private
@@ -252,46 +267,58 @@ class WorkerProcess:
             yield
         except BaseException:
             self.close()
+            # A dispatcher owns the channel of a worker that runs, but this one it has never seen.
             if self.channel:
                 self.channel.close()
             raise
 
-    def _watched(self) -> Watched:
+    def _watched(self, assignment: Assignment) -> Watched:
         return Watched(
             spec=self.spec,
             listeners=self._listeners,
             loop=self._context.loop,
+            lookout=self._context.lookout,
             memory=self._context.memory,
             uptake=self._uptake,
             run_command=self._start_command,
             done=self._say_ready,
+            reach=assignment.reach,
+            asks=assignment.asks,
+            is_fed=assignment.is_fed,
+            warmed=self.warmed.add,
+            since=self.started_at,
         )
 
     def _begin(self, process: Process) -> None:
-        loop = self._context.loop
+        loop, owned = self._context.loop, self._inheritance.sockets
+        patience = 0.0 if self.ready else self.spec.ready_timeout
+        self.process = process
         self._state = Running(
             process=process,
             exit=Exit(process, self.output, loop, self._main_ended, self._ended),
-            tree=Tree(self.name, process, loop, self._sockets, self._user),
-            priority=BootPriority(self.name, process.pid, loop, low=self._low),
+            tree=Tree(self.name, process, loop, owned, self.user, self._context.family),
+            priority=self._context.boots.begin(self.name, process.pid, patience, self._background),
         )
+        self._context.family.join_worker(self)
         if not self.ready:
             self._readiness.start(self.pid, self.inodes)
-        elif self._watchdog and not self.stopping:
-            self._watchdog.start()
+        elif not self.stopping:
+            self._vigil.start()
 
     def _start(self) -> None:
         try:
             process = Process(spawn(self._launch()))
         finally:
+            # While we hold the worker's end of the pipe, its end would not be the end of the pipe.
             self.output.spawned()
         self._begin(process)
 
     def _request(self, template: Template) -> None:
-        request = Request(launch=self._launch, made=self._made, failed=self._not_made)
+        own = frozenset(name for name, _ in self.spec.slot_env)
+        request = Request(launch=self._launch, made=self._made, failed=self._not_made, own=own)
         self._state = Requested(request=request, template=template)
         try:
-            template.make(request, low=self._low)
+            template.make(request, low=self._background, timeout=self.spec.ready_timeout)
         except BaseException:
             self.output.spawned()
             raise
@@ -299,6 +326,7 @@ class WorkerProcess:
     def _made(self, process: Process, begin: Begin) -> None:
         self._begin(process)
         log.info(EventKind.WORKER_STARTED, worker=self.name, pid=self.pid)
+        # Only when the next manager could adopt it: one that has begun and is in no record is lost.
         begin()
         self.output.spawned()
 
@@ -306,6 +334,7 @@ class WorkerProcess:
         """Put the end of a worker without a process: a status of its template, or the obstacle."""
         was, self._state = self._state, NotMade()
         self.output.spawned()
+        # A status counts as the worker's own end, so that what its template said is the reason.
         if isinstance(why, int):
             if isinstance(was, Requested):
                 self._state = NotMade(words=was.template.words)
@@ -314,57 +343,32 @@ class WorkerProcess:
             log.error(EventKind.CANNOT_START_WORKER, worker=self.name, error=why)
             self._put(SpawnFailed(worker=self.id, error=why))
 
-    def _find_watchdog(self, survivor: Survivor | None) -> Watchdog | None:
-        """Return what watches the heartbeat, if it is to be watched and has a memory."""
-        limit = self.spec.hang_timeout
-        if not limit:
-            return None
-        number = self._inheritance.next_number
-        pid = survivor.process.pid if survivor else 0
-        memory = HeartbeatMemory.of(pid, number) if pid else HeartbeatMemory.create()
-        if memory is None:
-            return None
-        return Watchdog(self.name, limit, memory, self._context.loop, self._on_hang)
-
-    def _on_hang(self, beat: Beat, silent: float) -> None:
-        log.error(EventKind.WORKER_HANGS, worker=self.name, pid=self.pid, silent=silent)
-        # Only what said so itself prints its stacks on that signal; others would die of it.
-        if beat.stacks_signal and beat.pid == self.pid:
-            self.process.signal(beat.stacks_signal)
-        limit = self.spec.hang_timeout or 0.0
-        self._put(Hung(worker=self.id, why=f"hung: no sign of life for {limit:g} s"))
-
     def _launch(self) -> Launch:
         """Return how to start the worker: asked late, since a template takes its time."""
         if self.spec.accept is Accept.DISPATCH and self.channel is None:
             raise SpawnError(f"another worker has the lease of {self.name} by now")
         self._inheritance.take(self.channel)
         notify = self._context.notify_address() if self._readiness.needs_notify_socket else ""
-        memory = self._watchdog.memory if self._watchdog else None
-        return self._inheritance.of_worker(self.output, notify, memory)
+        return self._inheritance.of_worker(self.output, notify, self._memory)
 
-    def _start_command(self, command: Exec, executable: str) -> ReadyCommand:
+    def _start_command(
+        self, command: Exec, executable: str, url: str, done: Callable[[], None]
+    ) -> ReadyCommand:
         def start(output: WorkerOutput) -> Process:
-            return Process(
-                spawn(self._inheritance.of_command(command, executable, output, self.pid))
-            )
+            beside = self._inheritance.of_command(command, executable, output, self.pid, url)
+            return Process(spawn(beside))
 
         name, context = f"{self.name} ready?", self._context
-        return ReadyCommand(name, context.sink, context.loop, start, self._say_ready)
+        return ReadyCommand(name, context.sink, context.loop, context.family, start, done)
 
     def _say_ready(self) -> None:
         if not self.ready:
             self.ready = True
             self._boot_is_over()
             self._uptake.look()
-            if self._watchdog:
-                self._watchdog.start()
-            self._put(WorkerReady(worker=self.id))
-
-    def _calm(self) -> None:
-        """Expect no heartbeat: an application that shuts down may block."""
-        if self._watchdog:
-            self._watchdog.stop()
+            # Not before: an application that imports for long has nothing yet that could beat.
+            self._vigil.start()
+            self._put(WorkerReady(worker=self.id, draw=self.process.draw))
 
     def _boot_is_over(self) -> None:
         self._readiness.close()
@@ -374,7 +378,7 @@ class WorkerProcess:
     def _main_ended(self, status: int, alone: Callable[[], None]) -> None:
         """See to it that what it has started ends, too; it goes on until nobody is left."""
         self._readiness.close()
-        self._uptake.look()
+        self._uptake.look()  # the last chance: it may have served between two looks
         in_order = self.stopping or (self.ready and status in self.spec.clean_exits)
         # In request: the fleet has the deadline. After a crash nobody is to go on for long.
         deadline = math.inf if in_order else self._context.loop.time() + CRASH_TIME
@@ -382,18 +386,9 @@ class WorkerProcess:
         if isinstance(self._state, Running) and self._state.tree.end(orphans, alone):
             if in_order and not self.stopping:
                 self.stopping = True
-                self._calm()
+                self._vigil.stop()
                 self._put(WorkerStopping(worker=self.id, took=self._uptake.seen))
             self._put(Tick())  # the next manager is not to tell them again
-
-    def _sockets(self) -> frozenset[int] | None:
-        """Return what is ours: listeners, channel, connections; None where that cannot be told."""
-        if not self.spec.listen:
-            return None
-        try:
-            return self.inodes | to_addresses(each.address for each in self._listeners)
-        except OSError:  # sock_diag(7) is refused
-            return None
 
     def _ended(self, status: int) -> None:
         self._put(WorkerExited(worker=self.id, status=status, took=self._uptake.seen))

@@ -125,7 +125,7 @@ def section() -> Section:
     )  # fmt: skip
     about = (
         "Two workers in Python, on asyncio, that answer eight bytes and close; clients in C. The "
-        "manager is on the path of each new connection, and shares the cores with all the others. "
+        "dispatcher is on the path of each new connection, and shares the cores with all others. "
         f"Rates are medians of {ROUNDS} rounds in turn; waits are from connect(2) to a worker's "
         f"hands, in the best of {ROUNDS} rounds of {PACE_SECONDS:g} s in turn: how long a process "
         "that is ready waits for a processor is the machine's affair, and the shared queue's "
@@ -135,9 +135,13 @@ def section() -> Section:
     slowest = min(rates[mode] for mode in MODES[1:])
     goals = (
         Goal(what="connections a second, shared queue / passed on", value=rates[SHARED] / slowest,
-             limit=1 / 0.75, compared=f"{number(rates[SHARED])} and {number(slowest)}"),
-        *(Goal(what=f"p99 of the wait for a worker, {mode}", value=best[mode].p99 * 1e3, limit=1,
-               unit="ms",
+             limit=1 / 0.85, compared=f"{number(rates[SHARED])} and {number(slowest)}",
+             tried="each connection crosses two processes: there are two more system calls, which "
+             "a batch shares, and one more process to wake"),
+        *(Goal(what=f"p99 of the wait for a worker, {mode}", value=best[mode].p99 * 1e3,
+               limit=0.6, unit="ms", tried="two processes are woken, one after the other, on "
+               "processors that the clients and the workers use; passing on in batches, without a "
+               "manager on the path, is what there is",
                compared=f"shared queue {number(best[SHARED].p99 * 1e3, 'ms')}; in the median round "
                f"{number(usual[mode] * 1e3)} and {number(usual[SHARED] * 1e3, 'ms')}")
           for mode in MODES[1:]),

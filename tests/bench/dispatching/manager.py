@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sockmgr.config.spec import report_pace
-from sockmgr.manager.dispatch.channel import Channel
-from sockmgr.manager.dispatch.dispatcher import Dispatcher, Events
-from sockmgr.manager.dispatch.scheduler import Policy, Scheduler
+from sockmgr.config.spec import Policy, report_pace
+from sockmgr.manager.dispatch.dispatcher import Dispatcher
+from sockmgr.manager.dispatch.service import Events
+from sockmgr.programs.dispatcher.channel import Channel
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -44,22 +44,25 @@ async def main() -> None:
 
     def takes(lease: int) -> None:
         fed.add(lease)
-        dispatcher.feed(dict.fromkeys(fed, 1))
+        service.feed(dict.fromkeys(fed, 1), {lease: ["http"] for lease in fed})
         if len(fed) == count:
             print("ready", flush=True)
 
-    dispatcher = Dispatcher(loop, Scheduler(policy), Events(takes=takes, misbehaves=_misbehaves))
-    dispatcher.listen({listener: "http"})
+    dispatcher = Dispatcher(lambda: None, {}, is_last=True, is_upgrade=False)
+    dispatcher.begin()
+    service = dispatcher.service("bench", Events(takes=takes, misbehaves=_misbehaves), policy, None)
+    service.listen({listener: "http"})
     workers = []
     for lease in range(count):
         channel = Channel.create()
         workers.append(_start(channel, policy))
-        dispatcher.attach(lease, f"worker {lease}", channel, ["http"])
+        service.attach(lease, f"worker {lease}", channel, ["http"], -1)
     await over.wait()
     for worker in workers:
         worker.terminate()
         worker.wait()
-    dispatcher.close()
+    await dispatcher.end()
+    service.close()
     listener.close()
 
 

@@ -102,6 +102,10 @@ FAULTS = {
         config=service('group = "no-group-of-that-name"'),
         says=("service.web.group = no-group-of-that-name: there is no such group", "add the group"),
     ),
+    "unknown group of clients": Fault(
+        config=service('[control]\ngroup = "no-group-of-that-name"'),
+        says=("control.group = no-group-of-that-name: there is no such group", "add the group"),
+    ),
 }
 
 # What is right by itself, and cannot be started as things stand: exit code 1.

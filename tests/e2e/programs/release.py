@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,20 @@ from tests.load.result import Outcome, Row
 
 PROGRAM = Path(__file__).with_name("worker.py")
 LIGHT = ("short:rate=60",)
+
+
+class Gate:
+    """What workers that boot in `directory` wait at, if their fault is "waits for go"."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "go"
+        os.mkfifo(self._path)
+
+    def open(self) -> None:
+        """Let those who wait go on, and those who are still to come."""
+        fd = os.open(self._path, os.O_RDWR)  # whoever waits has a writer now
+        self._path.unlink()
+        os.close(fd)
 
 
 class Release:
@@ -36,6 +51,11 @@ class Release:
         link = self._parent / "new"
         link.symlink_to(self.directory)
         link.rename(self.current)
+
+    def hold(self, version: str) -> Gate:
+        """Deploy a version whose workers are not ready before the gate is opened."""
+        self.deploy(version, "waits for go")
+        return Gate(self.directory)
 
     def spoil(self, fault: str) -> None:
         """Let workers of the newest release that start from now on do what `fault` says."""
@@ -64,13 +84,14 @@ class Release:
 
 
 class Ask:
-    """A reload that was asked for on the control socket; the answer is waited for later."""
+    """A rollout that was asked for on the control socket; the answer is waited for later."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, method: str = "Reload") -> None:
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(30)
         self._sock.connect(str(manager.control))
-        self._sock.sendall(b'{"method": "io.sockmgr.Manager.Reload", "parameters": {}}\0')
+        call = {"method": f"io.sockmgr.Manager.{method}", "parameters": {}}
+        self._sock.sendall(json.dumps(call).encode() + b"\0")
 
     def verdict(self) -> dict[str, Any]:
         """Wait for the verdict on the one service; raise RuntimeError if it was refused."""

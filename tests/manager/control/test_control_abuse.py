@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.config.control_keys import Control
 from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from tests.helpers.fake_manager import FakeManager, served
@@ -118,7 +119,7 @@ def test_of_1000_connections_the_last_are_told_and_hung_up_on(path: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_whatever_other_processes_of_the_managers_user_do_root_finds_a_place(path: Path) -> None:
+def test_whatever_those_do_who_are_let_in_by_a_group_root_finds_a_place(path: Path) -> None:
     program = (
         "import os, socket, sys\n"
         "os.chdir(sys.argv[1]); os.setgid(65534); os.setuid(65534)\n"
@@ -129,18 +130,16 @@ def test_whatever_other_processes_of_the_managers_user_do_root_finds_a_place(pat
     )
 
     async def scenario() -> None:
-        server = ControlServer(
-            path, FakeManager(), uids=frozenset({65534}), limits=Limits(clients=8)
-        )
+        server = ControlServer(path, FakeManager(), limits=Limits(clients=8))
         await server.open()
+        server.admit(Control(group="65534"))
         path.parent.chmod(0o711)
-        os.chown(path, 65534, 65534)
         crowd = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", "-c", program, str(path.parent),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert crowd.stdout
-        assert b"already has 7 clients" in await crowd.stdout.readline()
+        assert b"already has 4 clients" in await crowd.stdout.readline()
         client = await Raw.connect(path)
         assert "parameters" in await client.ask(f"{SERVICE}.GetInfo")
         await client.close()

@@ -77,11 +77,11 @@ def test_a_queue_that_cannot_be_opened_is_an_error_and_the_others_go_on() -> Non
 def test_the_queue_peak_is_remembered_once() -> None:
     with opened(tcp()) as listener:
         clients = [connect(listener) for _ in range(3)]
-        assert listener.sample() == 3
+        listener.sample()
         for client in clients:
             take(listener, 0)
             client.close()
-        assert listener.sample() == 0
+        assert listener.queued() == 0
         assert listener.take_peak() == 3
         assert listener.take_peak() == 0
 
@@ -191,14 +191,19 @@ def test_the_loop_goes_on_while_a_queue_becomes_quiet() -> None:
         with opened(tcp()) as listener:
             listener.feed({1: 1})
             waiting = asyncio.create_task(quiet(listener, 0))
-            longest, last = 0.0, time.monotonic()
+            longest, last = 0.0, not_for_want_of_a_processor()
             while not waiting.done():
                 await asyncio.sleep(0.0005)
-                now = time.monotonic()
+                now = not_for_want_of_a_processor()
                 longest, last = max(longest, now - last), now
             return longest
 
-    # membarrier(2) and the dump block for 10 and 20 ms. Of ten, for the machine may be busy.
+    def not_for_want_of_a_processor() -> float:
+        """Return a time that stands still while others have all processors (schedstat, proc(5))."""
+        _, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+        return time.monotonic() - int(waited) / 1e9
+
+    # membarrier(2) and the dump block for 10 and 20 ms.
     assert min(asyncio.run(scenario()) for _ in range(10)) < 0.01
 
 

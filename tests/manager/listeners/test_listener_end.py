@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from sockmgr.config.spec import OnStop
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
 from tests.helpers.listeners import connect, hold_handshake, opened, quiet, take, tcp, unix
 
-ESTABLISHED, SYN_SENT = 1, 2  # net/tcp_states.h
+ESTABLISHED, SYN_SENT, CLOSED = 1, 2, 7  # net/tcp_states.h
 DETACH_FILTER = 27
 
 
@@ -89,6 +91,52 @@ def test_nobody_finds_a_unix_socket_any_more_and_who_waits_there_is_waited_for(
             await asyncio.wait_for(waiting, 20)
 
     asyncio.run(scenario())
+
+
+def test_in_a_stop_a_client_is_refused_at_once_or_left_to_try_again() -> None:
+    for on_stop, then in ((OnStop.REFUSE, CLOSED), (OnStop.DROP, SYN_SENT)):
+        with opened(replace(tcp(), on_stop=on_stop)) as listener, connect(listener):
+            listener.end()
+            with socket.socket() as late:
+                knock(late, listener)
+                assert state(late) == then
+            assert listener.queued() == 1
+            take(listener, 0)  # who waits can still be answered
+
+
+def test_of_systemds_queues_one_that_no_worker_has_is_left_to_the_next_start() -> None:
+    async def scenario() -> None:
+        with opened(tcp()) as listener:
+            listener.lease(3)  # and three that are ours
+            listener.systemds.update({0, 1, 2})
+            with connect(listener):
+                listener.end(held={0, 3})
+                with connect(listener), connect(listener):
+                    assert [listener.waiting(n) for n in range(4)] == [1, 2, 0, 0]
+                    assert [listener.is_left_to_others(n) for n in range(4)] == [False, True] + [
+                        False
+                    ] * 2
+                    assert not listener.unfinished(1)
+                    waiting = asyncio.create_task(quiet(listener, 0, 3))
+                    await asyncio.sleep(0.05)
+                    assert not waiting.done()
+                    take(listener, 0)
+                    await asyncio.wait_for(waiting, 20)
+                    assert listener.waiting(1) == 2
+
+    asyncio.run(scenario())
+
+
+def test_of_systemds_queues_none_takes_anybody_if_systemd_closes_them_as_well() -> None:
+    with opened(tcp()) as listener, connect(listener), socket.socket() as late:
+        listener.lease(1)
+        listener.systemds.update({0, 1})
+        listener.is_last = True
+        listener.end(held={0})
+        knock(late, listener)
+        assert state(late) == CLOSED
+        assert not any(map(listener.is_left_to_others, (0, 1)))
+        take(listener, 0)
 
 
 def test_a_unix_listener_that_systemd_took_over_is_left_to_the_next_start(tmp_path: Path) -> None:

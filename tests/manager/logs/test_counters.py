@@ -6,7 +6,11 @@ import pytest
 
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import Counts
-from sockmgr.fleet.messages import Ending, State
+from sockmgr.fleet.endings import Ending
+from sockmgr.fleet.limits import Limit
+from sockmgr.fleet.messages import (
+    State,
+)
 from sockmgr.log import Occurrence
 from sockmgr.manager.logs.counters import Counters
 from tests.helpers.record_texts import records
@@ -32,6 +36,10 @@ def ended(was: State, how: Ending | int, served: int = 5) -> Occurrence:
         (
             Occurrence(K.WORKER_LOST_CONNECTIONS, {"worker": "web@7.2", "count": 3}),
             Counts(connections_lost=3),
+        ),
+        (
+            Occurrence(K.WORKER_RECYCLED, {"worker": "web@7.2", "limit": Limit.RSS, "why": "x"}),
+            Counts(max_rss=1),
         ),
         (ended(State.DRAINING, CLEAN), Counts(drained=1)),
         (ended(State.DRAINING, 1), Counts(unclean=1)),

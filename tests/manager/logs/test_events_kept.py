@@ -150,20 +150,25 @@ def test_whoever_waits_is_woken_by_an_event_and_not_before() -> None:
     asyncio.run(scenario())
 
 
-def test_what_a_follower_is_woken_for_is_kept_before_it_can_be_sent() -> None:
+def test_an_event_is_seen_by_nobody_until_the_next_manager_would_know_it() -> None:
     async def scenario() -> None:
-        history, order = EventLog(), []
-        loop = asyncio.get_running_loop()
-        history.on_event = lambda: loop.call_soon(order.append, "kept")
+        history, order = EventLog(), list[str]()
+        history.on_event = lambda: order.append("to be kept")
+        follower = history.follow("", None, None)
 
         async def follow() -> None:
-            await history.next()
+            await follower.next()
             order.append("woken")
 
-        following = loop.create_task(follow())
+        following = asyncio.create_task(follow())
         await asyncio.sleep(0)
         told(history, 1)
+        await asyncio.sleep(0)
+        assert (order, follower.take()) == (["to be kept"], ((), False))
+        assert not history.follow("", None, None).take()[0]
+        history.show()
         await following
-        assert order == ["kept", "woken"]
+        assert order == ["to be kept", "woken"]
+        assert len(follower.take()[0]) == len(history.follow("", None, None).take()[0]) == 1
 
     asyncio.run(scenario())

@@ -12,20 +12,26 @@ import resource
 import tempfile
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.fleet.messages import Ending, State
+from sockmgr.config.log_keys import Format, Logs
+from sockmgr.fleet.endings import Ending
+from sockmgr.fleet.messages import (
+    State,
+)
 from sockmgr.log import Log
-from sockmgr.manager.logs.output import TAIL_LINES, Output
+from sockmgr.manager.logs.output import FEW, TAIL_LINES, Output
 from sockmgr.manager.logs.sink import PENDING_MAX, RECORDS_MAX, RecordHandler, Sink
 from sockmgr.terminal.pieces import Piece
 
 F_SETPIPE_SZ = 1031
+JSON = Logs(format=Format.JSON)
 
 
 @contextmanager
@@ -131,7 +137,7 @@ def printed(data: bytes, *, as_json: bool = False) -> tuple[bytes, tuple[str, ..
         return output.tail
 
     with tempfile.TemporaryFile() as file:
-        sink = Sink(file.fileno(), as_json=as_json)
+        sink = Sink(file.fileno(), JSON if as_json else Logs())
         tail = asyncio.run(scenario())
         sink.close()
         file.seek(0)
@@ -168,6 +174,39 @@ def test_bytes_that_are_no_text_reach_a_file_as_they_are() -> None:
     assert [line.message for line in sink.ring.since(0, "")] == list(tail)
     written, _, _ = printed(b"caf\xe9\n", as_json=True)
     assert json.loads(written)["line"] == "caf\\xe9"
+
+
+NOT_OBJECTS = [
+    b"{", b'{"a": NaN}', b"[1]", b"1", b'{"a": "caf\xe9"}', b'{"a": 1} {"b": 2}', b"{}",
+    b'{"a":' * 2500 + b"1" + b"}" * 2500 + b",",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", NOT_OBJECTS, ids=range(len(NOT_OBJECTS)))
+def test_what_is_no_json_object_or_an_empty_one_is_a_text(said: bytes) -> None:
+    written, _, _ = printed(said + b"\n", as_json=True)
+    (found,) = map(json.loads, written.splitlines())
+    assert found["line"] == said.decode(errors="backslashreplace")
+    assert found["level"] == "info"
+
+
+def test_an_object_that_a_worker_prints_keeps_its_fields_to_the_letter() -> None:
+    own = b'{"time": "09:30", "big": 123456789012345678901234567890.10, "s": "\xc3\xa9"}'
+    written, tail, sink = printed(
+        own + b'\n{"worker": 7, "stream": [1], "a": {"b": null}}\n', as_json=True
+    )
+    first, second = map(json.loads, written.splitlines())
+    assert first["worker"] == "web@1.1"
+    assert (first["time"], first["s"]) == ("09:30", "\xe9")
+    assert b'"big":123456789012345678901234567890.10' in written
+    assert {key: value for key, value in second.items() if key not in ("time", "worker")} == {
+        "own_worker": 7,
+        "own_stream": [1],
+        "a": {"b": None},
+    }
+    assert second["worker"] == "web@1.1"
+    assert "line" not in first
+    assert tail[0] == sink.ring.since(0, "")[0].message == own.decode()  # as it was printed
 
 
 def test_the_last_lines_are_kept_for_the_verdict() -> None:
@@ -249,14 +288,73 @@ def test_a_worker_that_prints_newlines_leaves_every_turn_of_the_loop_to_others()
     assert sink.writes <= len(turns)
 
 
+class Clock:
+    """The loop of an Output, whose turns are taken by hand: `due` is what it waits for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.due: Callable[[], None] | None = None
+        self.pauses: list[float] = []
+        self.later: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def add_reader(self, fd: int, read: Callable[[], None]) -> None:
+        del fd
+        self.due = read
+
+    def remove_reader(self, fd: int) -> None:
+        del fd
+        self.due = None
+
+    def call_later(self, delay: float, read: Callable[[], None]) -> None:
+        self.pauses.append(delay)
+        self.due = read
+
+    def call_soon(self, go_on: Callable[[], None]) -> None:
+        self.later.append(go_on)
+
+    def turn(self, after: float) -> None:
+        """Let it look, and pass on all that it has found."""
+        self.now += after
+        assert self.due
+        self.due()
+        while self.later:
+            self.later.pop()()
+
+
+def test_lines_that_come_one_by_one_are_taken_together_and_one_alone_is_taken_at_once() -> None:
+    clock: Any = Clock()
+    with tempfile.TemporaryFile() as file:
+        sink = Counting(file.fileno())
+        output = Output("web@1.1", sink, clock)
+        for number, (after, said, pauses) in enumerate([
+            (1.0, b"a\n", 0), (1.0, b"b\n", 0),  # seldom: each wakes us
+            (0.001, b"c\n", 1), (0.005, b"d\ne\nf\n", 2), (0.005, b"", 2),  # often
+            (1.0, b"g\n", 2), (0.001, b"h\n" * (FEW // 2), 2),  # and so many that we are late
+        ]):  # fmt: skip
+            os.write(output.writer, said)
+            clock.turn(after)
+            assert len(clock.pauses) == pauses, number
+        assert sink.passed == 7 + FEW // 2
+        os.write(output.writer, b"i\n")
+        clock.turn(0.001)
+        assert len(clock.pauses) == 3
+        in_pause = clock.due
+        output.close()
+        in_pause()  # its end comes after that of the worker
+        output.spawned()
+
+
 class Counting(Sink):
     """Counts lines, and the writes that they take."""
 
     passed = writes = 0
 
-    def lines(self, worker: str, pieces: Sequence[Piece]) -> None:
+    def lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:
         self.passed += len(pieces)
-        super().lines(worker, pieces)
+        super().lines(worker, pieces, stream)
 
     def write(self, text: str) -> None:
         self.writes += 1
@@ -269,7 +367,7 @@ def test_after_a_full_log_the_log_says_how_many_lines_are_missing(
 ) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
-        sink = Sink(file.fileno(), as_json=as_json)
+        sink = Sink(file.fileno(), JSON if as_json else Logs())
         sink.lines("web@1.1", [Piece("first")])
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         # As a full disk does it: what still fits is written, then nothing.
@@ -309,7 +407,7 @@ def test_a_terminal_is_not_at_the_mercy_of_what_workers_print() -> None:
 
 def test_with_json_every_line_is_an_object() -> None:
     with pipe() as (read, write):
-        sink = Sink(write, as_json=True)
+        sink = Sink(write, JSON)
         handler = RecordHandler(sink)
         logger = logging.getLogger("sockmgr.test.output")
         logger.addHandler(handler)

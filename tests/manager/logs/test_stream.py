@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from sockmgr.api.types import JournalPlace
+from sockmgr.config.log_keys import Format, Logs
 from sockmgr.manager.logs.journal import Stream, worker_output
 from sockmgr.manager.logs.output import LastWords, Output
 from sockmgr.manager.logs.sink import Sink
@@ -101,25 +102,65 @@ def test_what_another_manager_left_is_told_apart_a_pipe_a_stream_or_nothing() ->
         read, write = os.pipe()
         os.write(write, b"hello\n")
         os.close(write)
-        pipe = worker_output(sink, loop, "web@1.1", read)
+        pipe = worker_output(sink, loop, "web@1.1", (read, -1))
         assert await pipe.last_words("").all() == LastWords(lines=("hello",))
         pipe.close()
         ours, journalds = socket.socketpair()
-        found = worker_output(sink, loop, "web@1.1", ours.detach())
+        found = worker_output(sink, loop, "web@1.1", (ours.detach(), -1))
         assert isinstance(found, Stream)
         found.close()
         journalds.close()
-        nothing = worker_output(sink, loop, "web@1.1", -1)
+        nothing = worker_output(sink, loop, "web@1.1", (-1, -1))
         assert isinstance(nothing, Output)
         assert nothing.fileno() == -1
         nothing.close()
         sink.place = PLACE  # it has a stream, of which no copy was left
-        lost = worker_output(sink, loop, "web@1.1", -1)
+        lost = worker_output(sink, loop, "web@1.1", (-1, -1))
         lost.ended("exited with status 1")
         assert (await lost.last_words("").all()).place == PLACE
         assert lost.fileno() == -1
         assert lost.has_been_read()
         lost.close()
+
+    within_a_loop(scenario)
+
+
+@pytest.mark.parametrize(
+    ("logs", "pipes"),
+    [
+        (Logs(split=True), 2),
+        (Logs(format=Format.JSON), 2),
+        (Logs(format=Format.RAW), 0),
+        (Logs(), 1),
+    ],
+)
+def test_a_worker_that_is_adopted_goes_on_as_it_was_whatever_others_get(
+    logs: Logs, pipes: int
+) -> None:
+    async def scenario() -> None:
+        loop, sink = asyncio.get_running_loop(), Sink(logs=logs)
+        fresh = worker_output(sink, loop, "web@1.1")
+        assert len({*fresh.ends} - {1, 2}) == pipes
+        assert (fresh.stdout is not None) == (pipes == 2)
+        fresh.spawned()
+        fresh.close()
+        ends = [os.pipe() for _ in range(2)]
+        for (_, write), said in zip(ends, (b"err\n", b"out\n"), strict=True):
+            os.write(write, said)
+            os.close(write)
+        two = worker_output(sink, loop, "web@1.1", tuple(read for read, _ in ends))
+        assert two.stdout
+        assert (two.fileno(), two.stdout.fileno()) == tuple(read for read, _ in ends)
+        assert two.last_words("").lines == ("out", "err")
+        two.close()
+        one, write = os.pipe()
+        found = worker_output(sink, loop, "web@1.1", (one, -1))
+        assert isinstance(found, Output)
+        os.close(write)
+        found.close()
+        none = worker_output(sink, loop, "web@1.1", (-1, -1))
+        assert none.fileno() == -1
+        none.close()
 
     within_a_loop(scenario)
 

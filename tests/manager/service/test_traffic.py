@@ -13,6 +13,7 @@ from sockmgr.config.spec import Scheme
 from sockmgr.fleet.messages import Fact, Quiet
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.traffic import Traffic
+from tests.helpers.dispatching import a_dispatcher
 from tests.helpers.listeners import connect, hold_handshake, opened, take, tcp, unix
 
 
@@ -34,6 +35,10 @@ async def told(facts: asyncio.Queue[Fact], number: int) -> set[int]:
     return {fact.lease for fact in found if isinstance(fact, Quiet)}
 
 
+def traffic(tasks: asyncio.TaskGroup, put: Callable[[Fact], None]) -> Traffic:
+    return Traffic("web", tasks, put, Dispatching("web", a_dispatcher(), put))
+
+
 def test_however_many_queues_are_unfed_at_once_the_kernel_is_asked_once_for_all() -> None:
     async def scenario(number: int) -> int:
         counting = Counting()
@@ -41,7 +46,12 @@ def test_however_many_queues_are_unfed_at_once_the_kernel_is_asked_once_for_all(
         facts = asyncio.Queue[Fact]()
         with opened(tcp()) as listener:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, facts.put_nowait, Dispatching(facts.put_nowait))
+                feeding = Traffic(
+                    "web",
+                    tasks,
+                    facts.put_nowait,
+                    Dispatching("web", a_dispatcher(), facts.put_nowait),
+                )
                 all_of_them = dict.fromkeys(range(number), 1)
                 feeding.feed(all_of_them, dict.fromkeys(all_of_them, (listener,)))
                 feeding.feed({number: 1}, {number: (listener,)})
@@ -56,7 +66,12 @@ def test_each_queue_is_told_when_it_is_empty_itself_whatever_waits_in_others() -
         facts = asyncio.Queue[Fact]()
         with opened(tcp()) as listener:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, facts.put_nowait, Dispatching(facts.put_nowait))
+                feeding = Traffic(
+                    "web",
+                    tasks,
+                    facts.put_nowait,
+                    Dispatching("web", a_dispatcher(), facts.put_nowait),
+                )
                 feeding.feed({1: 1}, {1: (listener,)})
                 with connect(listener):
                     feeding.feed({0: 1, 1: 1, 2: 1}, dict.fromkeys(range(3), (listener,)))
@@ -76,7 +91,12 @@ def test_a_queue_that_is_fed_again_is_not_waited_for_and_its_clients_have_their_
             hold_handshake(client, listener.queues[0].getsockname())
             listener.lease(1)
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, facts.put_nowait, Dispatching(facts.put_nowait))
+                feeding = Traffic(
+                    "web",
+                    tasks,
+                    facts.put_nowait,
+                    Dispatching("web", a_dispatcher(), facts.put_nowait),
+                )
                 feeding.feed({0: 1}, {0: (listener,)})
                 feeding.feed({1: 1}, {1: (listener,)})
                 while patience(listener.queues[0]) != 1:  # noqa: ASYNC110 - seen by asking only
@@ -97,7 +117,12 @@ def test_a_listener_that_cannot_be_steered_keeps_nobody_waiting(tmp_path: Path) 
         facts = asyncio.Queue[Fact]()
         with opened(unix(tmp_path / "s")) as one, opened(tcp(scheme=Scheme.UDP)) as other:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, facts.put_nowait, Dispatching(facts.put_nowait))
+                feeding = Traffic(
+                    "web",
+                    tasks,
+                    facts.put_nowait,
+                    Dispatching("web", a_dispatcher(), facts.put_nowait),
+                )
                 with connect(one):
                     feeding.feed({0: 1, 1: 1}, dict.fromkeys((0, 1), (one, other)))
                     feeding.feed({2: 1}, {2: (one, other)})
@@ -110,7 +135,9 @@ def test_clients_of_a_listener_that_is_new_wait_where_its_first_worker_will_be()
     async def scenario() -> None:
         with opened(tcp()) as one, opened(tcp()) as other:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, lambda _: None, Dispatching(lambda _: None))
+                feeding = Traffic(
+                    "web", tasks, lambda _: None, Dispatching("web", a_dispatcher(), lambda _: None)
+                )
                 feeding.feed({0: 1}, {0: (one,)})
                 feeding.expect(2, (one, other))
                 assert (one.fed, other.fed) == ({0: 1}, {2: 1})
@@ -122,7 +149,9 @@ def test_listeners_that_a_worker_brings_to_a_queue_that_is_fed_are_fed_there_as_
     async def scenario() -> None:
         with opened(tcp()) as one, opened(tcp()) as other:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic("web", tasks, lambda _: None, Dispatching(lambda _: None))
+                feeding = Traffic(
+                    "web", tasks, lambda _: None, Dispatching("web", a_dispatcher(), lambda _: None)
+                )
                 feeding.feed({1: 1}, {1: (one,)})
                 assert other.fed == {0: 1}
                 feeding.keep_up({1: 1}, {1: (one, other)})

@@ -20,6 +20,7 @@ from tests.helpers.children import PATIENCE, children, open_fds, wait_for_exit, 
 from tests.helpers.keeping import (
     close_all,
     connect,
+    evict,
     fds_of,
     is_readable,
     keeper,
@@ -147,17 +148,8 @@ def test_nothing_is_taken_from_a_keeper_of_another_user(tmp_path: Path) -> None:
             listener.listen(8)
         finally:
             os.seteuid(0)
-        for attempt in (Keeper.take_over, Keeper.evict):
-            with pytest.raises(ControlError, match=f"belongs to user {NOBODY}"):
-                attempt(path)
-
-
-def test_only_a_keeper_is_evicted(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen(8)
-        with pytest.raises(ControlError, match=f"process {os.getpid()}, which listens"):
-            Keeper.evict(path)
+        with pytest.raises(ControlError, match=f"belongs to user {NOBODY}"):
+            Keeper.take_over(path)
 
 
 # --- Keepers that fail ---------------------------------------------------------------------------
@@ -203,7 +195,7 @@ def test_a_keeper_that_hangs_is_dismissed_all_the_same(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_predecessors_keeper_that_hangs_is_an_error_until_it_is_evicted(path: Path) -> None:
+def test_a_predecessors_keeper_that_hangs_is_an_error_until_it_is_killed(path: Path) -> None:
     keeper = Keeper.start(path)
     with watched(keeper) as process:
         process.signal(signal.SIGSTOP)
@@ -211,9 +203,8 @@ def test_a_predecessors_keeper_that_hangs_is_an_error_until_it_is_evicted(path: 
             Keeper.take_over(path)
         with pytest.raises(ControlError, match="listens there already"):
             Keeper.start(path)
-        Keeper.evict(path)
+        evict(path)
         assert is_readable(process.pidfd)
-        assert not path.exists()
     keeper.close()
     assert Keeper.take_over(path) is None
     Keeper.start(path).dismiss()

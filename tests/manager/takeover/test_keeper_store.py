@@ -13,7 +13,7 @@ import pytest
 from sockmgr.manager.takeover.keeper import Keeper
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from tests.helpers.children import PATIENCE, open_fds
-from tests.helpers.keeping import pipe, sleeping, take_names
+from tests.helpers.keeping import evict, pipe, sleeping, take_names
 from tests.helpers.raw_client import until
 
 
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "shop" / "keeper"
     path.parent.mkdir()
     yield path
-    Keeper.evict(path)
+    evict(path)
 
 
 def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_anew(

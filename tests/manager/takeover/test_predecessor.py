@@ -13,21 +13,23 @@ import pytest
 from msgspec.structs import replace
 
 from sockmgr.config.spec import Accept, Spec
-from sockmgr.fleet.messages import WorkerId
+from sockmgr.fleet.messages import State, WorkerId
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
-from sockmgr.launch.additions import LAUNCHER
+from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
 from sockmgr.manager.takeover import unlabelled
-from sockmgr.manager.takeover.predecessor import Predecessor, guessed
+from sockmgr.manager.takeover.lost_state import guessed
+from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.state import boot_id
 from sockmgr.manager.workers.survivor import Survivor
+from tests.helpers.children import python
 from tests.helpers.listeners import opened, tcp
-from tests.helpers.states import memfd, state
+from tests.helpers.states import memfd, state, worker
 
 
 def survivor() -> Survivor:
     process = Process(os.getpid(), pidfd=-1)
-    return Survivor(process=process, output=-1, since=0.0, ready=True, told=False)
+    return Survivor(process=process, outputs=(-1, -1), since=0.0, ready=True, told=False)
 
 
 def test_each_worker_that_is_passed_connections_has_a_lease_of_its_own() -> None:
@@ -41,6 +43,23 @@ def test_each_worker_that_is_passed_connections_has_a_lease_of_its_own() -> None
     assert [generation.lease for generation in found.generations] == [None, None]
     leases = [worker.lease for generation in found.generations for worker in generation.workers]
     assert sorted(leases) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("whose", ["config", "services"])
+def test_a_state_that_lacks_listeners_of_its_own_is_none_to_go_on_with(whose: str) -> None:
+    with opened(tcp()) as listener, python("import time; time.sleep(60)") as child:
+        found = replace(state([worker(child.pid)]), boot_id=boot_id())
+        spec = replace(found.services[0].generations[0].spec, listen=(listener.listen,))
+        generation = replace(found.services[0].generations[0], spec=spec)
+        services = (replace(found.services[0], generations=(generation,)),)
+        lacking = {
+            "config": replace(found, config=replace(found.config, listen=(listener.listen,))),
+            "services": replace(found, services=services),
+        }
+        left = Predecessor.of({"@state": [memfd(lacking[whose])]})
+        assert left.state is None
+        assert left.flaw == "it lacks listeners that its own config or services have"
+        left.close()
 
 
 @pytest.mark.parametrize("runs", [True, False])
@@ -62,12 +81,18 @@ def test_a_socket_that_a_worker_uses_stays_as_that_wants_it_though_nobody_kept_i
 
 
 @pytest.mark.parametrize(
-    "launcher",
-    ["/opt/old/lib/sockmgr/launch_granian.py", "/opt/old/lib/sockmgr/programs/launch_granian.py"],
+    ("launcher", "ours"),
+    [
+        ("launch_granian.py", LAUNCHER),
+        ("programs/launch_granian.py", LAUNCHER),
+        ("programs/launch_uvicorn.py", UVICORN_LAUNCHER),
+        ("programs/launch_other.py", "/opt/old/lib/sockmgr/programs/launch_other.py"),
+    ],
 )
 def test_a_dead_worker_is_replaced_though_the_launcher_of_the_older_version_is_gone(
-    launcher: str,
+    launcher: str, ours: str
 ) -> None:
+    launcher = f"/opt/old/lib/sockmgr/{launcher}"
     written = state(())
     [service] = written.services
     [generation] = service.generations
@@ -78,11 +103,22 @@ def test_a_dead_worker_is_replaced_though_the_launcher_of_the_older_version_is_g
     )
     assert left.state is not None
     [service] = left.state.services
-    argv = ("/opt/python", LAUNCHER, "--fd", "{http}", "app:app")
+    argv = ("/opt/python", ours, "--fd", "{http}", "app:app")
     assert service.generations[0].spec.argv == argv
     assert service.pending is not None
     assert service.pending.argv == argv
     left.memory(None).close()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_worker_that_had_said_that_it_is_ready_is_though_its_fleet_had_not_heard(
+    ready: bool,
+) -> None:
+    with python("import signal; signal.pause()") as child:
+        left = state([worker(child.pid, state=State.STARTING, ready=ready)])
+        [found] = Predecessor({}).take_survivors(left.services[0]).values()
+        assert found.ready is ready
+        found.process.close()
 
 
 def test_a_stored_queue_is_known_by_what_it_is_and_not_by_its_number_alone() -> None:
@@ -111,23 +147,25 @@ def taken(descriptors: dict[str, list[int]]) -> Survivor:
 
 def closed(survivor: Survivor) -> None:
     survivor.process.close()
-    for fd in (survivor.output, *(survivor.channel or ())):
+    for fd in (*survivor.outputs, *(survivor.channel or ())):
         os.close(fd)
 
 
 def test_the_name_of_a_descriptor_says_what_it_is_whatever_it_looks_like() -> None:
     pidfd, ours, its = os.pidfd_open(os.getpid()), *socket.socketpair()
-    output = os.memfd_create("a file to which the worker prints")
+    output, stdout = (os.memfd_create("a file to which the worker prints") for _ in range(2))
     ends = ours.detach(), its.detach()
     found = taken(
         {
             "web@7.2/channel-of-worker": [ends[1]],
             "web@7.2/output": [output],
+            "web@7.2/stdout": [stdout],
             "web@7.2/channel": [ends[0]],
             "web@7.2/pidfd": [pidfd],
         }
     )
-    assert (found.process.pidfd, found.output, found.channel) == (pidfd, output, ends)
+    assert (found.process.pidfd, found.channel) == (pidfd, ends)
+    assert found.outputs == (output, stdout)
     closed(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sockmgr.manager.takeover.restarts import DELAY_MAX, Restarts
+from sockmgr.manager.restarts import DELAY_MAX, Restarts
 
 
 def test_the_first_successor_is_started_at_once_and_those_after_it_ever_later() -> None:

@@ -35,7 +35,7 @@ def write(memory: HeartbeatMemory, at: float, number: int = 0, pid: int = 1) -> 
 
 
 def test_what_a_worker_writes_is_read_and_found_again_by_its_pid(memory: HeartbeatMemory) -> None:
-    env = os.environ | environment(3, 8.0)
+    env = os.environ | environment(3, 8.0, has_figures=False)
     with python(BEATING, fds=[memory.fd], env=env) as child:
         assert child.line() == "beats"
         beat = memory.read()
@@ -81,8 +81,10 @@ def test_a_worker_that_is_silent_is_told_of_and_one_that_beats_is_not() -> None:
         second, never = await watched(beating, 0.05)
         assert (await hung).at > 0
         assert not never.done()
-        first.close()
-        second.close()
+        first.stop()
+        second.stop()
+        silent.close()
+        beating.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
@@ -90,13 +92,14 @@ def test_a_worker_that_is_silent_is_told_of_and_one_that_beats_is_not() -> None:
 def test_a_machine_that_was_frozen_does_not_make_its_workers_hang() -> None:
     async def scenario() -> None:
         memory = HeartbeatMemory.create()
-        write(memory, time.monotonic() - 1000)  # all that time, nobody ran
+        write(memory, time.monotonic() / 2)  # all the time since, nobody ran
         pulse, hung = await watched(memory, 0.2)
         await until(lambda: pulse._suspected is not None)
         write(memory, time.monotonic() + 1000)
         await until(lambda: pulse._suspected is None)
         assert not hung.done()
-        pulse.close()
+        pulse.stop()
+        memory.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
@@ -105,9 +108,11 @@ def test_a_program_without_a_heartbeat_is_left_alone_and_that_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def scenario() -> None:
-        pulse, hung = await watched(HeartbeatMemory.create(), 0.01)
+        memory = HeartbeatMemory.create()
+        pulse, hung = await watched(memory, 0.01)
         await until(lambda: "worker has no heartbeat" in caplog.text)
         assert not hung.done()
-        pulse.close()
+        pulse.stop()
+        memory.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from sockmgr.config.spec import Delay, Spec
+from sockmgr.errors import ListenError
 from sockmgr.fleet.messages import Fact, Spawn, WorkerExited, WorkerId
+from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import LastWords
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers import exit as module
+from sockmgr.manager.workers.boot_priority import Boots
 from sockmgr.manager.workers.context import Assignment, WorkerContext
+from sockmgr.manager.workers.family import Family
+from sockmgr.manager.workers.lookout import Lookout
 from sockmgr.manager.workers.worker import WorkerProcess
+from tests.helpers.dispatching import a_dispatcher
+from tests.helpers.work import calls
 
 SPEC = Spec(
     service="web", argv=("sh", "-c", "exit 3"), executable="/bin/sh", cwd="/",
@@ -31,6 +40,7 @@ class SlowOutput:
 
     def __init__(self) -> None:
         self.writer = os.open(os.devnull, os.O_WRONLY)
+        self.ends, self.stdout = (self.writer, self.writer), None
         self.how = asyncio.Queue[str]()
         self.read = False
 
@@ -53,14 +63,24 @@ class SlowOutput:
         os.close(self.writer)
 
 
-async def started(output: SlowOutput, facts: asyncio.Queue[Fact]) -> WorkerProcess:
+async def no_way(listener: Listener) -> socket.socket:
+    raise ListenError(f"there is no way to {listener.address}")
+
+
+async def started(
+    output: SlowOutput, facts: asyncio.Queue[Fact], family: Family | None = None
+) -> WorkerProcess:
     loop = asyncio.get_running_loop()
     context = WorkerContext(
         loop=loop, sink=Sink(), output=lambda *_: output, notify_address=str,
-        can_restore_priority=False, helpers=lambda: (),
+        boots=Boots(loop, can_lower=False), family=family or Family(), lookout=Lookout(loop),
+        dispatcher=a_dispatcher(),
     )  # fmt: skip
     command = Spawn(worker=EXITED.worker, spec=SPEC, lease=0, background=False)
-    assignment = Assignment(command=command, listeners=(), context=context, put=facts.put_nowait)
+    assignment = Assignment(
+        command=command, listeners=(), context=context, put=facts.put_nowait, reach=no_way,
+        asks=lambda: True, is_fed=lambda: False,
+    )  # fmt: skip
     return WorkerProcess.spawned(assignment)
 
 
@@ -92,3 +112,35 @@ def test_the_end_of_a_worker_is_told_though_nobody_reads_its_output() -> None:
         running.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+class Other:
+    """A worker that runs beside, as far as the family knows it."""
+
+    user = 0
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+def known(family: Family, others: int) -> None:
+    for number in range(others):
+        family.join_worker(cast("WorkerProcess", Other((1 << 22) + number)))
+
+
+def test_the_start_and_the_end_of_a_worker_cost_the_same_beside_many_others() -> None:
+    async def life(others: int) -> None:
+        family = Family()
+        known(family, others)
+        output, facts = SlowOutput(), asyncio.Queue[Fact]()
+        output.read = True
+        running = await started(output, facts, family)
+        assert await facts.get() == EXITED
+        running.close()
+
+    def work(others: int) -> int:
+        runs = [calls(lambda: asyncio.run(life(others))) for _ in range(3)]
+        return min(runs) - others * calls(lambda: known(Family(), 1))
+
+    work(1)  # what is imported, and asked for once
+    assert work(500) < work(5) + 250

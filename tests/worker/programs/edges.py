@@ -1,9 +1,10 @@
-"""An ASGI application whose answers a test can hold back: `/hold` waits for `/release`."""
+"""An ASGI application whose answers a test can hold back: `/hold` waits for `/release`, or USR1."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from typing import Any
 
@@ -29,6 +30,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
         print("starting up", flush=True)
         await asyncio.Event().wait()
     scope["state"]["started"] = b"yes"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, released.set)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     print("shut down", flush=True)
@@ -50,8 +52,10 @@ async def http(scope: dict[str, Any], receive: Any, send: Any) -> None:
         time.sleep(60)  # noqa: ASYNC251 - what a test wants to see
     elif scope["path"] == "/large":
         body = bytes(100_000)
-    elif scope["path"] == "/state":
-        body = repr(scope["state"]).encode()
+    elif scope["path"] == "/pid":
+        body = str(os.getpid()).encode()
+    elif scope["path"] in ("/client", "/state"):
+        body = repr(scope[scope["path"][1:]]).encode()
     await answer(send, body)
     if scope["path"] == "/after":
         print("working on", flush=True)

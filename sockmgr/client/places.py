@@ -1,0 +1,65 @@
+"""The directories in which managers have their control sockets.
+
+Paths are texts here: `sockmgr health` has to be quick, and would load pathlib for nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+SOCKET_VARIABLE = "SOCKMGR_CONTROL"
+
+
+def places() -> list[str]:
+    """Return where a manager of ours may listen, the best first."""
+    # systemd.exec(5): RUNTIME_DIRECTORY may hold several paths, separated by colons.
+    found = [place for place in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if place]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(f"{runtime}/sockmgr")
+    return [*found, "/run/sockmgr", _fallback()]
+
+
+def searched() -> list[str]:
+    """Return where clients look for a manager."""
+    # Under cron XDG_RUNTIME_DIR is not set, though the user's managers may be there.
+    found = [*places(), f"/run/user/{os.geteuid()}/sockmgr"]
+    # Each further manager has a RuntimeDirectory= of its own: systemd removes it with the service.
+    found += sorted(f"/run/{name}" for name in names("/run") if name.startswith("sockmgr-"))
+    if os.path.lexists(_fallback()) and _is_of_others(_fallback()):
+        found.remove(_fallback())
+    return list(dict.fromkeys(found))
+
+
+def names(directory: str) -> list[str]:
+    """Return the names in a directory; none if there is no such directory, or it is not for us."""
+    try:
+        return os.listdir(directory)  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def is_live(path: str) -> bool:
+    """Tell whether somebody listens at a control socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # the backlog is full, so there is a listener
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def _fallback() -> str:
+    return f"/tmp/sockmgr-{os.geteuid()}"  # noqa: S108
+
+
+def _is_of_others(directory: str) -> bool:
+    """Tell whether others may write there: anybody may make a directory in /tmp."""
+    from pathlib import Path  # noqa: PLC0415 - as above
+
+    from sockmgr.kernel import private  # noqa: PLC0415 - as above
+
+    return bool(private.flaw(Path(directory)))

@@ -1,0 +1,63 @@
+"""What others may ask of a service: a fact is put for it, and a future tells what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sockmgr.api.types import Verdict
+from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.generation import Generation
+from sockmgr.fleet.messages import Fact, Stop, StopNow
+from sockmgr.manager.service.conditions import Conditions
+from sockmgr.manager.service.facts import Facts
+from sockmgr.manager.service.verdicts import Verdicts
+
+
+class Wishes:
+    """The part of a Service that only puts facts, and waits."""
+
+    fleet: Fleet
+    _facts: Facts
+    _conditions: Conditions
+    _verdicts: Verdicts
+
+    def join(self, trial: Generation) -> asyncio.Future[Verdict]:
+        """Return a future that will hold the verdict about the generation that is on trial."""
+        return self._verdicts.join(trial)
+
+    def put(self, fact: Fact) -> None:
+        """Have the fleet handle this fact soon."""
+        self._facts.put_nowait(fact)
+
+    def until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
+        """Return a future that is done once `met()`, and fails if the service stops before."""
+        return self._conditions.until(met)
+
+    def serving(self) -> asyncio.Future[None]:
+        """Return a future that is done once all wanted workers are ready."""
+        return self.until(lambda: bool(self.fleet.current and self.fleet.current.full))
+
+    def settled(self) -> asyncio.Future[None]:
+        """Return a future that is done when no rollout is under way."""
+        return self.until(lambda: self.fleet.trial is None and self.fleet.pending is None)
+
+    def stop(self) -> asyncio.Future[None]:
+        """Drain everything; the future is done when no worker is left."""
+        self._facts.put_nowait(Stop())
+        return self.until(lambda: self.fleet.stopped)
+
+    def stop_now(self) -> asyncio.Future[None]:
+        """Kill everything; the future is done when no worker is left."""
+        self._facts.put_nowait(StopNow())
+        return self.until(lambda: self.fleet.stopped)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether its fleet has taken every fact that there is."""
+        return self._facts.empty()
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are wanted now."""
+        return self.fleet.serving.wanted if self.fleet.serving else 0

@@ -1,0 +1,201 @@
+"""What is saved for the next manager: in which order, and no more than what has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sockmgr.config.config import Config
+from sockmgr.fleet import pieces
+from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.messages import Spawn, Start, Tick, WorkerExited, WorkerId, WorkerReady
+from sockmgr.fleet.snapshot import ProcessSnapshot, decode, record, sealed
+from sockmgr.manager.logs.events import EventLog
+from sockmgr.manager.takeover.saved_state import Present, SavedState
+from tests.fleet.story import make_spec
+from tests.helpers.work import calls
+
+
+@dataclass
+class Place:
+    """The store and the memory of a state, both pretended; `log` is what was done to them."""
+
+    log: list[str] = field(default_factory=list)
+    fds: tuple[int, ...] = (3, 4)
+    state: bytes = b""
+    is_full: bool = False
+
+    def keep(self, name: str, _fds: tuple[int, ...]) -> bool:
+        self.log.append(f"keep {name}")
+        return not self.is_full
+
+    def forget(self, name: str) -> None:
+        self.log.append(f"forget {name}")
+
+    def write(self, state: bytes) -> None:
+        self.state = state
+        self.log.append("write")
+
+    def done(self) -> list[str]:
+        done, self.log = self.log, []
+        return done
+
+
+class Web:
+    """A service whose processes are pretended, and the state that is saved of it."""
+
+    def __init__(self, workers: int) -> None:
+        self.name, self.unsaved, self.addresses = "web", True, frozenset[Any]()
+        self.fleet, self.now, self.pids = Fleet(), 100.0, 1000
+        self.processes: Any = SimpleNamespace(
+            running={}, fresh=set(), changed=set(), moves=SimpleNamespace(descriptors={}),
+            figures=SimpleNamespace(ended={}), comparing=SimpleNamespace(course=None),
+        )  # fmt: skip
+        self.past: Any = SimpleNamespace(history=SimpleNamespace(record=b""))
+        self.hooks: Any = SimpleNamespace(descriptors={}, written=None)
+        self.place = Place()
+        place: Any = self.place
+        self.saved = SavedState(place, place, {})
+        services = SimpleNamespace(
+            config=Config(name="", listen=(), services=()), newest=None, by_name={"web": self}
+        )
+        others = SimpleNamespace(all=()), EventLog(), SimpleNamespace(written=None)
+        everything: Any = services, *others
+        self.present = Present(*everything)
+        self.tell(Start(spec=make_spec("v1", workers=workers, start_concurrency=workers)))
+        while self.fleet.deadline <= self.now:
+            self.tell(Tick())
+
+    def tell(self, fact: Any) -> None:
+        if isinstance(fact, WorkerExited):
+            del self.processes.running[fact.worker]
+            self.processes.changed.add(fact.worker)
+        for action in self.fleet.handle(fact, self.now):
+            if isinstance(action, Spawn):
+                self.spawn(action.worker)
+        self.unsaved = True
+
+    def spawn(self, id: WorkerId) -> None:
+        self.pids += 1
+        self.processes.fresh.add(id)
+        self.processes.changed.add(id)
+        self.processes.running[id] = SimpleNamespace(
+            name=f"web@{id}", pid=self.pids, process=SimpleNamespace(pid=self.pids, started=7),
+            ready=False, heard=False, stopping=False, stopped_descendants=(), channel=None, ends=(),
+            descriptors={"pidfd": 8, "output": 9},
+        )  # fmt: skip
+
+    def update(self) -> list[str]:
+        self.saved.update(self.present, {})
+        return self.place.done()
+
+    def written(self) -> Any:
+        return decode(sealed(self.place.state, serial=1)).services[0]
+
+
+ONE = WorkerId(1, 1)
+
+
+def test_descriptors_are_stored_before_the_state_names_them() -> None:
+    assert Web(1).update() == ["keep @state", "keep web@1.1/pidfd", "keep web@1.1/output", "write"]
+
+
+def test_descriptors_are_forgotten_after_the_state_names_them_no_more() -> None:
+    web = Web(1)
+    web.update()
+    web.tell(WorkerExited(worker=ONE, status=1))
+    assert web.update() == ["write", "forget web@1.1/pidfd", "forget web@1.1/output"]
+    assert web.update() == []
+
+
+def test_who_was_just_started_is_stored_though_the_state_can_wait() -> None:
+    web = Web(2)
+    web.place.done()
+    assert web.saved.store_spawned(web)  # type: ignore[arg-type]
+    done = web.place.done()
+    assert sorted(done) == sorted(
+        f"keep web@1.{n}/{what}" for n in (1, 2) for what in ("pidfd", "output")
+    )
+    assert web.update() == ["keep @state", "write"]
+
+
+def test_the_state_cannot_wait_if_it_gives_the_name_of_a_new_worker_to_one_that_has_ended() -> None:
+    web = Web(1)
+    web.tell(WorkerReady(worker=ONE))
+    web.update()
+    web.now += 60
+    web.tell(WorkerExited(worker=ONE, status=1))
+    assert web.processes.fresh == {ONE}
+    assert not web.saved.store_spawned(web)  # type: ignore[arg-type]
+    web.update()
+    assert web.written().generations[0].workers[0].process.pid == web.pids
+
+
+def test_the_state_is_what_the_records_are_together_with_the_processes() -> None:
+    web = Web(3)
+    web.tell(WorkerReady(worker=ONE))
+    web.update()
+    web.processes.running[ONE].stopping = web.processes.running[ONE].ready = True
+    web.processes.changed.add(ONE)
+    web.unsaved = True
+    web.update()
+    told = {
+        id: ProcessSnapshot(pid=each.pid, started=7, told=each.stopping, ready=each.ready)
+        for id, each in web.processes.running.items()
+    }
+    assert web.written() == record("web", web.fleet, told)
+    assert web.written().generations[0].workers[0].process.told
+
+
+def test_of_many_workers_only_those_that_have_changed_are_written_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    web, encoded = Web(200), list[WorkerId]()
+    web.update()
+    encode = pieces.worker_record
+
+    def spy(worker: Any, process: Any) -> Any:
+        encoded.append(worker.id)
+        return encode(worker, process)
+
+    monkeypatch.setattr(pieces, "worker_record", spy)
+    web.tell(WorkerReady(worker=ONE))
+    assert web.update() == ["write"]
+    assert encoded == [ONE]
+    assert len(web.written().generations[0].workers) == 200
+
+
+def work_of_a_save(workers: int) -> int:
+    """Return how many calls it takes to save that one of so many workers has become ready."""
+    web = Web(workers)
+    web.update()
+    web.tell(WorkerReady(worker=ONE))
+    return calls(web.update)
+
+
+def test_a_save_after_one_fact_costs_the_same_with_many_workers() -> None:
+    assert work_of_a_save(500) <= work_of_a_save(50) < 300
+
+
+def test_what_the_store_could_not_take_it_is_given_again() -> None:
+    web = Web(1)
+    web.place.is_full = True
+    web.update()
+    assert not web.saved.is_complete
+    web.place.is_full = False
+    assert web.update() == ["keep @state", "keep web@1.1/pidfd", "keep web@1.1/output"]
+    assert web.saved.is_complete
+    assert web.update() == []
+
+
+def test_a_service_that_comes_under_the_name_of_one_that_ended_has_nothing_of_it() -> None:
+    web, other = Web(3), Web(1)
+    web.update()
+    web.present.services.by_name["web"] = other  # type: ignore[assignment]
+    done = web.update()
+    assert "forget web@1.2/pidfd" in done
+    assert "forget web@1.1/pidfd" not in done
+    assert len(web.written().generations[0].workers) == 1

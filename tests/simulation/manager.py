@@ -1,0 +1,579 @@
+"""One manager on the pretended kernel: from the state of the one before it until its own death.
+
+Which services there are and what they mean to each other is decided by sockmgr's own Services and
+Company. What these await is kept here as records instead, so that a world can be copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from sockmgr.api.types import Verdict
+from sockmgr.config import plan
+from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.spec import Address, Listen, Spec
+from sockmgr.errors import ControlError, ListenError, SockmgrError
+from sockmgr.fleet import order
+from sockmgr.fleet.history import History, Origin, brought_back
+from sockmgr.fleet.messages import Fact, Phase, WorkerExited, WorkerStopping
+from sockmgr.fleet.snapshot import ServiceSnapshot, Snapshot, decode, encode, record
+from sockmgr.fleet.together import resolved
+from sockmgr.manager.company import Company
+from sockmgr.manager.service.pooling import check_shares
+from sockmgr.manager.service.service import Service
+from sockmgr.manager.service.upkeep import Upkeep
+from sockmgr.manager.service.verdicts import ignore_progress
+from sockmgr.manager.services import Services
+from tests.simulation.kernel import Broken, Group, Kernel, Life, Listener, Process, Queue
+from tests.simulation.shell import Answer, Nothing, ServiceShell
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+BUSY = 200  # facts in one go; more is a loop without end
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRecord:
+    """What the state has of one listener."""
+
+    listen: Listen
+    fed: tuple[tuple[int, int], ...]
+    number: int
+    is_refusing: bool
+    is_ending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was saved. The history is encoded when it is read: that takes longer than all else."""
+
+    config: Config
+    newest: Config | None
+    services: Mapping[str, ServiceSnapshot] = field(default_factory=dict)
+    pasts: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    listeners: tuple[ListenerRecord, ...] = ()
+
+    def read(self) -> Snapshot:
+        """Return what the next manager reads: through bytes."""
+        services = [
+            replace(each, past=History(*self.pasts[name]).record)
+            for name, each in self.services.items()
+        ]
+        return decode(
+            encode(
+                Snapshot(
+                    boot_id="", config=self.config, newest=self.newest, listeners=(),
+                    services=tuple(services),
+                )
+            )
+        )  # fmt: skip
+
+
+class Listeners:
+    """The listeners that are open: sockmgr.manager.listeners.registry."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.open_: dict[Address, Listener] = {}
+        self.renewed: set[Address] = set()
+
+    def at(self, address: Address) -> Listener:
+        return self.open_[address]
+
+    @property
+    def all(self) -> tuple[Listener, ...]:
+        return tuple(self.open_.values())
+
+    def all_in(self, addresses: Collection[Address]) -> bool:
+        return all(each in addresses for each in self.open_)
+
+    def open(self, listens: Sequence[Listen]) -> None:
+        opened: list[Address] = []
+        try:
+            for listen in listens:
+                if listen.address not in self.open_:
+                    if self._kernel.fails("bind"):
+                        raise ListenError(f"cannot bind {listen.address}")
+                    queue = Queue(listen.address, 0)
+                    group = Group(listen.address, [queue], {0: 1})
+                    self._kernel.groups[listen.address] = group
+                    self.open_[listen.address] = Listener(self._kernel, listen, group)
+                    opened.append(listen.address)
+                listener = self.open_[listen.address]
+                listener.admit()
+                listener.apply(listen)
+        except SockmgrError:
+            for address in opened:
+                self.close(address)
+            raise
+
+    def conform(self, listens: Sequence[Listen]) -> None:
+        del listens
+
+    def close_unused(self, used: Collection[Address]) -> None:
+        for address in [each for each in self.open_ if each not in used]:
+            self.close(address)
+
+    def close(self, address: Address) -> None:
+        del self.open_[address]
+        for queue in self._kernel.groups.pop(address).queues:
+            if not any(p.takes and queue in p.queues for p in self._kernel.living()):
+                for each in (*queue.waiting, *queue.half):
+                    each.why_lost = "its listener was removed, and nobody serves there"
+            queue.close()
+
+    def resume(self, records: Sequence[ListenerRecord]) -> None:
+        for was in records:
+            address = was.listen.address
+            if address not in self._kernel.groups:  # closed just now, and the store has it still
+                queues = [Queue(address, number) for number in range(was.number)]
+                self._kernel.groups[address] = Group(address, queues, {0: 1})
+            group = self._kernel.groups[address]
+            while len(group.queues) > was.number:  # no state names it, so it was closed
+                group.queues.pop().close()
+            listener = Listener(self._kernel, was.listen, group)
+            self.open_[was.listen.address] = listener
+            if was.is_ending:
+                # It cannot admit anybody again, so that it was closed, and is opened anew.
+                self._let_go(group)
+                group.queues = [Queue(group.address, 0)]
+                group.fed, group.is_refusing, listener.is_anew = {0: 1}, False, True
+                continue
+            group.is_refusing = was.is_refusing
+            group.fed = dict(was.fed)
+        for address in self._kernel.groups.keys() - self.open_.keys():
+            for queue in self._kernel.groups.pop(address).queues:
+                queue.close()
+
+    def _let_go(self, group: Group) -> None:
+        """Close queues that workers may have as well."""
+        for queue in group.queues:
+            for each in (*queue.waiting, *queue.half):
+                each.why_lost = "a stop was cut short"
+
+    def records(self) -> tuple[ListenerRecord, ...]:
+        return tuple(
+            ListenerRecord(
+                each.listen, tuple(each.fed.items()), len(each.queues), each.is_refusing
+                and not each.is_ending, each.is_refusing and each.is_ending,
+            )
+            for each in self.open_.values()
+        )  # fmt: skip
+
+
+class OwnCompany(Company):
+    """The real one, which tells when a group has a new number."""
+
+    def __init__(self, services: Any, world: World) -> None:
+        super().__init__(services)
+        self._world = world
+
+    def join(self, specs: Sequence[Spec], leaving: Collection[str], *, together: bool) -> Any:
+        groups = super().join(specs, leaving, together=together)
+        for group in groups.values():
+            self._world.new_group(group.group)
+        return groups
+
+    def end(self, services: Any, stop: Any) -> None:  # type: ignore[override]
+        assert self._world.manager
+        self._world.manager.end(services, stop)
+
+
+@dataclass(slots=True)
+class Rolling:
+    """A reload whose verdicts are awaited."""
+
+    config: Config
+    waiting: list[Answer]
+    removed: Collection[str]
+    together: bool
+    addresses: list[Address]
+
+
+@dataclass(slots=True)
+class Ending:
+    """Services that end, each when those that are after it have ended."""
+
+    specs: dict[str, Spec]
+    left: dict[str, ServiceShell]
+    begun: dict[str, ServiceShell]
+    since: dict[str, float]
+    stop: Callable[[ServiceShell], object]
+
+
+class ManagerServices(Services):
+    """The real one; a reload is a record until its verdicts are there."""
+
+    def __init__(self, manager: Manager) -> None:
+        super().__init__(manager.read, manager.listeners)  # type: ignore[arg-type]
+        self._manager = manager
+        self._company = OwnCompany(self.by_name, manager.world)
+        self._tasks: Any = Nothing()
+
+    def add(self, name: str) -> Any:
+        made = self.by_name[name] = ServiceShell(name, self._manager)  # type: ignore[assignment]
+        return made
+
+    def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
+        return self._manager.world.resolve(config, service)
+
+    async def _roll(  # type: ignore[override]
+        self,
+        config: Config,
+        specs: Sequence[Spec],
+        removed: Collection[str],
+        progress: Any,
+        *,
+        together: bool,
+        under_way: Sequence[Any] = (),
+    ) -> list[Verdict]:
+        for spec in specs:
+            was = self.by_name.get(spec.service)
+            if was and was.fleet.stopping and not self._is_stopping:
+                raise ControlError(f"{spec.service} was removed, and its workers drain still")
+        self.newest = config
+        self._listeners.open([listen for spec in specs for listen in spec.listen])
+        addresses = [listen.address for spec in specs for listen in spec.listen]
+        self._asked_for.update(addresses)
+        try:
+            for spec in specs:
+                check_shares(spec, [self._listeners.at(each.address) for each in spec.listen])
+            together = together and len(specs) + len(under_way) + len(removed) > 1
+            groups = self._company.join(specs, removed, together=together)
+            waiting: list[Any] = [*self._begin(specs, progress, groups), *under_way]
+            if not together:
+                self._remove(removed)
+        except SockmgrError:
+            self._let_go(addresses)
+            raise
+        rolling = Rolling(config, waiting, removed, together, addresses)
+        self._manager.rollings.append(rolling)
+        return []
+
+    def go_on(self, rolling: Rolling) -> None:
+        """Do what a reload does when all of its verdicts are there."""
+        verdicts = [each.result() for each in rolling.waiting]
+        committed = {v.service for v in verdicts if v.verdict == "committed"}
+        removed = rolling.removed
+        if rolling.together:
+            removed = removed if len(committed) == len(verdicts) else ()
+            self._remove(removed)
+        self.config = plan.accepted(self.config, rolling.config, committed.union(removed))
+        self._let_go(rolling.addresses)
+
+    def _let_go(self, addresses: list[Address]) -> None:
+        self._asked_for.subtract(addresses)
+        self._listeners.conform(self.config.listen)
+        self._upkeep.now()
+
+    def stop_all(self, *, now: bool) -> None:
+        self._is_stopping = True
+        if now:
+            for each in self:
+                each.stop_now()
+        else:
+            self._company.end(list(self), Service.stop)  # type: ignore[unused-coroutine]
+
+
+class Manager:
+    """A manager. It is its own event loop: what is due happens in `run`."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.kernel = world, world.kernel
+        self.listeners = Listeners(self.kernel)
+        self.upkeep = Upkeep(soon=self._soon, now=self.changed, spawned=self._spawned)
+        self.rollings: list[Rolling] = []
+        self.endings: list[Ending] = []
+        self.services = ManagerServices(self)
+        self.services._upkeep = self.upkeep
+        self.is_stopping = False
+        self.gone: list[int] = []
+        self.needs_dispatcher = False
+
+    # --- What its parts ask: a loop, and the context of workers ----------------------------------
+
+    @property
+    def loop(self) -> Manager:
+        return self
+
+    def time(self) -> float:
+        return self.kernel.now
+
+    def create_future(self) -> Any:
+        return Answer()
+
+    def read(self) -> Config:
+        return self.world.file
+
+    # --- Its beginning ---------------------------------------------------------------------------
+
+    def begin(self, file: Config) -> None:
+        """Start from the config."""
+        services = self.services
+        services.config = file
+        specs = [self.world.resolve(file, each) for each in file.services]
+        self.listeners.open(file.listen)
+        for spec in specs:
+            services.add(spec.service)
+        services.start(specs)
+        self.changed()
+
+    def resume(self, state: State) -> None:
+        """Go on where another manager was, and do what the config says by now."""
+        snapshot, services = state.read(), self.services
+        services.config, services.newest = snapshot.config, snapshot.newest
+        self.listeners.resume(state.listeners)
+        for listen in state.config.listen:
+            self.listeners.at(listen.address).admit()
+        known: set[int] = set()
+        for was in resolved(snapshot.services):
+            adopted: Any = services.add(was.name)
+            found = {
+                worker.process.pid: self.kernel.processes.get(worker.process.pid)
+                for generation in was.generations
+                for worker in generation.workers
+                if worker.process
+            }
+            known |= found.keys()
+            if was.hook:
+                self._adopt_hook(adopted, was)
+            adopted.resume(was, {p.id: p for p in found.values() if p})
+        self.world.forget_hooks(self)
+        for process in list(self.kernel.processes.values()):
+            if process.pid not in known:  # nobody knows it, so that it was started just now
+                if process.life is Life.SERVING and not process.hung:
+                    process.life = Life.TOLD
+                elif process.life is not Life.DEAD and process.hung:
+                    self.world.end(process, -9, "a stranger that hangs")
+                elif process.life is Life.BOOTING:
+                    self.world.end(process, -15, "a stranger")
+        if there := self.world.dispatcher:
+            there.begin_anew()
+        self.tell_dispatcher()
+        self.changed()
+
+    def _adopt_hook(self, adopted: Any, was: ServiceSnapshot) -> None:
+        hook = was.hook
+        assert hook
+        began = self.world.hook_runs(was.name, hook.generation, hook.moment)
+        adopted.hooks.adopt(hook, began=began)
+
+    def catch_up(self) -> None:
+        """Do what the config says by now, if that can be."""
+        is_needed = not self.services.are_up_to_date()
+        self.world.is_refused = is_needed and bool(self.ask(self.services.reload_changed()))
+
+    def ask(self, asked: Any) -> str:
+        """Let what is asked happen, up to where it waits; return why it was refused."""
+        try:
+            asked.send(None)
+        except StopIteration:
+            return ""
+        except SockmgrError as error:
+            return error.what
+        raise RuntimeError("it waits")
+
+    # --- What happens ----------------------------------------------------------------------------
+
+    def put(self, service: str, fact: Fact) -> None:
+        if found := self.services.by_name.get(service):
+            found.put(fact)
+
+    def see_end(self, process: Process) -> None:
+        """See by a pidfd that a worker has ended."""
+        fact = WorkerExited(worker=process.id, status=process.status, took=process.took)
+        if self._knows(process):
+            self.put(process.service, fact)
+
+    def hear_leaving(self, process: Process) -> None:
+        if self._knows(process):
+            self.put(process.service, WorkerStopping(worker=process.id, took=process.took))
+
+    def _knows(self, process: Process) -> bool:
+        service: Any = self.services.by_name.get(process.service)
+        running = service.processes.running.get(process.id) if service else None
+        return bool(running and running.process is process)
+
+    def takes_back(self, name: str, lease: int, address: Address) -> bool:
+        """Whether a service feeds a listener that it gave away, to a generation that retires."""
+        fleet = self.services.by_name[name].fleet
+        if fleet.current is None or any(x.address == address for x in fleet.current.spec.listen):
+            return False
+        old = [g for g in fleet.generations.values() if g.phase is Phase.RETIRING and not g.fault]
+        return any(x.address == address for g in old if lease in g.leases for x in g.spec.listen)
+
+    def forget(self, process: Process) -> None:
+        """Let go of one that is dead; until the state says so, its pidfd is in the store."""
+        self.gone.append(process.pid)
+
+    def hear_dispatcher(self, name: str, what: str, about: tuple[Any, ...]) -> None:
+        if found := self.services.by_name.get(name):
+            found.processes.dispatching.hear(what, about)
+
+    def need_dispatcher(self) -> None:
+        self.needs_dispatcher = True
+        if self.world.dispatcher is None:
+            self.world.start_dispatcher()
+
+    def tell_dispatcher(self) -> None:
+        """Say everything to a dispatcher, whatever it knows."""
+        needing = [s for s in self.services if s.processes.dispatching.is_needed]
+        self.needs_dispatcher = bool(needing)
+        if needing and self.world.dispatcher is None:
+            self.world.start_dispatcher()
+        if there := self.world.dispatcher:
+            for service in needing:
+                service.processes.dispatching.say_all()  # type: ignore[attr-defined]
+            there.settle([s.name for s in needing])
+
+    # --- Its loop --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Take fact after fact, as they come, until nothing is left to do."""
+        for _ in range(BUSY):
+            if not self.turn():
+                return
+        raise Broken("P11: it does not come to rest, and no time passes")
+
+    def turn(self) -> bool:
+        """Let each service take one fact; tell whether there was anything to do."""
+        did = False
+        services: list[Any] = list(self.services.by_name.values())
+        for service in services:
+            service._clients.look()
+            if service._traffic._owed:
+                service._traffic.look(self.kernel.now)
+            if service.is_due and not service.fleet.stopped:
+                service.turn()
+                did = True
+            if service.fleet.stopped:
+                service.end()
+                del self.services.by_name[service.name]
+                self.services.heed(service.name)
+                self.changed()
+                did = True
+        return self._go_on() or did
+
+    def _go_on(self) -> bool:
+        did = False
+        while done := [r for r in self.rollings if all(each.done() for each in r.waiting)]:
+            self.rollings.remove(done[0])
+            self.services.go_on(done[0])
+            did = True
+        for ending in self.endings:
+            for name, service in list(ending.left.items()):
+                if self._may_end(ending, name):
+                    del ending.left[name]
+                    ending.begun[name] = service
+                    ending.stop(service)
+                    did = True
+        self.endings = [each for each in self.endings if each.left]
+        return did
+
+    def _may_end(self, ending: Ending, name: str) -> bool:
+        after = {each: spec.after for each, spec in ending.specs.items()}
+        first = order.followers(name, after)
+        waits = [n for n in first if n in ending.left or not ending.begun[n].fleet.stopped]
+        since = ending.since.setdefault(name, self.kernel.now)
+        patience = order.stop_patience(name, ending.specs)
+        return not waits or self.kernel.now >= since + patience
+
+    def end(self, services: Sequence[ServiceShell], stop: Callable[[Any], object]) -> None:
+        """Have services end in their order: sockmgr.manager.company's end()."""
+        if services:
+            specs = {s.name: s.fleet.serving.spec for s in services if s.fleet.serving}
+            left = {s.name: s for s in services}
+            self.endings.append(Ending(specs, left, {}, {}, stop))
+            self._go_on()
+
+    def tell_to_stop(self) -> None:
+        """Send the stop signals whose turn has come."""
+        for service in self.services:
+            service.processes.tell_all()  # type: ignore[attr-defined]
+
+    @property
+    def deadline(self) -> float:
+        return min((s.deadline for s in self.services.by_name.values()), default=float("inf"))
+
+    @property
+    def is_at_rest(self) -> bool:
+        return all(service.is_at_rest for service in self.services)
+
+    # --- What it saves ---------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        self.world.is_unsaved = True
+
+    def _spawned(self, name: str) -> None:
+        for running in self.services.by_name[name].processes.running.values():
+            running.process.is_known = True  # type: ignore[attr-defined]
+
+    def changed(self) -> None:
+        """Close what nobody needs, and save."""
+        self.services.close_unused()
+        self.save()
+
+    def save(self) -> None:
+        world, services = self.world, self.services
+        if world.dies_in_save:
+            raise Died
+        was = world.state
+        snapshots, pasts = {}, {}
+        there: list[Any] = [s for s in services.by_name.values() if not s.fleet.stopped]
+        for each in there:
+            if each.unsaved or each.name not in was.services:
+                history = each.past.history
+                snapshots[each.name] = record(
+                    each.name, each.fleet, each.processes.written(), each.hooks.written
+                )
+                pasts[each.name] = tuple(history._entries.values()), tuple(history._kept)
+                each.unsaved = False
+                each.processes.fresh.clear()
+            else:
+                snapshots[each.name] = was.services[each.name]
+                pasts[each.name] = was.pasts[each.name]
+        newest = None if services.newest == services.config else services.newest
+        world.state = State(services.config, newest, snapshots, pasts, self.listeners.records())
+        world.is_unsaved = False
+        world.joint_saved = {number: dict(ends) for number, ends in world.joint.items()}
+        for pid in self.gone:
+            self.kernel.processes.pop(pid, None)
+        self.gone.clear()
+
+    # --- What people ask -------------------------------------------------------------------------
+
+    def reload(self, names: tuple[str, ...], *, together: bool) -> str:
+        if self.is_stopping:
+            return "the manager is stopping"
+        return self.ask(self.services.reload(names, ignore_progress, together=together))
+
+    def roll_back(self, name: str) -> str:
+        """Do what sockmgr.manager.rollback does."""
+        service: Any = self.services.by_name.get(name)
+        if service is None or self.is_stopping or service.fleet.stopping or service.rolls:
+            return "it cannot be brought back now"
+        current = service.fleet.current
+        try:
+            number, kept = service.past.history.target(current, None)
+            spec = brought_back(number, kept.spec, current.spec)
+        except ControlError as error:
+            return error.what
+        service.reload(spec, ignore_progress, origin=Origin(kind="rollback", to=number))
+        return ""
+
+    def stop(self, *, now: bool) -> None:
+        self.is_stopping = True
+        self.services.stop_all(now=now)
+
+    @property
+    def living(self) -> list[Process]:
+        return [p for p in self.kernel.processes.values() if p.life is not Life.DEAD]
+
+
+class Died(Exception):
+    """The manager was killed here."""

@@ -1,0 +1,74 @@
+"""One-line edits of the shell around the fleets, each of which simulation has to notice.
+
+`python -m tests.simulation 4800 --first 0 --mutant NAME` tries one. Each is a defect of a kind that
+no test of one fleet can notice: between services, managers, queues and the dispatcher.
+"""
+
+from __future__ import annotations
+
+from tests.fleet.mutants import Mutant
+
+MUTANTS = (
+    Mutant(
+        "owe no Quiet for what is fed no longer",
+        "sockmgr.manager.service.traffic",
+        "each for n, each in self._fed.items() if n not in leases})\n        self._fed",
+        "each for n, each in ()})\n        self._fed",
+    ),
+    Mutant(
+        "do not pass on what a Feed changes",
+        "sockmgr.manager.service.traffic",
+        "weights.get(n, 1) for n in served}",
+        "weights.get(n, 1) for n in ()}",
+    ),
+    Mutant(
+        "let a listener be closed that another service has",
+        "sockmgr.manager.services",
+        "            kept |= service.addresses\n",
+        "            kept = kept or service.addresses\n",
+    ),
+    Mutant(
+        "forget that others have leases on the same listeners",
+        "sockmgr.manager.company",
+        "        return frozenset().union(*sharing)\n",
+        "        return frozenset()\n",
+    ),
+    Mutant(
+        "refuse clients at a listener that another service gets",
+        "sockmgr.manager.services",
+        "        return needed or (configured and not self._is_stopping)",
+        "        return needed and configured and not self._is_stopping",
+    ),
+    Mutant(
+        "forget what the next manager has to wait for",
+        "sockmgr.fleet.restoring",
+        "in service.unquiet if lease not in fed",
+        "in service.unquiet if lease in fed",
+    ),
+    Mutant(
+        "do not save before a client hears of it",
+        "sockmgr.manager.service.service",
+        "        if answered or self._feeds_more:\n",
+        "        if self._feeds_more and not answered:\n",
+    ),
+    Mutant(
+        "take the config for accepted though a service was taken back",
+        "sockmgr.config.plan",
+        "    services |= {s.name: s for s in new.services if s.name in committed}",
+        "    services |= {s.name: s for s in new.services}",
+    ),
+)
+
+
+# A seed from which it does not take long, so that the test is quick; any other would do.
+SOON = {
+    "forget that others have leases on the same listeners": 1472,
+    "do not save before a client hears of it": 1472,
+    "take the config for accepted though a service was taken back": 480,
+    "refuse clients at a listener that another service gets": 384,
+}
+
+
+def named(name: str) -> Mutant:
+    """Return the mutant of this name."""
+    return next(mutant for mutant in MUTANTS if mutant.name == name)

@@ -1,0 +1,328 @@
+"""What must hold after each step, whatever has happened; and what must hold when all is at rest.
+
+P1 a configured listener is never closed. P2 somebody serves. P4 who dies is replaced. P5 whatever
+waits has a deadline. P6 each request has one verdict, and no group is split. P7 the config in force
+is what runs. P8 the death of a manager loses nothing. P9 nothing grows. P11 when nothing happens,
+nothing wakes up. And each connection is where exactly one service answers for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sockmgr.config.spec import Address
+from sockmgr.fleet.messages import Phase, State
+from sockmgr.manager.service.intake import addresses
+from tests.simulation.kernel import Broken, Connection, Life, Place, Queue
+from tests.simulation.world import World
+
+
+def check(world: World) -> None:
+    """Raise Broken if a promise is broken."""
+    if world.kernel.connections:
+        check_connections(world)
+        world.kernel.forget_ended()
+    manager = world.manager
+    if manager is None:
+        return
+    for service in world.services:
+        _check_service(world, service)
+
+
+def is_in_force(world: World, address: Address) -> bool:
+    """Whether a service that runs has a listener here, by the configs in force and loaded."""
+    if world.manager is None:
+        return any(each.address == address for each in world.state.config.listen)
+    configs = world.manager.services.config, world.file
+    fleets = [service.fleet for service in world.services if not service.fleet.stopping]
+    specs = [fleet.current.spec for fleet in fleets if fleet.current]
+    by_config = all(any(at.address == address for at in each.listen) for each in configs)
+    return by_config and any(at.address == address for spec in specs for at in spec.listen)
+
+
+def is_saved(world: World, address: Address) -> bool:
+    """Whether the state has what is fed here."""
+    fed = tuple(world.kernel.groups[address].fed.items())
+    return any(each.listen.address == address and each.fed == fed for each in world.state.listeners)
+
+
+def check_refusal(world: World, address: Address) -> None:
+    """Raise Broken if a client must not be refused here."""
+    manager = world.manager
+    if manager is None or manager.is_stopping:
+        return
+    if is_in_force(world, address):
+        raise Broken(f"P1: a client is refused at {address}, where a service serves")
+
+
+# --- Connections ---------------------------------------------------------------------------------
+
+
+def check_connections(world: World) -> None:
+    """Raise Broken if one is nowhere, or where two services or none would answer it."""
+    for each in world.kernel.connections:
+        match each.place:
+            case Place.HANDSHAKE | Place.QUEUED:
+                _check_queued(world, each)
+            case Place.PASSED:
+                _check_passed(world, each)
+            case Place.ACCEPTED:
+                if each.holder is None or each.holder.life is Life.DEAD:
+                    raise Broken(f"{each} is with a process that is dead")
+            case Place.DISPATCHER:
+                if world.dispatcher is None or each not in world.dispatcher.held():
+                    raise Broken(f"{each} is with no dispatcher")
+            case _:
+                pass
+
+
+def _check_queued(world: World, connection: Connection) -> None:
+    queue = connection.queue
+    assert queue
+    if connection.why_lost or world.manager is None:
+        return
+    answering = who_answers(world, queue)
+    if len(answering) > 1:
+        raise Broken(f"{connection} is in {queue}, which {' and '.join(sorted(answering))} answer")
+    is_owed = any(queue in service.owed() for service in world.services)
+    if answering or is_owed or world.manager.is_stopping:
+        return
+    group = world.kernel.groups.get(queue.address)
+    if group and not group.is_steered:
+        return  # whoever comes has this queue
+    if why := _excuse(world, queue):
+        connection.why_lost = why
+    elif why is None:
+        raise Broken(f"{connection} is in {queue}, and nobody knows of it")
+
+
+def who_answers(world: World, queue: Queue) -> set[str]:
+    """Return the services whose workers take from a queue, or that have clients come there."""
+    lives = (Life.BOOTING, Life.SERVING)
+    processes = world.kernel.processes.values()
+    found = {p.service for p in processes if p.life in lives and queue in p.queues}
+    found |= {s.name for s in world.services if s.name not in found and queue in s.fed()}
+    if world.dispatcher:
+        found |= {n for n, served in world.dispatcher.services.items() if queue in served.taps}
+    return found
+
+
+def _excuse(world: World, queue: Queue) -> str | None:
+    """Say why nobody need know of a queue; "" if that depends on a rollout, None if somebody must.
+
+    Known: where nobody of the current generation is ready, and one with other listeners serves for
+    want of better, nobody looks after those who wait where that one has no listener.
+    """
+    found: str | None = "its listener has left the service, and all who took from there"
+    for service in world.services:
+        current, trial = service.fleet.current, service.fleet.trial
+        both = [each.spec for each in (current, trial) if each]
+        has = [any(at.address == queue.address for at in spec.listen) for spec in both]
+        if queue.fed_by not in ("", service.name) or not any(has):
+            continue
+        others = [g for g in service.fleet.generations.values() if g is not current]
+        if current and not current.ready and any(current.spec.removed(g.spec) for g in others):
+            return "nobody of its generation was ready, and one with other listeners served"
+        if all(has):
+            return None
+        found = ""
+    return found
+
+
+def _check_passed(world: World, connection: Connection) -> None:  # noqa: C901 - one place each
+    for process in world.kernel.living():
+        if process.channel and _has(process.channel, connection):
+            return
+    for service in world.services:
+        dispatching = service.processes.dispatching
+        channels = [each.process.channel for each in dispatching.workers.values()]
+        if any(_has(channel, connection) for channel in channels if channel):
+            return
+        if any(_has(channel, connection) for channel, _ in dispatching.left.values()):
+            keys = {
+                str(listen.address)
+                for w in dispatching.workers.values()
+                for listen in w.spec.listen
+            }
+            if service.is_at_rest and str(connection.address) not in keys:
+                connection.why_lost = "its worker is gone, and the service passes none on any more"
+            return
+    if world.dispatcher:
+        for served in world.dispatcher.services.values():
+            for link in served.dispatcher._by_id.values():
+                if _has(link.channel, connection):
+                    return
+    if world.manager and world.manager.is_stopping:
+        return
+    if world.manager is None and any(
+        p.channel and _has(p.channel, connection) for p in world.kernel.processes.values()
+    ):
+        return  # the store has it
+    raise Broken(f"{connection} was passed to a worker that is gone, and nobody has its channel")
+
+
+def _has(channel: Any, connection: Connection) -> bool:
+    return any(not isinstance(item, int) and item[0] is connection for item in channel.items)
+
+
+# --- One service ---------------------------------------------------------------------------------
+
+
+def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one promise each
+    fleet = service.fleet
+    if service.asked() - service.known():
+        raise Broken(f"P6: {service.name} has forgotten requests {service.asked()}")
+    if not service.is_at_rest:
+        return  # it has not heard of everything
+    ours = {id for id, each in service.processes.running.items()}
+    theirs = {worker.id for worker in fleet.workers()}
+    if ours != theirs:
+        raise Broken(f"{service.name} has processes {sorted(ours)}, and knows {sorted(theirs)}")
+    for id, running in service.processes.running.items():
+        if running.process.life is Life.DEAD:
+            raise Broken(f"{service.name}@{id} is dead, and nobody knows")
+    waits = fleet.trial or fleet.unquiet or any(w.state is not State.READY for w in fleet.workers())
+    held = fleet.trial and fleet.trial.phase is Phase.CANARY and fleet.trial.canary
+    if waits and not (held and held.hold) and service.deadline == math.inf:
+        decided = fleet.trial and fleet.trial.together
+        if not decided:
+            raise Broken(f"P5: {service.name} waits, and nothing is due")
+    if fleet.stopping or fleet.current is None:
+        return
+    for listen in fleet.current.spec.listen:
+        group = world.kernel.groups.get(listen.address)
+        # It may have been removed by a reload, whose removal was cut short.
+        is_shut = group is None or group.is_refusing
+        if is_shut and is_in_force(world, listen.address):
+            raise Broken(f"P1: {service.name} has {listen.address}, which takes nobody")
+    _check_serves(service)
+
+
+def _check_serves(service: Any) -> None:
+    """P2: if somebody can serve, somebody is fed who does."""
+    fleet = service.fleet
+    able = {
+        w.lease
+        for g in fleet.generations.values()
+        if _may_be_met(g)
+        for w in g.workers.values()
+        if w.kind.serves and not w.rescue
+    }
+    fed = dict(fleet.fed)
+    exclusive = any(g.spec.rollout.exclusive for g in (fleet.current, fleet.trial) if g)
+    if able and not able & fed.keys() and fleet.current.wanted and not exclusive:
+        raise Broken(f"P2: {service.name} feeds {fed}, and only {able} serve")
+    if fleet.feed_again < math.inf:
+        return
+    thinks = service._traffic._fed
+    if service.addresses and thinks.keys() != fed.keys():
+        raise Broken(f"{service.name} is to feed {fed}, and feeds {list(thinks)}")
+
+
+def _may_be_met(generation: Any) -> bool:
+    """Whether clients may come to it: one that gets the listener of another service has to wait."""
+    unproven = generation.phase in (Phase.BOOTING, Phase.CANARY) or generation.fault
+    return not (unproven and generation.together and generation.spec.foreign)
+
+
+# --- Rest ----------------------------------------------------------------------------------------
+
+
+def restless(world: World) -> str:
+    """Say what keeps all from being at rest: one whole generation a service, and nobody waits."""
+    manager = world.manager
+    if world.is_over:
+        return ""
+    if manager is None or not manager.is_at_rest:
+        return "the manager has not heard of everything"
+    if manager.needs_dispatcher and world.dispatcher is None:
+        return "there is no dispatcher"
+    if manager.rollings or manager.endings:
+        return "a reload or a stop is not over"
+    if waiting := [each for each in world.kernel.connections if not each.why_lost]:
+        return f"{waiting[0]} at {waiting[0].address} is {waiting[0].place}"
+    if manager.is_stopping:
+        return "it stops"
+    return next(filter(None, (_parts(service) for service in world.services)), "")
+
+
+def _parts(service: Any) -> str:
+    fleet, current = service.fleet, service.fleet.current
+    if current is None or fleet.trial or fleet.pending or service.hooks.order:
+        return f"{service.name} has a rollout"
+    if fleet.unquiet or fleet.feed_again < math.inf:
+        return f"{service.name} waits for queues"
+    workers = list(fleet.workers())
+    is_whole = (
+        list(fleet.generations) == [current.number]
+        and len(workers) == current.wanted
+        and all(w.state is State.READY and not (w.recycle or w.hung) for w in workers)
+    )
+    return "" if is_whole else f"{service.name} is not whole"
+
+
+def check_rest(world: World) -> None:  # noqa: C901, PLR0912 - one promise each
+    """Raise Broken if something is left over, though all is at rest."""
+    if world.is_over:
+        if left := [p for p in world.kernel.living() if p.life is not Life.TOLD]:
+            raise Broken(f"P9: {', '.join(map(str, left))} outlived the stop")
+        return
+    assert world.manager
+    for service in world.services:
+        if service.asked():
+            raise Broken(f"P6: {service.name} never answers {service.asked()}")
+        ages = service.fleet.current.spec.max_age
+        if ages is None and service.deadline < math.inf:
+            raise Broken(f"P11: {service.name} is at rest, and something is due")
+        if service.addresses != addresses(service.fleet):
+            raise Broken(f"{service.name} has addresses of the past")
+        for channel, _ in service.processes.dispatching.left.values():
+            # Where nobody is passed connections any more, questions of former dispatchers stay.
+            if any(not isinstance(each, int) and not each[0].why_lost for each in channel.items):
+                raise Broken(f"P9: {service.name} keeps clients of a worker that is gone")
+        if list(service._traffic.drains()):
+            raise Broken(f"P9: {service.name} waits for queues, and nobody knows why")
+    running = {r.process for s in world.services for r in s.processes.running.values()}
+    if strays := [p for p in world.kernel.living() if p not in running]:
+        raise Broken(f"P9: {', '.join(map(str, strays))} are nobody's")
+    if world.hooks:
+        raise Broken(f"P9: hooks run on: {world.hooks}")
+    names = {service.name for service in world.manager.services.config.services}
+    there = set(world.manager.services.by_name)
+    wanted = {service.name for service in world.file.services}
+    # One whose manager died when it was told to stop may have failed when it was started again.
+    # Known: one that had committed when its manager died, before others had, is not accepted.
+    excused = world.deaths and (world.is_aborted or world.is_refused or there - names)
+    if (there - names or names - there - (wanted if world.deaths else set())) and not excused:
+        raise Broken(f"P7: the config in force has {sorted(names)}, and {sorted(there)} run")
+    for service in world.services:
+        _check_reachable(world, service)
+
+
+def _check_reachable(world: World, service: Any) -> None:
+    """Have a client come to each listener of the service, and see that this service answers."""
+    for listen in service.fleet.current.spec.listen:
+        came = world.kernel.connect(listen.address, slow=False)
+        if came is None:
+            raise Broken(f"P1: at rest a client is refused at {listen.address}")
+        for _ in range(4):
+            world.run()
+            for process in world.processes(Life.SERVING):
+                while process.takes and came.place is not Place.ACCEPTED and process.accept():
+                    if came.place is not Place.ACCEPTED:
+                        process.answer()
+        names = [each.name for each in world.services]
+        if came.queue and (came.queue.fed_by not in ("", *names) or came.queue.is_taken_back):
+            # Known: of three reloads in a row the second gives it to one that the third removes; or
+            # the new workers of its former owner died, and the old ones helped out: see the docs.
+            continue
+        if came.place is not Place.ACCEPTED or came.holder is None:
+            raise Broken(f"P2: at rest nobody answers at {listen.address}: it is {came.place}")
+        # Known: two may have it, if the config was changed back while a manager died in a rollout.
+        having = [s for s in world.services
+                  if any(listen == each for each in s.fleet.current.spec.listen)]  # fmt: skip
+        if came.holder.service != service.name and len(having) == 1:
+            raise Broken(f"a client of {service.name} meets {came.holder}")
+        came.holder.answer()
+        world.kernel.forget_ended()

@@ -1,0 +1,1 @@
+"""What is noticed when a manager of another version becomes this one, under load."""
