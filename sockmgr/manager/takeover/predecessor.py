@@ -27,14 +27,14 @@ from sockmgr.fleet.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from sockmgr.kernel import private, process, survivors
+from sockmgr.kernel import private, process, queues, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.procfs import start_time
 from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
 from sockmgr.log import Log
 from sockmgr.manager.dispatch import dispatcher
 from sockmgr.manager.takeover import unlabelled
-from sockmgr.manager.takeover.state import FOUND, NOTIFY, STATE, StateMemory, boot_id
+from sockmgr.manager.takeover.state import FOUND, NOTIFY, RENEWED, STATE, StateMemory, boot_id
 from sockmgr.manager.workers.survivor import CHANNEL, CHANNEL_OF_WORKER, OUTPUTS, PIDFD, Survivor
 
 log = Log("sockmgr")
@@ -116,7 +116,8 @@ class Predecessor:
     @property
     def own_queues(self) -> Counter[str]:
         """How many sockets of each listener, not taken yet, no socket unit holds."""
-        return Counter(name.partition("#")[0] for name in self.descriptors if "#" in name)
+        names = {name.removesuffix(RENEWED) for name in self.descriptors if "#" in name}
+        return Counter(name.partition("#")[0] for name in names)
 
     def take_queues(self) -> dict[str, list[socket.socket]]:
         """Return all sockets by listener and in the order of their leases, as far as names tell.
@@ -125,6 +126,8 @@ class Predecessor:
         """
         found: dict[str, list[socket.socket]] = {}
         named = self.take_sockets()
+        for name in [name for name in named if name.endswith(RENEWED)]:
+            _put(named, name.removesuffix(RENEWED), named.pop(name))
         for name in sorted(named, key=_number):
             found.setdefault(name.partition("#")[0], []).extend(named[name])
         # O_NONBLOCK is shared by all who have the socket. A worker that runs may have set it, and
@@ -349,6 +352,15 @@ def _owned(
 def _close(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _put(named: dict[str, list[socket.socket]], name: str, renewed: list[socket.socket]) -> None:
+    """Have one queue under a name: that which listens, as a queue is shut down when replaced."""
+    wins = name not in named or queues.is_listening(renewed[0])
+    for sock in named.get(name, []) if wins else renewed:
+        sock.close()
+    if wins:
+        named[name] = renewed
 
 
 def _number(name: str) -> int:

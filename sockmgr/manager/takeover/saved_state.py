@@ -35,7 +35,7 @@ from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.service.processes import written
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.takeover.state import FOUND, STATE, StateMemory, boot_id
+from sockmgr.manager.takeover.state import FOUND, RENEWED, STATE, StateMemory, boot_id
 from sockmgr.manager.takeover.store import Store
 from sockmgr.manager.workers.worker import WorkerProcess
 
@@ -129,7 +129,7 @@ class SavedState:
         """Return all descriptors by name, for the new code that this process becomes."""
         found = self._of_us(others)
         for listener in present.listeners.all:
-            found |= _of_listener(listener)
+            found |= self._of_listener(listener)
         for service in present.services.by_name.values():
             found |= _of_queues(service) | _of_hook(service)
             for running in service.processes.running.values():
@@ -172,7 +172,7 @@ class SavedState:
             if self._is_anew or before is None or before.of is not listener or address in touched:
                 users = [s for s in present.services.by_name.values() if address in s.addresses]
                 record = as_json(opening.written(listener, _settled(users)))
-                saved = _SavedListener(listener, _of_listener(listener), record)
+                saved = _SavedListener(listener, self._of_listener(listener), record)
                 gone += self._exchange(before.holdings if before else {}, saved.holdings)
                 self._listeners[address] = saved
         # A listener that is closed may have left its name to one at another address.
@@ -239,6 +239,17 @@ class SavedState:
             return {running.name: (identity, tuple(running.descriptors.values()))}
         labelled = running.descriptors.items()
         return {f"{running.name}/{role}": (identity, (fd,)) for role, fd in labelled}
+
+    def _of_listener(self, listener: Listener) -> Holdings:
+        found: Holdings = {}
+        for n, (queue, inode) in enumerate(zip(listener.queues, listener.inodes, strict=True)):
+            if n not in listener.systemds:
+                name = f"{listener.listen.name}#{n}"
+                # The state on disk may name the queue that had this place, so its name is taken.
+                if self._held.get(name, inode) != inode:
+                    name += RENEWED
+                found[name] = inode, (queue.fileno(),)
+        return found
 
     def _names(self) -> set[str]:
         listeners = (name for saved in self._listeners.values() for name in saved.holdings)
@@ -349,14 +360,6 @@ def _of_hook(service: Service) -> Holdings:
 def _inodes(saved: _SavedService) -> Iterator[tuple[str, int]]:
     """Yield the move queues by name, each with what tells it apart in another process."""
     yield from ((name, cast("int", number)) for name, (number, _) in saved.queues.items())
-
-
-def _of_listener(listener: Listener) -> Holdings:
-    return {
-        f"{listener.listen.name}#{n}": (inode, (queue.fileno(),))
-        for n, (queue, inode) in enumerate(zip(listener.queues, listener.inodes, strict=True))
-        if n not in listener.systemds
-    }
 
 
 def _settled(users: Iterable[Service]) -> Set[int]:

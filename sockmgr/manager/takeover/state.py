@@ -1,8 +1,9 @@
 """The state that one manager leaves to the next: where it is written, and under which names.
 
 Descriptors go to a store that outlives the manager, each under a name. `http#3` is queue 3 of the
-listener http, `web@7.2/pidfd` the pidfd of a worker and `web@7.2/output` the pipe that it writes
-to. What they belong to is written down in the state, which is two descriptors more, `@state`.
+listener http (and `http#3'` the one that has just taken its place), `web@7.2/pidfd` the pidfd of a
+worker and `web@7.2/output` the pipe that it writes to. What they belong to is written down in the
+state, which is two descriptors more, `@state`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ log = Log("sockmgr")
 
 STATE = "@state"
 LIFELINE = "@lifeline"  # whose end tells the guard that nobody can come back
+RENEWED = "'"  # ends the name of a queue while another, whose place it took, has that name
 NOTIFY = "@notify"  # what workers say READY=1 to, also while there is no manager
 FOUND = object()  # what a name stands for that a predecessor left
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -135,6 +135,22 @@ def test_a_stored_queue_is_known_by_what_it_is_and_not_by_its_number_alone() -> 
                 each.close()
 
 
+@pytest.mark.parametrize("fresh", ["http#1'", "http#1"])
+def test_where_no_state_tells_a_lease_has_the_queue_that_listens(fresh: str) -> None:
+    with opened(tcp()) as listener:
+        listener.lease(1)
+        old = os.dup(listener.lease(1))
+        listener.renew(1)
+        first, renewed = map(os.dup, (listener.lease(0), listener.lease(1)))
+        stale = ({"http#1", "http#1'"} - {fresh}).pop()
+        predecessor = Predecessor.of({stale: [old], fresh: [renewed], "http#0": [first]})
+        assert predecessor.own_queues == {"http": 2}
+        [found] = predecessor.take_queues().values()
+        assert list(map(inode, found)) == list(listener.inodes)
+        for sock in found:
+            sock.close()
+
+
 # --- What a descriptor of a worker is ------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from sockmgr.fleet.snapshot import ProcessSnapshot, decode, record, sealed
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.takeover.saved_state import Present, SavedState
 from tests.fleet.story import make_spec
+from tests.helpers.listeners import opened, tcp
 from tests.helpers.work import calls
 
 
@@ -62,7 +63,8 @@ class Web:
         services = SimpleNamespace(
             config=Config(name="", listen=(), services=()), newest=None, by_name={"web": self}
         )
-        others = SimpleNamespace(all=()), EventLog(), SimpleNamespace(written=None)
+        self.listeners: list[Any] = []
+        others = SimpleNamespace(all=self.listeners), EventLog(), SimpleNamespace(written=None)
         everything: Any = services, *others
         self.present = Present(*everything)
         self.tell(Start(spec=make_spec("v1", workers=workers, start_concurrency=workers)))
@@ -109,6 +111,20 @@ def test_descriptors_are_forgotten_after_the_state_names_them_no_more() -> None:
     web.tell(WorkerExited(worker=ONE, status=1))
     assert web.update() == ["write", "forget web@1.1/pidfd", "forget web@1.1/output"]
     assert web.update() == []
+
+
+def test_the_queue_that_takes_the_place_of_another_does_not_take_its_name_from_it_yet() -> None:
+    web = Web(1)
+    with opened(tcp()) as listener:
+        listener.lease(1)
+        web.listeners.append(listener)
+        web.addresses = frozenset({listener.listen.address})
+        assert {"keep http#0", "keep http#1"} <= set(web.update())
+        listener.renew(1)
+        web.unsaved = True
+        assert web.update() == ["keep http#1'", "write", "forget http#1"]
+        web.unsaved = True
+        assert web.update() == ["keep http#1", "forget http#1'"]
 
 
 def test_who_was_just_started_is_stored_though_the_state_can_wait() -> None:
