@@ -1,6 +1,6 @@
 """Where control sockets of managers are: those that exist, and the one of a new manager.
 
-Asks a manager only to tell apart several of one name.
+Asks whoever listens only where several do: which are managers, and which of them is meant.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sockmgr.client.client import LIVENESS_TIMEOUT, Client, is_same
+from sockmgr.client.client import (
+    LIVENESS_TIMEOUT,
+    Client,
+    ForbiddenError,
+    StillWaitingError,
+    is_same,
+)
 from sockmgr.client.connection import no_manager
 from sockmgr.client.places import SOCKET_VARIABLE, is_live, places, searched
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import private
 
 PATH_MAX = 107  # bytes of sun_path without its NUL, unix(7)
+_PATIENCE = 2.0  # seconds; who has not answered by then may be a manager that hangs
 
 
 def given_control(explicit: str | None) -> Path | None:
@@ -43,7 +50,7 @@ def find_control(explicit: str | None, name: str | None, file: Path | None = Non
     if len(found) > 1:
         raise ControlError(
             "several managers run here: " + ", ".join(str(path) for path in found),
-            means="none was asked anything",
+            means="none was asked to do anything",
             do=f"name one with --control or {SOCKET_VARIABLE}"
             + (", or give its config with -c" if name is None else ""),
         )
@@ -73,7 +80,23 @@ def live_controls(name: str | None) -> list[Path]:
     """
     pattern = "*.sock" if name is None else f"{name}.sock"
     found = [path for place in _searched() for path in sorted(place.glob(pattern))]
-    return [path for path in found if is_live(os.fspath(path))]
+    live = [path for path in found if is_live(os.fspath(path))]
+    return _of_managers(live) if len(live) > 1 else live
+
+
+def _of_managers(paths: list[Path]) -> list[Path]:
+    """Leave out the sockets of applications: listeners of a manager, and who answers otherwise."""
+    left, listeners = list[Path](), set[str]()
+    for path in paths:
+        try:
+            status = Client(path, timeout=_PATIENCE).status(sizes=False)
+            listeners.update(each.address for each in status.listeners.values())
+        except (ForbiddenError, StillWaitingError):
+            pass
+        except SockmgrError:
+            continue
+        left.append(path)
+    return [path for path in left if f"unix://{path}" not in listeners] or paths
 
 
 def _reads(path: Path, file: Path) -> bool:

@@ -24,7 +24,7 @@ from sockmgr.client.client import Client
 from sockmgr.errors import SockmgrError
 from sockmgr.programs.merge_metrics import ENDED, KIND, parse, read
 
-PATIENCE = 2.0  # seconds
+PATIENCE = 2.0  # seconds that a scrape waits at most, and for no directory twice in a row
 ROOM, _SAMPLE = 512 << 20, 512  # bytes that a service may take, and a sample does, about
 _NAME = re.compile(r"(?!sockmgr_|sockmgr$)[a-zA-Z_:][\w:]*", re.ASCII)
 _LABEL = re.compile(r"(?!__)[a-zA-Z_]\w*", re.ASCII)
@@ -39,6 +39,7 @@ class ApplicationCollector:
     def __init__(self, find: Callable[[], Client], say: Callable[[str], None]) -> None:
         self._find, self._say = find, say
         self._directory: Path | None = None
+        self._locked: set[Path] = set()  # when they were last read
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric once, with the services that have it as its label `service`."""
@@ -48,8 +49,9 @@ class ApplicationCollector:
             if self._directory is None:
                 return
         found: dict[str, Metric] = {}
+        until = time.monotonic() + PATIENCE
         for directory in sorted(self._directory.glob("[!.]*/")):
-            for metric in self._read(directory):
+            for metric in self._read(directory, until):
                 samples, metric.samples = metric.samples, []
                 for sample in samples:
                     labels = sample.labels
@@ -59,22 +61,25 @@ class ApplicationCollector:
                 found.setdefault(metric.name, metric).samples += samples
         yield from found.values()
 
-    def _read(self, directory: Path) -> Iterable[Metric]:
+    def _read(self, directory: Path, until: float) -> Iterable[Metric]:
         try:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _lock(fd)
+                # A worker can hold the lock for ever: that must not cost others each scrape.
+                _lock(fd, 0.0 if directory in self._locked else until)
+                self._locked.discard(directory)
                 return _sums(fd)
             finally:
                 os.close(fd)
         except (OSError, ValueError, struct.error) as error:
+            if isinstance(error, BlockingIOError):
+                self._locked.add(directory)
             self._say(f"the metrics in {directory} cannot be read: {error}")
             return ()
 
 
-def _lock(directory: int) -> None:
+def _lock(directory: int, until: float) -> None:
     """Have nothing removed until the descriptor is closed; raise OSError if that takes too long."""
-    until = time.monotonic() + PATIENCE
     while True:
         try:
             return fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sockmgr.client.client import Client, NoManagerError, NotAskedError, StillWaitingError
 from sockmgr.client.finding import default_control, find_control
 from sockmgr.errors import ControlError
-from tests.helpers.fake_manager import serving
+from tests.helpers.fake_manager import a_status, serving
 from tests.helpers.raw_client import run
 
 
@@ -161,6 +162,29 @@ def test_several_managers_and_no_name_is_an_error_that_lists_them(
     assert not isinstance(caught.value, NoManagerError)
     for path in paths:
         assert str(path) in caught.value.what
+
+
+def test_the_sockets_of_applications_are_not_taken_for_managers(
+    places: tuple[Path, Path],
+) -> None:
+    """One that hangs up on what is no HTTP, and a silent one that is a manager's listener."""
+    path, listener = places[0] / "shop-of-a-test.sock", places[0] / "http.sock"
+
+    async def hangs_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def scenario() -> None:
+        async with await asyncio.start_unix_server(hangs_up, places[1] / "a.sock"):
+            assert await asyncio.to_thread(find_control, None, None) == path
+
+    status = a_status()
+    [(name, http)] = status.listeners.items()
+    status.listeners[name] = replace(http, address=f"unix://{listener}")
+    with serving(path, counted_status=lambda **_: status), socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(listener))
+        silent.listen()
+        run(scenario)
 
 
 def test_a_manager_listens_in_the_first_place_that_is_private(

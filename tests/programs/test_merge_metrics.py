@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
 import struct
 import subprocess
@@ -163,7 +165,7 @@ def told(directory: Path) -> dict[str, float]:
     reads = ApplicationCollector(lambda: None, print)  # type: ignore[arg-type,return-value]
     return {
         f"{each.name}{sorted(each.labels.items())}": each.value
-        for metric in reads._read(directory)
+        for metric in reads._read(directory, math.inf)
         for each in metric.samples
         if metric.type == "counter"
     }
@@ -197,6 +199,29 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_there(
     found = list(ApplicationCollector(lambda: client, print).collect())  # type: ignore[arg-type,return-value]
     assert {each.labels["service"] for metric in found for each in metric.samples} == {"web"}
     assert "back cannot be read" in capsys.readouterr().out
+
+
+def test_a_worker_that_holds_the_lock_is_waited_for_once_and_costs_others_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for service in ("back", "web"):
+        (tmp_path / "shop.metrics" / service).mkdir(parents=True)
+        put(tmp_path / "shop.metrics" / service / "counter_8.db", GOOD)
+    client = SimpleNamespace(path=tmp_path / "shop.sock")
+    reads = ApplicationCollector(lambda: client, print)  # type: ignore[arg-type,return-value]
+
+    def services() -> set[str]:
+        return {one.labels["service"] for metric in reads.collect() for one in metric.samples}
+
+    held = os.open(tmp_path / "shop.metrics" / "back", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr(application, "PATIENCE", 0.0)
+    assert services() == {"web"}
+    monkeypatch.setattr(application, "PATIENCE", 3600.0)  # another wait would have no end
+    assert services() == {"web"}
+    assert capsys.readouterr().out.count("back cannot be read") == 2
+    os.close(held)
+    assert services() == {"back", "web"}
 
 
 def test_what_is_torn_is_told_and_removed_and_what_is_none_of_ours_stays(tmp_path: Path) -> None:
