@@ -9,7 +9,8 @@ SYSTEMD ?= 254 257 262
 # How many schedules `make simulate` plays.
 SEEDS ?= 10000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate lint demo demo-canary bench clean
+.PHONY: help run test test-under-load test-systemd-matrix simulate lint demo demo-canary bench man dist \
+	clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -24,6 +25,8 @@ help:
 	@echo 'make demo-canary'
 	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
 	@echo 'make bench  measure reloads beside other tools'
+	@echo 'make man    write the manual pages into build/share/man'
+	@echo 'make dist   build wheel and sdist, check and install them, and list what they need (SBOM)'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
 
@@ -75,6 +78,23 @@ demo-canary: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python -m tests.bench
 
+man: .venv/.run
+	$(BIN)/python docs/make_man.py build/share/man
+
+# The SBOM has what pip installs with the wheel, in the versions of today.
+dist: .venv/.dist
+	rm -rf dist build/installed
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m venv --without-pip build/installed
+	$(BIN)/pip --python build/installed/bin/python install --quiet dist/*.whl
+	build/installed/bin/sockmgr --version
+	version=$$($(BIN)/hatchling version) && \
+	sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >build/pyproject.toml && \
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml \
+		--output-file dist/sockmgr-$$version.cdx.json build/installed
+	cd dist && sha256sum * | tee SHA256SUMS
+
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -87,6 +107,10 @@ clean:
 .venv/.test: pyproject.toml .ci/setup
 	.ci/setup examples,test
 	@touch .venv/.run $@
+
+.venv/.dist: .venv/.run
+	.ci/setup examples,dist
+	@touch $@
 
 .venv/.bench: .venv/.test
 	.ci/setup examples,test,bench

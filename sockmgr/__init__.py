@@ -1,3 +1,3 @@
 """sockmgr: a zero-downtime, socket-activation process manager for Linux."""
 
-__version__ = "0.1.0"
+__version__ = "0.9.0"
