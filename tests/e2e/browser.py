@@ -127,11 +127,16 @@ class Browser:
 
     def wait_text(self, part: str) -> str:
         """Wait until the page says `part`, by itself; return all it says."""
-        return wait_for(
-            lambda: text if part in (text := self.text) else "",
-            f"{part!r} in the browser, which shows:\n{self.text}",
-            timeout=TIMEOUT,
-        )
+        try:
+            return wait_for(
+                lambda: text if part in (text := self.text) else "",
+                f"{part!r} in the browser",
+                timeout=TIMEOUT,
+            )
+        except TimeoutError as error:
+            address, html = map(self.evaluate, ("location.href", "document.body.outerHTML"))
+            error.add_note(f"{address} shows:\n{html}")
+            raise
 
     def screenshot(self, name: str) -> Path:
         """Keep a picture of what is seen."""
