@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.mode import Target
+from sockmgr.torture.load.result import Outcome, Result
 from tests import deaths
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered
-from tests.load.judge import Load
-from tests.load.mode import Target
-from tests.load.result import Outcome, Result
 from tests.systemd.endings import SOCKET
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE

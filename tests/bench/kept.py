@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.mode import Target
 from tests.bench.contender import (
     GTHREAD,
     UVICORN,
@@ -25,8 +27,6 @@ from tests.bench.contender import (
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
-from tests.load.judge import Load
-from tests.load.mode import Target
 
 RELOADS = 20
 IDLE = 1000

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.result import Result, Row
 from tests.bench.contender import CONTENDERS, WORKERS, Contender
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
-from tests.load.judge import Load
-from tests.load.result import Result, Row
 
 CLIENTS = 16
 MODES = (f"kat:conns={CLIENTS},think=0",)

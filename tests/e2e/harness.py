@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +19,10 @@ from typing import Any, Self, TypeVar
 
 from sockmgr.api.records import event
 from sockmgr.kernel import unix_table
+from sockmgr.torture.load.mode import Target
+from sockmgr.torture.marks import end_marked, marked, marked_environment
 from tests.e2e.apps import ROOT
-from tests.load.mode import Target
 
-# In the environment of all that a test starts: how it is found again. Workers inherit no SOCKMGR_*.
-MARK = "TESTED_SOCKMGR_RUN"
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 
@@ -272,34 +270,3 @@ class Manager:
     def log(self) -> str:
         """Everything that the manager and its workers wrote to standard error so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
-
-
-def marked_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment with `more` and a mark, by which all that inherits it is found."""
-    return {**os.environ, **more, MARK: uuid.uuid4().hex}
-
-
-def marked(env: Mapping[str, str]) -> list[int]:
-    """Return the pids of all processes that inherited this marked environment."""
-    mark = f"{MARK}={env[MARK]}".encode()
-    return [pid for pid in _processes() if mark in _environment(pid)]
-
-
-def end_marked(env: Mapping[str, str]) -> None:
-    """Kill every process that inherited this marked environment; return when all are gone."""
-    for pid in marked(env):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not marked(env), "the last processes of a test to end")
-
-
-def _processes() -> Iterator[int]:
-    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-
-
-def _environment(pid: int) -> bytes:
-    """Return the environment a process was started with; empty for what is gone or a zombie."""
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""

@@ -7,6 +7,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -19,8 +21,6 @@ from tests.e2e.programs.release import (
 )
 from tests.helpers.asking import ask
 from tests.helpers.proc import sleeps
-from tests.load.judge import Load
-from tests.load.mode import Target
 
 
 def version(target: Target) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.api.records import EventKind
+from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
@@ -27,7 +28,6 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.load.judge import Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from sockmgr.config.spec import Accept
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -23,8 +25,6 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.load.judge import Load
-from tests.load.mode import Target
 
 LOCAL = "tcp://127.0.0.1:0"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered
 from tests.helpers.others import ask
-from tests.load.judge import Load
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or sys.executable.startswith("/root"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.torture.load.judge import Load
 from tests import deaths
 from tests.deaths import Alone
 from tests.e2e.apps import App
@@ -18,7 +19,6 @@ from tests.e2e.package import Package
 from tests.e2e.passing import connections
 from tests.e2e.programs.release import answered
 from tests.helpers.proc import is_alive
-from tests.load.judge import Load
 
 
 @contextmanager

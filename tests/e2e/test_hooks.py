@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -23,7 +24,6 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.load.judge import Load
 
 KNOWS_STATUS = tuple(map(int, platform.release().split(".")[:2])) >= (6, 15)  # of a stranger
 UNKNOWN = "has ended, and nobody knows how"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, varlink, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -19,7 +20,6 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
-from tests.load.judge import Load
 
 NOTIFY = 'ready = "notify"'
 

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 from sockmgr.fleet.messages import State
+from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.commands import PLAIN, UVICORN, config
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
-from tests.load.judge import Load
 
 LOAD = "short:rate=100"
 

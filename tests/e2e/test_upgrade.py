@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.package import Package
 from tests.e2e.programs.release import (
@@ -22,7 +23,6 @@ from tests.e2e.programs.release import (
     wait_in_log,
 )
 from tests.helpers.proc import descriptors, field, zombies
-from tests.load.judge import Load
 
 MEGABYTE = 1024  # VmRSS is in kB
 

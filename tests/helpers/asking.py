@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from tests.load.mode import Target
+from sockmgr.torture.load.mode import Target
 
 
 def ask(target: Target, path: str = "/") -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sockmgr.torture.load.result import Outcome, Result
 from tests.e2e.harness import wait_for
-from tests.load.result import Outcome, Result
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE, Site
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from sockmgr.config.config import parse
 from sockmgr.systemd.units import NOTIFY_RELOAD, OLDEST, Place, units
-from tests.load.judge import FLOOR, Load
-from tests.load.mode import Target
+from sockmgr.torture.load.judge import FLOOR, Load
+from sockmgr.torture.load.mode import Target
 from tests.systemd.machine import PYTHON, Machine
 
 WORKER = "/srv/checkout/tests/e2e/programs/worker.py"

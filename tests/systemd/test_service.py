@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.torture.load.result import Outcome, Result
 from tests.e2e.harness import wait_for
-from tests.load.result import Outcome, Result
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SERVICE, Site
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sockmgr.torture.load.result import Outcome
 from tests.e2e.harness import wait_for
-from tests.load.result import Outcome
 from tests.systemd.endings import SOCKET
 from tests.systemd.machine import Machine
 from tests.systemd.mishaps import answered, await_ready, serving

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.load.judge import Load
-from tests.load.result import Result
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.result import Result
 from tests.systemd.machine import why_impossible
 from tests.upgrade.places import Alone, Place, UnderSystemd, killed, upgraded
 from tests.upgrade.services import KINDS

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.torture.load.result import percentile
 from tests.bench.dispatching.clients import Clients, Run
 from tests.bench.report import Goal, Section, narrate, number, table
-from tests.load.result import percentile
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent

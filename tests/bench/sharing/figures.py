@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.load.result import percentile
+from sockmgr.torture.load.result import percentile
 
 # From the darkest, and whether what stands on it is white.
 SHADES = (("#1f4e79", True), ("#3f7fb5", True), ("#8fb8de", False), ("#d0e2f2", False))

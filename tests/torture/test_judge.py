@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.judge import Judge, Load
-from tests.load.mode import Target, parse_mode
-from tests.load.result import Outcome, Result, Row, percentile
+from sockmgr.torture.load.judge import Judge, Load
+from sockmgr.torture.load.mode import Target, parse_mode
+from sockmgr.torture.load.response import Body, Malformed, reader_of_any
+from sockmgr.torture.load.result import Outcome, Result, Row, percentile
 
 BODY = b'{"pid": 7, "version": "1"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -125,13 +126,45 @@ def says(*pieces: bytes, reset: bool = False) -> Handler:
 
 
 @pytest.mark.parametrize(
-    "mode", ["short:rate=60", "ka:conns=2,rate=60", "kat:conns=2", "slow:s=0.01"]
+    "mode",
+    [
+        "short:rate=60",
+        "ka:conns=2,rate=60",
+        "kat:conns=2",
+        "slow:s=0.01",
+        "slow:s=0.01,rate=40",
+        "half:rate=40,s=0.03",
+    ],
 )
 def test_a_server_that_answers_is_ok_in_every_mode(mode: str) -> None:
     result = judge(good, mode)
     assert outcomes(result) == {Outcome.OK}
     assert not result.failed
     assert {(row.pid, row.version) for row in result.rows} == {(7, "1")}
+
+
+def test_an_upload_comes_in_pieces_and_its_answer_must_have_its_size() -> None:
+    heads: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        got = b""
+        while not got.endswith(b"\r\n\r\n" + b"u" * 65536):
+            got += await asyncio.get_running_loop().sock_recv(peer.sock, 65536)
+        heads.append(got)
+        body = b'{"pid": 7, "version": "1", "received": %d}' % (65536 if len(heads) % 2 else 65535)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    assert outcomes(judge(handler, "upload:rate=40,s=0.02")) == {Outcome.OK, Outcome.BAD_BODY}
+    assert heads[0].startswith(b"POST /upload ")
+
+
+def test_any_body_will_do_for_a_server_of_others_as_long_as_it_holds_what_is_expected() -> None:
+    read = reader_of_any(b"shop")
+    assert read(b"<h1>shop</h1>", b"}") == Body(pid=0, version="")
+    assert read(b'{"shop": 1, "pid": 7, "version": 2}', b"}") == Body(pid=7, version="2")
+    for body, end in ((b"sorry", b"}"), (b"shop", b"END")):
+        with pytest.raises(Malformed, match="the body does not"):
+            read(body, end)
 
 
 def test_kept_connections_are_used_again() -> None:
@@ -338,7 +371,7 @@ while True:
 
 def command(*arguments: str, prefix: str = "exec") -> subprocess.CompletedProcess[str]:
     line = f'{prefix} "$@"'
-    argv = ["sh", "-c", line, "sh", sys.executable, "-m", "tests.load", *arguments]
+    argv = ["sh", "-c", line, "sh", sys.executable, "-m", "tests.torture", *arguments]
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
 
 

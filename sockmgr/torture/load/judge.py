@@ -14,24 +14,33 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Self
 
-from tests.load.connection import Connection, Request
-from tests.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
-from tests.load.result import Outcome, Result, Row
+from sockmgr.torture.load.connection import Connection, Request
+from sockmgr.torture.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
+from sockmgr.torture.load.response import JSON_END, Reader, read_own
+from sockmgr.torture.load.result import Outcome, Result, Row
 
 FLOOR = 10  # answers without which a load says nothing: `not failed` holds of no request, too
 PATIENCE = 10.0  # seconds that they may take when all else is done
+UPLOAD = 65_536  # bytes, which fit into the buffers of a connection whoever reads
+PIECES = {Kind.HALF: 4, Kind.UPLOAD: 8}
 FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
+
+
+def _pieces(data: bytes, number: int) -> list[bytes]:
+    size = -(-len(data) // number)
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 class Group:
     """All connections of one mode. Sends while it is told to, and then finishes what is open."""
 
-    def __init__(self, mode: Mode, target: Target, result: Result) -> None:
+    def __init__(self, mode: Mode, target: Target, result: Result, read: Reader) -> None:
         self._mode = mode
+        self._read = read
         self._target = target
         self._result = result
         self._loop = asyncio.get_running_loop()
-        self._random = random.Random(7)
+        self._random = random.Random(7)  # noqa: S311 - how long answers take is no secret
         self._busy: set[Connection] = set()
         self._idle: list[Connection] = []
         self._kept: list[Connection] = []
@@ -65,7 +74,7 @@ class Group:
         if not self._sending:
             return
         row = self._row(at)
-        if self._mode.kind is Kind.KA:
+        if self._mode.keeps:
             self._waiting.append(row)
             self._serve_waiting()
         elif len(self._busy) < MAX_CONNECTIONS:
@@ -91,7 +100,7 @@ class Group:
         return row
 
     def _connection(self) -> Connection:
-        connection = Connection(self._target, self._finished, self._happened)
+        connection = Connection(self._target, self._finished, self._happened, self._read)
         if not self._mode.open_loop or self._mode.keeps:
             self._kept.append(connection)
         return connection
@@ -105,17 +114,26 @@ class Group:
 
     def _request(self, row: Row) -> Request:
         mode = self._mode
-        path = mode.path
+        path, ends_with = mode.path, JSON_END
         if mode.kind in {Kind.SLOW, Kind.STREAM}:
             path += f"?s={mode.s or self._random.uniform(1.0, 3.0):.2f}"
         close = "" if mode.keeps else "Connection: close\r\n"
+        method, rest = "GET", b"\r\n"
+        if mode.kind is Kind.UPLOAD:
+            method, rest = "POST", b"Content-Length: %d\r\n\r\n" % UPLOAD + b"u" * UPLOAD
+            ends_with = b'"received": %d}' % UPLOAD
+        elif mode.kind is Kind.STREAM:
+            ends_with = b"END"
+        number = PIECES.get(mode.kind, 1)
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{close}".encode()
         return Request(
             row=row,
-            data=f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n".encode(),
+            pieces=_pieces(head + rest, number),
+            pause=mode.s / (number - 1) if number > 1 else 0.0,
             timeout=mode.timeout,
             connect_timeout=mode.connect_timeout,
             keeps=mode.keeps,
-            must_end_with=b"END" if mode.kind is Kind.STREAM else b"}",
+            must_end_with=ends_with,
         )
 
     def _check_drained(self) -> None:
@@ -142,7 +160,13 @@ class Judge:
     """Sends for `duration` seconds or until `stop()`, then lets what is open end within `drain`."""
 
     def __init__(
-        self, target: Target, modes: Iterable[Mode], *, duration: float, drain: float = 10.0
+        self,
+        target: Target,
+        modes: Iterable[Mode],
+        *,
+        duration: float,
+        drain: float = 10.0,
+        read: Reader = read_own,
     ) -> None:
         if not 0 < duration <= MAX_SECONDS:
             raise ValueError(f"a run lasts at most {MAX_SECONDS:g} s")
@@ -150,6 +174,7 @@ class Judge:
         self._modes = list(modes)
         self._duration = duration
         self._drain = drain
+        self._read = read
         self._stop = asyncio.Event()
         self.result = Result(started=time.monotonic())
 
@@ -160,7 +185,7 @@ class Judge:
     async def run(self) -> Result:
         """Load the server; return when every request has its outcome."""
         self.result.started = time.monotonic()
-        groups = [Group(mode, self._target, self.result) for mode in self._modes]
+        groups = [Group(mode, self._target, self.result, self._read) for mode in self._modes]
         for group in groups:
             group.start()
         await self._wait(self._duration)
@@ -192,9 +217,15 @@ class Load:
     """
 
     def __init__(
-        self, target: Target, modes: Iterable[str], *, drain: float = 10.0, floor: int = FLOOR
+        self,
+        target: Target,
+        modes: Iterable[str],
+        *,
+        drain: float = 10.0,
+        floor: int = FLOOR,
+        read: Reader = read_own,
     ) -> None:
-        self._target, self._floor = target, floor
+        self._target, self._floor, self._read = target, floor, read
         self._modes = [parse_mode(mode) for mode in modes]
         self._drain = drain
         self._started = threading.Event()
@@ -231,7 +262,8 @@ class Load:
         """Send no more, wait for what is open, and return what was found."""
         self._go_on()
         found = self._end()
-        assert found.answered >= self._floor, f"{found.answered} answers: {found.failures()}"
+        if found.answered < self._floor:
+            raise AssertionError(f"{found.answered} answers: {found.failures()}")
         return found
 
     def _end(self) -> Result:
@@ -252,6 +284,8 @@ class Load:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._judge = Judge(self._target, self._modes, duration=MAX_SECONDS, drain=self._drain)
+        self._judge = Judge(
+            self._target, self._modes, duration=MAX_SECONDS, drain=self._drain, read=self._read
+        )
         self._started.set()
         await self._judge.run()

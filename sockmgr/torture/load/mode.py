@@ -17,29 +17,33 @@ MAX_SECONDS = 600.0
 class Kind(StrEnum):
     """How a mode sends its requests."""
 
-    SHORT = "short"  # open loop, a new connection each
-    KA = "ka"  # open loop over a pool of kept connections
-    KAT = "kat"  # closed loop, kept connections
-    SLOW = "slow"  # closed loop, a new connection each, answers after 1 to 3 s
-    STREAM = "stream"  # closed loop, a new connection each, chunks that must finish with END
+    SHORT = "short"  # a new connection each
+    KA = "ka"  # a pool of kept connections
+    KAT = "kat"  # kept connections, in a closed loop unless it has a rate
+    SLOW = "slow"  # a new connection each, answers after 1 to 3 s
+    STREAM = "stream"  # a new connection each, chunks that must finish with END
+    HALF = "half"  # a new connection each, the request comes in four pieces
+    UPLOAD = "upload"  # a new connection each, a body of 64 kB in eight pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """One kind of load: `rate` is requests a second (open loop), `conns` connections at a time."""
+    """One kind of load: `rate` requests a second, due whatever became of those before (an open
+    loop); or, where that is 0, `conns` connections at a time, each in a closed loop.
+    """
 
     kind: Kind
     path: str = "/"
-    rate: float = 100.0
+    rate: float = 0.0
     conns: int = 2
     think: float = 0.0  # closed loop: the pause between an answer and the next request
-    s: float = 0.0  # slow, stream: how long the answer takes; 0 for slow: 1 to 3 s at random
+    s: float = 0.0  # how long the answer, or the sending, takes; 0 for slow: 1 to 3 s at random
     timeout: float = 10.0
     connect_timeout: float = 3.0
 
     @property
     def open_loop(self) -> bool:
-        return self.kind in {Kind.SHORT, Kind.KA}
+        return self.rate > 0
 
     @property
     def keeps(self) -> bool:
@@ -47,11 +51,13 @@ class Mode:
 
 
 DEFAULTS = {
-    Kind.SHORT: Mode(kind=Kind.SHORT),
-    Kind.KA: Mode(kind=Kind.KA, conns=16),
+    Kind.SHORT: Mode(kind=Kind.SHORT, rate=100),
+    Kind.KA: Mode(kind=Kind.KA, rate=100, conns=16),
     Kind.KAT: Mode(kind=Kind.KAT, conns=16, think=0.01),
     Kind.SLOW: Mode(kind=Kind.SLOW, path="/slow", timeout=15.0),
     Kind.STREAM: Mode(kind=Kind.STREAM, path="/stream", s=4.0, timeout=20.0),
+    Kind.HALF: Mode(kind=Kind.HALF, rate=10, s=0.6),
+    Kind.UPLOAD: Mode(kind=Kind.UPLOAD, path="/upload", rate=5, s=0.7),
 }
 
 OPTIONS: dict[str, type[str] | type[int] | type[float]] = {
@@ -77,7 +83,7 @@ def parse_mode(text: str) -> Mode:
             raise ValueError(f"mode {name} has no option {key!r}; there are {', '.join(OPTIONS)}")
         changes: dict[str, Any] = {key: OPTIONS[key](value)}
         mode = replace(mode, **changes)
-    if not (0 < mode.rate <= MAX_RATE and 0 < mode.conns <= MAX_CONNECTIONS):
+    if not (0 <= mode.rate <= MAX_RATE and 0 < mode.conns <= MAX_CONNECTIONS):
         raise ValueError(f"{text}: at most {MAX_RATE:g} requests/s and {MAX_CONNECTIONS} conns")
     return mode
 

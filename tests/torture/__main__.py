@@ -1,4 +1,4 @@
-"""`python -m tests.load`: load a server on this machine and say what became of every request."""
+"""`python -m tests.torture`: load a server on this machine and say what became of every request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 import json
 import sys
 
-from tests.load.judge import Judge
-from tests.load.mode import Mode, Target, parse_mode
+from sockmgr.torture.load.judge import Judge
+from sockmgr.torture.load.mode import OPTIONS, Kind, Mode, Target, parse_mode
 
 
 def _mode(text: str) -> Mode:
@@ -19,7 +19,7 @@ def _mode(text: str) -> Mode:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="http://HOST:PORT, loopback")
     parser.add_argument(
         "--unix", metavar="PATH", help="the path of a unix socket, instead of --url"
@@ -29,7 +29,7 @@ def _arguments() -> argparse.Namespace:
         type=_mode,
         action="append",
         metavar="KIND[:KEY=VALUE,…]",
-        help="short ka kat slow stream; keys: rate conns think s path timeout connect_timeout",
+        help=f"{' '.join(Kind)}; keys: {' '.join(OPTIONS)}",
     )
     parser.add_argument("--duration", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--drain", type=float, default=10.0, metavar="SECONDS")

@@ -6,12 +6,12 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.load.mode import Target
-from tests.load.response import Malformed, Response, read_body
-from tests.load.result import Outcome, Row
+from sockmgr.torture.load.mode import Target
+from sockmgr.torture.load.response import Malformed, Reader, Response, read_own
+from sockmgr.torture.load.result import Outcome, Row
 
 LOCAL_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 CONNECT_ERRORS = {
@@ -24,10 +24,14 @@ CONNECT_ERRORS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to send, how long to wait, how the body must end, and the row that will tell of it."""
+    """What to send, how long to wait, how the body must end, and the row that will tell of it.
+
+    The pieces are sent one by one, with `pause` seconds between two of them.
+    """
 
     row: Row
-    data: bytes
+    pieces: Sequence[bytes]
+    pause: float = 0.0
     timeout: float
     connect_timeout: float
     keeps: bool
@@ -46,21 +50,24 @@ class Connection:
         target: Target,
         finished: Callable[[Connection, Outcome], None],
         happened: Callable[[str], None],
+        read: Reader = read_own,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._finished = finished
         self._happened = happened
+        self._read = read
         self._sock: socket.socket | None = None
         self._request: Request | None = None
         self._response = Response()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_piece: asyncio.TimerHandle | None = None
         self._port = 0
 
     def start(self, request: Request) -> None:
         """Send one request: on the kept connection if it still stands, else on a new one."""
         self._request, self._response = request, Response()
-        if self._sock is not None and self._was_closed():
+        if self._sock is not None and _was_closed(self._sock):
             self._happened("idle_close")
             self._drop()
         request.row.began = time.monotonic()
@@ -68,56 +75,45 @@ class Connection:
         if self._sock is None:
             self._connect(request)
         else:
-            self._send(request)
-        request.row.port = self._port
+            request.row.port = self._port
+            self._send(self._sock, request)
 
     def close(self) -> None:
         """Close for good; a request still open is unfinished."""
         if self._request is not None:
-            self._end(Outcome.UNFINISHED)
+            self._end(self._request, Outcome.UNFINISHED)
         self._drop()
-
-    def _was_closed(self) -> bool:
-        """Whether the peer closed the idle connection and the loop has not told us yet."""
-        assert self._sock is not None
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
-        return True
 
     def _connect(self, request: Request) -> None:
         try:
-            self._sock = socket.socket(self._target.family, socket.SOCK_STREAM)
+            self._sock = sock = socket.socket(self._target.family, socket.SOCK_STREAM)
         except OSError as error:
-            self._end(Outcome.LOCAL_LIMIT, str(error))
+            self._end(request, Outcome.LOCAL_LIMIT, str(error))
             return
-        self._sock.setblocking(False)
+        sock.setblocking(False)
         if self._target.family != socket.AF_UNIX:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = self._sock.connect_ex(self._target.address)
-        if code == errno.EINPROGRESS:
-            self._loop.add_writer(self._sock, self._connect_ended)
-            self._arm(request.connect_timeout, Outcome.CONNECT_TIMEOUT)
-            self._port = self._sock.getsockname()[1]
-        elif code:
-            self._connect_failed(code)
-        else:
-            self._send(request)
-
-    def _connect_ended(self) -> None:
-        assert self._sock is not None
-        assert self._request is not None
-        self._loop.remove_writer(self._sock)
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(self._target.address)
+        if code not in (0, errno.EINPROGRESS):
+            self._connect_failed(request, code)
+            return
+        if self._target.family != socket.AF_UNIX:
+            request.row.port = self._port = sock.getsockname()[1]
         if code:
-            self._connect_failed(code)
+            self._loop.add_writer(sock, self._connect_ended, sock, request)
+            self._arm(request, request.connect_timeout, Outcome.CONNECT_TIMEOUT)
         else:
-            self._send(self._request)
+            self._send(sock, request)
 
-    def _connect_failed(self, code: int) -> None:
+    def _connect_ended(self, sock: socket.socket, request: Request) -> None:
+        self._loop.remove_writer(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._connect_failed(request, code)
+        else:
+            self._send(sock, request)
+
+    def _connect_failed(self, request: Request, code: int) -> None:
         if code in LOCAL_LIMITS:
             outcome = Outcome.LOCAL_LIMIT
         elif code == errno.EAGAIN:  # unix(7): the backlog is full; on TCP: no local port
@@ -125,22 +121,31 @@ class Connection:
             outcome = Outcome.BACKLOG_FULL if unix else Outcome.LOCAL_LIMIT
         else:
             outcome = CONNECT_ERRORS.get(code, Outcome.CONNECT_ERR)
-        self._end(outcome, errno.errorcode.get(code, str(code)))
+        self._end(request, outcome, errno.errorcode.get(code, str(code)))
 
-    def _send(self, request: Request) -> None:
-        assert self._sock is not None
-        self._arm(request.timeout, Outcome.TIMEOUT)
-        self._loop.add_reader(self._sock, self._readable)
+    def _send(self, sock: socket.socket, request: Request) -> None:
+        self._arm(request, request.timeout, Outcome.TIMEOUT)
+        self._loop.add_reader(sock, self._readable, sock)
+        self._send_piece(sock, iter(request.pieces), request.pause)
+
+    def _send_piece(self, sock: socket.socket, pieces: Iterator[bytes], pause: float) -> None:
+        piece = next(pieces, None)
+        if piece is None:
+            return
         try:
-            self._sock.send(request.data)  # so short that it is sent whole
+            sock.send(piece)  # so short that it is sent whole
         except (BrokenPipeError, ConnectionResetError):
             # The peer is gone. What it left to read says how: an answer, FIN or RST.
-            self._readable(peer_gone=True)
+            self._readable(sock, peer_gone=True)
+        else:
+            if pause:
+                self._next_piece = self._loop.call_later(
+                    pause, self._send_piece, sock, pieces, pause
+                )
 
-    def _readable(self, *, peer_gone: bool = False) -> None:
-        assert self._sock is not None
+    def _readable(self, sock: socket.socket, *, peer_gone: bool = False) -> None:
         try:
-            data = self._sock.recv(262_144)
+            data = sock.recv(262_144)
         except BlockingIOError:
             if peer_gone:
                 self._lost(reset=True)
@@ -160,7 +165,7 @@ class Connection:
         try:
             self._response.feed(data)
         except Malformed as error:
-            self._end(Outcome.BAD_BODY, str(error))
+            self._end(self._request, Outcome.BAD_BODY, str(error))
             return
         if self._response.complete:
             self._judge(self._request)
@@ -172,7 +177,7 @@ class Connection:
         elif not reset and self._response.closed():
             self._judge(self._request)
         else:
-            self._end(self._loss(self._request.row, reset=reset))
+            self._end(self._request, self._loss(self._request.row, reset=reset))
 
     def _loss(self, row: Row, *, reset: bool) -> Outcome:
         if self._response.started:
@@ -185,44 +190,56 @@ class Connection:
         """Give a complete response its outcome."""
         status = self._response.status
         if status >= 500:
-            self._end(Outcome.HTTP_5XX, str(status))
+            self._end(request, Outcome.HTTP_5XX, str(status))
         elif status >= 400:
-            self._end(Outcome.HTTP_4XX, str(status))
+            self._end(request, Outcome.HTTP_4XX, str(status))
         elif status != 200:
-            self._end(Outcome.BAD_BODY, f"status {status}")
+            self._end(request, Outcome.BAD_BODY, f"status {status}")
         else:
             self._judge_body(request)
 
     def _judge_body(self, request: Request) -> None:
         try:
-            said = read_body(self._response.body, must_end_with=request.must_end_with)
+            said = self._read(self._response.body, request.must_end_with)
         except Malformed as error:
-            self._end(Outcome.BAD_BODY, str(error))
+            self._end(request, Outcome.BAD_BODY, str(error))
             return
         request.row.pid, request.row.version = said.pid, said.version
-        self._end(Outcome.OK)
+        self._end(request, Outcome.OK)
 
-    def _end(self, outcome: Outcome, detail: str = "") -> None:
-        assert self._request is not None
-        request, self._request = self._request, None
+    def _end(self, request: Request, outcome: Outcome, detail: str = "") -> None:
+        self._request = None
         row = request.row
         row.outcome, row.detail, row.ended = outcome, detail, time.monotonic()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         if not (outcome is Outcome.OK and request.keeps and self._response.keep_alive):
             self._drop()
         self._finished(self, outcome)
 
-    def _arm(self, seconds: float, outcome: Outcome) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._end, outcome)
+    def _arm(self, request: Request, seconds: float, outcome: Outcome) -> None:
+        self._disarm()
+        self._timer = self._loop.call_later(seconds, self._end, request, outcome)
+
+    def _disarm(self) -> None:
+        for timer in (self._timer, self._next_piece):
+            if timer is not None:
+                timer.cancel()
 
     def _drop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         if self._sock is not None:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()
             self._sock = None
+
+
+def _was_closed(sock: socket.socket) -> bool:
+    """Return whether the peer closed an idle connection and the loop has not told us yet."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    return True
