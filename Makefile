@@ -9,8 +9,8 @@ SYSTEMD ?= 254 257 262
 # How many schedules `make simulate` plays.
 SEEDS ?= 10000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate lint demo demo-canary bench man dist \
-	clean
+.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix lint demo demo-canary bench man \
+	dist clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -21,6 +21,8 @@ help:
 	@echo '            tests/systemd on other versions of systemd, from Debian; as root'
 	@echo 'make simulate SEEDS=100000'
 	@echo '            play random schedules of reloads and deaths on a pretended machine'
+	@echo 'make crash-matrix'
+	@echo '            kill the manager at each crash point, under load; as root, an hour'
 	@echo 'make demo   reload a service under load and count what was lost'
 	@echo 'make demo-canary'
 	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
@@ -35,7 +37,7 @@ run: .venv/.run
 	@echo 'serving http://127.0.0.1:8000 (end it with Ctrl-C). In a second terminal, type:'
 	@echo
 	@echo '    curl http://127.0.0.1:8000/'
-	@echo '    .venv/bin/sockmgr reload -c examples/$(EXAMPLE)/sockmgr.toml'
+	@echo '    .venv/bin/sockmgr reload'
 	@echo '    curl http://127.0.0.1:8000/'
 	@echo
 	@cd examples/$(EXAMPLE) && PATH="$(CURDIR)/$(BIN):$$PATH" exec sockmgr run -c sockmgr.toml
@@ -61,6 +63,9 @@ test-systemd-matrix: .venv/.test
 
 simulate: .venv/.test
 	@$(BIN)/python -m tests.simulation $(SEEDS)
+
+crash-matrix: .venv/.test
+	@$(BIN)/python -m tests.crash_points
 
 lint: .venv/.test
 	@status=0; \

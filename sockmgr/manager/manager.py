@@ -26,6 +26,7 @@ from sockmgr.log import Log
 from sockmgr.manager import decisions
 from sockmgr.manager.beginning import FromConfig, FromState
 from sockmgr.manager.control.server import ControlServer
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.health import Health
@@ -112,9 +113,11 @@ class Manager(Orders):
         self._is_upgrade = CONTROL in passed
         # The path comes first: of two managers only the one that has it may touch what is below.
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
+        reached(Point.CONTROL_CLAIMED)
         try:
             store = self._find_store(passed)
             predecessor = Predecessor.of(passed)
+            reached(Point.PREDECESSOR_READ)
             await self._serve(predecessor, store, self._beginning(predecessor))
         finally:
             await self._server.close()
@@ -145,6 +148,7 @@ class Manager(Orders):
             self._history.resume(was.events_since, was.events)
             self._history.tally.resume(was.counts, was.refused)
         beginning.open(predecessor)
+        reached(Point.LISTENERS_TAKEN)
         self._server.admit(self._services.config.control)
         said = predecessor.take_notify(self._notify_path)
         router = NotifyRouter(self._notify_path, said, self._family, self._changed)
@@ -163,6 +167,7 @@ class Manager(Orders):
                 self._services.work_in(context, self._tasks, upkeep, self._attend)
                 Signals(self, self._tasks).watch(loop)
                 beginning.start(predecessor)
+                reached(Point.WORKERS_ADOPTED)
                 # Workers that are adopted are known only now; before, they would pass for orphans.
                 reaper.watch()
                 self._be_there(predecessor)
@@ -191,6 +196,7 @@ class Manager(Orders):
         self._dispatcher.begin()
         predecessor.close()
         self._changed()  # the state is saved before anybody hears that a manager is there
+        reached(Point.MANAGER_THERE)
         log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name)
         self._tasks.create_task(self._expect_serving(), name="expect serving")
         if self._companion:
@@ -335,6 +341,7 @@ class Manager(Orders):
         if self.stopping:
             return
         control = await self._server.hand_over()
+        reached(Point.CONTROL_HANDED_OVER)
         log.info(EventKind.UPGRADING, pid=os.getpid())
         self._changed()
         try:

@@ -18,6 +18,7 @@ from sockmgr.kernel.open_files import close_on_exec_all
 from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf
 from sockmgr.kernel.selector import FewEvents
 from sockmgr.log import Log
+from sockmgr.manager import crash_points
 from sockmgr.manager.embedding import Companion
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.journal import open_sink
@@ -62,8 +63,11 @@ def run(
     become_subreaper()
     withhold_bpf()
     try:
+        crash_points.check()
         # Before any descriptor of our own could pass for one of systemd's.
         upgraded = inherited()
+        if upgraded:
+            crash_points.reached(crash_points.Point.NEW_CODE)
         passed = upgraded or passed_descriptors()
         if control:
             _check_control(control, serves=bool(upgraded))

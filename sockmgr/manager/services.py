@@ -25,6 +25,7 @@ from sockmgr.launch.resolve import prepare
 from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
 from sockmgr.manager.company import Company
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.service.memory_check import MEASURED, fitting
@@ -87,6 +88,7 @@ class Services:
         service = Service(name, self._context, self._tasks, self._listeners.at, self._upkeep, self)
         self.by_name[name] = service
         self._attend(service, self._tasks.create_task(self._run(service), name=name))
+        reached(Point.SERVICE_ADDED)
         return service
 
     async def _run(self, service: Service) -> None:
@@ -94,6 +96,7 @@ class Services:
         # A reload may have added a new service of this name while the old one was ending.
         if self.by_name.get(service.name) is service:
             del self.by_name[service.name]
+        reached(Point.SERVICE_GONE)
         self.heed(service.name)
         self._upkeep.now()
 
@@ -266,6 +269,7 @@ class Services:
                 leaving = self._remove(removed)
             # Not after the drain of what is removed: a later reload may have committed by then.
             self.config = plan.accepted(self.config, config, committed.union(removed))
+            reached(Point.CONFIG_ACCEPTED)
         finally:
             self._asked_for.subtract(addresses)
             self._listeners.conform(self.config.listen)

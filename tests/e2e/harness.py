@@ -130,13 +130,13 @@ class Manager:
 
     # --- the process -----------------------------------------------------------------------
 
-    def start(self, *arguments: str) -> None:
-        """Start the manager; it need not serve yet when this returns."""
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        """Start the manager, with more in its environment `env`; it need not serve yet."""
         argv = [*self._under, *self._command("run"), "-c", str(self.config), *arguments]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                argv, cwd=self._code, env=self._env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, start_new_session=True,
+                argv, cwd=self._code, env={**self._env, **(env or {})}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property

@@ -19,6 +19,7 @@ from sockmgr.errors import SpawnError
 from sockmgr.fleet.endings import describe_exit
 from sockmgr.fleet.snapshot import DispatcherSnapshot
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.process import DispatcherProcess
 from sockmgr.manager.dispatch.service import Events, ServiceDispatch
 from sockmgr.manager.restarts import Restarts
@@ -284,6 +285,7 @@ class Dispatcher:
             self._former = before
             before.answered()
             self._take_turns()
+            reached(Point.DISPATCHER_SUCCEEDS)
             self._send(before, {"do": "end"})
             before.expect(PATIENCE)
 

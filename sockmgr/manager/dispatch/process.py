@@ -20,6 +20,7 @@ from typing import Protocol
 from sockmgr.errors import SpawnError
 from sockmgr.kernel.process import Process, pid_of
 from sockmgr.kernel.procfs import is_stopped
+from sockmgr.manager.crash_points import Point, reached, told
 from sockmgr.programs.dispatcher import messages
 from sockmgr.programs.dispatcher.channel import close_all
 from sockmgr.programs.dispatcher.messages import (
@@ -84,6 +85,7 @@ class DispatcherProcess:
             try:
                 made._greet()  # before it runs: if we are killed now, it finds us gone
                 made._process = Process(_spawn(ours, its, version))
+                reached(Point.DISPATCHER_STARTED)
             except OSError as error:
                 ours.close()
                 raise _cannot_start(error) from error
@@ -100,6 +102,7 @@ class DispatcherProcess:
         process = Process(pid_of(pidfd), pidfd=pidfd)
         made = cls(owner, socket.socket(fileno=connection), process, is_last=is_last)
         made._watch()
+        reached(Point.DISPATCHER_ADOPTED)
         return made
 
     @property
@@ -131,6 +134,7 @@ class DispatcherProcess:
         if not self._outbox:
             try:
                 messages.send(self._connection, data, fds)
+                told(message["do"])
             except BlockingIOError:
                 pass
             except (BrokenPipeError, ConnectionError):  # it is dead, which its pidfd tells
@@ -204,6 +208,7 @@ class DispatcherProcess:
         try:
             data = messages.write({"do": "hello", **about})
             messages.send(self._connection, data, [ourselves])
+            told("hello")
         finally:
             os.close(ourselves)
 

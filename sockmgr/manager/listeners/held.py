@@ -12,6 +12,7 @@ from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
 from sockmgr.kernel.unix_name import UnixName
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.admission import Admission
 from sockmgr.manager.listeners.shutdown_watch import ShutdownWatch
 
@@ -81,6 +82,7 @@ class HeldSockets:
         self.shutdowns.leave(self.pool[lease])
         try:
             self.pool.renew(lease, backlog=backlog)
+            reached(Point.QUEUE_RENEWED)
         finally:
             self.watch()
 

@@ -21,6 +21,7 @@ from sockmgr.kernel import free_bind, private, queues
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.sockets import describe, same_address
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 
@@ -134,6 +135,7 @@ class Listeners:
                     socks = passed.pop(listen.name, waiting)
                     self._open[listen.address] = self._open_one(listen, socks, own or {})
                     opened.append(listen.address)
+                    reached(Point.LISTENER_OPENED)
                 # The listener may be refusing clients, since a reload removed it a moment ago.
                 listener = self._open[listen.address]
                 listener.admit()
@@ -200,6 +202,7 @@ class Listeners:
         asyncio.get_running_loop().remove_reader(listener.watch_fd())
         log.info(EventKind.LISTENER_CLOSED, name=listener.listen.name, waiting=listener.queued())
         listener.close()
+        reached(Point.LISTENER_CLOSED)
 
 
 def _flaw(path: Path) -> str:

@@ -54,6 +54,7 @@ from sockmgr.fleet.messages import (
 from sockmgr.fleet.restoring import restore
 from sockmgr.fleet.snapshot import ServiceSnapshot
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.renewal import Renewal
 from sockmgr.manager.service.canary_watch import CanaryWatch
@@ -226,10 +227,12 @@ class Service(Wishes):
         trial = self.fleet.trial
         self.fleet.beside(self._neighbours.leases_beside(self.name))
         actions = self.fleet.handle(fact, now)
+        reached(fact)
         self._know_fleet()  # as handle() left it: a Feed needs the modes of its generations
         self.past.follow(self.fleet, actions, self._verdicts.origin(self.fleet.trial))
         for action in actions:
             self._perform(action)
+            reached(action)
         # Not before: among the actions may be the verdict on the one whose place it takes.
         if self.fleet.trial and self.fleet.trial is not trial:
             self._verdicts.measure(self._lease_map.of(self.fleet.trial.spec))
@@ -239,6 +242,7 @@ class Service(Wishes):
         self._keep_up(fact)
         self._save(fact, actions)
         if self.hooks.begin():  # of which the next manager knows: now of its process as well
+            reached(Point.HOOK_STARTED)
             self.unsaved = True
             self._upkeep.now()
         self._neighbours.heed(self.name)

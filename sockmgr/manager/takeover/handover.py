@@ -21,6 +21,7 @@ from sockmgr.kernel.cgroup import Unit, members, own_unit
 from sockmgr.kernel.process import kill_holder
 from sockmgr.kernel.procfs import owner_of
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.restarts import Restarts
 from sockmgr.manager.service.upkeep import Upkeep
@@ -172,6 +173,7 @@ class Handover:
         began, self._is_saving = time.thread_time(), True
         try:
             self._saved.update(self._present, self._others)
+            reached(Point.ALL_SAVED)
         finally:
             self._is_saving = False
         rest = REST * (time.thread_time() - began)
@@ -192,6 +194,7 @@ class Handover:
     async def prove(self) -> None:
         """Have new code read the state in a child; raise ControlError if the code cannot."""
         await self._proof.take(self._memory.latest)
+        reached(Point.PROVEN)
 
     def become_new(self, control: socket.socket) -> None:
         """Become the new code, which goes on listening at `control`. Returns by OSError only."""
@@ -210,6 +213,7 @@ class Handover:
     def leave(self) -> None:
         """Exit at once, as if killed, so that the next manager takes the workers over."""
         self._pass_on_output()
+        reached(Point.LEAVING)
         # An orderly exit would remove the paths and close what the next manager is to take over.
         os._exit(0)
 

@@ -28,6 +28,7 @@ from sockmgr.fleet.messages import WorkerId
 from sockmgr.fleet.pieces import Pieces
 from sockmgr.fleet.snapshot import ProcessSnapshot, Snapshot, as_json
 from sockmgr.kernel.process import pid_of
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
@@ -121,6 +122,7 @@ class SavedState:
         self._exchange({}, _of_queues(service))  # a new generation may have another move queue
         renamed = saved is not None and not fresh.isdisjoint(saved.processes)
         fresh.clear()
+        reached(Point.SPAWNED_STORED)
         return not renamed
 
     def descriptors(
@@ -217,6 +219,7 @@ class SavedState:
                 self.is_complete = False
             else:
                 self._held[name] = identity
+                reached(Point.DESCRIPTOR_STORED)
         return [name for name in before if name not in now]
 
     def _forget(self, names: Iterable[str]) -> None:
@@ -224,6 +227,7 @@ class SavedState:
             if name in self._held:
                 self._store.forget(name)
                 del self._held[name]
+                reached(Point.DESCRIPTOR_FORGOTTEN)
 
     # --- What there is ---------------------------------------------------------------------------
 

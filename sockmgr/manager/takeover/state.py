@@ -16,6 +16,7 @@ from pathlib import Path
 from sockmgr.fleet import snapshot
 from sockmgr.kernel import private
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, is_at, reached
 
 log = Log("sockmgr")
 
@@ -49,9 +50,14 @@ class StateMemory:
         data = snapshot.sealed(state, serial=self._serial)
         fd = self.fds[self._serial % 2]
         os.ftruncate(fd, 0)
+        if is_at(Point.STATE_HALF_WRITTEN):
+            private.write_all(fd, data[: len(data) // 2])
+            reached(Point.STATE_HALF_WRITTEN)
         private.write_all(fd, data)
+        reached(Point.STATE_WRITTEN)
         if self._copy:
             self._write_copy(self._copy, data)
+            reached(Point.STATE_COPIED)
 
     @property
     def latest(self) -> int:

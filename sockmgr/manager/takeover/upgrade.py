@@ -18,6 +18,7 @@ from sockmgr.fleet.endings import describe_exit
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
 from sockmgr.kernel.spawn import Launch, spawn
+from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.logs.output import Output
 from sockmgr.manager.logs.sink import Sink
 
@@ -46,6 +47,7 @@ class Proof:
         finally:
             output.spawned()
         self.pid = process.pid
+        reached(Point.PROOF_STARTED)
         ended = asyncio.Event()
         loop.add_reader(process.pidfd, ended.set)
         try:

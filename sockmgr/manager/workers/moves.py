@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sockmgr.config.spec import Spec
 from sockmgr.log import Log
+from sockmgr.manager.crash_points import Point, reached
 
 _GIVE, _TAKE = "give", "take"
 
@@ -59,6 +60,7 @@ class Moves:
                             means="workers that end close their connections")  # fmt: skip
                 return None
             self._queues[key] = MoveQueue(*pair)
+            reached(Point.MOVE_QUEUE_MADE)
         return self._queues[key]
 
     def keep(self, takers: Iterable[Spec]) -> bool:
@@ -72,6 +74,7 @@ class Moves:
         ended = self._queues.keys() - {_key(spec) for spec in takers if spec.moves}
         for key in ended:
             self._queues.pop(key).end()
+            reached(Point.MOVE_QUEUE_ENDED)
         return bool(ended)
 
     @property

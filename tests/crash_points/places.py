@@ -1,0 +1,293 @@
+"""Where a manager is killed at a crash point and followed by another: beside us, or under systemd.
+
+A place has two services that stay: `http`, an application under load, and `side`, on which is tried
+what goes wrong. Deeds add others. Processes are named by the pids that the manager sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sockmgr.config.spec import Accept
+from sockmgr.manager.crash_points import VARIABLE
+from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.mode import Target
+from tests.e2e.apps import App
+from tests.e2e.harness import Manager, wait_for
+from tests.systemd.machine import PYTHON, Machine
+from tests.systemd.site import SERVICE, WORKER, Site
+
+MODES = ("short:rate=60", "slow:conns=2,s=0.3", "kat:conns=2,think=0.02")
+PORTS = {"http": 8000, "side": 8001, "extra": 8002}
+DROP_IN = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n"
+MAIN = "import sys\nsys.path.insert(0, 'asgi')\nfrom app import app\n"
+WORKER_HERE = Path(__file__).parents[1] / "e2e" / "programs" / "worker.py"
+
+
+class Place(ABC):
+    """One manager after the other, with the same services. Use it in a `with` block."""
+
+    python: str
+    worker: str
+    ports: dict[str, int]
+
+    def __init__(self, accept: Accept, top: Path) -> None:
+        """Lay out the applications below `top`, a directory."""
+        self.accept, self.top = accept, top
+        self.marks = top / "marks"
+        self.marks.mkdir()
+        self.marks.chmod(0o777)
+        self.release = 1
+        self._waiting: list[threading.Thread] = []
+        for name in PORTS:
+            (self.directory(name) / "asgi").parent.mkdir(parents=True, exist_ok=True)
+            (self.directory(name) / "version").write_text("1")
+            (self.directory(name) / "main.py").write_text(MAIN)
+        self._apps = {name: App("asgi", self.directory(name)) for name in ("http", "extra")}
+
+    def directory(self, service: str) -> Path:
+        return self.top / "services" / service
+
+    def text(
+        self, *, http: str = "", rollout: str = "", side: str = "", extra: str = "", more: str = ""
+    ) -> str:
+        """Return the config; the arguments are lines of the services, `more` follows them."""
+        listens = [f'{n} = "tcp://127.0.0.1:{p}"' for n, p in self.ports.items() if n != "extra"]
+        if extra:
+            listens.append(f'extra = "tcp://127.0.0.1:{self.ports["extra"]}"')
+            extra = f'[service.extra]\ncwd = "{self.directory("extra")}"\n{extra}'
+        ready = 'ready = { http = "/" }' if self.accept is Accept.DISPATCH else ""
+        command = json.dumps([self.python, "-S", "-E", self.worker])
+        return "\n".join([
+            'name = "shop"', "[listen]", *listens,
+            "[service.http]", 'app = "main:app"', "http = { access_log = false }", "workers = 2",
+            'listen = ["http"]', f'cwd = "{self.directory("http")}"', f'accept = "{self.accept}"',
+            ready, http, "[service.http.rollout]", 'probation = "0.2s"', "max_draining = 20",
+            rollout, "[service.http.hooks]", 'ready = ["true"]',
+            "[service.side]", f"command = {command}", f'cwd = "{self.directory("side")}"',
+            'listen = ["side"]', side or "drain_timeout = '0.5s'",
+            extra, more, "",
+        ])  # fmt: skip
+
+    def deploy(self, *, broken: bool = False) -> None:
+        """Have another version of `http` in place."""
+        self.release += 1
+        if broken:
+            self._apps["http"].deploy_broken()
+        else:
+            self._apps["http"].deploy(str(self.release))
+
+    def spoil(self, fault: str) -> None:
+        """Have workers of `side` that start from now on do this."""
+        (self.directory("side") / "fault").write_text(fault)
+
+    def begin(self, *verb: str) -> None:
+        """Have a verb run beside us; it may lose its manager."""
+        thread = threading.Thread(target=self.do, args=verb)
+        thread.start()
+        self._waiting.append(thread)
+
+    def is_dead(self, point: str) -> bool:
+        """Tell whether a manager has been ended at the point."""
+        return (self.marks / f"crashed-at-{point}").exists()
+
+    def forget(self) -> None:
+        """Let no verb go on that was asked of a manager that is no more."""
+        for thread in self._waiting:
+            thread.join()
+        self._waiting.clear()
+
+    def workers(self, service: str) -> dict[int, str]:
+        """Return the state of each worker by its pid."""
+        found = self.status()["services"][service]["workers"]
+        return {worker["pid"]: worker["state"] for worker in found}
+
+    def is_at_rest(self, *, anew: bool = False) -> bool:
+        """Tell whether `http` serves and is in no rollout; if not just `anew`, so do all others."""
+        try:
+            services = self.status()["services"]
+        except (OSError, AssertionError, json.JSONDecodeError):
+            return False
+        looked = [services["http"]] if anew else services.values()
+        return all(
+            each["state"] == "serving"
+            and each["rollout"] is None
+            and {worker["state"] for worker in each["workers"]} == {"ready"}
+            for each in looked
+        ) and (anew or services.keys() == {"http", "side"})
+
+    @abstractmethod
+    def __enter__(self) -> Place: ...
+    @abstractmethod
+    def __exit__(self, *_: object) -> None: ...
+    @abstractmethod
+    def arm(self, at: str) -> None:
+        """Have another manager follow, which ends at a point; do not wait for it."""
+
+    @abstractmethod
+    def succeed(self) -> None:
+        """Have the next manager go on; do not wait for it."""
+
+    @abstractmethod
+    def do(self, *verb: str) -> int:
+        """Run a verb of the command line; return its exit code."""
+
+    @abstractmethod
+    def write(self, config: str) -> None: ...
+    @abstractmethod
+    def status(self) -> dict[str, Any]: ...
+    @abstractmethod
+    def signal(self, pid: int, number: int) -> None: ...
+    @abstractmethod
+    def load(self) -> Load: ...
+    @abstractmethod
+    def ask(self, service: str) -> None:
+        """Have a client wait for an answer of a service."""
+
+    @property
+    @abstractmethod
+    def log(self) -> str: ...
+
+
+class Alone(Place):
+    """Without systemd."""
+
+    python, worker = sys.executable, str(WORKER_HERE)
+
+    def __init__(self, accept: Accept, top: Path) -> None:
+        super().__init__(accept, top)
+        self.ports = {name: _free_port() for name in PORTS}
+        self._manager = Manager(top, self.text())
+
+    def __enter__(self) -> Alone:
+        self._manager.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+        self.forget()
+
+    def arm(self, at: str) -> None:
+        self._manager.kill9()
+        self._manager.start(env={VARIABLE: f"{self.marks}/{at}"})
+
+    def succeed(self) -> None:
+        self._manager.kill9()  # it has ended: this reaps it
+        self._manager.start()
+
+    def do(self, *verb: str) -> int:
+        return self._manager.say(*verb).code
+
+    def write(self, config: str) -> None:
+        self._manager.config.write_text(config)
+
+    def status(self) -> dict[str, Any]:
+        return self._manager.status()
+
+    def signal(self, pid: int, number: int) -> None:
+        os.kill(pid, number)
+
+    def load(self) -> Load:
+        return Load(self._target("http"), MODES)
+
+    def ask(self, service: str) -> None:
+        self._waiting.append(_client(self.ports[service], lambda: None))
+
+    def _target(self, name: str) -> Target:
+        return Target.at_url(f"http://127.0.0.1:{self.ports[name]}")
+
+    @property
+    def log(self) -> str:
+        return self._manager.log
+
+
+class UnderSystemd(Place):
+    """The unit of a site on a machine of its own."""
+
+    python, worker, ports = PYTHON, WORKER, PORTS
+
+    def __init__(self, accept: Accept) -> None:
+        self.machine = Machine()
+        super().__init__(accept, self.machine.shared)
+
+    def __enter__(self) -> UnderSystemd:
+        self.machine.__enter__()
+        listen = {name: f"tcp://127.0.0.1:{PORTS[name]}" for name in ("http", "side")}
+        self.site = Site(self.machine, listen)
+        self.site.write(self.text())
+        self.site.install()
+        self.site.drop_in(DROP_IN)
+        self.site.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.__exit__(None, None, None)
+        self.forget()
+
+    def arm(self, at: str) -> None:
+        keys = f"ReadWritePaths={self.marks}\nEnvironment={VARIABLE}={self.marks}/{at}\n"
+        self.site.drop_in(DROP_IN + keys)
+        before = self.site.main_pid
+        self.machine.systemctl("restart", "--no-block", SERVICE)
+        wait_for(lambda: self.site.main_pid != before, "the manager to leave")
+
+    def succeed(self) -> None:
+        """Do nothing: systemd starts the next one, and the mark keeps that alive."""
+
+    def do(self, *verb: str) -> int:
+        if verb[0] == "systemctl":
+            return self.machine.run(*verb, check=False).returncode
+        argv = ("sockmgr", verb[0], "-c", self.site.config, *verb[1:])
+        return self.machine.run(*argv, check=False).returncode
+
+    def write(self, config: str) -> None:
+        self.site.write(config)
+
+    def status(self) -> dict[str, Any]:
+        return self.site.status()
+
+    def signal(self, pid: int, number: int) -> None:
+        self.machine.run("kill", f"-{signal.Signals(number).name[3:]}", str(pid))
+
+    def load(self) -> Load:
+        return self.site.load(*MODES)
+
+    def ask(self, service: str) -> None:
+        self._waiting.append(_client(self.ports[service], self.machine.enter_network))
+
+    @property
+    def log(self) -> str:
+        return self.site.journal
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _client(port: int, enter: Callable[[], None]) -> threading.Thread:
+    """Connect, ask and wait for the answer, in a thread."""
+
+    def main() -> None:
+        enter()
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.settimeout(20)
+            sock.connect(("127.0.0.1", port))
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while sock.recv(65536):
+                pass
+
+    thread = threading.Thread(target=main, name="client")
+    thread.start()
+    return thread
