@@ -37,7 +37,7 @@ run: .venv/.run
 	@echo 'serving http://127.0.0.1:8000 (end it with Ctrl-C). In a second terminal, type:'
 	@echo
 	@echo '    curl http://127.0.0.1:8000/'
-	@echo '    .venv/bin/sockmgr reload'
+	@echo '    .venv/bin/sockmgr reload -c examples/$(EXAMPLE)/sockmgr.toml'
 	@echo '    curl http://127.0.0.1:8000/'
 	@echo
 	@cd examples/$(EXAMPLE) && PATH="$(CURDIR)/$(BIN):$$PATH" exec sockmgr run -c sockmgr.toml

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr.cli import streams
-from sockmgr.client.client import Client, NoManagerError
+from sockmgr.client.client import LIVENESS_TIMEOUT, Client, NoManagerError
 from sockmgr.client.finding import find_control, given_control, live_controls
 from sockmgr.errors import ConfigError, SockmgrError
 from sockmgr.kernel import regular
@@ -52,7 +54,7 @@ class Target:
         runs is meant.
         """
         try:
-            client = self.find()
+            client = self._meant()
         except ConfigError as error:
             if self.config is not None:
                 raise
@@ -65,8 +67,21 @@ class Target:
     def find(self) -> Client:
         """Return a client, for a verb that changes something; raise NoManagerError or ConfigError.
 
-        The client refuses to ask a manager for a change if it reads another config.
+        The manager has to be named, by a config or its socket. The client refuses to ask a manager
+        for a change if it reads another config.
         """
+        client = self._meant()
+        if self.file is None and not control(self.control):
+            raise ConfigError(
+                f"there is no {DEFAULT_CONFIG} here to say which manager is meant",
+                means=f"none was asked; the only one that runs here is {_described(client)}",
+                do=f"if it is meant: {shlex.join(['sockmgr', *sys.argv[1:]])} --control "
+                f"{shlex.quote(str(client.path))}",
+            )
+        return client
+
+    def _meant(self) -> Client:
+        """Return a client of the manager that is named, or of the only one; raise as find()."""
         if self.file is None:
             return Client(find_control(self.control, None), timeout=self.timeout)
         name = self.name()
@@ -189,6 +204,15 @@ def complete_worker(
     return [name for name in _serving(context.params) if name.startswith(incomplete)]
 
 
+def _described(client: Client) -> str:
+    """Say which manager it is that nobody has named, and what it reads if it tells."""
+    try:
+        read = Client(client.path, timeout=LIVENESS_TIMEOUT).status(sizes=False).manager.config
+    except SockmgrError:
+        return f"that at {client.path}"
+    return f"that at {client.path}, which " + (f"reads {read}" if read else "was given no file")
+
+
 def _serving(params: Mapping[str, Any]) -> list[str]:
     return [
         worker.name(name)
@@ -202,7 +226,7 @@ def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:
     config, control = params.get("config"), params.get("control")
     where = Target(config=config, control=control, as_json=False, timeout=COMPLETION_TIMEOUT)
     try:
-        return where.find().status(sizes=False).services
+        return where._meant().status(sizes=False).services
     except SockmgrError:  # no message may appear while a line is being completed
         return {}
 

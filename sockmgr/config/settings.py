@@ -33,14 +33,14 @@ def _ready(value: Value) -> Ready:
     keys = value.table(READY) if isinstance(value.raw, dict) else {}
     if len(keys.keys() & set(_KINDS)) != 1:
         raise value.wrong(allowed)
+    if "accepting" in keys and "exec" not in keys:
+        raise keys["accepting"].refused("has a meaning beside exec only", do="remove it")
     if "http" in keys or "tcp" in keys:
         return probe_keys.probe(keys)
-    if len(keys) != 1:
+    if keys.keys() - {"accepting"} not in ({"delay"}, {"exec"}):
         raise value.wrong(allowed)
-    ((kind, argument),) = keys.items()
-    if kind == "delay":
-        return Delay(seconds=READY[kind].read(argument))
-    return Exec(argv=READY[kind].read(argument))
+    read = {key: READY[key].read(entry) for key, entry in keys.items()}
+    return Delay(seconds=read["delay"]) if "delay" in read else Exec(argv=read.pop("exec"), **read)
 
 
 def _rollout(value: Value) -> Rollout:
@@ -70,7 +70,11 @@ def _hooks(value: Value) -> Hooks:
 READY = {
     "delay": Key(DURATION, "Ready when this much time has passed and it lives: a guess."),
     "exec": Key(
-        values.COMMAND, "Ready when this command exits with 0; it is tried again until it does."
+        values.COMMAND,
+        "Ready when it accepts, and this command exits with 0 (tried until it does).",
+    ),
+    "accepting": Key(
+        BOOLEAN, "Beside exec; false: it is run at once, for what cannot be seen to accept.", True
     ),
     **probe_keys.PROBE,
 }

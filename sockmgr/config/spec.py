@@ -190,11 +190,13 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Ready when this command, which gets the worker's pid and listeners, exits with 0.
 
-    `executable` is the file of the command; specs of older versions have none.
+    It is run once the worker is seen to accept, or at once if that is not `accepting`, since it
+    cannot be seen. `executable` is the file of the command; specs of older versions have none.
     """
 
     argv: tuple[str, ...]
     executable: str = ""
+    accepting: bool = True
 
     def __str__(self) -> str:
         return f"command {self.argv[0]}"

@@ -420,6 +420,29 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 CHANGING = ("reload", "stop", "scale web 4", "restart-worker web@8.1", "upgrade")
+OF_A_ROLLOUT = ("promote web", "abort web", "rollback web")
+
+
+@pytest.mark.parametrize("verb", [*CHANGING, *OF_A_ROLLOUT, "status"])
+def test_a_verb_that_changes_something_wants_its_manager_named_even_if_only_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sockmgr", *verb.split()])
+    control = tmp_path / "the shop.sock"
+    monkeypatch.setattr(target, "find_control", lambda *_: control)  # as if no other ran here
+    with serving(control, config="/etc/shop.toml") as only:
+        result = sockmgr(*verb.split())
+        assert untouched(only)
+    if verb == "status":
+        assert result.exit_code == 0
+        return
+    assert result.exit_code == 2
+    assert f"the only one that runs here is that at {control}, which reads /etc/shop.toml" in (
+        result.stderr
+    )
+    assert f"if it is meant: sockmgr {verb} --control '{control}'" in result.stderr
 
 
 @pytest.mark.parametrize("verb", [*CHANGING, "status", "logs"])
@@ -442,7 +465,8 @@ def test_in_a_directory_with_a_config_only_its_manager_is_meant(
 
 def untouched(manager: FakeManager) -> bool:
     asked = (manager.reloads, manager.scaled, manager.restarted, manager.stopped)
-    return not any(asked) and not manager.upgraded
+    turned = (manager.rolled_back, manager.decided, manager.upgraded)
+    return not any(asked) and not any(turned)
 
 
 @pytest.mark.parametrize("reads", ["/elsewhere/sockmgr.toml", ""])

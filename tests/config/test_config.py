@@ -135,6 +135,7 @@ def test_a_duration_is_seconds_or_a_number_of_each_unit(text: str, seconds: floa
         ('"notify"', Notify()),
         ('{ delay = "2s" }', Delay(seconds=2)),
         ('{ exec = ["check", "{http}"] }', Exec(argv=("check", "{http}"))),
+        ('{ exec = ["check"], accepting = false }', Exec(argv=("check",), accepting=False)),
         ('{ http = "/up" }', HttpProbe(path="/up")),
         (
             '{ http = "/up", expect = [204, "3xx"], timeout = "1s", every = 0.5, host = "shop", '

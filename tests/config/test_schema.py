@@ -54,7 +54,7 @@ BEYOND = {
     "canary's share falls", "canary beside exclusive", "canary on a unix socket",
     "canary of a large share for few workers",
     "header", "header of ours", "expect beside tcp", "probe of another", "healthy whom",
-    "split beside raw", "methods of nobody", "readers are the group",
+    "split beside raw", "accepting alone", "methods of nobody", "readers are the group",
     "mode against the group", "mode against the readers",
 }  # fmt: skip
 # Values that only their reader refuses: too much for its type, or one limit above the other.
@@ -100,6 +100,7 @@ LISTS += [["1K", "unlimited"], ["unlimited", 1], [1, 2, 3], [[]], ["a b", "{http
 OBJECTS: list[Any] = [
     {}, {"A": "1"}, {"A": 1}, {"": "1"}, {"A=": "1"}, {"LISTEN_FDS": "1"}, {"PATH": "a\0"},
     {"delay": "2s"}, {"delay": "x"}, {"delay": 1, "exec": ["a"]}, {"exec": ["a", ""]}, {"exec": []},
+    {"exec": ["a"], "accepting": False}, {"exec": ["a"], "accepting": 1},
     {"exec": [""]}, {"http": "/"}, {"nofile": 1}, {"nofiles": 1}, {"core": [0, "unlimited"]},
     {"http": "/", "expect": "2xx"}, {"http": "/", "expect": 20}, {"tcp": True}, {"http": "x"},
     {"tcp": True, "every": "1s"}, {"http": "/", "tcp": True}, {"http": "/", "expect": []},

@@ -132,6 +132,7 @@ MISTAKES = {
     "healthy by a command": ('accept  = "shared"', 'healthy.exec = ["a"]', "23:1", "ready only"),
     "healthy as a text": ('accept  = "shared"', 'healthy = "/up"', "23:11", "tcp = true"),
     "failures of it": ('= "accepting"', '= { tcp = true, failures = 2 }', "19:25", "for healthy"),
+    "accepting alone": ('= "accepting"', '= { delay = 1, accepting = true }', "19:24", "exec only"),
     "healthy how": ('accept  = "shared"', "healthy = { failures = 2 }", "23:11", "tcp = true"),
     "warm-up by no path": ("exclusive = true", 'warmup = ["x"]', "33:11", "a path"),
     "ready twofold": ('ready   = "accepting"', "ready = {}", "19:9", "exec"),

@@ -7,6 +7,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
@@ -170,11 +172,12 @@ def test_a_unix_listener_that_a_worker_shut_down_is_bound_anew_with_workers_that
         wait_gone(manager)
 
 
+@pytest.mark.parametrize("ready", ["", 'ready = { exec = ["true"] }'])
 def test_a_backlog_that_a_server_shrinks_as_it_starts_is_restored_without_a_word(
-    tmp_path: Path,
+    ready: str, tmp_path: Path
 ) -> None:
     release = Release(tmp_path)
-    with Manager(tmp_path, release.config()) as manager:
+    with Manager(tmp_path, release.config(ready)) as manager:
         backlog = manager.status()["listeners"]["http"]["backlog"]
         release.deploy("2", "shrinks")
         with Load(manager.target(), LIGHT) as load:

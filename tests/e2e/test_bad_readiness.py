@@ -98,6 +98,37 @@ def test_a_readiness_command_is_asked_again_until_it_says_yes(tmp_path: Path) ->
         wait_gone(manager)
 
 
+@pytest.mark.parametrize(
+    ("more", "code"), [("", 1), (", accepting = false", 0)], ids=["seen", "unseen"]
+)
+def test_a_readiness_command_speaks_for_a_worker_that_accepts_or_is_said_not_to_be_seen(
+    more: str, code: int, tmp_path: Path
+) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        release.deploy("2", "hangs")
+        asks = f'ready = {{ exec = ["true"]{more} }}'
+        manager.config.write_text(release.config(asks, "ready_timeout = 0.5"))
+        done = manager.reload()
+        assert done.code == code
+        if code:
+            (verdict,) = done.answer
+            assert "held open: still loading" in verdict["output"][-1]
+            assert "so its command true was not run (accepting = false" in verdict["output"][-1]
+
+
+def test_a_restart_of_a_worker_on_a_shared_queue_does_not_trust_what_its_sibling_answers(
+    tmp_path: Path,
+) -> None:
+    release = Release(tmp_path)
+    keys = ('ready = { exec = ["true"] }', 'accept = "shared"', "ready_timeout = 3")
+    with Manager(tmp_path, release.config(*keys)) as manager, unharmed(manager):
+        release.spoil("hangs")
+        done = manager.run("restart-worker", "web@1.1")
+        assert done.code == 1
+        wait_in_log(manager, "worker killed", "web@1.2", "not ready")
+
+
 def test_without_its_readiness_command_no_worker_starts_until_it_is_back(tmp_path: Path) -> None:
     release = Release(tmp_path)
     asks = script(release, "exit 0")

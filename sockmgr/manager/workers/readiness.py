@@ -26,6 +26,8 @@ from sockmgr.manager.workers.memory_reader import MemoryReader
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.uptake import Uptake
 
+UNSEEN = "accepting = false beside exec has it run all the same"
+
 
 class Sign(Enum):
     """What the manager learns of a worker that starts, other than by looking at it."""
@@ -223,7 +225,7 @@ class Delayed(Readiness):
 
 
 class CommandSaysSo(Readiness):
-    """Ready when a command exits with 0; it is run again until it does."""
+    """Ready when it is seen to accept, and then a command exits with 0; it is run until it does."""
 
     def __init__(self, watched: Watched) -> None:
         """Raises SpawnError if there is no such command, before the worker is started."""
@@ -231,28 +233,50 @@ class CommandSaysSo(Readiness):
         assert isinstance(watched.spec.ready, Exec)  # noqa: S101 - by the table below
         self._ready = watched.spec.ready
         self._file = _file_of(self._ready, watched.spec)
+        # What the command asks may be answered by the worker before this one, or by a sibling.
+        is_seen = self._ready.accepting and watched.spec.listen
+        self._first = _seen_to_accept(replace(watched, done=self._run)) if is_seen else None
         self._command: ReadyCommand | None = None
         self._door: Door | None = None
 
-    def _begin(self) -> None:
-        watched = self._watched
-        self._door = door(watched.spec, watched.listeners, watched.reach)
-        url = self._door.url if self._door else ""
-        self._command = watched.run_command(self._ready, self._file, url, watched.done)
+    def check(self, sign: Sign) -> None:
+        """Let what sees it accept judge it."""
+        if self._first:
+            self._first.check(sign)
 
     def describe(self) -> str:
-        """Say what the command did last."""
+        """Say that it was not seen to accept, or what the command did last."""
+        if self._first:
+            return f"{self._first.describe()}; so its {self._ready} was not run ({UNSEEN})"
         seen = f": {self._command.seen}" if self._command else ""
         return f"{self._ready} did not exit with 0{seen}"
 
     def close(self) -> None:
-        """End the command."""
+        """Look no more, and end the command."""
+        if self._first:
+            self._first.close()
+            self._first = None
         if self._command:
             self._command.close()
             self._command = None
         if self._door:
             self._door.close()
             self._door = None
+
+    def _begin(self) -> None:
+        if self._first:
+            self._first.start(self._pid, self._inodes)
+        else:
+            self._run()
+
+    def _run(self) -> None:
+        if self._first:
+            self._first.close()
+            self._first = None
+        watched = self._watched
+        self._door = door(watched.spec, watched.listeners, watched.reach)
+        url = self._door.url if self._door else ""
+        self._command = watched.run_command(self._ready, self._file, url, watched.done)
 
 
 class Asked(Readiness):
