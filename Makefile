@@ -6,10 +6,11 @@ EXAMPLE ?= asgi
 # Debian 12 has 252; it is tested, too.
 SYSTEMD ?= 254 257 262
 
-# How many schedules `make simulate` plays.
+# How many schedules `make simulate` plays, and how many inputs of a kind `make fuzz` tries.
 SEEDS ?= 10000
+RUNS ?= 100000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix lint demo demo-canary bench man \
+.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix fuzz lint demo demo-canary bench man \
 	dist clean
 
 help:
@@ -23,6 +24,8 @@ help:
 	@echo '            play random schedules of reloads and deaths on a pretended machine'
 	@echo 'make crash-matrix'
 	@echo '            kill the manager at each crash point, under load; as root, an hour'
+	@echo 'make fuzz RUNS=1000000'
+	@echo '            inputs that nobody meant, of each kind that comes from outside'
 	@echo 'make demo   reload a service under load and count what was lost'
 	@echo 'make demo-canary'
 	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
@@ -66,6 +69,9 @@ simulate: .venv/.test
 
 crash-matrix: .venv/.test
 	@$(BIN)/python -m tests.crash_points
+
+fuzz: .venv/.fuzz
+	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
 
 lint: .venv/.test
 	@status=0; \
@@ -115,6 +121,10 @@ clean:
 
 .venv/.dist: .venv/.run
 	.ci/setup examples,dist
+	@touch $@
+
+.venv/.fuzz: .venv/.test
+	.ci/setup examples,test,fuzz
 	@touch $@
 
 .venv/.bench: .venv/.test

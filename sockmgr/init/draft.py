@@ -129,6 +129,6 @@ def _array(words: Sequence[str]) -> str:
 
 def quoted(value: str) -> str:
     # Every string of JSON is a basic string of TOML, once DEL is escaped.
-    # JSON may have lone surrogates, UTF-8 not. A ${ is the shell's.
-    text = literal(value.encode(errors="replace").decode())
+    # JSON may have lone surrogates, UTF-8 not, and no argument a NUL. A ${ is the shell's.
+    text = literal(value.encode(errors="replace").decode().replace("\0", "?"))
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

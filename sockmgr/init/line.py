@@ -72,7 +72,7 @@ def read(text: str) -> Line | None:
     commands = shell.parse(text)
     if not commands:
         return None
-    ports = [int(found) for found in _PORT.findall(text) if found]
+    ports = [port_number(found) for found in _PORT.findall(text) if found]
     whole = Line(text=placeholder.literal(text), port=ports[0] if ports else 0)
     *earlier, last = _groups(commands)
     found = _last(text, whole, last)
@@ -89,6 +89,11 @@ def joined(line: Line, words: Sequence[str] = ()) -> str:
     sets = (placeholder.literal(word.raw) for word in line.sets)
     parts = (*sets, "exec", *(words or own), *map(placeholder.literal, line.redirections))
     return with_port(placeholder.literal(line.setup) + " ".join(parts), line.port or 8000)
+
+
+def port_number(text: str) -> int:
+    """Return the port that a text is the number of, 0 if there is no such port."""
+    return int(text) if re.fullmatch(r"\d{1,5}", text) and int(text) < 65536 else 0
 
 
 def with_port(text: str, port: int) -> str:

@@ -49,7 +49,7 @@ def run(project: Project, parsed: line.Line, *, cwd: str, found: str) -> Guess:
         return replace(base, why=(why,))
     where = file if source else f"{entry} (not read)"
     own = None if "env.PORT" in source else _OWN_PORT.search(source)
-    port = int(own[1] or own[2]) if own else _port(parsed)
+    port = (own and line.port_number(own[1] or own[2])) or _port(parsed)
     env = base.env if own else _with_port(base.env, port)
     return replace(
         base, takes_socket=False, port=port, workers=1, env=env, todo=(*base.todo, TO_DO),
@@ -120,8 +120,7 @@ def _foreign(project: Project, parsed: line.Line, *, cwd: str, found: str) -> Gu
 
 
 def _port(parsed: line.Line) -> int:
-    given = dict(parsed.env).get("PORT", "")
-    return int(given) if re.fullmatch(r"[1-9]\d{0,4}", given) else parsed.port or 8000
+    return line.port_number(dict(parsed.env).get("PORT", "")) or parsed.port or 8000
 
 
 def _with_port(env: tuple[tuple[str, str], ...], port: int) -> tuple[tuple[str, str], ...]:

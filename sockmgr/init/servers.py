@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sockmgr.config import placeholder, servers
 from sockmgr.config.servers import Server
 from sockmgr.init.facts import App, Interface
-from sockmgr.init.line import Line, only_port
+from sockmgr.init.line import Line, only_port, port_number
 from sockmgr.launch import launchers
 from sockmgr.launch.launchers import CommandLine
 from sockmgr.launch.shell import Word
@@ -139,14 +139,14 @@ def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str
         if option in ("--host", "-o") or (server.name == "daphne" and option in ("-b", "--bind")):
             host = value
         elif option in ("--port", "-p"):
-            port = int(value) if value.isdecimal() else port
+            port = port_number(value) or port
         elif path := _unix(option, value):
             return f"unix://{path}"
         elif found := re.fullmatch(r"(?:\w+://)?(\[[^\]]*\]|[^:]*):(\$?[\w${}:-]+)", value):
             host = found[1] or _ANY_HOST
-            port = int(found[2]) if found[2].isdecimal() else port
+            port = port_number(found[2]) or port
     host = f"[{host}]" if ":" in host and host[:1] != "[" else host
-    known = bool(re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host)) and 0 < port < 65536
+    known = bool(re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host))
     return f"tcp://{host}:{port}" if known else ""
 
 

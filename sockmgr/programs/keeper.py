@@ -146,10 +146,8 @@ class Store:
             return True
         except OSError:
             request, fds, is_whole = b"", [], False
-        if peer is not self.client and request != b"T1":
+        if not request or (peer is not self.client and request != b"T1"):
             close_all(fds)
-            self.drop(peer)
-        elif not request:
             self.drop(peer)
         elif not is_whole:
             close_all(fds)

@@ -80,8 +80,12 @@ def test_a_client_that_talks_nonsense_is_told(keeper: Keeper, path: Path) -> Non
             socket.send_fds(peer, [b"N"], [reader])
             assert peer.recv(99) == b"."
             assert fds_of(keeper.pid) == before
-            peer.send(b"")
+            socket.send_fds(peer, [b""], [reader])
             assert peer.recv(99) == b""
+        with connect(path) as peer:
+            peer.send(b"T1")
+            assert peer.recv(99) == b".%d" % keeper.pid
+            assert fds_of(keeper.pid) == before
         assert take_names(path) == ["web@1.0"]
 
 

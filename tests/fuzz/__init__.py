@@ -1,0 +1,1 @@
+"""Inputs that nobody meant: whatever comes, no exception but ours, no hang and no growth."""
