@@ -57,7 +57,6 @@ class Check(Enum):
 
     UNIT_OUTDATED = "unit-outdated", Patient.UNITS
     UNIT_PROGRAM = "unit-program", Patient.UNITS
-    PYTHON_SYSTEMD = "python-systemd", Patient.UNITS
     UNIT_TYPE = "unit-type", Patient.UNITS
     UNIT_RELOAD = "unit-reload", Patient.UNITS
     UNIT_RESTART = "unit-restart", Patient.UNITS

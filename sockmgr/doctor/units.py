@@ -42,7 +42,7 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
         yield _reinstall(found.service, outdated)
         return
     service = found.service
-    yield from _program(service, needs_systemd=bool(found.sockets))
+    yield from _program(service)
     yield from _type(service, version)
     yield from _reload(service)
     yield from _life(service)
@@ -112,7 +112,7 @@ def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
 # --- Start, reload, life -------------------------------------------------------------------------
 
 
-def _program(service: UnitFile, *, needs_systemd: bool) -> Iterator[Finding]:
+def _program(service: UnitFile) -> Iterator[Finding]:
     words = program(service)
     path = shutil.which(words[0], path=SEARCHED)
     if path is None:
@@ -123,31 +123,6 @@ def _program(service: UnitFile, *, needs_systemd: bool) -> Iterator[Finding]:
             "systemd cannot start it",
             "write the whole path of sockmgr, or have `sockmgr units` write the unit",
         )
-        return
-    needs_systemd = needs_systemd or service.last("Service", "Type").startswith("notify")
-    python = shebang(path) or (path if re.fullmatch(r"python[0-9.]*", Path(path).name) else "")
-    if needs_systemd and python and not _has_python_systemd(python):
-        yield service.finding(
-            Check.PYTHON_SYSTEMD,
-            f"{python}, which runs sockmgr, has no python-systemd",
-            "the manager cannot take the sockets, nor say that it is ready, so it does not start",
-            f"{python} -m pip install 'systemd-python>=235', or the package python3-systemd if "
-            "it is the system's Python",
-        )
-
-
-def _has_python_systemd(python: str) -> bool:
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", "import systemd.daemon"],
-            cwd="/",
-            capture_output=True,
-            check=False,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):  # we cannot run it, so it is not known
-        return True
-    return done.returncode == 0
 
 
 def _type(service: UnitFile, version: int | None) -> Iterator[Finding]:

@@ -17,13 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sockmgr.errors import SockmgrError
-from sockmgr.systemd.notify_socket import INSTALL
+from sockmgr.systemd import protocol
 from sockmgr.terminal.pieces import Piece, whole
 
 SOCKET = "/run/systemd/journal/socket"
 PLACES = ("/run/log/journal", "/var/log/journal")
-_INFO = 6  # LOG_INFO, syslog(3)
 # PID 1 owns the socket, which so outlives a journald, but not a stop of its .socket unit.
 _GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
 
@@ -37,11 +35,6 @@ def name_of(fd: int) -> str:
     """Return the value that $JOURNAL_STREAM has if this descriptor is a stream to the journal."""
     found = os.fstat(fd)
     return f"{found.st_dev}:{found.st_ino}"
-
-
-def check() -> None:
-    """Raise SockmgrError if a stream cannot be opened, because python-systemd is not installed."""
-    _python_systemd()
 
 
 class Entries:
@@ -87,17 +80,6 @@ class Entries:
 # --- Streams -------------------------------------------------------------------------------------
 
 
-def open_stream(identifier: str) -> int:
-    """Return a descriptor for a worker's stdout; each line is an entry of the journal.
-
-    `identifier` is the SYSLOG_IDENTIFIER= of the entries. The caller owns the descriptor. Raises
-    OSError, or SockmgrError without python-systemd. Blocks only if journald hangs and 4096
-    connections wait in its queue already.
-    """
-    fd: int = _python_systemd().stream_fd(identifier, _INFO, True)
-    return fd
-
-
 def say(fd: int, line: str) -> bool:
     """Write a line of our own to a stream; return whether there was room for it."""
     data = f"{line}\n".encode(errors="replace")
@@ -121,7 +103,9 @@ def has_been_read(fd: int) -> bool:
 
 
 def is_readable() -> bool:
-    """Return whether we may read any journal of this machine."""
+    """Return whether we can: there is a journal here that we may read, and python-systemd."""
+    if protocol.journal_reader() is None:
+        return False
     found = [path for place in PLACES for path in Path(place).glob("*/*.journal")]
     return any(os.access(path, os.R_OK) for path in found)
 
@@ -133,10 +117,11 @@ def lines_before(
 
     Waits until `said` is in the journal, since journald keeps the order within one stream. None if
     it is not there within `timeout` seconds. `at` is an instant of CLOCK_MONOTONIC before we wrote
-    it. Raises OSError, and SockmgrError without python-systemd.
+    it. Raises OSError. To be called only if `is_readable`.
     """
     end = time.monotonic() + timeout
-    with _python_systemd().Reader(converters={"_STREAM_ID": bytes.decode}) as reader:
+    open_reader: Any = protocol.journal_reader()
+    with open_reader(converters={"_STREAM_ID": bytes.decode}) as reader:
         reader.this_boot()
         # Any process may use this identifier, but no other one has our pid.
         reader.add_match(SYSLOG_IDENTIFIER=identifier, MESSAGE=said, _PID=str(os.getpid()))
@@ -169,11 +154,3 @@ def _lines_back(reader: Any, number: int) -> list[str]:
             # A line that is longer than LineMax= (journald.conf(5)) becomes several entries.
             pieces.append(Piece(text, entry.get("_LINE_BREAK") == "line-max"))
     return whole(pieces[::-1])
-
-
-def _python_systemd() -> Any:
-    try:
-        from systemd import journal  # noqa: PLC0415
-    except ImportError as error:
-        raise SockmgrError("python-systemd is not installed", do=INSTALL) from error
-    return journal

@@ -1,36 +1,28 @@
-"""Send messages to NOTIFY_SOCKET through python-systemd. Decides nothing."""
+"""Send messages to NOTIFY_SOCKET, and tell once if they cannot be sent. Decides nothing."""
 
 from __future__ import annotations
 
 import os
 import select
 from collections.abc import Sequence
-from typing import Any
 
 from sockmgr.api.records import EventKind
-from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
+from sockmgr.systemd import protocol
 
 log = Log("sockmgr")
-
-INSTALL = "install it: pip install 'sockmgr[systemd]', or the package python3-systemd"
 
 
 class SystemdSocket:
     """Sends messages to NOTIFY_SOCKET; if they cannot be sent, the manager goes on without."""
 
     def __init__(self) -> None:
-        self._daemon = python_systemd(
-            "NOTIFY_SOCKET is set: systemd waits for messages",
-            means="nothing was started: it would wait for READY=1 in vain",
-            do=f"{INSTALL}; if no systemd waits, unset NOTIFY_SOCKET",
-        )
         self._broken = False
 
     def send(self, message: str, fds: Sequence[int] = ()) -> bool:
         """Send one message, with `fds`, which are borrowed; return whether it was sent."""
         try:
-            sent = bool(self._daemon.notify(message, fds=list(fds)))
+            sent = protocol.notify(message, fds)
         except OSError as error:
             if not self._broken:
                 log.warning(EventKind.SYSTEMD_CANNOT_BE_TOLD, error=error.strerror)
@@ -51,19 +43,3 @@ class SystemdSocket:
             return sent and bool(poll.poll(timeout * 1000))
         finally:
             os.close(read_end)
-
-
-def python_systemd(why: str, *, means: str, do: str) -> Any:
-    """Return the module systemd.daemon; raise SockmgrError if python-systemd is not installed.
-
-    It is an extra, because only a manager under systemd needs it.
-    """
-    try:
-        from systemd import daemon  # noqa: PLC0415
-    except ImportError as error:
-        raise SockmgrError(
-            f"{why}, but python-systemd is not installed",
-            means=means,
-            do=do,
-        ) from error
-    return daemon

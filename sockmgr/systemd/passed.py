@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sockmgr.errors import ListenError
-from sockmgr.systemd.notify_socket import INSTALL, python_systemd
+from sockmgr.systemd import protocol
+from sockmgr.systemd.protocol import FIRST
 
-FIRST = 3  # SD_LISTEN_FDS_START
 START_DIRECTLY = (
     "have ExecStart= run sockmgr itself, not a wrapper; a shell has to end in `exec sockmgr run`"
 )
@@ -75,13 +75,8 @@ def _check_open(fd: int, count: int) -> None:
 
 
 def _names() -> dict[int, str]:
-    daemon = python_systemd(
-        "systemd passed sockets",
-        means="nothing was started; the sockets stay open in systemd",
-        do=INSTALL,
-    )
     try:
-        names: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
+        return protocol.listen_fds()
     except OSError as error:  # EINVAL: not as many names as sockets, sd_listen_fds_with_names(3)
         raise ListenError(
             f"LISTEN_FDS={os.environ['LISTEN_FDS']} and LISTEN_FDNAMES="
@@ -89,4 +84,3 @@ def _names() -> dict[int, str]:
             means="nothing was started",
             do="look for a wrapper between systemd and sockmgr that changes them",
         ) from error
-    return names

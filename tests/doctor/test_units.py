@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -200,19 +199,6 @@ def test_a_start_limit_that_restarts_cannot_hit_is_no_fault(machine: Machine) ->
     sole(machine.diagnose(), Check.UNIT_START_LIMIT)
 
 
-def test_a_unit_that_needs_no_systemd_may_have_a_python_without(
-    machine: Machine, tmp_path: Path
-) -> None:
-    script = sockmgr_without_systemd(tmp_path)
-    machine.install()
-    ours = (machine.units / "shop.service").read_text().partition("\n")[2]
-    for path in machine.units.iterdir():
-        path.unlink()
-    text = re.sub("^ExecStart=.*", f"ExecStart={script} run -c {machine.config}", ours, flags=re.M)
-    (machine.units / "shop.service").write_text(text.replace("Type=notify", "Type=simple"))
-    sole(machine.diagnose(), Check.UNIT_TYPE)
-
-
 def test_units_of_an_older_config_are_found(machine: Machine) -> None:
     machine.install()
     machine.configure("127.0.0.1:8000", "127.0.0.1:8001")
@@ -237,29 +223,6 @@ def test_a_unit_whose_program_is_not_there_is_found(machine: Machine) -> None:
     machine.drop_in("shop.service", f"[Service]\n{command}\n")
     found = sole(machine.diagnose(), Check.UNIT_PROGRAM)
     assert "runs /no/such/sockmgr, which is not there" in found["what"]
-
-
-def test_a_unit_whose_python_cannot_talk_to_systemd_is_found(
-    machine: Machine, tmp_path: Path
-) -> None:
-    machine.install()
-    script = sockmgr_without_systemd(tmp_path)
-    command = f"ExecStart=\nExecStart={script} run -c {machine.config}"
-    machine.drop_in("shop.service", f"[Service]\n{command}\n")
-    found = sole(machine.diagnose(), Check.PYTHON_SYSTEMD)
-    python = script.with_name("python")
-    assert f"{python}, which runs sockmgr, has no python-systemd" in found["what"]
-    assert found["fix"].startswith(f"{python} -m pip install")
-
-
-def sockmgr_without_systemd(tmp_path: Path) -> Path:
-    """Return a script whose Python has nothing installed."""
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    script = venv / "bin" / "sockmgr"
-    script.write_text(f"#!{venv}/bin/python\n")
-    script.chmod(0o755)
-    return script
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask for other users")

@@ -243,7 +243,6 @@ def activated(claim: str, *sockets: str) -> list[str]:
 
 
 def test_a_socket_from_systemd_that_no_listener_is_named_after_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("systemd", reason="python-systemd is not installed")
     before = activated("all", "http=127.0.0.1:0", "admin=127.0.0.1:0")
     done = start_with(tmp_path, service(), before=before)
     assert done.code == 1
@@ -264,7 +263,6 @@ def test_fewer_descriptors_than_systemd_announced_are_refused(tmp_path: Path) ->
 
 
 def test_more_descriptors_than_names_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("systemd", reason="python-systemd is not installed")
     before = activated("1", "http=127.0.0.1:0", "admin=127.0.0.1:0")
     done = start_with(tmp_path, service(), before=before)
     assert done.code == 1
@@ -278,22 +276,6 @@ def test_a_number_of_descriptors_that_is_none_is_refused(tmp_path: Path) -> None
     assert "LISTEN_FDS='two' is not a number" in done.stderr
 
 
-def test_sockets_from_systemd_without_python_systemd_are_explained(tmp_path: Path) -> None:
-    stub = tmp_path / "stub" / "systemd"
-    stub.mkdir(parents=True)
-    (stub / "__init__.py").write_text("raise ImportError('hidden by a test')\n")
-    file = tmp_path / "bad.toml"
-    file.write_text(service())
-    done = start(
-        tmp_path, "-c", str(file), before=activated("all", "http=127.0.0.1:0"),
-        env={"PYTHONPATH": str(stub.parent)},
-    )  # fmt: skip
-    assert done.code == 1
-    assert "systemd passed sockets, but python-systemd is not installed" in done.stderr
-    assert "nothing was started; the sockets stay open in systemd" in done.stderr
-    assert "pip install 'sockmgr[systemd]'" in done.stderr
-
-
 class ActivatedManager(Manager):
     """A manager that was passed the socket of its listener `http`."""
 
@@ -303,7 +285,6 @@ class ActivatedManager(Manager):
 
 
 def test_a_socket_from_systemd_is_adopted_by_its_name(tmp_path: Path) -> None:
-    pytest.importorskip("systemd", reason="python-systemd is not installed")
     release = Release(tmp_path)
     with ActivatedManager(tmp_path, release.config()) as manager, unharmed(manager):
         wait_for(lambda: "listening name=http" in manager.log, "the listener")

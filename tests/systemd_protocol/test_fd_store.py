@@ -13,7 +13,7 @@ from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 from tests.helpers.fake_systemd import FakeSystemd
 
-pytest.importorskip("systemd", reason="python-systemd is not installed")
+pytestmark = pytest.mark.usefixtures("speaker")
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ import pytest
 from sockmgr.systemd.notifier import LONGEST_STATUS, Notifier
 from tests.helpers.fake_systemd import FakeSystemd
 
-pytest.importorskip("systemd", reason="python-systemd is not installed")
-
 INTERVAL = {"WATCHDOG_USEC": "100000"}
 
 

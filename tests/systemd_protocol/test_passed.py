@@ -16,7 +16,7 @@ import pytest
 from sockmgr.systemd.passed import passed_to_another
 from tests.helpers.children import python
 
-pytest.importorskip("systemd", reason="python-systemd is not installed")
+pytestmark = pytest.mark.usefixtures("speaker")
 
 TELL = """
 import json, os, stat

@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from sockmgr.api.records import IDENTIFIER, PRIORITIES, EventKind, encode, entry, line_of
 from sockmgr.api.types import JournalPlace
 from sockmgr.config.log_keys import Format, Logs
-from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log, Occurrence
 from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput, apart, direct
 from sockmgr.manager.logs.sink import RECORDS_MAX, Sink
-from sockmgr.systemd import journald
+from sockmgr.systemd import journald, protocol
 from sockmgr.terminal.pieces import Piece
 
 RECALL_TIMEOUT = 1.0  # seconds that a verdict waits for lines to appear in the journal
@@ -41,12 +40,9 @@ def open_sink(logs: Logs) -> tuple[Sink, str]:
         return Sink(logs=logs), ""
     # Whatever is wrong with the journal: a manager that logs to stderr is better than none.
     try:
-        journald.check()
         entries = journald.Entries()
     except OSError as error:
         return Sink(), f"{journald.SOCKET}: {error.strerror}"
-    except SockmgrError as error:
-        return Sink(), f"{error.what}; {error.do}"
     user = os.getuid() if unit.of_user else None
     return JournalSink(entries, JournalPlace(unit=unit.name, user=user)), ""
 
@@ -147,8 +143,8 @@ def worker_output(
     if place is not None:
         try:
             # One stream a worker: its identifier is what `journalctl --identifier=` selects.
-            return Stream(name, journald.open_stream(name), place)
-        except (OSError, SockmgrError) as error:
+            return Stream(name, protocol.open_stream(name), place)
+        except OSError as error:
             log.warning(EventKind.JOURNAL_STREAM_NOT_OPENED, worker=name, error=error)
     return Output(name, sink, loop)
 
@@ -246,7 +242,7 @@ def _recall_into(
 
     try:
         lines = recall()
-    except (OSError, SockmgrError):
+    except OSError:
         lines = None
     with contextlib.suppress(RuntimeError):  # the loop has ended before us
         found.get_loop().call_soon_threadsafe(give, lines)
