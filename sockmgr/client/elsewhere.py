@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.client.places import searched
 from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.listening import listening_names
 
-# The control sockets of managers that were started without --control.
-_USUAL = re.compile(
-    r"(?:/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|/tmp/sockmgr-\d+)/(?P<name>[^/]+)\.sock"
-)
+# Where managers of any user have their control sockets that were started without --control.
+_USUAL = re.compile(r"/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|/tmp/sockmgr-\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +55,12 @@ class Elsewhere:
 
 def elsewhere(name: str | None, asked: Path | None = None) -> Iterator[Elsewhere]:
     """Yield the managers called `name` (None: all) in the usual places, or the one at `asked`."""
+    # Whoever looks with the variables of a manager, and may not enter its directory, is to be told.
+    places = searched()
     for text in sorted(listening_names()):
-        usual = _USUAL.fullmatch(text)
-        if text == str(asked.absolute()) if asked else usual and name in (None, usual["name"]):
+        place, _, base = text.rpartition("/")
+        usual = base.endswith(".sock") and (place in places or _USUAL.fullmatch(place))
+        if text == str(asked.absolute()) if asked else usual and name in (None, base[:-5]):
             yield _look(Path(text))
 
 

@@ -62,6 +62,29 @@ def test_a_caller_is_told_of_a_manager_that_is_another_users() -> None:
     assert f"user 65534 may not talk to the manager at {control}" in told[1]
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+
+
+@as_root
+def test_a_manager_in_a_directory_of_our_own_variables_is_found_though_we_may_not_enter_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOCKMGR_CONTROL", raising=False)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    with socket.socket(socket.AF_UNIX) as lives:
+        lives.bind(str(tmp_path / "seven-of-a-test.sock"))
+        lives.listen()
+        tmp_path.chmod(0o700)
+        script = (
+            "import os; from sockmgr.client.elsewhere import elsewhere; import pwd;"
+            "os.setuid(65534); print(*(one.what for one in elsewhere('seven-of-a-test')))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+    assert done.stdout == f"a manager of user root listens at {tmp_path}/seven-of-a-test.sock\n"
+
+
 def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a verb, in a Python that has all that it needs loaded before it becomes nobody."""
     script = (
@@ -117,8 +140,6 @@ def test_a_caller_makes_sense_of_a_server_that_makes_none(
 
     run(scenario)
 
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 
 # --- Where managers are found --------------------------------------------------------------------
 
