@@ -101,6 +101,11 @@ def with_port(text: str, port: int) -> str:
     return _PORT.sub(str(port), text)
 
 
+def names_port(text: str) -> bool:
+    """Return whether the variable PORT is in a text."""
+    return _PORT.search(placeholder.literal(text)) is not None
+
+
 def only_port(word: Word) -> bool:
     """Return whether a word has no other variable than PORT."""
     return not _expands(word)

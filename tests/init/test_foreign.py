@@ -72,6 +72,38 @@ def test_each_line_of_a_file_is_carried_over_or_named(path: Path) -> None:
         assert setting.name.rpartition("_")[2].lower() in lines[setting.line - 1].lower()
 
 
+def test_the_number_of_a_process_of_supervisord_is_that_of_the_slot() -> None:
+    (found,) = parsed(
+        "supervisord.conf",
+        "[program:a]\ncommand=sh -c 'run --data /d/%(process_num)02d/{x}'\nnumprocs=3\n"
+        'environment=N="%(process_num)d",B="{b}"\nstdout_logfile=/l/%(process_num)d\n',
+    ).services
+    assert found.command[-1] == "/d/{slot}/{{x}}"
+    assert (found.workers, dict(found.env)) == (3, {"N": "{slot}", "B": "{b}"})
+
+
+def test_what_a_procfile_ran_with_is_taken_in_where_it_is() -> None:
+    found = carried("deploy/Procfile", "web: gunicorn a:b --bind 0.0.0.0:$PORT\nx: run $PORT\n")
+    assert 'env_file = "deploy/.env?"' in found
+    assert 'web = "tcp://0.0.0.0:${PORT:-8000}"' in found
+    assert found.count("${PORT") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("ecosystem.config.js", "script: 'a.js', max_memory_restart: '1g'", 1 << 30),
+        ("ecosystem.config.js", "script: 'a.js', max_memory_restart: 1048576", 1 << 20),
+        ("ecosystem.config.js", "script: 'a.js', max_memory_restart: 'much'", None),
+        ("uwsgi.ini", "[uwsgi]\nmodule = a:b\nreload-on-rss = 256", 256 << 20),
+    ],
+)
+def test_a_limit_of_memory_is_carried_over(name: str, text: str, wanted: int | None) -> None:
+    whole = text if "[" in text else f"module.exports = {{ apps: [{{ {text} }}] }}"
+    (found,) = parsed(name, whole).services
+    assert found.max_rss == wanted
+
+
 def test_a_program_of_supervisord_has_what_all_of_them_have() -> None:
     found = parsed(
         "supervisord.conf",

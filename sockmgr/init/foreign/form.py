@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sockmgr.init.facts import Project
 
 MOST_LISTENERS = 16  # of one process
+SLOT = "\ue000"  # {slot}, in a text in which braces do not name anything yet
 
 
 class Setting(NamedTuple):
@@ -25,6 +26,12 @@ class Setting(NamedTuple):
         """The settings of an object, none of something else."""
         found = self.value if isinstance(self.value, list) else []
         return [one for one in found if isinstance(one, Setting)]
+
+
+class Variable(str):
+    """A text for the config that names a variable, which `sockmgr run` is to look up."""
+
+    __slots__ = ()
 
 
 class Computed(str):
@@ -78,8 +85,12 @@ class Process:
 
 @dataclass(slots=True)
 class Found:
-    """What a file says: its processes, and the settings that were left, each with the reason."""
+    """What a file says: its processes, and the settings that were left, each with the reason.
 
+    `keys` are those of all services.
+    """
+
+    keys: dict[str, object] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
     left: list[tuple[Setting, str]] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from sockmgr.config.servers import KNOWN, Duty
 from sockmgr.errors import SockmgrError
 from sockmgr.init import application, procfile, programs
 from sockmgr.init.foreign import literal
-from sockmgr.init.foreign.form import Computed, Found, Process, Setting, Source, ini
+from sockmgr.init.foreign.form import SLOT, Computed, Found, Process, Setting, Source, ini
 from sockmgr.init.foreign.table import carry
 
 _SOCKET = re.compile(r"(?:\$\(|\(\()\s*circus\.sockets\.(\w+)\s*\)+", re.IGNORECASE)
@@ -41,18 +41,26 @@ def _supervisord(source: Source) -> Found:
         name = section.partition(":")[2].strip()
         process = Process(name=name, env=dict(shared.env))
         for one in inside:
-            text = re.sub(r"%\(ENV_(\w+)\)s", r"${\1}", str(one.value)).replace("%%", "%")
-            text = text.replace("%(program_name)s", name)
-            text = text.replace("%(here)s", posixpath.dirname(source.name) or ".")
+            text = _filled(one, name, posixpath.dirname(source.name) or ".")
             carry(found, process, [one._replace(name=one.name.lower(), value=text)])
         if "${" in str(process.keys.get("cwd", "")):
             process.todo.append("take one $ out of `$${` in cwd: it is the manager's variable")
         if "%(" in process.text:
-            process.todo.append("write what %(...) is into the command; all workers have the same")
+            process.todo.append("write what %(...) is into the command")
+        if SLOT in process.text or SLOT in "".join(process.env.values()):
+            process.todo.append("{slot} counts from 1, with no zeros before it: see what it makes")
         for listener in process.listen:  # FastCGI has it as descriptor 0
             process.argv = ("sh", "-c", f"exec {process.text} <&{{{listener}}}")
         found.processes.append(process)
     return found
+
+
+def _filled(setting: Setting, name: str, here: str) -> str:
+    """Return a value with what supervisord puts in for `%(...)`, as far as that is known here."""
+    text = re.sub(r"%\(ENV_(\w+)\)s", r"${\1}", str(setting.value)).replace("%%", "%")
+    if setting.name.lower() in ("command", "environment"):
+        text = re.sub(r"%\(process_num\)\d*[ds]", SLOT, text)
+    return text.replace("%(program_name)s", name).replace("%(here)s", here)
 
 
 def _circus(source: Source) -> Found:
@@ -132,13 +140,15 @@ def _script(given: dict[str, object]) -> str:
 
 def _procfile(source: Source) -> Found:
     """Read all lines of a Procfile; `release` is the hook of `web`, or of the first."""
-    found, release = Found(), list[Setting]()
+    folder, release = posixpath.dirname(source.name) or ".", list[Setting]()
+    # Whatever runs a Procfile takes this file in, if it is there.
+    found = Found(keys={"env_file": posixpath.normpath(f"{folder}/.env?")})
     for number, name, text in procfile.processes(source.text):
         if name == "release":
             release.append(Setting(number, "", name, text))
         else:
             process = Process(name=name, line=number, text=text, serves=name == "web")
-            process.keys["cwd"] = posixpath.dirname(source.name) or "."
+            process.keys["cwd"] = folder
             found.processes.append(process)
     found.processes.sort(key=lambda one: not one.serves)
     carry(found, next(iter(found.processes), Process(name="")), release)

@@ -10,7 +10,8 @@ from sockmgr.config.servers import Work
 from sockmgr.errors import ConfigError, SockmgrError
 from sockmgr.init import draft, procfile
 from sockmgr.init.facts import Beside, Guess, Project
-from sockmgr.init.foreign.form import Found, Process, Setting
+from sockmgr.init.foreign.form import SLOT, Found, Process, Setting, Variable
+from sockmgr.init.line import names_port
 from sockmgr.launch import launchers
 
 MOST_SERVICES, MOST_LEFT = 100, 500
@@ -27,8 +28,9 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
     names, taken = set[str](), set[object]()
     for process in found.processes[:MOST_SERVICES]:
         _rename(process, names)
-        said = [f"{file}:{process.line}: {process.text}".rstrip(" :"), *_run(process, project)]
+        said = [_line(process, file), *_run(process, project)]
         _part(process, taken)
+        _leave_port_open(process, found)
         _judge(process, found)
         if process.keys:
             said += (f"TO DO: {what}." for what in process.todo)
@@ -43,7 +45,7 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
     if not tables:
         why = next(iter(not_carried(found)), "")
         raise SockmgrError(f"{file} has no service: line {why}", means="nothing was written")
-    head = f"{draft.HEAD}\nname = {draft.quoted(name)}\n"
+    head = f"{draft.HEAD}\nname = {draft.quoted(name)}\n{_lines(found.keys)}"
     listen = f"\n[listen]\n{_lines(listeners)}" if listeners else ""
     left = "".join(map(draft.comment, not_carried(found)))
     left = f"\n# Not carried over from {draft.plain(file)}, by line:\n{left}" if left else ""
@@ -76,14 +78,32 @@ def _run(process: Process, project: Project) -> tuple[str, ...]:
         else:
             found = procfile.alone(project, process.name, process.text, folder)
         words = (re.sub(r"(?<!\{)\{http\}", f"{{{process.name}}}", one) for one in found.command)
-        process.argv = tuple(words)
+        process.argv = tuple(word.replace(SLOT, "{slot}") for word in words)
         process.env = dict(found.env) | process.env
         process.keys["cwd"] = found.cwd
     process.keys["cwd"] = project.relative(str(process.keys.get("cwd", ""))) or "."
     program = {"command": process.argv} if process.argv else {}
     process.keys = {**program, "listen": tuple(process.listen), **process.keys}
-    process.keys |= {"env": process.env} if process.env else {}
+    env = {name: value.replace(SLOT, "{slot}") for name, value in process.env.items()}
+    process.keys |= {"env": env} if env else {}
     return why
+
+
+def _line(process: Process, file: str) -> str:
+    """Return the line of a process as the file has it, and where."""
+    return f"{file}:{process.line}: {process.text}".rstrip(" :").replace(SLOT, "{slot}")
+
+
+def _leave_port_open(process: Process, found: Found) -> None:
+    """Have the process with clients take PORT from the environment, or from .env, as it did."""
+    if not process.serves or "env_file" not in found.keys:
+        return
+    for one in process.listen.values() if names_port(process.text) else ():
+        address, _, port = str(one["address"]).rpartition(":")
+        one["address"] = Variable(f"{address}:${{PORT:-{port}}}")
+    env = process.keys.get("env")
+    if isinstance(env, dict) and "PORT" in env and not names_port(process.text):
+        env["PORT"] = Variable(f"${{PORT:-{env['PORT']}}}")
 
 
 def _serve(process: Process, guess: Guess) -> None:
@@ -94,9 +114,11 @@ def _serve(process: Process, guess: Guess) -> None:
         process.keys.setdefault("workers", guess.workers)
         process.keys.pop("ready", None)  # a delay is a guess, and here it can be seen
         return
-    if process.keys.get("workers", 1) != 1:
-        process.todo.append("it ran several times: only one can have its port")
-    process.keys |= {"workers": 1, "rollout": {"exclusive": True}}
+    if SLOT not in process.text:  # else each may have a port of its own
+        if process.keys.get("workers", 1) != 1:
+            process.todo.append("it ran several times: only one can have its port")
+        process.keys["workers"] = 1
+    process.keys["rollout"] = {"exclusive": True}
 
 
 def _has_port(process: Process) -> bool:
@@ -185,6 +207,8 @@ def _toml(value: object) -> str:
         return f"{{ {', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Variable):
+        return f'"{value}"'
     return draft.quoted(value) if isinstance(value, str) else str(value).lower()
 
 

@@ -56,6 +56,11 @@ def _span(text: str) -> str:
     return f"{total:.15g}s"
 
 
+def _memory(text: str) -> str:
+    """Return a number of bytes, or one with a unit such as 300M, as the config has it."""
+    return f"{int(text) >> 20}M" if text.isdecimal() else text.upper()
+
+
 def _command(process: Process, setting: Setting) -> str:
     if process.text:
         return "a worker is one command"
@@ -154,6 +159,8 @@ _KEYS: tuple[tuple[str, Callable[[Process, Setting], str]], ...] = (
     ("listen_timeout", _key("ready_timeout", lambda text: _span(f"{text}ms"))),
     ("startsecs", _key("ready", lambda text: {"delay": _span(text)})),
     ("max_age|RuntimeMaxSec", _key("max_age", _span)),
+    ("max_memory(?:_restart)?", _key("max_rss", _memory)),
+    ("reload-on-rss", _key("max_rss", lambda text: f"{int(text)}M")),
     ("copy_env", _key("inherit_env", lambda text: text.lower() in ("1", "true", "yes"))),
     ("protocol", _key("interface")),
     ("rlimit_.*|Limit.*", _limit),
@@ -180,7 +187,8 @@ _LEFT = (
     (r"priority|After|Before|Wants|Requires|PartOf|BindsTo",
      "the key `after` names the services that are to serve before it"),
     (r"watch|ignore_watch|touch-|py-autoreload", "`sockmgr dev` reloads when files change"),
-    (r"max_memory|reload-on|limits|cron_restart", "sockmgr replaces workers by age: max_age"),
+    (r"max_memory|reload-on|limits|cron_restart",
+     "sockmgr replaces workers by max_rss, max_age and such: docs/rollout.md"),
     (r"stopasgroup|killasgroup|stop_children|KillMode|SendSIG|treekill",
      "what a worker has started is ended with it"),
     (r"Exec|hooks\.|warmup|wait_ready|Notify|Watchdog",
