@@ -7,6 +7,7 @@ what goes wrong. Deeds add others. Processes are named by the pids that the mana
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -22,9 +23,11 @@ from sockmgr.config.spec import Accept
 from sockmgr.manager.crash_points import VARIABLE
 from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.mode import Target
+from tests.deaths import outside
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.systemd.machine import PYTHON, Machine
+from tests.systemd.mishaps import guard_of
 from tests.systemd.site import SERVICE, WORKER, Site
 
 MODES = ("short:rate=60", "slow:conns=2,s=0.3", "kat:conns=2,think=0.02")
@@ -149,10 +152,33 @@ class Place(ABC):
     @abstractmethod
     def signal(self, pid: int, number: int) -> None: ...
     @abstractmethod
-    def load(self) -> Load: ...
+    def outside(self, pid: int) -> int:
+        """What we call the process that the manager calls so."""
+
+    @property
     @abstractmethod
-    def ask(self, service: str) -> None:
-        """Have a client wait for an answer of a service."""
+    def manager(self) -> int:
+        """The pid of the manager, as we call it."""
+
+    @property
+    @abstractmethod
+    def watcher(self) -> int:
+        """The pid of what looks after the workers without a manager, as we call it."""
+
+    @abstractmethod
+    def load(self, *modes: str) -> Load:
+        """Return load on `http`, of MODES if none are given."""
+
+    @abstractmethod
+    def inside(self, act: Callable[[], None]) -> None:
+        """Do something where clients are."""
+
+    def ask(self, service: str, path: str = "/") -> None:
+        """Have a client wait for an answer of a service, in a thread."""
+        act = functools.partial(_get, self.ports[service], path)
+        thread = threading.Thread(target=self.inside, args=(act,), name="client")
+        thread.start()
+        self._waiting.append(thread)
 
     @property
     @abstractmethod
@@ -197,14 +223,22 @@ class Alone(Place):
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)
 
-    def load(self) -> Load:
-        return Load(self._target("http"), MODES)
+    def outside(self, pid: int) -> int:
+        return pid
 
-    def ask(self, service: str) -> None:
-        self._waiting.append(_client(self.ports[service], lambda: None))
+    @property
+    def manager(self) -> int:
+        return self._manager.pid
 
-    def _target(self, name: str) -> Target:
-        return Target.at_url(f"http://127.0.0.1:{self.ports[name]}")
+    @property
+    def watcher(self) -> int:
+        return self._manager.keeper
+
+    def load(self, *modes: str) -> Load:
+        return Load(Target.at_url(f"http://127.0.0.1:{self.ports['http']}"), modes or MODES)
+
+    def inside(self, act: Callable[[], None]) -> None:
+        act()
 
     @property
     def log(self) -> str:
@@ -259,11 +293,22 @@ class UnderSystemd(Place):
     def signal(self, pid: int, number: int) -> None:
         self.machine.run("kill", f"-{signal.Signals(number).name[3:]}", str(pid))
 
-    def load(self) -> Load:
-        return self.site.load(*MODES)
+    def outside(self, pid: int) -> int:
+        return outside(self.machine, pid)
 
-    def ask(self, service: str) -> None:
-        self._waiting.append(_client(self.ports[service], self.machine.enter_network))
+    @property
+    def manager(self) -> int:
+        return self.outside(self.site.main_pid)
+
+    @property
+    def watcher(self) -> int:
+        return self.outside(guard_of(self.site))
+
+    def load(self, *modes: str) -> Load:
+        return self.site.load(*(modes or MODES))
+
+    def inside(self, act: Callable[[], None]) -> None:
+        self.site.inside(act)
 
     @property
     def log(self) -> str:
@@ -276,18 +321,10 @@ def _free_port() -> int:
         return port
 
 
-def _client(port: int, enter: Callable[[], None]) -> threading.Thread:
-    """Connect, ask and wait for the answer, in a thread."""
-
-    def main() -> None:
-        enter()
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.settimeout(20)
-            sock.connect(("127.0.0.1", port))
-            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            while sock.recv(65536):
-                pass
-
-    thread = threading.Thread(target=main, name="client")
-    thread.start()
-    return thread
+def _get(port: int, path: str) -> None:
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        while sock.recv(65536):
+            pass

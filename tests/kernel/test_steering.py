@@ -246,3 +246,10 @@ def test_a_closed_pool_frees_the_port() -> None:
         where = target(pool)
     with pytest.raises(ConnectionRefusedError):
         ask(socket.AF_INET, where)
+
+
+def test_handshakes_that_were_not_refused_can_be_admitted() -> None:
+    with pool_of(1) as pool:
+        steering.admit_handshakes(pool[0])  # as after a refusal that the kernel did not allow
+        with filled(pool, 1) as found:
+            assert found == [1]

@@ -7,6 +7,7 @@ member. When a member leaves, the last one moves into its place.
 from __future__ import annotations
 
 import array
+import contextlib
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -54,8 +55,9 @@ def put_filter(sock: socket.socket, program: Program) -> None:
 
 
 def remove_filter(sock: socket.socket) -> None:
-    """Undo put_filter()."""
-    sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+    """Undo put_filter(), also where that had failed."""
+    with contextlib.suppress(FileNotFoundError):  # there is none
+        sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
 
 
 def _set(sock: socket.socket, option: int, code: array.array[int]) -> None:

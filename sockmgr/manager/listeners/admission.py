@@ -10,6 +10,8 @@ from sockmgr.kernel import steering
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
 
+_LOCKED = "its socket takes no filter: a worker has locked it, or the kernel lets only root set one"
+
 _log = Log("sockmgr.listener")
 
 
@@ -31,8 +33,9 @@ class Admission:
             try:
                 steering.refuse_handshakes(queue)
             except PermissionError:
-                _log.warning("clients come until it is closed", listener=self._name,
-                             because="a worker has locked the filter of its socket")  # fmt: skip
+                _log.warning(
+                    "clients come until it is closed", listener=self._name, because=_LOCKED
+                )
         self._take_path_away()
 
     def resume(self, queues: Iterable[socket.socket]) -> None:
@@ -41,7 +44,11 @@ class Admission:
             return
         self.is_refusing = False
         for queue in queues:
-            steering.admit_handshakes(queue)
+            try:
+                steering.admit_handshakes(queue)
+            except PermissionError:
+                _log.error("clients may not be able to come", listener=self._name, because=_LOCKED,
+                           do="give the listener another port")  # fmt: skip
         if self.path is not None:
             self.path.restore()  # or the next look at the listener finds that it is not there
 

@@ -19,6 +19,7 @@ from tests.helpers.listeners import connect, hold_handshake, opened, quiet, take
 
 ESTABLISHED, SYN_SENT, CLOSED = 1, 2, 7  # net/tcp_states.h
 DETACH_FILTER = 27
+LOCK_FILTER = 44  # SO_LOCK_FILTER, socket(7)
 
 
 def state(client: socket.socket) -> int:
@@ -41,6 +42,17 @@ def test_no_handshake_begins_and_those_that_have_begun_come_to_their_end() -> No
         half.setsockopt(socket.SOL_SOCKET, DETACH_FILTER, 0)
         take(listener, 0)
         take(listener, 0)  # waits for the answer to the repeated SYN-ACK
+
+
+def test_one_whose_sockets_take_no_filter_is_admitted_again_all_the_same() -> None:
+    with opened(tcp()) as listener:
+        for queue in listener.queues:
+            queue.setsockopt(socket.SOL_SOCKET, LOCK_FILTER, 1)
+        listener.refuse()
+        assert listener.is_refusing
+        listener.admit()
+        with connect(listener) as client:
+            assert state(client) == ESTABLISHED
 
 
 @pytest.mark.parametrize("end", [Listener.refuse, Listener.end])
