@@ -52,6 +52,7 @@ class Place(ABC):
         self.marks.chmod(0o777)
         self.release = 1
         self._waiting: list[threading.Thread] = []
+        self._codes: list[int] = []
         for name in PORTS:
             (self.directory(name) / "asgi").parent.mkdir(parents=True, exist_ok=True)
             (self.directory(name) / "version").write_text("1")
@@ -96,7 +97,7 @@ class Place(ABC):
 
     def begin(self, *verb: str) -> None:
         """Have a verb run beside us; it may lose its manager."""
-        thread = threading.Thread(target=self.do, args=verb)
+        thread = threading.Thread(target=lambda: self._codes.append(self.do(*verb)))
         thread.start()
         self._waiting.append(thread)
 
@@ -104,11 +105,13 @@ class Place(ABC):
         """Tell whether a manager has been ended at the point."""
         return (self.marks / f"crashed-at-{point}").exists()
 
-    def forget(self) -> None:
-        """Let no verb go on that was asked of a manager that is no more."""
+    def forget(self) -> list[int]:
+        """Wait for what was begun; return the exit codes of the verbs."""
         for thread in self._waiting:
             thread.join()
         self._waiting.clear()
+        codes, self._codes = self._codes, []
+        return codes
 
     def workers(self, service: str) -> dict[int, str]:
         """Return the state of each worker by its pid."""
