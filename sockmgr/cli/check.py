@@ -18,8 +18,8 @@ from sockmgr.client.finding import find_control
 from sockmgr.config import config
 from sockmgr.config.config import Config
 from sockmgr.doctor.unix_sockets import private, unbelieved
-from sockmgr.errors import ConfigError, SockmgrError
-from sockmgr.launch import access, notes
+from sockmgr.errors import ConfigError
+from sockmgr.launch import access, notes, virtual_env
 from sockmgr.launch.examination import examine
 from sockmgr.launch.resolve import prepare
 from sockmgr.launch.surroundings import here
@@ -53,8 +53,8 @@ def command(where: target.Target) -> None:
         found = config.parse(data, file=str(path), outside=here())
         with found.placing("control"):
             access.resolve(found.control)
-        flaws = _warnings(found)
-        remarks = _remarks(found)
+        flaws, borrowed = _examined(found)
+        remarks = [*borrowed, *_remarks(found)]
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
@@ -81,18 +81,17 @@ def command(where: target.Target) -> None:
         target.narrate(why)
 
 
-def _warnings(found: Config) -> list[str]:
-    flaws: list[str] = []
+def _examined(found: Config) -> tuple[list[str], list[str]]:
+    """Return what harms the services, and which of them run in the environment of a manager."""
+    flaws, borrowed = list[str](), list[str]()
     for service in found.services:
-        try:
-            with found.placing("service", service.name):
-                prepared = prepare(service, found.listens(), os.environ)
-                flaws += (*prepared.warnings(), *examine(prepared.service, prepared.spec()))
-        except ConfigError:
-            raise
-        except SockmgrError as error:  # a missing program, say: to `check` it is the config's fault
-            raise ConfigError(error.what, means=error.means, do=error.do) from error
-    return flaws
+        with found.placing("service", service.name):
+            prepared = prepare(service, found.listens(), os.environ)
+            spec = prepared.spec()
+            flaws += (*prepared.warnings(), *examine(prepared.service, spec))
+            why = virtual_env.borrowed(service, spec.executable, spec.cwd)
+            borrowed += [f"service.{service.name}: {why}"] if why else []
+    return flaws, borrowed
 
 
 def _remarks(found: Config) -> list[str]:

@@ -18,6 +18,7 @@ from sockmgr.client.client import Client, ForbiddenError, NoManagerError, StillW
 from sockmgr.client.elsewhere import elsewhere
 from sockmgr.client.finding import find_control, given_control, possible_controls
 from sockmgr.config.config import Config
+from sockmgr.config.plan import RELEASE
 from sockmgr.doctor.config import unusable
 from sockmgr.doctor.finding import Finding, Patient, Severity
 from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
@@ -111,16 +112,17 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
         target.narrate(f"workers are not looked at: {error}")
         return True
     plan = _plan(client, path) if config else None
-    if plan and plan.changes and not plan.applies:
+    differs = plan and any(not one.path.startswith(RELEASE) for one in plan.changes)
+    if plan and differs and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")
     if hidden := why_hidden(status.manager.pid, client.peer()):
         target.narrate(f"its processes are not looked at: {hidden}")
     # Workers are compared with the config that their manager runs, not with one not yet loaded.
-    visit.manager(status, config if plan and not plan.changes else None, visible=not hidden)
+    visit.manager(status, None if differs or not plan else config, visible=not hidden)
     for service, found in status.services.items():
         if found.state in ("down", "degraded"):
             visit.words(service, _last_lines(client, service), status, visible=not hidden)
-    return plan is not None and (plan.applies or not plan.changes)
+    return plan is not None and (plan.applies or not differs)
 
 
 def _last_lines(client: Client, service: str) -> list[str]:

@@ -148,20 +148,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def placing(self, *table: str) -> Iterator[None]:
         """Have an error that begins with a key of this table say first where that key is.
 
-        It tells the names of the variables that the value comes from instead of the value.
+        It tells the names of the variables that the value comes from instead of the value. Whatever
+        it was, a program that is missing, say, it is a ConfigError: the config cannot be used.
         """
         try:
             yield
         except SockmgrError as error:
             begin = rf"({re.escape('.'.join(table))}\.([a-z_]+(?:\.[a-z_]+)*))(?: = .*?(?=: ))?"
             key, source = re.match(begin, error.what, re.DOTALL), self.__dict__.get("source")
-            if source is None or key is None:
-                raise
-            place, what = source.place((*table, *key[2].split(".")), key=False), error.what
-            if names := {name for _, name in below(self.variables, key[1])}:
-                what = f"{key[1]} ({', '.join(sorted(names))}){what[key.end() :]}"
-            what = f"{place}: {what}"
-            raise type(error)(what, means=error.means, do=error.do) from error
+            what = error.what
+            if source is not None and key is not None:
+                place = source.place((*table, *key[2].split(".")), key=False)
+                if names := {name for _, name in below(self.variables, key[1])}:
+                    what = f"{key[1]} ({', '.join(sorted(names))}){what[key.end() :]}"
+                what = f"{place}: {what}"
+            raise ConfigError(what, means=error.means, do=error.do) from error
 
 
 def parse(data: bytes, *, file: str, outside: Outside = NOTHING) -> Config:

@@ -6,6 +6,7 @@ Marks: + added, - removed, ~ changed without a restart, ! changed, and workers a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec.structs import fields, replace
@@ -72,7 +73,25 @@ _NUMBERS: dict[str, Callable[[int], str]] = {  # keys that are written in anothe
     "stop_signal": lambda number: _SIGNALS.get(number, str(number)),
 }
 _OF_THE_END = ("stop_delay", "ready_file")  # keys of the manager that a reload takes over
+RELEASE = "release."  # before the name of a service: its directory, which no key says
 _SECRET = ("env",)  # their values must not appear on a terminal or in the journal
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is so of a manager that its config does not say.
+
+    `not_ours` is as in diff(). `rollbacks` are the services that run an earlier generation, whose
+    number they have. `directories` returns of any other the real directory in which it runs, and
+    that in which it would run from a reload on; they are "" if that is not known.
+    """
+
+    not_ours: Collection[Address] = ()
+    rollbacks: Mapping[str, int] = field(default_factory=dict)
+    directories: Callable[[ServiceConfig], tuple[str, str]] = lambda _: ("", "")
+
+
+_NOTHING_MORE = Standing()
 
 
 def plan(
@@ -81,18 +100,18 @@ def plan(
     text: str | None,
     file: str,
     outside: Outside = NOTHING,
-    not_ours: Collection[Address] = (),
-    rollbacks: Mapping[str, int] | None = None,
+    standing: Standing = _NOTHING_MORE,
 ) -> Plan:
     """Return the changes from `running` to the config `text` of `file`; raise ConfigError.
 
     `own` reads the config that a reload would use. It is also taken if `text` is None. `outside` is
-    what is outside of `text`, `not_ours` is as in diff(). `rollbacks` are the services that do not
-    run `running` but an earlier generation, whose number they have.
+    what is outside of `text`.
     """
 
     def changes(wanted: Config) -> tuple[Change, ...]:
-        return (*diff(running, wanted, not_ours), *_returns(rollbacks or {}, wanted))
+        returns = _returns(standing.rollbacks, wanted)
+        moved = _releases(running, wanted, standing)
+        return (*diff(running, wanted, standing.not_ours), *returns, *moved)
 
     if text is None:
         return Plan(changes=changes(own()), applies=True)
@@ -243,7 +262,7 @@ def _services(old: Config, new: Config) -> Iterator[Change]:
 
 def _keys(old: ServiceConfig, new: ServiceConfig) -> Iterator[tuple[str, Effect]]:
     """Yield the keys that differ, each with the effect of the change."""
-    for key in (field.name for field in fields(ServiceConfig)):
+    for key in (each.name for each in fields(ServiceConfig)):
         if getattr(old, key) != getattr(new, key):
             yield key, _EFFECTS.get(key, Effect.RELOAD)
 
@@ -276,6 +295,17 @@ def _returns(rollbacks: Mapping[str, int], new: Config) -> Iterator[Change]:
         yield Change(kind=kind, path=f"service.{name}", effect=effect, text=text)
 
 
+def _releases(old: Config, new: Config, standing: Standing) -> Iterator[Change]:
+    """Tell of each `cwd` that is written as before and leads elsewhere, as a link has moved."""
+    before = {service.name: service.cwd for service in old.services}
+    for service in new.services:
+        if before.get(service.name, "") == service.cwd and service.name not in standing.rollbacks:
+            was, will = standing.directories(service)
+            if was != will:
+                path = f"{RELEASE}{service.name}"
+                yield _changed("!", path, was, will, Effect.RELOAD, Takes.ROLLING)
+
+
 def _rest(old: Config, new: Config) -> Iterator[Change]:
     if old.name != new.name:
         yield _changed("~", "name", old.name, new.name, Effect.NONE, Takes.NEXT_START)
@@ -289,7 +319,7 @@ def _rest(old: Config, new: Config) -> Iterator[Change]:
     for name, takes in (("control", Takes.NO_WORKERS), ("logs", Takes.NEXT_START)):
         before, after = getattr(old, name), getattr(new, name)
         what = Effect.NONE if name == "logs" else Effect.POLICY
-        for key in (field.name for field in fields(before)):
+        for key in (each.name for each in fields(before)):
             both = (_written(getattr(before, key), key), _written(getattr(after, key), key))
             if both[0] != both[1]:
                 yield _changed("~", f"{name}.{key}", *both, what, takes)

@@ -62,8 +62,7 @@ def astray(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Iterator
 
     What is another release shows by the link in the config that leads to `cwd`.
     """
-    given = Path(service.cwd or ".").absolute()
-    link = next((each for each in (given, *given.parents) if each.is_symlink()), None)
+    link = _link(service)
     release = link.resolve() if link else Path(cwd)
     for name in ("VIRTUAL_ENV", "PATH"):
         for path in filter(None, env.get(name, "").split(os.pathsep)):
@@ -73,3 +72,27 @@ def astray(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Iterator
                 yield f"{name} leads to {path}, which is not of the release {release}"
             elif name == "VIRTUAL_ENV" and not real.exists():
                 yield f"{name} leads to {path}, which has gone"
+
+
+def borrowed(service: ServiceConfig, program: str, cwd: str) -> str:
+    """Return of a release without an environment whose it runs in unasked, as a sentence, or "".
+
+    `program` is the file that its workers run. What is a release shows by the link to `cwd`.
+    """
+    named = service.python or (service.command and "/" in service.command[0])
+    own = service.venv is not None or {"PATH", "VIRTUAL_ENV"} & dict(service.env).keys()
+    home, link = Path(program).parent.parent, _link(service)
+    if named or own or not link or not (home / "pyvenv.cfg").exists():
+        return ""
+    if home.is_relative_to(link.resolve()):
+        return ""
+    return (
+        f"the release {cwd} has no .venv, so it runs with what is installed in {home}: make one, "
+        'or say by venv = "" that this is meant'
+    )
+
+
+def _link(service: ServiceConfig) -> Path | None:
+    """Return the link on the way to the directory of a service, None if there is none."""
+    given = Path(service.cwd or ".").absolute()
+    return next((each for each in (given, *given.parents) if each.is_symlink()), None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import Verdict
-from sockmgr.errors import ControlError
+from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import Phase, Promote, TakeBack
 from sockmgr.log import Log
@@ -17,6 +18,16 @@ log = Log("sockmgr")
 
 UNCHANGED = "nothing was changed"
 LONGEST_REASON = 500  # characters
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Have whatever is refused meanwhile say that nothing was changed, if it says nothing else."""
+    try:
+        yield
+    except SockmgrError as error:
+        error.means = error.means or f"{UNCHANGED}: what serves goes on"
+        raise
 
 
 async def promote(services: Mapping[str, Service], name: str) -> Verdict:

@@ -226,7 +226,7 @@ class Manager(Orders):
         if self._services.are_up_to_date():
             return
         try:
-            with self._systemd.reloading() as ended:
+            with self._systemd.reloading() as ended, decisions.refusing():
                 ended(await self._services.reload_changed())
         except SockmgrError as error:
             log.error(EventKind.RELOAD_REFUSED, error=error)
@@ -280,7 +280,7 @@ class Manager(Orders):
         adapt: Callable[[Spec], Spec] = lambda spec: spec,
         on_signal: bool = False,
     ) -> list[Verdict]:
-        with self._systemd.reloading(on_signal=on_signal) as ended:
+        with self._systemd.reloading(on_signal=on_signal) as ended, decisions.refusing():
             self._refuse_if_stopping()
             self._paths.look()
             verdicts = await self._services.reload(

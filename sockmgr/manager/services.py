@@ -7,6 +7,7 @@ rollout needs them, and closes those that no service has any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Address, Listen, Spec
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.fleet.group import Together
-from sockmgr.launch import access
+from sockmgr.launch import access, virtual_env
 from sockmgr.launch.resolve import prepare
 from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
@@ -124,7 +125,17 @@ class Services:
         rollbacks = {s.name: s.past.history.rollback for s in self if s.past.history.rollback}
         owned = {each.listen.address: each.owns_path for each in self._listeners.all}
         not_ours = [at for at, is_ours in owned.items() if at.traits.has_path and not is_ours]
-        return plan.plan(self.config, self._source, text, file, here(), not_ours, rollbacks)
+        standing = plan.Standing(not_ours, rollbacks, self._directories)
+        return plan.plan(self.config, self._source, text, file, here(), standing)
+
+    def _directories(self, service: ServiceConfig) -> tuple[str, str]:
+        """Return the real directory in which a service runs, and that of a reload now."""
+        running = self.by_name.get(service.name)
+        if running is None or running.fleet.current is None:
+            return "", ""
+        with contextlib.suppress(OSError):  # our own directory is gone: a reload says so
+            return running.fleet.current.spec.cwd, os.path.realpath(service.cwd or ".")
+        return "", ""
 
     def _resolve(self, config: Config, service: ServiceConfig) -> Spec:
         with config.placing("service", service.name):
@@ -133,7 +144,10 @@ class Services:
                 if flaw not in self._warned:
                     log.warning(EventKind.THIS_LOSES_REQUESTS, where=flaw)
                     self._warned.add(flaw)
-            return prepared.spec()
+            spec = prepared.spec()
+            if borrowed := virtual_env.borrowed(service, spec.executable, spec.cwd):
+                log.info("release without an environment", service=service.name, because=borrowed)
+            return spec
 
     def end_strays(self) -> None:
         """End what their workers left, now that orphans were reaped: more may be our children."""

@@ -228,6 +228,17 @@ def test_without_a_text_a_plan_is_what_a_reload_would_change() -> None:
     assert found.applies
 
 
+def test_a_directory_that_is_written_as_before_and_leads_elsewhere_is_a_change() -> None:
+    def told(new: Config, rollbacks: dict[str, int]) -> list[str]:
+        standing = plan.Standing((), rollbacks, lambda _: ("/r/1", "/r/2"))
+        found = plan.plan(OLD, lambda: new, None, "", standing=standing)
+        return [change.text for change in found.changes]
+
+    assert told(OLD, {}) == ["! release.web /r/1 → /r/2: rolling reload"]
+    assert told(web(cwd="/srv"), {}) == ["! service.web.cwd default → /srv: rolling reload"]
+    assert told(OLD, {"web": 3}) == ["! service.web rollback to 3 → this config: rolling reload"]
+
+
 def test_a_plan_of_a_text_tells_whether_a_reload_would_read_the_same() -> None:
     text = f'name = "shop"\n{TEXT % 6}'
     assert asked(text).changes == asked(None, lambda: web(workers=6)).changes

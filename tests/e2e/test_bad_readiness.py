@@ -70,7 +70,7 @@ def test_a_readiness_command_that_is_not_there_is_an_error_at_once(tmp_path: Pat
         release.deploy("2")
         manager.config.write_text(release.config('ready = { exec = ["nowhere-to-be-found"] }'))
         done = manager.reload()
-        assert done.code == 1
+        assert done.code == 2
         assert "service.web.ready.exec = nowhere-to-be-found: " in done.stderr
         assert "not in the PATH of the workers" in done.stderr
 
