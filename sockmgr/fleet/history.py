@@ -190,6 +190,10 @@ class History:
         """Return what the release of a generation is called, "" if that is not known."""
         return self._entries[number].release if number in self._entries else ""
 
+    def began(self, number: int) -> float | None:
+        """Return the time of day at which a generation began, None if that is not known."""
+        return self._entries[number].began if number in self._entries else None
+
     def told(self, service: str, now: float) -> Iterator[PastGeneration]:
         """Yield all generations, the oldest first."""
         kept = set(self._targets())

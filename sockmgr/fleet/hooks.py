@@ -77,7 +77,7 @@ def late(fleet: FleetRecords, trial: Generation, now: float) -> str:
     """Say what the generation on trial, which boots, has waited for too long; "" if nothing."""
     run = fleet.hook
     if run and run.generation == trial.number:
-        return _too_long(run, trial) if now >= run.deadline else ""
+        return _too_long(run) if now >= run.deadline else ""
     if now < trial.deadline:
         return ""
     if run and trial.owes(Moment.BEFORE):
@@ -117,22 +117,23 @@ def _not_before(generation: Generation) -> float:
 
 def _end(fleet: FleetRecords, run: HookRun, now: float) -> list[RunHook | EndHook]:
     generation, is_late = fleet.generations.get(run.generation), now >= run.deadline
-    wanted = not fleet.stopping and generation and generation in (fleet.trial, fleet.current)
+    # Its own time ends a rollout as well: then that is why, and not the end of the rollout.
+    wanted = generation is not None and generation in (fleet.trial, fleet.current)
     if run.ending:
         why = "still there after SIGKILL" if is_late else ""
-    elif not wanted or generation is None:
-        why = "stop" if fleet.stopping else "its rollout has ended"
+    elif fleet.stopping:
+        why = "stop"
     elif is_late:
-        why = _too_long(run, generation)
-        generation.back_off(now, steady=False)
+        why = _too_long(run)
+        if wanted and generation:
+            generation.back_off(now, steady=False)
     else:
-        why = ""
+        why = "" if wanted else "its rollout has ended"
     if not why:
         return []
     run.ending, run.deadline = True, now + END_AGAIN
     return [EndHook(generation=run.generation, moment=run.moment, why=why)]
 
 
-def _too_long(run: HookRun, generation: Generation) -> str:
-    hook = generation.spec.hooks.at(run.moment)
-    return f"hook {run.moment} did not end within {hook.timeout if hook else 0:g} s"
+def _too_long(run: HookRun) -> str:
+    return f"hook {run.moment} did not end within {run.deadline - run.since:g} s"

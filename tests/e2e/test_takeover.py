@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from sockmgr.fleet.messages import State
@@ -11,6 +12,7 @@ from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.commands import PLAIN, UVICORN, config
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
+from tests.e2e.programs.release import Ask, Release
 
 LOAD = "short:rate=100"
 
@@ -66,6 +68,26 @@ pathlib.Path(f"told.{os.getpid()}").touch()
 while True:
     socket.socket(fileno=3).accept()
 """
+
+
+def test_a_rollout_that_the_next_manager_aborts_is_said_to_have_begun_under_the_one_before(
+    tmp_path: Path,
+) -> None:
+    release = Release(tmp_path)
+    with Manager(tmp_path, release.config()) as manager:
+        release.hold("2")
+        asked = Ask(manager)
+        # What the status tells of, the next manager knows as well.
+        wait_for(lambda: len(manager.workers()) == 2, "the new worker")
+        began = time.monotonic()
+        manager.kill9()
+        asked.hang_up()
+        again(manager)
+        least = time.monotonic() - began
+        (verdict,) = manager.run("abort").answer
+        assert (verdict["verdict"], verdict["generation"]) == ("aborted", 2)
+        # The time of day, by which it is known, may be set meanwhile by a little.
+        assert verdict["seconds"] > least / 2
 
 
 def test_a_worker_that_gets_ready_while_there_is_no_manager_is_heard_by_the_next(

@@ -6,6 +6,7 @@ Owns the futures. Decides nothing: the fleet says committed or aborted.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -92,9 +93,15 @@ class Verdicts:
         number, verdict = self.ask(ignore_progress)
         self._joined.setdefault(trial.number, []).append(number)
         # The verdict tells how long the rollout took, not the decision.
-        if trial.requests and (asked := self._requests.get(trial.requests[0])):
-            self._requests[number] = replace(self._requests[number], began=asked.began)
+        self._requests[number] = replace(self._requests[number], began=self._began(trial))
         return verdict
+
+    def _began(self, trial: Generation) -> float:
+        """Return the instant at which a rollout began; the requests of a predecessor are gone."""
+        now, began = self._loop.time(), self._history().began(trial.number)
+        if trial.requests and (asked := self._requests.get(trial.requests[0])):
+            return asked.began
+        return now if began is None else now - max(0.0, time.time() - began)
 
     def measure(self, listeners: Sequence[Listener]) -> None:
         """Measure from now on what a rollout costs these listeners."""
