@@ -103,6 +103,9 @@ class Moves:
         for key, pair in ends.items():
             if pair.keys() == {_GIVE, _TAKE}:
                 self._queues[key] = MoveQueue(pair[_GIVE], pair[_TAKE])
+            else:  # half of one is of no use
+                for end in pair.values():
+                    end.close()
 
 
 def _socket(fd: int) -> socket.socket:

@@ -157,9 +157,11 @@ class MoveQueues:
         """Return the key of the listener that a connection came to, or why it is none."""
         if len(fds) != 1:
             return "", f"{len(fds)} descriptors came with it"
+        copy = os.dup(fds[0])
         try:
-            sock = socket.socket(fileno=os.dup(fds[0]))
+            sock = socket.socket(fileno=copy)
         except OSError:
+            os.close(copy)
             return "", "it is no socket"
         with sock:
             # One whose client is gone is passed on, as any other that waits for a worker.
