@@ -10,7 +10,7 @@ SYSTEMD ?= 254 257 262
 SEEDS ?= 10000
 RUNS ?= 100000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix fuzz lint demo demo-canary bench man \
+.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix mutants fuzz lint demo demo-canary bench man \
 	dist clean
 
 help:
@@ -24,6 +24,8 @@ help:
 	@echo '            play random schedules of reloads and deaths on a pretended machine'
 	@echo 'make crash-matrix'
 	@echo '            kill the manager at each crash point, under load; as root, an hour'
+	@echo 'make mutants'
+	@echo '            edit what decides in one line, many times, each of which the tests must notice'
 	@echo 'make fuzz RUNS=1000000'
 	@echo '            inputs that nobody meant, of each kind that comes from outside'
 	@echo 'make demo   reload a service under load and count what was lost'
@@ -69,6 +71,9 @@ simulate: .venv/.test
 
 crash-matrix: .venv/.test
 	@$(BIN)/python -m tests.crash_points
+
+mutants: .venv/.test
+	@$(BIN)/python -m tests.mutants
 
 fuzz: .venv/.fuzz
 	@$(BIN)/python -m tests.fuzz --runs $(RUNS)

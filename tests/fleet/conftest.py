@@ -6,7 +6,7 @@ import os
 
 from tests.fleet.mutants import install, installed, named
 
-# Set by test_mutants.py only, before anything imports the module that the mutant is of.
+# Set by mutants.py only, before anything imports the module that the mutant is of.
 mutant = os.environ.get("SOCKMGR_MUTANT", "")
 if mutant and not installed(mutant):
     install(named(mutant))

@@ -46,12 +46,13 @@ class Watch:
         self._slowest = max(took, self._slowest)
         assert took < SLOWEST, f"one input took {took:.1f} s"
         self._done += 1
-        if self._done == max(1, self._runs // 10):
+        tenth = max(1, self._runs // 10)
+        if self._done == tenth:
             self._before = _held()
-        if self._done == self._runs:
-            self._end()
+        if self._done % tenth == 0:
+            self._look()
 
-    def _end(self) -> None:
+    def _look(self) -> None:
         blocks, files = _held()
         grown, opened = blocks - self._before[0], files - self._before[1]
         print(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sockmgr.config.spec import Scheme
-from sockmgr.fleet.messages import Fact, Quiet
+from sockmgr.fleet.messages import Fact, FeedFailed, Quiet
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.traffic import Traffic
 from tests.helpers.dispatching import a_dispatcher
@@ -106,6 +109,29 @@ def test_a_queue_that_is_fed_again_is_not_waited_for_and_its_clients_have_their_
             assert facts.empty()
 
     asyncio.run(scenario())
+
+
+def test_what_cannot_be_steered_leaves_all_as_it_was_and_is_tried_again() -> None:
+    async def scenario() -> None:
+        facts = asyncio.Queue[Fact]()
+        with opened(tcp()) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = traffic(tasks, facts.put_nowait)
+                feeding.feed({0: 1}, {0: (listener,)})
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(listener, "feed", refuse)
+                    feeding.feed({1: 1}, {1: (listener,)})
+                assert isinstance(facts.get_nowait(), FeedFailed)
+                assert feeding.leases == {0}
+                feeding.keep_up({1: 1}, {1: (listener,)})
+                assert feeding.leases == {1}
+                assert await told(facts, 1) == {0}
+
+    asyncio.run(scenario())
+
+
+def refuse(_: object) -> None:
+    raise OSError(errno.EPERM, "not permitted")
 
 
 def patience(queue: socket.socket) -> int:

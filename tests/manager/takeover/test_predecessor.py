@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import State, WorkerId
+from sockmgr.fleet.snapshot import ListenerSnapshot
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
@@ -60,6 +63,77 @@ def test_a_state_that_lacks_listeners_of_its_own_is_none_to_go_on_with(whose: st
         assert left.state is None
         assert left.flaw == "it lacks listeners that its own config or services have"
         left.close()
+
+
+@pytest.mark.parametrize(
+    ("own", "inodes", "flaw"),
+    [
+        (True, (), ""),
+        (False, (), "there is none of this boot"),
+        (True, (1, 2), "2 of the sockets that the state tells of are missing"),
+    ],
+)
+def test_a_state_of_another_boot_or_without_its_sockets_is_none_to_go_on_with(
+    own: bool, inodes: tuple[int, ...], flaw: str
+) -> None:
+    with opened(tcp()) as listener:
+        listeners = (ListenerSnapshot(listen=listener.listen, inodes=inodes),)
+        found = replace(state([]), boot_id=boot_id() if own else "another", listeners=listeners)
+        left = Predecessor.of({"@state": [memfd(found)]})
+    assert (left.state is not None, left.flaw) == (not flaw, flaw)
+    left.close()
+
+
+@pytest.mark.parametrize("there", ["a socket", "a file", "nothing"])
+def test_a_notify_socket_that_has_lost_its_path_is_not_taken(there: str, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(path))
+    fd = notify.detach()
+    if there != "a socket":
+        path.unlink()
+    if there == "a file":
+        path.touch()
+    predecessor = Predecessor({"@notify": [fd]})
+    taken = predecessor.take_notify(path)
+    assert (taken is not None) is (there == "a socket")
+    if taken:
+        assert taken.fileno() == fd
+        taken.close()
+    else:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_queues_come_in_the_order_of_their_leases_and_no_worker_inherits_them() -> None:
+    with opened(tcp()) as listener:
+        for lease in range(11):
+            listener.lease(lease)
+        left = {f"http#{n}": [os.dup(queue.fileno())] for n, queue in enumerate(listener.queues)}
+        for [fd] in left.values():
+            os.set_inheritable(fd, True)  # as after execve(2)
+        [found] = Predecessor(left).take_queues().values()
+        assert list(map(inode, found)) == list(listener.inodes)
+        assert not any(os.get_inheritable(sock.fileno()) for sock in found)
+        for sock in found:
+            sock.close()
+
+
+def test_who_belongs_to_no_service_any_more_is_told_to_stop() -> None:
+    with subprocess.Popen(["sleep", "inf"]) as process:
+        Predecessor({"gone@1.1/pidfd": [os.pidfd_open(process.pid)]}).close()
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_one_end_of_a_channel_is_of_no_use_without_the_other() -> None:
+    ours, its = socket.socketpair()
+    its.close()
+    end = ours.detach()
+    found = taken({"web@7.2/pidfd": [os.pidfd_open(os.getpid())], "web@7.2/channel": [end]})
+    assert found.channel is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(end)
+    closed(found)
 
 
 @pytest.mark.parametrize("runs", [True, False])
@@ -164,7 +238,8 @@ def taken(descriptors: dict[str, list[int]]) -> Survivor:
 def closed(survivor: Survivor) -> None:
     survivor.process.close()
     for fd in (*survivor.outputs, *(survivor.channel or ())):
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 def test_the_name_of_a_descriptor_says_what_it_is_whatever_it_looks_like() -> None:
