@@ -62,7 +62,9 @@ def decode(message: bytes) -> Moved:
         )
     except MessageError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError,
+    ) as error:  # fmt: skip
         raise MessageError(f"its message cannot be read: {type(error).__name__}") from None
 
 

@@ -322,6 +322,23 @@ command = ["work", "${{{job}}}"]
     assert plan.accepted(old, old, ()) == old
 
 
+def test_what_is_accepted_is_what_was_committed_with_its_listeners_and_no_others() -> None:
+    """A service that was removed, one that was taken back, and one that was added."""
+    both = replace(OLD, listen=(HTTP, ADMIN), services=(WEB, replace(JOB, listen=("admin",))))
+    gone = replace(both, listen=(HTTP,), services=(WEB,))
+    assert plan.accepted(both, gone, {"job"}) == gone
+    assert plan.accepted(both, gone, ()) == both
+    assert plan.accepted(OLD, both, {"job"}) == both
+    assert plan.accepted(OLD, both, ()) == OLD
+
+
+def test_a_service_is_changed_if_it_is_new_or_one_of_its_listeners_has_changed() -> None:
+    other = replace(OLD, listen=(replace(HTTP, backlog=9),), services=(WEB, JOB))
+    assert plan.changed(OLD, other) == {"web", "job"}
+    assert plan.changed(other, OLD) == {"web"}
+    assert plan.changed(OLD, OLD) == frozenset()
+
+
 def test_whether_services_go_together_is_told_once_for_all() -> None:
     assert texts(OLD, replace(OLD, together=True)) == [
         "~ rollout.together false → true: needs no new workers"

@@ -200,12 +200,6 @@ MUTANTS = (
         "if self._is_anew or mark:",
     ),
     Mutant(
-        "forget with a listener what another has by its name",
-        SAVED,
-        "return [name for name in gone if name not in kept]",
-        "return gone",
-    ),
-    Mutant(
         "write over the newer of the two states",
         MEMORY,
         "        fd = self.fds[self._serial % 2]\n        os.ftruncate",

@@ -262,6 +262,7 @@ def hostile(web: Service, tmp_path: Path) -> list[tuple[str, Any, Sequence[int]]
         ("it did not come whole", b"x" * 5000, [accepted]),
         ("version 2", MOVED | {"version": 2}, [accepted]),
         ("no instant", MOVED | {"idle_since": "now"}, [accepted]),
+        ("its message cannot be read", MOVED | {"idle_since": 10**400}, [accepted]),
         ("a number that cannot be", MOVED | {"requests": -1}, [accepted]),
     ]
 

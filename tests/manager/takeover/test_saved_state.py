@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from sockmgr.fleet.messages import Spawn, Start, Tick, WorkerExited, WorkerId, W
 from sockmgr.fleet.snapshot import ProcessSnapshot, decode, record, sealed
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.takeover.saved_state import Present, SavedState
+from sockmgr.manager.takeover.state import StateMemory
 from tests.fleet.story import make_spec
 from tests.helpers.listeners import opened, tcp
 from tests.helpers.work import calls
@@ -125,6 +127,26 @@ def test_the_queue_that_takes_the_place_of_another_does_not_take_its_name_from_i
         assert web.update() == ["keep http#1'", "write", "forget http#1"]
         web.unsaved = True
         assert web.update() == ["keep http#1", "forget http#1'"]
+
+
+def test_a_listener_that_is_closed_leaves_its_name_to_one_at_another_address() -> None:
+    web = Web(1)
+    with opened(tcp()) as old, opened(tcp()) as new:
+        assert old.listen.name == new.listen.name
+        web.listeners.append(old)
+        assert "keep http#0" in web.update()
+        web.listeners[:] = [new]
+        assert web.update() == ["keep http#0'", "write", "forget http#0"]
+
+
+def test_of_two_memories_the_one_with_the_older_state_is_written_over() -> None:
+    memory = StateMemory([], 0)
+    written = [memory.write(b'{"n":%d}' % n) or memory.latest for n in range(3)]
+    assert written[0] == written[2] != written[1]
+    assert set(written) == set(memory.fds)
+    body = [os.pread(fd, 1 << 16, 0).partition(b"\n")[2] for fd in written]
+    assert body == [b'{"n":2}', b'{"n":1}', b'{"n":2}']
+    memory.close()
 
 
 def test_who_was_just_started_is_stored_though_the_state_can_wait() -> None:
