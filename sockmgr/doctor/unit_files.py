@@ -26,7 +26,6 @@ DIRECTORIES = tuple(
         "/lib/systemd/system",
     )
 )
-_UNITS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0}
 _TRUE = ("1", "yes", "y", "true", "t", "on")
 _SPECIFIER = re.compile(r"%([iIjnNpt%])")
 Settings = Mapping[tuple[str, str], Sequence[str]]
@@ -117,14 +116,6 @@ def split(line: str) -> list[str]:
 def is_zero(time: str) -> bool:
     """Return whether a time span or a number is 0, with which systemd switches a limit off."""
     return re.fullmatch(r"0+\s*[a-z]*", time) is not None
-
-
-def seconds(time: str) -> float | None:
-    """Return a time span of systemd.time(7) in seconds; None if it has a unit not known here."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", time)
-    if any(unit not in _UNITS for _, unit in parts):
-        return None
-    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 
 def program(service: UnitFile) -> list[str]:

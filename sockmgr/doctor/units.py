@@ -16,13 +16,14 @@ from sockmgr.config.config import Config
 from sockmgr.doctor import socket_units
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
-from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program, seconds
+from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.accounts import user_number
 from sockmgr.launch.executable import find
 from sockmgr.launch.interpreter import shebang
 from sockmgr.launch.virtual_env import searched
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
+from sockmgr.terminal.format import span
 
 DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
 _WRITABLE = ("ReadWritePaths", "StateDirectory", "CacheDirectory", "LogsDirectory")
@@ -194,10 +195,10 @@ def _limit_can_be_hit(service: UnitFile, interval: str, burst: str) -> bool:
     """Return whether restarts alone can be frequent enough to reach the start limit."""
     if is_zero(interval) or is_zero(burst):
         return False
-    pause, span = seconds(service.last("Service", "RestartSec", "100ms")), seconds(interval)
-    if pause is None or span is None or not burst.isdecimal():
+    pause, within = span(service.last("Service", "RestartSec", "100ms")), span(interval)
+    if pause is None or within is None or not burst.isdecimal():
         return True
-    return pause * int(burst) < span
+    return pause * int(burst) < within
 
 
 def _survivors(service: UnitFile, model: UnitFile) -> Iterator[Finding]:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
+_NAMES = {
+    1e-6: "us", 1e-3: "ms", 1.0: "s sec second seconds", 60.0: "m min minute minutes",
+    3600.0: "h hr hour hours", 86400.0: "d day days",
+}  # fmt: skip
+_UNITS = {"": 1.0} | {name: unit for unit, names in _NAMES.items() for name in names.split()}
+
 
 def size(count: int) -> str:
     """Return a number of bytes: `48M`."""
@@ -11,6 +20,14 @@ def size(count: int) -> str:
             return f"{amount:.0f}{unit}"
         amount /= 1024
     return f"{amount:.1f}G"
+
+
+def span(text: str) -> float | None:
+    """Return a time span of systemd.time(7) in seconds; None if it has a unit not known here."""
+    parts = _SPAN.findall(text)
+    if not parts or _SPAN.sub("", text).strip() or any(unit not in _UNITS for _, unit in parts):
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def count(number: int, noun: str) -> str:

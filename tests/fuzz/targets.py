@@ -34,6 +34,7 @@ from sockmgr.kernel.notify import NotifySocket
 from sockmgr.programs import keeper
 from sockmgr.programs.dispatcher.channel import Channel, close_all
 from sockmgr.programs.dispatcher.ledger import Forged, Ledger, Report
+from sockmgr.terminal.format import span
 from sockmgr.worker import moved, proxy_protocol
 from sockmgr.worker.moved import MessageError
 from sockmgr.worker.proxy_protocol import HeaderError
@@ -269,7 +270,7 @@ def _findings(service: UnitFile, found: Installed) -> Iterator[object]:
     for lines in service.settings.values():
         for line in lines:
             unit_files.split(line)
-            unit_files.seconds(line)
+            span(line)
             unit_files.is_zero(line)
     yield from units._type(service, 252)
     yield from units._reload(service)

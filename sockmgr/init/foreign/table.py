@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable
 
 from sockmgr.init.foreign.form import Computed, Found, Process, Setting
+from sockmgr.terminal.format import span
 
 COMPUTED = "it is computed there, and nothing is run here: write the value yourself"
 _OURS = "sockmgr has a control socket and pids of its own: docs/control.md"
@@ -48,12 +49,9 @@ def _key(key: str, convert: Callable[[str], object] = str) -> Callable[[Process,
 
 def _span(text: str) -> str:
     """Return a time span as a duration: systemd.time(7), or a number of seconds."""
-    parts = re.findall(r"([\d.]+)\s*([a-z]*)", text)
-    if not parts or re.sub(r"[\d.]+\s*[a-z]*\s*", "", text):
+    if (seconds := span(text)) is None:
         raise ValueError(text)
-    units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    total = sum(float(n) * (0.001 if u[:2] == "ms" else units[u[:1]]) for n, u in parts)
-    return f"{total:.15g}s"
+    return f"{seconds:.15g}s"
 
 
 def _memory(text: str) -> str:
