@@ -11,7 +11,7 @@ SEEDS ?= 10000
 RUNS ?= 100000
 
 .PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix mutants fuzz lint demo demo-canary bench man \
-	dist clean
+	dist torture-table clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -34,6 +34,8 @@ help:
 	@echo 'make bench  measure reloads beside other tools'
 	@echo 'make man    write the manual pages into build/share/man'
 	@echo 'make dist   build wheel and sdist, check and install them, and list what they need (SBOM)'
+	@echo 'make torture-table'
+	@echo '            torture each server, bare and under sockmgr: docs/torture.md'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
 
@@ -110,6 +112,9 @@ dist: .venv/.dist
 	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml \
 		--output-file dist/sockmgr-$$version.cdx.json build/installed
 	cd dist && sha256sum * | tee SHA256SUMS
+
+torture-table: .venv/.bench
+	$(BIN)/python -m tests.bench.torture
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

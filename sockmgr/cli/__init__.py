@@ -30,7 +30,7 @@ class _Verbs(click.Group):
     names = (
         "run", "dev", "reload", "promote", "abort", "rollback", "status", "history", "top",
         "events", "metrics", "scale", "restart-worker", "logs", "stop", "health", "upgrade",
-        "check", "doctor", "units", "schema", "completions", "init",
+        "check", "doctor", "units", "schema", "completions", "init", "torture",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -47,6 +47,17 @@ def to_port(family: int, port: int) -> frozenset[int]:
         return frozenset(map(sock_diag.inode_of, found))
 
 
+def clients_of(port: int) -> dict[int, int]:
+    """Return the inode of each accepted TCP connection to `port`, with its client's own port."""
+    found: dict[int, int] = {}
+    with sock_diag.connect() as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for body in sock_diag.dump(netlink, family, sock_diag.to_port(port), _OPEN):
+                found[sock_diag.inode_of(body)] = sock_diag.ports_of(body)[1]
+    found.pop(0, None)  # those that nobody has accepted
+    return found
+
+
 def is_accepted(sock: socket.socket) -> bool:
     """Return whether somebody has accepted this connection of ours by TCP to a listener here.
 

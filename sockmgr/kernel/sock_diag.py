@@ -18,6 +18,7 @@ ANY_COOKIE = b"\xff" * 8
 UNIX_QUEUE = 0x10  # UDIAG_SHOW_RQLEN, linux/unix_diag.h
 
 _UID_INODE = struct.Struct("=II")  # the last numbers of inet_diag_msg, linux/inet_diag.h
+_PORTS = struct.Struct("!HH")  # the first of inet_diag_sockid
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST, _DUMP = 1, 0x300  # NLM_F_REQUEST, NLM_F_DUMP
@@ -58,6 +59,12 @@ def uid_of(body: bytes) -> int:
 def inode_of(body: bytes) -> int:
     """Return the inode of that socket; 0 while a connection waits to be accepted."""
     return int(_UID_INODE.unpack_from(body, 64)[1])
+
+
+def ports_of(body: bytes) -> tuple[int, int]:
+    """Return the own and the other port of that socket."""
+    own, other = _PORTS.unpack_from(body, 4)
+    return own, other
 
 
 def dump(netlink: socket.socket, family: int, sockid: bytes, states: int) -> Iterator[bytes]:

@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sockmgr.kernel import procfs
+
 MARK = "MARKED_SOCKMGR_RUN"  # workers inherit no SOCKMGR_*
 END_TIMEOUT = 30.0  # seconds in which the kernel ends a process that was killed
 
@@ -30,11 +32,14 @@ def marked(env: Mapping[str, str]) -> list[int]:
 
 def end_marked(env: Mapping[str, str]) -> None:
     """Kill every process that inherited this marked environment; return when all are gone."""
-    for pid in marked(env):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + END_TIMEOUT
-    while marked(env):
+    killed = set[int]()
+    while left := {*marked(env), *filter(procfs.member, killed)}:
+        for pid in left - killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # One that is ending has its sockets for longer than its environment.
+        killed |= left
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {END_TIMEOUT:g} s for the last processes to end")
         time.sleep(0.02)

@@ -1,0 +1,167 @@
+"""The matrix: what is done to a server in each trial, under which load, and what that needs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sockmgr.torture.plan import Plan
+from sockmgr.torture.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What the server's application answers, besides its path."""
+
+    slow: bool = False
+    stream: bool = False
+    upload: bool = False
+
+
+NEEDS = {
+    "slow": "the application does not answer GET /slow?s=0",
+    "stream": "GET /stream?s=0 does not end with END",
+    "upload": 'POST /upload does not say {…, "received": BYTES}',
+    "reload": "no --reload",
+    "breaks": "neither --app nor --break",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One row of the matrix. `modes` is the load beside the short requests."""
+
+    name: str
+    what: str
+    play: Callable[[Stage], None]
+    modes: tuple[str, ...] = ("ka", "slow", "stream")
+    needs: tuple[str, ...] = ()
+    timeout: float = 60.0  # of a request at most, in seconds
+
+    def lacks(self, plan: Plan, abilities: Abilities) -> str:
+        """Return why this cannot be played, "" if it can."""
+        given = {"reload": bool(plan.reload), "breaks": plan.breaks}
+        for need in self.needs:
+            if not given.get(need, getattr(abilities, need, False)):
+                return NEEDS[need]
+        return ""
+
+    def load(self, plan: Plan, abilities: Abilities) -> Iterator[str]:
+        """Yield the modes of load, all of them open loops but the pressure by kept connections."""
+        timeout = min(plan.timeout, self.timeout)
+        rate = plan.rate
+        wait = f"path={plan.path},timeout={timeout}"
+        yield f"short:rate={rate},{wait}"
+        if "ka" in self.modes:
+            yield f"ka:rate={rate},conns=16,{wait}"
+        if "kat" in self.modes:
+            yield f"kat:conns=16,think=0.01,{wait}"
+        if "half" in self.modes:
+            yield f"half:rate=20,s=0.6,{wait}"
+        if "slow" in self.modes and abilities.slow:
+            yield f"slow:rate=2,s=0.7,timeout={timeout + 0.7}"
+        if "stream" in self.modes and abilities.stream:
+            yield f"stream:rate=1,s=1.5,timeout={timeout + 1.5}"
+        if "long" in self.modes:
+            yield f"slow:rate=6,s=1.5,timeout={timeout + 1.5}"
+            yield f"stream:rate=6,s=2,timeout={timeout + 2}"
+        if "upload" in self.modes:
+            yield f"upload:rate=10,s=0.7,timeout={timeout}"
+
+
+def _steady(stage: Stage) -> None:
+    stage.go_on(1)
+
+
+def _reload(stage: Stage) -> None:
+    stage.go_on(0.3)
+    version = stage.reload()
+    stage.wait_for(version)
+    stage.go_on(0.6)
+    stage.tell_versions(version)
+
+
+def _storm(stage: Stage) -> None:
+    stage.go_on(0.2)
+    for _ in range(4):
+        stage.reload()
+        stage.go_on(0.05)
+    version = stage.reload()
+    stage.wait_for(version)
+    stage.go_on(0.5)
+    stage.tell_versions(version)
+
+
+def _broken(stage: Stage) -> None:
+    stage.go_on(0.2)
+    stage.reload(broken=True)
+    stage.go_on(0.6)
+    version = stage.reload()
+    stage.wait_for(version)
+    stage.go_on(0.2)
+    stage.tell_versions(version)
+
+
+def _worker_killed(stage: Stage) -> None:
+    stage.go_on(0.3)
+    stage.strike_worker(signal.SIGKILL)
+    stage.go_on(0.7)
+
+
+def _master_killed(stage: Stage) -> None:
+    stage.go_on(0.3)
+    stage.strike_master()
+    stage.go_on(0.25)
+    stage.start_again()
+
+
+def _worker_stopped(stage: Stage) -> None:
+    stage.go_on(0.2)
+    pid = stage.strike_worker(signal.SIGSTOP)
+    stage.go_on(0.8)
+    if pid:
+        stage.resume(pid)
+
+
+def _stop(stage: Stage) -> None:
+    stage.go_on(0.6)
+    stage.stop()
+
+
+SCENARIOS = (
+    Scenario(name="steady", what="the load alone", play=_steady),
+    Scenario(name="reload", what="one reload", play=_reload, needs=("reload",)),
+    Scenario(
+        name="storm", what="five reloads, one upon the other", play=_storm, needs=("reload",)
+    ),
+    Scenario(
+        name="broken", what="a reload of code that cannot be loaded, then one that mends it",
+        play=_broken, needs=("reload", "breaks"),
+    ),
+    Scenario(name="worker-killed", what="SIGKILL for a worker", play=_worker_killed),
+    Scenario(
+        name="master-killed", what="SIGKILL for the first process, which is then started again",
+        play=_master_killed,
+    ),
+    Scenario(
+        name="worker-stopped", what="SIGSTOP for a worker", play=_worker_stopped, timeout=2.0
+    ),
+    Scenario(
+        name="half-written", what="a reload while requests come in four pieces", play=_reload,
+        modes=("half",), needs=("reload",),
+    ),
+    Scenario(
+        name="long-answers", what="a reload while answers take 1.5 and 2 s", play=_reload,
+        modes=("long",), needs=("reload", "slow", "stream"),
+    ),
+    Scenario(
+        name="uploads", what="a reload while bodies come in eight pieces", play=_reload,
+        modes=("upload",), needs=("reload", "upload"),
+    ),
+    Scenario(
+        name="keep-alive", what="a reload while 16 kept connections are always busy",
+        play=_reload, modes=("kat",), needs=("reload",),
+    ),
+    Scenario(name="stop", what="a graceful stop", play=_stop),
+)  # fmt: skip
