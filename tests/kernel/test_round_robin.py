@@ -51,6 +51,16 @@ def datagrams(queue: socket.socket) -> list[bytes]:
     return found
 
 
+def test_turns_go_on_where_they_were_if_the_same_is_fed_again(pool: Pool) -> None:
+    every = dict.fromkeys(range(3), 1)
+    pool.feed(every)
+    with filled(pool, 1) as first:
+        pool.feed(every)
+        with filled(pool, 2) as found:
+            assert sorted(first) == [0, 0, 0, 0, 1]
+            assert found == [1, 1, 1, 0, 0]
+
+
 # --- Turns ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -13,7 +14,7 @@ import pytest
 from sockmgr.config.spec import Scheme
 from sockmgr.errors import ListenError
 from sockmgr.kernel import queues, sockets, steering
-from sockmgr.kernel.steering import Pool
+from sockmgr.kernel.steering import Pool, classic, places
 from tests.helpers.hammer import Hammer, Server, ask
 from tests.helpers.pools import down, filled, lengths, listen, pool_of, target
 
@@ -45,6 +46,36 @@ def test_what_cannot_be_fed_is_refused_and_changes_nothing(weights: dict[int, in
         assert pool.fed == {1: 1}
         with filled(pool, 5) as found:
             assert found == [0, 5]
+
+
+def test_a_feed_that_failed_is_not_remembered() -> None:
+    with pool_of(2) as pool, pytest.MonkeyPatch.context() as patch:
+        pool.feed({1: 1})
+        patch.setattr(classic, "attach", refuse)
+        with pytest.raises(PermissionError):
+            pool.feed({0: 1})
+        assert pool.fed == {1: 1}
+
+
+def test_a_queue_whose_filter_a_worker_has_locked_keeps_nobody_from_steering() -> None:
+    with pool_of(2) as pool:
+        pool.queues[0].setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER, socket(7)
+        pool.feed({1: 1})
+        with filled(pool, 5) as found:
+            assert found == [0, 5]
+
+
+def test_where_no_place_can_be_found_it_is_known_how_the_kernel_moves_queues() -> None:
+    with pool_of(3) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "find", refuse)  # as without root
+        pool.feed({1: 1})
+        pool.queues[0].shutdown(socket.SHUT_RDWR)
+        pool.revive([0], backlog=256)
+        assert pool.order == (2, 1, 0)
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "not permitted")
 
 
 def test_a_new_queue_gets_nothing_before_it_is_fed() -> None:

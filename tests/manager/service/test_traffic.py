@@ -15,6 +15,7 @@ import pytest
 from sockmgr.config.spec import Scheme
 from sockmgr.fleet.messages import Fact, FeedFailed, Quiet
 from sockmgr.manager.service.dispatching import Dispatching
+from sockmgr.manager.service.lease_map import LeaseModes
 from sockmgr.manager.service.traffic import Traffic
 from tests.helpers.dispatching import a_dispatcher
 from tests.helpers.listeners import connect, hold_handshake, opened, take, tcp, unix
@@ -126,6 +127,68 @@ def test_what_cannot_be_steered_leaves_all_as_it_was_and_is_tried_again() -> Non
                 feeding.keep_up({1: 1}, {1: (listener,)})
                 assert feeding.leases == {1}
                 assert await told(facts, 1) == {0}
+
+    asyncio.run(scenario())
+
+
+class Recording:
+    """A listener that notes how it is fed."""
+
+    def __init__(self) -> None:
+        self.fed: list[object] = []
+
+    def feed(self, share: object) -> None:
+        self.fed.append(share)
+
+
+class Pretended:
+    """A dispatcher that passes on what comes to lease 5, and says by futures what was taken."""
+
+    def __init__(self) -> None:
+        self.taken: list[asyncio.Future[None]] = []
+
+    def feed(self, *_: object) -> None:
+        pass
+
+    def queue(self, passed: list[int]) -> int:
+        assert passed == [0, 1]
+        return 5
+
+    def quiet(self, lease: int) -> asyncio.Future[None]:
+        assert lease == 0
+        self.taken.append(asyncio.get_running_loop().create_future())
+        return self.taken[-1]
+
+
+def test_a_quiet_of_an_earlier_wait_is_not_told() -> None:
+    async def scenario() -> None:
+        facts, dispatching = asyncio.Queue[Fact](), Pretended()
+        with opened(tcp()) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = Traffic("web", tasks, facts.put_nowait, dispatching)  # type: ignore[arg-type]
+                for number in (1, 2):
+                    feeding.feed({0: 1, 1: 1}, {0: (listener,), 1: (listener,)})
+                    feeding.feed({1: 1}, {1: (listener,)})
+                    while len(dispatching.taken) < number:  # noqa: ASYNC110 - it has no event
+                        await asyncio.sleep(0.005)
+                for taken, is_told in zip(dispatching.taken, (False, True), strict=True):
+                    taken.set_result(None)
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    assert facts.empty() is not is_told
+
+    asyncio.run(scenario())
+
+
+def test_what_a_dispatcher_accepts_for_all_has_one_queue_with_all_their_weight() -> None:
+    async def scenario() -> None:
+        listener: Any = Recording()
+        async with asyncio.TaskGroup() as tasks:
+            dispatching: Any = Pretended()
+            feeding = Traffic("web", tasks, lambda _: None, dispatching)
+            feeding.modes = LeaseModes(passed=frozenset({0, 1}))
+            feeding.feed({0: 2, 1: 1, 3: 1}, dict.fromkeys((0, 1, 3), (listener,)))
+        assert listener.fed == [{5: 3, 3: 1}]
 
     asyncio.run(scenario())
 
