@@ -14,7 +14,7 @@ from tests.crash_points.places import Alone, Place
 from tests.e2e.harness import wait_for
 
 Deed = Callable[[Place], None]
-SOON = 10.0
+SOON = 60.0
 
 EXTRA = """listen = ["extra"]
 app = "main:app"

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Place(ABC):
         self.release = 1
         self._waiting: list[threading.Thread] = []
         self._codes: list[int] = []
+        self.said = ""  # what the last verb had on its standard error
         for name in PORTS:
             (self.directory(name) / "asgi").parent.mkdir(parents=True, exist_ok=True)
             (self.directory(name) / "version").write_text("1")
@@ -193,10 +194,10 @@ class Alone(Place):
 
     python, worker = sys.executable, str(WORKER_HERE)
 
-    def __init__(self, accept: Accept, top: Path) -> None:
+    def __init__(self, accept: Accept, top: Path, env: Mapping[str, str] | None = None) -> None:
         super().__init__(accept, top)
         self.ports = {name: _free_port() for name in PORTS}
-        self._manager = Manager(top, self.text())
+        self._manager = Manager(top, self.text(), env=env)
 
     def __enter__(self) -> Alone:
         self._manager.__enter__()
@@ -215,7 +216,9 @@ class Alone(Place):
         self._manager.start()
 
     def do(self, *verb: str) -> int:
-        return self._manager.say(*verb).code
+        done = self._manager.say(*verb)
+        self.said = done.stderr
+        return done.code
 
     def write(self, config: str) -> None:
         self._manager.config.write_text(config)
@@ -285,7 +288,9 @@ class UnderSystemd(Place):
         if verb[0] == "systemctl":
             return self.machine.run(*verb, check=False).returncode
         argv = ("sockmgr", verb[0], "-c", self.site.config, *verb[1:])
-        return self.machine.run(*argv, check=False).returncode
+        done = self.machine.run(*argv, check=False)
+        self.said = done.stderr
+        return done.returncode
 
     def write(self, config: str) -> None:
         self.site.write(config)

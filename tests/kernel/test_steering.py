@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import socket
 import time
 from collections import Counter
@@ -284,3 +285,15 @@ def test_handshakes_that_were_not_refused_can_be_admitted() -> None:
         steering.admit_handshakes(pool[0])  # as after a refusal that the kernel did not allow
         with filled(pool, 1) as found:
             assert found == [1]
+
+
+def test_handshakes_get_their_time_again_though_no_descriptor_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        steering.shorten_handshakes(server)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # those that are open stay it
+        try:
+            steering.restore_handshakes(server)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) > 1

@@ -12,6 +12,7 @@ every verdict was as it should be, and nothing has grown.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from sockmgr.config.spec import Accept
 from sockmgr.torture.load.judge import Load
+from sockmgr.torture.load.result import Outcome
 from tests.crash_points.deeds import reload, undo
 from tests.crash_points.places import Alone, Place, UnderSystemd
 from tests.deaths import Death
@@ -41,6 +43,7 @@ class Figures:
     """What has happened so far."""
 
     requests: int = 0
+    unsent: int = 0
     took: int = 0  # failed in the hands of a process that was killed
     lost: list[str] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
@@ -55,7 +58,10 @@ class Figures:
         self.modes.update(row.mode for row in result.rows)
         self.slowest = max(self.slowest, result.latencies(result.rows)["max"])
         for row in result.failed:
-            if any(death.took(row) for death in deaths):
+            # It was due, and this judge had no connection free for it while the machine was busy.
+            if row.outcome is Outcome.UNFINISHED and math.isnan(row.began):
+                self.unsent += 1
+            elif any(death.took(row) for death in deaths):
                 self.took += 1
             else:
                 self.lost.append(f"{row.mode} {row.outcome} {row.detail}")
@@ -108,7 +114,7 @@ def _soak(place: Place, figures: Figures, chosen: argparse.Namespace) -> None:
                 _rest(place)
                 codes = place.forget()
                 if not in_reload and (wrong := deeds.wrong(deed, codes)):
-                    figures.lost.append(wrong)
+                    figures.lost.append(f"{wrong}: {place.said}")
                 answered(load, count=10)
             _settle(place)
             if calm:
@@ -144,6 +150,7 @@ def _tell(figures: Figures, seconds: float) -> int:
     broke = sum(n for name, n in done.items() if name in faults)
     print(f"\n{seconds / 60:.1f} minutes, {figures.requests} requests: {dict(figures.modes)}")
     print(f"{reloads} reloads, {broke} faults of {len(done.keys() & faults)} kinds: {dict(done)}")
+    print(f"{figures.unsent} of them were never sent")
     print(f"longest answer {figures.slowest:.1f} s, {figures.took} in the hands of who was killed")
     flaws = list(grown(figures.looks))
     for name, held in figures.looks[-1].items() if figures.looks else ():

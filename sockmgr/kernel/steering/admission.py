@@ -44,6 +44,6 @@ def restore_handshakes(queue: socket.socket) -> None:
     try:
         with open("/proc/sys/net/ipv4/tcp_synack_retries", encoding="ascii") as file:  # noqa: PTH123
             retries = int(file.read())
-    except FileNotFoundError:  # a container without this part of /proc/sys
+    except OSError:  # a container without this part of /proc/sys; no descriptor is left (EMFILE)
         retries = 5
     queue.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, max(1, retries))

@@ -28,6 +28,7 @@ from sockmgr.fleet.messages import WorkerId
 from sockmgr.fleet.pieces import Pieces
 from sockmgr.fleet.snapshot import ProcessSnapshot, Snapshot, as_json
 from sockmgr.kernel.process import pid_of
+from sockmgr.log import Log
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.listeners import opening
@@ -39,6 +40,8 @@ from sockmgr.manager.service.service import Service
 from sockmgr.manager.takeover.state import FOUND, RENEWED, STATE, StateMemory, boot_id
 from sockmgr.manager.takeover.store import Store
 from sockmgr.manager.workers.worker import WorkerProcess
+
+log = Log("sockmgr")
 
 Holdings = dict[str, tuple[object, tuple[int, ...]]]  # by name: what it is, and the descriptors
 
@@ -74,6 +77,7 @@ class SavedState:
         self._config: tuple[Config | None, msgspec.Raw] = None, msgspec.Raw()
         self._newest: tuple[Config | None, msgspec.Raw] = None, msgspec.Raw(b"null")
         self._written: bytes | None = None
+        self._can_write = True
         self._is_anew = True  # all is to be looked at, whether it has changed or not
         self.is_complete = True  # whether the store took all that it was given
 
@@ -105,8 +109,8 @@ class SavedState:
             gone += self._services.pop(name).names
         if self._is_anew:  # what a predecessor stored, and is nobody's now
             gone += self._held.keys() - self._names()
-        self._write(present)
-        self._forget(gone)
+        if self._write(present):
+            self._forget(gone)  # else the state that is there names them still
         self._is_anew = not self.is_complete
 
     def store_spawned(self, service: Service) -> bool:
@@ -260,7 +264,8 @@ class SavedState:
         workers = (name for saved in self._services.values() for name in saved.names)
         return {*self._own, *listeners, *workers}
 
-    def _write(self, present: Present) -> None:
+    def _write(self, present: Present) -> bool:
+        """Write the state if it has changed; return whether the one that is there is the newest."""
         if self._config[0] is not (config := present.services.config):
             self._config = config, as_json(config)
         newest = None if present.services.newest == config else present.services.newest
@@ -288,10 +293,20 @@ class SavedState:
                 courses=cast("Any", {n: self._services[n].course for n in going_on}),
             )
         )
-        body = bytes(state)
+        return self._write_body(bytes(state))
+
+    def _write_body(self, body: bytes) -> bool:
         if body != self._written:
-            self._state.write(body)
-            self._written = body
+            try:
+                self._state.write(body)
+            except OSError as error:  # there is no memory for it
+                tell = log.error if self._can_write else log.debug
+                tell("state not saved", because=error.strerror, tried_again_in="1 s",
+                     means="the next manager would go on from an older one")  # fmt: skip
+                self._can_write = self.is_complete = False
+                return False
+            self._written, self._can_write = body, True
+        return True
 
 
 @dataclass(slots=True)

@@ -45,15 +45,18 @@ class StateMemory:
         self._is_behind = False  # the copy could not be written
 
     def write(self, state: bytes) -> None:
-        """Write the state, which is JSON already, over the older of the two."""
-        self._serial += 1
-        data = snapshot.sealed(state, serial=self._serial)
-        fd = self.fds[self._serial % 2]
+        """Write the state, which is JSON already, over the older of the two. Raises OSError."""
+        # Counted when it is there: after a failure the next one goes over this one again, not over
+        # the only one that is whole.
+        serial = self._serial + 1
+        data = snapshot.sealed(state, serial=serial)
+        fd = self.fds[serial % 2]
         os.ftruncate(fd, 0)
         if is_at(Point.STATE_HALF_WRITTEN):
             private.write_all(fd, data[: len(data) // 2])
             reached(Point.STATE_HALF_WRITTEN)
         private.write_all(fd, data)
+        self._serial = serial
         reached(Point.STATE_WRITTEN)
         if self._copy:
             self._write_copy(self._copy, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ class Place:
     fds: tuple[int, ...] = (3, 4)
     state: bytes = b""
     is_full: bool = False
+    cannot_write: bool = False
 
     def keep(self, name: str, _fds: tuple[int, ...]) -> bool:
         self.log.append(f"keep {name}")
@@ -39,6 +41,8 @@ class Place:
         self.log.append(f"forget {name}")
 
     def write(self, state: bytes) -> None:
+        if self.cannot_write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.state = state
         self.log.append("write")
 
@@ -227,6 +231,20 @@ def test_what_the_store_could_not_take_it_is_given_again() -> None:
     assert web.update() == ["keep @state", "keep web@1.1/pidfd", "keep web@1.1/output"]
     assert web.saved.is_complete
     assert web.update() == []
+
+
+def test_what_a_state_names_stays_in_the_store_until_another_could_be_written() -> None:
+    web = Web(1)
+    web.update()
+    web.tell(WorkerExited(worker=ONE, status=1))
+    web.place.cannot_write = True
+    assert web.update() == []
+    assert not web.saved.is_complete
+    web.place.cannot_write = False
+    wrote, *forgot = web.update()
+    assert wrote == "write"
+    assert sorted(forgot) == ["forget web@1.1/output", "forget web@1.1/pidfd"]
+    assert web.saved.is_complete
 
 
 def test_a_service_that_comes_under_the_name_of_one_that_ended_has_nothing_of_it() -> None:
