@@ -145,15 +145,18 @@ def _without_values(change: Change, named: Sequence[tuple[str, str]]) -> Change:
 
 def accepted(old: Config, new: Config, committed: Collection[str]) -> Config:
     """Return `old` with the services `committed` as in `new`, or without those not in `new`."""
-    known = {service.name for service in new.services}
+    known = [service.name for service in new.services]
     services = {s.name: s for s in old.services if s.name in known or s.name not in committed}
     services |= {s.name: s for s in new.services if s.name in committed}
+    # In the order of `new`, whichever commits first: in the end both are the same.
+    services = {name: services[name] for name in (*known, *services) if name in services}
     listens = old.listens()
     fresh = {f"service.{name}" for name in committed}
     for service in new.services:
         if service.name in committed:
             listens |= {name: new.listens()[name] for name in service.listen}
             fresh |= {f"listen.{name}" for name in service.listen}
+    listens = {name: listens[name] for name in (*new.listens(), *listens) if name in listens}
     used = {name for service in services.values() for name in service.listen}
     stay = {f"service.{name}" for name in services} | {f"listen.{name}" for name in used}
     fresh |= {at for at, _ in new.variables if not at.startswith(("service.", "listen."))}
@@ -168,6 +171,18 @@ def accepted(old: Config, new: Config, committed: Collection[str]) -> Config:
         dev=new.dev,
         **{key: getattr(new, key) for key in _OF_THE_END},
     )
+
+
+def without(config: Config, service: str) -> Config:
+    """Return `config` without this service, and the listeners that only it has."""
+    others = tuple(each for each in config.services if each.name != service)
+    return accepted(config, replace(config, services=others), (service,))
+
+
+def addresses(config: Config, services: Collection[str]) -> set[Address]:
+    """Return the addresses at which these services listen."""
+    listens, mine = config.listens(), (each for each in config.services if each.name in services)
+    return {listens[name].address for service in mine for name in service.listen}
 
 
 def changed(old: Config, new: Config) -> frozenset[str]:

@@ -231,8 +231,12 @@ class Generation:
 
     @property
     def instant(self) -> bool:
-        """Whether all its workers may start beside the old ones: one instant of cut-over."""
-        return not self.rolling and self.spec.rollout.surge.above(self.wanted) >= self.wanted
+        """Whether all its workers may start beside the old ones: one instant of cut-over.
+
+        In a group there is no other, though `scale` may have set more than `surge` allows.
+        """
+        beside = self.wanted if self.together else self.spec.rollout.surge.above(self.wanted)
+        return not self.rolling and beside >= self.wanted
 
     @property
     def canary(self) -> Canary | None:

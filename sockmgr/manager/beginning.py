@@ -72,7 +72,8 @@ class FromState:
 
     def open(self, predecessor: Predecessor) -> None:
         """Own the sockets of the predecessor's listeners."""
-        self.services.config, self.services.newest = self.state.config, self.state.newest
+        self.services.config = self.state.config
+        self.services.newest = self.services.found = self.state.newest
         self.listeners.resume(self.state.listeners, predecessor.take_sockets())
         # A removal that was under way is forgotten, as any stop is; the config may have it again.
         for listen in self.state.config.listen:

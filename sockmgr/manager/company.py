@@ -85,14 +85,14 @@ class Company:
 
     def _exchanging(self, specs: Sequence[Spec], leaving: Collection[str]) -> set[str]:
         """Return which of these get listeners of each other; raise ControlError if of others."""
-        wanted = {spec.service: {each.address for each in spec.listen} for spec in specs}
+        asked = {spec.service: {each.address for each in spec.listen} for spec in specs}
         found: set[str] = set()
-        for name, addresses in wanted.items():
+        for name, addresses in asked.items():
             for other, service in self._services.items():
-                taken = addresses & _addresses(service.fleet)
+                taken = addresses & wanted(service.fleet)
                 if other == name or not taken or other in leaving or service.fleet.stopping:
                     continue
-                if other not in wanted:
+                if other not in asked:
                     raise ControlError(
                         f"{name} is to get {min(map(str, taken))}, which {other} still serves",
                         means="nothing was changed",
@@ -146,7 +146,7 @@ class Company:
         return await asyncio.gather(*ends.values())
 
 
-def _addresses(fleet: FleetRecords) -> set[Address]:
+def wanted(fleet: FleetRecords) -> set[Address]:
     """Return the addresses at which a service serves, or is about to; not where it still drains."""
     specs = [each.spec for each in (fleet.current, fleet.trial, fleet.pending) if each]
     return {listen.address for spec in specs for listen in spec.listen}

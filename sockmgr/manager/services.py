@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -25,7 +26,8 @@ from sockmgr.launch import access, virtual_env
 from sockmgr.launch.resolve import prepare
 from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
-from sockmgr.manager.company import Company
+from sockmgr.manager.beside import Beside
+from sockmgr.manager.company import Company, wanted
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
@@ -42,7 +44,7 @@ log = Log("sockmgr")
 Source = Callable[[], Config]
 
 
-class Services:
+class Services(Beside):
     """All services of a manager, by name; `source` reads the config, each time anew."""
 
     def __init__(self, source: Source, listeners: Listeners) -> None:
@@ -51,8 +53,11 @@ class Services:
         self._source, self._listeners = source, listeners
         self._company = Company(self.by_name)
         self._asked_for: Counter[Address] = Counter()
+        self._said: dict[str, int] = {}  # the last reload that said something about a service
         self._is_stopping = False
-        self.newest: Config | None = None  # the last one loaded, even if its rollout failed
+        # What was loaded last, though its rollouts may have failed; and by a manager before us.
+        self.newest: Config | None = None
+        self.found: Config | None = None
         self._warned: set[str] = set()
 
     def work_in(
@@ -96,10 +101,16 @@ class Services:
         await service.run()
         # A reload may have added a new service of this name while the old one was ending.
         if self.by_name.get(service.name) is service:
-            del self.by_name[service.name]
+            self.forget(service.name)
         reached(Point.SERVICE_GONE)
         self.heed(service.name)
         self._upkeep.now()
+
+    def forget(self, name: str) -> None:
+        """Know a service no more that has ended, nor the config in force, unless all are to end."""
+        del self.by_name[name]
+        if not self._is_stopping:
+            self.config = plan.without(self.config, name)
 
     def start(self, specs: Sequence[Spec]) -> None:
         """Run these, each as the first generation of a service that was added, in their order."""
@@ -200,8 +211,7 @@ class Services:
                 )
         # A reload of `web` is about web alone: only a reload of everything may remove services.
         removed = () if services else self.by_name.keys() - set(known)
-        together = together or config.together
-        chosen = services or known
+        together, chosen = together or config.together, services or known
         specs = [adapt(self._resolve(config, s)) for s in config.services if s.name in chosen]
         return await self._roll(config, specs, removed, progress, together=together)
 
@@ -211,9 +221,15 @@ class Services:
             config = self._source()
         except SockmgrError:
             return False
-        # One that was removed and is still there was to stop, which its next manager has forgotten.
+        # One that was removed and is there still was to stop, which nobody remembers.
         known = {service.name for service in config.services} == self.by_name.keys()
-        return config == self.config and known and not self._listeners.renewed
+        is_new = self._listeners.renewed or self._astray(config)
+        return config == self.config and known and not is_new
+
+    def _astray(self, config: Config) -> set[str]:
+        """Return the services that roll to what a manager before us loaded, unlike `config`."""
+        other = plan.changed(self.newest or self.config, config)
+        return {each.name for each in self if each.name in other and each.rolls}
 
     async def reload_changed(self) -> list[Verdict]:
         """Replace the workers of the services whose config has changed.
@@ -222,12 +238,16 @@ class Services:
         """
         config = self._source()
         known = {service.name for service in config.services}
-        chosen = plan.changed(self.config, config)
+        chosen = plan.changed(self.config, config) | self._astray(config)
         # What our predecessor loaded is under way, or has failed: it is not to be tried once more.
         tried = chosen - plan.changed(self.newest or self.config, config)
-        going_on = [each for each in self if each.name in tried and not each.fleet.pending]
-        under_way = [each.join(trial) for each in going_on if (trial := each.fleet.trial)]
-        chosen = (chosen - {each.name for each in going_on}) | (known - self.by_name.keys())
+        asked = plan.addresses(config, chosen - tried)
+        # But one that others are to get a listener from has to go together with them.
+        still = (s.name for s in self if not (s.fleet.pending or wanted(s.fleet) & asked))
+        going_on = tried.intersection(still)
+        trials = [(each, trial) for each in self if (trial := each.fleet.trial)]
+        under_way = [each.join(trial) for each, trial in trials if each.name in going_on]
+        chosen = (chosen - going_on) | (known - self.by_name.keys())
         renewed = {each.name for each in self if each.addresses & self._listeners.renewed}
         chosen |= renewed & known
         self._listeners.renewed.clear()  # the rollout below gives their workers the new sockets
@@ -259,7 +279,6 @@ class Services:
                 )
         # What may be refused comes first, so that a refusal leaves everything as it was: a spec
         # that cannot be resolved has been by now, then comes an address that cannot be bound.
-        self.newest = config
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
         # No generation uses these listeners yet, and close_unused() must spare them all the same.
@@ -273,16 +292,16 @@ class Services:
             fitted = await fitting(specs, workers)
             together = together and len(fitted) + len(under_way) + len(removed) > 1
             groups = self._company.join(fitted, removed, together=together)
-            waiting = [*self._begin(fitted, progress, groups), *under_way]
+            number = self._say(config, {spec.service for spec in fitted} | set(removed))
+            waiting = [*self._begin(fitted, config, progress, groups), *under_way]
             # Those that go are part of what goes together: they stay if it fails.
             leaving = None if together else self._remove(removed)
             verdicts = await asyncio.gather(*waiting)
-            committed = {v.service for v in verdicts if v.verdict == "committed"}
-            if together:
-                removed = removed if len(committed) == len(verdicts) else ()
-                leaving = self._remove(removed)
-            # Not after the drain of what is removed: a later reload may have committed by then.
-            self.config = plan.accepted(self.config, config, committed.union(removed))
+            committed = [each for each in verdicts if each.verdict == "committed"]
+            if together and len(committed) == len(verdicts):
+                # What a later reload said of one counts, though that has no verdict yet.
+                leaving = self._remove(name for name in removed if self._said[name] == number)
+            self._accept(config, *set(removed) - self.by_name.keys())
             reached(Point.CONFIG_ACCEPTED)
         finally:
             self._asked_for.subtract(addresses)
@@ -290,7 +309,21 @@ class Services:
             self._upkeep.now()
         return [*verdicts, *(await leaving if leaving else ())]
 
-    def _remove(self, names: Collection[str]) -> asyncio.Task[list[Verdict]]:
+    def _say(self, config: Config, names: Collection[str]) -> int:
+        """Note that a reload says by `config` what these services are to be; return its number."""
+        self.newest = plan.accepted(self.newest or self.config, config, names)
+        number = max(self._said.values(), default=0) + 1
+        self._said |= dict.fromkeys(names, number)
+        return number
+
+    def accept_found(self, service: str) -> None:
+        """Have the config in force say of `service` what a manager before us had loaded."""
+        self._accept(self.found or self.config, service)
+
+    def _accept(self, config: Config, *committed: str) -> None:
+        self.config = plan.accepted(self.config, config, committed)
+
+    def _remove(self, names: Iterable[str]) -> asyncio.Task[list[Verdict]]:
         # Another reload without them may have ended some meanwhile.
         services = [self.by_name[name] for name in names if name in self.by_name]
         return self._tasks.create_task(self._company.end(services, Service.remove))
@@ -312,58 +345,24 @@ class Services:
         """Look what the last fact of `service` means for those that wait for it, or it for them."""
         self._company.heed(service)
         found = self.by_name.get(service)
-        # A reload has added it, and its first generation failed.
         if found and found.fleet.is_nothing and not found.fleet.stopping:
-            found.stop()
+            found.stop()  # a reload has added it, and its first generation failed
 
-    def keep(self, address: Address, service: str) -> bool:
-        """Return whether a listener goes on when `service` no longer needs it."""
-        # A listener that the newest config has again must not refuse clients, even if the rollout
-        # that brings it back has not committed yet.
-        config = self.newest or self.config
-        configured = any(address == listen.address for listen in config.listen)
-        others = (each for each in self if each.name != service and not each.fleet.stopping)
-        needed = any(address in each.addresses for each in others)
-        return needed or (configured and not self._is_stopping)
+    def keep(self, address: Address) -> bool:
+        """Return whether some service has a listener, or will, and does not only drain there."""
+        opened = self._asked_for[address] and not self._is_stopping  # a reload may bring it back
+        going = (each.fleet for each in self if not each.fleet.stopping)
+        return bool(opened) or any(address in wanted(fleet) for fleet in going)
 
     @property
     def all_stop(self) -> bool:
         """Whether the manager is to end, and not only some services."""
         return self._is_stopping
 
-    def share(self, address: Address, service: str) -> bool:
-        """Return whether another service uses the listener as well."""
-        return any(address in each.addresses for each in self if each.name != service)
-
-    def serve(self, address: Address, service: str) -> bool:
-        """Return whether another service serves the clients of the listener now."""
-        others = (s.fleet for s in self if s.name != service and not s.fleet.stopping)
-        serving = (g for f in others for g in (f.current, f.trial) if g and g.is_met)
-        return any(address == listen.address for g in serving for listen in g.spec.listen)
-
-    def leases_beside(self, service: str) -> frozenset[int]:
-        """Return the leases that other services have on listeners of `service`."""
-        if not self._share_listeners:
-            return frozenset()
-        return self._company.leases_beside(service, self.find(service).addresses)
-
-    def give_way(self, service: str) -> None:
-        """Have other services leave new clients to `service` at the listeners where it is fed."""
-        if not self._share_listeners:
-            return
-        addresses = self.find(service).addresses
-        for each in self:
-            if each.name != service and addresses & each.addresses:
-                each.give_way()
-
-    @property
-    def _share_listeners(self) -> bool:
-        """Whether some have a listener in common, as after an exchange: it is asked each fact."""
-        return any(each.fleet.is_beside_others for each in self)
-
     def _begin(
         self,
         specs: Sequence[Spec],
+        config: Config,
         progress: Callable[[Progress], None],
         groups: Mapping[str, Together],
     ) -> list[asyncio.Future[Verdict]]:
@@ -375,8 +374,8 @@ class Services:
             name, service = spec.service, self.by_name.get(spec.service)
             service = service or self.add(name)
             own = replace(spec, foreign=leases) if leases else spec
-            wait = patience.get(name, 0.0)
-            verdicts.append(service.reload(own, progress, groups.get(name), wait))
+            more = patience.get(name, 0.0), None, partial(self._accept, config, name)
+            verdicts.append(service.reload(own, progress, groups.get(name), *more))
         return verdicts
 
     def close_unused(self) -> None:
@@ -385,7 +384,5 @@ class Services:
         # This is asked after each fact of each service, and nearly always all are configured.
         if self._listeners.all_in(kept):
             return
-        kept.update(address for address, number in self._asked_for.items() if number)
-        for service in self:
-            kept |= service.addresses
+        kept.update(+self._asked_for, *(each.addresses for each in self))
         self._listeners.close_unused(kept)

@@ -210,6 +210,11 @@ class DispatcherProcess:
             links = self.services[name].dispatcher._by_id.values()
             why = "its worker is gone, and the next manager has none who is passed connections"
             self.world.lose_in([x.channel for x in links if x.gone], why)
+            # Nor does it know of a worker that was started in the moment of the death, which takes
+            # what it has before it ends, unless it crashes.
+            for each in (item for x in links for item in x.channel.items):
+                if not isinstance(each, int):
+                    each[0].why_lost = "it was passed to a worker of which no state tells"
             self.forget(name)
         for served in self.services.values():
             for lease in served.unnamed:

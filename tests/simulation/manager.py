@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sockmgr.api.types import Verdict
-from sockmgr.config import plan
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Address, Listen, Spec
 from sockmgr.errors import ControlError, ListenError, SockmgrError
@@ -193,6 +192,7 @@ class Rolling:
     removed: Collection[str]
     together: bool
     addresses: list[Address]
+    number: int
 
 
 @dataclass(slots=True)
@@ -236,7 +236,6 @@ class ManagerServices(Services):
             was = self.by_name.get(spec.service)
             if was and was.fleet.stopping and not self._is_stopping:
                 raise ControlError(f"{spec.service} was removed, and its workers drain still")
-        self.newest = config
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
         self._asked_for.update(addresses)
@@ -245,25 +244,24 @@ class ManagerServices(Services):
                 check_shares(spec, [self._listeners.at(each.address) for each in spec.listen])
             together = together and len(specs) + len(under_way) + len(removed) > 1
             groups = self._company.join(specs, removed, together=together)
-            waiting: list[Any] = [*self._begin(specs, progress, groups), *under_way]
+            number = self._say(config, {spec.service for spec in specs} | set(removed))
+            waiting: list[Any] = [*self._begin(specs, config, progress, groups), *under_way]
             if not together:
                 self._remove(removed)
         except SockmgrError:
             self._let_go(addresses)
             raise
-        rolling = Rolling(config, waiting, removed, together, addresses)
+        rolling = Rolling(config, waiting, removed, together, addresses, number)
         self._manager.rollings.append(rolling)
         return []
 
     def go_on(self, rolling: Rolling) -> None:
         """Do what a reload does when all of its verdicts are there."""
         verdicts = [each.result() for each in rolling.waiting]
-        committed = {v.service for v in verdicts if v.verdict == "committed"}
-        removed = rolling.removed
-        if rolling.together:
-            removed = removed if len(committed) == len(verdicts) else ()
-            self._remove(removed)
-        self.config = plan.accepted(self.config, rolling.config, committed.union(removed))
+        committed = [each for each in verdicts if each.verdict == "committed"]
+        if rolling.together and len(committed) == len(verdicts):
+            self._remove(name for name in rolling.removed if self._said[name] == rolling.number)
+        self._accept(rolling.config, *set(rolling.removed) - self.by_name.keys())
         self._let_go(rolling.addresses)
 
     def _let_go(self, addresses: list[Address]) -> None:
@@ -326,7 +324,8 @@ class Manager:
     def resume(self, state: State) -> None:
         """Go on where another manager was, and do what the config says by now."""
         snapshot, services = state.read(), self.services
-        services.config, services.newest = snapshot.config, snapshot.newest
+        services.config = snapshot.config
+        services.newest = services.found = snapshot.newest
         self.listeners.resume(state.listeners)
         for listen in state.config.listen:
             self.listeners.at(listen.address).admit()
@@ -366,7 +365,10 @@ class Manager:
     def catch_up(self) -> None:
         """Do what the config says by now, if that can be."""
         is_needed = not self.services.are_up_to_date()
-        self.world.is_refused = is_needed and bool(self.ask(self.services.reload_changed()))
+        why = self.ask(self.services.reload_changed()) if is_needed else ""
+        self.world.is_refused = bool(why)
+        if why:
+            self.world.say("    it cannot do what the config says by now: {}", why)
 
     def ask(self, asked: Any) -> str:
         """Let what is asked happen, up to where it waits; return why it was refused."""
@@ -453,7 +455,7 @@ class Manager:
                 did = True
             if service.fleet.stopped:
                 service.end()
-                del self.services.by_name[service.name]
+                self.services.forget(service.name)
                 self.services.heed(service.name)
                 self.changed()
                 did = True

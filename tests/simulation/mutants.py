@@ -24,8 +24,8 @@ MUTANTS = (
     Mutant(
         "let a listener be closed that another service has",
         "sockmgr.manager.services",
-        "            kept |= service.addresses\n",
-        "            kept = kept or service.addresses\n",
+        "(+self._asked_for, *(each.addresses for each in self))\n",
+        "(+self._asked_for)\n",
     ),
     Mutant(
         "forget that others have leases on the same listeners",
@@ -36,8 +36,8 @@ MUTANTS = (
     Mutant(
         "refuse clients at a listener that another service gets",
         "sockmgr.manager.services",
-        "        return needed or (configured and not self._is_stopping)",
-        "        return needed and configured and not self._is_stopping",
+        "        return bool(opened) or any(address in wanted(fleet) for fleet in going)",
+        "        return bool(opened) and any(address in wanted(fleet) for fleet in going)",
     ),
     Mutant(
         "forget what the next manager has to wait for",
@@ -65,7 +65,7 @@ SOON = {
     "forget that others have leases on the same listeners": 1472,
     "do not save before a client hears of it": 1472,
     "take the config for accepted though a service was taken back": 480,
-    "refuse clients at a listener that another service gets": 384,
+    "refuse clients at a listener that another service gets": 1664,
 }
 
 

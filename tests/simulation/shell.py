@@ -205,6 +205,9 @@ class ServiceTraffic(Traffic):
         super()._steer(weights, leases)
         for lease, listeners in leases.items():
             for listener in listeners if not self._is_fixed else ():
+                # The dispatcher may have one queue for all of them, where each had its own.
+                if listener.is_steered and lease >= len(listener.queues):
+                    continue
                 queue = listener.queue(lease)
                 queue.fed_by = self._service
                 queue.is_taken_back = self._manager.takes_back(self._service, lease, queue.address)

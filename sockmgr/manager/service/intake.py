@@ -18,8 +18,8 @@ from sockmgr.manager.service.lease_map import LeaseMap
 class Neighbours(Protocol):
     """The other services of the manager, as far as they concern the listeners of `service`."""
 
-    def keep(self, address: Address, service: str) -> bool:
-        """Return whether a listener goes on when `service` no longer needs it."""
+    def keep(self, address: Address) -> bool:
+        """Return whether some service has a listener, or will, and does not only drain there."""
 
     def share(self, address: Address, service: str) -> bool:
         """Return whether another service uses the listener as well."""
@@ -32,6 +32,9 @@ class Neighbours(Protocol):
 
     def give_way(self, service: str) -> None:
         """Have other services leave new clients to `service` at the listeners where it is fed."""
+
+    def accept_found(self, service: str) -> None:
+        """Have the config in force say of `service` what a manager before us had loaded."""
 
     @property
     def all_stop(self) -> bool:
@@ -60,7 +63,7 @@ class Intake:
     def end(self, fleet: FleetRecords) -> None:
         """Refuse new clients everywhere, since the service stops; clients that wait may stay."""
         for address in addresses(fleet):
-            if self._neighbours.keep(address, self._name):
+            if self._neighbours.keep(address):
                 continue
             listener = self._lease_map.listener(address)
             # A service that was removed may come back by the next reload, while its workers drain
@@ -83,7 +86,7 @@ class Intake:
         }
         # It is removed from this service only: another one may have it, or get it in this reload.
         for address in removed:
-            if not self._neighbours.keep(address, self._name):
+            if not self._neighbours.keep(address):
                 self._lease_map.listener(address).refuse()
         return bool(removed)
 

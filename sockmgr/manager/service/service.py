@@ -71,7 +71,7 @@ from sockmgr.manager.service.processes import Processes
 from sockmgr.manager.service.repairs import Repairs
 from sockmgr.manager.service.traffic import Traffic
 from sockmgr.manager.service.upkeep import Upkeep
-from sockmgr.manager.service.verdicts import Verdicts, ignore_progress
+from sockmgr.manager.service.verdicts import Verdicts, ignore_progress, nothing
 from sockmgr.manager.service.wishes import Wishes
 from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.manager.workers.survivor import Survivor
@@ -133,11 +133,13 @@ class Service(Wishes):
         self._know_fleet()
         fed = dict(self.fleet.fed)
         unquiet = self._lease_map.unquiet(self.fleet, self.addresses)
-        self._traffic.resume(fed, self._lease_map.fed(self.fleet, fed), unquiet)
+        leases = self._lease_map.fed(self.fleet, fed)
+        self._traffic.resume(fed, leases, unquiet)
         if self.fleet.trial:  # what it costs from here on; what it did before, nobody knows
             self._verdicts.measure(self._lease_map.of(self.fleet.trial.spec))
         self._facts.put_nowait(Tick())  # deadlines may have passed while there was no manager
         if any(self._lease_map.listener(address).is_anew for address in self.addresses):
+            self._traffic.feed(fed, leases)  # its queues are fed as if none of them ever was
             self._replace(self.processes.running.values())
 
     def replace_unheard(self) -> None:
@@ -161,9 +163,13 @@ class Service(Wishes):
         together: Together | None = None,
         patience: float = 0.0,
         origin: Origin | None = None,
+        accept: Callable[[], object] = nothing,
     ) -> asyncio.Future[Verdict]:
-        """Replace what runs by `spec`, `together` with others; the future holds the verdict."""
-        number, verdict = self._verdicts.ask(progress, origin)
+        """Replace what runs by `spec`, `together` with others; the future holds the verdict.
+
+        `accept` is called as soon as it commits, before that is saved.
+        """
+        number, verdict = self._verdicts.ask(progress, origin, accept)
         spec = pooled(spec, self._lease_map.of(spec))
         self.put(Reload(spec=spec, request=number, together=together, patience=patience))
         return verdict
@@ -338,11 +344,14 @@ class Service(Wishes):
             case CutOver():
                 self._verdicts.cut_over(outcome.generation, self.fleet.trial)
             case Committed():
+                if not outcome.requests:
+                    self._neighbours.accept_found(self.name)
                 self._verdicts.committed(outcome, self.fleet, self.processes)
                 self._see_off()
             case Aborted():
                 words = self.hooks.words_of(outcome.generation)
                 self._verdicts.aborted(outcome, self.fleet, self.processes, words)
+                self._see_off()
             case Stopped():
                 log.info(EventKind.STOPPED, service=self.name)
                 self._verdicts.stopped(self.fleet.last)

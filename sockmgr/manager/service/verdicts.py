@@ -29,12 +29,17 @@ from sockmgr.manager.service.receipt import Measurement
 log = Log("sockmgr")
 
 
+def nothing() -> None:
+    """Accept no config: what commits has none of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
     began: float
     verdict: asyncio.Future[Verdict]
     progress: Callable[[Progress], None]
     origin: Origin
+    accept: Callable[[], object]
 
 
 class Verdicts:
@@ -59,7 +64,10 @@ class Verdicts:
         self._drain: Measurement | None = None  # of a service that is removed
 
     def ask(
-        self, progress: Callable[[Progress], None], origin: Origin | None = None
+        self,
+        progress: Callable[[Progress], None],
+        origin: Origin | None = None,
+        accept: Callable[[], object] = nothing,
     ) -> tuple[int, asyncio.Future[Verdict]]:
         """Take a request, by default for a reload by whoever asks now.
 
@@ -70,7 +78,7 @@ class Verdicts:
         verdict: asyncio.Future[Verdict] = self._loop.create_future()
         began = self._loop.time()
         self._requests[self._last] = _Request(
-            began=began, verdict=verdict, progress=progress, origin=origin
+            began=began, verdict=verdict, progress=progress, origin=origin, accept=accept
         )
         return self._last, verdict
 
@@ -186,6 +194,8 @@ class Verdicts:
         draining = _draining(fleet)
         processes.died = 0  # of the drain that begins now
         processes.forget_words()
+        if outcome.requests:  # what runs is the spec of the last one, whoever else asked
+            self._requests[outcome.requests[-1]].accept()
         release = self._history().release(outcome.generation)
         log.info(EventKind.COMMITTED, service=self._service, generation=outcome.generation,
                  draining=len(draining), **({"release": release} if release else {}))  # fmt: skip
