@@ -6,12 +6,16 @@ EXAMPLE ?= asgi
 # Debian 12 has 252; it is tested, too.
 SYSTEMD ?= 254 257 262
 
+# Whose packages `make test-deb` tests.
+SUITES ?= bookworm
+
 # How many schedules `make simulate` plays, and how many inputs of a kind `make fuzz` tries.
 SEEDS ?= 10000
 RUNS ?= 100000
 
 .PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix mutants fuzz lint demo demo-canary bench man \
-	dist torture-table clean
+	dist torture-table test-lowest \
+	deb test-deb clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -36,6 +40,11 @@ help:
 	@echo 'make dist   build wheel and sdist, check and install them, and list what they need (SBOM)'
 	@echo 'make torture-table'
 	@echo '            torture each server, bare and under sockmgr: docs/torture.md'
+	@echo 'make deb    build a package of Debian, or for the one in ROOT=DIRECTORY; needs binutils'
+	@echo 'make test-lowest'
+	@echo '            tests with the oldest dependencies that are allowed, by each Python that is here'
+	@echo 'make test-deb'
+	@echo '            install, use, upgrade under load and purge the package; as root, needs debootstrap'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
 
@@ -115,6 +124,17 @@ dist: .venv/.dist
 
 torture-table: .venv/.bench
 	$(BIN)/python -m tests.bench.torture
+
+deb: .venv/.dist
+	rm -rf build/wheel
+	$(BIN)/hatchling build -t wheel -d build/wheel
+	$(BIN)/python contrib/debian/make_deb.py build/wheel/*.whl dist $(ROOT)
+
+test-lowest: .venv/.dist
+	@$(BIN)/python -m tests.lowest $(TESTS)
+
+test-deb: .venv/.test .venv/.dist
+	@$(BIN)/python -m tests.packaging.debian $(SUITES)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -65,6 +65,9 @@ ERRORS: dict[str, type[SockmgrError]] = {
 # --- Reading and writing -------------------------------------------------------------------------
 
 encode = msgspec.json.Encoder().encode
+# Of bytes that are not what they should be. ValueError: not UTF-8; msgspec's own errors are no
+# ValueErrors before 0.21.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _decode_call = msgspec.json.Decoder(Call).decode
 
 
@@ -72,7 +75,7 @@ def read_call(data: bytes) -> Call | None:
     """Return the call that `data` encodes, or None if it encodes no call at all."""
     try:
         return _decode_call(data)
-    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+    except UNREADABLE:
         return None
 
 
@@ -91,7 +94,7 @@ def read_ask(call: Call) -> tuple[Method[Any, Any], Ask]:
         # "Expected `int`, got `str` - at `$.workers`", "Object missing required field `service`"
         found = re.search(r"at `\$\.(\w+)|field `(\w+)`", str(error))
         name = (found[1] or found[2]) if found else "parameters"
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         name = "parameters"
     else:
         return method, ask

@@ -124,7 +124,7 @@ class Connection:
                 raise self._refused(reply)
             self.continues = bool(reply.continues)
             return msgspec.json.decode(reply.parameters, type=kind)
-        except (ValueError, RecursionError) as error:
+        except wire.UNREADABLE as error:
             raise ControlError(
                 f"the answer from {self._path} cannot be understood: {error}",
                 do="is it a sockmgr of another version? see its pid in `ss -xlp`",

@@ -19,7 +19,7 @@ from sockmgr.client.client import (
     is_same,
 )
 from sockmgr.client.connection import no_manager
-from sockmgr.client.places import SOCKET_VARIABLE, is_live, places, searched
+from sockmgr.client.places import SOCKET_VARIABLE, is_live, names, places, searched
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import private
 
@@ -78,8 +78,14 @@ def live_controls(name: str | None) -> list[Path]:
 
     With a `name`, return only those of managers called so.
     """
-    pattern = "*.sock" if name is None else f"{name}.sock"
-    found = [path for place in _searched() for path in sorted(place.glob(pattern))]
+    # Not by glob(), which some versions of Python 3.11 have fail where we may not look, as in
+    # /run/user under ProtectHome=yes.
+    found = [
+        place / each
+        for place in _searched()
+        for each in sorted(names(os.fspath(place)))
+        if (each.endswith(".sock") if name is None else each == f"{name}.sock")
+    ]
     live = [path for path in found if is_live(os.fspath(path))]
     return _of_managers(live) if len(live) > 1 else live
 

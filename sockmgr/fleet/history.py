@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec.structs import replace
 
+from sockmgr.api import wire
 from sockmgr.api.past import PastGeneration
 from sockmgr.config.spec import Listen, Rollout, Spec
 from sockmgr.errors import ControlError
@@ -98,7 +99,7 @@ class History:
                 msgspec.convert(both["entries"], tuple[Entry, ...]),
                 msgspec.convert(both["kept"], tuple[Kept, ...]),
             )
-        except (zlib.error, LookupError, TypeError, RecursionError) as error:
+        except (*wire.UNREADABLE, zlib.error, LookupError, TypeError) as error:
             raise ValueError(str(error)) from None
 
     # --- What happens ----------------------------------------------------------------------------

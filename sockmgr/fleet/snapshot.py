@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from sockmgr.api import wire
 from sockmgr.api.figures import Figures
 from sockmgr.api.types import Counts, Event
 from sockmgr.config.config import Config
@@ -241,7 +242,7 @@ def decode(data: bytes) -> Snapshot:
     # Whatever is wrong with the bytes, the manager must start: it then goes by the names alone.
     try:
         return msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (*wire.UNREADABLE, LookupError, TypeError, AttributeError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
 
 

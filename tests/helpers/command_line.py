@@ -7,7 +7,9 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -40,8 +42,13 @@ def manager(path: Path) -> Iterator[FakeManager]:
         yield found
 
 
+# click keeps both streams apart by itself since 8.2.
+_OLD = tuple(map(int, version("click").split(".")[:2])) < (8, 2)
+_APART: dict[str, Any] = {"mix_stderr": False} if _OLD else {}
+
+
 def sockmgr(*arguments: str) -> Result:
-    result = CliRunner().invoke(cli, arguments, prog_name="sockmgr")
+    result = CliRunner(**_APART).invoke(cli, arguments, prog_name="sockmgr")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

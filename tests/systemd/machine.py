@@ -67,6 +67,8 @@ def judging(*argv: str) -> Sequence[str]:
 class Machine:
     """One booted systemd: PID 1 of its own namespaces. Leaving it ends all that is in it."""
 
+    boot = BOOT
+
     def __init__(self, layer: str | None = None) -> None:
         """Take the systemd of this layer, "" being our own; by default what LAYER says."""
         _sweep()
@@ -152,7 +154,7 @@ class Machine:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
                 notify.bind(str(self.shared / "notify"))
                 self._parent = subprocess.Popen(
-                    [*_UNSHARE, "sh", str(BOOT)], stdin=subprocess.DEVNULL, stdout=terminal,
+                    [*_UNSHARE, "sh", str(self.boot)], stdin=subprocess.DEVNULL, stdout=terminal,
                     stderr=terminal, env=os.environ | self._layout(os.ttyname(terminal)),
                 )  # fmt: skip
                 self._reader.start()

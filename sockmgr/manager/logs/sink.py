@@ -16,6 +16,7 @@ import msgspec
 
 from sockmgr.api.records import EventKind, event, service_of, subject
 from sockmgr.api.types import JournalPlace, LogLine
+from sockmgr.api.wire import UNREADABLE
 from sockmgr.config.log_keys import Format, Logs
 from sockmgr.log import Occurrence
 from sockmgr.manager.logs.ring import Ring
@@ -262,7 +263,7 @@ def _own_object(piece: Piece) -> dict[str, msgspec.Raw] | None:
         return None
     try:
         return _decode(piece.text)
-    except (ValueError, RecursionError):  # it is none, or not UTF-8
+    except UNREADABLE:  # it is none
         return None
 
 
