@@ -151,8 +151,8 @@ MUTANTS = (
     Mutant(
         "let a hook run for ever",
         HOOKS,
-        "return _too_long(run, trial) if now >= run.deadline",
-        "return _too_long(run, trial) if now < 0",
+        "return _too_long(run) if now >= run.deadline",
+        "return _too_long(run) if now < 0",
     ),
     Mutant(
         "leave the hook of a rollout that has ended running",
