@@ -31,6 +31,7 @@ from sockmgr.config.hooks import Hooks
 from sockmgr.config.log_keys import Logs, logs
 from sockmgr.config.outside import NOTHING, Outside, below, taken_in
 from sockmgr.config.probe import Healthy
+from sockmgr.config.resources import Resources
 from sockmgr.config.spec import (
     Accept,
     Accepting,
@@ -97,6 +98,7 @@ class ServiceConfig(Limits, frozen=True, kw_only=True):
     release: ReleaseName | None = None
     healthy: Healthy | None = None
     prometheus_multiproc: bool = False
+    resources: Resources = Resources()
 
     @property
     def workers_at_most(self) -> int:

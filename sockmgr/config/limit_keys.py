@@ -1,9 +1,11 @@
-"""The keys that say how much a worker may use up before it is recycled: fleet/recycling."""
+"""The keys that say how much a worker may use up before it is recycled, and how much at a time."""
 
 from __future__ import annotations
 
-from sockmgr.config import values
-from sockmgr.config.shape import TIMEOUT, Key, integer
+from sockmgr.config import shape, values
+from sockmgr.config.document import Value
+from sockmgr.config.resources import Resources
+from sockmgr.config.shape import TIMEOUT, Key, Shape, integer
 
 LIMITS = {
     "max_age": Key(
@@ -20,3 +22,35 @@ LIMITS = {
         TIMEOUT, "Recycle one whose processes have used so much CPU, or up to a tenth less."
     ),
 }
+
+
+RESOURCES = {
+    "memory_high": Key(
+        values.MEMORY, "Above this the kernel slows a worker down and takes memory back from it."
+    ),
+    "memory_max": Key(
+        values.MEMORY, "A worker that needs more is killed, all its processes at once."
+    ),
+    "cpu_weight": Key(
+        integer(1, 10000),
+        "Its share of the processors when they are all busy, in proportion to 100 of the others.",
+    ),
+    "pids_max": Key(integer(1, 4194304), "So many processes and threads a worker may have."),
+}
+
+
+def _resources(value: Value) -> Resources:
+    keys = value.table(RESOURCES)
+    found = Resources(**shape.read(RESOURCES, keys))
+    high, most = found.memory_high, found.memory_max
+    if high is not None and most is not None and high > most:
+        raise keys["memory_high"].refused(
+            "is above memory_max, so it would never be reached", do="make it less, or remove one"
+        )
+    return found
+
+
+RESOURCES_KEY = Key(
+    Shape(_resources, shape.table(RESOURCES)),
+    "What each worker may use at a time, in a cgroup of its own: needs Delegate=yes.",
+)

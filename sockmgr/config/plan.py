@@ -12,7 +12,7 @@ from enum import StrEnum
 from msgspec.structs import fields, replace
 
 from sockmgr.api.types import Change, Effect, Kind, Plan
-from sockmgr.config import app_keys, settings
+from sockmgr.config import app_keys, limit_keys, settings
 from sockmgr.config.config import Config, ServiceConfig, parse
 from sockmgr.config.document import shown
 from sockmgr.config.outside import NOTHING, Outside, below
@@ -63,13 +63,20 @@ _EFFECTS = {
     "hooks": Effect.POLICY,
 }
 # Keys of a service that are tables, whose own keys are compared one by one.
-_TABLES = {"http": app_keys.HTTP, "rollout": settings.ROLLOUT, "hooks": settings.HOOKS}
+_TABLES = {
+    "http": app_keys.HTTP,
+    "rollout": settings.ROLLOUT,
+    "hooks": settings.HOOKS,
+    "resources": limit_keys.RESOURCES,
+}
 _SIGNALS = {number: name for name, number in SIGNALS.items()}
 _NUMBERS: dict[str, Callable[[int], str]] = {  # keys that are written in another way
     "workers": lambda number: str(number or "auto"),
     "umask": lambda number: f"{number:03o}",
     "mode": lambda number: f"{number:04o}",
     "max_rss": size,
+    "memory_high": size,
+    "memory_max": size,
     "stop_signal": lambda number: _SIGNALS.get(number, str(number)),
 }
 _OF_THE_END = ("stop_delay", "ready_file")  # keys of the manager that a reload takes over
@@ -293,7 +300,7 @@ def _service_key(
         for part in _TABLES[key]:
             was, will = getattr(before, part), getattr(after, part)
             if was != will:
-                both = (_written(was), _written(will))
+                both = (_written(was, part), _written(will, part))
                 yield _changed(mark, f"{path}.{part}", *both, what, takes)
     elif key in _SECRET:
         names = ", ".join(sorted({name for name, _ in set(before) ^ set(after)}))

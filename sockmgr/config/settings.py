@@ -263,6 +263,7 @@ SERVICE = {
         "30s",
     ),
     **limit_keys.LIMITS,
+    "resources": limit_keys.RESOURCES_KEY,
     "hang_timeout": Key(
         DURATION,
         "Replace a worker that gives no sign of life for this long, after its stacks were printed "

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from sockmgr.config.hooks import Hooks
 from sockmgr.config.probe import Healthy, HttpProbe, Probe, TcpProbe, warm_up_like
+from sockmgr.config.resources import Resources
 
 # --- Listeners ---------------------------------------------------------------------------------
 
@@ -297,6 +298,7 @@ class Spec(Limits, frozen=True, kw_only=True):
     takes_private: bool = False
     foreign: frozenset[int] = frozenset()
     prometheus_multiproc: bool = False
+    resources: Resources = Resources()
 
     @property
     def probes(self) -> dict[str, Probe]:

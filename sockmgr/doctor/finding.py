@@ -54,6 +54,7 @@ class Check(Enum):
     NO_CONTROL = "no-control", Patient.MACHINE
     SOCKET_PRIVATE = "socket-private", Patient.MACHINE, Severity.NOTE
     OPEN_FILES = "open-files", Patient.MACHINE
+    NO_CONTROLLER = "no-controller", Patient.MACHINE
 
     UNIT_OUTDATED = "unit-outdated", Patient.UNITS
     UNIT_PROGRAM = "unit-program", Patient.UNITS
@@ -65,6 +66,7 @@ class Check(Enum):
     UNIT_FD_STORE = "unit-fd-store", Patient.UNITS
     UNIT_PRIVATE_TMP = "unit-private-tmp", Patient.UNITS
     UNIT_OOM = "unit-oom", Patient.UNITS
+    UNIT_DELEGATE = "unit-delegate", Patient.UNITS
     UNIT_USER = "unit-user", Patient.UNITS
     UNIT_NETLINK = "unit-netlink", Patient.UNITS
     UNIT_COMPILES = "unit-compiles", Patient.UNITS
@@ -85,6 +87,7 @@ class Check(Enum):
     MANAGER_ELSEWHERE = "manager-elsewhere", Patient.WORKERS, Severity.NOTE
     SOCKETS_ASTRAY = "sockets-astray", Patient.WORKERS
     MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
+    NOT_LIMITED = "not-limited", Patient.WORKERS
     SERVICE_DOWN = "service-down", Patient.WORKERS
     SERVICE_DEGRADED = "service-degraded", Patient.WORKERS
     CODE_REFUSED = "code-refused", Patient.WORKERS

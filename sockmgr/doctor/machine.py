@@ -18,6 +18,7 @@ from typing import Any
 
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accepting, Address, Listen
+from sockmgr.doctor import resources
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.kernel import handshakes, processors, queues, steering
 from sockmgr.kernel.accounts import account, user_number
@@ -39,6 +40,7 @@ def examine(config: Config | None) -> Iterator[Finding]:
     if config:
         yield from _round_robin(config)
         yield from _visibility(config)
+        yield from resources.examine(config.services, Check.NO_CONTROLLER)
 
 
 # --- The kernel ----------------------------------------------------------------------------------

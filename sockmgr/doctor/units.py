@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sockmgr.config.config import Config
-from sockmgr.doctor import socket_units
+from sockmgr.doctor import resources, socket_units
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
 from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program
@@ -52,6 +52,7 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     yield from _account(service, config)
     yield from _sandbox(service, config)
     yield from _umask(service, config)
+    yield from resources.of_unit(service, config.services, version)
     yield from _workers_program(service, config)
     limit = _open_files(service)
     yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES) if limit else ()
@@ -68,7 +69,7 @@ def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
     words = program(service)
     start = words.index("run")
     wanted: dict[str, list[str]] = {}
-    for version in (NOTIFY_RELOAD - 1, POLL_LIMIT):
+    for version in (NOTIFY_RELOAD - 1, POLL_LIMIT - 1, POLL_LIMIT):
         place = Place(
             program=tuple(words[:start]),
             config=words[words.index("-c") + 1] if "-c" in words else "",

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accept, Accepting, Listen, traits_of
-from sockmgr.doctor import processes
+from sockmgr.doctor import processes, resources
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.machine import outgoing_ports
 from sockmgr.doctor.start import open_files
 from sockmgr.fleet.endings import SIGNAL_NAMES
-from sockmgr.kernel import procfs, readiness
+from sockmgr.kernel import delegation, procfs, readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
 from sockmgr.kernel.steering import Choice
@@ -59,6 +59,8 @@ def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator
     if visible and config and (limit := processes.open_files_limit(pid)):
         whose = f"the manager (pid {pid})"
         yield from open_files(config, limit, whose, Check.MANAGER_OPEN_FILES)
+    if visible:
+        yield from resources.examine(services.values(), Check.NOT_LIMITED, delegation.find(pid))
     for name, service in status.services.items():
         found = list(_service(name, service, services.get(name), sight)) if visible else []
         idle = name in services and not services[name].listen

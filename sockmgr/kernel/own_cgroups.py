@@ -8,14 +8,25 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 
 
+def root() -> Path:
+    """Return where cgroups v2 are mounted: below those of v1, if there are both."""
+    return ROOT if (ROOT / "cgroup.procs").exists() else ROOT / "unified"
+
+
+def of(pid: int | str = "self") -> Path | None:
+    """Return the directory of the cgroup v2 of a process; None if the process is gone."""
+    lines = read(f"/proc/{pid}/cgroup").splitlines()
+    inside = next((line[3:].strip("/") for line in lines if line.startswith("0::")), None)
+    return None if inside is None else root() / inside
+
+
 def directories() -> Iterator[Path]:
     """Yield the directory of our cgroup and of each above it, as far up as we can see.
 
     The last may have limits as well: in a cgroup namespace it is that of the container.
     """
-    lines = read("/proc/self/cgroup").splitlines()
-    inside = next((line[3:] for line in lines if line.startswith("0::")), "").strip("/")
-    yield from (ROOT / inside, *(ROOT / inside).parents[: -len(ROOT.parents)])
+    own = of() or root()
+    yield from (own, *own.parents[: -len(root().parents)])
 
 
 def read(path: Path | str) -> str:

@@ -17,6 +17,7 @@ from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.spawn import Launch, identity
 from sockmgr.launch import virtual_env
+from sockmgr.launch.unlimited import unlimited
 from sockmgr.worker.application import BrokenError
 from sockmgr.worker.tls import Files, load
 
@@ -28,6 +29,8 @@ def examine(service: ServiceConfig, spec: Spec) -> Iterator[str]:
     """Yield what harms `service`, a sentence each; raise ConfigError for what does not work."""
     for flaw in virtual_env.astray(service, dict(spec.env), spec.cwd):
         yield f"service.{service.name}: {flaw}"
+    for keys, why in unlimited(service):
+        yield f"{keys}: no effect here: {why}"
     if service.python:
         _try_interpreter(service, spec)
     if service.http.certfile:

@@ -156,6 +156,7 @@ class Prepared:
             healthy=service.healthy,
             tls=bool(service.http.certfile),
             prometheus_multiproc=service.prometheus_multiproc,
+            resources=service.resources,
         )
         why, do = canary_keys.obstacle(spec.rollout, spec.workers, spec.accept, spec.listen)
         if why:  # which the config could not tell if the number of workers is "auto"

@@ -21,7 +21,7 @@ from sockmgr.api.types import Progress, Verdict
 from sockmgr.config.canary_keys import once
 from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
-from sockmgr.kernel import priority
+from sockmgr.kernel import delegation, priority
 from sockmgr.log import Log
 from sockmgr.manager import decisions
 from sockmgr.manager.beginning import FromConfig, FromState
@@ -51,6 +51,7 @@ from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.saved_state import Present
 from sockmgr.manager.takeover.store import find_keeper, take_or_start
 from sockmgr.manager.workers.boot_priority import Boots
+from sockmgr.manager.workers.cgroups import Cgroups
 from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.manager.workers.family import Family
 from sockmgr.manager.workers.lookout import Lookout
@@ -219,6 +220,7 @@ class Manager(Orders):
             family=self._family,
             lookout=Lookout(loop),
             dispatcher=self._dispatcher,
+            cgroups=Cgroups(delegation.find()),
         )
 
     async def _catch_up(self) -> None:

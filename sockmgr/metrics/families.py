@@ -212,6 +212,17 @@ _WORKER: tuple[_Row[Usage], ...] = (
         "Connections to the listeners that a worker has open.",
         lambda u: u.connections,
     ),
+    _Row(
+        "sockmgr_worker_cgroup_memory_bytes",
+        "Memory of a worker's own cgroup, page cache included.",
+        lambda u: u.memory,
+    ),
+    _Row(
+        "sockmgr_worker_stalled_seconds_total",
+        "How long a worker's own cgroup waited for cpu, io or memory (PSI, some).",
+        lambda u: u.stalled,
+        by="resource",
+    ),
 )
 
 # --- The metrics of a status ---------------------------------------------------------------------

@@ -14,7 +14,8 @@ from dataclasses import replace
 import psutil
 
 from sockmgr.api.types import Status, WorkerStatus
-from sockmgr.kernel import connections, memory
+from sockmgr.kernel import connections, memory, own_cgroups
+from sockmgr.kernel.delegation import PRESSURES, Group
 from sockmgr.kernel.procfs import descendants, sockets_of
 from sockmgr.metrics.usage import Usage
 
@@ -34,13 +35,13 @@ class Meter:
             for name, service in status.services.items()
             for worker in service.workers
         }
-        usage = {name: self._worker(worker, found) for name, worker in workers.items()}
+        usage = {name: self._worker(name, worker, found) for name, worker in workers.items()}
         own = self._processes([manager])
         known = {manager, *(worker.pid for worker in workers.values())}
         self._before = {pid: was for pid, was in self._before.items() if pid in known}
         return own, usage
 
-    def _worker(self, worker: WorkerStatus, found: frozenset[int] | None) -> Usage:
+    def _worker(self, name: str, worker: WorkerStatus, found: frozenset[int] | None) -> Usage:
         if not worker.pid:
             return Usage()
         members = [worker.pid, *descendants(worker.pid)]
@@ -48,7 +49,7 @@ class Meter:
         held = frozenset[int]().union(*map(sockets_of, members))
         # A worker has at least its listeners, so without any socket we may not look into it.
         number = None if found is None or not held else len(held & found)
-        return replace(usage, connections=number)
+        return replace(_with_group(usage, name, worker.pid), connections=number)
 
     def _processes(self, members: list[int]) -> Usage:
         """Measure the first of `members` together with the others, which are its descendants."""
@@ -71,6 +72,22 @@ class Meter:
         since, before = self._before.get(pid, (now - age, 0.0))
         self._before[pid] = now, spent
         return max(0.0, 100 * (spent - before) / max(0.01, now - since))
+
+
+def _with_group(usage: Usage, name: str, pid: int) -> Usage:
+    """Return what is used, with what the worker's own cgroup tells, if it has one."""
+    path = own_cgroups.of(pid)
+    if path is None or path.name.rstrip("+") != name:
+        return usage
+    group = Group(path)
+    told = {resource: group.pressure(resource) for resource in PRESSURES}
+    known = {resource: each for resource, each in told.items() if each}
+    return replace(
+        usage,
+        memory=group.memory,
+        stalled={resource: seconds for resource, (_, seconds) in known.items()},
+        pressure=max((share for share, _ in known.values()), default=None),
+    )
 
 
 def _connections(status: Status) -> frozenset[int] | None:

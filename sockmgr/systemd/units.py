@@ -15,9 +15,24 @@ from sockmgr.config.company import longest_stop
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accept, Listen, Scheme
 from sockmgr.errors import ConfigError
+from sockmgr.systemd.unit_lines import (
+    CAPABILITIES,
+    DELEGATION,
+    HARDENING,
+    LIFE,
+    POLL_LIMITS,
+    QUEUES,
+    RESOURCES,
+    SOCKETS,
+    START_LIMIT,
+    SUBGROUP,
+    SURVIVORS,
+    TRIGGER_LIMIT,
+)
 
 OLDEST = 252  # the oldest systemd that the units were run on
 NOTIFY_RELOAD = 253  # the first systemd with Type=notify-reload: NEWS of systemd 253
+DELEGATE_SUBGROUP = 254  # the first systemd with DelegateSubgroup=: NEWS of systemd 254
 POLL_LIMIT = 255  # the first systemd with PollLimitIntervalSec=: NEWS of systemd 255
 # What systemd gives a service without Environment=PATH=, systemd.exec(5).
 SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -183,6 +198,8 @@ class _Pair:
             "RuntimeDirectoryPreserve=restart",
             f"Environment=TMPDIR=%t/{directory}",
             *RESOURCES,
+            *DELEGATION,
+            *(SUBGROUP if self.place.version >= DELEGATE_SUBGROUP else ()),
             "",
             *self._hardening(),
             "",
@@ -209,7 +226,7 @@ class _Pair:
                 case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
-                    yield f"{line}CAP_CHOWN {_CAPABILITIES}"
+                    yield f"{line}CAP_CHOWN {CAPABILITIES}"
                 case "SystemCallFilter=~@privileged" if self.clients or not self.user:
                     yield from (line, "SystemCallFilter=@chown") if self.user else ()
                 case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
@@ -222,90 +239,6 @@ class _Pair:
         for service in self.config.services:
             yield from (service.cwd, *service.command)
 
-
-# --- Lines that are the same for all, with their reasons -----------------------------------------
-
-QUEUES = (
-    "# A queue a line: for the generation that serves, the next, and those that drain.",
-    "# Only the owner of a socket may add one, and that is root, not User=.",
-)
-TRIGGER_LIMIT = (
-    "# Without this, a service that fails again and again takes the socket down with it.",
-    "TriggerLimitIntervalSec=0",
-)
-POLL_LIMITS = (
-    "# Slows down such a loop, and closes nothing.",
-    "PollLimitIntervalSec=1s",
-    "PollLimitBurst=5",
-)
-SOCKETS = (
-    "# Not Requires=: the socket of a listener that came to the config later cannot be bound while",
-    "# the manager holds that address itself, and would then keep each next manager from starting.",
-    "# PartOf=: who stops a socket wants the port closed.",
-)
-START_LIMIT = (
-    "# A start limit that is hit closes the sockets, too.",
-    "StartLimitIntervalSec=0",
-)
-LIFE = (
-    "Restart=always",
-    "# Its workers serve meanwhile. Not sooner: one that cannot start would do nothing but start.",
-    "RestartSec=1s",
-    "# Only the manager is signalled. If it dies or is restarted its workers go on, and the next",
-    "# one finds them in the fd store; if none can come any more, its guard drains and ends them.",
-    "KillMode=process",
-    "# At every start systemd sets or clears O_NONBLOCK, which is the workers', too: one that is",
-    "# adopted must not hang in accept(2) because a sibling was faster.",
-    "NonBlocking=yes",
-    "# A worker that is killed because memory is short is replaced, as any other.",
-    "OOMPolicy=continue",
-    "WatchdogSec=30",
-    "# The manager has deadlines of its own: a rollout ends by itself, and one service that does",
-    "# not get ready is no reason to kill the others.",
-    "TimeoutStartSec=infinity",
-)
-RESOURCES = (
-    "LimitNOFILE=65536",
-    "# So that new workers may boot at a lower priority, and have it raised when they are ready.",
-    "LimitNICE=+0",
-)
-SURVIVORS = (
-    "# For workers that outlive their manager: PrivateTmp=, RemoveIPC= and DynamicUser= would take",
-    "# their files, their shared memory and their user from them.",
-)
-HARDENING = (
-    "# All of this holds for the workers, too. One that writes files needs StateDirectory= or",
-    "# ReadWritePaths=, and `umask` in the config if other users are to read them.",
-    "UMask=0077",
-    "NoNewPrivileges=yes",
-    "ProtectSystem=strict",
-    "ProtectHome=yes",
-    "PrivateDevices=yes",
-    "PrivateMounts=yes",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-    "ProtectKernelTunables=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectControlGroups=yes",
-    "ProtectProc=invisible",
-    "CapabilityBoundingSet=",
-    "# Netlink: the manager asks the kernel about half-open connections.",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "LockPersonality=yes",
-    "# What compiles at run time (Node, Java, PyPy, numba, callbacks of cffi) needs it to be no.",
-    "MemoryDenyWriteExecute=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "SystemCallFilter=~@privileged",
-    "# Refused, not killed: programs try what they can do without.",
-    "SystemCallErrorNumber=EPERM",
-)
-# For root: to become users of workers, signal, see, renice them, enter or give them directories.
-_CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"
 
 NOTIFY_RELOAD_DROP_IN = f"""\
 # For systemd {NOTIFY_RELOAD} and later: `systemctl reload` sends HUP and waits for READY=1.

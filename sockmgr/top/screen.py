@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,9 +52,11 @@ _COLUMNS = (
     _Column("CPU%", 5, lambda _, usage: _or_dash(usage.cpu, "{:.1f}".format)),
     _Column("RSS", 5, lambda _, usage: _or_dash(usage.rss, size)),
     _Column("PSS", 5, lambda _, usage: _or_dash(usage.pss, size)),
+    _Column("MEM", 5, lambda _, usage: _or_dash(usage.memory, size)),
+    _Column("PSI%", 5, lambda _, usage: _or_dash(usage.pressure, "{:.1f}".format)),
     _Column("CONN", 5, lambda _, usage: _or_dash(usage.connections, str)),
 )
-_DISPENSABLE = ("PSS", "PID", "RSS", "CONN", "CPU%", "AGE")
+_DISPENSABLE = ("PSI%", "MEM", "PSS", "PID", "RSS", "CONN", "CPU%", "AGE")
 _NAME = 12  # columns are dropped until the names of workers have at least this width
 
 
@@ -120,7 +122,7 @@ def _queue_style(listener: ListenerStatus) -> str:
 
 def _tree(view: View, width: int) -> tuple[list[Text], int]:
     """Return a heading and the lines of services and workers, and the index of the chosen line."""
-    columns, name = _fitting(width)
+    columns, name = _fitting(width, view.usage.values())
     titles = [_padded(each, each.title) for each in columns]
     lines, chosen = [_head(" ".join([_left("SERVICE", name), *titles]))], 1
 
@@ -170,9 +172,10 @@ def _rollout(rollout: RolloutStatus, width: int) -> Text:
     return Text(next((each for each in texts if len(each) <= width), texts[-1]), "cyan")
 
 
-def _fitting(width: int) -> tuple[list[_Column], int]:
+def _fitting(width: int, usage: Collection[Usage]) -> tuple[list[_Column], int]:
     """Return the columns for which there is room, and the width left for the names before them."""
-    left_out: set[str] = set()
+    left_out = {"MEM"} if all(each.memory is None for each in usage) else set()
+    left_out |= {"PSI%"} if all(each.pressure is None for each in usage) else set()
     for title in ("", *_DISPENSABLE):
         left_out.add(title)
         columns = [each for each in _COLUMNS if each.title not in left_out]

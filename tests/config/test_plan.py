@@ -16,6 +16,7 @@ from sockmgr.config.hooks import Hook, Hooks
 from sockmgr.config.log_keys import Format, Logs
 from sockmgr.config.outside import Outside
 from sockmgr.config.probe import Healthy, TcpProbe
+from sockmgr.config.resources import Resources
 from sockmgr.config.spec import (
     Accept,
     Address,
@@ -146,6 +147,7 @@ def test_each_key_either_replaces_the_workers_or_is_known_not_to() -> None:
         "policy": Policy.LEAST_CONNECTIONS, "max_connections": 9,
         "hooks": Hooks(ready=Hook(argv=("a",))), "release": ReleaseName(file="REVISION"),
         "healthy": Healthy(probe=TcpProbe()), "prometheus_multiproc": True,
+        "resources": Resources(pids_max=9),
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(ServiceConfig)} - {"name"}
     kept = {

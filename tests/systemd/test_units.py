@@ -26,7 +26,7 @@ SHIPPED = [
     "sockmgr.socket", "sockmgr.service", "sockmgr@.socket", "sockmgr@.service",
     "sockmgr-metrics.socket", "sockmgr-metrics.service",
 ]  # fmt: skip
-EXPOSURE = 16  # tenths, of 100
+EXPOSURE = 18  # tenths, of 100
 CONFIG = """
 name = "shop"
 [listen]
@@ -132,6 +132,7 @@ def test_the_exposure_of_a_service_without_its_hardening_is_not_low(shipped: Pat
         ("notify-reload.conf", "sockmgr.service", 253),
         ("poll-limit.conf", "sockmgr.socket", 255),
         ("journal.conf", "sockmgr.service", 252),
+        ("limits.conf", "sockmgr.service", 254),
     ],
 )
 def test_a_drop_in_is_understood_from_the_version_on_that_it_is_for(

@@ -13,6 +13,7 @@ from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import WorkerOutput
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers.boot_priority import Boots
+from sockmgr.manager.workers.cgroups import Cgroups
 from sockmgr.manager.workers.family import Family
 from sockmgr.manager.workers.lookout import Lookout
 from sockmgr.manager.workers.memory_reader import MemoryReader
@@ -27,7 +28,7 @@ class WorkerContext:
 
     `output` makes the output of a worker, given its name and the descriptors that a predecessor
     left of it. `family` knows the processes of all workers, `lookout` looks at those that start.
-    `slices` take what is to be done at many of them at once.
+    `slices` take what is to be done at many of them at once, and `cgroups` makes theirs.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -41,6 +42,7 @@ class WorkerContext:
     # All workers share one reader, which starts a process only when it is first needed.
     memory: MemoryReader = field(default_factory=MemoryReader)
     slices: Slices = field(default_factory=Slices)
+    cgroups: Cgroups = field(default_factory=Cgroups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

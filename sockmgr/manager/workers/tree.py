@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sockmgr.api.records import EventKind
 from sockmgr.fleet.descendants import Key, Orphan, Orphans, key
+from sockmgr.kernel.delegation import Group
 from sockmgr.kernel.process import Process, open_pidfd, send
 from sockmgr.kernel.procfs import (
     descendants,
@@ -46,9 +47,13 @@ class Remains:
         sockets: Callable[[], frozenset[int] | None],
         orphans: Orphans,
         done: Callable[[], None],
+        group: Group | None = None,
     ) -> None:
-        """`find` returns the topmost of them; who has one of `sockets` serves (None: of any)."""
-        self.orphans = orphans
+        """`find` returns the topmost of them; who has one of `sockets` serves (None: of any).
+
+        Nobody else is in `group`.
+        """
+        self.orphans, self._group = orphans, group
         self._name, self._loop, self._find, self._sockets = name, loop, find, sockets
         self._done = done
         self._watched: list[int] = []  # pidfds
@@ -64,6 +69,8 @@ class Remains:
         self._tell(due)
         for orphan, number in due:
             send(*key(orphan), number)
+        if self._group and sum(number == KILL_SIGNAL for _, number in due) == len(present) > 0:
+            self._group.kill()  # who was forked since the look as well
         cost = self._loop.time() - now
         self._next = now + cost + LOOK_SHARE * cost
         waited_for = self.orphans.waited_for(present, now)
@@ -142,8 +149,13 @@ class Tree:
         sockets: Callable[[], frozenset[int] | None],
         user: int,
         family: Family,
+        group: Group | None = None,
     ) -> None:
-        """`sockets` returns what those have who serve, `user` is the worker's."""
+        """`sockets` returns what those have who serve, `user` is the worker's.
+
+        All of it is in `group`, and nobody else is; without one it is what parents and session say.
+        """
+        self.group = group
         self._name, self._process, self._loop, self._sockets = name, process, loop, sockets
         self._user, self._family = user, family
         self._away: set[Key] = set()
@@ -173,6 +185,8 @@ class Tree:
         self.remember()
         self._process.signal(KILL_SIGNAL)
         self._process.signal_group(KILL_SIGNAL)
+        if self.group:
+            self.group.kill()
 
     def end(self, orphans: Orphans, done: Callable[[], None]) -> bool:
         """The main process has ended, not reaped yet: have `orphans` judge who is left.
@@ -181,7 +195,9 @@ class Tree:
         """
         if self._is_killed:
             orphans.deadline = self._loop.time()
-        self._remains = Remains(self._name, self._loop, self._find, self._sockets, orphans, done)
+        self._remains = Remains(
+            self._name, self._loop, self._find, self._sockets, orphans, done, self.group
+        )
         return self._remains.look()
 
     def close(self) -> None:
@@ -198,7 +214,8 @@ class Tree:
             others = (pid for pid in self._family.anybody_of(main.pid) if pid != main.pid)
             found = [pid for pid in others if self._user in (0, user_of(pid))]
         away = [pid for pid, started in self._away if _is(pid, started)]
-        return [*found, *away]
+        grouped = self.group.members() if self.group else ()
+        return [*found, *away, *(pid for pid in grouped if pid != main.pid)]
 
     def _has(self, pid: int) -> bool:
         """Tell whether a process is in the session, or in the group: older managers made those."""

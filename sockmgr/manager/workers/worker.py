@@ -22,12 +22,14 @@ from sockmgr.fleet.messages import (
     WorkerReady,
     WorkerStopping,
 )
+from sockmgr.kernel.delegation import Group
 from sockmgr.kernel.process import Process, has_no_reader
 from sockmgr.kernel.spawn import Launch, spawn, uid_of
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
 from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import readiness
+from sockmgr.manager.workers.cgroups import out_of_memory
 from sockmgr.manager.workers.context import Assignment
 from sockmgr.manager.workers.exit import Exit
 from sockmgr.manager.workers.inheritance import Inheritance, channel_for, memory_for
@@ -103,7 +105,7 @@ class WorkerProcess:
     def adopted(cls, survivor: Survivor, assignment: Assignment) -> WorkerProcess:
         """Own the process that an earlier manager started, and its descriptors."""
         worker = cls(assignment, survivor)
-        worker._begin(survivor.process)
+        worker._begin(survivor.process, worker._context.cgroups.of(survivor.process.pid))
         if survivor.heard:  # it will not say so again
             worker._readiness.check(Sign.SAYS_READY)
         return worker
@@ -235,8 +237,10 @@ class WorkerProcess:
         match self._state:
             case Requested(template=template):
                 return template.last_words(why)
-            case Running():
-                return self.output.last_words(why)
+            case Running(tree=tree):
+                words = self.output.last_words(why)
+                oom = out_of_memory(tree.group, self.spec)
+                return words.plus(oom) if oom else words
             case NotMade(words=words):
                 return words
 
@@ -254,6 +258,7 @@ class WorkerProcess:
         if isinstance(self._state, Running):
             self._context.family.part_worker(self)
             self._state.close()
+            self._context.cgroups.ended(self.name, self.spec, self._state.tree.group)
         self._vigil.stop()
         if self._memory:
             self._memory.close()
@@ -289,14 +294,14 @@ class WorkerProcess:
             since=self.started_at,
         )
 
-    def _begin(self, process: Process) -> None:
+    def _begin(self, process: Process, group: Group | None) -> None:
         loop, owned = self._context.loop, self._inheritance.sockets
         patience = 0.0 if self.ready else self.spec.ready_timeout
         self.process = process
         self._state = Running(
             process=process,
             exit=Exit(process, self.output, loop, self._main_ended, self._ended),
-            tree=Tree(self.name, process, loop, owned, self.user, self._context.family),
+            tree=Tree(self.name, process, loop, owned, self.user, self._context.family, group),
             priority=self._context.boots.begin(self.name, process.pid, patience, self._background),
         )
         self._context.family.join_worker(self)
@@ -311,7 +316,7 @@ class WorkerProcess:
         finally:
             # While we hold the worker's end of the pipe, its end would not be the end of the pipe.
             self.output.spawned()
-        self._begin(process)
+        self._begin(process, self._context.cgroups.joined(self.name, self.spec, process.pid))
 
     def _request(self, template: Template) -> None:
         own = frozenset(name for name, _ in self.spec.slot_env)
@@ -324,7 +329,7 @@ class WorkerProcess:
             raise
 
     def _made(self, process: Process, begin: Begin) -> None:
-        self._begin(process)
+        self._begin(process, self._context.cgroups.joined(self.name, self.spec, process.pid))
         log.info(EventKind.WORKER_STARTED, worker=self.name, pid=self.pid)
         # Only when the next manager could adopt it: one that has begun and is in no record is lost.
         begin()
