@@ -241,9 +241,13 @@ def decode(data: bytes) -> Snapshot:
         )
     # Whatever is wrong with the bytes, the manager must start: it then goes by the names alone.
     try:
-        return msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
+        state = msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
     except (*wire.UNREADABLE, LookupError, TypeError, AttributeError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
+    for each in (each for service in state.services for each in service.generations):
+        if len({worker.slot for worker in each.workers}) < len(each.workers):
+            raise SnapshotError(f"two workers of generation {each.number} have one slot")
+    return state
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

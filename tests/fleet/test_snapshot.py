@@ -185,6 +185,18 @@ def test_a_state_of_any_other_shape_cannot_be_read_and_that_is_all(body: bytes) 
             decode(b"sockmgr-state %d 1 %s\n%s" % (version, checksum, body))
 
 
+def test_a_state_with_two_workers_in_one_slot_cannot_be_read() -> None:
+    world = World()
+    world.start(make_spec("v1", workers=1))
+    snapped = a_snapshot(fleet=world.fleet)
+    [service] = snapped.services
+    generations = tuple(replace(each, workers=each.workers * 2) for each in service.generations)
+    assert generations[0].workers
+    forged = replace(snapped, services=(replace(service, generations=generations),))
+    with pytest.raises(SnapshotError, match="have one slot"):
+        decode(encode(forged))
+
+
 @pytest.mark.parametrize("wanted", [-1, 10_001, 2**31 - 1])
 def test_a_state_that_wants_more_workers_than_a_config_can_is_not_obeyed(wanted: int) -> None:
     world = World()

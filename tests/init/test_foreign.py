@@ -146,6 +146,11 @@ def test_variables_are_not_shown_among_what_was_left() -> None:
     assert "B: it is computed there" in written
 
 
+def test_an_expression_that_cannot_be_written_again_is_left_with_its_line() -> None:
+    text = carried("gunicorn.conf.py", "bind = f\"0:{g('\x7f')}\"\n", {"main.py": FASTAPI})
+    assert "\n# 1: bind = " in text
+
+
 def test_an_application_that_a_gunicorn_conf_does_not_name_is_looked_for() -> None:
     service = parsed("gunicorn.conf.py", "workers = 2\n", {"main.py": FASTAPI}).services[0]
     assert service.command[-1] == "main:app"

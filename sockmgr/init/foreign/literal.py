@@ -81,7 +81,7 @@ def _value(node: ast.expr) -> object:
         case ast.Dict(keys=keys, values=values):
             pairs = zip(keys, values, strict=True)
             return [Setting(k.lineno, "", _name(k), _value(v)) for k, v in pairs if k]
-    with suppress(RecursionError):
+    with suppress(RecursionError, ValueError):  # a control character in an f-string, before 3.12
         return Computed(ast.unparse(node)[:200])
     return Computed("an expression")
 
