@@ -9,11 +9,14 @@ SYSTEMD ?= 254 257 262
 # Whose packages `make test-deb` tests.
 SUITES ?= bookworm
 
+# How long `make soak` goes on.
+MINUTES ?= 20
+
 # How many schedules `make simulate` plays, and how many inputs of a kind `make fuzz` tries.
 SEEDS ?= 10000
 RUNS ?= 100000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix mutants fuzz lint demo demo-canary bench man \
+.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man \
 	dist torture-table test-lowest \
 	deb test-deb clean
 
@@ -32,6 +35,8 @@ help:
 	@echo '            edit what decides in one line, many times, each of which the tests must notice'
 	@echo 'make fuzz RUNS=1000000'
 	@echo '            inputs that nobody meant, of each kind that comes from outside'
+	@echo 'make soak MINUTES=20'
+	@echo '            load, reloads of all kinds and random faults; does anything grow?'
 	@echo 'make demo   reload a service under load and count what was lost'
 	@echo 'make demo-canary'
 	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
@@ -82,6 +87,9 @@ simulate: .venv/.test
 
 crash-matrix: .venv/.test
 	@$(BIN)/python -m tests.crash_points
+
+soak: .venv/.test
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 mutants: .venv/.test
 	@$(BIN)/python -m tests.mutants
