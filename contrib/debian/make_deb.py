@@ -206,7 +206,7 @@ def main(wheel: Path, out: Path, root: str = "") -> None:
             bundle(missing, target, stage)
         write(stage / HOME / "bin/sockmgr", SCRIPT.encode(), 0o755)
         write(stage / HOME / "pyvenv.cfg", VENV.encode())
-        (stage / HOME / "bin/python3").symlink_to("/usr/bin/python3")
+        (stage / HOME / "bin/python3").symlink_to("../../../bin/python3")
         (stage / "usr/bin").mkdir()
         (stage / "usr/bin/sockmgr").symlink_to("../lib/sockmgr/bin/sockmgr")
         (stage / "etc/sockmgr").mkdir(parents=True)
@@ -217,6 +217,8 @@ def main(wheel: Path, out: Path, root: str = "") -> None:
             "  * As the project's CHANGELOG.md says.\n\n"
             f" -- {maintainer()}  {date:%a, %d %b %Y %H:%M:%S %z}\n"
         )
+        overrides = (HERE / "lintian-overrides").read_bytes()
+        write(stage / "usr/share/lintian/overrides/sockmgr", overrides)
         write(documents / "changelog.gz", gzip.compress(text.encode(), mtime=0))
         listed = "".join(sums(stage))
         write(stage / "DEBIAN/md5sums", listed.encode())
