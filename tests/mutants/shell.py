@@ -154,8 +154,8 @@ MUTANTS = (
     Mutant(
         "forget descriptors before the state does",
         SAVED,
-        "        self._write(present)\n        self._forget(gone)\n",
-        "        self._forget(gone)\n        self._write(present)\n",
+        "        if self._write(present):\n            self._forget(gone)",
+        "        self._forget(gone)\n        if self._write(present):\n            pass",
     ),
     Mutant(
         "believe that the store took all",
@@ -202,7 +202,7 @@ MUTANTS = (
     Mutant(
         "write over the newer of the two states",
         MEMORY,
-        "        fd = self.fds[self._serial % 2]\n        os.ftruncate",
+        "        fd = self.fds[serial % 2]\n        os.ftruncate",
         "        fd = self.fds[0]\n        os.ftruncate",
     ),
     Mutant(
