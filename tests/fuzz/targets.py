@@ -107,7 +107,9 @@ def reports(data: bytes) -> None:
                 ledger.ask()
                 channel.ask(ledger.asked)
             elif kind % 4 == 1:
-                channel.send([0] * (kind % 5 or 1), said[: kind % 5 or 1] or b"\0")
+                channel.send(
+                    [0] * (kind % 5 or 1), said[: kind % 5 or 1].replace(b"\xff", b"") or b"\0"
+                )
                 ledger.passed += 1
             socket.send_fds(theirs, [said], [0] * (kind % 3))
             with contextlib.suppress(Forged):
