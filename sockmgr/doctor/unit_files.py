@@ -141,16 +141,22 @@ def _runs(path: Path, config: Path) -> Iterator[str]:
         yield name
 
 
-def _config_of(service: UnitFile) -> Path | None:
-    words = program(service)
-    if "run" not in words or not any("sockmgr" in word for word in words[: words.index("run")]):
-        return None
-    given = "sockmgr.toml"
+def given_config(words: Sequence[str]) -> str:
+    """Return the config that a command names by -c or --config, "" if it names none."""
+    given = ""
     for index, word in enumerate(words):
         if word in ("-c", "--config"):
             given = "".join(words[index + 1 : index + 2])
         elif word.startswith("--config="):
             given = word.partition("=")[2]
+    return given
+
+
+def _config_of(service: UnitFile) -> Path | None:
+    words = program(service)
+    if "run" not in words or not any("sockmgr" in word for word in words[: words.index("run")]):
+        return None
+    given = given_config(words) or "sockmgr.toml"
     return Path(service.last("Service", "WorkingDirectory", "/"), given)
 
 

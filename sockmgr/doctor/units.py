@@ -16,7 +16,7 @@ from sockmgr.config.config import Config
 from sockmgr.doctor import resources, socket_units
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.doctor.start import open_files
-from sockmgr.doctor.unit_files import Installed, UnitFile, is_zero, of_text, program
+from sockmgr.doctor.unit_files import Installed, UnitFile, given_config, is_zero, of_text, program
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.accounts import user_number
 from sockmgr.launch.executable import find
@@ -72,7 +72,7 @@ def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
     for version in (NOTIFY_RELOAD - 1, POLL_LIMIT - 1, POLL_LIMIT):
         place = Place(
             program=tuple(words[:start]),
-            config=words[words.index("-c") + 1] if "-c" in words else "",
+            config=given_config(words),
             path=_path(service),
             user=service.last("Service", "User"),
             group=service.last("Service", "Group"),
@@ -100,7 +100,7 @@ def _outdated(found: Installed, wanted: dict[str, list[str]]) -> Iterator[str]:
 def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
     words = program(of_text(service.name, service.text))
     directory = service.path.parent
-    config = words[words.index("-c") + 1]
+    config = given_config(words)
     return Finding(
         check=Check.UNIT_OUTDATED,
         subject=str(directory),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.doctor.finding import Check
+from sockmgr.doctor.unit_files import given_config
 from tests.doctor.diagnosis import Found, diagnose, sole
 from tests.e2e.apps import ROOT
 from tests.helpers.command_line import sockmgr
@@ -207,6 +208,16 @@ def test_units_of_an_older_config_are_found(machine: Machine) -> None:
     assert found["fix"].startswith(f"sockmgr units -c {machine.config} --install --dir")
     machine.install()
     assert machine.diagnose() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [("run -c a.toml", "a.toml"), ("run --config=a.toml", "a.toml"), ("run -c", ""), ("run", "")],
+)
+def test_the_config_of_a_command_is_named_in_any_way_or_not_at_all(
+    command: str, config: str
+) -> None:
+    assert given_config(command.split()) == config
 
 
 def test_a_listener_that_came_later_makes_our_units_old(machine: Machine) -> None:
