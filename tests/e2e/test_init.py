@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shutil
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
-from tests.e2e.harness import BIN, Manager
+from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.servers import MODES
 
 ASGI = """\
@@ -72,6 +73,17 @@ def answer(port: int) -> bytes:
     body = client.getresponse().read()
     client.close()
     return body
+
+
+def answer_of_late(port: int) -> bytes:
+    """Return the answer of a server that is not known to have its port yet."""
+
+    def found() -> bytes:
+        with contextlib.suppress(ConnectionRefusedError):
+            return answer(port)
+        return b""
+
+    return wait_for(found, "an answer")
 
 
 def write(project: Path, files: dict[str, str]) -> None:
@@ -185,6 +197,6 @@ def test_a_node_server_that_opens_its_port_runs_and_is_replaced_by_itself(tmp_pa
     text = initialised(tmp_path)
     port = int(text.partition('PORT = "')[2].partition('"')[0])
     with Manager(tmp_path, text) as manager:
-        assert answer(port) == b"hello"
+        assert answer_of_late(port) == b"hello"
         assert manager.reload().code == 0
-        assert answer(port) == b"hello"
+        assert answer_of_late(port) == b"hello"
