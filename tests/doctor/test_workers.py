@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,7 +184,12 @@ def test_the_worker_that_has_the_port_which_another_could_not_open_is_named(
         found = wait_for(
             lambda: [o for o in diagnose(manager) if o["check"] == Check.PORT_TAKEN.label], "it"
         )
-        (ready,) = (w for w in manager.status()["services"]["web"]["workers"] if w["pid"])
+
+        def serving() -> list[dict[str, Any]]:
+            workers = manager.status()["services"]["web"]["workers"]
+            return [worker for worker in workers if worker["state"] == "ready"]
+
+        (ready,) = wait_for(serving, "the worker that has the port")
         name = f"web@{ready['generation']}.{ready['slot']}"
         assert f"taken: {name} has port {port}" in found[0]["what"]
 

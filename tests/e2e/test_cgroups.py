@@ -1,6 +1,6 @@
 """Workers in cgroups of their own, below one that is delegated to the manager, under load.
 
-The kernel of a test may have no controllers for it: what limits do is in tests/vm.
+The kernel of a test may have no controllers for it, so what limits do is not tried here.
 """
 
 from __future__ import annotations
