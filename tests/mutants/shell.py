@@ -33,7 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ROUND_ROBIN: ("kernel/test_round_robin.py",),
     TRAFFIC: ("manager/service/test_traffic.py",),
     DRAIN: ("manager/service/test_traffic.py", "manager/listeners/test_listener.py"),
-    MOVES: ("worker/test_moves.py", "worker/test_moving_race.py"),
+    MOVES: ("worker/test_giving.py", "worker/test_moves.py", "worker/test_moving_race.py"),
     GIVEN: ("worker/test_moves.py",),
     MOVED: ("worker/test_moves.py",),
     QUEUES: ("manager/workers/test_moves.py",),
