@@ -172,7 +172,8 @@ class SavedState:
         touched = {address for service in services for address in service.addresses}
         there = {listener.listen.address: listener for listener in present.listeners.all}
         for address in self._listeners.keys() - there.keys():
-            gone += self._listeners.pop(address).holdings
+            # Not what was never held: a name that is free may be another listener's from now on.
+            gone += self._held.keys() & self._listeners.pop(address).holdings.keys()
         for address, listener in there.items():
             before = self._listeners.get(address)
             if self._is_anew or before is None or before.of is not listener or address in touched:
@@ -181,11 +182,7 @@ class SavedState:
                 saved = _SavedListener(listener, self._of_listener(listener), record)
                 gone += self._exchange(before.holdings if before else {}, saved.holdings)
                 self._listeners[address] = saved
-        # A listener that is closed may have left its name to one at another address.
-        kept = (
-            {name for saved in self._listeners.values() for name in saved.holdings} if gone else ()
-        )
-        return [name for name in gone if name not in kept]
+        return gone
 
     def _look_at(
         self, saved: _SavedService, service: Service, workers: Collection[WorkerId]

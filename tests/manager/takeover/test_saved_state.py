@@ -153,6 +153,25 @@ def test_of_two_memories_the_one_with_the_older_state_is_written_over() -> None:
     memory.close()
 
 
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_listener_that_has_the_name_of_one_that_was_closed_keeps_its_queue(
+    *, is_full: bool
+) -> None:
+    web = Web(1)
+    with opened(tcp()) as first, opened(tcp("127.0.0.2")) as second:
+        web.listeners.append(first)
+        web.addresses = frozenset({first.listen.address, second.listen.address})
+        web.place.is_full = is_full
+        web.update()
+        web.place.is_full, web.listeners[:] = False, [second]
+        web.unsaved = True
+        done = web.update()
+        kept = "http#0" if is_full else "http#0'"
+        assert f"keep {kept}" in done
+        assert ("forget http#0" in done) is not is_full
+        assert f"forget {kept}" not in done
+
+
 def test_who_was_just_started_is_stored_though_the_state_can_wait() -> None:
     web = Web(2)
     web.place.done()
