@@ -16,7 +16,7 @@ MINUTES ?= 20
 SEEDS ?= 10000
 RUNS ?= 100000
 
-.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man \
+.PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man docs \
 	dist torture-table test-lowest \
 	deb test-deb clean
 
@@ -42,6 +42,7 @@ help:
 	@echo '            deploy canaries under load, two of which are taken back, and count all answers'
 	@echo 'make bench  measure reloads beside other tools'
 	@echo 'make man    write the manual pages into build/share/man'
+	@echo 'make docs   build the site into build/docs; what Sphinx complains about is an error'
 	@echo 'make dist   build wheel and sdist, check and install them, and list what they need (SBOM)'
 	@echo 'make torture-table'
 	@echo '            torture each server, bare and under sockmgr: docs/torture.md'
@@ -116,6 +117,9 @@ bench: .venv/.bench
 man: .venv/.run
 	$(BIN)/python docs/make_man.py build/share/man
 
+docs: .venv/.docs
+	$(BIN)/python docs/make_site.py
+
 # The SBOM has what pip installs with the wheel, in the versions of today.
 dist: .venv/.dist
 	rm -rf dist build/installed
@@ -159,6 +163,10 @@ clean:
 
 .venv/.dist: .venv/.run
 	.ci/setup examples,dist
+	@touch $@
+
+.venv/.docs: .venv/.run
+	.ci/setup examples,docs
 	@touch $@
 
 .venv/.fuzz: .venv/.test

@@ -74,6 +74,14 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             assert anchor in _anchors(target), f"{_name(page)}: {link} names no heading"
 
 
+def test_every_page_is_in_a_group_of_the_front_page() -> None:
+    """The table of contents of the site is made of them."""
+    front = ROOT / "docs" / "index.md"
+    _, _, groups = front.read_text().partition("\n## ")
+    listed = {(front.parent / link).resolve() for link in _LINK.findall(groups)}
+    assert {*PAGES} - {front} == listed
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_file_of_the_repository_that_is_named_is_there(page: Path) -> None:
     for path in _PATH.findall(page.read_text()):

@@ -1,4 +1,4 @@
-"""What a Python program may want of its manager: to get its sockets, and to report its state.
+"""What a Python program may want of its manager: to get its sockets, and to report its state::
 
     from sockmgr import worker
 
