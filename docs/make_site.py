@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 SOURCE = ROOT / "build" / "docs-source"
 SITE = ROOT / "build" / "docs"
@@ -74,7 +74,7 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n\n?", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
 _GROUP = re.compile(r"^## (.+)\n((?:(?!## ).*\n?)*)", re.MULTILINE)
-_SIGN = re.compile(r"([\\`*_{}\[\]<>#|$~])")
+_SIGN = re.compile(r"`[^`]+`|([\\*_{}\[\]<>#|$~])")
 _ESCAPES = {"\\e": "\\", "\\-": "-", "\\(ha": "^", "\\(ti": "~", "\\(dq": '"', "\\&": ""}
 
 
@@ -161,13 +161,16 @@ def _lines(lines: Iterator[str]) -> Iterator[str]:
 
 def _plain(line: str) -> str:
     """Return a line in which only what is bold has a meaning for Markdown, and pages are links."""
-    text = _SIGN.sub(r"\\\1", re.sub(r"^\.BR? ", "", line).replace('"', ""))
+    text = re.sub(r"^\.BR? ", "", line)
+    text = _SIGN.sub(lambda sign: f"\\{sign[1]}" if sign[1] else sign[0], text)
     if seen := re.match(r"(sockmgr\S*) (\()(\d)\)", text):
         return f"[{seen[1]}({seen[3]})]({seen[1]}.{seen[3]}.md)"
     return f"**{text}**" if line.startswith(".B") else text
 
 
 def _unescaped(roff: str) -> str:
+    """Return a page without escapes, and without the quotes of what requests are given."""
+    roff = re.sub(r"^\..*$", lambda line: line[0].replace('"', ""), roff, flags=re.MULTILINE)
     for escape, sign in _ESCAPES.items():
         roff = roff.replace(escape, sign)
     return roff
