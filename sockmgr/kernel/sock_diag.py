@@ -16,7 +16,10 @@ ESTABLISHED, SYN_RECV, LISTEN, NEW_SYN_RECV = 1, 3, 10, 12
 
 ANY_COOKIE = b"\xff" * 8
 UNIX_QUEUE = 0x10  # UDIAG_SHOW_RQLEN, linux/unix_diag.h
+TCP_INFO = 2  # INET_DIAG_INFO, linux/inet_diag.h
 
+_MESSAGE_SIZE = 72  # of inet_diag_msg, behind which are the attributes
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr
 _UID_INODE = struct.Struct("=II")  # the last numbers of inet_diag_msg, linux/inet_diag.h
 _PORTS = struct.Struct("!HH")  # the first of inet_diag_sockid
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
@@ -67,14 +70,32 @@ def ports_of(body: bytes) -> tuple[int, int]:
     return own, other
 
 
-def dump(netlink: socket.socket, family: int, sockid: bytes, states: int) -> Iterator[bytes]:
-    """Yield an inet_diag_msg for each TCP socket that fits and has one of `states`, a bit each."""
-    return _answers(netlink, _inet_request(family, sockid, states), _REQUEST | _DUMP)
+def attribute(body: bytes, number: int) -> bytes:
+    """Return an attribute that was asked for with an inet_diag_msg; b"" if the kernel has none."""
+    offset = _MESSAGE_SIZE
+    while offset + _ATTRIBUTE.size <= len(body):
+        length, found = _ATTRIBUTE.unpack_from(body, offset)
+        if found == number:
+            return body[offset + _ATTRIBUTE.size : offset + length]
+        offset += (max(length, _ATTRIBUTE.size) + 3) & ~3
+    return b""
 
 
-def look_up(netlink: socket.socket, family: int, sockid: bytes, states: int) -> bytes | None:
+def dump(
+    netlink: socket.socket, family: int, sockid: bytes, states: int, number: int = 0
+) -> Iterator[bytes]:
+    """Yield an inet_diag_msg for each TCP socket that fits and has one of `states`, a bit each.
+
+    With the attribute that has this `number`, if the kernel knows it.
+    """
+    return _answers(netlink, _inet_request(family, sockid, states, number), _REQUEST | _DUMP)
+
+
+def look_up(
+    netlink: socket.socket, family: int, sockid: bytes, states: int, number: int = 0
+) -> bytes | None:
     """Return the inet_diag_msg of one TCP socket; raise FileNotFoundError if it is not there."""
-    return next(_answers(netlink, _inet_request(family, sockid, states), _REQUEST), None)
+    return next(_answers(netlink, _inet_request(family, sockid, states, number), _REQUEST), None)
 
 
 def look_up_unix(netlink: socket.socket, inode: int, show: int) -> bytes:
@@ -84,8 +105,9 @@ def look_up_unix(netlink: socket.socket, inode: int, show: int) -> bytes:
     return next(_answers(netlink, request, _REQUEST), b"")
 
 
-def _inet_request(family: int, sockid: bytes, states: int) -> bytes:
-    return struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, states) + sockid
+def _inet_request(family: int, sockid: bytes, states: int, number: int) -> bytes:
+    attributes = 1 << number - 1 if number else 0
+    return struct.pack("=BBBBI", family, socket.IPPROTO_TCP, attributes, 0, states) + sockid
 
 
 def _answers(netlink: socket.socket, request: bytes, flags: int) -> Iterator[bytes]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -96,3 +100,31 @@ def test_ten_reloads_on_a_unix_socket_lose_nobody_who_was_accepted(
             result = load.stop()
         tell(name, result)
         assert not result.lost, result.failures()
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "hypercorn"])
+def test_a_request_that_comes_in_pieces_is_answered_by_whoever_has_its_beginning(
+    name: str, tmp_path: Path
+) -> None:
+    """Both servers, told to stop, close a connection on which no whole request has come."""
+    app = App(SERVERS[name].example, tmp_path)
+    with Manager(tmp_path, config(SERVERS[name], app, "tcp://127.0.0.1:0")) as manager:
+        address = manager.target().address
+        clients = [socket.create_connection(address) for _ in range(10)]
+        with ExitStack() as closing, ThreadPoolExecutor(1) as thread:
+            for client in clients:
+                closing.enter_context(client).settimeout(10)
+                client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n")
+            app.deploy("2")
+            reload = thread.submit(manager.reload)
+            pieces = 0
+            while pieces < 4:  # since the verdict, at which the old workers are about to be told
+                for client in clients:
+                    client.sendall(b"X-More: yes\r\n")
+                pieces += bool(wait([reload], timeout=0.1).done)
+                time.sleep(0.1)
+            assert reload.result().code == 0
+            for client in clients:
+                client.sendall(b"\r\n")
+            answers = [client.makefile("rb").read() for client in clients]
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 10

@@ -47,6 +47,7 @@ from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.context import Assignment, WorkerContext
 from sockmgr.manager.workers.moves import Moves
 from sockmgr.manager.workers.private_socket import PrivateSockets
+from sockmgr.manager.workers.stop_turns import StopTurns, Turn
 from sockmgr.manager.workers.strays import Strays
 from sockmgr.manager.workers.survivor import Survivor
 from sockmgr.manager.workers.template import Template, Templates
@@ -54,7 +55,6 @@ from sockmgr.manager.workers.worker import WorkerProcess
 
 log = Log("sockmgr")
 
-DRAIN_PACE = 0.1  # seconds between two stop signals, but all are sent within a second
 # Why a worker of another manager counts as one that could not be started.
 LOST = "its manager died before it could be told of"
 IN_USE = re.compile("EADDRINUSE|address already in use", re.IGNORECASE)
@@ -100,7 +100,7 @@ class Processes:
         self._asked_for: set[WorkerId] = set()  # of templates, which have not made them yet
         self._upkeep, self._fleet = upkeep, fleet
         self._last_words: dict[WorkerId, LastWords] = {}
-        self._drain_at = 0.0
+        self._turns = StopTurns(context.loop, context.slices)
         self._is_sick = False
 
     def newest(self, number: int) -> list[int]:
@@ -197,7 +197,7 @@ class Processes:
         )
         self.dispatching.attach(running, self.moves.of(spec))
         log.info(EventKind.WORKER_ADOPTED, worker=running.name, pid=running.pid, state=worker.state)
-        # A stop signal may still have waited for its turn (DRAIN_PACE): the state says whether it
+        # A stop signal may still have waited for its turn (StopTurns): the state says whether it
         # was sent. A second KILL does no harm.
         if worker.state is State.STARTING and running.ready:  # heard before us, and no more
             self._put(WorkerReady(worker=worker.id, draw=running.process.draw))
@@ -232,15 +232,13 @@ class Processes:
         running = self.running.get(command.worker)
         if running is None:  # it could not be started, and its SpawnFailed is on the way
             return
-        tell = partial(self._tell_to_stop, running, command.why)
-        if at_once:  # all of them end: no traffic is left that could feel it
-            self._context.slices.add(tell)
-            return
-        # One after the other: a process that ends takes a burst of CPU from live traffic.
-        loop = self._context.loop
-        self._drain_at = max(loop.time(), self._drain_at)
-        loop.call_at(self._drain_at, tell)
-        self._drain_at += min(DRAIN_PACE, 1 / len(self.running))
+        # A worker that was never ready has no clients.
+        listeners = running.listeners if running.ready else ()
+        turn = Turn(
+            tell=partial(self._tell_to_stop, running, command.why), at_once=at_once,
+            listeners=tuple(each for each in listeners if each.has_handshakes),
+        )  # fmt: skip
+        self._turns.add(turn, of=len(self.running))
 
     def _tell_to_stop(self, running: WorkerProcess, why: str) -> None:
         if self.running.get(running.id) is running:  # it has not ended meanwhile

@@ -57,7 +57,7 @@ class WorkerProcess:
         """Use spawned(), made_by() or adopted(). Raises SpawnError or ListenError."""
         command, listeners, context = assignment.command, assignment.listeners, assignment.context
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
-        self._listeners, self._context, self._put = listeners, context, assignment.put
+        self.listeners, self._context, self._put = listeners, context, assignment.put
         self.warmed = Warmed()
         self._background = command.background
         # Asked for once: the accounts may be in a directory service, and each message needs it.
@@ -173,7 +173,7 @@ class WorkerProcess:
         """Whether a listener got a new socket since, on which this worker does not accept."""
         if self.spec.accept is Accept.DISPATCH:
             return False
-        return self.inodes != {listener.inode(self.lease) for listener in self._listeners}
+        return self.inodes != {listener.inode(self.lease) for listener in self.listeners}
 
     def may_be(self, user: int) -> bool:
         """Tell whether a process of this worker can have this uid: root may take any."""
@@ -280,7 +280,7 @@ class WorkerProcess:
     def _watched(self, assignment: Assignment) -> Watched:
         return Watched(
             spec=self.spec,
-            listeners=self._listeners,
+            listeners=self.listeners,
             loop=self._context.loop,
             lookout=self._context.lookout,
             memory=self._context.memory,
