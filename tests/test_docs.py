@@ -18,8 +18,7 @@ from sockmgr.config import (
     app_keys,
     canary_keys,
     config,
-    control_keys,
-    log_keys,
+    manager_keys,
     probe_keys,
     servers,
     settings,
@@ -102,7 +101,7 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("Top level", {*settings.TOP, *settings.TABLES}),
+        ("Top level", {*manager_keys.TOP, *manager_keys.NAMED}),
         ("[listen]", set(settings.LISTENER)),
         ("[service.NAME]", set(settings.SERVICE)),
         ("Probes", set(probe_keys.HEALTHY)),
@@ -110,10 +109,10 @@ def test_the_page_on_configuration_holds_a_whole_config() -> None:
         ("[service.NAME.rollout]", set(settings.ROLLOUT)),
         ("Canary", set(canary_keys.KEYS)),
         ("[service.NAME.hooks]", set(settings.HOOKS)),
-        ("[rollout]", set(settings.ROLLOUTS)),
-        ("[control]", set(control_keys.KEYS)),
-        ("[logs]", set(log_keys.KEYS)),
-        ("[dev]", set(settings.DEV)),
+        ("[rollout]", set(manager_keys.ROLLOUTS)),
+        ("[control]", set(manager_keys.CONTROL)),
+        ("[logs]", set(manager_keys.LOGS)),
+        ("[dev]", set(manager_keys.DEV)),
     ],
 )
 def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[str]) -> None:
@@ -122,7 +121,7 @@ def test_the_keys_in_the_docs_are_the_keys_of_the_code(heading: str, keys: set[s
 
 def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
     made: dict[type[msgspec.Struct], Keys] = {
-        Listen: settings.LISTENER, config.Dev: settings.DEV, Rollout: settings.ROLLOUT,
+        Listen: settings.LISTENER, config.Dev: manager_keys.DEV, Rollout: settings.ROLLOUT,
     }  # fmt: skip
     for kind, keys in made.items():
         assert {field.name for field in fields(kind)} - {"name"} == set(keys)
@@ -132,15 +131,15 @@ def test_the_keys_of_a_table_are_the_fields_of_what_is_made_of_it() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("Top level", settings.TOP),
+        ("Top level", manager_keys.TOP),
         ("[listen]", settings.LISTENER),
         ("[service.NAME]", settings.SERVICE),
         ("Probes", probe_keys.HEALTHY),
         ("[service.NAME.http]", app_keys.HTTP),
         ("[service.NAME.rollout]", settings.ROLLOUT),
         ("Canary", canary_keys.KEYS),
-        ("[rollout]", settings.ROLLOUTS),
-        ("[dev]", settings.DEV),
+        ("[rollout]", manager_keys.ROLLOUTS),
+        ("[dev]", manager_keys.DEV),
     ],
 )
 def test_the_defaults_in_the_docs_are_those_that_editors_show(heading: str, keys: Keys) -> None:

@@ -39,8 +39,8 @@ def _proxies(value: Value) -> tuple[str, ...]:
 
 
 def _http(value: Value) -> Http:
-    keys = value.table(HTTP)
-    http = Http(**{key: HTTP[key].read(entry) for key, entry in keys.items()})
+    keys = value.entries()
+    http = Http(**shape.fields(HTTP, value))
     if http.http2 and http.protocol not in OF_HTTP2:
         raise keys["http2"].refused(
             f'has no meaning beside protocol = "{http.protocol}", which speaks HTTP/1.1 only',

@@ -25,10 +25,9 @@ from sockmgr.config import (
     values,
 )
 from sockmgr.config.app_keys import Http
-from sockmgr.config.control_keys import Control, control
 from sockmgr.config.document import Source, Value
 from sockmgr.config.hooks import Hooks
-from sockmgr.config.log_keys import Logs, logs
+from sockmgr.config.manager_keys import NAMED, TOP, Control, Dev, Logs
 from sockmgr.config.outside import NOTHING, Outside, below, taken_in
 from sockmgr.config.probe import Healthy
 from sockmgr.config.resources import Resources
@@ -106,21 +105,6 @@ class ServiceConfig(Limits, frozen=True, kw_only=True):
         return self.workers or MOST_PROCESSORS
 
 
-class Dev(msgspec.Struct, frozen=True, kw_only=True):
-    """What `sockmgr dev` watches: directories, and patterns of file names to leave out or add.
-
-    `error_page` None: for services that are known to speak HTTP, and clients on this machine only.
-    `force_polling` None: where others may write to the file system, unseen by this kernel.
-    """
-
-    watch: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    include: tuple[str, ...] = ()
-    error_page: bool | None = None
-    livereload: bool = False
-    force_polling: bool | None = None
-
-
 class Config(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything that one manager runs; listeners and services are in the order of the file.
 
@@ -179,7 +163,7 @@ def parse(data: bytes, *, file: str, outside: Outside = NOTHING) -> Config:
 def name(data: bytes, *, file: str) -> str:
     """Return the manager's name in a config; only who runs it may have what the rest names."""
     entries = _document(data, file).entries()
-    return str(settings.TOP["name"].read(entries["name"])) if "name" in entries else "sockmgr"
+    return str(TOP["name"].read(entries["name"])) if "name" in entries else "sockmgr"
 
 
 def _document(data: bytes, file: str) -> Value:
@@ -249,7 +233,7 @@ def _hint(text: str) -> str:
 
 
 def _config(document: Value, variables: tuple[tuple[str, str], ...] = ()) -> Config:
-    top = document.table((*settings.TOP, *settings.TABLES))
+    top = document.table((*TOP, *NAMED))
     listens = listeners.listens(top["listen"]) if "listen" in top else ()
     if "service" not in top or not top["service"].entries():
         raise ConfigError(
@@ -262,23 +246,10 @@ def _config(document: Value, variables: tuple[tuple[str, str], ...] = ()) -> Con
     for service in services:
         _check_dispatch(tables[service.name], service, listens)
         probe_keys.check(tables[service.name], service, listens)
-    rollout = (
-        shape.read(settings.ROLLOUTS, top["rollout"].table(settings.ROLLOUTS))
-        if "rollout" in top
-        else {}
-    )
-    company.check(top, services, listens, together=rollout.get("together", False))
-    dev = top["dev"].table(settings.DEV) if "dev" in top else {}
-    config = Config(
-        **shape.read(settings.TOP, top),
-        listen=listens,
-        services=services,
-        variables=variables,
-        **rollout,
-        control=control(top["control"]) if "control" in top else Control(),
-        logs=logs(top["logs"]) if "logs" in top else Logs(),
-        dev=Dev(**shape.read(settings.DEV, dev)),
-    )
+    given = shape.read(TOP, top)
+    given |= given.pop("rollout", {})
+    company.check(top, services, listens, together=given.get("together", False))
+    config = Config(**given, listen=listens, services=services, variables=variables)
     config.__dict__["source"] = document.source
     return config
 

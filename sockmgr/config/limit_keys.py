@@ -40,11 +40,10 @@ RESOURCES = {
 
 
 def _resources(value: Value) -> Resources:
-    keys = value.table(RESOURCES)
-    found = Resources(**shape.read(RESOURCES, keys))
+    found = Resources(**shape.fields(RESOURCES, value))
     high, most = found.memory_high, found.memory_max
     if high is not None and most is not None and high > most:
-        raise keys["memory_high"].refused(
+        raise value.entries()["memory_high"].refused(
             "is above memory_max, so it would never be reached", do="make it less, or remove one"
         )
     return found

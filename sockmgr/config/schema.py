@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sockmgr.config import control_keys, log_keys, placeholder, settings, shape, values
+from sockmgr.config import placeholder, settings, shape, values
+from sockmgr.config.manager_keys import NAMED, TOP
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLES = {"type": "string", "pattern": r"\$\{"}  # ${NAME}, whatever it stands for
@@ -18,7 +19,7 @@ _EITHER = [{"required": [key]} for key in ("command", "app")]
 
 def schema() -> dict[str, Any]:
     """Return the schema as values of JSON."""
-    top = shape.table(settings.TOP, required=("service",))
+    top = shape.table(TOP, required=("service",))
     free = {"maxLength": 64, "not": {"enum": [placeholder.SLOT]}}
     top["properties"] |= {
         "listen": _about("listen", _free(_listener(), f"^{placeholder.NAME}$", **free)),
@@ -30,13 +31,10 @@ def schema() -> dict[str, Any]:
             )
             | {"minProperties": 1},
         ),
-        "rollout": _about("rollout", shape.table(settings.ROLLOUTS)),
-        "logs": _about("logs", shape.table(log_keys.KEYS)),
-        "control": _about("control", shape.table(control_keys.KEYS)),
-        "dev": _about("dev", shape.table(settings.DEV)),
     }
     whole = _open(top)
-    whole["properties"]["name"] = settings.TOP["name"].schema()  # where no variables are filled in
+    # Where no variables are filled in.
+    whole["properties"]["name"] = TOP["name"].schema()
     return {"$schema": DIALECT, "title": "sockmgr.toml", **whole}
 
 
@@ -58,7 +56,7 @@ def _open(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _about(table: str, content: dict[str, Any]) -> dict[str, Any]:
-    return {"description": settings.TABLES[table], **content}
+    return {"description": NAMED[table], **content}
 
 
 def _free(entry: dict[str, Any], pattern: str, **bounds: Any) -> dict[str, Any]:

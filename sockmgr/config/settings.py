@@ -6,12 +6,12 @@ go together is checked in config.py.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 from sockmgr.config import app_keys, canary_keys, limit_keys, probe_keys, shape, values
 from sockmgr.config.document import Value
 from sockmgr.config.hooks import Hook, Hooks
-from sockmgr.config.shape import BOOLEAN, DURATION, TEXTS, TIMEOUT, Key, Shape, integer
+from sockmgr.config.shape import BOOLEAN, DURATION, TIMEOUT, Key, Shape, integer
 from sockmgr.config.spec import Accepting, Delay, Exec, Notify, Ready, Rollout
 
 # --- Readers -----------------------------------------------------------------------------------
@@ -43,26 +43,14 @@ def _ready(value: Value) -> Ready:
     return Delay(seconds=read["delay"]) if "delay" in read else Exec(argv=read.pop("exec"), **read)
 
 
-def _rollout(value: Value) -> Rollout:
-    keys = value.table(ROLLOUT)
-    fields: dict[str, Any] = {"start_concurrency": 0}
-    fields |= {key: ROLLOUT[key].read(entry) for key, entry in keys.items()}
-    return Rollout(**fields)
-
-
 def _hook(value: Value) -> Hook:
     if isinstance(value.raw, list):
         return Hook(argv=values.COMMAND.read(value))
     allowed = '["PROGRAM", "ARGUMENT", ...] or { run = ["PROGRAM", ...], timeout = "5m" }'
     if not isinstance(value.raw, dict) or "run" not in value.raw:
         raise value.wrong(allowed)
-    keys = value.table(HOOK)
-    timeout = {"timeout": HOOK["timeout"].read(keys["timeout"])} if "timeout" in keys else {}
-    return Hook(argv=HOOK["run"].read(keys["run"]), **timeout)
-
-
-def _hooks(value: Value) -> Hooks:
-    return Hooks(**{key: HOOKS[key].read(entry) for key, entry in value.table(HOOKS).items()})
+    given = shape.fields(HOOK, value)
+    return Hook(argv=given.pop("run"), **given)
 
 
 # --- Tables ------------------------------------------------------------------------------------
@@ -130,7 +118,6 @@ ROLLOUT = {
     ),
     "warmup_requests": Key(integer(1, 1000), "How often a new worker is asked for each.", 3),
 }
-_ROLLOUT = Shape(_rollout, shape.table(ROLLOUT))
 HOOK = {
     "run": Key(values.COMMAND, "The program and its arguments."),
     "timeout": Key(TIMEOUT, "It is killed after this time, and has failed.", "5m"),
@@ -154,7 +141,6 @@ HOOKS = {
         "Run when a worker has ended; SOCKMGR_WORKER, _SLOT, _PID and _REASON say who and how.",
     ),
 }
-_HOOKS = Shape(_hooks, shape.table(HOOKS))
 
 SERVICE = {
     "command": Key(
@@ -310,9 +296,13 @@ SERVICE = {
         "What the release in cwd is called, for `sockmgr status`, `history` and events: a command, "
         "whose last line is the name, or { file = ... }, the first line of a file below cwd.",
     ),
-    "rollout": Key(_ROLLOUT, "How one generation of workers replaces another."),
+    "rollout": Key(
+        # Twice as many as there are processors, which are not counted here.
+        shape.made_of(functools.partial(Rollout, start_concurrency=0), ROLLOUT),
+        "How one generation of workers replaces another.",
+    ),
     "hooks": Key(
-        _HOOKS,
+        shape.made_of(Hooks, HOOKS),
         "Commands that run once at a moment of a reload: an array, or { run = [...], timeout = "
         '"5m" }. They have the directory, user and environment of the new workers.',
     ),
@@ -339,60 +329,3 @@ LISTENER = {
     ),
 }
 UNIX_ONLY, TCP_ONLY = ("mode", "user", "group"), ("on_stop",)
-ROLLOUTS = {
-    "together": Key(
-        BOOLEAN,
-        "Whether the services of one reload cut over when all of them are ready, and all go back "
-        "if one fails.",
-        False,
-    ),
-}
-DEV = {
-    "watch": Key(TEXTS, "Directories to watch.", []),
-    "ignore": Key(TEXTS, "Patterns of file names to leave out.", []),
-    "include": Key(TEXTS, "Patterns of file names to add.", []),
-    "error_page": Key(
-        BOOLEAN,
-        "Answer HTTP with the error while no code has served yet: by default to this machine, and "
-        "for servers known to speak HTTP; true: to everyone, for all. false: requests wait.",
-    ),
-    "livereload": Key(
-        BOOLEAN,
-        "Serve a script, at the address in SOCKMGR_LIVERELOAD, by which pages load themselves anew "
-        "when newer code serves.",
-        False,
-    ),
-    "force_polling": Key(
-        BOOLEAN,
-        "Find edits by looking at all files regularly, and do not wait for the kernel to tell: by "
-        "default where other machines or the host may write, as well. false: never.",
-    ),
-}
-TOP = {
-    "name": Key(
-        values.NAME, "The name of this manager; part of the path of its control socket.", "sockmgr"
-    ),
-    "env_file": Key(
-        values.ENV_FILE,
-        "Files with variables for the workers of all services; those of a service count more.",
-    ),
-    "stop_delay": Key(
-        DURATION,
-        "Told to stop, say so (sockmgr health --ready, ready_file, systemd) and serve on for this "
-        "long, so that balancers notice; only then take nobody new, and drain.",
-        0.0,
-    ),
-    "ready_file": Key(
-        shape.text("an absolute path", r"/[^\x00]*[^\x00/]"),
-        "A file that is there while the manager wants new traffic: from when all services serve "
-        "until it is told to stop.",
-    ),
-}
-TABLES = {
-    "listen": "The listeners: NAME = ADDRESS, or a table. Each belongs to exactly one service.",
-    "service": "The services: a table for each, [service.NAME].",
-    "rollout": "How the services of one reload change over.",
-    "logs": "How what workers print is passed on.",
-    "control": "Who may talk to the manager beside its own user and root.",
-    "dev": "What `sockmgr dev` watches, and what it shows.",
-}

@@ -60,6 +60,11 @@ def read(known: Keys, given: Mapping[str, Value]) -> dict[str, Any]:
     return {name: key.read(given[name]) for name, key in known.items() if name in given}
 
 
+def fields(known: Keys, value: Value) -> dict[str, Any]:
+    """Return what a table says that may have only the `known` keys, converted."""
+    return read(known, value.table(known))
+
+
 def _seconds(least: float) -> Schema:
     return {
         "type": ["number", "string"],
@@ -113,6 +118,11 @@ def one_of(words: Iterable[str], into: Callable[[str], Any] = str) -> Shape:
         return into(value.text())
 
     return Shape(read, {"enum": known})
+
+
+def made_of(make: Callable[..., Any], keys: Keys) -> Shape:
+    """Return the shape of a table of these keys, of whose values `make` makes one."""
+    return Shape(lambda value: make(**fields(keys, value)), table(keys))
 
 
 def table(keys: Keys, *, required: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sockmgr.api.varlink import Method
-from sockmgr.config.control_keys import Control
+from sockmgr.config.manager_keys import Control
 from sockmgr.errors import ConfigError
 from sockmgr.kernel.accounts import group_number
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sockmgr.api.records import EventKind
 from sockmgr.client.finding import check_control, check_length, default_control
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Format, Logs
 from sockmgr.errors import ControlError, ListenError, SockmgrError
 from sockmgr.kernel.open_files import close_on_exec_all
 from sockmgr.kernel.process import become_subreaper, reset_signals, withhold_bpf

@@ -11,9 +11,8 @@ from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.config import plan
 from sockmgr.config.app_keys import Http
 from sockmgr.config.config import Config, Dev, ServiceConfig, parse
-from sockmgr.config.control_keys import Control
 from sockmgr.config.hooks import Hook, Hooks
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Control, Format, Logs
 from sockmgr.config.outside import Outside
 from sockmgr.config.probe import Healthy, TcpProbe
 from sockmgr.config.resources import Resources

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from sockmgr.config import (
     app_keys,
     config,
-    control_keys,
-    log_keys,
+    manager_keys,
     probe_keys,
     settings,
     shape,
@@ -33,12 +32,12 @@ from tests.helpers.pages import PAGES, ROOT, whole_configs
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (extra: test)")
 
 TABLES: dict[str, shape.Keys] = {
-    "": settings.TOP, "listen.*": settings.LISTENER, "service.*": settings.SERVICE,
+    "": manager_keys.TOP, "listen.*": settings.LISTENER, "service.*": settings.SERVICE,
     "service.*.http": app_keys.HTTP,
     "service.*.hooks": settings.HOOKS, "service.*.hooks.before": settings.HOOK,
     "service.*.ready": settings.READY, "service.*.healthy": probe_keys.HEALTHY,
-    "service.*.rollout": settings.ROLLOUT, "dev": settings.DEV, "rollout": settings.ROLLOUTS,
-    "control": control_keys.KEYS, "logs": log_keys.KEYS,
+    "service.*.rollout": settings.ROLLOUT, "rollout": manager_keys.ROLLOUTS,
+    "control": manager_keys.CONTROL, "logs": manager_keys.LOGS, "dev": manager_keys.DEV,
 }  # fmt: skip
 KEYS = [(table, name) for table, keys in TABLES.items() for name in keys]
 
@@ -150,7 +149,7 @@ def within(table: str) -> dict[str, Any]:
 
 def test_every_key_of_the_parser_is_in_the_schema_and_no_other() -> None:
     for table, keys in TABLES.items():
-        more = settings.TABLES if not table else {}
+        more = manager_keys.NAMED if not table else {}
         assert set(within(table)["properties"]) == {*keys, *more}
         assert within(table)["additionalProperties"] is False
     limits = within("service.*.limits")
@@ -158,7 +157,8 @@ def test_every_key_of_the_parser_is_in_the_schema_and_no_other() -> None:
 
 
 def test_every_table_of_keys_is_tested_here() -> None:
-    kinds = [value for value in vars(settings).values() if isinstance(value, dict) and value]
+    both = (*vars(settings).values(), *vars(manager_keys).values())
+    kinds = [value for value in both if isinstance(value, dict) and value]
     found = [keys for keys in kinds if isinstance(next(iter(keys.values())), shape.Key)]
     assert len(found) > 3
     assert all(any(keys is known for known in TABLES.values()) for keys in found)
@@ -166,7 +166,7 @@ def test_every_table_of_keys_is_tested_here() -> None:
 
 def test_every_key_is_described_for_the_editor() -> None:
     assert all(re.search(r"[a-z].*\.$", TABLES[table][name].about) for table, name in KEYS)
-    assert all(schema()["properties"][table]["description"] for table in settings.TABLES)
+    assert all(schema()["properties"][table]["description"] for table in manager_keys.NAMED)
 
 
 @pytest.mark.parametrize(("table", "name"), KEYS)

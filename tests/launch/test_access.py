@@ -7,7 +7,7 @@ import os
 import pytest
 
 from sockmgr.api import varlink
-from sockmgr.config.control_keys import Control
+from sockmgr.config.manager_keys import Control
 from sockmgr.errors import ConfigError
 from sockmgr.launch.access import Access, resolve
 

@@ -22,7 +22,7 @@ from sockmgr import __version__
 from sockmgr.api import varlink, wire
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import JournalPlace, Progress
-from sockmgr.config.control_keys import Control
+from sockmgr.config.manager_keys import Control
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.open_files import OpenFiles

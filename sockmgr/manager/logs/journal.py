@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sockmgr.api.records import IDENTIFIER, PRIORITIES, EventKind, encode, entry, line_of
 from sockmgr.api.types import JournalPlace
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Format, Logs
 from sockmgr.kernel.cgroup import own_unit
 from sockmgr.log import Log, Occurrence
 from sockmgr.manager.logs.output import TAIL_LINES, LastWords, Output, WorkerOutput, apart, direct

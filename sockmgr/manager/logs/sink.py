@@ -17,7 +17,7 @@ import msgspec
 from sockmgr.api.records import EventKind, event, service_of, subject
 from sockmgr.api.types import JournalPlace, LogLine
 from sockmgr.api.wire import UNREADABLE
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Format, Logs
 from sockmgr.log import Occurrence
 from sockmgr.manager.logs.ring import Ring
 from sockmgr.terminal.pieces import Piece, readable

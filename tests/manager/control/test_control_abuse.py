@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.config.control_keys import Control
+from sockmgr.config.manager_keys import Control
 from sockmgr.manager.control.connection import Limits
 from sockmgr.manager.control.server import ControlServer
 from tests.helpers.fake_manager import FakeManager, served

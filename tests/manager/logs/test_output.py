@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Format, Logs
 from sockmgr.fleet.endings import Ending
 from sockmgr.fleet.messages import (
     State,

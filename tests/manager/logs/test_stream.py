@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from sockmgr.api.types import JournalPlace
-from sockmgr.config.log_keys import Format, Logs
+from sockmgr.config.manager_keys import Format, Logs
 from sockmgr.manager.logs.journal import Stream, worker_output
 from sockmgr.manager.logs.output import LastWords, Output
 from sockmgr.manager.logs.sink import Sink
