@@ -45,8 +45,7 @@ def examine(status: Status, config: Config) -> Iterator[Finding]:
             streams = [n for n in service.listen if not listens[n].address.traits.is_datagram]
             name = probe.listener or streams[0]
             if seen := _ask(service, probe, status.listeners[name]):
-                yield Finding(
-                    check=check,
+                yield check.found(
                     subject=f"service.{service.name}",
                     what=f"service.{service.name}{key}: GET {probe.path} on {name} {seen}",
                     why=why,

@@ -19,8 +19,7 @@ from sockmgr.worker import deadline
 
 def unusable(error: SockmgrError, file: str) -> Finding:
     """Return the finding for a config that cannot be read or understood."""
-    return Finding(
-        check=Check.CONFIG,
+    return Check.CONFIG.found(
         subject=file,
         what=error.what,
         why=error.means or "no manager starts with it, and a reload is refused",
@@ -36,8 +35,7 @@ def examine(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
                 prepared = prepare(service, config.listens(), environ)
                 spec = prepared.spec()
         except SockmgrError as error:
-            yield Finding(
-                check=Check.COMMAND,
+            yield Check.COMMAND.found(
                 subject=_key(service),
                 what=error.what,
                 why=error.means or "its workers cannot start, so a start fails, and a reload too",
@@ -65,8 +63,7 @@ def of_manager(config: Config, pid: int) -> Iterator[Finding]:
 
 def _astray(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Iterator[Finding]:
     for what in virtual_env.astray(service, env, cwd):
-        yield Finding(
-            check=Check.OTHER_RELEASE,
+        yield Check.OTHER_RELEASE.found(
             subject=_key(service),
             what=f"{_key(service)}: {what}",
             why="what is not in the release is taken from there, or from wherever it is found",
@@ -78,8 +75,7 @@ def _astray(service: ServiceConfig, env: Mapping[str, str], cwd: str) -> Iterato
 def _ready_file(config: Config) -> Iterator[Finding]:
     place = config.ready_file.rpartition("/")[0] or "/"
     if config.ready_file and not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        yield Finding(
-            check=Check.READY_FILE,
+        yield Check.READY_FILE.found(
             subject="ready_file",
             what=f"nothing can be written to {place}, where ready_file is to be",
             why="whoever looks at the file never sends this manager any traffic",
@@ -92,9 +88,7 @@ def _flags(service: ServiceConfig, warnings: Iterable[str]) -> Iterator[Finding]
         # As in `service.web.command: uvicorn --reload: why it matters; what to do`.
         key, what, rest = text.split(": ", 2)
         why, _, fix = rest.partition("; ")
-        yield Finding(
-            check=Check.FLAGS, subject=_key(service), what=f"{key}: {what}", why=why, fix=fix
-        )
+        yield Check.FLAGS.found(subject=_key(service), what=f"{key}: {what}", why=why, fix=fix)
 
 
 def _graceful_timeout(
@@ -110,8 +104,7 @@ def _graceful_timeout(
         own = _seconds(text)
         if own is not None and own > service.drain_timeout:
             ours = f"drain_timeout = {service.drain_timeout:g} s"
-            yield Finding(
-                check=Check.GRACEFUL_TIMEOUT,
+            yield Check.GRACEFUL_TIMEOUT.found(
                 subject=_key(service),
                 what=f"service.{service.name}: {call.name} may take {own:g} s to end "
                 f"({option}), and {ours}",
@@ -145,8 +138,7 @@ def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
     left = ours - deadline.last(ours)
     moves = service.http.migrate and not service.http.certfile
     if service.app and left < idle and not moves:
-        yield Finding(
-            check=Check.SHORT_DRAIN,
+        yield Check.SHORT_DRAIN.found(
             subject=_key(service),
             what=f"service.{service.name}: drain_timeout = {ours:g} s leaves {left:g} s to idle "
             f"connections, and keep_alive = {idle:g} s",
@@ -158,8 +150,7 @@ def _short_drain(service: ServiceConfig) -> Iterator[Finding]:
 
 def _ready_guess(service: ServiceConfig) -> Iterator[Finding]:
     if isinstance(service.ready, Delay) and service.listen:
-        yield Finding(
-            check=Check.READY_GUESS,
+        yield Check.READY_GUESS.found(
             subject=_key(service),
             what=f"service.{service.name}.ready is a delay of {service.ready.seconds:g} s",
             why="that is a guess: new code that hangs counts as ready, and is given the "

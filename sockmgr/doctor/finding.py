@@ -114,6 +114,10 @@ class Check(Enum):
     def __init__(self, label: str, patient: Patient, severity: Severity = Severity.PROBLEM) -> None:
         self.label, self.patient, self.severity = label, patient, severity
 
+    def found(self, *, subject: str, what: str, why: str, fix: str) -> Finding:
+        """Return a finding of this kind."""
+        return Finding(check=self, subject=subject, what=what, why=why, fix=fix)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

@@ -54,8 +54,7 @@ def _pidfd() -> Iterator[Finding]:
         finally:
             os.close(pidfd)
     except OSError as error:
-        yield Finding(
-            check=Check.PIDFD,
+        yield Check.PIDFD.found(
             subject="kernel",
             what=f"pidfd_open(2) and pidfd_send_signal(2) are refused: {error.strerror}",
             why="a manager cannot start any worker: it would not hear of its end",
@@ -70,8 +69,7 @@ def _steering() -> Iterator[Finding]:
         try:
             steering.Pool([sock], fed={0: 1})
         except OSError as error:
-            yield Finding(
-                check=Check.STEERING,
+            yield Check.STEERING.found(
                 subject="kernel",
                 what=f"SO_ATTACH_REUSEPORT_CBPF is refused: {error.strerror}",
                 why="cut-overs overlap: a worker that is told to stop may have accepted a "
@@ -84,8 +82,7 @@ def _round_robin(config: Config) -> Iterator[Finding]:
     if not any(map(_feeds_several, config.services)):
         return
     if (refusal := round_robin.refusal()) is not None:
-        yield Finding(
-            check=Check.ROUND_ROBIN,
+        yield Check.ROUND_ROBIN.found(
             subject="kernel",
             what=f"queues cannot take turns: {refusal.reason}",
             why="when several queues of a listener are fed, the next one is chosen at random, so "
@@ -109,8 +106,7 @@ def _sock_diag() -> Iterator[Finding]:
             sock.listen(1)
             queues.backlog(sock)
     except OSError as error:
-        yield Finding(
-            check=Check.SOCK_DIAG,
+        yield Check.SOCK_DIAG.found(
             subject="kernel",
             what=f"sock_diag(7) is refused: {error.strerror}",
             why="half-open connections are not seen, so old workers drain 10 s later; queues of "
@@ -126,8 +122,7 @@ def _visibility(config: Config) -> Iterator[Finding]:
         try:
             seen = _sees(user)
         except PermissionError:
-            yield Finding(
-                check=Check.BECOME_USER,
+            yield Check.BECOME_USER.found(
                 subject=user,
                 what=f"root may not start a process as {user} here",
                 why="no worker with this user starts",
@@ -164,8 +159,7 @@ def _unseen(user: str) -> Finding:
     fix = "give the manager CAP_SYS_PTRACE (CapabilityBoundingSet=), mount /proc without hidepid="
     if scope > 1:
         fix = "sysctl kernel.yama.ptrace_scope=1"
-    return Finding(
-        check=Check.UNSEEN_WORKERS,
+    return Check.UNSEEN_WORKERS.found(
         subject=user or "kernel",
         what=f"a manager cannot see here what {whose} waits for",
         why='with ready = "accepting", a worker that does not use epoll never becomes ready, and '
@@ -181,8 +175,7 @@ def _backlog(listens: Collection[Listen]) -> Iterator[Finding]:
     most = _number("net/core/somaxconn")
     for listen in listens:
         if most is not None and listen.address.traits.is_stream and listen.backlog > most:
-            yield Finding(
-                check=Check.SOMAXCONN,
+            yield Check.SOMAXCONN.found(
                 subject=f"listen.{listen.name}",
                 what=f"listen.{listen.name} is to let {listen.backlog} connections wait, and "
                 f"net.core.somaxconn is {most}",
@@ -195,8 +188,7 @@ def _abort_on_overflow(listens: Collection[Listen]) -> Iterator[Finding]:
     traits = [listen.address.traits for listen in listens]
     tcp = any(each.is_internet and each.is_stream for each in traits)
     if tcp and _number("net/ipv4/tcp_abort_on_overflow"):
-        yield Finding(
-            check=Check.ABORT_ON_OVERFLOW,
+        yield Check.ABORT_ON_OVERFLOW.found(
             subject="net.ipv4.tcp_abort_on_overflow",
             what="net.ipv4.tcp_abort_on_overflow is 1",
             why="who comes when a queue is full is reset at once; otherwise the client's kernel "
@@ -214,8 +206,7 @@ def outgoing_ports() -> tuple[int, int] | None:
 def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
     for listen in listens:
         if listen.address.traits.is_internet and _is_absent(listen.address):
-            yield Finding(
-                check=Check.ADDRESS_ABSENT,
+            yield Check.ADDRESS_ABSENT.found(
                 subject=f"listen.{listen.name}",
                 what=f"this host does not have the address of {listen.address} now",
                 why="a manager listens there all the same, and nobody can connect until it comes",
@@ -252,8 +243,7 @@ def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
         if not listen.address.traits.is_internet or not first <= port <= last:
             continue
         if not _in_ranges(port, reserved):
-            yield Finding(
-                check=Check.OUTGOING_PORT,
+            yield Check.OUTGOING_PORT.found(
                 subject=f"listen.{listen.name}",
                 what=f"port {port} of listen.{listen.name} is one that the kernel gives to "
                 "outgoing connections",

@@ -23,8 +23,7 @@ def examine(pid: int) -> Iterator[Finding]:
     astray = passed_to_another(environ, pid)
     # If that process is no ancestor, the manager was started from a shell with an old environment.
     if astray and int(environ["LISTEN_PID"]) in procfs.ancestors(pid):
-        yield Finding(
-            check=Check.SOCKETS_ASTRAY,
+        yield Check.SOCKETS_ASTRAY.found(
             subject="manager",
             what=astray,
             why="it does not use them: who connects to an address that only systemd has waits for "
@@ -35,8 +34,7 @@ def examine(pid: int) -> Iterator[Finding]:
 
 def silent(error: SockmgrError) -> Finding:
     """Return the finding for a manager that does not answer."""
-    return Finding(
-        check=Check.MANAGER_SILENT,
+    return Check.MANAGER_SILENT.found(
         subject="manager",
         what=error.what,
         why="it cannot be told anything, and replaces no worker; the workers go on serving",
@@ -51,13 +49,12 @@ def unreachable(one: Elsewhere) -> Finding:
         check, why = Check.MANAGER_UNREACHABLE, "nobody can reload, stop or ask it"
     else:
         check, why = Check.MANAGER_ELSEWHERE, "its workers are not looked at"
-    return Finding(check=check, subject=str(one.path), what=one.what, why=why, fix=one.do)
+    return check.found(subject=str(one.path), what=one.what, why=why, fix=one.do)
 
 
 def gone(keeper: str) -> Finding:
     """Return the finding for a manager that died; its keeper waits at the path `keeper`."""
-    return Finding(
-        check=Check.MANAGER_GONE,
+    return Check.MANAGER_GONE.found(
         subject=keeper,
         what=f"no manager is there, and {keeper} keeps what one had that died",
         why="its workers serve on, but none that dies is replaced, and nothing can be reloaded",

@@ -30,8 +30,7 @@ def taken(service: str, lines: Sequence[str], status: Status) -> Iterator[Findin
     if not named & {port for port, _ in holders}:
         holders = [*_of_others(ports, named)] if named else holders
     who = [f"{name} has port {port}" for port, name in holders if not named or port in named]
-    yield Finding(
-        check=Check.PORT_TAKEN,
+    yield Check.PORT_TAKEN.found(
         subject=f"service.{service}",
         what=f"a worker of {service} could not open a port that is taken: "
         f"{', '.join(sorted(set(who))) or 'nobody that can be seen from here has it now'}",

@@ -50,8 +50,7 @@ def examine(config: Config, file: Path) -> Iterator[Finding]:
     for one, service in pairs:
         yield from _finding(one, service, _own_settings(config, service), file)
     if not pairs:
-        yield Finding(
-            check=Check.PROXY_ELSEWHERE,
+        yield Check.PROXY_ELSEWHERE.found(
             subject=str(file),
             what=f"no upstream in {file} is a listener of this config",
             why="nothing there could be compared",
@@ -64,8 +63,7 @@ def _finding(
 ) -> Iterator[Finding]:
     ours, key = _keep_alive(service, given)
     if ours is not None and one.idle >= ours:
-        yield Finding(
-            check=Check.PROXY_KEEP_ALIVE,
+        yield Check.PROXY_KEEP_ALIVE.found(
             subject=f"service.{service.name}",
             what=f"{file} keeps idle connections to {one.address} for {one.idle:g} s "
             f"({one.setting}), and service.{service.name} for {ours:g} s",

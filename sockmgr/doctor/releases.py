@@ -19,8 +19,7 @@ def unnamed(services: Mapping[str, ServiceStatus], config: Config) -> Iterator[F
             continue
         ages = [w.age for w in running.workers if w.generation == running.generation]
         if max(ages, default=0.0) > _LATEST:
-            yield Finding(
-                check=Check.RELEASE_UNNAMED,
+            yield Check.RELEASE_UNNAMED.found(
                 subject=f"service.{service.name}",
                 what=f"what generation {running.generation} of {service.name} is called could not "
                 "be found out",

@@ -19,8 +19,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Look which limits a manager cannot set that has `ours`; None: any manager here."""
     for keys, why in (found for service in services for found in unlimited(service, ours)):
-        yield Finding(
-            check=check,
+        yield check.found(
             subject=keys.partition(":")[0],
             what=f"{keys}: no effect: {why}",
             why=_WHY,

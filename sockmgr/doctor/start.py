@@ -27,8 +27,7 @@ _OWN_FILES = 40  # about as many descriptors a manager has without listeners and
 def examine(config: Config, control: str | None) -> Iterator[Finding]:
     """Look at the limits of this process, at the addresses of all listeners, and at `control`."""
     if nowhere := why_no_control(control):
-        yield Finding(
-            check=Check.NO_CONTROL,
+        yield Check.NO_CONTROL.found(
             subject="control socket",
             what=f"there is no directory for the control socket: {nowhere}",
             why="a manager does not start where nobody could reload or stop it",
@@ -39,8 +38,7 @@ def examine(config: Config, control: str | None) -> Iterator[Finding]:
     for listen in config.listen:
         if why := _obstacle(listen):
             what, fix = why
-            yield Finding(
-                check=Check.CANNOT_LISTEN,
+            yield Check.CANNOT_LISTEN.found(
                 subject=f"listen.{listen.name}",
                 what=f"cannot listen on {listen.address}: {what}",
                 why="a manager does not start without each of its listeners",
@@ -59,8 +57,7 @@ def open_files(config: Config, limit: int, whose: str, check: Check) -> Iterator
         needed += 2 * (workers + service.rollout.surge.above(workers))
         needed += len(service.listen) * (3 + service.rollout.max_draining)  # queues
     if limit != resource.RLIM_INFINITY and limit < needed:
-        yield Finding(
-            check=check,
+        yield check.found(
             subject="RLIMIT_NOFILE",
             what=f"{whose} may have {limit} descriptors, and a rollout takes {needed}",
             why="workers cannot be started when they run out, so a rollout is aborted",

@@ -64,9 +64,7 @@ class UnitFile:
 
     def finding(self, check: Check, what: str, why: str, fix: str) -> Finding:
         """Return a finding about this unit."""
-        return Finding(
-            check=check, subject=str(self.path), what=f"{self.name}: {what}", why=why, fix=fix
-        )
+        return check.found(subject=str(self.path), what=f"{self.name}: {what}", why=why, fix=fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,8 +101,7 @@ def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
     words = program(of_text(service.name, service.text))
     directory = service.path.parent
     config = given_config(words)
-    return Finding(
-        check=Check.UNIT_OUTDATED,
+    return Check.UNIT_OUTDATED.found(
         subject=str(directory),
         what=f"not as `sockmgr units` would write them now: {', '.join(sorted(outdated))}",
         why="the config, or sockmgr, has changed since: systemd still does what the old ones say",

@@ -27,8 +27,7 @@ def private(listens: Iterable[Listen], *, ahead: bool) -> Iterator[Finding]:
             continue
         mode, owner = _found(Path(path)) if path in there else _made(listen)
         if not mode & (stat.S_IWGRP | stat.S_IWOTH):
-            yield Finding(
-                check=Check.SOCKET_PRIVATE,
+            yield Check.SOCKET_PRIVATE.found(
                 subject=f"listen.{listen.name}",
                 what=f"only {owner} may connect to {path} (mode {mode:04o})",
                 why="a proxy that runs as another user gets `Permission denied`, and its clients "
@@ -61,8 +60,7 @@ def unbelieved(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
             said = {**environ, **dict(service.env)}.get("FORWARDED_ALLOW_IPS")
             believed = ("this machine",) if said is None else tuple(said.split(","))
         if service.app and unix and believed and "*" not in believed:
-            yield Finding(
-                check=Check.PROXY_UNBELIEVED,
+            yield Check.PROXY_UNBELIEVED.found(
                 subject=f"service.{service.name}",
                 what=f"service.{service.name} believes no proxy that comes by listen.{unix[0]}",
                 why="X-Forwarded-For and -Proto are ignored there: the client is unknown, and the "

@@ -94,8 +94,7 @@ def _listener(
     steerable = traits_of(listener.address).is_internet
     exclusive = any(name in s.listen and s.rollout.exclusive for s in services)
     if steerable and listener.cutover == "overlap" and not exclusive:
-        yield Finding(
-            check=Check.OVERLAP,
+        yield Check.OVERLAP.found(
             subject=f"listen.{name}",
             what=f"listener {name} cannot be steered",
             why="at a reload old workers may accept a connection while they are told to stop, and "
@@ -104,8 +103,7 @@ def _listener(
             "`sockmgr units` mend it",
         )
     if listener.choice == Choice.RANDOM:
-        yield Finding(
-            check=Check.RANDOM_QUEUES,
+        yield Check.RANDOM_QUEUES.found(
             subject=f"listen.{name}",
             what=f"the queues of listener {name} are chosen at random",
             why="some workers get more connections than others; none is lost",
@@ -117,8 +115,7 @@ def _listener(
 def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
     datagrams = traits_of(listener.address).is_datagram
     if not datagrams and listener.queue >= listener.backlog > 0:
-        yield Finding(
-            check=Check.QUEUE_FULL,
+        yield Check.QUEUE_FULL.found(
             subject=f"listen.{name}",
             what=f"{listener.queue} connections wait on listener {name}, which may hold "
             f"{listener.backlog}",
@@ -139,8 +136,7 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
     least = min([listener.backlog, *queues])
     wanted = reachable(listen)
     if least < wanted:
-        yield Finding(
-            check=Check.LISTENER_SHRUNK,
+        yield Check.LISTENER_SHRUNK.found(
             subject=f"listen.{listen.name}",
             what=f"listener {listen.name} lets {least} connections wait, not {wanted}",
             why="a worker called listen(2) with less after it was ready, or the config was changed "
@@ -166,8 +162,7 @@ def _service(
             for symptom in _symptoms(worker, config, sight):
                 seen.setdefault(symptom, []).append(worker.name(name))
     for symptom, workers in seen.items():
-        yield Finding(
-            check=symptom.check,
+        yield symptom.check.found(
             subject=f"service.{name}",
             what=f"{_some(workers)}: {symptom.what}",
             why=symptom.why,
@@ -179,16 +174,14 @@ def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[F
     """Find services with too few workers, for a reason that their processes do not show."""
     fix = f"`sockmgr logs {name}` has the last words of each; reload when it is mended"
     if service.state == "down":
-        yield Finding(
-            check=Check.SERVICE_DOWN,
+        yield Check.SERVICE_DOWN.found(
             subject=f"service.{name}",
             what=f"no worker of {name} serves, and those that are started fail",
             why="connections wait until the queue is full" if listens else "nobody does its work",
             fix=fix,
         )
     elif service.state == "degraded" and service.failures >= MANY:
-        yield Finding(
-            check=Check.SERVICE_DEGRADED,
+        yield Check.SERVICE_DEGRADED.found(
             subject=f"service.{name}",
             what=f"{service.ready} of {service.wanted} workers of {name} serve, and "
             f"{service.failures} failed one after another that were to join them",
@@ -200,8 +193,7 @@ def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[F
 def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
     """Find in the last words of a service without enough workers that its sandbox stops them."""
     if last_words.is_refused_code(words):
-        yield Finding(
-            check=Check.CODE_REFUSED,
+        yield Check.CODE_REFUSED.found(
             subject=f"service.{name}",
             what=f"{name}: {last_words.NO_CODE}",
             why="its workers fail when they compile, as numba, callbacks of cffi, Node and other "
@@ -214,8 +206,7 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
     """Find what went wrong with the workers and listeners of a service earlier."""
     yield from _bad_ends(name, service)
     for harm in dict.fromkeys(service.repairs):
-        yield Finding(
-            check=Check.LISTENER_HARMED,
+        yield Check.LISTENER_HARMED.found(
             subject=f"service.{name}",
             what=harm,
             why="it is mended each time, but connections that came meanwhile were refused or reset",
@@ -226,8 +217,7 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
 
 def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
     if service.killed:
-        yield Finding(
-            check=Check.WORKERS_KILLED,
+        yield Check.WORKERS_KILLED.found(
             subject=f"service.{name}",
             what=f"{count(service.killed, 'worker')} of {name} had to be killed since the manager "
             "started",
@@ -237,8 +227,7 @@ def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
             "longer, raise drain_timeout (the log says which: worker killed)",
         )
     if service.died:
-        yield Finding(
-            check=Check.WORKERS_DIED,
+        yield Check.WORKERS_DIED.found(
             subject=f"service.{name}",
             what=f"{count(service.died, 'worker')} of {name} died when told to stop, since the "
             "last reload",
