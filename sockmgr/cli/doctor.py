@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from sockmgr.api.types import Plan
+from sockmgr.api.types import Plan, Status
 from sockmgr.cli import target
 from sockmgr.cli.journal import Journal
 from sockmgr.cli.table import is_lively
@@ -19,11 +21,19 @@ from sockmgr.client.elsewhere import elsewhere
 from sockmgr.client.finding import find_control, given_control, possible_controls
 from sockmgr.config.config import Config
 from sockmgr.config.plan import RELEASE
-from sockmgr.doctor.config import unusable
+from sockmgr.doctor import config as config_checks
+from sockmgr.doctor import (
+    machine,
+    manager,
+    ports,
+    proxy,
+    start,
+    unit_files,
+    units,
+    unix_sockets,
+    workers,
+)
 from sockmgr.doctor.finding import Finding, Patient, Severity
-from sockmgr.doctor.manager import gone, keeper, silent, unreachable, why_hidden
-from sockmgr.doctor.unit_files import DIRECTORIES
-from sockmgr.doctor.visit import Visit
 from sockmgr.errors import SockmgrError
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
@@ -42,18 +52,19 @@ LOG_LINES = 200  # how many lines of a service in trouble are searched for a rea
 @click.option("--systemd", type=int, help="The version of systemd, instead of the one that runs.")
 @click.option(
     "--proxy",
+    "front",
     type=click.Path(path_type=Path),
     help="The config of the nginx or HAProxy in front: is its keep-alive above ours?",
 )
 @target.options
 def command(
-    where: target.Target, directories: tuple[Path, ...], systemd: int | None, proxy: Path | None
+    where: target.Target, directories: tuple[Path, ...], systemd: int | None, front: Path | None
 ) -> None:
     """Find what is wrong: in the config, on this machine, in installed units, with the workers.
 
     Exit code 1: at least one problem was found. Nothing is changed.
     """
-    visit = _visit(where, directories or DIRECTORIES, systemd, proxy)
+    visit = _visit(where, directories or unit_files.DIRECTORIES, systemd, front)
     problems = sum(one.check.severity is Severity.PROBLEM for one in visit.findings)
     if where.as_json:
         click.echo(json.dumps([_as_json(one) for one in visit.findings], indent=2))
@@ -65,25 +76,38 @@ def command(
     sys.exit(1 if problems else 0)
 
 
+@dataclass(slots=True)
+class _Visit:
+    """What was looked at, and the findings."""
+
+    looked_at: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
 def _visit(
-    where: target.Target, directories: Sequence[Path], systemd: int | None, proxy: Path | None
-) -> Visit:
-    visit = Visit()
+    where: target.Target, directories: Sequence[Path], systemd: int | None, front: Path | None
+) -> _Visit:
+    visit = _Visit()
     path = where.config or Path(target.DEFAULT_CONFIG)
     config = _read(where, path, visit)
-    if config is not None and proxy is not None:
-        visit.proxy(config, proxy)
-    visit.machine(config)
-    has_unit = config is not None and visit.units(config, path, directories, systemd)
+    if config and front:
+        visit.looked_at.append(str(front))
+        visit.findings += proxy.examine(config, front)
+    visit.looked_at.append("this machine")
+    visit.findings += machine.examine(config)
+    found = unit_files.installed(path.absolute(), directories) if config else ()
+    for each in found:
+        visit.looked_at += [each.service.name, *(unit.name for unit in each.sockets)]
+        visit.findings += units.examine(config, each, systemd) if config else ()
     is_running = _ask(where, config, path, visit)
-    if config is not None and (has_unit or is_running):
-        visit.sockets(config)
-    elif config is not None:
-        visit.start(config, where.control)
+    if config and (found or is_running):
+        visit.findings += unix_sockets.private(config.listen, ahead=False)
+    elif config:
+        visit.findings += start.examine(config, where.control)
     return visit
 
 
-def _read(where: target.Target, path: Path, visit: Visit) -> Config | None:
+def _read(where: target.Target, path: Path, visit: _Visit) -> Config | None:
     if where.config is None and not path.exists():
         target.narrate(f"there is no {path} here: name a config with -c to have it looked at")
         return None
@@ -91,13 +115,13 @@ def _read(where: target.Target, path: Path, visit: Visit) -> Config | None:
     try:
         config = target.read_config(path)
     except SockmgrError as error:
-        visit.findings.append(unusable(error, str(path)))
+        visit.findings.append(config_checks.unusable(error, str(path)))
         return None
-    visit.config(config)
+    visit.findings += config_checks.examine(config, os.environ)
     return config
 
 
-def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) -> bool:
+def _ask(where: target.Target, config: Config | None, path: Path, visit: _Visit) -> bool:
     """Examine the manager; return whether it may hold the listeners of the config."""
     name = config.name if config else None
     try:
@@ -106,7 +130,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
     except (NoManagerError, ForbiddenError):
         return _look_further(where.control, name, visit)
     except StillWaitingError as error:
-        visit.findings.append(silent(error))
+        visit.findings.append(manager.silent(error))
         return True
     except SockmgrError as error:
         target.narrate(f"workers are not looked at: {error}")
@@ -115,14 +139,39 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: Visit) 
     differs = plan and any(not one.path.startswith(RELEASE) for one in plan.changes)
     if plan and differs and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")
-    if hidden := why_hidden(status.manager.pid, client.peer()):
+    if hidden := manager.why_hidden(status.manager.pid, client.peer()):
         target.narrate(f"its processes are not looked at: {hidden}")
+    number = sum(len(service.workers) for service in status.services.values())
+    visit.looked_at.append(f"manager {status.manager.pid} with {count(number, 'worker')}")
     # Workers are compared with the config that their manager runs, not with one not yet loaded.
-    visit.manager(status, None if differs or not plan else config, visible=not hidden)
+    runs = None if differs or not plan else config
+    for one in _of_manager(client, status, runs, visible=not hidden):
+        visit.findings += [one] if one not in visit.findings else []
+    return plan is not None and (plan.applies or not differs)
+
+
+def _of_manager(
+    client: Client, status: Status, config: Config | None, *, visible: bool
+) -> Iterator[Finding]:
+    """Look at a running manager; `config` is the config it runs, None if that is not known.
+
+    Its processes are looked at only if they are `visible` under their pids here.
+    """
+    if visible:
+        yield from manager.examine(status.manager.pid)
+    yield from workers.examine(status, config, visible=visible)
+    if config:
+        # Imported late, because it imports ssl, which would slow down shell completion.
+        from sockmgr.doctor import answers, releases
+
+        yield from config_checks.of_manager(config, status.manager.pid) if visible else ()
+        yield from releases.unnamed(status.services, config)
+        yield from answers.examine(status, config) if visible else ()
     for service, found in status.services.items():
         if found.state in ("down", "degraded"):
-            visit.words(service, _last_lines(client, service), status, visible=not hidden)
-    return plan is not None and (plan.applies or not differs)
+            lines = _last_lines(client, service)
+            yield from workers.refused(service, lines)
+            yield from ports.taken(service, lines, status) if visible else ()
 
 
 def _last_lines(client: Client, service: str) -> list[str]:
@@ -136,13 +185,13 @@ def _last_lines(client: Client, service: str) -> list[str]:
     return []
 
 
-def _look_further(control: str | None, name: str | None, visit: Visit) -> bool:
+def _look_further(control: str | None, name: str | None, visit: _Visit) -> bool:
     """Find a manager that does not answer us, or the keeper of one; return whether there is one."""
     if there := list(elsewhere(name, given_control(control))):
-        visit.findings += map(unreachable, there)
+        visit.findings += map(manager.unreachable, there)
         return True
-    if path := keeper(possible_controls(control, name or "")):
-        visit.findings.append(gone(path))
+    if path := manager.keeper(possible_controls(control, name or "")):
+        visit.findings.append(manager.gone(path))
         return True
     target.narrate("no manager runs, so there are no workers to look at")
     return False
