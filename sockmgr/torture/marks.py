@@ -10,7 +10,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from sockmgr.kernel import procfs
@@ -27,7 +27,7 @@ def marked_environment(more: Mapping[str, str]) -> dict[str, str]:
 def marked(env: Mapping[str, str]) -> list[int]:
     """Return the pids of all processes that inherited this marked environment."""
     mark = f"{MARK}={env[MARK]}".encode()
-    return [pid for pid in _processes() if mark in _environment(pid)]
+    return [each.pid for each in procfs.everybody() if mark in _environment(each.pid)]
 
 
 def end_marked(env: Mapping[str, str]) -> None:
@@ -43,10 +43,6 @@ def end_marked(env: Mapping[str, str]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {END_TIMEOUT:g} s for the last processes to end")
         time.sleep(0.02)
-
-
-def _processes() -> Iterator[int]:
-    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _environment(pid: int) -> bytes:

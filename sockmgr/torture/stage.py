@@ -19,7 +19,7 @@ from sockmgr.torture.judgement import Excuse, Verdict
 from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.mode import Target
 from sockmgr.torture.load.response import Reader
-from sockmgr.torture.load.result import Outcome, Row
+from sockmgr.torture.load.result import Row
 from sockmgr.torture.plan import Plan
 from sockmgr.torture.project import Project
 from sockmgr.torture.server import Done, Server
@@ -118,7 +118,7 @@ class Stage:
         """
         asked_at = self.seen.moments[-1].at
         end = asked_at + 2 * self.plan.timeout
-        while version and self._first(version, asked_at) is None:
+        while version and math.isnan(self._load.result.first_new(version, asked_at)):
             if time.monotonic() > end or self.server.ended is not None:
                 self.seen.problems.append(f"version {version} has not answered")
                 return
@@ -134,8 +134,9 @@ class Stage:
     def tell_versions(self, version: str) -> None:
         """Note when the version first answered, and the older ones last."""
         asked_at = self.seen.moments[-1].at
-        new, old = self._first(version, asked_at), self._load.result.last_old(version, asked_at)
-        if version and new is not None:
+        result = self._load.result
+        new, old = result.first_new(version, asked_at), result.last_old(version, asked_at)
+        if version and not math.isnan(new):
             last = "at once" if math.isnan(old) else f"until {old:.1f} s after"
             self.seen.notes.append(f"version {version} after {new:.1f} s; older ones {last}")
 
@@ -200,10 +201,6 @@ class Stage:
             self.seen.problems.append(f"the reload command ended with {done.code}: {said}")
         elif self.plan.waits and version:
             self.seen.verdicts.append(Verdict(version=int(version), told_at=done.told_at))
-
-    def _first(self, version: str, since: float) -> float | None:
-        found = [r.ended for r in self.rows if r.version == version and r.outcome is Outcome.OK]
-        return min(found) - since if found else None
 
     def _strike(self, pid: int, number: signal.Signals, what: str) -> None:
         # Stopped first: what it holds when it is killed is known then, and can be excused.

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,21 +42,21 @@ class Request:
 class Connection:
     """Connects when needed, sends, reads, and hands every request back with its outcome.
 
-    `finished(connection, outcome)` is called once for each request. `happened(name)` tells what
-    costs no request, such as the server's close of an idle connection.
+    `finished(connection, outcome)` is called once for each request. `events` counts what costs no
+    request, such as the server's close of an idle connection.
     """
 
     def __init__(
         self,
         target: Target,
         finished: Callable[[Connection, Outcome], None],
-        happened: Callable[[str], None],
+        events: Counter[str],
         read: Reader = read_own,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._finished = finished
-        self._happened = happened
+        self._events = events
         self._read = read
         self._sock: socket.socket | None = None
         self._request: Request | None = None
@@ -68,7 +69,7 @@ class Connection:
         """Send one request: on the kept connection if it still stands, else on a new one."""
         self._request, self._response = request, Response()
         if self._sock is not None and _was_closed(self._sock):
-            self._happened("idle_close")
+            self._events["idle_close"] += 1
             self._drop()
         request.row.began = time.monotonic()
         request.row.fresh = self._sock is None
@@ -159,7 +160,7 @@ class Connection:
 
     def _received(self, data: bytes) -> None:
         if self._request is None:  # bytes that nobody asked for, such as a 408
-            self._happened("idle_data")
+            self._events["idle_data"] += 1
             self._drop()
             return
         try:
@@ -172,7 +173,7 @@ class Connection:
 
     def _lost(self, *, reset: bool) -> None:
         if self._request is None:
-            self._happened("idle_reset" if reset else "idle_close")
+            self._events["idle_reset" if reset else "idle_close"] += 1
             self._drop()
         elif not reset and self._response.closed():
             self._judge(self._request)
@@ -189,16 +190,10 @@ class Connection:
     def _judge(self, request: Request) -> None:
         """Give a complete response its outcome."""
         status = self._response.status
-        if status >= 500:
-            self._end(request, Outcome.HTTP_5XX, str(status))
-        elif status >= 400:
-            self._end(request, Outcome.HTTP_4XX, str(status))
-        elif status != 200:
-            self._end(request, Outcome.BAD_BODY, f"status {status}")
-        else:
-            self._judge_body(request)
-
-    def _judge_body(self, request: Request) -> None:
+        if status != 200:
+            outcome = {4: Outcome.HTTP_4XX, 5: Outcome.HTTP_5XX}.get(status // 100)
+            self._end(request, outcome or Outcome.BAD_BODY, f"status {status}")
+            return
         try:
             said = self._read(self._response.body, request.must_end_with)
         except Malformed as error:
@@ -241,5 +236,5 @@ def _was_closed(sock: socket.socket) -> bool:
     except BlockingIOError:
         return False
     except ConnectionResetError:
-        return True
+        pass
     return True

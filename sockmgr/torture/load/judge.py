@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import threading
 import time
@@ -24,11 +25,6 @@ PATIENCE = 10.0  # seconds that they may take when all else is done
 UPLOAD = 65_536  # bytes, which fit into the buffers of a connection whoever reads
 PIECES = {Kind.HALF: 4, Kind.UPLOAD: 8}
 FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
-
-
-def _pieces(data: bytes, number: int) -> list[bytes]:
-    size = -(-len(data) // number)
-    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 class Group:
@@ -100,13 +96,10 @@ class Group:
         return row
 
     def _connection(self) -> Connection:
-        connection = Connection(self._target, self._finished, self._happened, self._read)
+        connection = Connection(self._target, self._finished, self._result.events, self._read)
         if not self._mode.open_loop or self._mode.keeps:
             self._kept.append(connection)
         return connection
-
-    def _happened(self, event: str) -> None:
-        self._result.events[event] += 1
 
     def _begin(self, connection: Connection, row: Row) -> None:
         self._busy.add(connection)
@@ -125,10 +118,11 @@ class Group:
         elif mode.kind is Kind.STREAM:
             ends_with = b"END"
         number = PIECES.get(mode.kind, 1)
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{close}".encode()
+        data = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{close}".encode() + rest
+        size = math.ceil(len(data) / number)
         return Request(
             row=row,
-            pieces=_pieces(head + rest, number),
+            pieces=[data[at : at + size] for at in range(0, len(data), size)],
             pause=mode.s / (number - 1) if number > 1 else 0.0,
             timeout=mode.timeout,
             connect_timeout=mode.connect_timeout,
@@ -188,7 +182,8 @@ class Judge:
         groups = [Group(mode, self._target, self.result, self._read) for mode in self._modes]
         for group in groups:
             group.start()
-        await self._wait(self._duration)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), self._duration)
         for group in groups:
             group.stop()
         with contextlib.suppress(TimeoutError):
@@ -198,11 +193,6 @@ class Judge:
         for group in groups:
             group.close()
         return self.result
-
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
 
 
 class Load:

@@ -118,7 +118,10 @@ class Response:
         if self._chunked:
             self._read_chunks()
         elif self._length is not None and len(self._raw) >= self._length:
-            self._finish(bytes(self._raw), self._length)
+            if len(self._raw) > self._length:
+                more = len(self._raw) - self._length
+                raise Malformed(f"{more} bytes more than Content-Length says")
+            self.body, self.complete = bytes(self._raw), True
 
     def _read_chunks(self) -> None:
         while not self.complete:
@@ -137,8 +140,3 @@ class Response:
             else:
                 self.body += rest[:size]
                 self._raw = bytearray(rest[size + 2 :])
-
-    def _finish(self, raw: bytes, length: int) -> None:
-        if len(raw) > length:
-            raise Malformed(f"{len(raw) - length} bytes more than Content-Length says")
-        self.body, self.complete = raw, True
