@@ -58,7 +58,7 @@ def variables(spec: Spec, addresses: Mapping[str, str]) -> dict[str, str]:
     ports = [
         f"{addresses[listen.name].partition('://')[2]}={fd}"
         for listen, fd in zip(spec.listen, fds, strict=True)
-        if _known_to_server_starter(addresses[listen.name])
+        if addresses[listen.name].startswith((f"{Scheme.TCP}://", f"{Scheme.UNIX}://"))
     ]
     return env | ({"SERVER_STARTER_PORT": ";".join(ports)} if ports else {})
 
@@ -73,10 +73,6 @@ def private(spec: Spec, fd: int) -> dict[str, str]:
         return {"SOCKMGR_PROBE_FD": str(fd)}
     more = (*names, PRIVATE)
     return {"LISTEN_FDS": str(len(more)), "LISTEN_FDNAMES": ":".join(more)}
-
-
-def _known_to_server_starter(address: str) -> bool:
-    return address.startswith((f"{Scheme.TCP}://", f"{Scheme.UNIX}://"))
 
 
 def takes_listen_fds(argv: tuple[str, ...], listen: tuple[str, ...]) -> bool:

@@ -20,9 +20,7 @@ _SHARES = 'a share from "1%" to "99%", or several of them in an array, each abov
 
 def shares(texts: Sequence[str]) -> tuple[int, ...]:
     """Return the percents of shares as they are written; raise ValueError unless they rise."""
-    if not all(re.fullmatch(_SHARE, text) for text in texts):
-        raise ValueError(_SHARES)
-    found = tuple(int(text.rstrip("%")) for text in texts)
+    found = tuple(int(text[:-1]) if re.fullmatch(_SHARE, text) else 0 for text in texts)
     if not _rise(found):
         raise ValueError(_SHARES)
     return found
@@ -110,19 +108,14 @@ def obstacle(
     return "", ""
 
 
-def check(service: Value, found: tuple[str, str]) -> None:
-    """Raise ConfigError at the key of a service's canary if there is an obstacle to it."""
-    why, do = found
-    if why:
-        raise service.entries()["rollout"].entries()["canary"].refused(why, do=do)
-
-
 def once(spec: Spec, steps: Sequence[int] | None, seconds: float | None, hold: bool | None) -> Spec:
     """Return a spec with what somebody asked for instead of its own canary (None: as it is).
 
     Raises ConfigError if that cannot be.
     """
-    if steps is None and seconds is None and hold is None:
+    asked = {"shares": None if steps is None else tuple(steps), "seconds": seconds, "hold": hold}
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if not given:
         return spec
     own = spec.rollout.canary
     if own is None and steps is None:
@@ -134,13 +127,7 @@ def once(spec: Spec, steps: Sequence[int] | None, seconds: float | None, hold: b
         raise ConfigError(
             f"a canary cannot have the shares {list(steps)}", do=f"allowed: {_SHARES}"
         )
-    canary = own or Canary(shares=())
-    canary = replace(
-        canary,
-        shares=canary.shares if steps is None else tuple(steps),
-        seconds=canary.seconds if seconds is None else seconds,
-        hold=canary.hold if hold is None else hold,
-    )
+    canary = replace(own or Canary(shares=()), **given)
     rollout = replace(spec.rollout, canary=canary)
     why, do = obstacle(rollout, spec.workers, spec.accept, spec.listen)
     if why:

@@ -31,8 +31,10 @@ def check(
     by_name = {listen.name: listen for listen in listens}
     for service in services:
         mine = [by_name[name] for name in service.listen]
-        found = canary_keys.obstacle(service.rollout, service.workers, service.accept, mine)
-        canary_keys.check(tables[service.name], found)
+        why, do = canary_keys.obstacle(service.rollout, service.workers, service.accept, mine)
+        if why:
+            canary = tables[service.name].entries()["rollout"].entries()["canary"]
+            raise canary.refused(why, do=do)
         if together and (why := apart(service.rollout, service.workers)):
             raise top["rollout"].entries()["together"].refused(
                 f"cannot be: service.{service.name} {why}",
@@ -98,13 +100,10 @@ def _one_service_a_listener(
             users[name] = service.name
     for name in names:
         if name not in users:
-            raise (
-                top["listen"]
-                .entries()[name]
-                .refused(
-                    "is used by no service, so clients would wait there for ever",
-                    do=f'add "{name}" to the `listen` of a service, or remove it',
-                )
+            unused = top["listen"].entries()[name]
+            raise unused.refused(
+                "is used by no service, so clients would wait there for ever",
+                do=f'add "{name}" to the `listen` of a service, or remove it',
             )
 
 

@@ -180,7 +180,10 @@ def _document(data: bytes, file: str) -> Value:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         where = f"{file}:{error.lineno}:{error.colno}"
-        raise ConfigError(f"{where}: this is not TOML: {error.msg}", do=_hint(text)) from None
+        do = "texts need quotes, arrays commas; tables begin with [name]"
+        if text.startswith("\ufeff"):
+            do = "the file begins with a byte order mark: save it without"
+        raise ConfigError(f"{where}: this is not TOML: {error.msg}", do=do) from None
     except (ValueError, RecursionError) as error:  # a number that is too long, too deep a nesting
         raise ConfigError(f"{file}: this is not usable TOML: {error}") from None
     return Value(Source(file, text), (), document)
@@ -224,12 +227,6 @@ def from_arguments(
     document: dict[str, object] = {"listen": addresses, "service": {"web": table}}
     document |= {"name": name} if name else {}
     return _config(Value(Source("command line", arguments=arguments), (), document))
-
-
-def _hint(text: str) -> str:
-    if text.startswith("\ufeff"):
-        return "the file begins with a byte order mark: save it without"
-    return "texts need quotes, arrays commas; tables begin with [name]"
 
 
 def _config(document: Value, variables: tuple[tuple[str, str], ...] = ()) -> Config:

@@ -141,11 +141,13 @@ class Value:
     def integer(self, minimum: int, maximum: int, allowed: str = "") -> int:
         """Return a whole number within these bounds."""
         number = self.plain
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
-        if not minimum <= number <= maximum:
-            raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
-        return number
+        if (
+            isinstance(number, int)
+            and not isinstance(number, bool)
+            and minimum <= number <= maximum
+        ):
+            return number
+        raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
 
     def seconds(self, *, zero: bool = True) -> float:
         """Return a duration in seconds."""

@@ -5,11 +5,11 @@ Marks: + added, - removed, ~ changed without a restart, ! changed, and workers a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from sockmgr.api.types import Change, Effect, Kind, Plan
 from sockmgr.config import app_keys, limit_keys, settings
@@ -45,23 +45,13 @@ class Takes(StrEnum):
 
 
 # Keys of a service that can change without new workers. All others affect the processes themselves.
-_EFFECTS = {
-    "workers": Effect.SCALE,
-    "after": Effect.POLICY,
-    "ready": Effect.POLICY,
-    "ready_timeout": Effect.POLICY,
-    "healthy": Effect.POLICY,
-    "stop_signal": Effect.POLICY,
-    "drain_timeout": Effect.POLICY,
-    "max_age": Effect.POLICY,
-    "max_rss": Effect.POLICY,
-    "max_requests": Effect.POLICY,
-    "max_cpu_time": Effect.POLICY,
-    "when_down": Effect.POLICY,
-    "rollout": Effect.POLICY,
-    "release": Effect.POLICY,
-    "hooks": Effect.POLICY,
-}
+_EFFECTS = {"workers": Effect.SCALE} | dict.fromkeys(
+    (
+        "after", "ready", "ready_timeout", "healthy", "stop_signal", "drain_timeout", "max_age",
+        "max_rss", "max_requests", "max_cpu_time", "when_down", "rollout", "release", "hooks",
+    ),
+    Effect.POLICY,
+)  # fmt: skip
 # Keys of a service that are tables, whose own keys are compared one by one.
 _TABLES = {
     "http": app_keys.HTTP,
@@ -216,24 +206,18 @@ def _listeners(old: Config, new: Config, not_ours: Collection[Address]) -> Itera
         if name not in after and (newer is None or newer in before):
             path, at = f"listen.{name}", str(listen.address)
             takes = f"{Takes.GOES_ON}{newer}" if newer else Takes.CLOSED
-            yield Change(
-                kind=Kind.REMOVE, path=path, effect=Effect.LISTENER, old=at,
-                text=f"- {path} {at}: {takes}",
-            )  # fmt: skip
+            yield _change("-", path, Effect.LISTENER, takes, old=at)
     for name, listen in after.items():
         path, at, older = f"listen.{name}", str(listen.address), was.get(listen.address)
         if name in before:
             yield from _moved(before[name], listen, older, will.get(before[name].address))
             yield from _listener_keys(before[name], listen, not_ours)
         elif older and older not in after:
-            yield _changed("~", path, older, name, Effect.LISTENER, Takes.RENAMED)
+            yield _change("~", path, Effect.LISTENER, Takes.RENAMED, old=older, new=name)
             yield from _listener_keys(before[older], listen, not_ours)
         else:
             takes = f"{Takes.TAKEN_OVER}{older}" if older else Takes.OPENED
-            yield Change(
-                kind=Kind.ADD, path=path, effect=Effect.LISTENER, new=at,
-                text=f"+ {path} {at}: {takes}",
-            )  # fmt: skip
+            yield _change("+", path, Effect.LISTENER, takes, new=at)
 
 
 def _moved(old: Listen, new: Listen, older: str | None, newer: str | None) -> Iterator[Change]:
@@ -241,23 +225,22 @@ def _moved(old: Listen, new: Listen, older: str | None, newer: str | None) -> It
     if old.address != new.address:
         begin = f"{Takes.TAKEN_OVER}{older}" if older else Takes.OPENED_FIRST
         end = f"the old one {Takes.GOES_ON}{newer}" if newer else Takes.CLOSED_AFTER
-        both = (str(old.address), str(new.address))
-        yield _changed("!", f"listen.{new.name}", *both, Effect.LISTENER, f"{begin}, {end}")
+        path, takes = f"listen.{new.name}", f"{begin}, {end}"
+        was, will = str(old.address), str(new.address)
+        yield _change("!", path, Effect.LISTENER, takes, old=was, new=will)
 
 
 def _listener_keys(old: Listen, new: Listen, not_ours: Collection[Address]) -> Iterator[Change]:
-    for key in ("backlog", "mode", "user", "group", "on_stop"):
-        before, after = getattr(old, key), getattr(new, key)
-        if before != after:
-            both = (_written(before, key), _written(after, key))
-            takes, effect = Takes.SET, Effect.LISTENER
-            if key == "on_stop":
-                takes = Takes.AT_STOP
-            elif key == "backlog" and new.address.traits.is_datagram:
-                takes, effect = Takes.NO_BACKLOG, Effect.NONE
-            elif key != "backlog" and new.address in not_ours:
-                takes, effect = Takes.NOT_OURS, Effect.NONE
-            yield _changed("~", f"listen.{new.name}.{key}", *both, effect, takes)
+    keys = ("backlog", "mode", "user", "group", "on_stop")
+    for key, was, will in _differing(old, new, keys):
+        takes, effect = Takes.SET, Effect.LISTENER
+        if key == "on_stop":
+            takes = Takes.AT_STOP
+        elif key == "backlog" and new.address.traits.is_datagram:
+            takes, effect = Takes.NO_BACKLOG, Effect.NONE
+        elif key != "backlog" and new.address in not_ours:
+            takes, effect = Takes.NOT_OURS, Effect.NONE
+        yield _change("~", f"listen.{new.name}.{key}", effect, takes, old=was, new=will)
 
 
 # --- Services ----------------------------------------------------------------------------------
@@ -268,53 +251,37 @@ def _services(old: Config, new: Config) -> Iterator[Change]:
     after = {service.name: service for service in new.services}
     for name in before:
         if name not in after:
-            path = f"service.{name}"
-            text = f"- {path}: {Takes.STOPPED}"
-            yield Change(kind=Kind.REMOVE, path=path, effect=Effect.STOP, text=text)
+            yield _change("-", f"service.{name}", Effect.STOP, Takes.STOPPED)
     for name, service in after.items():
         if name not in before:
-            path = f"service.{name}"
             many = count(service.workers, "worker") if service.workers else "a worker a processor"
-            text = f"+ {path}: {many} {Takes.STARTED}"
-            yield Change(kind=Kind.ADD, path=path, effect=Effect.START, text=text)
+            yield _change("+", f"service.{name}", Effect.START, f"{many} {Takes.STARTED}")
             continue
-        for key, what in _keys(before[name], service):
-            yield from _service_key(before[name], service, key, what)
+        for key in ServiceConfig.__struct_fields__:
+            if getattr(before[name], key) != getattr(service, key):
+                yield from _service_key(before[name], service, key)
 
 
-def _keys(old: ServiceConfig, new: ServiceConfig) -> Iterator[tuple[str, Effect]]:
-    """Yield the keys that differ, each with the effect of the change."""
-    for key in (each.name for each in fields(ServiceConfig)):
-        if getattr(old, key) != getattr(new, key):
-            yield key, _EFFECTS.get(key, Effect.RELOAD)
-
-
-def _service_key(
-    old: ServiceConfig, new: ServiceConfig, key: str, what: Effect
-) -> Iterator[Change]:
-    path = f"service.{new.name}.{key}"
+def _service_key(old: ServiceConfig, new: ServiceConfig, key: str) -> Iterator[Change]:
+    path, what = f"service.{new.name}.{key}", _EFFECTS.get(key, Effect.RELOAD)
     before, after = getattr(old, key), getattr(new, key)
     rolls = what is Effect.RELOAD
     mark, takes = ("!", Takes.ROLLING) if rolls else ("~", Takes.NO_WORKERS)
     if key in _TABLES:
-        for part in _TABLES[key]:
-            was, will = getattr(before, part), getattr(after, part)
-            if was != will:
-                both = (_written(was, part), _written(will, part))
-                yield _changed(mark, f"{path}.{part}", *both, what, takes)
+        for part, was, will in _differing(before, after, _TABLES[key]):
+            yield _change(mark, f"{path}.{part}", what, takes, old=was, new=will)
     elif key in _SECRET:
         names = ", ".join(sorted({name for name, _ in set(before) ^ set(after)}))
-        text = f"! {path} ({names}): {Takes.ROLLING}"
-        yield Change(kind=Kind.CHANGE, path=path, effect=what, text=text)
+        yield _change(mark, path, what, takes, more=f" ({names})")
     else:
-        yield _changed(mark, path, _written(before, key), _written(after, key), what, takes)
+        was, will = _written(before, key), _written(after, key)
+        yield _change(mark, path, what, takes, old=was, new=will)
 
 
 def _returns(rollbacks: Mapping[str, int], new: Config) -> Iterator[Change]:
     for name in (service.name for service in new.services if service.name in rollbacks):
-        text = f"! service.{name} rollback to {rollbacks[name]} → this config: {Takes.ROLLING}"
-        kind, effect = Kind.CHANGE, Effect.RELOAD
-        yield Change(kind=kind, path=f"service.{name}", effect=effect, text=text)
+        more = f" rollback to {rollbacks[name]} → this config"
+        yield _change("!", f"service.{name}", Effect.RELOAD, Takes.ROLLING, more=more)
 
 
 def _releases(old: Config, new: Config, standing: Standing) -> Iterator[Change]:
@@ -325,34 +292,43 @@ def _releases(old: Config, new: Config, standing: Standing) -> Iterator[Change]:
             was, will = standing.directories(service)
             if was != will:
                 path = f"{RELEASE}{service.name}"
-                yield _changed("!", path, was, will, Effect.RELOAD, Takes.ROLLING)
+                yield _change("!", path, Effect.RELOAD, Takes.ROLLING, old=was, new=will)
 
 
 def _rest(old: Config, new: Config) -> Iterator[Change]:
-    if old.name != new.name:
-        yield _changed("~", "name", old.name, new.name, Effect.NONE, Takes.NEXT_START)
-    if old.together != new.together:
-        both = (shown(old.together), shown(new.together))
-        yield _changed("~", "rollout.together", *both, Effect.POLICY, Takes.NO_WORKERS)
-    for key in _OF_THE_END:
+    at_next, at_once = (Effect.NONE, Takes.NEXT_START), (Effect.POLICY, Takes.NO_WORKERS)
+    for key, was, will in _differing(old, new, ("name",)):
+        yield _change("~", key, *at_next, old=was, new=will)
+    for key, was, will in _differing(old, new, ("together",)):
+        yield _change("~", f"rollout.{key}", *at_once, old=was, new=will)
+    for key, was, will in _differing(old, new, _OF_THE_END):
+        yield _change("~", key, *at_once, old=was, new=will)
+    for name, takes in (("control", at_once), ("logs", at_next)):
+        before, after = getattr(old, name), getattr(new, name)
+        for key, was, will in _differing(before, after, before.__struct_fields__):
+            yield _change("~", f"{name}.{key}", *takes, old=was, new=will)
+    if old.dev != new.dev:
+        yield _change("~", "dev", Effect.NONE, Takes.FOR_DEV)
+
+
+def _differing(old: object, new: object, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the keys whose values differ, with both as a person would write them."""
+    for key in keys:
         was, will = getattr(old, key), getattr(new, key)
         if was != will:
-            yield _changed("~", key, _written(was), _written(will), Effect.POLICY, Takes.NO_WORKERS)
-    for name, takes in (("control", Takes.NO_WORKERS), ("logs", Takes.NEXT_START)):
-        before, after = getattr(old, name), getattr(new, name)
-        what = Effect.NONE if name == "logs" else Effect.POLICY
-        for key in (each.name for each in fields(before)):
-            both = (_written(getattr(before, key), key), _written(getattr(after, key), key))
-            if both[0] != both[1]:
-                yield _changed("~", f"{name}.{key}", *both, what, takes)
-    if old.dev != new.dev:
-        text = f"~ dev: {Takes.FOR_DEV}"
-        yield Change(kind=Kind.CHANGE, path="dev", effect=Effect.NONE, text=text)
+            yield key, _written(was, key), _written(will, key)
 
 
-def _changed(mark: str, path: str, old: str, new: str, effect: Effect, takes: str) -> Change:
-    text = f"{mark} {path} {old} → {new}: {takes}"
-    return Change(kind=Kind.CHANGE, path=path, effect=effect, old=old, new=new, text=text)
+def _change(
+    mark: str, path: str, effect: Effect, takes: str,
+    *, old: str | None = None, new: str | None = None, more: str = "",
+) -> Change:  # fmt: skip
+    """Return a change whose text has both values, the one that there is, or what `more` says."""
+    kind = {"+": Kind.ADD, "-": Kind.REMOVE}.get(mark, Kind.CHANGE)
+    both = old is not None and new is not None
+    values = f" {old} → {new}" if both else f" {old or new}" if old or new else more
+    text = f"{mark} {path}{values}: {takes}"
+    return Change(kind=kind, path=path, effect=effect, old=old, new=new, text=text)
 
 
 def _written(value: object, key: str = "") -> str:

@@ -81,9 +81,7 @@ def _healthy(value: Value) -> Healthy:
     keys = value.table(HEALTHY)
     if ("http" in keys) == ("tcp" in keys):
         raise value.wrong(allowed)
-    failures = (
-        {"failures": HEALTHY["failures"].read(keys["failures"])} if "failures" in keys else {}
-    )
+    failures = shape.read({"failures": HEALTHY["failures"]}, keys)
     return Healthy(probe=probe(keys, every=HEALTHY_EVERY), **failures)
 
 
