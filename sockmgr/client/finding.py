@@ -19,7 +19,7 @@ from sockmgr.client.client import (
     is_same,
 )
 from sockmgr.client.connection import no_manager
-from sockmgr.client.places import SOCKET_VARIABLE, is_live, names, places, searched
+from sockmgr.client.places import SOCKET_VARIABLE, listening, places, searched
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import private
 
@@ -44,7 +44,7 @@ def find_control(explicit: str | None, name: str | None, file: Path | None = Non
     found = live_controls(name)
     if not found:
         wanted = f'named "{name}" in ' if name else "in "
-        raise no_manager(wanted + ", ".join(map(str, _searched())), name)
+        raise no_manager(wanted + ", ".join(searched()), name)
     if len(found) > 1 and file:
         found = [path for path in found if _reads(path, file)] or found
     if len(found) > 1:
@@ -78,15 +78,7 @@ def live_controls(name: str | None) -> list[Path]:
 
     With a `name`, return only those of managers called so.
     """
-    # Not by glob(), which some versions of Python 3.11 have fail where we may not look, as in
-    # /run/user under ProtectHome=yes.
-    found = [
-        place / each
-        for place in _searched()
-        for each in sorted(names(os.fspath(place)))
-        if (each.endswith(".sock") if name is None else each == f"{name}.sock")
-    ]
-    live = [path for path in found if is_live(os.fspath(path))]
+    live = list(map(Path, listening(name)))
     return _of_managers(live) if len(live) > 1 else live
 
 
@@ -117,7 +109,7 @@ def possible_controls(explicit: str | None, name: str) -> list[Path]:
     """Return the paths at which the control socket of the manager called `name` is looked for."""
     if given := given_control(explicit):
         return [given]
-    return [place / f"{name}.sock" for place in _searched()]
+    return [Path(place, f"{name}.sock") for place in searched()]
 
 
 def default_control(name: str, refused: Callable[[Path, str], None] | None = None) -> Path:
@@ -127,7 +119,7 @@ def default_control(name: str, refused: Callable[[Path, str], None] | None = Non
     the directory and the reason. Raises ControlError if no directory can be used.
     """
     reasons = []
-    for place in _places():
+    for place in map(Path, places()):
         try:
             flaw = _prepare(place)
         except OSError as error:
@@ -149,7 +141,7 @@ def why_no_control(explicit: str | None) -> str:
     """Return why a manager started here could not listen for its clients, "" if it could."""
     given = given_control(explicit)
     reasons = []
-    for place in [given.absolute().parent] if given else _places():
+    for place in [given.absolute().parent] if given else map(Path, places()):
         # A manager makes the last directory of a usual place, but none of a given path.
         there = place if given or place.exists() else place.parent
         try:
@@ -178,14 +170,6 @@ def check_control(path: Path) -> None:
             do="name a path in a directory that is yours alone: `mkdir -m 700 DIRECTORY`, "
             "--control DIRECTORY/NAME.sock",
         )
-
-
-def _searched() -> list[Path]:
-    return [Path(place) for place in searched()]
-
-
-def _places() -> list[Path]:
-    return [Path(place) for place in places()]
 
 
 def _prepare(place: Path) -> str:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from sockmgr.client.places import SOCKET_VARIABLE, is_live, names, searched
+from sockmgr.client.places import SOCKET_VARIABLE, listening
 
 DEFAULT_CONFIG = "sockmgr.toml"
 PATIENCE = 5.0  # seconds, as a manager that is busy starting workers may take a moment
@@ -103,11 +103,5 @@ def _control(given: dict[str, str]) -> str | None:
                 name = tomli.load(text).get("name", "sockmgr")
         except (OSError, ValueError):
             return None
-    found = [
-        f"{place}/{entry}"
-        for place in searched()
-        for entry in names(place)
-        if entry == f"{name}.sock" or (not name and entry.endswith(".sock"))
-    ]
-    live = [path for path in found if is_live(path)]
+    live = listening(name or None)
     return live[0] if len(live) == 1 else None

@@ -52,6 +52,15 @@ def is_live(path: str) -> bool:
         return True
 
 
+def listening(name: str | None) -> list[str]:
+    """Return the paths at which somebody listens as a manager called `name` would (None: any)."""
+    # Not by glob(), which some versions of Python 3.11 have fail where we may not look, as in
+    # /run/user under ProtectHome=yes.
+    found = [f"{place}/{each}" for place in searched() for each in sorted(names(place))]
+    ending = ".sock" if name is None else f"/{name}.sock"
+    return [path for path in found if path.endswith(ending) and is_live(path)]
+
+
 def _fallback() -> str:
     return f"/tmp/sockmgr-{os.geteuid()}"  # noqa: S108
 
