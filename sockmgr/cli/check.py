@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from sockmgr.api.types import Change, Plan
+from sockmgr.api.types import Plan
 from sockmgr.cli import table, target
 from sockmgr.client.client import Client, ForbiddenError, NoManagerError
 from sockmgr.client.finding import find_control
@@ -26,14 +26,10 @@ from sockmgr.launch.surroundings import here
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
-STYLES = {
-    "+": "green",
-    "-": "red",
-    "~": "cyan",
-    "!": "bold yellow",
-    "warning:": "yellow",
+COLOURS = {
+    "+": "green", "-": "red", "~": "cyan", "!": "bright_yellow", "warning:": "yellow",
     "note:": "bright_black",
-}
+}  # fmt: skip
 
 
 @click.command("check")
@@ -129,27 +125,20 @@ def _show(*lines: str) -> None:
         for line in lines:
             click.echo(line)
         return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
     for line in lines:
-        style = STYLES.get(line.split()[0], "") if line.startswith(" ") else ""
-        console.print(Text(visible(line, colours=False), style=style), soft_wrap=True)
+        colour = COLOURS.get(line.split()[0]) if line.startswith(" ") else None
+        click.secho(visible(line, colours=False), fg=colour)
 
 
 def _conclusion(plan: Plan) -> Iterator[str]:
     if not plan.changes:
         yield "nothing would change: this is the config that runs"
     elif plan.applies:
-        none = "" if any(map(_is_rolling, plan.changes)) else ", none of which needs new workers"
+        rolls = any(change.text.startswith("!") for change in plan.changes)
+        none = "" if rolls else ", none of which needs new workers"
         yield (
             f'{count(len(plan.changes), "change")}{none}; "sockmgr reload" takes the config over, '
             "and starts new workers in any case, since their code may be new"
         )
     if not plan.applies:
         yield "the manager reads another config, so a reload does not take this one over"
-
-
-def _is_rolling(change: Change) -> bool:
-    return change.text.startswith("!")

@@ -112,7 +112,7 @@ def _from_arguments(
     from sockmgr.launch.call import recognise
 
     app = len(command) == 1 and _APP.fullmatch(command[0]) is not None
-    if app and _is_beside_us(_uvicorn(keys.get("cwd", ""))):
+    if app and Path(_uvicorn(keys.get("cwd", ""))).parent == Path(sys.executable).parent:
         keys = {**keys, "app": command[0]}
         command = ()
     elif app:  # uvicorn is in another environment, where the application may be installed as well
@@ -135,10 +135,6 @@ def _uvicorn(cwd: str) -> str:
             do="pip install uvicorn, or name another server: sockmgr dev -- COMMAND",
         )
     return found
-
-
-def _is_beside_us(program: str) -> bool:
-    return Path(program).parent == Path(sys.executable).parent
 
 
 def _name_of(directory: Path) -> str:

@@ -71,7 +71,7 @@ def command(directory: Path, file: Path | None, to_stdout: bool, force: bool) ->
     config = draft.draft(found, declared.name(project.files, project.directory))
     _put(path, config, to_stdout=to_stdout, force=force)
     for kind, text in _report(found, missing):
-        _say(kind, draft.plain(text))
+        _say(kind, text)
     if found is None:
         sys.exit(1)
     if not to_stdout:
@@ -80,7 +80,7 @@ def command(directory: Path, file: Path | None, to_stdout: bool, force: bool) ->
 
 def _carry_over(project: Project, file: Path, path: Path, *, to_stdout: bool, force: bool) -> None:
     """Write the config for what another manager's config says; raise SockmgrError if it is none."""
-    from sockmgr.init import declared, draft
+    from sockmgr.init import declared
     from sockmgr.init.foreign import readers, services
     from sockmgr.init.foreign.form import Source
 
@@ -91,14 +91,11 @@ def _carry_over(project: Project, file: Path, path: Path, *, to_stdout: bool, fo
     )
     _put(path, config, to_stdout=to_stdout, force=force)
     for process in found.processes:
-        _say(
-            "found",
-            draft.plain(f"{process.name}: {' '.join(process.argv) or process.keys.get('app')}"),
-        )
+        _say("found", f"{process.name}: {' '.join(process.argv) or process.keys.get('app')}")
         for what in process.todo:
-            _say("to do", draft.plain(what))
+            _say("to do", what)
     for sentence in services.not_carried(found):
-        _say("left", draft.plain(f"line {sentence}"))
+        _say("left", f"line {sentence}")
     if not to_stdout:
         _next(path, todo=any(process.todo for process in found.processes))
 
@@ -151,11 +148,13 @@ def _report(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _say(kind: str, text: str) -> None:
+    from sockmgr.init.draft import plain
+
+    text = plain(text)
     if table.is_lively(sys.stderr):
-        colour = {"found": "green", "to do": "yellow", "not found": "bright_black"}.get(
-            kind, "cyan"
-        )
-        click.echo(f"{click.style(f'{kind:>9}', fg=colour)}  {text}", err=True)
+        known = {"found": "green", "to do": "yellow", "not found": "bright_black"}
+        marked = click.style(f"{kind:>9}", fg=known.get(kind, "cyan"))
+        click.echo(f"{marked}  {text}", err=True)
     else:
         click.echo(f"{kind}: {text}", err=True)
 
@@ -192,20 +191,15 @@ def _project(directory: Path) -> Project:
         if len(here.parts) >= DEPTH:
             inner.clear()
         found += (here / name for name in sorted(names) if _is_relevant(name))
-    for path in sorted(found, key=_rank)[:MOST]:
+    # The files that most likely name the application are read first.
+    found.sort(key=lambda path: (path.name not in _NAMES, path.stem not in STEMS, len(path.parts)))
+    for path in found[:MOST]:
         text = _text(directory / path, min(LARGEST, left))
         if text is not None:
             left -= len(text)
             files[path.as_posix()] = text
-    name = directory.resolve().name
-    return Project(
-        directory=name, files=files, programs=frozenset(programs), root=str(directory.resolve())
-    )
-
-
-def _rank(path: Path) -> tuple[bool, bool, int]:
-    """Return a sort key: the files that most likely name the application are read first."""
-    return path.name not in _NAMES, path.stem not in STEMS, len(path.parts)
+    whole = directory.resolve()
+    return Project(directory=whole.name, files=files, programs=frozenset(programs), root=str(whole))
 
 
 def _outside() -> Iterator[str]:

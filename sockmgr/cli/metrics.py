@@ -36,6 +36,8 @@ def command(where: target.Target, listen: str | None, workers: bool, application
     """
     if where.as_json:
         raise click.UsageError("metrics are a format of their own; status has --json")
+    from prometheus_client import generate_latest
+
     from sockmgr.metrics import server
     from sockmgr.metrics.collector import StatusCollector
 
@@ -45,9 +47,9 @@ def command(where: target.Target, listen: str | None, workers: bool, application
     if listen:
         sock = server.listening_at(listen)
     where = replace(where, timeout=where.timeout or SCRAPE_TIMEOUT)
-    collector = StatusCollector(
-        where.find, processes=workers, say=target.narrate if sock else _nothing
-    )
+    # Without a socket, what it has to say is raised afterwards.
+    say = target.narrate if sock else lambda _: None
+    collector = StatusCollector(where.find, processes=workers, say=say)
     registry = collector.registry()
     if application:
         from sockmgr.metrics.application import ApplicationCollector
@@ -57,7 +59,7 @@ def command(where: target.Target, listen: str | None, workers: bool, application
         with contextlib.suppress(NoManagerError):  # one may start later; another error will not go
             where.client()
         _serve(registry, sock)
-    _print(registry)
+    click.echo(generate_latest(registry), nl=False)
     if collector.trouble:
         raise collector.trouble
 
@@ -71,14 +73,3 @@ def _serve(registry: CollectorRegistry, sock: socket.socket) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     target.narrate(f"metrics are at {server.url(sock)}")
     server.MetricsServer(sock, make_wsgi_app(registry)).serve()
-
-
-def _print(registry: CollectorRegistry) -> None:
-    from prometheus_client import generate_latest
-
-    click.echo(generate_latest(registry), nl=False)
-
-
-def _nothing(text: str) -> None:
-    """Say nothing, because the error is raised afterwards."""
-    del text

@@ -201,7 +201,13 @@ def complete_worker(
 ) -> list[str]:
     """Return the workers that a shell may complete: those of each generation that serves."""
     del parameter
-    return [name for name in _serving(context.params) if name.startswith(incomplete)]
+    known = [
+        worker.name(name)
+        for name, service in _running(context.params).items()
+        for worker in service.workers
+        if worker.generation == service.generation
+    ]
+    return [name for name in known if name.startswith(incomplete)]
 
 
 def _described(client: Client) -> str:
@@ -211,15 +217,6 @@ def _described(client: Client) -> str:
     except SockmgrError:
         return f"that at {client.path}"
     return f"that at {client.path}, which " + (f"reads {read}" if read else "was given no file")
-
-
-def _serving(params: Mapping[str, Any]) -> list[str]:
-    return [
-        worker.name(name)
-        for name, service in _running(params).items()
-        for worker in service.workers
-        if worker.generation == service.generation
-    ]
 
 
 def _running(params: Mapping[str, Any]) -> dict[str, ServiceStatus]:

@@ -23,7 +23,8 @@ def command(where: target.Target, once: bool) -> None:
     """
     if where.as_json:
         raise click.UsageError("top is for the eye; status and events have --json")
-    if not (once or _is_terminal()):
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if not (once or is_terminal):
         raise click.UsageError("top needs a terminal to draw on; --once prints what it would show")
     import asyncio
 
@@ -40,7 +41,3 @@ def command(where: target.Target, once: bool) -> None:
     console = Console()
     for line in frame(view, console.width):
         console.print(line)
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -55,7 +55,9 @@ def command(
     path = (config or Path(target.DEFAULT_CONFIG)).absolute()
     found = target.read_config(path)
     about["version"] = about["version"] or _running_version()
-    place = Place(program=_program(), config=str(path), path=_search_path(), **about)
+    # A PATH with the programs of our virtual environment, if we are in one.
+    search = f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
+    place = Place(program=_program(), config=str(path), path=search, **about)
     files = units(found, place)
     states = {unit.name: _state(directory / unit.name, unit) for unit in files}
     if install:
@@ -84,11 +86,6 @@ def _program() -> tuple[str, ...]:
     if called.name == "sockmgr":
         return (str(called.absolute()),)
     return (sys.executable, "-m", "sockmgr")
-
-
-def _search_path() -> str:
-    """Return a PATH with the programs of our virtual environment, or "" if we are in none."""
-    return f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
 
 
 def _running_version() -> int:
