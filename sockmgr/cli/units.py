@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 from sockmgr.cli import target
 from sockmgr.config.config import Config
 from sockmgr.errors import SockmgrError
+from sockmgr.systemd.unit import running_version
 from sockmgr.systemd.units import OLDEST, SEARCHED, Place, Unit, is_ours, units
 
 DIRECTORY = "/etc/systemd/system"
@@ -54,7 +53,10 @@ def command(
         raise click.UsageError("--group needs --user")
     path = (config or Path(target.DEFAULT_CONFIG)).absolute()
     found = target.read_config(path)
-    about["version"] = about["version"] or _running_version()
+    about["version"] = about["version"] or running_version()
+    if about["version"] is None:
+        target.narrate(f"systemctl is not here: written for systemd {OLDEST} and later")
+        about["version"] = OLDEST
     # A PATH with the programs of our virtual environment, if we are in one.
     search = f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
     place = Place(program=_program(), config=str(path), path=search, **about)
@@ -86,22 +88,6 @@ def _program() -> tuple[str, ...]:
     if called.name == "sockmgr":
         return (str(called.absolute()),)
     return (sys.executable, "-m", "sockmgr")
-
-
-def _running_version() -> int:
-    if shutil.which("systemctl") is None:
-        target.narrate(f"systemctl is not here: written for systemd {OLDEST} and later")
-        return OLDEST
-    output = subprocess.run(
-        ["systemctl", "--version"], capture_output=True, text=True, check=False
-    ).stdout
-    found = re.match(r"systemd (\d+)", output)
-    if found is None:
-        raise SockmgrError(
-            f"systemctl --version prints no version: {output[:60]!r}",
-            do="name the version, for example --systemd 252",
-        )
-    return int(found[1])
 
 
 def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:

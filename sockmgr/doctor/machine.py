@@ -14,7 +14,6 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accepting, Address, Listen
@@ -79,9 +78,7 @@ def _steering() -> Iterator[Finding]:
 
 
 def _round_robin(config: Config) -> Iterator[Finding]:
-    if not any(map(_feeds_several, config.services)):
-        return
-    if (refusal := round_robin.refusal()) is not None:
+    if any(map(_feeds_several, config.services)) and (refusal := round_robin.refusal()):
         yield Check.ROUND_ROBIN.found(
             subject="kernel",
             what=f"queues cannot take turns: {refusal.reason}",
@@ -222,17 +219,15 @@ def _is_absent(address: Address) -> bool:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:  # doctor/start has a finding for a name without an address
         return False
-    return all(map(_is_missing, found))
-
-
-def _is_missing(found: tuple[Any, ...]) -> bool:
-    family, kind, *_, target = found
-    try:
-        with socket.socket(family, kind) as sock:
-            sock.bind(target)
-    except OSError as error:
-        return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-    return False
+    for family, kind, *_, target in found:
+        try:
+            with socket.socket(family, kind) as sock:
+                sock.bind(target)
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue
+        return False
+    return True
 
 
 def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
@@ -240,9 +235,8 @@ def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
     reserved = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
     for listen in listens:
         port = listen.address.port
-        if not listen.address.traits.is_internet or not first <= port <= last:
-            continue
-        if not _in_ranges(port, reserved):
+        outgoing = listen.address.traits.is_internet and first <= port <= last
+        if outgoing and not _in_ranges(port, reserved):
             yield Check.OUTGOING_PORT.found(
                 subject=f"listen.{listen.name}",
                 what=f"port {port} of listen.{listen.name} is one that the kernel gives to "
@@ -255,11 +249,8 @@ def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
 
 
 def _in_ranges(port: int, text: str) -> bool:
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        if int(first) <= port <= int(last or first):
-            return True
-    return False
+    ranges = (part.partition("-") for part in text.split(",") if part)
+    return any(int(first) <= port <= int(last or first) for first, _, last in ranges)
 
 
 def _words(name: str) -> list[str]:

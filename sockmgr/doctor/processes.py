@@ -5,11 +5,13 @@ Every function describes one instant, and returns nothing for a process that is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sockmgr.kernel import procfs
 from sockmgr.kernel.procfs import argument_area, descendants
 
 
@@ -45,14 +47,13 @@ def signals(pid: int) -> Signals | None:
 
 def may_look_into(pid: int) -> bool:
     """Return whether the descriptors of a process can be seen from here."""
-    return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK, effective_ids=True) and bool(
-        _link(Path(f"/proc/{pid}/cwd"))
-    )
+    fds = f"/proc/{pid}/fd"
+    return os.access(fds, os.R_OK | os.X_OK, effective_ids=True) and _link(pid, "cwd") != ""
 
 
 def shares_network(pid: int) -> bool:
     """Return whether a process is in our network namespace."""
-    return _link(Path(f"/proc/{pid}/ns/net")) == _link(Path("/proc/self/ns/net"))
+    return _link(pid, "ns/net") == _link("self", "ns/net")
 
 
 def environ(pid: int) -> dict[str, str]:
@@ -68,18 +69,17 @@ def successors(pid: int) -> list[int]:
 
 
 def program(pid: int) -> str:
-    """Return the name of a process's program."""
     return _read(pid, "comm").decode(errors="replace").strip()
 
 
 def is_deleted(pid: int, link: str) -> bool:
     """Return whether what `cwd` or `exe` of a process leads to was removed or replaced."""
-    return _link(Path(f"/proc/{pid}/{link}")).endswith(" (deleted)")
+    return _link(pid, link).endswith(" (deleted)")
 
 
 def target(pid: int, link: str) -> str:
     """Return what `cwd` or `exe` of a process led to."""
-    return _link(Path(f"/proc/{pid}/{link}")).removesuffix(" (deleted)")
+    return _link(pid, link).removesuffix(" (deleted)")
 
 
 def open_files_limit(pid: int) -> int | None:
@@ -89,14 +89,12 @@ def open_files_limit(pid: int) -> int | None:
 
 
 def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
+    with contextlib.suppress(OSError):
+        return procfs.read(f"/proc/{pid}/{name}")
+    return b""
 
 
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""
+def _link(pid: int | str, name: str) -> str:
+    with contextlib.suppress(OSError):
+        return str(Path(f"/proc/{pid}/{name}").readlink())
+    return ""

@@ -46,7 +46,13 @@ def examine(config: Config, file: Path) -> Iterator[Finding]:
         r"^[^\S\n]*(?:upstream|http|server|location)\b[^\n;#]*\{", text, re.MULTILINE
     )
     behind = list(_nginx(text) if is_nginx else _haproxy(text))
-    pairs = [(one, service) for one in behind for service in _services(config, one.address)]
+    pairs = [
+        (one, service)
+        for one in behind
+        for service in config.services
+        for listen in config.listen
+        if listen.name in service.listen and _leads_to(one.address, listen.address)
+    ]
     for one, service in pairs:
         yield from _finding(one, service, _own_settings(config, service), file)
     if not pairs:
@@ -90,11 +96,6 @@ def _keep_alive(service: ServiceConfig, given: Mapping[str, str]) -> tuple[float
     told = call.value(option) or given.get(option[2:].replace("-", ""), "")
     number = re.fullmatch(r"\d{1,9}", told)
     return float(number[0]) if number else default, option
-
-
-def _services(config: Config, address: str) -> list[ServiceConfig]:
-    names = {one.name for one in config.listen if _leads_to(address, one.address)}
-    return [service for service in config.services if names & set(service.listen)]
 
 
 def _leads_to(text: str, ours: Address) -> bool:

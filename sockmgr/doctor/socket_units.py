@@ -54,7 +54,8 @@ def _unnamed(unit: UnitFile, config: Config) -> Finding:
 
 def _address(unit: UnitFile, listen: Listen) -> Iterator[Finding]:
     for line in sorted(set(_lines(unit))):
-        if not _same(line, listen.address, both=not _is_ipv6_only(unit)):
+        both = unit.last("Socket", "BindIPv6Only") != "ipv6-only"
+        if not _same(line, listen.address, both=both):
             yield unit.finding(
                 Check.SOCKET_ADDRESS,
                 f"it listens on {line}, and listen.{listen.name} is {listen.address}",
@@ -126,10 +127,6 @@ def _model(listen: Listen, wanted: Mapping[str, Sequence[str]]) -> UnitFile | No
         if name.endswith(".socket") and listener_of(unit) == listen.name:
             return unit
     return None
-
-
-def _is_ipv6_only(unit: UnitFile) -> bool:
-    return unit.last("Socket", "BindIPv6Only") == "ipv6-only"
 
 
 def _same(line: str, address: Address, *, both: bool) -> bool:

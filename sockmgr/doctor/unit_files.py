@@ -17,14 +17,7 @@ from sockmgr.systemd.units import is_ours
 
 # Of files with one name, that in the first of these directories counts: systemd.unit(5).
 DIRECTORIES = tuple(
-    Path(each)
-    for each in (
-        "/etc/systemd/system",
-        "/run/systemd/system",
-        "/usr/local/lib/systemd/system",
-        "/usr/lib/systemd/system",
-        "/lib/systemd/system",
-    )
+    Path(each, "systemd/system") for each in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 )
 _TRUE = ("1", "yes", "y", "true", "t", "on")
 _SPECIFIER = re.compile(r"%([iIjnNpt%])")
@@ -46,7 +39,6 @@ class UnitFile:
         return is_ours(self.text)
 
     def all(self, section: str, key: str) -> Sequence[str]:
-        """Return all values of a key."""
         return self.settings.get((section, key), ())
 
     def last(self, section: str, key: str, default: str = "") -> str:
@@ -55,7 +47,6 @@ class UnitFile:
         return found[-1] if found else default
 
     def is_on(self, section: str, key: str) -> bool:
-        """Return whether a key is set to true."""
         return self.last(section, key).lower() in _TRUE
 
     def words(self, key: str) -> list[str]:
@@ -63,7 +54,6 @@ class UnitFile:
         return [word for line in self.all("Service", key) for word in split(line)]
 
     def finding(self, check: Check, what: str, why: str, fix: str) -> Finding:
-        """Return a finding about this unit."""
         return check.found(subject=str(self.path), what=f"{self.name}: {what}", why=why, fix=fix)
 
 
@@ -95,7 +85,8 @@ def read(name: str, path: Path, directories: Sequence[Path]) -> UnitFile:
     """Return the unit `name`, whose main file is `path`, with its drop-ins."""
     text = _text(path)
     drop_ins: dict[str, Path] = {}
-    for folder in (f"{name}.d", f"{_template(name)}.d"):
+    template = re.sub(r"@.*(?=\.)", "@", name)
+    for folder in (f"{name}.d", f"{template}.d"):
         for directory in directories:
             for each in sorted((directory / folder).glob("*.conf")):
                 drop_ins.setdefault(each.name, each)
@@ -178,11 +169,6 @@ def _files(directories: Sequence[Path], pattern: str) -> Iterator[Path]:
             if path.name not in seen:
                 seen.add(path.name)
                 yield path
-
-
-def _template(name: str) -> str:
-    stem, _, kind = name.rpartition(".")
-    return f"{stem.partition('@')[0]}@.{kind}" if "@" in stem else name
 
 
 # --- What is in a file ---------------------------------------------------------------------------

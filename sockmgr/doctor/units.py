@@ -6,9 +6,7 @@ Units that `sockmgr units` did not write are held to the same standards, matters
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +20,11 @@ from sockmgr.kernel.accounts import user_number
 from sockmgr.launch.executable import find
 from sockmgr.launch.interpreter import shebang
 from sockmgr.launch.virtual_env import searched
+from sockmgr.systemd.unit import running_version
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 from sockmgr.terminal.format import span
 
-DEFAULT_OPEN_FILES = 524288  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
+DEFAULT_OPEN_FILES = "524288"  # the hard one of DefaultLimitNOFILE=, systemd-system.conf(5)
 _WRITABLE = ("ReadWritePaths", "StateDirectory", "CacheDirectory", "LogsDirectory")
 _KILLS = {
     "control-group": "systemd itself signals every process of every worker at a stop, and kills "
@@ -54,8 +53,9 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     yield from _umask(service, config)
     yield from resources.of_unit(service, config.services, version)
     yield from _workers_program(service, config)
-    limit = _open_files(service)
-    yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES) if limit else ()
+    limit = service.last("Service", "LimitNOFILE", DEFAULT_OPEN_FILES).rpartition(":")[2]
+    if limit.isdecimal():
+        yield from open_files(config, int(limit), service.name, Check.UNIT_OPEN_FILES)
     yield from socket_units.examine(config, found, wanted)
 
 
@@ -98,9 +98,8 @@ def _outdated(found: Installed, wanted: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _reinstall(service: UnitFile, outdated: list[str]) -> Finding:
-    words = program(of_text(service.name, service.text))
     directory = service.path.parent
-    config = given_config(words)
+    config = given_config(program(of_text(service.name, service.text)))
     return Check.UNIT_OUTDATED.found(
         subject=str(directory),
         what=f"not as `sockmgr units` would write them now: {', '.join(sorted(outdated))}",
@@ -129,7 +128,7 @@ def _program(service: UnitFile) -> Iterator[Finding]:
 def _type(service: UnitFile, version: int | None) -> Iterator[Finding]:
     kind = service.last("Service", "Type", "simple")
     if kind == "notify-reload" and version is None:
-        version = _running_version()
+        version = running_version()
     if kind == "notify-reload" and version is not None and version < NOTIFY_RELOAD:
         why = f"systemd {version} ignores the line, and never hears that it is ready"
     elif kind not in ("notify", "notify-reload"):
@@ -137,16 +136,6 @@ def _type(service: UnitFile, version: int | None) -> Iterator[Finding]:
     else:
         return
     yield service.finding(Check.UNIT_TYPE, f"Type={kind}", why, _line("Type=notify", service))
-
-
-def _running_version() -> int | None:
-    if shutil.which("systemctl") is None:
-        return None
-    printed = subprocess.run(
-        ["systemctl", "--version"], capture_output=True, text=True, check=False
-    ).stdout
-    found = re.match(r"systemd (\d+)", printed)
-    return int(found[1]) if found else None
 
 
 def _reload(service: UnitFile) -> Iterator[Finding]:
@@ -348,14 +337,6 @@ def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
 def _path(service: UnitFile) -> str:
     found = [w.partition("=")[2] for w in service.words("Environment") if w.startswith("PATH=")]
     return found[-1] if found else ""
-
-
-def _open_files(service: UnitFile) -> int | None:
-    text = service.last("Service", "LimitNOFILE", str(DEFAULT_OPEN_FILES)).rpartition(":")[2]
-    return int(text) if text.isdecimal() else None
-
-
-# --- Words ---------------------------------------------------------------------------------------
 
 
 def _line(line: str, unit: UnitFile) -> str:

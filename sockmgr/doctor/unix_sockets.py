@@ -25,7 +25,11 @@ def private(listens: Iterable[Listen], *, ahead: bool) -> Iterator[Finding]:
         path = listen.address.path
         if not listen.address.traits.has_path or not (path in there or ahead):
             continue
-        mode, owner = _found(Path(path)) if path in there else _made(listen)
+        if path in there:
+            mode, owner = _found(Path(path))
+        else:
+            mode = 0o777 & ~unix_node.umask() if listen.mode is None else listen.mode
+            owner = listen.user or user_name(os.geteuid())
         if not mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield Check.SOCKET_PRIVATE.found(
                 subject=f"listen.{listen.name}",
@@ -43,11 +47,6 @@ def _found(path: Path) -> tuple[int, str]:
     except OSError:  # we may not search its directory, or it was just removed
         return stat.S_IWOTH, ""
     return stat.S_IMODE(found.st_mode), user_name(found.st_uid)
-
-
-def _made(listen: Listen) -> tuple[int, str]:
-    mode = 0o777 & ~unix_node.umask() if listen.mode is None else listen.mode
-    return mode, listen.user or user_name(os.geteuid())
 
 
 def unbelieved(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:

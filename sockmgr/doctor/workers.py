@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,13 +77,10 @@ def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator
 
 def look(pid: int) -> Sight:
     """Look at the sockets of a manager, as far as that is permitted."""
-    own = procfs.sockets_of(pid)
-    if not processes.shares_network(pid):
-        return Sight(own=own)
-    try:
-        return Sight(own=own, tcp={one.inode: one for one in listening()})
-    except OSError:  # doctor/machine has a finding for that
-        return Sight(own=own)
+    tcp: dict[int, Listening] = {}
+    with contextlib.suppress(OSError):  # doctor/machine has a finding for that
+        tcp = {one.inode: one for one in listening()} if processes.shares_network(pid) else {}
+    return Sight(own=procfs.sockets_of(pid), tcp=tcp)
 
 
 # --- Listeners -----------------------------------------------------------------------------------
@@ -109,10 +107,6 @@ def _listener(
             why="some workers get more connections than others; none is lost",
             fix="the manager's log says why (queues chosen at random); as a rule, give it CAP_BPF",
         )
-    yield from _full(name, listener)
-
-
-def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
     datagrams = traits_of(listener.address).is_datagram
     if not datagrams and listener.queue >= listener.backlog > 0:
         yield Check.QUEUE_FULL.found(
@@ -248,8 +242,7 @@ def _symptoms(
     held = frozenset[int]().union(*map(procfs.sockets_of, tree))
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
     if worker.state == "ready":
-        if lent:
-            yield from _stop_signal(tree, lent, config)
+        yield from _stop_signal(tree, lent, config) if lent else ()
         yield from _extra_port(alone, sight)
     if config is None or config.listen:
         yield from _deaf(worker, config, lent, alone)

@@ -7,10 +7,13 @@ root; then the answer here is that it is not known.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from enum import Enum
 
+from sockmgr.errors import SockmgrError
 from sockmgr.kernel.cgroup import Unit, own_unit
 
 TIMEOUT = 2.0
@@ -48,6 +51,21 @@ def _jobs(unit: Unit) -> list[tuple[str, str]]:
     # All jobs are listed, for systemctl takes a name for a pattern, in which "\\" has a meaning.
     jobs = map(str.split, _ask(unit, "list-jobs", "--no-legend", "--full").splitlines())
     return [(job[1], job[2]) for job in jobs if len(job) > 2]
+
+
+def running_version() -> int | None:
+    """Return the version of systemd, None without systemctl; raise SockmgrError if it has none."""
+    if shutil.which("systemctl") is None:
+        return None
+    printed = subprocess.run(
+        ["systemctl", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    if found := re.match(r"systemd (\d+)", printed):
+        return int(found[1])
+    raise SockmgrError(
+        f"systemctl --version prints no version: {printed[:60]!r}",
+        do="name the version, for example --systemd 252",
+    )
 
 
 def fd_store_max(environ: Mapping[str, str] = os.environ) -> int | None:
