@@ -29,10 +29,12 @@ def guess(project: Project, framework: str = "", files: Collection[str] = ()) ->
         for one in found
         if one is not app
     )
+    names = sorted({"waitress", "cheroot", "gevent"} & wanted.keys())
+    unfit = (f"{name} cannot be given a socket by its command line" for name in names)
     return Guess(
         command=servers.command(server, word, app),
         found=str(app),
-        why=(f"{server}, {why}", *_waitress(wanted)),
+        why=(f"{server}, {why}", *unfit),
         todo=missing,
         others=others[:4],
         cwd=app.cwd,
@@ -60,8 +62,3 @@ def _choose(project: Project, found: Sequence[App], wanted: dict[str, str]) -> t
             return app, server, "installed"
     app = next((one for one in twins if one.interface is Interface.WSGI), first)
     return app, servers.PREFERRED[app.interface][0], f"usual for {app.interface}"
-
-
-def _waitress(wanted: dict[str, str]) -> tuple[str, ...]:
-    names = sorted({"waitress", "cheroot", "gevent"} & wanted.keys())
-    return tuple(f"{name} cannot be given a socket by its command line" for name in names)

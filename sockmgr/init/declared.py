@@ -71,16 +71,13 @@ def _requirements(file: str, text: str) -> Iterator[str]:
 
 def _of_pyproject(project: dict[str, Any]) -> Iterator[str]:
     yield from _texts(_get(project, "project", "dependencies"))
-    for groups in (
-        _get(project, "project", "optional-dependencies"),
-        _get(project, "dependency-groups"),
-    ):
-        for group in groups.values() if isinstance(groups, dict) else ():
-            yield from _texts(group)
-    yield from _keys(project, "tool", "poetry", "dependencies")
-    poetry = _get(project, "tool", "poetry", "group")
-    for group in poetry.values() if isinstance(poetry, dict) else ():
-        yield from _keys({"group": group}, "group", "dependencies")
+    for place in (("project", "optional-dependencies"), ("dependency-groups",)):
+        for group in _keys(project, *place):
+            yield from _texts(_get(project, *place, group))
+    poetry = ("tool", "poetry")
+    yield from _keys(project, *poetry, "dependencies")
+    for group in _keys(project, *poetry, "group"):
+        yield from _keys(project, *poetry, "group", group, "dependencies")
 
 
 def _get(document: object, *path: str) -> object:

@@ -24,9 +24,8 @@ class Project:
 
     def relative(self, path: str) -> str:
         """Return a directory as seen from the project, as it is if it is absolute elsewhere."""
-        below = (
-            "." if path == self.root else path.removeprefix(f"{self.root}/" if self.root else "")
-        )
+        root = f"{self.root}/" if self.root else ""
+        below = "." if path == self.root else path.removeprefix(root)
         short = posixpath.normpath(below) if below else ""
         return "" if short == "." else short
 

@@ -29,9 +29,7 @@ def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
         *folders, name = folders if folders else ["__init__"]
     stem = name.removesuffix(".py")
     start = _start(folders, files)
-    source = start
-    if _is_source(folders, start, files):
-        source += 1
+    source = start + _is_source(folders, start, files)
     for index in range(source, len(folders)):
         if not folders[index].isidentifier():
             source = index + 1

@@ -29,8 +29,7 @@ TO_DO = (
 
 def guess(project: Project) -> Guess | None:
     """Return how the Node server of a project is run, or None if it has none."""
-    found = list(_packages(project))
-    return found[0] if found else None
+    return next(_packages(project), None)
 
 
 def run(project: Project, parsed: line.Line, *, cwd: str, found: str) -> Guess:
@@ -65,13 +64,10 @@ def _packages(project: Project) -> Iterator[Guess]:
         package = declared.package_json(files[path])
         scripts, main = package.get("scripts"), package.get("main")
         start = scripts.get("start") if isinstance(scripts, dict) else None
-        found: Guess | None
         parsed = line.read(start) if isinstance(start, str) else None
         if parsed:
-            found = run(project, parsed, cwd=cwd, found=f"`start` in {path}: {start}")
-        else:
-            found = _entry(project, cwd, main if isinstance(main, str) else "")
-        if found:
+            yield run(project, parsed, cwd=cwd, found=f"`start` in {path}: {start}")
+        elif found := _entry(project, cwd, main if isinstance(main, str) else ""):
             yield found
     if not at and (found := _entry(project, "", "")):
         yield found

@@ -168,12 +168,8 @@ def _head(
     launcher, direct = launch.before[:1], launch.name == launch.program
     if not launcher and direct:
         return call(project, launch.name, cwd)
-    only_finds = (
-        launch.chosen
-        and launcher[0] in ("poetry", "pipenv", "pdm", "hatch")
-        and (len(launch.before) == 2)
-    )
-    if not only_finds:
+    finders = ("poetry", "pipenv", "pdm", "hatch")
+    if not launch.chosen or launcher[0] not in finders or len(launch.before) != 2:
         return (), ()
     if own := path_to(project, launch.name, cwd):
         return (own,), ()

@@ -71,7 +71,7 @@ class _Imported:
 _Meaning = ast.expr | _Function | ast.ClassDef | _Imported
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Kind:
     """The application that a name stands for; `origin` is the file and name where it is made."""
 
@@ -226,9 +226,8 @@ class _Search:
         meanings = module.names.get(name, deque())
         for index in range(len(meanings) - 1, -1, -1):
             asked = (module.file, name, index)
-            if (
-                asked in self._asked or self._is_enough()
-            ):  # app = Wrapper(app), or modules that import each other
+            # app = Wrapper(app), or modules that import each other
+            if asked in self._asked or self._is_enough():
                 continue
             self._asked.add(asked)
             self._depth += 1
@@ -278,10 +277,12 @@ class _Search:
             case ast.Name(id=other):
                 return None if other in scope.parameters else self._name(module, other)
             case ast.Attribute(value=ast.Name(id=other), attr="server"):
-                if self._makes(module, other, scope) in _HAS_SERVER:
-                    origin = (module.file, name)
-                    return _Kind(interface=Interface.WSGI, framework="Dash", origin=origin)
-                return None
+                meaning = scope.local.get(other) or next(
+                    reversed(module.names.get(other, [])), None
+                )
+                made = isinstance(meaning, ast.Call) and self._qualified(module, meaning.func)
+                is_dash = made in _HAS_SERVER
+                return _Kind(Interface.WSGI, "Dash", (module.file, name)) if is_dash else None
             case ast.Call(func=func) if self._qualified(module, func) in _HAS_SERVER:
                 return None
             case ast.Call(func=func, args=args, keywords=keywords):
@@ -293,17 +294,10 @@ class _Search:
                 return self._called(module, name, func) or next(filter(None, wrapped), None)
         return None
 
-    def _makes(self, module: _Module, name: str, scope: _Scope) -> str:
-        """Return the full name of the callable that made a variable, "" if none did."""
-        meaning = scope.local.get(name) or next(reversed(module.names.get(name, [])), None)
-        return self._qualified(module, meaning.func) if isinstance(meaning, ast.Call) else ""
-
     def _called(self, module: _Module, name: str, func: ast.expr) -> _Kind | None:
         qualified = self._qualified(module, func)
         if qualified in _MADE_BY:
-            interface, framework = _MADE_BY[qualified]
-            origin = (module.file, name)
-            return _Kind(interface=interface, framework=framework, origin=origin)
+            return _Kind(*_MADE_BY[qualified], (module.file, name))
         if not isinstance(func, ast.Name):
             return None
         for meaning in reversed(module.names.get(func.id, [])):
@@ -312,16 +306,13 @@ class _Search:
         made = self._name(module, func.id)
         if made is None or not made.factory:
             return None
-        origin = (module.file, name)
-        return _Kind(interface=made.interface, framework=made.framework, origin=origin)
+        return _Kind(made.interface, made.framework, (module.file, name))
 
     def _instance(self, module: _Module, name: str, kind: ast.ClassDef) -> _Kind | None:
         """Return the kind of the instances of a class, by its base or by its __call__()."""
         for base in kind.bases:
             if (qualified := self._qualified(module, base)) in _MADE_BY:
-                interface, framework = _MADE_BY[qualified]
-                origin = (module.file, name)
-                return _Kind(interface=interface, framework=framework, origin=origin)
+                return _Kind(*_MADE_BY[qualified], (module.file, name))
         for node in kind.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "__call__":
                 return _callable((module.file, name), node, skip=1)
@@ -329,11 +320,11 @@ class _Search:
 
     def _factory(self, module: _Module, function: _Function) -> _Kind | None:
         """Return the kind of a function that makes an application."""
+        if isinstance(function, ast.AsyncFunctionDef):
+            return None
         arguments = function.args
         given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         needed = len(arguments.posonlyargs + arguments.args) - len(arguments.defaults)
-        if isinstance(function, ast.AsyncFunctionDef):
-            return None
         self._steps += _STEPS_OF_A_FUNCTION
         body = list(_statements(function.body))
         meanings = [each for node in body for each in _meanings(node)]
@@ -394,7 +385,7 @@ def _callable(origin: tuple[str, str], function: _Function, *, skip: int = 0) ->
     """Return the kind of a function that is an application itself; `skip` is 1 for a method."""
     names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)][skip:]
     if isinstance(function, ast.AsyncFunctionDef) and names == ["scope", "receive", "send"]:
-        return _Kind(interface=Interface.ASGI, framework="", origin=origin)
+        return _Kind(Interface.ASGI, "", origin)
     if isinstance(function, ast.FunctionDef) and names[1:] == ["start_response"]:
-        return _Kind(interface=Interface.WSGI, framework="", origin=origin)
+        return _Kind(Interface.WSGI, "", origin)
     return None

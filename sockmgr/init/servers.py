@@ -66,11 +66,8 @@ class Rewritten:
 
     def words(self, head: Sequence[str] = ()) -> tuple[Word, ...]:
         """Return the whole command, with the listener if the server does not find it by itself."""
-        named = (
-            ()
-            if self.server.takes_listen_fds or self.server.name == "granian"
-            else (self.server.names_fd)
-        )
+        finds = self.server.takes_listen_fds or self.server.name == "granian"
+        named = () if finds else self.server.names_fd
         listener = (Word(word, word) for word in (text.replace("{}", "{http}") for text in named))
         own = tuple(Word(word, word) for word in head) or self.head
         return (*own, *listener, *map(_literal, self.args))

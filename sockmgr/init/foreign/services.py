@@ -28,7 +28,8 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
     names, taken = set[str](), set[object]()
     for process in found.processes[:MOST_SERVICES]:
         _rename(process, names)
-        said = [_line(process, file), *_run(process, project)]
+        where = f"{file}:{process.line}: {process.text}".rstrip(" :").replace(SLOT, "{slot}")
+        said = [where, *_run(process, project)]
         _part(process, taken)
         _leave_port_open(process, found)
         _judge(process, found)
@@ -87,11 +88,6 @@ def _run(process: Process, project: Project) -> tuple[str, ...]:
     env = {name: value.replace(SLOT, "{slot}") for name, value in process.env.items()}
     process.keys |= {"env": env} if env else {}
     return why
-
-
-def _line(process: Process, file: str) -> str:
-    """Return the line of a process as the file has it, and where."""
-    return f"{file}:{process.line}: {process.text}".rstrip(" :").replace(SLOT, "{slot}")
 
 
 def _leave_port_open(process: Process, found: Found) -> None:
