@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -236,12 +236,9 @@ def up(*, answers: bool) -> Metric:
 def known() -> Iterator[Metric]:
     """Yield every metric that there can be, without values."""
     yield up(answers=False)
-    yield from _families(_MANAGER, (), ())
-    yield from _families(_LISTENER, (), ())
-    yield from _families(_SERVICE, (), ())
     yield _times({})
-    yield from _families(_PROCESS, (), ())
-    yield from _families(_WORKER, (), ())
+    rows: Sequence[_Row[Any]] = (*_MANAGER, *_LISTENER, *_SERVICE, *_PROCESS, *_WORKER)
+    yield from _families(rows, (), ())
 
 
 def of(status: Status) -> Iterator[Metric]:

@@ -178,7 +178,8 @@ class _Pair:
         return _text(
             "[Unit]",
             f"Description=sockmgr: {self.config.name}",
-            *_sockets_of_service(sockets),
+            *(SOCKETS if sockets else ()),
+            *(f"{key}={' '.join(sockets)}" for key in ("Wants", "PartOf") if sockets),
             f"After={' '.join([*sockets, 'network.target'])}",
             *START_LIMIT,
             "",
@@ -256,12 +257,6 @@ ExecReload=
 def runtime_directory(name: str) -> str:
     """Return the RuntimeDirectory= of the manager called `name`; each unit removes its own."""
     return "sockmgr" if name == "sockmgr" else f"sockmgr-{name}"
-
-
-def _sockets_of_service(names: list[str]) -> Iterator[str]:
-    if names:
-        yield from SOCKETS
-        yield from (f"Wants={' '.join(names)}", f"PartOf={' '.join(names)}")
 
 
 def _leases(service: ServiceConfig) -> int:

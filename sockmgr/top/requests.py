@@ -39,13 +39,10 @@ def reload(place: Place) -> Request:
 
 
 def _outcome(verdict: Verdict) -> str:
+    which = f"{verdict.service}: generation {verdict.generation}"
     if verdict.verdict == "committed":
-        return (
-            f"{verdict.service}: generation {verdict.generation} serves after "
-            f"{verdict.seconds:.1f} s"
-        )
-    aborted = f"{verdict.service}: generation {verdict.generation} aborted"
-    return f"{aborted}, {verdict.stays}: {verdict.reason}"
+        return f"{which} serves after {verdict.seconds:.1f} s"
+    return f"{which} aborted, {verdict.stays}: {verdict.reason}"
 
 
 def scale(place: Place, status: Status, more: int) -> Request | str:

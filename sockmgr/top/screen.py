@@ -14,7 +14,7 @@ from typing import TypeVar
 from rich.text import Text
 
 from sockmgr.api.records import line_about, printable
-from sockmgr.api.types import Event, ListenerStatus, RolloutStatus, ServiceStatus, WorkerStatus
+from sockmgr.api.types import Event, RolloutStatus, ServiceStatus, WorkerStatus
 from sockmgr.metrics.usage import Usage
 from sockmgr.terminal.format import age, size
 from sockmgr.top.view import Place, View, in_order
@@ -108,16 +108,12 @@ def _listeners(view: View, width: int) -> list[Text]:
     lines = [_head(f"{head} {_left('CUT-OVER', cutover)}")]
     for shown, one in zip(names, view.status.listeners.values(), strict=True):
         line = Text(f"{_left(shown, name)} {_left(one.address, address)} ")
-        line.append(_right(f"{one.queue}/{one.backlog}", _QUEUE), _queue_style(one))
+        style = "yellow" if one.queue else ""
+        style = "bold red" if 2 * one.queue > one.backlog else style
+        line.append(_right(f"{one.queue}/{one.backlog}", _QUEUE), style)
         line.append(f" {_left(one.cutover, cutover)}")
         lines.append(line)
     return lines
-
-
-def _queue_style(listener: ListenerStatus) -> str:
-    if 2 * listener.queue > listener.backlog:
-        return "bold red"
-    return "yellow" if listener.queue else ""
 
 
 def _tree(view: View, width: int) -> tuple[list[Text], int]:
@@ -245,9 +241,6 @@ def _right(text: str, width: int) -> str:
 
 def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: max(0, width - 1)]}~"[: max(0, width)]
-
-
-# --- Numbers -------------------------------------------------------------------------------------
 
 
 def _or_dash(value: T | None, shown: Callable[[T], str]) -> str:

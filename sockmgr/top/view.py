@@ -54,10 +54,8 @@ def places(status: Status) -> list[Place]:
 def moved(status: Status, chosen: Place | None, steps: int) -> Place | None:
     """Return the place `steps` below `chosen`; the first place if none was chosen."""
     found = places(status)
-    if not found:
-        return None
     if chosen not in found:
-        return found[0]
+        return found[0] if found else None
     return found[min(max(found.index(chosen) + steps, 0), len(found) - 1)]
 
 
