@@ -107,6 +107,10 @@ def _listener(
             why="some workers get more connections than others; none is lost",
             fix="the manager's log says why (queues chosen at random); as a rule, give it CAP_BPF",
         )
+    yield from _full(name, listener)
+
+
+def _full(name: str, listener: ListenerStatus) -> Iterator[Finding]:
     datagrams = traits_of(listener.address).is_datagram
     if not datagrams and listener.queue >= listener.backlog > 0:
         yield Check.QUEUE_FULL.found(

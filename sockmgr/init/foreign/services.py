@@ -35,10 +35,8 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
         _judge(process, found)
         if process.keys:
             said += (f"TO DO: {what}." for what in process.todo)
-            comments = "".join(map(draft.comment, said))
-            tables.append(
-                f"\n[service.{_toml_key(process.name)}]\n{comments}{_lines(process.keys)}"
-            )
+            text = "".join(map(draft.comment, said)) + _lines(process.keys)
+            tables.append(f"\n[service.{_toml_key(process.name)}]\n{text}")
             listeners |= process.listen
     for process in found.processes[MOST_SERVICES:]:
         found.left.append((Setting(process.line, "", process.name, ""), "there are too many"))
