@@ -28,7 +28,6 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def answered(self) -> int:
-        """How many requests have an answer."""
         return sum(self.times)
 
     @property

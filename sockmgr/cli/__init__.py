@@ -71,7 +71,6 @@ def _module(verb: str) -> ModuleType:
 
 
 def exit_code(error: SockmgrError) -> int:
-    """Return the exit code for this kind of error."""
     # Not at the top: a wrong usage needs no client.
     from sockmgr.client.client import NoManagerError, StillWaitingError
 
@@ -93,7 +92,6 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line."""
     streams.open_missing()
     streams.make_tolerant()
     code = 0

@@ -35,7 +35,6 @@ _OPTIONS = (
 
 
 def options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that describe one service to the function of a verb."""
     for option in reversed(_OPTIONS):
         verb = option(verb)
     return verb

@@ -48,7 +48,6 @@ def command(where: target.Target, service: str, last: int, no_follow: bool) -> N
 def _follow(
     client: Client, service: str, last: int, *, patience: float | None
 ) -> Iterator[Happened]:
-    """Yield the events of each manager, one manager after the other."""
     replies, after = client.follow_events(service, last=last), 0
     while True:
         try:

@@ -213,7 +213,6 @@ def _outside() -> Iterator[str]:
 
 
 def _programs(directory: Path, here: Path) -> Iterator[str]:
-    """Yield the servers in the project's own environments in this folder."""
     for environment in (".venv", "venv", "env"):
         for program in PROGRAMS:
             path = here / environment / "bin" / program

@@ -185,7 +185,6 @@ def _described(verdict: Verdict, last: Progress | None) -> Iterator[str]:
 
 
 def _warm_up(receipt: Receipt) -> Iterator[str]:
-    """Say what the first requests would have cost."""
     if warm_up := receipt.warm_up:
         text = f"warmed up by {count(warm_up.requests, 'request')}"
         text += f": the first took up to {warm_up.first:.3f} s, the last {warm_up.last:.3f} s"
@@ -200,7 +199,6 @@ def _named(verdict: Verdict) -> str:
 
 
 def _draining(receipt: Receipt) -> Iterator[str]:
-    """Describe the older generations that are still draining."""
     if receipt.draining_generations is None and receipt.draining:  # the manager is older than we
         yield f"older workers draining, {receipt.draining} left"
     for older in receipt.draining_generations or ():

@@ -91,7 +91,6 @@ def _program() -> tuple[str, ...]:
 
 
 def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
-    """Yield each reason for which the units would not work on this machine."""
     from sockmgr.kernel.accounts import user_number
     from sockmgr.launch.executable import find
     from sockmgr.launch.virtual_env import searched
@@ -149,7 +148,6 @@ def _install(
 
 
 def _next(service: str, states: dict[str, str]) -> list[str]:
-    """Return the commands that make systemd use what was installed."""
     units = {name: state for name, state in states.items() if "/" not in name}
     if set(states.values()) == {"unchanged"}:
         return []

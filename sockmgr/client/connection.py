@@ -95,7 +95,6 @@ class Connection:
             raise self._lost(error) from error
 
     def converse(self, method: varlink.Method[_Ask, _Answer], ask: _Ask) -> _Answer:
-        """Call a method and return its reply."""
         self.send(ask)
         return self.receive(method.reply)
 

@@ -33,14 +33,12 @@ class Elsewhere:
 
     @property
     def what(self) -> str:
-        """A sentence that describes the manager."""
         if self.uid is None:
             return f"a manager lives whose control socket {self.path} was removed"
         return f"a manager of user {self.user} listens at {self.path}"
 
     @property
     def do(self) -> str:
-        """What to do to reach the manager."""
         if self.uid is None:
             return "it binds that again if it can; or kill -HUP it to reload, kill it to stop it"
         if self.answers_us:

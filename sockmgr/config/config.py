@@ -127,7 +127,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     dev: Dev = msgspec.field(default_factory=Dev)
 
     def listens(self) -> dict[str, Listen]:
-        """Return the listeners by name."""
         return {listen.name: listen for listen in self.listen}
 
     @contextlib.contextmanager

@@ -109,7 +109,6 @@ class Value:
         return entries
 
     def items(self, allowed: str) -> list[Value]:
-        """Return the elements of an array."""
         if not isinstance(self.raw, list):
             raise self.wrong(allowed)
         return [self.child(index, raw) for index, raw in enumerate(self.raw)]
@@ -129,17 +128,14 @@ class Value:
         return self.raw
 
     def texts(self, allowed: str = "an array of texts") -> tuple[str, ...]:
-        """Return an array of texts."""
         return tuple(item.text() for item in self.items(allowed))
 
     def boolean(self) -> bool:
-        """Return true or false."""
         if not isinstance(self.plain, bool):
             raise self.wrong("true or false")
         return self.plain
 
     def integer(self, minimum: int, maximum: int, allowed: str = "") -> int:
-        """Return a whole number within these bounds."""
         number = self.plain
         if (
             isinstance(number, int)
@@ -150,7 +146,6 @@ class Value:
         raise self.wrong(allowed or f"a whole number from {minimum} to {maximum}")
 
     def seconds(self, *, zero: bool = True) -> float:
-        """Return a duration in seconds."""
         found = seconds(self.plain)
         least = 0.0 if zero else SHORTEST
         if found is None or not least <= found <= LONGEST:

@@ -32,7 +32,6 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     executable: str = ""
 
     def __str__(self) -> str:
-        """Return the command as a person would type it."""
         return shlex.join(self.argv)
 
 
@@ -46,6 +45,5 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     worker_ended: Hook | None = None
 
     def at(self, moment: Moment) -> Hook | None:
-        """Return the hook of this moment, if there is one."""
         found: Hook | None = getattr(self, moment)
         return found

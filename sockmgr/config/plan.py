@@ -177,7 +177,6 @@ def without(config: Config, service: str) -> Config:
 
 
 def addresses(config: Config, services: Collection[str]) -> set[Address]:
-    """Return the addresses at which these services listen."""
     listens, mine = config.listens(), (each for each in config.services if each.name in services)
     return {listens[name].address for service in mine for name in service.listen}
 

@@ -39,7 +39,6 @@ class HttpProbe(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     listener: str = ""
 
     def expects(self, status: int) -> bool:
-        """Return whether this status passes."""
         return any(each in (str(status), f"{status // 100}xx") for each in self.expect)
 
     def __str__(self) -> str:

@@ -17,7 +17,6 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> list[str]:
-        """The keys that are given."""
         return [key for key in _FILES if getattr(self, key) is not None]
 
     def writes(self) -> tuple[Write, ...]:
@@ -38,7 +37,6 @@ class Write(NamedTuple):
 
     @property
     def controller(self) -> str:
-        """The controller that the file belongs to."""
         return self.file.partition(".")[0]
 
 

@@ -18,7 +18,6 @@ _EITHER = [{"required": [key]} for key in ("command", "app")]
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema as values of JSON."""
     top = shape.table(TOP, required=("service",))
     free = {"maxLength": 64, "not": {"enum": [placeholder.SLOT]}}
     top["properties"] |= {

@@ -47,7 +47,6 @@ class Key:
         return self.shape.read(value)
 
     def schema(self) -> dict[str, Any]:
-        """Return the JSON Schema of the key."""
         default = {} if self.default is None else {"default": self.default}
         return {"description": self.about, **self.shape.schema, **default}
 
@@ -93,7 +92,6 @@ SIZE = Shape(
 
 
 def integer(minimum: int, maximum: int) -> Shape:
-    """Return the shape of a whole number within these bounds."""
     return Shape(
         lambda value: value.integer(minimum, maximum),
         {"type": "integer", "minimum": minimum, "maximum": maximum},

@@ -18,7 +18,6 @@ from sockmgr.worker import deadline
 
 
 def unusable(error: SockmgrError, file: str) -> Finding:
-    """Return the finding for a config that cannot be read or understood."""
     return Check.CONFIG.found(
         subject=file,
         what=error.what,

@@ -115,7 +115,6 @@ class Check(Enum):
         self.label, self.patient, self.severity = label, patient, severity
 
     def found(self, *, subject: str, what: str, why: str, fix: str) -> Finding:
-        """Return a finding of this kind."""
         return Finding(check=self, subject=subject, what=what, why=why, fix=fix)
 
 

@@ -33,7 +33,6 @@ def examine(pid: int) -> Iterator[Finding]:
 
 
 def silent(error: SockmgrError) -> Finding:
-    """Return the finding for a manager that does not answer."""
     return Check.MANAGER_SILENT.found(
         subject="manager",
         what=error.what,
@@ -44,7 +43,6 @@ def silent(error: SockmgrError) -> Finding:
 
 
 def unreachable(one: Elsewhere) -> Finding:
-    """Return the finding for a manager that lives, but that we cannot reach."""
     if one.uid is None:
         check, why = Check.MANAGER_UNREACHABLE, "nobody can reload, stop or ask it"
     else:

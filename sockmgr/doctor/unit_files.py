@@ -95,7 +95,6 @@ def read(name: str, path: Path, directories: Sequence[Path]) -> UnitFile:
 
 
 def split(line: str) -> list[str]:
-    """Return the words of one value."""
     try:
         return shlex.split(line)
     except ValueError:  # systemd ignores such a line, with a warning

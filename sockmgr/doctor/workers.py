@@ -201,7 +201,6 @@ def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
 
 
 def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
-    """Find what went wrong with the workers and listeners of a service earlier."""
     yield from _bad_ends(name, service)
     for harm in dict.fromkeys(service.repairs):
         yield Check.LISTENER_HARMED.found(

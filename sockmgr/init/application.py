@@ -43,7 +43,6 @@ def guess(project: Project, framework: str = "", files: Collection[str] = ()) ->
 
 
 def _choose(project: Project, found: Sequence[App], wanted: dict[str, str]) -> tuple[App, str, str]:
-    """Return the application, the server for it, and the reason for that server."""
     first = found[0]
     # Django's asgi.py and wsgi.py are one application: the available server decides between them.
     twins = [one for one in found if one.framework == first.framework and one.cwd == first.cwd]

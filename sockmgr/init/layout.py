@@ -23,7 +23,6 @@ class Home:
 
 
 def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
-    """Return the home of `file`, whose syntax tree is `tree`."""
     *folders, name = file.split("/")
     if name == "__init__.py":
         *folders, name = folders if folders else ["__init__"]
@@ -69,7 +68,6 @@ def _runs_in_its_folder(
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Return the top-level names of all modules that are imported absolutely."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

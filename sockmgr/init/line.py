@@ -97,12 +97,10 @@ def port_number(text: str) -> int:
 
 
 def with_port(text: str, port: int) -> str:
-    """Return `text` with a number for the variable PORT."""
     return _PORT.sub(str(port), text)
 
 
 def names_port(text: str) -> bool:
-    """Return whether the variable PORT is in a text."""
     return _PORT.search(placeholder.literal(text)) is not None
 
 
@@ -154,7 +152,6 @@ def _last(text: str, whole: Line, group: list[Command]) -> Line | None:
 
 
 def _after(text: str, line: Line, group: list[Command]) -> Line:
-    """Return `line` with the group of commands before it."""
     first, written = group[0], text[group[0].start : group[-1].end]
     words = [word.text for word in first.words]
     alone = len(group) == 1

@@ -28,7 +28,6 @@ TO_DO = (
 
 
 def guess(project: Project) -> Guess | None:
-    """Return how the Node server of a project is run, or None if it has none."""
     return next(_packages(project), None)
 
 

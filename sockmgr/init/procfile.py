@@ -52,7 +52,6 @@ def processes(text: str) -> Iterator[tuple[int, str, str]]:
 def _with_others(
     project: Project, found: Guess, lines: list[tuple[str, str]], web: str, path: str
 ) -> Guess:
-    """Return the guess with the other processes of the file."""
     others = list(found.others)
     todo, beside = list(found.todo), list[Beside]()
     lines.remove(("web", web))
@@ -214,7 +213,6 @@ def _why(parsed: Line) -> str:
 
 
 def _around(parsed: Line) -> tuple[str, ...]:
-    """Return what a person has to do about the other commands of a line."""
     todo = []
     if parsed.before:
         commands = " and ".join(f"`{one}`" for one in parsed.before)

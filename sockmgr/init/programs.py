@@ -19,7 +19,6 @@ def path_to(project: Project, program: str, cwd: str) -> str:
 
 
 def is_there(project: Project, program: str, cwd: str) -> bool:
-    """Return whether the program could be started now."""
     return bool(path_to(project, program, cwd)) or program in project.programs
 
 

@@ -159,7 +159,6 @@ def _parse(file: str, text: str) -> _Module | None:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body and of all its branches."""
     for node in body:
         yield node
         match node:
@@ -319,7 +318,6 @@ class _Search:
         return None
 
     def _factory(self, module: _Module, function: _Function) -> _Kind | None:
-        """Return the kind of a function that makes an application."""
         if isinstance(function, ast.AsyncFunctionDef):
             return None
         arguments = function.args

@@ -32,7 +32,6 @@ class StatusCollector:
         self._lock = threading.Lock()
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry with this collector alone."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry

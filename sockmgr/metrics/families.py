@@ -252,7 +252,6 @@ def of(status: Status) -> Iterator[Metric]:
 
 
 def of_processes(status: Status, manager: Usage, workers: Mapping[str, Usage]) -> Iterator[Metric]:
-    """Yield what the manager and each worker use, as far as it could be measured."""
     yield from _families(_PROCESS, (), [((), manager)])
     # A slot alone does not identify a worker: in a rollout two generations have a worker in it.
     found = [

@@ -177,6 +177,5 @@ def _unusable(text: str, why: str) -> ListenError:
 
 
 def url(sock: socket.socket) -> str:
-    """Return the address of the metrics, as a message shows it."""
     where = sockets.describe(sock)
     return where.replace("tcp:", "http:", 1) + "/metrics" if where.startswith("tcp:") else where

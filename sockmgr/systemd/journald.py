@@ -66,7 +66,6 @@ class Entries:
         return self._send(data)
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def _send(self, data: bytes) -> bool:

@@ -59,7 +59,6 @@ class FdStore:
 
     @property
     def held(self) -> Mapping[str, int]:
-        """How many descriptors are held under each name."""
         return self._held
 
     @property

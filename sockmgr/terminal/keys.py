@@ -48,7 +48,6 @@ class Keys:
 
     @property
     def hung_up(self) -> bool:
-        """Whether the terminal has been closed."""
         try:
             termios.tcgetattr(self._fd)
         except termios.error:

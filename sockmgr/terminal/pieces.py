@@ -29,7 +29,6 @@ class Cutter:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Add bytes that were printed."""
         self._rest += data
 
     def take(self, number: int) -> list[Piece]:

@@ -27,7 +27,6 @@ class Request:
 
 
 def reload(place: Place) -> Request:
-    """Return the request for new workers of a service."""
     name = place.service
 
     def perform(client: Client, say: Say) -> str:

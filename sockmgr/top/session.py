@@ -178,7 +178,6 @@ class Top:
             self._begin(key)
 
     def _begin(self, key: str) -> None:
-        """Ask the question of a key about the chosen place, or about the first service."""
         status = self._view.status
         place = self._view.chosen or moved(status, None, 0)
         if place is None:

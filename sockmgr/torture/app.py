@@ -41,7 +41,6 @@ def _seconds(query: str) -> float:
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Route one connection scope."""
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
@@ -103,7 +102,6 @@ async def _echo(receive: Receive, send: Send) -> None:
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer one request."""
     query = environ.get("QUERY_STRING", "")
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", [("Content-Type", "text/plain")])

@@ -25,7 +25,6 @@ def marked_environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def marked(env: Mapping[str, str]) -> list[int]:
-    """Return the pids of all processes that inherited this marked environment."""
     mark = f"{MARK}={env[MARK]}".encode()
     return [each.pid for each in procfs.everybody() if mark in _environment(each.pid)]
 

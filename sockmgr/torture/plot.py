@@ -28,7 +28,6 @@ Stack = Sequence[Mapping[str, float]]  # a bucket each: class of colour -> heigh
 
 
 def svg(trial: Trial) -> str:
-    """Return the picture of a trial that was played."""
     axis = _Axis(trial.began_at, trial.ended_at)
     parts = [
         *_latency(trial, axis),
@@ -149,7 +148,6 @@ def _connections(trial: Trial, axis: _Axis) -> Stack:
 
 
 def _versions(trial: Trial, axis: _Axis) -> Stack:
-    """Return the share of the answers that each version has."""
     found = [Counter[str]() for _ in range(BUCKETS)]
     order = sorted({row.version for row in trial.rows if row.version}, key=lambda v: (len(v), v))
     for row in trial.rows:

@@ -25,7 +25,6 @@ def verdict(trial: Trial) -> str:
 
 
 def rows(run: Run) -> list[Sequence[str]]:
-    """Return the table of the terminal: a row for each trial."""
     return [
         (
             trial.name,
@@ -43,14 +42,12 @@ HEADERS = ("scenario", "", "requests", "p99 ms", "max ms", "result")
 
 
 def details(run: Run) -> Iterator[str]:
-    """Yield what the table has no room for."""
     for trial in run.trials:
         if lines := told(trial):
             yield f"{trial.name}: " + "\n  ".join(lines)
 
 
 def told(trial: Trial) -> list[str]:
-    """Return the problems and notes of a trial, and what was excused."""
     judged, seen = trial.judgement, trial.seen
     lines = [*seen.problems, *seen.notes]
     lines += [f"excused: {number} {why}" for why, number in judged.excused.items()]

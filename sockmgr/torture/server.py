@@ -119,7 +119,6 @@ class Server:
         return sorted(self._known)
 
     def _remember(self, members: Iterable[procfs.Member]) -> None:
-        """Add these to the processes that are known, and forget those that have ended."""
         self._known |= {each.pid: each.started for each in members}
         alive = {pid: member for pid in self._known if (member := procfs.member(pid))}
         self._known = {p: s for p, s in self._known.items() if p in alive and alive[p].started == s}
@@ -131,7 +130,6 @@ class Server:
         return {pid: frozenset(map(clients.__getitem__, one)) for pid, one in held.items() if one}
 
     def last_words(self, number: int = 5) -> str:
-        """Return the last lines that it printed."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return "\n  ".join(text.splitlines()[-number:]) or "it printed nothing"
 
@@ -170,7 +168,6 @@ class Server:
     # --- whether it serves -----------------------------------------------------------------
 
     def is_open(self) -> bool:
-        """Return whether somebody listens on the port."""
         with socket.socket() as sock:
             sock.settimeout(1)
             return sock.connect_ex(("127.0.0.1", self.port)) == 0

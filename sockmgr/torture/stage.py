@@ -89,7 +89,6 @@ class Stage:
 
     @property
     def rows(self) -> list[Row]:
-        """The requests so far."""
         return self._load.result.rows
 
     # --- what the scenarios are made of ------------------------------------------------------
@@ -132,7 +131,6 @@ class Stage:
         return any(row.version not in {version, ""} for row in last)
 
     def tell_versions(self, version: str) -> None:
-        """Note when the version first answered, and the older ones last."""
         asked_at = self.seen.moments[-1].at
         result = self._load.result
         new, old = result.first_new(version, asked_at), result.last_old(version, asked_at)

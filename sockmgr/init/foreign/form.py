@@ -23,7 +23,6 @@ class Setting(NamedTuple):
 
     @property
     def inner(self) -> list[Setting]:
-        """The settings of an object, none of something else."""
         found = self.value if isinstance(self.value, list) else []
         return [one for one in found if isinstance(one, Setting)]
 

@@ -268,7 +268,6 @@ def _application(found: Found, setting: Setting) -> Process | None:
 
 
 def _passes(value: object) -> list[str]:
-    """Return what all that is in a value passes to."""
     if isinstance(value, Setting):
         return [str(value.value)] if value.name == "pass" else _passes(value.value)
     return (

@@ -45,7 +45,6 @@ class Group:
         self.drained = asyncio.Event()  # told to stop, and every request has its outcome
 
     def start(self) -> None:
-        """Begin to send."""
         self._sending = True
         if self._mode.open_loop:
             self._due(self._loop.time())
@@ -245,7 +244,6 @@ class Load:
 
     @property
     def result(self) -> Result:
-        """What has been found so far."""
         return self._judge.result
 
     def stop(self) -> Result:

@@ -91,7 +91,6 @@ class Result:
 
     @property
     def counts(self) -> Counter[tuple[str, Outcome]]:
-        """Count rows by mode and outcome."""
         return Counter((row.mode, row.outcome) for row in self.rows)
 
     @property
@@ -101,7 +100,6 @@ class Result:
 
     @property
     def failed(self) -> list[Row]:
-        """All requests that were not answered as they should."""
         return [row for row in self.rows if row.outcome is not Outcome.OK]
 
     @property
