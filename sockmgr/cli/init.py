@@ -64,40 +64,43 @@ def command(directory: Path, file: Path | None, to_stdout: bool, force: bool) ->
     if not directory.is_dir():
         raise SockmgrError(f"{directory} is not a directory", means="no file was written")
     project = _project(directory)
+    name = declared.name(project.files, project.directory)
     if file is not None:
-        _carry_over(project, file, path, to_stdout=to_stdout, force=force)
-        return
-    found, missing = guess(project)
-    config = draft.draft(found, declared.name(project.files, project.directory))
-    _put(path, config, to_stdout=to_stdout, force=force)
-    for kind, text in _report(found, missing):
-        _say(kind, text)
-    if found is None:
+        text, report, todo = _carried_over(project, file, name)
+    else:
+        found, missing = guess(project)
+        text, report = draft.draft(found, name), _report(found, missing)
+        todo = bool(found and found.todo)
+    _put(path, text, to_stdout=to_stdout, force=force)
+    for kind, said in report:
+        _say(kind, draft.plain(said))
+    if file is None and found is None:
         sys.exit(1)
     if not to_stdout:
-        _next(path, todo=bool(found.todo))
+        _next(path, todo=todo)
 
 
-def _carry_over(project: Project, file: Path, path: Path, *, to_stdout: bool, force: bool) -> None:
-    """Write the config for what another manager's config says; raise SockmgrError if it is none."""
-    from sockmgr.init import declared
+def _carried_over(
+    project: Project, file: Path, name: str
+) -> tuple[str, Iterator[tuple[str, str]], bool]:
+    """Return the config for what another manager's config says, what is to be said, and to do.
+
+    Raises SockmgrError if it is none.
+    """
     from sockmgr.init.foreign import readers, services
     from sockmgr.init.foreign.form import Source
 
-    name = project.relative(str(file.parent.resolve() / file.name))
-    found = readers.read(Source(name, _foreign(file), project))
-    config = services.text(
-        found, project, file.name, declared.name(project.files, project.directory)
-    )
-    _put(path, config, to_stdout=to_stdout, force=force)
-    for process in found.processes:
-        _say("found", f"{process.name}: {' '.join(process.argv) or process.keys.get('app')}")
-        for what in process.todo:
-            _say("to do", what)
-    for sentence in services.not_carried(found):
-        _say("left", f"line {sentence}")
-    if not to_stdout:
-        _next(path, todo=any(process.todo for process in found.processes))
+    place = project.relative(str(file.parent.resolve() / file.name))
+    found = readers.read(Source(place, _foreign(file), project))
+    text = services.text(found, project, file.name, name)
+
+    def report() -> Iterator[tuple[str, str]]:
+        for one in found.processes:
+            yield "found", f"{one.name}: {' '.join(one.argv) or one.keys.get('app')}"
+            yield from (("to do", what) for what in one.todo)
+        yield from (("left", f"line {sentence}") for sentence in services.not_carried(found))
+
+    return text, report(), any(process.todo for process in found.processes)
 
 
 def _foreign(file: Path) -> str:
@@ -148,9 +151,6 @@ def _report(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _say(kind: str, text: str) -> None:
-    from sockmgr.init.draft import plain
-
-    text = plain(text)
     if table.is_lively(sys.stderr):
         known = {"found": "green", "to do": "yellow", "not found": "bright_black"}
         marked = click.style(f"{kind:>9}", fg=known.get(kind, "cyan"))

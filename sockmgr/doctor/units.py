@@ -264,7 +264,9 @@ def _account(service: UnitFile, config: Config) -> Iterator[Finding]:
 
 def _sandbox(service: UnitFile, config: Config) -> Iterator[Finding]:
     families = service.words("RestrictAddressFamilies")
-    if families and not _permits("AF_NETLINK", families):
+    refuses = families[:1] and families[0].startswith("~")  # the list is of what is forbidden
+    named = "AF_NETLINK" in (word.removeprefix("~") for word in families)
+    if families and named == bool(refuses):
         yield service.finding(
             Check.UNIT_NETLINK,
             "RestrictAddressFamilies= does not allow AF_NETLINK",
@@ -303,12 +305,6 @@ def _umask(service: UnitFile, config: Config) -> Iterator[Finding]:
             "what they write there (uploads) no other user can read, a proxy for example",
             f'umask = "022" in service.{names[0]}, if others are to; "077" there says that none is',
         )
-
-
-def _permits(family: str, words: list[str]) -> bool:
-    if words[0].startswith("~"):
-        return family not in (words[0][1:], *words[1:])
-    return family in words
 
 
 def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:

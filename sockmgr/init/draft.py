@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from sockmgr.config.outside import literal
 from sockmgr.init.facts import Beside, Guess
+from sockmgr.init.foreign.form import Variable
 
 HEAD = """\
 # Written by `sockmgr init`. `sockmgr check` says whether it can be used, `sockmgr run` runs it.
@@ -67,19 +69,14 @@ def draft(guess: Guess | None, name: str) -> str:
 
 def _beside(found: Beside) -> str:
     """Return a service without listeners, as a comment: it may be meant to run somewhere else."""
-    keys = f"command = {_array(found.command)}\nlisten = []\ncwd = {quoted(found.cwd or '.')}\n"
-    if found.env:
-        keys += f"env = {{ {_pairs(found.env)} }}\n"
+    keys = lines({"command": found.command, "listen": (), "cwd": found.cwd or "."})
+    keys += lines({"env": dict(found.env)}) if found.env else ""
     why = comment(f"Also run until now: `{found.name}`: {found.text}")
     return f"\n{why}{_commented(f'[service.{found.name}]' + chr(10) + keys)}"
 
 
 def _commented(text: str) -> str:
     return "".join(f"# {line}\n" if line else "#\n" for line in text.splitlines())
-
-
-def _pairs(env: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} = {quoted(value)}" for name, value in dict(env).items())
 
 
 def _service(guess: Guess) -> Iterator[str]:
@@ -90,12 +87,11 @@ def _service(guess: Guess) -> Iterator[str]:
         yield comment(f"TO DO: {text}.")
     for text in guess.others:
         yield comment(f"Also found: {text}")
-    yield f"command = {_array(guess.command)}\n"
-    yield f"listen = {_array(['http'] if guess.takes_socket else [])}\n"
+    listen = ("http",) if guess.takes_socket else ()
+    yield lines({"command": guess.command, "listen": listen})
     yield _workers(guess.workers) if guess.takes_socket else "workers = 1\n"
     yield _cwd(guess.cwd)
-    if guess.env:
-        yield f"env = {{ {_pairs(guess.env)} }}\n"
+    yield lines({"env": dict(guess.env)}) if guess.env else ""
     yield _DRAIN
 
 
@@ -123,12 +119,29 @@ def comment(text: str) -> str:
     ) + "\n"  # fmt: skip
 
 
-def _array(words: Sequence[str]) -> str:
-    return f"[{', '.join(map(quoted, words))}]"
-
-
 def quoted(value: str) -> str:
     # Every string of JSON is a basic string of TOML, once DEL is escaped.
     # JSON may have lone surrogates, UTF-8 not, and no argument a NUL. A ${ is the shell's.
     text = literal(value.encode(errors="replace").decode().replace("\0", "?"))
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def lines(table: Mapping[str, object]) -> str:
+    """Return the keys of a table as lines of TOML."""
+    return "".join(f"{toml_key(key)} = {_toml(value)}\n" for key, value in table.items())
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        if list(value) == ["address"]:
+            return _toml(value["address"])
+        return f"{{ {', '.join(f'{toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Variable):
+        return f'"{value}"'
+    return quoted(value) if isinstance(value, str) else str(value).lower()
+
+
+def toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else quoted(name)

@@ -28,7 +28,11 @@ class StatusCollector:
     ) -> None:
         self.trouble: SockmgrError | None = None
         self._find, self._say = find, say
-        self._meter = _meter() if processes else None
+        self._meter: Meter | None = None
+        if processes:
+            from sockmgr.metrics.meter import Meter  # noqa: PLC0415 - needs psutil: loads slowly
+
+            self._meter = Meter()
         self._lock = threading.Lock()
 
     def registry(self) -> CollectorRegistry:
@@ -66,9 +70,3 @@ class StatusCollector:
             self._say(f"sockmgr_up is 0: {trouble.what}")
         elif was and not trouble:
             self._say("sockmgr_up is 1: a manager answers")
-
-
-def _meter() -> Meter:
-    from sockmgr.metrics.meter import Meter  # noqa: PLC0415 - needs psutil, which loads slowly
-
-    return Meter()

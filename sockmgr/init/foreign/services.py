@@ -35,8 +35,8 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
         _judge(process, found)
         if process.keys:
             said += (f"TO DO: {what}." for what in process.todo)
-            text = "".join(map(draft.comment, said)) + _lines(process.keys)
-            tables.append(f"\n[service.{_toml_key(process.name)}]\n{text}")
+            text = "".join(map(draft.comment, said)) + draft.lines(process.keys)
+            tables.append(f"\n[service.{draft.toml_key(process.name)}]\n{text}")
             listeners |= process.listen
     for process in found.processes[MOST_SERVICES:]:
         found.left.append((Setting(process.line, "", process.name, ""), "there are too many"))
@@ -44,8 +44,8 @@ def text(found: Found, project: Project, file: str, name: str) -> str:
     if not tables:
         why = next(iter(not_carried(found)), "")
         raise SockmgrError(f"{file} has no service: line {why}", means="nothing was written")
-    head = f"{draft.HEAD}\nname = {draft.quoted(name)}\n{_lines(found.keys)}"
-    listen = f"\n[listen]\n{_lines(listeners)}" if listeners else ""
+    head = f"{draft.HEAD}\nname = {draft.quoted(name)}\n{draft.lines(found.keys)}"
+    listen = f"\n[listen]\n{draft.lines(listeners)}" if listeners else ""
     left = "".join(map(draft.comment, not_carried(found)))
     left = f"\n# Not carried over from {draft.plain(file)}, by line:\n{left}" if left else ""
     return "".join((head, listen, *tables, left))
@@ -147,7 +147,7 @@ def _judge(process: Process, found: Found) -> None:
 
 
 def _usable(name: str, keys: dict[str, object], listen: dict[str, dict[str, object]]) -> bool:
-    whole = f"[listen]\n{_lines(listen)}[service.{_toml_key(name)}]\n{_lines(keys)}"
+    whole = f"[listen]\n{draft.lines(listen)}[service.{draft.toml_key(name)}]\n{draft.lines(keys)}"
     try:
         config.parse(whole.encode(), file="")
     except ConfigError:
@@ -188,23 +188,3 @@ def _part(process: Process, taken: set[object]) -> None:
         if address != one["address"]:
             process.todo.append(f"another service has {address}: choose the port of this one")
         taken.add(one["address"])
-
-
-def _lines(table: dict[str, object] | dict[str, dict[str, object]]) -> str:
-    return "".join(f"{_toml_key(key)} = {_toml(value)}\n" for key, value in table.items())
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        if list(value) == ["address"]:
-            return _toml(value["address"])
-        return f"{{ {', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, Variable):
-        return f'"{value}"'
-    return draft.quoted(value) if isinstance(value, str) else str(value).lower()
-
-
-def _toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else draft.quoted(name)
