@@ -29,19 +29,16 @@ from sockmgr.config.document import Source, Value
 from sockmgr.config.hooks import Hooks
 from sockmgr.config.manager_keys import NAMED, TOP, Control, Dev, Logs
 from sockmgr.config.outside import NOTHING, Outside, below, taken_in
-from sockmgr.config.probe import Healthy
-from sockmgr.config.resources import Resources
 from sockmgr.config.spec import (
     Accept,
     Accepting,
     Delay,
-    Limits,
     Listen,
     Notify,
     Policy,
     Ready,
-    ReleaseName,
     Rollout,
+    TakenOver,
 )
 from sockmgr.errors import ConfigError, SockmgrError
 
@@ -54,7 +51,7 @@ _OF_COMMAND = ("listen_pid", "preset", "stop_signal")
 PLAIN_DELAY, PLAIN_PROBATION = 1.0, 10.0
 
 
-class ServiceConfig(Limits, frozen=True, kw_only=True):
+class ServiceConfig(TakenOver, frozen=True, kw_only=True):
     """One service of the config; None and "" leave a choice to the preset or a default.
 
     `workers` 0: as many as there are processors for the manager.
@@ -68,36 +65,21 @@ class ServiceConfig(Limits, frozen=True, kw_only=True):
     python: str = ""
     interface: str = ""
     http: Http = msgspec.field(default_factory=Http)
-    preload: bool = False
     listen: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
     workers: int = 1
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()
     inherit_env: bool = True
     unbuffered: bool = True
     venv: str | None = None
-    umask: int | None = None
-    user: str = ""
-    group: str = ""
     limits: tuple[tuple[str, int, int], ...] = ()
     listen_pid: bool = True
     ready: Ready = msgspec.field(default_factory=Accepting)
-    ready_timeout: float = 60.0
     stop_signal: int | None = None
-    drain_timeout: float = 30.0
     hang_timeout: float | None = None
-    when_down: float | None = None
     preset: str = "auto"
     rollout: Rollout = msgspec.field(default_factory=lambda: Rollout(start_concurrency=0))
     hooks: Hooks = msgspec.field(default_factory=Hooks)
-    accept: Accept = Accept.SHARED
-    policy: Policy = Policy.ROUND_ROBIN
-    max_connections: int | None = None
-    release: ReleaseName | None = None
-    healthy: Healthy | None = None
-    prometheus_multiproc: bool = False
-    resources: Resources = Resources()
 
     @property
     def workers_at_most(self) -> int:

@@ -256,7 +256,7 @@ def _services(old: Config, new: Config) -> Iterator[Change]:
             many = count(service.workers, "worker") if service.workers else "a worker a processor"
             yield _change("+", f"service.{name}", Effect.START, f"{many} {Takes.STARTED}")
             continue
-        for key in ServiceConfig.__struct_fields__:
+        for key in filter(ServiceConfig.__struct_fields__.__contains__, settings.SERVICE):
             if getattr(before[name], key) != getattr(service, key):
                 yield from _service_key(before[name], service, key)
 

@@ -244,21 +244,43 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_cpu_time: float | None = None
 
 
-class Spec(Limits, frozen=True, kw_only=True):
+class TakenOver(Limits, frozen=True, kw_only=True):
+    """What a service says of its workers that each of its generations takes over as it is.
+
+    `after` are the services that are to serve before this one, and to end after it. With `preload`
+    workers are copies of their template, one process that has loaded the application.
+    `prometheus_multiproc`: they keep metrics of their own in a directory that they are told.
+    """
+
+    after: tuple[str, ...] = ()
+    umask: int | None = None
+    user: str = ""
+    group: str = ""
+    preload: bool = False
+    ready_timeout: float = 60.0
+    drain_timeout: float = 30.0
+    when_down: float | None = None
+    accept: Accept = Accept.SHARED
+    policy: Policy = Policy.ROUND_ROBIN
+    max_connections: int | None = None
+    release: ReleaseName | None = None
+    healthy: Healthy | None = None
+    prometheus_multiproc: bool = False
+    resources: Resources = Resources()
+
+
+class Spec(TakenOver, frozen=True, kw_only=True):
     """Everything that one generation runs, resolved, so that later changes do not affect it.
 
     `argv` and `slot_env` still have their placeholders. `executable` is the file to run, `cwd` the
     real path of the working directory. `env` is the whole environment except for variables that
-    differ from worker to worker: those of the protocol, such as LISTEN_PID, and `slot_env`. With
-    `preload` workers are copies of their template, one process that has loaded the application.
+    differ from worker to worker: those of the protocol, such as LISTEN_PID, and `slot_env`.
     `limits` are resource names without RLIMIT_, with soft and hard limit (-1: unlimited). Exit
     statuses are those of Popen.returncode: -15 is signal 15. Workers that end give their
     connections to those that have the same `moves`; "" gives none.
-    `after` are the services that are to serve before this one, and to end after it. `foreign` are
-    leases that other services have on its listeners, which it gets from them.
+    `foreign` are leases that other services have on its listeners, which it gets from them.
     `has_figures`: its workers count requests, failures and times, where the manager can read them.
     `tls`: what they answer to is TLS, as far as we know.
-    `prometheus_multiproc`: they keep metrics of their own in a directory that they are told.
     `takes_private`: they take one more listener, to be probed by where all share one socket.
     """
 
@@ -269,36 +291,21 @@ class Spec(Limits, frozen=True, kw_only=True):
     env: tuple[tuple[str, str], ...] = ()
     slot_env: tuple[tuple[str, str], ...] = ()
     listen: tuple[Listen, ...] = ()
-    after: tuple[str, ...] = ()
     workers: int = 1
-    umask: int | None = None
-    user: str = ""
-    group: str = ""
     limits: tuple[tuple[str, int, int], ...] = ()
     set_listen_pid: bool = True
-    preload: bool = False
     ready: Ready = msgspec.field(default_factory=Accepting)
-    ready_timeout: float = 60.0
     stop_signal: int = 15
-    drain_timeout: float = 30.0
     hang_timeout: float | None = None
-    when_down: float | None = None
     clean_exits: frozenset[int] = frozenset({0})
     broken_exits: frozenset[int] = frozenset()
     rollout: Rollout = msgspec.field(default_factory=Rollout)
     hooks: Hooks = msgspec.field(default_factory=Hooks)
-    accept: Accept = Accept.SHARED
-    policy: Policy = Policy.ROUND_ROBIN
-    max_connections: int | None = None
     moves: str = ""
-    release: ReleaseName | None = None
     has_figures: bool = False
-    healthy: Healthy | None = None
     tls: bool = False
     takes_private: bool = False
     foreign: frozenset[int] = frozenset()
-    prometheus_multiproc: bool = False
-    resources: Resources = Resources()
 
     @property
     def probes(self) -> dict[str, Probe]:

@@ -23,8 +23,7 @@ from sockmgr.config import canary_keys, placeholder, servers
 from sockmgr.config.announcement import takes_listen_fds
 from sockmgr.config.config import ServiceConfig
 from sockmgr.config.hooks import Hook, Hooks, Moment
-from sockmgr.config.limit_keys import LIMITS
-from sockmgr.config.spec import Accept, Exec, Listen, Ready, Rollout, Spec
+from sockmgr.config.spec import Accept, Exec, Listen, Ready, Rollout, Spec, TakenOver
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import processors, regular
 from sockmgr.kernel.accounts import account, group_number, user_name
@@ -119,6 +118,7 @@ class Prepared:
         argv = (file if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
         stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
         spec = Spec(
+            **{key: getattr(service, key) for key in TakenOver.__struct_fields__},
             service=service.name,
             argv=argv,
             executable=file,
@@ -126,37 +126,21 @@ class Prepared:
             env=tuple(sorted(env.items())),
             slot_env=_slot_env(service),
             listen=self.listen,
-            after=service.after,
             workers=service.workers or processors.available(),
-            umask=service.umask,
-            user=service.user,
-            group=service.group,
             limits=_limits(service),
             set_listen_pid=fit.passes_listen_fds and _reads_listen_fds(service, argv),
-            preload=service.preload,
             ready=_ready(service, env, cwd),
-            ready_timeout=service.ready_timeout,
             stop_signal=stop_signal,
-            drain_timeout=service.drain_timeout,
-            **{limit: getattr(service, limit) for limit in LIMITS},
             hang_timeout=_hang_timeout(service),
-            when_down=service.when_down,
             # How most programs end on their stop signal; a shell and a JVM say by 128 + n that a
             # signal ended them.
             clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
             broken_exits=fit.broken_exits,
             rollout=_rollout(service, env, cwd),
             hooks=_hooks(service, env, cwd),
-            accept=service.accept,
-            policy=service.policy,
-            max_connections=service.max_connections,
             moves=self.fit.moves,
-            release=service.release,
             has_figures=bool(service.app),
-            healthy=service.healthy,
             tls=bool(service.http.certfile),
-            prometheus_multiproc=service.prometheus_multiproc,
-            resources=service.resources,
         )
         why, do = canary_keys.obstacle(spec.rollout, spec.workers, spec.accept, spec.listen)
         if why:  # which the config could not tell if the number of workers is "auto"
