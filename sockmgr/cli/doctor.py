@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,8 @@ from pathlib import Path
 import click
 
 from sockmgr.api.types import Plan, Status
-from sockmgr.cli import target
+from sockmgr.cli import table, target
 from sockmgr.cli.journal import Journal
-from sockmgr.cli.table import is_lively
 from sockmgr.client.client import Client, ForbiddenError, NoManagerError, StillWaitingError
 from sockmgr.client.elsewhere import elsewhere
 from sockmgr.client.finding import find_control, given_control, possible_controls
@@ -221,33 +221,26 @@ def _as_json(finding: Finding) -> dict[str, str]:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    show = _draw if is_lively(sys.stdout) else _print
+    is_lively = table.is_lively(sys.stdout)
+
+    def wrapped(text: str, indent: int) -> str:
+        """Return a text as narrow as the terminal; whole lines elsewhere."""
+        room = shutil.get_terminal_size().columns
+        blank = " " * indent
+        text = visible(text, colours=False) if is_lively else text
+        return click.wrap_text(text, room, blank, blank) if is_lively else blank + text
+
     for patient in Patient:
         group = [one for one in findings if one.check.patient is patient]
         if group:
-            show(patient, group)
-
-
-def _print(patient: Patient, group: Sequence[Finding]) -> None:
-    click.echo(patient)
-    for one in group:
-        click.echo(f"  {one.check.severity}: {one.what} [{one.check.label}]")
-        click.echo(f"    {one.why}\n    {one.fix}")
-    click.echo()
-
-
-def _draw(patient: Patient, group: Sequence[Finding]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = Console()
-    console.print(Text(patient, style="bold"))
-    for one in group:
-        color = "red" if one.check.severity is Severity.PROBLEM else "yellow"
-        what, why, fix = (visible(text, colours=False) for text in (one.what, one.why, one.fix))
-        head = Text.assemble((one.check.severity, color), f": {what} ", f"[{one.check.label}]")
-        console.print(Padding(head, (0, 0, 0, 2)))
-        console.print(Padding(Text(why, style="dim"), (0, 0, 0, 4)))
-        console.print(Padding(Text(fix), (0, 0, 0, 4)))
-    console.print()
+            click.echo(click.style(patient, bold=True) if is_lively else patient)
+        for one in group:
+            kind = one.check.severity
+            head = wrapped(f"{kind}: {one.what} [{one.check.label}]", 2)
+            colour = "red" if kind is Severity.PROBLEM else "yellow"
+            click.echo(head.replace(kind, click.style(kind, fg=colour), 1) if is_lively else head)
+            why = wrapped(one.why, 4)
+            click.echo(click.style(why, dim=True) if is_lively else why)
+            click.echo(wrapped(one.fix, 4))
+        if group:
+            click.echo()

@@ -7,7 +7,7 @@ import time
 import click
 import msgspec
 
-from sockmgr.api.past import PastGeneration
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.cli import target
 from sockmgr.cli.table import show
 from sockmgr.terminal.format import age

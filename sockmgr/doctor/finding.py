@@ -114,7 +114,7 @@ class Check(Enum):
     def __init__(self, label: str, patient: Patient, severity: Severity = Severity.PROBLEM) -> None:
         self.label, self.patient, self.severity = label, patient, severity
 
-    def found(self, *, subject: str, what: str, why: str, fix: str) -> Finding:
+    def found(self, *, subject: str = "", what: str, why: str, fix: str) -> Finding:
         return Finding(check=self, subject=subject, what=what, why=why, fix=fix)
 
 

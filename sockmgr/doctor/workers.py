@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
 from sockmgr.config.config import Config, ServiceConfig
@@ -37,16 +37,6 @@ class Sight:
 
     own: frozenset[int]
     tcp: Mapping[int, Listening] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Symptom:
-    """What is wrong with a worker; all workers with the same symptom get one finding."""
-
-    check: Check
-    what: str
-    why: str
-    fix: str
 
 
 def examine(status: Status, config: Config | None, *, visible: bool) -> Iterator[Finding]:
@@ -154,18 +144,14 @@ def _address(one: Listening) -> str:
 def _service(
     name: str, service: ServiceStatus, config: ServiceConfig | None, sight: Sight
 ) -> Iterator[Finding]:
-    seen: dict[Symptom, list[str]] = {}
+    seen: dict[Finding, list[str]] = {}  # all workers with the same symptom get one finding
     for worker in service.workers:
         if worker.pid and worker.state in ("starting", "ready"):
             for symptom in _symptoms(worker, config, sight):
                 seen.setdefault(symptom, []).append(worker.name(name))
     for symptom, workers in seen.items():
-        yield symptom.check.found(
-            subject=f"service.{name}",
-            what=f"{_some(workers)}: {symptom.what}",
-            why=symptom.why,
-            fix=symptom.fix,
-        )
+        what = f"{_some(workers)}: {symptom.what}"
+        yield replace(symptom, subject=f"service.{name}", what=what)
 
 
 def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[Finding]:
@@ -240,7 +226,7 @@ def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
 
 def _symptoms(
     worker: WorkerStatus, config: ServiceConfig | None, sight: Sight
-) -> Iterator[Symptom]:
+) -> Iterator[Finding]:
     tree = [worker.pid, *procfs.descendants(worker.pid)]
     held = frozenset[int]().union(*map(procfs.sockets_of, tree))
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
@@ -250,24 +236,22 @@ def _symptoms(
     if config is None or config.listen:
         yield from _deaf(worker, config, lent, alone)
     if processes.is_deleted(worker.pid, "cwd"):
-        yield Symptom(
-            Check.DIRECTORY_DELETED,
-            f"the working directory {processes.target(worker.pid, 'cwd')} was deleted",
-            "what is loaded from now on is missing, and a worker that dies cannot be replaced",
-            "reload, then delete older releases only when no worker has them",
+        yield Check.DIRECTORY_DELETED.found(
+            what=f"the working directory {processes.target(worker.pid, 'cwd')} was deleted",
+            why="what is loaded from now on is missing, and a worker that dies cannot be replaced",
+            fix="reload, then delete older releases only when no worker has them",
         )
     if processes.is_deleted(worker.pid, "exe"):
-        yield Symptom(
-            Check.PROGRAM_REPLACED,
-            f"{processes.target(worker.pid, 'exe')} was replaced or deleted since the start",
-            "old code goes on, and a worker that dies is replaced by the new",
-            "reload",
+        yield Check.PROGRAM_REPLACED.found(
+            what=f"{processes.target(worker.pid, 'exe')} was replaced or deleted since the start",
+            why="old code goes on, and a worker that dies is replaced by the new",
+            fix="reload",
         )
 
 
 def _stop_signal(
     tree: list[int], lent: frozenset[int], config: ServiceConfig | None
-) -> Iterator[Symptom]:
+) -> Iterator[Finding]:
     number = presets.stop_signal(config) if config else _TERM
     found = processes.signals(tree[0])
     if found and found.dies_of(number):  # then the topmost descendant that serves gets the signal
@@ -284,7 +268,7 @@ def _stop_signal(
         what, why = f"nothing handles {name}", "it ends at once, with the requests in hand"
     else:
         return
-    yield Symptom(Check.STOP_SIGNAL, what, why, fix)
+    yield Check.STOP_SIGNAL.found(what=what, why=why, fix=fix)
 
 
 def _deaf(
@@ -292,7 +276,7 @@ def _deaf(
     config: ServiceConfig | None,
     lent: frozenset[int],
     alone: frozenset[int],
-) -> Iterator[Symptom]:
+) -> Iterator[Finding]:
     """Find out why a worker does not seem to accept on its listeners."""
     if config and config.accept is Accept.DISPATCH:
         return  # it has no listener of its own
@@ -312,29 +296,26 @@ def _deaf(
         yield _not_ready(worker.pid, lent, alone)
 
 
-def _behind_a_wrapper(pid: int, wrapped: int) -> Symptom:
-    return Symptom(
-        Check.WRAPPER,
-        f"{processes.program(wrapped)} is a child of {processes.program(pid)}, and "
+def _behind_a_wrapper(pid: int, wrapped: int) -> Finding:
+    return Check.WRAPPER.found(
+        what=f"{processes.program(wrapped)} is a child of {processes.program(pid)}, and "
         "LISTEN_PID is the pid of the latter",
-        "most programs then ignore the sockets without a word",
-        _WAYS_OUT,
+        why="most programs then ignore the sockets without a word",
+        fix=_WAYS_OUT,
     )
 
 
-def _not_ready(pid: int, lent: frozenset[int], alone: frozenset[int]) -> Symptom:
+def _not_ready(pid: int, lent: frozenset[int], alone: frozenset[int]) -> Finding:
     if alone:
-        return Symptom(
-            Check.OWN_LISTENER,
-            "it listens on a port of its own, and on none of its listeners",
-            "clients of its listeners are answered by nobody",
-            "tell the command to use the descriptor ({NAME}), or to take LISTEN_FDS",
+        return Check.OWN_LISTENER.found(
+            what="it listens on a port of its own, and on none of its listeners",
+            why="clients of its listeners are answered by nobody",
+            fix="tell the command to use the descriptor ({NAME}), or to take LISTEN_FDS",
         )
-    return Symptom(
-        Check.NOT_READY,
-        "not ready after more than half of ready_timeout",
-        f"the rollout is aborted at the end of it; {readiness.describe(pid, lent)}",
-        "see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
+    return Check.NOT_READY.found(
+        what="not ready after more than half of ready_timeout",
+        why=f"the rollout is aborted at the end of it; {readiness.describe(pid, lent)}",
+        fix="see what it waits for; if it only needs longer, raise ready_timeout; if it accepts "
         "in a way that cannot be seen, set ready",
     )
 
@@ -363,18 +344,17 @@ def _wrapped(pid: int) -> int | None:
     return None
 
 
-def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Symptom]:
+def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Finding]:
     first, last = outgoing_ports() or (0, -1)
     # A port for outgoing connections was chosen by the kernel, so it differs in each worker.
     fixed = [sight.tcp[i] for i in sorted(alone) if not first <= sight.tcp[i].port <= last]
     if fixed:
         where = ", ".join(sorted(_address(one) for one in fixed))
-        yield Symptom(
-            Check.EXTRA_PORT,
-            f"it also listens on {where}, which it opened itself",
-            "sockmgr does not hold that: at a reload the new worker cannot have it, or with "
+        yield Check.EXTRA_PORT.found(
+            what=f"it also listens on {where}, which it opened itself",
+            why="sockmgr does not hold that: at a reload the new worker cannot have it, or with "
             "SO_REUSEPORT both have it for a while, and the old one closes what waits in its queue",
-            "make it a listener of the config, or of another service",
+            fix="make it a listener of the config, or of another service",
         )
 
 

@@ -312,7 +312,7 @@ def test_what_cannot_be_started_here_is_refused_with_its_place(
 def test_only_a_terminal_gets_colours_one_for_each_mark(manager: FakeManager) -> None:
     manager.answer = Plan(changes=(*manager.answer.changes, ROLLING, GONE), applies=True)
     shown = on_terminal("check", NO_COLOR="")
-    for colour, mark in (("36", "~"), ("32", "+"), ("1;33", "!"), ("31", "-")):
+    for colour, mark in (("36", "~"), ("32", "+"), ("93", "!"), ("31", "-")):
         assert f"\x1b[{colour}m  {mark} " in shown
     for plain in (on_terminal("check", NO_COLOR="1"), on_terminal("check", TERM="dumb")):
         assert "\x1b" not in plain
