@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sockmgr.api import varlink
-from sockmgr.api.past import PastGeneration
 from sockmgr.api.types import Plan, Progress, Status, Verdict
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.client.connection import (
     Connection,
     ForbiddenError,

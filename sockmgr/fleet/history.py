@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sockmgr.api import wire
-from sockmgr.api.past import PastGeneration
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.config.spec import Listen, Rollout, Spec
 from sockmgr.errors import ControlError
 from sockmgr.fleet.fleet import Fleet

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from sockmgr import __version__
 from sockmgr.api import varlink
-from sockmgr.api.past import PastGeneration
 from sockmgr.api.types import JournalPlace, ManagerStatus, Plan, Status
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.health import Health
 from sockmgr.manager.listeners.registry import Listeners

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.api.past import PastGeneration
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.errors import ControlError
 from tests.helpers.command_line import sockmgr
 from tests.helpers.fake_manager import ABORTED, FakeManager, a_verdict, serving

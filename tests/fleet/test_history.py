@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sockmgr.api.past import PastGeneration
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.config.spec import Canary, Spec, Surge
 from sockmgr.errors import ControlError
 from sockmgr.fleet.history import ENTRIES_MAX, SPECS_MAX, History, Origin, brought_back

@@ -12,7 +12,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sockmgr import __version__
-from sockmgr.api.past import PastGeneration
 from sockmgr.api.types import (
     Change,
     Counts,
@@ -32,7 +31,7 @@ from sockmgr.api.types import (
     Verdict,
     WorkerStatus,
 )
-from sockmgr.api.varlink import Health
+from sockmgr.api.varlink import Health, PastGeneration
 from sockmgr.errors import ConfigError
 from sockmgr.log import Occurrence
 from sockmgr.manager.control.connection import Limits
