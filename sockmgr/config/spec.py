@@ -235,23 +235,19 @@ class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a worker may use up before it is recycled: seconds, bytes, requests, seconds."""
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service says of its workers that each of its generations takes over as it is.
+
+    `after` are the services that are to serve before this one, and to end after it. With `preload`
+    workers are copies of their template, one process that has loaded the application.
+    `prometheus_multiproc`: they keep metrics of their own in a directory that they are told. `max_`
+    is how much a worker may use up before it is recycled: seconds, bytes, requests, seconds.
+    """
 
     max_age: float | None = None
     max_rss: int | None = None
     max_requests: int | None = None
     max_cpu_time: float | None = None
-
-
-class TakenOver(Limits, frozen=True, kw_only=True):
-    """What a service says of its workers that each of its generations takes over as it is.
-
-    `after` are the services that are to serve before this one, and to end after it. With `preload`
-    workers are copies of their template, one process that has loaded the application.
-    `prometheus_multiproc`: they keep metrics of their own in a directory that they are told.
-    """
-
     after: tuple[str, ...] = ()
     umask: int | None = None
     user: str = ""

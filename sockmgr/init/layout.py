@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 # A directory with one of these files is a project of its own, in which its servers are started.
 _MARKS = (
@@ -13,16 +12,8 @@ _MARKS = (
 _SOURCE_FOLDERS = ("src", "lib")
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """The directory to start in, the one to import from, relative to it, and the module."""
-
-    cwd: str
-    path: str
-    module: str
-
-
-def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
+def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the directory to start in, that to import from, relative to it, and the module."""
     *folders, name = file.split("/")
     if name == "__init__.py":
         *folders, name = folders if folders else ["__init__"]
@@ -37,7 +28,7 @@ def home(file: str, tree: ast.Module, files: Mapping[str, str]) -> Home:
     if source > start + 1 or (source > start and folders[start] not in _SOURCE_FOLDERS):
         start = source  # PYTHONPATH is for src/ and lib/ only; start in any other directory
     cwd, path = "/".join(folders[:start]), "/".join(folders[start:source])
-    return Home(cwd, path, ".".join([*folders[source:], stem]))
+    return cwd, path, ".".join([*folders[source:], stem])
 
 
 def _start(folders: list[str], files: Mapping[str, str]) -> int:

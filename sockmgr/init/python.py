@@ -118,10 +118,10 @@ def apps(files: Mapping[str, str]) -> list[App]:
 
 
 def _app(module: _Module, name: str, kind: _Kind, files: Mapping[str, str]) -> App:
-    at = home(module.file, module.tree, files)
+    cwd, path, name_of_module = home(module.file, module.tree, files)
     return App(
-        interface=kind.interface, framework=kind.framework, file=module.file, module=at.module,
-        name=name, factory=kind.factory, cwd=at.cwd, path=at.path,
+        interface=kind.interface, framework=kind.framework, file=module.file,
+        module=name_of_module, name=name, factory=kind.factory, cwd=cwd, path=path,
     )  # fmt: skip
 
 

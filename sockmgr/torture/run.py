@@ -16,7 +16,7 @@ from sockmgr.torture.load.response import JSON_END, Malformed, Reader, read_own,
 from sockmgr.torture.load.result import Row
 from sockmgr.torture.plan import Plan
 from sockmgr.torture.project import Project
-from sockmgr.torture.scenario import SCENARIOS, Abilities, Scenario
+from sockmgr.torture.scenario import SCENARIOS, Scenario
 from sockmgr.torture.server import Server
 from sockmgr.torture.stage import Seen, Stage
 
@@ -88,7 +88,7 @@ def _started(plan: Plan, home: Path, project: Project) -> Server:
 
 
 def _trial(
-    plan: Plan, scenario: Scenario, abilities: Abilities, project: Project, home: Path
+    plan: Plan, scenario: Scenario, abilities: set[str], project: Project, home: Path
 ) -> Trial:
     if lack := scenario.lacks(plan, abilities):
         return Trial(name=scenario.name, what=scenario.what, skipped=lack)
@@ -112,7 +112,7 @@ def _reader(plan: Plan) -> Reader:
     return read_own if plan.own_app else reader_of_any(plan.expect.encode())
 
 
-def _abilities(server: Server, plan: Plan) -> Abilities:
+def _abilities(server: Server, plan: Plan) -> set[str]:
     """Ask the application what it can be asked. Raises ConfigError if its answer is wrong."""
     status, body = server.answer(plan.path)
     try:
@@ -133,11 +133,12 @@ def _abilities(server: Server, plan: Plan) -> Abilities:
             return code == 200 and answer.rstrip().endswith(end)
         return False
 
-    return Abilities(
-        slow=says("/slow?s=0", b"}" if plan.own_app else b""),
-        stream=says("/stream?s=0", b"END"),
-        upload=says("/upload", b'"received": 3}', b"abc"),
-    )
+    asked = {
+        "slow": says("/slow?s=0", b"}" if plan.own_app else b""),
+        "stream": says("/stream?s=0", b"END"),
+        "upload": says("/upload", b'"received": 3}', b"abc"),
+    }
+    return {name for name, answers in asked.items() if answers}
 
 
 def _try_reload(server: Server, plan: Plan) -> None:

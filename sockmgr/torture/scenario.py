@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from sockmgr.torture.plan import Plan
 from sockmgr.torture.stage import Stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """What the server's application answers, besides its path."""
-
-    slow: bool = False
-    stream: bool = False
-    upload: bool = False
-
 
 NEEDS = {
     "slow": "the application does not answer GET /slow?s=0",
@@ -39,15 +29,16 @@ class Scenario:
     needs: tuple[str, ...] = ()
     timeout: float = 60.0  # of a request at most, in seconds
 
-    def lacks(self, plan: Plan, abilities: Abilities) -> str:
-        """Return why this cannot be played, "" if it can."""
-        given = {"reload": bool(plan.reload), "breaks": plan.breaks}
-        for need in self.needs:
-            if not given.get(need, getattr(abilities, need, False)):
-                return NEEDS[need]
-        return ""
+    def lacks(self, plan: Plan, abilities: Collection[str]) -> str:
+        """Return why this cannot be played, "" if it can; `abilities` are of the application."""
+        given = {
+            "reload": bool(plan.reload),
+            "breaks": plan.breaks,
+            **dict.fromkeys(abilities, True),
+        }
+        return next((NEEDS[need] for need in self.needs if not given.get(need)), "")
 
-    def load(self, plan: Plan, abilities: Abilities) -> Iterator[str]:
+    def load(self, plan: Plan, abilities: Collection[str]) -> Iterator[str]:
         """Yield the modes of load, all of them open loops but the pressure by kept connections."""
         timeout = min(plan.timeout, self.timeout)
         rate = plan.rate
@@ -59,9 +50,9 @@ class Scenario:
             yield f"kat:conns=16,think=0.01,{wait}"
         if "half" in self.modes:
             yield f"half:rate=20,s=0.6,{wait}"
-        if "slow" in self.modes and abilities.slow:
+        if "slow" in self.modes and "slow" in abilities:
             yield f"slow:rate=2,s=0.7,timeout={timeout + 0.7}"
-        if "stream" in self.modes and abilities.stream:
+        if "stream" in self.modes and "stream" in abilities:
             yield f"stream:rate=1,s=1.5,timeout={timeout + 1.5}"
         if "long" in self.modes:
             yield f"slow:rate=6,s=1.5,timeout={timeout + 1.5}"
