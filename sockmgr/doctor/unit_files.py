@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.init.foreign.form import ini
 from sockmgr.systemd.units import is_ours
 
 # Of files with one name, that in the first of these directories counts: systemd.unit(5).
@@ -183,18 +184,13 @@ def _text(path: Path) -> str:
 def _settings(texts: Sequence[str], name: str) -> Settings:
     found: dict[tuple[str, str], list[str]] = {}
     for text in texts:
-        section = ""
-        for line in map(str.strip, re.sub(r"\\\n", " ", text).splitlines()):
-            if line.startswith("[") and line.endswith("]"):
-                section = line[1:-1]
-            elif "=" in line and not line.startswith(("#", ";")):
-                key, _, value = line.partition("=")
-                values = found.setdefault((section, key.strip()), [])
-                # An empty value resets the list: systemd.syntax(7).
-                if value.strip():
-                    values.append(_specified(value.strip(), name))
-                else:
-                    values.clear()
+        for one in ini(text):
+            values = found.setdefault((one.section, one.name), [])
+            # An empty value resets the list: systemd.syntax(7).
+            if value := str(one.value):
+                values.append(_specified(value, name))
+            else:
+                values.clear()
     return found
 
 
