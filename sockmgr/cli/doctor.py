@@ -162,10 +162,10 @@ def _of_manager(
     yield from workers.examine(status, config, visible=visible)
     if config:
         # Imported late, because it imports ssl, which would slow down shell completion.
-        from sockmgr.doctor import answers, releases
+        from sockmgr.doctor import answers
 
         yield from config_checks.of_manager(config, status.manager.pid) if visible else ()
-        yield from releases.unnamed(status.services, config)
+        yield from workers.unnamed(status.services, config)
         yield from answers.examine(status, config) if visible else ()
     for service, found in status.services.items():
         if found.state in ("down", "degraded"):

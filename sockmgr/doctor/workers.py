@@ -25,6 +25,7 @@ from sockmgr.terminal.format import count
 LOOKS, LOOK_DELAY = 20, 0.01
 MANY = 3  # failures in a row; fewer may have a cause that passes
 _READY_TIMEOUT, _TERM = 60.0, 15  # of a service whose config is not known
+_NAMED_BY = 10.0  # seconds after its start a generation has a name; a command may take 5
 _WAYS_OUT = (
     "end the wrapper with exec, put `python -m sockmgr.exec` before the server, or name the "
     "descriptor in the command ({NAME}): docs/servers.md, Wrappers"
@@ -196,6 +197,23 @@ def _history(name: str, service: ServiceStatus) -> Iterator[Finding]:
             fix="the program must leave the listener alone: no shutdown(2), no removal of its "
             "path (docs/servers.md)",
         )
+
+
+def unnamed(services: Mapping[str, ServiceStatus], config: Config) -> Iterator[Finding]:
+    """Find releases that run, and whose name could not be found out."""
+    for service in config.services:
+        running = services.get(service.name)
+        if service.release is None or running is None or running.release:
+            continue
+        ages = [w.age for w in running.workers if w.generation == running.generation]
+        if max(ages, default=0.0) > _NAMED_BY:
+            yield Check.RELEASE_UNNAMED.found(
+                subject=f"service.{service.name}",
+                what=f"what generation {running.generation} of {service.name} is called could not "
+                "be found out",
+                why="it has no name in status, history and events",
+                fix="sockmgr events has the reason: release has no name",
+            )
 
 
 def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 
 from sockmgr.init import declared, servers
 from sockmgr.init.facts import App, Guess, Interface, Project
-from sockmgr.init.programs import call, is_there
 from sockmgr.init.python import apps
 
 
@@ -21,7 +20,7 @@ def guess(project: Project, framework: str = "", files: Collection[str] = ()) ->
         return None
     wanted = declared.dependencies(project.files)
     app, server, why = _choose(project, found, wanted)
-    word, missing = call(project, server, app.cwd)
+    word, missing = project.call(server, app.cwd)
     others = tuple(
         f"{one}: {' '.join(servers.command(server, (server,), one))}"
         if one.interface is app.interface
@@ -50,14 +49,14 @@ def _choose(project: Project, found: Sequence[App], wanted: dict[str, str]) -> t
     asked = {servers.DISTRIBUTIONS.get(name, name): file for name, file in wanted.items()}
     pairs = [(app, server) for app in twins for server in servers.PREFERRED[app.interface]]
     for app, server in pairs:
-        if server in asked and is_there(project, server, app.cwd):
+        if server in asked and project.has(server, app.cwd):
             return app, server, f"declared in {asked[server]}, and installed"
     for app, server in pairs:
         if server in asked:
             return app, server, f"declared in {asked[server]}"
     # No server is declared, so Django's WSGI comes before its ASGI.
     for app, server in sorted(pairs, key=lambda pair: pair[0].interface, reverse=True):
-        if is_there(project, server, app.cwd):
+        if project.has(server, app.cwd):
             return app, server, "installed"
     app = next((one for one in twins if one.interface is Interface.WSGI), first)
     return app, servers.PREFERRED[app.interface][0], f"usual for {app.interface}"

@@ -29,6 +29,28 @@ class Project:
         short = posixpath.normpath(below) if below else ""
         return "" if short == "." else short
 
+    def path_to(self, program: str, cwd: str) -> str:
+        """Return the path, from `cwd`, of a program in an environment here, "" if none."""
+        for folder in (cwd, ""):
+            for environment in (".venv", "venv", "env"):
+                inner = f"{environment}/bin/{program}"
+                if (f"{folder}/{inner}" if folder else inner) in self.programs:
+                    up = "../" * len(cwd.split("/")) if cwd and not folder else ""
+                    return f"{up}{inner}"
+        return ""
+
+    def has(self, program: str, cwd: str) -> bool:
+        """Return whether the program could be started now."""
+        return bool(self.path_to(program, cwd)) or program in self.programs
+
+    def call(self, program: str, cwd: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the words that call a program, and what a person has to do before that works."""
+        if self.has(program, cwd):
+            return (self.path_to(program, cwd) or program,), ()
+        if "uv.lock" in self.files and "uv" in self.programs:
+            return ("uv", "run", program), ()
+        return (program,), (f"{program} is not installed here: pip install {program}",)
+
 
 class Interface(StrEnum):
     """How a Python server calls an application."""

@@ -13,7 +13,6 @@ from sockmgr.init import application, line, node
 from sockmgr.init import servers as written
 from sockmgr.init.facts import Beside, Guess, Project
 from sockmgr.init.line import Line
-from sockmgr.init.programs import call, for_shell, path_to
 from sockmgr.launch import launchers
 from sockmgr.launch.launchers import Way
 
@@ -74,7 +73,7 @@ def alone(project: Project, name: str, text: str, folder: str) -> Beside:
     if parsed.needs_shell:
         command: tuple[str, ...] = ("sh", "-c", line.joined(parsed))
     else:
-        own = path_to(project, parsed.argv[0], cwd)
+        own = project.path_to(parsed.argv[0], cwd)
         command = (own or parsed.argv[0], *parsed.argv[1:])
     return Beside(name=name, text=text, command=command, cwd=cwd, env=parsed.env)
 
@@ -133,7 +132,10 @@ def _served(
     port = parsed.port or 8000
     argv = tuple(line.with_port(word.text, port) for word in words)
     if parsed.setup or parsed.sets or parsed.redirections or any(word.expands for word in words):
-        raw = (for_shell(project, words[0].raw), *(word.raw for word in words[1:]))
+        first, *others = (word.raw for word in words)
+        # A shell finds it by its PATH, which need not have it.
+        outside = (p for p in project.programs if p[:1] == "/" and p.endswith(f"/{first}"))
+        raw = (next(outside, first), *others)
         argv = ("sh", "-c", line.joined(parsed, raw))
     why = [*written.kinds(rewritten.dropped, rewritten.server)]
     if rewritten.count:
@@ -166,15 +168,15 @@ def _head(
     launch = rewritten.launch
     launcher, direct = launch.before[:1], launch.name == launch.program
     if not launcher and direct:
-        return call(project, launch.name, cwd)
+        return project.call(launch.name, cwd)
     finders = ("poetry", "pipenv", "pdm", "hatch")
     if not launch.chosen or launcher[0] not in finders or len(launch.before) != 2:
         return (), ()
-    if own := path_to(project, launch.name, cwd):
+    if own := project.path_to(launch.name, cwd):
         return (own,), ()
     if launch.way is not Way.CLOSES and launcher[0] in project.programs:
         return (), ()
-    return call(project, launch.name, cwd)
+    return project.call(launch.name, cwd)
 
 
 def _kept(parsed: Line, *, cwd: str, found: str) -> Guess:

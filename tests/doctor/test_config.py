@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sockmgr.api.types import ServiceStatus, WorkerStatus
 from sockmgr.config.config import parse
 from sockmgr.doctor.finding import Check
-from sockmgr.doctor.releases import unnamed
+from sockmgr.doctor.workers import unnamed
 from tests.doctor.diagnosis import CONFIG, SERVER, diagnose, is_free, sole
 from tests.e2e.apps import ROOT
 from tests.helpers.command_line import sockmgr

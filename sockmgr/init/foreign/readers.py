@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sockmgr.config import placeholder
 from sockmgr.config.servers import KNOWN, Duty
 from sockmgr.errors import SockmgrError
-from sockmgr.init import application, procfile, programs
+from sockmgr.init import application, procfile
 from sockmgr.init.foreign import literal
 from sockmgr.init.foreign.form import SLOT, Computed, Found, Process, Setting, Source, ini
 from sockmgr.init.foreign.table import carry
@@ -163,7 +163,7 @@ def _gunicorn(source: Source) -> Found:
     found, process = Found(), Process(name="web")
     settings = list(literal.python(source))
     names = {one.name for one in settings}
-    word, missing = programs.call(source.project, "gunicorn", "")
+    word, missing = source.project.call("gunicorn", "")
     process.argv = (*word, "-c", source.name, *(("-w", "1") if "workers" in names else ()))
     process.todo += missing
     if "wsgi_app" not in names:
@@ -186,7 +186,7 @@ def _gunicorn(source: Source) -> Found:
 def _uwsgi(source: Source) -> Found:
     """Read https://uwsgi-docs.readthedocs.io/en/latest/Options.html, as options of its command."""
     found, process = Found(), Process(name="web")
-    word, missing = programs.call(source.project, "uwsgi", "")
+    word, missing = source.project.call("uwsgi", "")
     process.argv, process.todo = word, list(missing)
     settings = [one for one in ini(source.text) if one.section == "uwsgi" and one.name]
     for one in sorted(settings, key=lambda one: one.name[:2] == "ch"):  # a socket, then its owner
