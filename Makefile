@@ -136,6 +136,7 @@ dist: .venv/.dist
 
 torture-table: .venv/.bench
 	$(BIN)/python -m tests.bench.torture
+	$(BIN)/python docs/make_readme.py
 
 deb: .venv/.dist
 	rm -rf build/wheel
