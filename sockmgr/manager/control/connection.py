@@ -89,7 +89,7 @@ class ControlConnection:
             raise Dropped("its message is too long") from None
         except TimeoutError:
             raise Dropped("it sent no whole message in time") from None
-        except ConnectionError as error:
+        except OSError as error:
             raise Dropped(str(error)) from None
         self.idle = False
         return data[:-1]
@@ -102,7 +102,7 @@ class ControlConnection:
                 await self._writer.drain()
         except TimeoutError:
             raise Dropped("it did not take its answer in time") from None
-        except ConnectionError as error:
+        except OSError as error:
             raise Dropped(str(error)) from None
 
     def post(self, reply: bytes) -> None:
@@ -117,7 +117,7 @@ class ControlConnection:
         self._writer.write(reply)
         try:
             await self._writer.drain()
-        except ConnectionError as error:
+        except OSError as error:
             raise Dropped(str(error)) from None
 
     async def is_there_at(self, event: asyncio.Future[None]) -> bool:
