@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from sockmgr.cli import streams, target
+from sockmgr.cli import target
 from sockmgr.client.health import PATIENCE, ask
 from sockmgr.errors import SockmgrError
 
@@ -28,9 +28,5 @@ def command(where: target.Target, service: str | None, ready: bool) -> None:
         healthy, line = False, error.what
     else:
         healthy, line = ask(control, service, ready=ready, timeout=where.timeout or PATIENCE)
-    if where.as_json:
-        import json
-
-        line = json.dumps({"healthy": healthy, "line": line})
-    streams.echo(line)
+    where.tell({"healthy": healthy, "line": line}, line)
     sys.exit(0 if healthy else 1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from sockmgr.cli import streams, target
+from sockmgr.cli import target
 
 
 @click.command("restart-worker")
@@ -20,7 +18,5 @@ def command(where: target.Target, worker: str) -> None:
     `sockmgr reload` loses none.
     """
     successor = where.find().restart_worker(worker)
-    if where.as_json:
-        click.echo(json.dumps({"worker": worker, "successor": successor}))
-    else:
-        streams.echo(f"{worker} is replaced by {successor}" if successor else f"{worker} has left")
+    done = f"{worker} is replaced by {successor}" if successor else f"{worker} has left"
+    where.tell({"worker": worker, "successor": successor}, done)

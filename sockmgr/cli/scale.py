@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import click
@@ -21,7 +20,5 @@ def command(where: target.Target, service: str, workers: str) -> None:
     if not re.fullmatch(r"[+-]?\d{1,6}", workers, re.ASCII):
         raise click.UsageError(f"{workers} is no number of workers: write 4, +1 or -1")
     wanted = where.find().scale(service, int(workers), relative=workers[0] in "+-")
-    if where.as_json:
-        click.echo(json.dumps({"service": service, "workers": wanted}))
-    else:
-        click.echo(f"{service}: {count(wanted, 'worker')} wanted")
+    done = f"{service}: {count(wanted, 'worker')} wanted"
+    where.tell({"service": service, "workers": wanted}, done)

@@ -15,4 +15,4 @@ def command(where: target.Target, now: bool) -> None:
     client = where.find()
     target.narrate(f"stopping the manager at {client.path}")
     client.stop(now=now)
-    click.echo('{"stopped": true}' if where.as_json else "stopped: no worker is left")
+    where.tell({"stopped": True}, "stopped: no worker is left")

@@ -118,6 +118,14 @@ class Target:
             do = f"{error.do}; or name the manager with --control"
             raise ConfigError(error.what, means=means, do=do) from error
 
+    def tell(self, answer: dict[str, object], line: str) -> None:
+        """Print an answer on stdout, in JSON or as a line for a person."""
+        if self.as_json:
+            import json
+
+            line = json.dumps(answer)
+        streams.echo(line)
+
 
 def read_config(path: Path) -> Config:
     """Return the config in a file; raise ConfigError if it cannot be used."""

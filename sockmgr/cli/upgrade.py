@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from sockmgr.cli import streams, target
+from sockmgr.cli import target
 
 
 @click.command("upgrade")
@@ -20,7 +18,5 @@ def command(where: target.Target) -> None:
     target.narrate(f"upgrading the manager at {client.path}")
     before = client.upgrade()
     after = client.status().manager
-    if where.as_json:
-        click.echo(json.dumps({"pid": after.pid, "before": before, "version": after.version}))
-    else:
-        streams.echo(f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted")
+    done = f"sockmgr {before} became {after.version}: pid {after.pid}, nothing restarted"
+    where.tell({"pid": after.pid, "before": before, "version": after.version}, done)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,7 +91,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     if trial.skipped:
         return {"name": trial.name, "what": trial.what, "skipped": trial.skipped}
     seen, judged = trial.seen, trial.judgement
-    began = trial.began_at
+    began, summary = trial.began_at, Result(started=0, rows=list(trial.rows)).as_dict()
     return {
         "name": trial.name,
         "what": trial.what,
@@ -114,6 +113,6 @@ def _trial(trial: Trial) -> dict[str, Any]:
             }
             for one in judged.failures
         ],
-        "modes": Result(started=0, rows=list(trial.rows)).as_dict()["modes"],
-        "versions": dict(Counter(row.version for row in trial.rows if row.version)),
+        "modes": summary["modes"],
+        "versions": summary["versions"],
     }

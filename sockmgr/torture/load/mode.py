@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,14 +60,8 @@ DEFAULTS = {
     Kind.UPLOAD: Mode(kind=Kind.UPLOAD, path="/upload", rate=5, s=0.7),
 }
 
-OPTIONS: dict[str, type[str] | type[int] | type[float]] = {
-    "path": str,
-    "conns": int,
-    "rate": float,
-    "think": float,
-    "s": float,
-    "timeout": float,
-    "connect_timeout": float,
+OPTIONS: dict[str, Any] = {
+    each.name: type(each.default) for each in fields(Mode) if each.name != "kind"
 }
 
 
