@@ -13,15 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from sockmgr.api.types import (
-    Event,
-    JournalPlace,
-    LogLine,
-    Plan,
-    Progress,
-    Status,
-    Verdict,
-)
+from sockmgr.api.types import Event, JournalPlace, LogLine, Plan, Progress, Status, Verdict
 
 INTERFACE = "io.sockmgr.Manager"
 SERVICE = "org.varlink.service"

@@ -50,11 +50,7 @@ KEYS = {
         "The share of new connections that goes to the new generation; an array is step by step.",
     ),
     "for": Key(TIMEOUT, "How long each step takes.", "30s"),
-    "hold": Key(
-        BOOLEAN,
-        "The last step ends only by sockmgr promote, or sockmgr abort.",
-        False,
-    ),
+    "hold": Key(BOOLEAN, "The last step ends only by sockmgr promote, or sockmgr abort.", False),
     "check": Key(
         values.COMMAND,
         "A command that is run once in each step, and must exit with 0 before that ends.",

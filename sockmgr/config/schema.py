@@ -24,10 +24,7 @@ def schema() -> dict[str, Any]:
         "listen": _about("listen", _free(_listener(), f"^{placeholder.NAME}$", **free)),
         "service": _about(
             "service",
-            _free(
-                shape.table(settings.SERVICE) | {"oneOf": _EITHER},
-                values.NAME.schema["pattern"],
-            )
+            _free(shape.table(settings.SERVICE) | {"oneOf": _EITHER}, values.NAME.schema["pattern"])
             | {"minProperties": 1},
         ),
     }

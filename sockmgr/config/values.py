@@ -165,8 +165,7 @@ ACCOUNT = shape.text("the name or number of an account, in quotes", r"[^\x00:/\s
 OCTAL = Shape(_octal, {"type": "string", "pattern": f"^{_OCTAL_PATTERN}$"})
 ADDRESS = Shape(_address, {"type": "string", "pattern": f"^(?:{address.PATTERN})$"})
 COMMAND = Shape(
-    _command,
-    {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]},
+    _command, {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]}
 )
 RELEASE = Shape(
     _release,
@@ -202,10 +201,7 @@ ENV_FILE = Shape(
     {"anyOf": [_PATH.schema, {"type": "array", "items": _PATH.schema, "maxItems": _ENV_FILES}]},
 )
 _LIMIT = {
-    "anyOf": [
-        SIZE.schema,
-        {"type": "array", "items": SIZE.schema, "minItems": 2, "maxItems": 2},
-    ]
+    "anyOf": [SIZE.schema, {"type": "array", "items": SIZE.schema, "minItems": 2, "maxItems": 2}]
 }
 LIMITS = Shape(
     _limits,

@@ -96,16 +96,9 @@ _SERVICE: tuple[_Row[ServiceStatus], ...] = (
         lambda s: s.generation,
     ),
     _Row(
-        "sockmgr_service_workers_wanted",
-        "Workers that a service is to have.",
-        lambda s: s.wanted,
+        "sockmgr_service_workers_wanted", "Workers that a service is to have.", lambda s: s.wanted
     ),
-    _Row(
-        "sockmgr_service_workers",
-        "Workers there are, of all generations.",
-        _by_state,
-        "state",
-    ),
+    _Row("sockmgr_service_workers", "Workers there are, of all generations.", _by_state, "state"),
     _Row(
         "sockmgr_service_rollout_in_progress",
         "Whether a rollout is under way.",
@@ -192,9 +185,7 @@ def _usage(prefix: str, whose: str) -> tuple[_Row[Usage], ...]:
     return (
         _Row(f"{prefix}_cpu_seconds_total", f"CPU time of {whose}.", lambda u: u.spent),
         _Row(
-            f"{prefix}_resident_memory_bytes",
-            f"Resident memory (RSS) of {whose}.",
-            lambda u: u.rss,
+            f"{prefix}_resident_memory_bytes", f"Resident memory (RSS) of {whose}.", lambda u: u.rss
         ),
         _Row(
             f"{prefix}_proportional_memory_bytes",
