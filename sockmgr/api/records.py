@@ -205,9 +205,6 @@ def printable(text: str) -> str:
     return visible(" ".join(text.split()), colours=False)
 
 
-# --- Entries -------------------------------------------------------------------------------------
-
-
 def entry(occurrence: Occurrence, level: str) -> dict[str, str]:
     """Return the fields of the journal's entry for an occurrence."""
     kind, own = occurrence.kind, occurrence.fields

@@ -33,9 +33,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-# --- Errors --------------------------------------------------------------------------------------
-
-
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of every error of our interface: the three texts of a SockmgrError."""
 

@@ -117,9 +117,6 @@ def _plan(
         return None, None, f'no manager named "{name}" is running: nothing to compare with'
 
 
-# --- For a person --------------------------------------------------------------------------------
-
-
 def _show(*lines: str) -> None:
     if not table.is_lively(sys.stdout):
         for line in lines:

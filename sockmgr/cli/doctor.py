@@ -205,9 +205,6 @@ def _plan(client: Client, path: Path) -> Plan | None:
         return None
 
 
-# --- Answer --------------------------------------------------------------------------------------
-
-
 def _as_json(finding: Finding) -> dict[str, str]:
     return {
         "check": finding.check.label,

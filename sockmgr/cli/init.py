@@ -131,9 +131,6 @@ def _put(path: Path, text: str, *, to_stdout: bool, force: bool) -> None:
     click.echo(f"{path}: written")
 
 
-# --- The report ----------------------------------------------------------------------------------
-
-
 def _report(found: Guess | None, missing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if found:
         yield "found", found.found
@@ -174,9 +171,6 @@ def _next(path: Path, *, todo: bool) -> None:
         _say("next", f"when that is done: sockmgr check{option}, then sockmgr run{option}")
     else:
         _say("next", f"sockmgr check{option}, then sockmgr run{option}")
-
-
-# --- The project's files -------------------------------------------------------------------------
 
 
 def _project(directory: Path) -> Project:

@@ -81,9 +81,6 @@ def longest_stop(services: Sequence[ServiceConfig]) -> float:
     return max(seconds[name] + longest_wait(name, after, seconds) for name in seconds)
 
 
-# --- Listeners ---------------------------------------------------------------------------------
-
-
 def _one_service_a_listener(
     top: Mapping[str, Value], services: Sequence[ServiceConfig], names: Sequence[str]
 ) -> None:
@@ -117,9 +114,6 @@ def _apps_take_streams(
                 f"serves HTTP, and its listener {min(found)} is of UDP",
                 do="give that one to a service of its own",
             )
-
-
-# --- Order -------------------------------------------------------------------------------------
 
 
 def _after_somebody(tables: Mapping[str, Value], services: Sequence[ServiceConfig]) -> None:

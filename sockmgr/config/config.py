@@ -232,9 +232,6 @@ def _config(document: Value, variables: tuple[tuple[str, str], ...] = ()) -> Con
     return config
 
 
-# --- Services ----------------------------------------------------------------------------------
-
-
 def _service(name: str, value: Value, listeners: Sequence[str], services: int) -> ServiceConfig:
     if not isinstance(value.raw, dict):
         raise value.refused(

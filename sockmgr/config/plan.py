@@ -192,9 +192,6 @@ def changed(old: Config, new: Config) -> frozenset[str]:
     return frozenset(name for name, what in after.items() if before.get(name) != what)
 
 
-# --- Listeners ---------------------------------------------------------------------------------
-
-
 def _listeners(old: Config, new: Config, not_ours: Collection[Address]) -> Iterator[Change]:
     before, after = old.listens(), new.listens()
     was = {listen.address: name for name, listen in before.items()}
@@ -240,9 +237,6 @@ def _listener_keys(old: Listen, new: Listen, not_ours: Collection[Address]) -> I
         elif key != "backlog" and new.address in not_ours:
             takes, effect = Takes.NOT_OURS, Effect.NONE
         yield _change("~", f"listen.{new.name}.{key}", effect, takes, old=was, new=will)
-
-
-# --- Services ----------------------------------------------------------------------------------
 
 
 def _services(old: Config, new: Config) -> Iterator[Change]:

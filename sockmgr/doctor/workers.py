@@ -74,9 +74,6 @@ def look(pid: int) -> Sight:
     return Sight(own=procfs.sockets_of(pid), tcp=tcp)
 
 
-# --- Listeners -----------------------------------------------------------------------------------
-
-
 def _listener(
     name: str, listener: ListenerStatus, services: Iterable[ServiceConfig]
 ) -> Iterator[Finding]:
@@ -137,9 +134,6 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
 
 def _address(one: Listening) -> str:
     return f"tcp://[{one.host}]:{one.port}" if ":" in one.host else f"tcp://{one.host}:{one.port}"
-
-
-# --- Services ------------------------------------------------------------------------------------
 
 
 def _service(
@@ -237,9 +231,6 @@ def _bad_ends(name: str, service: ServiceStatus) -> Iterator[Finding]:
             fix="see what they printed last, and what their stop_signal does (sockmgr events: "
             "worker ended)",
         )
-
-
-# --- Workers -------------------------------------------------------------------------------------
 
 
 def _symptoms(

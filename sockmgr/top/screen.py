@@ -84,9 +84,6 @@ def frame(view: View, width: int, height: int | None = None) -> list[Text]:
     return [_crop(line, width) for line in whole[:height]]
 
 
-# --- Parts ---------------------------------------------------------------------------------------
-
-
 def _first(view: View, width: int) -> Text:
     manager, usage = view.status.manager, view.manager
     cpu = _or_dash(usage.cpu, "{:.1f}%".format)

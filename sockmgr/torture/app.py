@@ -37,9 +37,6 @@ def _seconds(query: str) -> float:
     return min(60.0, float(parse_qs(query).get("s", ["1"])[0]))
 
 
-# --- ASGI ----------------------------------------------------------------------------------------
-
-
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] == "lifespan.startup":
@@ -96,9 +93,6 @@ async def _echo(receive: Receive, send: Send) -> None:
             await send({"type": "websocket.accept"})
         else:
             await send({"type": "websocket.send", "text": _answer().decode()})
-
-
-# --- WSGI ----------------------------------------------------------------------------------------
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

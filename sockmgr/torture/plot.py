@@ -83,9 +83,6 @@ def _seconds(axis: _Axis) -> Iterator[str]:
         yield _text(x, HEIGHT - 8, f"{second} s", "tick")
 
 
-# --- Latency -------------------------------------------------------------------------------------
-
-
 def _latency(trial: Trial, axis: _Axis) -> Iterator[str]:
     """Yield the median and the longest latency of what was short, from when it was due."""
     yield from _frame(LATENCY, "latency: median and longest, by when the request was due")
