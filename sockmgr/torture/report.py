@@ -70,7 +70,7 @@ def total(run: Run) -> str:
 
 def milliseconds(trial: Trial, share: str) -> str:
     """Return a percentile of the latency of short and kept requests, from when each was due."""
-    result = Result(started=0, rows=list(trial.rows))
+    result = Result(rows=list(trial.rows))
     quick = result.select(modes=["short", "ka"])
     seconds = result.latencies(quick)[share]
     return "" if math.isnan(seconds) else f"{seconds * 1000:.0f}"
@@ -91,7 +91,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     if trial.skipped:
         return {"name": trial.name, "what": trial.what, "skipped": trial.skipped}
     seen, judged = trial.seen, trial.judgement
-    began, summary = trial.began_at, Result(started=0, rows=list(trial.rows)).as_dict()
+    began, summary = trial.began_at, Result(rows=list(trial.rows)).as_dict()
     return {
         "name": trial.name,
         "what": trial.what,

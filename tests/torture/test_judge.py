@@ -412,7 +412,7 @@ def test_the_last_old_answer_counts_new_connections_begun_after_the_instant_only
         row(10.4, "2"),
         row(11.0, "1", fresh=False),  # a kept connection belongs to its worker
     ]
-    result = Result(started=0, rows=rows)
+    result = Result(rows=rows)
     assert result.last_old("2", since=10) == pytest.approx(0.2)
     assert result.first_new("2", since=10) == pytest.approx(0.9)
     assert math.isnan(result.last_old("2", since=10.3))
@@ -420,9 +420,9 @@ def test_the_last_old_answer_counts_new_connections_begun_after_the_instant_only
 
 def test_versions_mix_when_a_new_connection_meets_an_older_one_after_a_newer() -> None:
     clean = [row(1, "1"), row(2, "2"), row(2.1, "1", fresh=False), row(3, "3")]
-    assert Result(started=0, rows=clean).mixed() == 0
+    assert Result(rows=clean).mixed() == 0
     late = [*clean, row(2.3, "1"), row(3.1, "2")]
-    assert Result(started=0, rows=late).mixed() == pytest.approx(0.3)
+    assert Result(rows=late).mixed() == pytest.approx(0.3)
 
 
 def test_percentiles_are_of_the_nearest_rank() -> None:

@@ -150,7 +150,7 @@ class Group:
 
 
 class Judge:
-    """Sends for `duration` seconds or until `stop()`, then lets what is open end within `drain`."""
+    """Sends for `duration` seconds, then lets what is open end within `drain`."""
 
     def __init__(
         self,
@@ -168,21 +168,16 @@ class Judge:
         self._duration = duration
         self._drain = drain
         self._read = read
-        self._stop = asyncio.Event()
-        self.result = Result(started=time.monotonic())
-
-    def stop(self) -> None:
-        """Send no more (call it in the judge's own loop)."""
-        self._stop.set()
+        self._enough = asyncio.Event()  # set in the judge's own loop: send no more
+        self.result = Result()
 
     async def run(self) -> Result:
         """Load the server; return when every request has its outcome."""
-        self.result.started = time.monotonic()
         groups = [Group(mode, self._target, self.result, self._read) for mode in self._modes]
         for group in groups:
             group.start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), self._duration)
+            await asyncio.wait_for(self._enough.wait(), self._duration)
         for group in groups:
             group.stop()
         with contextlib.suppress(TimeoutError):
@@ -194,7 +189,7 @@ class Judge:
         return self.result
 
 
-class Load:
+class Load(Judge):
     """Load from a thread of its own, for as long as the `with` block lasts.
 
         with Load(Target.at_url(url), ["short:rate=150", "slow"]) as load:
@@ -214,13 +209,12 @@ class Load:
         floor: int = FLOOR,
         read: Reader = read_own,
     ) -> None:
-        self._target, self._floor, self._read = target, floor, read
-        self._modes = [parse_mode(mode) for mode in modes]
-        self._drain = drain
+        parsed = map(parse_mode, modes)
+        super().__init__(target, parsed, duration=MAX_SECONDS, drain=drain, read=read)
+        self._floor = floor
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._main, name="load", daemon=True)
         self._loop: asyncio.AbstractEventLoop
-        self._judge: Judge
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -242,10 +236,6 @@ class Load:
                 return
             time.sleep(0.01)
 
-    @property
-    def result(self) -> Result:
-        return self._judge.result
-
     def stop(self) -> Result:
         """Send no more, wait for what is open, and return what was found."""
         self._go_on()
@@ -256,7 +246,7 @@ class Load:
 
     def _end(self) -> Result:
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._judge.stop)
+            self._loop.call_soon_threadsafe(self._enough.set)
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -272,8 +262,5 @@ class Load:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._judge = Judge(
-            self._target, self._modes, duration=MAX_SECONDS, drain=self._drain, read=self._read
-        )
         self._started.set()
-        await self._judge.run()
+        await self.run()

@@ -70,7 +70,6 @@ def percentile(values: Iterable[float], share: float) -> float:
 class Result:
     """All rows of one run, and what happened to connections between requests."""
 
-    started: float
     rows: list[Row] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
 
@@ -88,10 +87,6 @@ class Result:
             for row in self.rows
             if since <= row.scheduled < until and (wanted is None or row.mode in wanted)
         ]
-
-    @property
-    def counts(self) -> Counter[tuple[str, Outcome]]:
-        return Counter((row.mode, row.outcome) for row in self.rows)
 
     @property
     def answered(self) -> int:
