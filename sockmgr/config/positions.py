@@ -35,12 +35,6 @@ class Position:
         return f"{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    key: int
-    value: int
-
-
 def find(text: str, path: Path, *, key: bool = False) -> Position:
     """Return where the value (or the key) of `path` begins; where its table is if it is missing."""
     text = text.replace("\r\n", "\n")  # as tomli does before it counts
@@ -49,7 +43,7 @@ def find(text: str, path: Path, *, key: bool = False) -> Position:
     for length in range(len(path), 0, -1):
         if place := scanner.places.get(path[:length]):
             inexact = length < len(path)
-            return position(text, place.key if key or inexact else place.value)
+            return position(text, place[0] if key or inexact else place[1])
     return Position(1, 1)
 
 
@@ -64,7 +58,7 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.offset = 0
-        self.places: dict[Path, _Place] = {}
+        self.places: dict[Path, tuple[int, int]] = {}  # of the key, and of the value
         self._lengths: dict[Path, int] = {}  # arrays of tables: how many so far
 
     def document(self) -> None:
@@ -92,11 +86,11 @@ class _Scanner:
         for name in names[:-1]:
             table = self._latest((*table, name))
         table = (*table, names[-1])
-        self._note(table, start, start)
+        self.places.setdefault(table, (start, start))
         if brackets == 2:
             self._lengths[table] = self._lengths.get(table, 0) + 1
             table = self._latest(table)
-            self._note(table, start, start)
+            self.places.setdefault(table, (start, start))
         return table
 
     def _latest(self, table: Path) -> Path:
@@ -109,58 +103,48 @@ class _Scanner:
         path = table
         for name in self._key():
             path = (*path, name)
-            self._note(path, start, start)
+            self.places.setdefault(path, (start, start))
         self._next()
         self.offset += 1  # the "="
         self._next()
-        self.places[path] = _Place(start, self.offset)
+        self.places[path] = (start, self.offset)
         self._value(path)
 
     def _key(self) -> tuple[str, ...]:
         names = []
         while True:
             self._next()
-            if bare := _BARE_KEY.match(self.text, self.offset):
-                names.append(bare.group())
-                self.offset = bare.end()
-            else:
-                names.append(self._quoted())
+            start = self.offset
+            bare = _BARE_KEY.match(self.text, start)
+            self._skip(_BARE_KEY if bare else _STRING)
+            part = self.text[start : self.offset]
+            names.append(part if bare else str(tomli.loads(f"key = {part}")["key"]))
             if self._next() != ".":
                 return tuple(names)
             self.offset += 1
 
-    def _quoted(self) -> str:
-        start = self.offset
-        self._skip(_STRING)
-        return str(tomli.loads(f"key = {self.text[start : self.offset]}")["key"])
-
     def _value(self, path: Path) -> None:
         match self.text[self.offset]:
             case "[":
-                self._elements(path)
+                self._inside(path, "]")
             case "{":
-                self._inline_table(path)
+                self._inside(path, "}")
             case '"' | "'":
                 self._skip(_STRING)
             case _:
                 self._skip(_SCALAR)
 
-    def _elements(self, path: Path) -> None:
+    def _inside(self, path: Path, end: str) -> None:
+        """Walk through the elements of an array, or the pairs of an inline table."""
         self.offset += 1
         index = 0
-        while self._next() != "]":
-            element = (*path, index)
-            self._note(element, self.offset, self.offset)
-            self._value(element)
-            index += 1
-            if self._next() == ",":
-                self.offset += 1
-        self.offset += 1
-
-    def _inline_table(self, path: Path) -> None:
-        self.offset += 1
-        while self._next() != "}":
-            self._pair(path)
+        while self._next() != end:
+            if end == "}":
+                self._pair(path)
+            else:
+                self.places.setdefault((*path, index), (self.offset, self.offset))
+                self._value((*path, index))
+                index += 1
             if self._next() == ",":
                 self.offset += 1
         self.offset += 1
@@ -169,6 +153,3 @@ class _Scanner:
         match = what.match(self.text, self.offset)
         # At least one character, so that the walk ends even if a text is not understood here.
         self.offset = match.end() if match and match.end() > self.offset else self.offset + 1
-
-    def _note(self, path: Path, key: int, value: int) -> None:
-        self.places.setdefault(path, _Place(key, value))
