@@ -16,10 +16,9 @@ from sockmgr.errors import SockmgrError
 from sockmgr.kernel import regular
 from sockmgr.launch.call import recognise
 from sockmgr.launch.resolve import prepare
+from sockmgr.terminal.format import span
 
 LARGEST = 1 << 20  # bytes
-_TIME = re.compile(r"(\d{1,12})(us|ms|s|m|h|d|)")
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _WORDS = re.compile(r"#[^\n]*|[{};]|\"[^\"]*\"?|'[^']*'?|[^\s{};\"'#]+")
 _ANYWHERE, _HERE = ("0.0.0.0", "::", ""), ("localhost", "127.0.0.1", "::1")  # noqa: S104
 
@@ -150,4 +149,5 @@ def _haproxy(text: str) -> Iterator[Upstream]:
 
 
 def _time(text: str, unit: float) -> float:
-    return sum(float(n) * _SECONDS.get(u, unit) for n, u in _TIME.findall(text))
+    """Return seconds; a number without a unit is of `unit`."""
+    return float(text) * unit if text.isdecimal() else span(text) or 0.0

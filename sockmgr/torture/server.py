@@ -34,7 +34,6 @@ class Done:
 
     code: int
     said: str
-    asked_at: float
     told_at: float
 
 
@@ -138,7 +137,6 @@ class Server:
     def run(self, line: str, **values: object) -> Done:
         """Run a line by a shell, and wait for its end."""
         line = fill(line, pid=self.pid, port=self.port, dir=self._home, **values)
-        asked_at = time.monotonic()
         try:
             done = subprocess.run(
                 ["/bin/sh", "-c", line], cwd=self._cwd, env=self._env, stdin=subprocess.DEVNULL,
@@ -148,7 +146,7 @@ class Server:
             code, said = done.returncode, (done.stderr + done.stdout).strip()
         except subprocess.TimeoutExpired:
             code, said = -1, f"it has not ended after {COMMAND_TIMEOUT:g} s"
-        return Done(code=code, said=said, asked_at=asked_at, told_at=time.monotonic())
+        return Done(code=code, said=said, told_at=time.monotonic())
 
     def freeze(self, pid: int) -> frozenset[int]:
         """Stop a process by SIGSTOP, and return the client's ports of the connections it holds."""
