@@ -16,7 +16,7 @@ from tests.doctor.diagnosis import CONFIG, diagnose, diagnose_under, sole
 from tests.helpers.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
-REFUSE = (sys.executable, "-m", "tests.doctor.refuse")
+REFUSE = (sys.executable, "-m", "tests.helpers.refuse")
 
 
 def with_sysctl(setting: str) -> tuple[str, ...]:
@@ -169,13 +169,13 @@ def test_a_unix_socket_to_which_only_its_owner_may_connect_is_noted(
 
 @as_root
 def test_a_machine_on_which_no_control_socket_can_be_is_found(config: Path) -> None:
-    script = 'mount --bind -o ro /run /run; mount --bind -o ro /tmp /tmp; exec "$@"'
+    script = 'for at in /run /tmp /dev/shm; do mount --bind -o ro $at $at; done; exec "$@"'
     under = ("unshare", "--mount", "--net", "sh", "-c", script, "sh")
     env = {"XDG_RUNTIME_DIR": "", "RUNTIME_DIRECTORY": "", "SOCKMGR_CONTROL": ""}
     found = diagnose_under(under, config, env=env)
     one = sole(found, Check.NO_CONTROL)
     assert "/run/sockmgr" in one["what"]
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
         assert diagnose_under(under, config, "--control", f"{place}/a.sock", env=env) == []
 
 

@@ -24,7 +24,7 @@ from tests.helpers.asking import ask
 from tests.helpers.command_line import sockmgr
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
-REFUSE = (sys.executable, "-m", "tests.doctor.refuse")
+REFUSE = (sys.executable, "-m", "tests.helpers.refuse")
 # It has a port of its own, and accepts there and, if it is told to, on descriptor 3.
 SERVER = """
 import os, select, signal, socket, sys

@@ -236,7 +236,7 @@ def test_where_clone3_is_refused_one_line_says_so_and_all_else_is_the_same(tmp_p
     (app.directory / "contained.py").write_text(f"""
 import sys
 sys.path.append({str(ROOT)!r})
-from tests.doctor.refuse import refuse
+from tests.helpers.refuse import refuse
 refuse("clone3")
 from app import app
 """)

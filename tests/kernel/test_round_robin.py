@@ -370,7 +370,7 @@ def test_with_cap_bpf_queues_that_were_shut_down_come_back_as_the_same() -> None
 
 @as_root
 def test_a_container_that_refuses_bpf_gets_a_random_choice() -> None:
-    refuse = (sys.executable, "-m", "tests.doctor.refuse", "bpf")
+    refuse = (sys.executable, "-m", "tests.helpers.refuse", "bpf")
     assert unprivileged(CAP_BPF, SHARES, *refuse)[0] == "random (classic BPF)"
 
 

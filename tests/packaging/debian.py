@@ -183,7 +183,7 @@ def upgraded(machine: Machine, deb: Path) -> str:
     """Upgrade the package under load; return how many requests there were, none of which failed."""
     before, pid = workers(machine), machine.property(UNIT, "MainPID")
     target = Target.at_url("http://127.0.0.1:8000")
-    with LoadInside(machine, target, [LOAD]) as load:
+    with LoadInside(machine.pid, target, [LOAD]) as load:
         answered(load.result, 50)
         machine.run("dpkg", "-i", str(deb), timeout=300)
         answered(load.result, 50)

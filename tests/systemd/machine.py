@@ -53,6 +53,14 @@ def why_impossible() -> str:
     return tried.stderr.strip()
 
 
+def enter_network(pid: int) -> None:
+    """Have the calling thread make its sockets where this process does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
 def judging(*argv: str) -> Sequence[str]:
     """Return the command that runs `argv`, a tool of the systemd that is booted, without a machine.
 
@@ -105,10 +113,7 @@ class Machine:
 
     def enter_network(self) -> None:
         """Have the calling thread, and only it, make its sockets inside from now on."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        with Path(f"/proc/{self.pid}/ns/net").open("rb") as namespace:
-            if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+        enter_network(self.pid)
 
     def command(self, *argv: str) -> Sequence[str]:
         """Return the command that runs `argv` inside."""

@@ -16,7 +16,7 @@ from sockmgr.config.config import parse
 from sockmgr.systemd.units import NOTIFY_RELOAD, OLDEST, Place, units
 from sockmgr.torture.load.judge import FLOOR, Load
 from sockmgr.torture.load.mode import Target
-from tests.systemd.machine import PYTHON, Machine
+from tests.systemd.machine import PYTHON, Machine, enter_network
 
 WORKER = "/srv/checkout/tests/e2e/programs/worker.py"
 SYSUSERS = "/srv/checkout/contrib/systemd/sysusers.d/sockmgr.conf"
@@ -130,7 +130,7 @@ class Site:
 
     def load(self, *modes: str, port: int = 8000) -> Load:
         """Return load from inside, for a `with` block."""
-        return LoadInside(self.machine, Target.at_url(f"http://127.0.0.1:{port}"), modes)
+        return LoadInside(self.machine.pid, Target.at_url(f"http://127.0.0.1:{port}"), modes)
 
     def status(self) -> dict[str, Any]:
         """Ask the manager, as root does."""
@@ -155,14 +155,14 @@ class Site:
 
 
 class LoadInside(Load):
-    """Load from inside of a machine."""
+    """Load from the network in which the process `pid` is."""
 
     def __init__(
-        self, machine: Machine, target: Target, modes: Sequence[str], *, floor: int = FLOOR
+        self, pid: int, target: Target, modes: Sequence[str], *, floor: int = FLOOR
     ) -> None:
         super().__init__(target, modes, floor=floor)
-        self._machine = machine
+        self._pid = pid
 
     def _main(self) -> None:
-        self._machine.enter_network()
+        enter_network(self._pid)
         super()._main()

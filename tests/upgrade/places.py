@@ -179,7 +179,7 @@ class UnderSystemd:
 
     def load(self, service: str, modes: Sequence[str], floor: int) -> Load:
         target = Target.at_url(f"http://{self._addresses[service]}")
-        return LoadInside(self.machine, target, modes, floor=floor)
+        return LoadInside(self.machine.pid, target, modes, floor=floor)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._ask("status").stdout)

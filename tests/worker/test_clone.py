@@ -14,7 +14,7 @@ FAMILY = r"""
 import os, random, socket
 from sockmgr.kernel import process
 from sockmgr.worker import clone
-from tests.doctor.refuse import refuse
+from tests.helpers.refuse import refuse
 def say(*words):  # in one piece: several of us speak at a time
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 process.become_subreaper()

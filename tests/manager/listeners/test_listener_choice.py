@@ -14,7 +14,7 @@ from sockmgr.manager.listeners import opening
 from tests.helpers.capabilities import needs_bpf
 from tests.helpers.listeners import opened, tcp
 
-REFUSED = (sys.executable, "-m", "tests.doctor.refuse", "bpf")
+REFUSED = (sys.executable, "-m", "tests.helpers.refuse", "bpf")
 TURNS = "queues take turns listener=http choice='round robin (eBPF)'"
 RANDOM = """if True:
     import logging
