@@ -17,7 +17,7 @@ from sockmgr.kernel.accounts import user_name
 from sockmgr.kernel.listening import listening_names
 
 # Where managers of any user have their control sockets that were started without --control.
-_USUAL = re.compile(r"/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|/tmp/sockmgr-\d+")
+_USUAL = re.compile(r"/run/sockmgr(?:-[^/]+)?|/run/user/\d+/sockmgr|(?:/tmp|/dev/shm)/sockmgr-\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ def places() -> list[str]:
     found = [place for place in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if place]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         found.append(f"{runtime}/sockmgr")
-    return [*found, "/run/sockmgr", _fallback()]
+    return [*found, "/run/sockmgr", *_fallbacks()]
 
 
 def searched() -> list[str]:
@@ -26,9 +26,8 @@ def searched() -> list[str]:
     found = [*places(), f"/run/user/{os.geteuid()}/sockmgr"]
     # Each further manager has a RuntimeDirectory= of its own: systemd removes it with the service.
     found += sorted(f"/run/{name}" for name in names("/run") if name.startswith("sockmgr-"))
-    if os.path.lexists(_fallback()) and _is_of_others(_fallback()):
-        found.remove(_fallback())
-    return list(dict.fromkeys(found))
+    strange = [each for each in _fallbacks() if os.path.lexists(each) and _is_of_others(each)]
+    return [each for each in dict.fromkeys(found) if each not in strange]
 
 
 def names(directory: str) -> list[str]:
@@ -61,12 +60,13 @@ def listening(name: str | None) -> list[str]:
     return [path for path in found if path.endswith(ending) and is_live(path)]
 
 
-def _fallback() -> str:
-    return f"/tmp/sockmgr-{os.geteuid()}"  # noqa: S108
+def _fallbacks() -> list[str]:
+    # In a container whose files are read-only, /tmp is too, or a volume that anybody may write to.
+    return [f"{parent}/sockmgr-{os.geteuid()}" for parent in ("/tmp", "/dev/shm")]  # noqa: S108
 
 
 def _is_of_others(directory: str) -> bool:
-    """Tell whether others may write there: anybody may make a directory in /tmp."""
+    """Tell whether others may write there: anybody may make a directory in these."""
     from pathlib import Path  # noqa: PLC0415 - as above
 
     from sockmgr.kernel import private  # noqa: PLC0415 - as above

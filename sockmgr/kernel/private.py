@@ -24,7 +24,9 @@ def flaw(directory: Path) -> str:
     itself must not be sticky, for any user can add names there. Raises OSError if there is none.
     """
     here = Path("/")
-    left = list(reversed(Path.cwd().joinpath(directory).parts[1:]))
+    # Our own directory may have been removed, which is no matter to an absolute path.
+    whole = directory if directory.is_absolute() else Path.cwd() / directory
+    left = list(reversed(whole.parts[1:]))
     why, links = _flaw_of(here, last=not left), 0
     while left and not why:
         name = left.pop()

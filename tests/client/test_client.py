@@ -287,9 +287,11 @@ def test_a_manager_is_found_in_the_users_own_directory_without_its_variable(
 
 
 @as_root
-def test_an_error_says_that_the_fallback_in_tmp_belongs_to_somebody_else() -> None:
+@pytest.mark.parametrize("others", [["/tmp"], ["/tmp", "/dev/shm"]], ids=lambda each: each[-1][1:])
+def test_the_fallback_in_tmp_is_that_in_shared_memory_and_an_error_says_whose_both_are(
+    others: list[str],
+) -> None:
     uid = 54321 + os.getpid()  # of nobody
-    taken = Path(f"/tmp/sockmgr-{uid}")
     program = (
         "import os\n"
         "from sockmgr.client.finding import default_control\n"
@@ -299,12 +301,19 @@ def test_an_error_says_that_the_fallback_in_tmp_belongs_to_somebody_else() -> No
         "except ControlError as error:\n    print(error.what)\n"
     )
     env = {k: v for k, v in os.environ.items() if k not in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")}
-    taken.mkdir(mode=0o777)
+    taken = [Path(f"{parent}/sockmgr-{uid}") for parent in others]
     try:
-        os.chown(taken, 65534, 65534)
+        for each in taken:
+            each.mkdir(mode=0o777)
+            os.chown(each, 65534, 65534)
         done = subprocess.run(
             [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
         )
     finally:
-        taken.rmdir()
-    assert f"{taken} belongs to another user (" in done.stdout
+        for parent in ("/tmp", "/dev/shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{parent}/sockmgr-{uid}").rmdir()
+    if "/dev/shm" in others:
+        assert all(f"{each} belongs to another user (" in done.stdout for each in taken)
+    else:
+        assert done.stdout == f"/dev/shm/sockmgr-{uid}/shop.sock\n"

@@ -42,6 +42,15 @@ def test_a_directory_that_others_may_write_is_none_of_ours_alone(home: Path) -> 
     assert private.flaw(home) == ""
 
 
+def test_where_we_are_need_not_exist(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = home / "removed"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    assert private.flaw(home) == ""
+    monkeypatch.chdir(home)
+
+
 @as_root
 def test_nor_is_one_that_a_group_may_write_but_for_our_own_private_group(home: Path) -> None:
     home.chmod(0o2770)
