@@ -159,8 +159,8 @@ def _unseen(user: str) -> Finding:
     return Check.UNSEEN_WORKERS.found(
         subject=user or "kernel",
         what=f"a manager cannot see here what {whose} waits for",
-        why='with ready = "accepting", a worker that does not use epoll never becomes ready, and '
-        "one that does may be taken for ready too early",
+        why='with ready = "accepting", a worker is ready when a connection of ours was accepted, '
+        "maybe by a sibling; on a unix socket one that shows no epoll never is",
         fix=f'{fix}, or set ready = "notify"',
     )
 

@@ -81,6 +81,17 @@ def accepting(pid: int, inodes: frozenset[int], memory: Memory = read_directly) 
     return frozenset(look.found & inodes)
 
 
+def is_hidden(pid: int) -> bool:
+    """Tell whether we may not see in which call a process sleeps: proc(5), ptrace(2)."""
+    try:
+        read(f"/proc/{pid}/task/{pid}/syscall")
+    except PermissionError:
+        return True
+    except OSError:  # gone
+        return False
+    return False
+
+
 def describe(pid: int, inodes: frozenset[int], memory: Memory = read_directly) -> str:
     """Say in a sentence or two what a worker does that did not become ready."""
     look = _Look(inodes, memory)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sockmgr.kernel.connections import to_addresses
+from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 
 SOONEST, LATEST = 0.003, 0.02  # seconds until the next look at a worker ...
@@ -21,6 +22,8 @@ AGE_SHARE = 4  # ... between these a part of its age: what a look can be late ad
 LOOK_SHARE = 20  # times what a look took until the next at the same worker: its tree may be large
 TURN_SHARE = 4  # times what looks in vain took until the next ones, at whomever
 LONGEST_TURN = 0.01  # seconds after which others have the loop
+
+log = Log("sockmgr")
 
 
 class Turn:
@@ -68,6 +71,17 @@ class Lookout:
         self._due: list[tuple[float, int, Watch]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._told: set[str] = set()
+
+    def tell(self, service: str, means: str, do: str) -> None:
+        """Log, once for each meaning, that it is not for us to see what workers wait in."""
+        if means not in self._told:
+            self._told.add(means)
+            log.warning(
+                "workers cannot be looked at", service=service,
+                because="/proc does not show us what a process of their user waits in",
+                means=means, do=do,
+            )  # fmt: skip
 
     def watch(self, look: Callable[[Turn], bool]) -> Watch:
         """Look again and again from now on, until `look` returns True or leave()."""

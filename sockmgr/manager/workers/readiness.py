@@ -21,6 +21,7 @@ from sockmgr.manager.probes.door import Door
 from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.asking import ReachListener, door, prober, warmed_up
+from sockmgr.manager.workers.knock import ASKED, NOT_SEEN, Knock, door_of
 from sockmgr.manager.workers.lookout import Lookout, Turn, Watch
 from sockmgr.manager.workers.memory_reader import MemoryReader
 from sockmgr.manager.workers.ready_command import ReadyCommand
@@ -98,11 +99,16 @@ class Readiness(ABC):
 
 
 class WaitsOnListeners(Readiness):
-    """Ready when the kernel shows the worker waiting for a connection on each of its listeners."""
+    """Ready when the kernel shows the worker waiting for a connection on each of its listeners.
+
+    Where it shows that to nobody like us, a connection of our own has to be accepted instead.
+    """
 
     def __init__(self, watched: Watched) -> None:
         super().__init__(watched)
         self._watch: Watch | None = None
+        self._is_hidden = False
+        self._knock: Knock | None = None
 
     def _begin(self) -> None:
         # The helper lives while anybody starts; no worker is looked at once it serves.
@@ -111,11 +117,16 @@ class WaitsOnListeners(Readiness):
 
     def describe(self) -> str:
         """Say which descriptors the worker waits on instead."""
+        if self._knock:
+            return self._knock.seen
         seen = readiness.describe(self._pid, self._inodes, self._watched.memory.read)
         return self._elsewhere() + seen
 
     def close(self) -> None:
         """Look no more, and let the helper that reads memory end."""
+        if self._knock:
+            self._knock.close()
+            self._knock = None
         if self._watch:
             self._watched.lookout.leave(self._watch)
             self._watched.memory.leave()
@@ -141,6 +152,8 @@ class WaitsOnListeners(Readiness):
             turn.sample(listener)
         uptake = self._watched.uptake
         uptake.look()
+        if self._knock:
+            return False
         # A busy worker may never be seen to wait: then what it has taken from the queues counts.
         waited_on = readiness.accepting(self._pid, self._inodes, self._watched.memory.read)
         is_ready = waited_on >= self._inodes or (
@@ -148,7 +161,18 @@ class WaitsOnListeners(Readiness):
         )
         if is_ready:
             self._watched.done()
+        elif not self._is_hidden and readiness.is_hidden(self._pid):
+            self._is_hidden = True
+            self._go_without()
         return is_ready
+
+    def _go_without(self) -> None:
+        """Knock instead of looking, if a connection can be had that leads to it."""
+        watched = self._watched
+        way = door_of(watched.listeners)
+        watched.lookout.tell(watched.spec.service, *(ASKED if way else NOT_SEEN))
+        if way:
+            self._knock = Knock(watched.spec, watched.listeners, way, watched.reach, watched.done)
 
 
 class AnswersOnChannel(Readiness):
