@@ -5,7 +5,6 @@ Manual pages, completions and the schema come from the code; units and catalog f
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,8 +34,8 @@ class Share(BuildHookInterface[Any]):
         for name, verb in MADE.items():
             path = made / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._python("-m", "sockmgr", *verb))
-        self._python("docs/make_man.py", f"{made}/share/man")
+            path.write_bytes(self._python("sockmgr", *verb))
+        self._python("docs.make_man", f"{made}/share/man")
         shared = {str(path): str(path.relative_to(made)) for path in _files(made / "share")}
         units = Path(self.root, "contrib/systemd")
         shared |= {
@@ -50,12 +49,12 @@ class Share(BuildHookInterface[Any]):
         if version != "editable":
             self._directory.cleanup()
 
-    def _python(self, *arguments: str) -> bytes:
-        """Return what Python prints in the tree; its own words go where the build's do."""
+    def _python(self, module: str, *arguments: str) -> bytes:
+        """Return what a module of the tree prints; its own words go where the build's do."""
+        # -m finds it in the tree, and PYTHONPATH stays as it is: by that pip shows what we require.
         return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.root, env=os.environ | {"PYTHONPATH": self.root},
-            stdout=subprocess.PIPE, check=True,
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.root, stdout=subprocess.PIPE, check=True,
         ).stdout  # fmt: skip
 
 

@@ -47,6 +47,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
+def test_a_wheel_is_built_also_where_only_a_path_shows_what_that_requires(tmp_path: Path) -> None:
+    # So does pip, which builds with the Python of the environment that it installs into.
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare")
+    subprocess.run(
+        [tmp_path / "bare/bin/python", "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert list(tmp_path.glob("*.whl"))
+
+
 def test_the_program_is_that_of_the_wheel(installed: Path) -> None:
     assert run(installed / "bin/sockmgr", "--version") == f"sockmgr, version {__version__}\n"
     where = run(installed / "bin/python", "-c", "import sockmgr; print(sockmgr.__file__)")
