@@ -18,7 +18,7 @@ RUNS ?= 100000
 
 .PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man docs \
 	dist torture-table test-lowest \
-	deb test-deb clean
+	deb test-deb test-image clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -51,6 +51,8 @@ help:
 	@echo '            tests with the oldest dependencies that are allowed, by each Python that is here'
 	@echo 'make test-deb'
 	@echo '            install, use, upgrade under load and purge the package; as root, needs debootstrap'
+	@echo 'make test-image'
+	@echo '            perform the steps of the Dockerfile, and run what they make; as root, needs debootstrap'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
 
@@ -148,6 +150,9 @@ test-lowest: .venv/.dist
 
 test-deb: .venv/.test .venv/.dist
 	@$(BIN)/python -m tests.packaging.debian $(SUITES)
+
+test-image: .venv/.test
+	@$(BIN)/python -m tests.containers.image
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,7 @@ from tests.systemd.site import LoadInside
 
 INSIDE = Path(__file__).with_name("inside.sh")
 WORKER = ROOT / "tests" / "e2e" / "programs" / "worker.py"
+REFUSE = ROOT / "tests" / "helpers" / "refuse.py"
 PYTHON = "/srv/base/bin/python3"
 USER = 10001
 _NO_CAPABILITIES = "--bounding-set=-all --inh-caps=-all --ambient-caps=-all"
@@ -37,10 +39,17 @@ _CAPABILITIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What a container may: options of setpriv(1), and the directories that can be written to."""
+    """What a container may: options of setpriv(1), and the directories that can be written to.
+
+    Its files are those of the image `rootfs`, or our own; `place` is where its config is.
+    """
 
     rights: str = f"--reuid {USER} --regid {USER} --clear-groups {_NO_CAPABILITIES}"
     writable: str = ""
+    rootfs: str = ""
+    place: str = "/srv/shop"
+    python: str = PYTHON
+    program: tuple[str, ...] = (PYTHON, "-m", "sockmgr")
 
 
 # Its files are read-only, and so is /tmp; nobody has a name, and there is no /run.
@@ -57,10 +66,12 @@ class Box:
     """One container. It runs from the beginning of a `with` block, and is killed at its end."""
 
     def __init__(self, directory: Path, config: str, kind: Kind = STRICT) -> None:
-        """Write the config; `directory` is /srv/shop inside, where commands and the worker run."""
+        """Write the config; `directory` is that of the config inside, with worker.py in it."""
         self.directory, self._kind = directory, kind
+        directory.mkdir(mode=0o755, exist_ok=True)
         directory.chmod(0o755)
         shutil.copy(WORKER, directory)
+        shutil.copy(REFUSE, directory)
         self.deploy("1")
         self.configure(config)
         self._log = directory.with_name(f"{directory.name}.log")
@@ -72,15 +83,15 @@ class Box:
                 [
                     "setpriv", "--pdeathsig", "KILL",
                     "unshare", "--fork", "--kill-child", "--pid", "--mount", "--uts", "--ipc",
-                    "--net", "--cgroup", "sh", INSIDE,
-                    PYTHON, "-m", "sockmgr", "run",
+                    "--net", "--cgroup", "sh", INSIDE, *self._refusing, *self._kind.program, "run",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={
                     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "STATE": str(self.directory),
                     "BASE": sys.base_prefix, "SITE": sysconfig.get_path("platlib"),
                     "CHECKOUT": str(ROOT), "WRITABLE": self._kind.writable,
-                    "RIGHTS": self._kind.rights,
+                    "RIGHTS": self._kind.rights, "ROOTFS": self._kind.rootfs,
+                    "PLACE": self._kind.place,
                 },
             )  # fmt: skip
         try:
@@ -108,30 +119,26 @@ class Box:
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside, with the rights of the container: as `docker exec` does."""
-        enter = [
-            "nsenter",
-            "--all",
-            "--target",
-            str(self.pid),
-            "sh",
-            "-c",
-            'cd /srv/shop && exec "$@"',
-            "",
-        ]
+        enter = ["nsenter", "--all", "--target", str(self.pid), "sh", "-c"]
+        there = ['cd "$0" && exec "$@"', self._kind.place]
         rights = ["setpriv", "--no-new-privs", *self._kind.rights.split(), "--"]
-        refusing = [PYTHON, "/srv/checkout/tests/helpers/refuse.py", "container"]
+        ours = {"LD_LIBRARY_PATH": "/srv/base/lib", "PYTHONPATH": "/srv/checkout:/srv/site"}
         return subprocess.run(
-            [*enter, *rights, *refusing, *argv],
+            [*enter, *there, *rights, *self._refusing, *argv],
             env={
-                "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
-                "LD_LIBRARY_PATH": "/srv/base/lib", "PYTHONPATH": "/srv/checkout:/srv/site",
+                "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
+                "PYTHONDONTWRITEBYTECODE": "1", **({} if self._kind.rootfs else ours),
             },
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
+    @property
+    def _refusing(self) -> Sequence[str]:
+        return [self._kind.python, f"{self._kind.place}/refuse.py", "container"]
+
     def sockmgr(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a verb inside."""
-        return self.run(PYTHON, "-m", "sockmgr", *words)
+        return self.run(*self._kind.program, *words)
 
     def terminate(self) -> None:
         """Tell it to stop, as an engine does."""
