@@ -25,6 +25,7 @@ from sockmgr.kernel import delegation, priority
 from sockmgr.log import Log
 from sockmgr.manager import decisions
 from sockmgr.manager.beginning import FromConfig, FromState
+from sockmgr.manager.control.registration import Registration
 from sockmgr.manager.control.server import ControlServer
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
@@ -82,7 +83,7 @@ class Manager(Orders):
         self._is_last = companion is not None or os.getpid() == 1
         self._notify_path = control.with_suffix(".notify")
         self._keeper_path = control.with_suffix(".keeper")
-        self._server = ControlServer(control, self)
+        self._server, self._registration = ControlServer(control, self), Registration(control)
         self._listeners = Listeners(lambda at: self._services.inspect(at))  # noqa: PLW0108 - they come next
         self._family = Family(lambda: self._handover.pids)
         self._services = Services(source, self._listeners)
@@ -121,6 +122,7 @@ class Manager(Orders):
             reached(Point.PREDECESSOR_READ)
             await self._serve(predecessor, store, self._beginning(predecessor))
         finally:
+            self._registration.withdraw()
             await self._server.close()
             self._listeners.close_unused(frozenset())
 
@@ -196,6 +198,7 @@ class Manager(Orders):
             self._history.on_event = self._handover.keep_soon
         self._dispatcher.begin()
         predecessor.close()
+        self._registration.show(self._services.config.name)
         self._changed()  # the state is saved before anybody hears that a manager is there
         reached(Point.MANAGER_THERE)
         log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name)
