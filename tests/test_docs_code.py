@@ -15,6 +15,7 @@ import click
 import pytest
 
 from sockmgr.api.records import EventKind
+from sockmgr.api.varlink import METHODS
 from sockmgr.cli import cli
 from sockmgr.config import config
 from sockmgr.doctor.finding import Check
@@ -90,6 +91,26 @@ def test_every_program_in_the_docs_can_be_read(page: Path) -> None:
     if shutil.which("node"):
         for text in _fences(page, "js"):
             subprocess.run(["node", "--check", "-"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_target_of_make_and_every_module_that_is_called_is_there(page: Path) -> None:
+    text = page.read_text()
+    calls = "\n".join([*_fences(page, "", "sh"), *re.findall(r"`(make [^`]+)`", text)])
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"^(?:sudo )?make ([a-z-]+)", calls, re.MULTILINE):
+        assert target in targets, f"{_name(page)}: make {target}"
+    for module in re.findall(r"python -m (tests(?:\.\w+)+)", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_the_methods_in_the_page_on_control_are_those_of_the_interface() -> None:
+    text = (ROOT / "docs" / "control.md").read_text().partition("\n## Varlink\n")[2]
+    rows = re.findall(r"^\| (`[A-Z]\w+\(.*?`) \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"`([A-Z]\w+)\(", "".join(rows))) == sorted(
+        name.rpartition(".")[2] for name in METHODS if name.startswith("io.sockmgr.")
+    )
 
 
 # --- Operations ----------------------------------------------------------------------------------
