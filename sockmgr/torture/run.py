@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sockmgr.errors import ConfigError
 from sockmgr.torture.judgement import Judgement, judge
+from sockmgr.torture.load import websocket
 from sockmgr.torture.load.response import JSON_END, Malformed, Reader, read_own, reader_of_any
 from sockmgr.torture.load.result import Row
 from sockmgr.torture.plan import Plan
@@ -137,8 +138,15 @@ def _abilities(server: Server, plan: Plan) -> set[str]:
         "slow": says("/slow?s=0", b"}" if plan.own_app else b""),
         "stream": says("/stream?s=0", b"END"),
         "upload": says("/upload", b'"received": 3}', b"abc"),
+        "websocket": plan.own_app and _opens_websockets(server),
     }
     return {name for name, answers in asked.items() if answers}
+
+
+def _opens_websockets(server: Server) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return server.answer("/ws", None, **websocket.REQUEST)[0] == websocket.SWITCHING_PROTOCOLS
+    return False
 
 
 def _try_reload(server: Server, plan: Plan) -> None:

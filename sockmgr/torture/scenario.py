@@ -13,6 +13,7 @@ NEEDS = {
     "slow": "the application does not answer GET /slow?s=0",
     "stream": "GET /stream?s=0 does not end with END",
     "upload": 'POST /upload does not say {…, "received": BYTES}',
+    "websocket": "not --app, or the server opens no WebSocket",
     "reload": "no --reload",
     "breaks": "neither --app nor --break",
 }
@@ -59,6 +60,8 @@ class Scenario:
             yield f"stream:rate=6,s=2,timeout={timeout + 2}"
         if "upload" in self.modes:
             yield f"upload:rate=10,s=0.7,timeout={timeout}"
+        if "websocket" in self.modes:
+            yield f"websocket:rate=10,s=1.5,timeout={timeout + 1.5}"
 
 
 def _steady(stage: Stage) -> None:
@@ -153,6 +156,10 @@ SCENARIOS = (
     Scenario(
         name="keep-alive", what="a reload while 16 kept connections are always busy",
         play=_reload, modes=("kat",), needs=("reload",),
+    ),
+    Scenario(
+        name="websockets", what="a reload while WebSockets are open for 1.5 s each", play=_reload,
+        modes=("websocket",), needs=("reload", "websocket"),
     ),
     Scenario(name="stop", what="a graceful stop", play=_stop),
 )  # fmt: skip

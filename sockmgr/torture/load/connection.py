@@ -27,7 +27,8 @@ CONNECT_ERRORS = {
 class Request:
     """What to send, how long to wait, how the body must end, and the row that will tell of it.
 
-    The pieces are sent one by one, with `pause` seconds between two of them.
+    The pieces are sent one by one, with `pause` seconds between two of them. `reads` makes what
+    reads the answer, which is to have `status`.
     """
 
     row: Row
@@ -37,6 +38,8 @@ class Request:
     connect_timeout: float
     keeps: bool
     must_end_with: bytes = b"}"
+    reads: Callable[[], Response] = Response
+    status: int = 200
 
 
 class Connection:
@@ -67,7 +70,7 @@ class Connection:
 
     def start(self, request: Request) -> None:
         """Send one request: on the kept connection if it still stands, else on a new one."""
-        self._request, self._response = request, Response()
+        self._request, self._response = request, request.reads()
         if self._sock is not None and _was_closed(self._sock):
             self._events["idle_close"] += 1
             self._drop()
@@ -190,7 +193,7 @@ class Connection:
     def _judge(self, request: Request) -> None:
         """Give a complete response its outcome."""
         status = self._response.status
-        if status != 200:
+        if status != request.status:
             outcome = {4: Outcome.HTTP_4XX, 5: Outcome.HTTP_5XX}.get(status // 100)
             self._end(request, outcome or Outcome.BAD_BODY, f"status {status}")
             return

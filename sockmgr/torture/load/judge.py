@@ -13,8 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Self
 
+from sockmgr.torture.load import websocket
 from sockmgr.torture.load.connection import Connection, Request
 from sockmgr.torture.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
 from sockmgr.torture.load.response import JSON_END, Reader, read_own
@@ -23,6 +25,7 @@ from sockmgr.torture.load.result import Outcome, Result, Row
 FLOOR = 10  # answers without which a load says nothing: `not failed` holds of no request, too
 PATIENCE = 10.0  # seconds that they may take when all else is done
 UPLOAD = 65_536  # bytes, which fit into the buffers of a connection whoever reads
+MESSAGES = 5  # by a WebSocket
 PIECES = {Kind.HALF: 4, Kind.UPLOAD: 8}
 FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
 
@@ -106,6 +109,14 @@ class Group:
 
     def _request(self, row: Row) -> Request:
         mode = self._mode
+        if mode.kind is Kind.WEBSOCKET:
+            return Request(
+                row=row, pieces=websocket.pieces(mode.path, MESSAGES),
+                pause=mode.s / (MESSAGES + 1), timeout=mode.timeout,
+                connect_timeout=mode.connect_timeout, keeps=False,
+                reads=partial(websocket.Session, MESSAGES),
+                status=websocket.SWITCHING_PROTOCOLS,
+            )  # fmt: skip
         path, ends_with = mode.path, JSON_END
         if mode.kind in {Kind.SLOW, Kind.STREAM}:
             path += f"?s={mode.s or self._random.uniform(1.0, 3.0):.2f}"

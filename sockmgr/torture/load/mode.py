@@ -24,6 +24,7 @@ class Kind(StrEnum):
     STREAM = "stream"  # a new connection each, chunks that must finish with END
     HALF = "half"  # a new connection each, the request comes in four pieces
     UPLOAD = "upload"  # a new connection each, a body of 64 kB in eight pieces
+    WEBSOCKET = "websocket"  # a new one each, five messages that must be answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ DEFAULTS = {
     Kind.STREAM: Mode(kind=Kind.STREAM, path="/stream", s=4.0, timeout=20.0),
     Kind.HALF: Mode(kind=Kind.HALF, rate=10, s=0.6),
     Kind.UPLOAD: Mode(kind=Kind.UPLOAD, path="/upload", rate=5, s=0.7),
+    Kind.WEBSOCKET: Mode(kind=Kind.WEBSOCKET, path="/ws", rate=5, s=1.5),
 }
 
 OPTIONS: dict[str, Any] = {
