@@ -60,15 +60,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
         It is true within 6 %; 0 without any request.
         """
-        return _middle_of(self._bucket_at(share)) if self.answered else 0.0
+        sums = enumerate(accumulate(self.times))
+        bucket = next(bucket for bucket, n in sums if n >= share * self.answered)
+        return _middle_of(bucket) if self.answered else 0.0
 
     def slower(self, seconds: float) -> int:
         """Return how many requests took longer, by the middle of their bucket."""
         return sum(n for bucket, n in enumerate(self.times) if n and _middle_of(bucket) > seconds)
-
-    def _bucket_at(self, share: float) -> int:
-        wanted = share * self.answered
-        return next(bucket for bucket, n in enumerate(accumulate(self.times)) if n >= wanted)
 
 
 class Within(msgspec.Struct, frozen=True, kw_only=True):

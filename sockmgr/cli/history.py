@@ -33,6 +33,7 @@ def command(where: target.Target, service: str) -> None:
 
 
 def _row(one: PastGeneration) -> tuple[str, ...]:
+    came = f"rollback to {one.rollback}" if one.rollback else one.origin or "-"
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.began))
     return (
         ">" if one.serves else "*" if one.kept else "",
@@ -41,12 +42,7 @@ def _row(one: PastGeneration) -> tuple[str, ...]:
         "-" if one.served is None else age(one.served),
         one.verdict or "-",
         one.release or "-",
-        _origin(one),
+        f"{came} by {one.by}" if one.by else came,
         one.directory,
         one.reason,
     )
-
-
-def _origin(one: PastGeneration) -> str:
-    what = f"rollback to {one.rollback}" if one.rollback else one.origin or "-"
-    return f"{what} by {one.by}" if one.by else what

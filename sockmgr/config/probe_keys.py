@@ -85,15 +85,10 @@ def _healthy(value: Value) -> Healthy:
     return Healthy(probe=probe(keys, every=HEALTHY_EVERY), **failures)
 
 
-def _paths(value: Value) -> tuple[str, ...]:
-    items = value.items('an array of paths, such as ["/", "/search?q=x"]')
-    return tuple(PATH.read(item) for item in items)
-
-
 # --- Tables ------------------------------------------------------------------------------------
 
 PATH = shape.text("a path such as /healthz, as in a request: without spaces", r"/[!-~]*")
-PATHS = Shape(_paths, {"type": "array", "items": PATH.schema})
+PATHS = shape.array_of(PATH, 'an array of paths, such as ["/", "/search?q=x"]')
 _ONE_STATUS: dict[str, Any] = {
     "type": ["integer", "string"], "minimum": 100, "maximum": 599, "pattern": f"^{_STATUS}$",
 }  # fmt: skip

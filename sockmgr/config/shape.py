@@ -106,6 +106,14 @@ def text(allowed: str, pattern: str) -> Shape:
     )
 
 
+def array_of(item: Shape, allowed: str) -> Shape:
+    """Return the shape of an array of such items; `allowed` says it in words."""
+    return Shape(
+        lambda value: tuple(map(item.read, value.items(allowed))),
+        {"type": "array", "items": item.schema},
+    )
+
+
 def one_of(words: Iterable[str], into: Callable[[str], Any] = str) -> Shape:
     """Return the shape of one of these words, of which `into` makes the value."""
     known = list(map(str, words))

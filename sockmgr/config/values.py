@@ -65,10 +65,6 @@ def _release(value: Value) -> ReleaseName:
     return ReleaseName(file=_FILE_BELOW.read(value.entries()["file"]))
 
 
-def _octal(value: Value) -> int:
-    return int(value.text('octal digits in quotes, such as "0660" or "022"', _OCTAL_PATTERN), 8)
-
-
 def _listen(value: Value) -> tuple[str, ...]:
     names: list[str] = []
     for item in value.items("an array of names from [listen]"):
@@ -77,11 +73,6 @@ def _listen(value: Value) -> tuple[str, ...]:
             raise item.wrong("each listener once")
         names.append(name)
     return tuple(names)
-
-
-def _after(value: Value) -> tuple[str, ...]:
-    names = [NAME.read(item) for item in value.items("an array of names of services")]
-    return tuple(dict.fromkeys(names))
 
 
 def _env(value: Value) -> tuple[tuple[str, str], ...]:
@@ -156,13 +147,13 @@ def _workers(value: Value) -> int:
 
 # --- Shapes ------------------------------------------------------------------------------------
 
-_OCTAL_PATTERN = r"0?[0-7]{1,4}"
 NAME = shape.text(
     "a name of 1 to 64 letters, digits, _, - and ., beginning with a letter or digit",
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
 )
 ACCOUNT = shape.text("the name or number of an account, in quotes", r"[^\x00:/\s]+")
-OCTAL = Shape(_octal, {"type": "string", "pattern": f"^{_OCTAL_PATTERN}$"})
+_OCTAL_DIGITS = shape.text('octal digits in quotes, such as "0660" or "022"', r"0?[0-7]{1,4}")
+OCTAL = Shape(lambda value: int(_OCTAL_DIGITS.read(value), 8), _OCTAL_DIGITS.schema)
 ADDRESS = Shape(_address, {"type": "string", "pattern": f"^(?:{address.PATTERN})$"})
 COMMAND = Shape(
     _command, {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]}
@@ -186,7 +177,8 @@ LISTEN = Shape(
     {"type": "array", "items": {"type": "string", "pattern": f"^{placeholder.NAME}$"},
      "uniqueItems": True},
 )  # fmt: skip
-AFTER = Shape(_after, {"type": "array", "items": NAME.schema})
+_NAMES = shape.array_of(NAME, "an array of names of services")
+AFTER = Shape(lambda value: tuple(dict.fromkeys(_NAMES.read(value))), _NAMES.schema)
 ENV = Shape(
     _env,
     {

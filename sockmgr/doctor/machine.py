@@ -232,11 +232,12 @@ def _is_absent(address: Address) -> bool:
 
 def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
     first, last = outgoing_ports() or (0, -1)
-    reserved = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
+    text = ",".join(_words("net/ipv4/ip_local_reserved_ports"))
+    reserved = [part.partition("-")[::2] for part in text.split(",") if part]
     for listen in listens:
         port = listen.address.port
         outgoing = listen.address.traits.is_internet and first <= port <= last
-        if outgoing and not _in_ranges(port, reserved):
+        if outgoing and not any(int(low) <= port <= int(high or low) for low, high in reserved):
             yield Check.OUTGOING_PORT.found(
                 subject=f"listen.{listen.name}",
                 what=f"port {port} of listen.{listen.name} is one that the kernel gives to "
@@ -246,11 +247,6 @@ def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:
                 fix=f"sysctl net.ipv4.ip_local_reserved_ports={port}, or another port below "
                 f"{first}",
             )
-
-
-def _in_ranges(port: int, text: str) -> bool:
-    ranges = (part.partition("-") for part in text.split(",") if part)
-    return any(int(first) <= port <= int(last or first) for first, _, last in ranges)
 
 
 def _words(name: str) -> list[str]:

@@ -105,7 +105,8 @@ class Notifier:
 
         def ended(verdicts: Sequence[Verdict]) -> None:
             nonlocal outcome
-            outcome = _outcome_of(verdicts)
+            aborted = [f"{v.service}: {v.reason}" for v in verdicts if v.verdict == "aborted"]
+            outcome = f"reload aborted: {'; '.join(aborted)}" if aborted else COMMITTED
 
         # Both in one message, and for each reload: `systemctl reload` waits for a RELOADING=1 that
         # is newer than its request, even if a reload is under way (systemd.service(5)).
@@ -222,11 +223,6 @@ def _ping_every(environ: Mapping[str, str]) -> float:
     if not text.isdecimal() or len(text) > 20 or int(text) == 0 or not for_us:  # 64 bits
         return 0.0
     return max(int(text) / 2e6, SHORTEST_PING)
-
-
-def _outcome_of(verdicts: Sequence[Verdict]) -> str:
-    aborted = [f"{v.service}: {v.reason}" for v in verdicts if v.verdict == "aborted"]
-    return f"reload aborted: {'; '.join(aborted)}" if aborted else COMMITTED
 
 
 def _errno_of(error: SockmgrError) -> int:

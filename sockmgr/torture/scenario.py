@@ -64,10 +64,6 @@ class Scenario:
             yield f"websocket:rate=10,s=1.5,timeout={timeout + 1.5}"
 
 
-def _steady(stage: Stage) -> None:
-    stage.go_on(1)
-
-
 def _reload(stage: Stage) -> None:
     stage.go_on(0.3)
     version = stage.reload()
@@ -124,7 +120,7 @@ def _stop(stage: Stage) -> None:
 
 
 SCENARIOS = (
-    Scenario(name="steady", what="the load alone", play=_steady),
+    Scenario(name="steady", what="the load alone", play=lambda stage: stage.go_on(1)),
     Scenario(name="reload", what="one reload", play=_reload, needs=("reload",)),
     Scenario(
         name="storm", what="five reloads, one upon the other", play=_storm, needs=("reload",)
