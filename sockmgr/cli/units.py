@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sockmgr.cli import target
 from sockmgr.config.config import Config
 from sockmgr.errors import SockmgrError
 from sockmgr.systemd.unit import running_version
-from sockmgr.systemd.units import OLDEST, SEARCHED, Place, Unit, is_ours, units
+from sockmgr.systemd.units import OLDEST, SEARCHED, Place, is_ours, units
 
 DIRECTORY = "/etc/systemd/system"
 
@@ -61,11 +61,11 @@ def command(
     search = f"{sys.prefix}/bin:{SEARCHED}" if sys.prefix != sys.base_prefix else ""
     place = Place(program=_program(), config=str(path), path=search, **about)
     files = units(found, place)
-    states = {unit.name: _state(directory / unit.name, unit) for unit in files}
+    states = {name: _state(directory / name, text) for name, text in files.items()}
     if install:
         _install(directory, files, states, force=force)
     _answer(directory, files, states, place, install=install, as_json=as_json)
-    for remark in _remarks(found, place, files):
+    for remark in _remarks(found, place, "".join(files.values())):
         target.narrate(remark)
     for name in _left_over(directory, found.name, states):
         target.narrate(f"{directory / name} is of an older config: disable and remove it")
@@ -90,12 +90,11 @@ def _program() -> tuple[str, ...]:
     return (sys.executable, "-m", "sockmgr")
 
 
-def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[str]:
+def _remarks(config: Config, place: Place, texts: str) -> Iterator[str]:
     from sockmgr.kernel.accounts import user_number
     from sockmgr.launch.executable import find
     from sockmgr.launch.virtual_env import searched
 
-    texts = "".join(unit.text for unit in files)
     for user in sorted(set(re.findall(r"^(?:Socket)?User=(.+)$", texts, re.MULTILINE))):
         if user_number(user) is None:
             yield (
@@ -116,8 +115,8 @@ def _remarks(config: Config, place: Place, files: Sequence[Unit]) -> Iterator[st
 # --- Files ---------------------------------------------------------------------------------------
 
 
-def _state(path: Path, unit: Unit) -> str:
-    """Return what installing `unit` would do to `path`: new, unchanged, outdated or changed.
+def _state(path: Path, wanted: str) -> str:
+    """Return what writing a text would do to `path`: new, unchanged, outdated or changed.
 
     An "outdated" file is as an earlier run wrote it; a "changed" one was edited by somebody.
     """
@@ -127,13 +126,13 @@ def _state(path: Path, unit: Unit) -> str:
         return "new"
     except OSError as error:
         raise SockmgrError(f"cannot read {path}: {error.strerror}") from error
-    if text == unit.text:
+    if text == wanted:
         return "unchanged"
     return "outdated" if is_ours(text) else "changed"
 
 
 def _install(
-    directory: Path, files: Sequence[Unit], states: dict[str, str], *, force: bool
+    directory: Path, files: dict[str, str], states: dict[str, str], *, force: bool
 ) -> None:
     changed = [str(directory / name) for name, state in states.items() if state == "changed"]
     if changed and not force:
@@ -142,9 +141,9 @@ def _install(
             means="no file was written",
             do="move the changes to a drop-in (systemctl edit), then overwrite with --force",
         )
-    for unit in files:
-        if states[unit.name] != "unchanged":
-            _write(directory / unit.name, unit.text)
+    for name, text in files.items():
+        if states[name] != "unchanged":
+            _write(directory / name, text)
 
 
 def _next(service: str, states: dict[str, str]) -> list[str]:
@@ -197,7 +196,7 @@ def _left_over(directory: Path, name: str, states: dict[str, str]) -> Iterator[s
 
 def _answer(
     directory: Path,
-    files: Sequence[Unit],
+    files: dict[str, str],
     states: dict[str, str],
     place: Place,
     *,
@@ -206,16 +205,15 @@ def _answer(
 ) -> None:
     if as_json:
         listed = [
-            {"path": str(directory / unit.name), "state": states[unit.name], "text": unit.text}
-            for unit in files
+            {"path": str(directory / name), "state": states[name], "text": text}
+            for name, text in files.items()
         ]
         answer = {"systemd": place.version, "installed": install, "units": listed}
         click.echo(json.dumps(answer, indent=2))
         return
-    for unit in files:
-        path = directory / unit.name
+    for name, text in files.items():
         if install:
-            did = "unchanged" if states[unit.name] == "unchanged" else "written"
-            click.echo(f"{path}: {did}")
+            did = "unchanged" if states[name] == "unchanged" else "written"
+            click.echo(f"{directory / name}: {did}")
         else:
-            click.echo(f"# {path}\n{unit.text}")
+            click.echo(f"# {directory / name}\n{text}")

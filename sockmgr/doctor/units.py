@@ -82,8 +82,8 @@ def _wanted(config: Config, found: Installed) -> dict[str, list[str]]:
             written = units(config, place)
         except ConfigError:  # a unit cannot have one of the listeners: there is no standard then
             return {}
-        for unit in written:
-            wanted.setdefault(unit.name, []).append(unit.text)
+        for name, text in written.items():
+            wanted.setdefault(name, []).append(text)
     return wanted
 
 

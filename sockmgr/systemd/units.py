@@ -63,16 +63,11 @@ class Place:
     notify_reload: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """One file: its path below the directory of units, and its text."""
+def units(config: Config, place: Place) -> dict[str, str]:
+    """Return the text of each file by its path below the directory of units, sockets first.
 
-    name: str
-    text: str
-
-
-def units(config: Config, place: Place) -> tuple[Unit, ...]:
-    """Return the files for `config`, sockets first. Raises ConfigError."""
+    Raises ConfigError.
+    """
     if place.notify_reload and place.version < NOTIFY_RELOAD:
         raise ConfigError(
             f"systemd {place.version} does not know Type=notify-reload",
@@ -84,17 +79,16 @@ def units(config: Config, place: Place) -> tuple[Unit, ...]:
     texts[pair.service_name] = pair.service()
     if place.notify_reload:
         texts[f"{pair.service_name}.d/notify-reload.conf"] = NOTIFY_RELOAD_DROP_IN
-    return tuple(Unit(name=name, text=_signed(text)) for name, text in texts.items())
+    return {
+        name: f"{_MARK}{_checksum(text)}: change drop-ins, not this file.\n{text}"
+        for name, text in texts.items()
+    }
 
 
 def is_ours(text: str) -> bool:
     """Return whether `sockmgr units` wrote a file that nobody has changed since."""
     first, _, rest = text.partition("\n")
     return first.startswith(f"{_MARK}{_checksum(rest)}:")
-
-
-def _signed(text: str) -> str:
-    return f"{_MARK}{_checksum(text)}: change drop-ins, not this file.\n{text}"
 
 
 def _checksum(text: str) -> str:

@@ -71,10 +71,10 @@ class Site:
             version=NOTIFY_RELOAD if notify_reload else OLDEST,
         )  # fmt: skip
         files = units(parse(self.text.encode(), file=self.config), place)
-        for unit in files:
-            self.machine.write(f"/etc/systemd/system/{unit.name}", unit.text)
+        for name, text in files.items():
+            self.machine.write(f"/etc/systemd/system/{name}", text)
         self.machine.systemctl("daemon-reload")
-        sockets = [unit.name for unit in files if unit.name.endswith(".socket")]
+        sockets = [name for name in files if name.endswith(".socket")]
         self.machine.systemctl("start", *sockets)
 
     def start(self) -> None:

@@ -154,9 +154,9 @@ def test_the_shipped_service_says_what_sockmgr_units_writes() -> None:
         file="sockmgr.toml",
     )
     place = Place(program=("sockmgr",), config="/etc/sockmgr/sockmgr.toml")
-    for unit in units(config, place):
-        ours = [line for line in assignments(unit.text) if not line.startswith("Description=")]
-        shipped = assignments((CONTRIB / unit.name.replace("-http", "")).read_text())
+    for name, text in units(config, place).items():
+        ours = [line for line in assignments(text) if not line.startswith("Description=")]
+        shipped = assignments((CONTRIB / name.replace("-http", "")).read_text())
         shipped = [line.replace("sockmgr.socket", "sockmgr-http.socket") for line in shipped]
         assert [line for line in shipped if not line.startswith("Description=")] == ours
 
@@ -192,11 +192,11 @@ def test_systemd_has_nothing_to_say_about_units_that_are_written(
         notify_reload=version >= 253,
     )
     files = units(config, place)
-    for unit in files:
-        path = tmp_path / unit.name
+    for name, text in files.items():
+        path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(unit.text)
-    verify(tmp_path, *(unit.name for unit in files if "/" not in unit.name))
+        path.write_text(text)
+    verify(tmp_path, *(name for name in files if "/" not in name))
 
 
 def test_units_for_the_oldest_systemd_are_understood_by_every_later_one(
@@ -205,7 +205,7 @@ def test_units_for_the_oldest_systemd_are_understood_by_every_later_one(
     assert version >= OLDEST
     config = parse(f'{CONFIG}listen = ["http", "admin", "dns"]'.encode(), file="shop.toml")
     files = units(config, Place(program=("/bin/true",), config="/etc/shop.toml"))
-    for unit in files:
-        (tmp_path / unit.name).write_text(unit.text)
-    verify(tmp_path, *(unit.name for unit in files))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    verify(tmp_path, *files)
     assert exposure_is_at_most(tmp_path / "shop.service", EXPOSURE)

@@ -20,7 +20,7 @@ def written(
         f'name = "shop"\n[listen]\n{listen}\n[service.web]\ncommand = ["server"]\n'
         f"listen = {names}\n{service}\n"
     )
-    return {u.name: u.text for u in units(parse(text.encode(), file="shop.toml"), place)}
+    return units(parse(text.encode(), file="shop.toml"), place)
 
 
 def having(**changes: object) -> Place:
@@ -138,8 +138,8 @@ def test_systemd_kills_only_after_the_longest_drain() -> None:
 
 def test_systemd_kills_only_after_the_delay_of_a_stop_as_well() -> None:
     config = parse(b'stop_delay = "1m"\n[service.web]\ncommand = ["server"]\n', file="a.toml")
-    (service,) = units(config, PLACE)
-    assert values(service.text, "TimeoutStopSec") == ["120"]
+    (service,) = units(config, PLACE).values()
+    assert values(service, "TimeoutStopSec") == ["120"]
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_a_manager_may_give_its_socket_to_the_groups_of_its_clients(
     user: str, keys: dict[str, list[str]]
 ) -> None:
     text = f'[service.web]\ncommand = ["s"]\n{user}[control]\ngroup = "ops"\nreaders = "eyes"\n'
-    (service,) = units(parse(text.encode(), file="a.toml"), PLACE)
-    assert {key: values(service.text, key) for key in keys} == keys
+    (service,) = units(parse(text.encode(), file="a.toml"), PLACE).values()
+    assert {key: values(service, key) for key in keys} == keys
     # chown(2) needs a capability, or else it needs a system call that is among @privileged.
-    assert ("CAP_CHOWN" in service.text) == bool(user)
-    assert ("SystemCallFilter=@chown" in service.text) != bool(user)
+    assert ("CAP_CHOWN" in service) == bool(user)
+    assert ("SystemCallFilter=@chown" in service) != bool(user)
 
 
 def test_the_manager_is_the_user_of_its_services() -> None:
@@ -192,8 +192,8 @@ def test_what_is_under_somebodys_home_can_be_read() -> None:
 
 def test_a_server_that_compiles_at_run_time_may_do_so() -> None:
     text = 'name = "shop"\n[service.web]\ncommand = ["/usr/bin/node", "server.js"]\n'
-    (unit,) = units(parse(text.encode(), file="x"), PLACE)
-    assert values(unit.text, "MemoryDenyWriteExecute") == ["no"]
+    (unit,) = units(parse(text.encode(), file="x"), PLACE).values()
+    assert values(unit, "MemoryDenyWriteExecute") == ["no"]
 
 
 def test_managers_do_not_share_a_runtime_directory_because_each_removes_its_own() -> None:
