@@ -202,7 +202,7 @@ class Connection:
         except Malformed as error:
             self._end(request, Outcome.BAD_BODY, str(error))
             return
-        request.row.pid, request.row.version = said.pid, said.version
+        request.row.pid, request.row.version = said
         self._end(request, Outcome.OK)
 
     def _end(self, request: Request, outcome: Outcome, detail: str = "") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 JSON_END = b"}"
 
@@ -13,23 +12,16 @@ class Malformed(ValueError):
     """What came is not HTTP, or not the answer that the request asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What the servers under test say of themselves."""
-
-    pid: int
-    version: str
+# Of a body, which must end with the second: the pid and the version that it names.
+Reader = Callable[[bytes, bytes], tuple[int, str]]
 
 
-Reader = Callable[[bytes, bytes], Body]  # of a body, which must end with the second
-
-
-def read_own(body: bytes, must_end_with: bytes) -> Body:
+def read_own(body: bytes, must_end_with: bytes) -> tuple[int, str]:
     """Read `{"pid": …, "version": …}` from the first line, and check how the body ends."""
     _check_end(body, must_end_with)
     try:
         said = json.loads(body.split(b"\n", 1)[0])
-        return Body(pid=int(said["pid"]), version=str(said["version"]))
+        return int(said["pid"]), str(said["version"])
     except (ValueError, KeyError, TypeError) as error:
         raise Malformed(f"the body says no pid and version: {body[:80]!r}") from error
 
@@ -38,13 +30,13 @@ def reader_of_any(expected: bytes) -> Reader:
     """Return a reader of any body that holds `expected`; what it says of itself is read if it is
     JSON with the keys `pid` and `version`."""
 
-    def read(body: bytes, must_end_with: bytes) -> Body:
+    def read(body: bytes, must_end_with: bytes) -> tuple[int, str]:
         if expected not in body:
             raise Malformed(f"the body does not hold {expected!r}: {body[:80]!r}")
         try:
             return read_own(body, b"")
         except Malformed:
-            return Body(pid=0, version="")
+            return 0, ""
         finally:
             if must_end_with != JSON_END:
                 _check_end(body, must_end_with)
