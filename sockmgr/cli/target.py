@@ -82,10 +82,9 @@ class Target:
 
     def _meant(self) -> Client:
         """Return a client of the manager that is named, or of the only one; raise as find()."""
-        if self.file is None:
-            return Client(find_control(self.control, None), timeout=self.timeout)
         name = self.name()
-        if control(self.control):  # the manager there is meant, whatever its config
+        # The manager at a socket that is named is meant, whatever its config.
+        if self.file is None or control(self.control):
             return Client(find_control(self.control, name), timeout=self.timeout)
         file = absolute(self.file)
         try:
