@@ -14,16 +14,7 @@ import msgspec
 import tomli
 from msgspec.structs import replace
 
-from sockmgr.config import (
-    company,
-    listeners,
-    placeholder,
-    positions,
-    probe_keys,
-    settings,
-    shape,
-    values,
-)
+from sockmgr.config import company, listeners, placeholder, positions, probe_keys, settings, shape
 from sockmgr.config.app_keys import Http
 from sockmgr.config.document import Source, Value
 from sockmgr.config.hooks import Hooks
@@ -40,6 +31,7 @@ from sockmgr.config.spec import (
     Rollout,
     TakenOver,
 )
+from sockmgr.config.values import NAME
 from sockmgr.errors import ConfigError, SockmgrError
 
 _OF_APP = ("python", "interface", "http", "preload")
@@ -237,7 +229,7 @@ def _service(name: str, value: Value, listeners: Sequence[str], services: int) -
         raise value.refused(
             "is not a table", do=f"write the keys of a service under [service.NAME], not {name} = "
         )
-    values.NAME.read(Value(value.source, value.path, name))
+    NAME.read(Value(value.source, value.path, name))
     keys = value.table(settings.SERVICE)
     _check_program(value, keys)
     fields = shape.read(settings.SERVICE, keys)

@@ -15,20 +15,7 @@ from sockmgr.config.company import longest_stop
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accept, Listen, Scheme
 from sockmgr.errors import ConfigError
-from sockmgr.systemd.unit_lines import (
-    CAPABILITIES,
-    DELEGATION,
-    HARDENING,
-    LIFE,
-    POLL_LIMITS,
-    QUEUES,
-    RESOURCES,
-    SOCKETS,
-    START_LIMIT,
-    SUBGROUP,
-    SURVIVORS,
-    TRIGGER_LIMIT,
-)
+from sockmgr.systemd import unit_lines as lines
 
 OLDEST = 252  # the oldest systemd that the units were run on
 NOTIFY_RELOAD = 253  # the first systemd with Type=notify-reload: NEWS of systemd 253
@@ -131,8 +118,8 @@ class _Pair:
             f"FileDescriptorName={listen.name}",
             f"Service={self.service_name}",
             *self._options(listen),
-            *TRIGGER_LIMIT,
-            *(POLL_LIMITS if self.place.version >= POLL_LIMIT else ()),
+            *lines.TRIGGER_LIMIT,
+            *(lines.POLL_LIMITS if self.place.version >= POLL_LIMIT else ()),
             "",
             "[Install]",
             "WantedBy=sockets.target",
@@ -143,7 +130,7 @@ class _Pair:
         key = "ListenDatagram" if traits.is_datagram else "ListenStream"
         leases = max(_leases(s) for s in self.config.services if listen.name in s.listen)
         number = leases if traits.is_internet else 1
-        yield from QUEUES if number > 1 else ()
+        yield from lines.QUEUES if number > 1 else ()
         yield from [f"{key}={_systemds_address(listen)}"] * number
         yield from ["ReusePort=yes"] if number > 1 else []
         if listen.address.host == "::":
@@ -172,29 +159,29 @@ class _Pair:
         return _text(
             "[Unit]",
             f"Description=sockmgr: {self.config.name}",
-            *(SOCKETS if sockets else ()),
+            *(lines.SOCKETS if sockets else ()),
             *(f"{key}={' '.join(sockets)}" for key in ("Wants", "PartOf") if sockets),
             f"After={' '.join([*sockets, 'network.target'])}",
-            *START_LIMIT,
+            *lines.START_LIMIT,
             "",
             "[Service]",
             "Type=notify",
             f"ExecStart={command} run -c {file}",
             "# Waits for the verdict, and fails if the reload was aborted.",
             f"ExecReload={command} reload -c {file}",
-            *LIFE,
+            *lines.LIFE,
             f"TimeoutStopSec={self.config.stop_delay + longest + 30:g}",
             f"FileDescriptorStoreMax={_store_size(self.config)}",
             "",
             *self._own(),
-            *SURVIVORS,
+            *lines.SURVIVORS,
             f"RuntimeDirectory={directory}",
             f"RuntimeDirectoryMode={'0700' if self.user and not self.clients else '0711'}",
             "RuntimeDirectoryPreserve=restart",
             f"Environment=TMPDIR=%t/{directory}",
-            *RESOURCES,
-            *DELEGATION,
-            *(SUBGROUP if self.place.version >= DELEGATE_SUBGROUP else ()),
+            *lines.RESOURCES,
+            *lines.DELEGATION,
+            *(lines.SUBGROUP if self.place.version >= DELEGATE_SUBGROUP else ()),
             "",
             *self._hardening(),
             "",
@@ -216,12 +203,12 @@ class _Pair:
 
     def _hardening(self) -> Iterator[str]:
         commands = [word for service in self.config.services for word in service.command[:2]]
-        for line in HARDENING:
+        for line in lines.HARDENING:
             match line:
                 case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
-                    yield f"{line}CAP_CHOWN {CAPABILITIES}"
+                    yield f"{line}CAP_CHOWN {lines.CAPABILITIES}"
                 case "SystemCallFilter=~@privileged" if self.clients or not self.user:
                     yield from (line, "SystemCallFilter=@chown") if self.user else ()
                 case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
@@ -305,8 +292,8 @@ def _host_port(listen: Listen) -> str:
     return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
-def _text(*lines: str) -> str:
-    return "\n".join(lines) + "\n"
+def _text(*written: str) -> str:
+    return "\n".join(written) + "\n"
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sockmgr.systemd.units import HARDENING
+from sockmgr.systemd.unit_lines import HARDENING
 from tests.e2e.harness import wait_for
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SYSUSERS

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sockmgr.config.config import parse
+from sockmgr.systemd.unit_lines import POLL_LIMITS
 from sockmgr.systemd.units import (
     NOTIFY_RELOAD_DROP_IN,
     OLDEST,
     POLL_LIMIT,
-    POLL_LIMITS,
     Place,
     units,
 )

@@ -6,7 +6,8 @@ import pytest
 
 from sockmgr.config.config import parse
 from sockmgr.errors import ConfigError
-from sockmgr.systemd.units import HARDENING, Place, is_ours, units
+from sockmgr.systemd.unit_lines import HARDENING
+from sockmgr.systemd.units import Place, is_ours, units
 
 PLACE = Place(program=("/opt/shop/bin/sockmgr",), config="/etc/sockmgr/shop.toml")
 
