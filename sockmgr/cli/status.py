@@ -5,14 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from sockmgr.api.types import (
-    ONE_QUEUE,
-    ListenerStatus,
-    ManagerStatus,
-    ServiceStatus,
-    Status,
-    WorkerStatus,
-)
+from sockmgr.api import types
 from sockmgr.cli import target
 from sockmgr.cli.table import show
 from sockmgr.terminal.format import age, size
@@ -29,7 +22,7 @@ def command(where: target.Target) -> None:
     _show(status)
 
 
-def _show(status: Status) -> None:
+def _show(status: types.Status) -> None:
     manager = status.manager
     end = ", stopping" if manager.stopping else ""
     click.echo(f"manager pid {manager.pid}, sockmgr {manager.version}{_dispatcher(manager)}{end}")
@@ -54,7 +47,7 @@ def _show(status: Status) -> None:
     )
 
 
-def _dispatcher(manager: ManagerStatus) -> str:
+def _dispatcher(manager: types.ManagerStatus) -> str:
     if manager.dispatcher is None:
         return ""
     if manager.dispatcher:
@@ -62,12 +55,12 @@ def _dispatcher(manager: ManagerStatus) -> str:
     return ", no dispatcher: new connections wait"
 
 
-def _steering(listener: ListenerStatus) -> str:
-    several = listener.choice != ONE_QUEUE
+def _steering(listener: types.ListenerStatus) -> str:
+    several = listener.choice != types.ONE_QUEUE
     return f"{listener.cutover}, {listener.choice}" if several else listener.cutover
 
 
-def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:
+def _service(name: str, service: types.ServiceStatus) -> tuple[str, ...]:
     rollout = f"hook {service.hook}" if service.hook else "-"
     if (trial := service.rollout) is not None:
         phase, left = trial.phase, f", {trial.deadline or 0:.0f} s left"
@@ -83,7 +76,7 @@ def _service(name: str, service: ServiceStatus) -> tuple[str, ...]:
     return name, str(service.generation), state, str(service.ready), release, rollout
 
 
-def _worker(service: str, worker: WorkerStatus) -> tuple[str, ...]:
+def _worker(service: str, worker: types.WorkerStatus) -> tuple[str, ...]:
     opened = "-" if worker.connections is None else str(worker.connections)
     found = worker.probe or worker.recycle
     return (

@@ -33,9 +33,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Row(Generic[T]):
-    """One metric of a T. `value` returns None if there is none for this T.
+    """One metric of a T; the names of all metrics of a T begin alike, which is left out here.
 
-    If `value` returns a mapping, each key is the value of the label `by`.
+    `value` returns None if there is none for this T. If it returns a mapping, each key is the value
+    of the label `by`.
     """
 
     name: str
@@ -45,36 +46,23 @@ class _Row(Generic[T]):
 
 
 _MANAGER: tuple[_Row[ManagerStatus], ...] = (
-    _Row("sockmgr_info", "The version that runs; always 1.", lambda m: {m.version: 1}, "version"),
+    _Row("info", "The version that runs; always 1.", lambda m: {m.version: 1}, "version"),
     _Row(
-        "sockmgr_start_time_seconds",
+        "start_time_seconds",
         "When this manager started, in seconds since 1970.",
         lambda m: m.started,
     ),
     _Row(
-        "sockmgr_reloads_refused_total",
+        "reloads_refused_total",
         "Reloads that could not even begin: the config cannot be used, for example.",
         lambda m: m.refused,
     ),
 )
 
 _LISTENER: tuple[_Row[ListenerStatus], ...] = (
-    _Row(
-        "sockmgr_listener_info",
-        "Where a listener listens; always 1.",
-        lambda one: {one.address: 1},
-        "address",
-    ),
-    _Row(
-        "sockmgr_listener_queue_length",
-        "Connections that wait to be accepted.",
-        lambda one: one.queue,
-    ),
-    _Row(
-        "sockmgr_listener_backlog",
-        "Connections that may wait in one queue.",
-        lambda one: one.backlog,
-    ),
+    _Row("info", "Where a listener listens; always 1.", lambda one: {one.address: 1}, "address"),
+    _Row("queue_length", "Connections that wait to be accepted.", lambda one: one.queue),
+    _Row("backlog", "Connections that may wait in one queue.", lambda one: one.backlog),
 )
 
 
@@ -85,131 +73,117 @@ def _by_state(service: ServiceStatus) -> Mapping[str, float]:
 
 _SERVICE: tuple[_Row[ServiceStatus], ...] = (
     _Row(
-        "sockmgr_service_state",
+        "state",
         "The state of a service: 1 for the one that it is in, 0 for the others.",
         lambda s: {state: s.state == state for state in SERVICE_STATES},
         "state",
     ),
     _Row(
-        "sockmgr_service_generation",
-        "The generation that serves; 0 before the first does.",
-        lambda s: s.generation,
+        "generation", "The generation that serves; 0 before the first does.", lambda s: s.generation
     ),
+    _Row("workers_wanted", "Workers that a service is to have.", lambda s: s.wanted),
+    _Row("workers", "Workers there are, of all generations.", _by_state, "state"),
+    _Row("rollout_in_progress", "Whether a rollout is under way.", lambda s: s.rollout is not None),
     _Row(
-        "sockmgr_service_workers_wanted", "Workers that a service is to have.", lambda s: s.wanted
-    ),
-    _Row("sockmgr_service_workers", "Workers there are, of all generations.", _by_state, "state"),
-    _Row(
-        "sockmgr_service_rollout_in_progress",
-        "Whether a rollout is under way.",
-        lambda s: s.rollout is not None,
-    ),
-    _Row(
-        "sockmgr_service_rollout_deadline_seconds",
+        "rollout_deadline_seconds",
         "Seconds until the rollout under way goes on or gives up by itself.",
         lambda s: s.rollout.deadline if s.rollout else None,
     ),
     _Row(
-        "sockmgr_service_rollout_phase",
+        "rollout_phase",
         "Which phase the rollout under way is in; always 1.",
         lambda s: {s.rollout.phase: 1} if s.rollout else None,
         "phase",
     ),
     _Row(
-        "sockmgr_service_canary_share_ratio",
+        "canary_share_ratio",
         "The share of new connections that the canary under way gets.",
         lambda s: s.rollout.canary.share / 100 if s.rollout and s.rollout.canary else None,
     ),
     _Row(
-        "sockmgr_service_rollouts_total",
+        "rollouts_total",
         "Rollouts that ended.",
         lambda s: {outcome: getattr(s.counts, outcome) for outcome in OUTCOMES},
         "outcome",
     ),
+    _Row("worker_starts_total", "Workers that were started.", lambda s: s.counts.started),
     _Row(
-        "sockmgr_service_worker_starts_total",
-        "Workers that were started.",
-        lambda s: s.counts.started,
-    ),
-    _Row(
-        "sockmgr_service_worker_start_failures_total",
+        "worker_start_failures_total",
         "Workers that could not be started at all: there is no such program, for example.",
         lambda s: s.counts.not_started,
     ),
     _Row(
-        "sockmgr_service_worker_ends_total",
+        "worker_ends_total",
         "Workers that ended.",
         lambda s: {how: getattr(s.counts, how) for how in ENDS},
         "how",
     ),
     _Row(
-        "sockmgr_service_worker_hangs_total",
+        "worker_hangs_total",
         "Workers that gave no sign of life for hang_timeout, and were replaced.",
         lambda s: s.counts.hung,
     ),
     _Row(
-        "sockmgr_service_workers_recycled_total",
+        "workers_recycled_total",
         "Workers that reached a limit, and were replaced for it.",
         lambda s: {limit: getattr(s.counts, limit) for limit in Limit},
         "limit",
     ),
     _Row(
-        "sockmgr_service_connections",
+        "connections",
         'Connections that workers have open, if they are passed to them (accept = "dispatch").',
         lambda s: None if s.accepted is None else sum(w.connections or 0 for w in s.workers),
     ),
     _Row(
-        "sockmgr_service_connections_accepted_total",
+        "connections_accepted_total",
         'Connections that were accepted to be passed on (accept = "dispatch").',
         lambda s: s.accepted,
     ),
     _Row(
-        "sockmgr_service_connections_lost_total",
+        "connections_lost_total",
         "Connections that were passed to a worker which could open no more files.",
         lambda s: s.counts.connections_lost,
     ),
     _Row(
-        "sockmgr_service_requests_total",
+        "requests_total",
         "Requests that workers of app have answered.",
         lambda s: s.requests.answered if s.requests else None,
     ),
     _Row(
-        "sockmgr_service_request_failures_total",
+        "request_failures_total",
         "Requests that were answered with a status of 5xx, or not at all because of an error.",
         lambda s: s.requests.failed if s.requests else None,
     ),
 )
 
 
-def _usage(prefix: str, whose: str) -> tuple[_Row[Usage], ...]:
+def _usage(whose: str) -> tuple[_Row[Usage], ...]:
     return (
-        _Row(f"{prefix}_cpu_seconds_total", f"CPU time of {whose}.", lambda u: u.spent),
+        _Row("cpu_seconds_total", f"CPU time of {whose}.", lambda u: u.spent),
+        _Row("resident_memory_bytes", f"Resident memory (RSS) of {whose}.", lambda u: u.rss),
         _Row(
-            f"{prefix}_resident_memory_bytes", f"Resident memory (RSS) of {whose}.", lambda u: u.rss
-        ),
-        _Row(
-            f"{prefix}_proportional_memory_bytes",
+            "proportional_memory_bytes",
             f"Memory of {whose}, its share of what is shared included (PSS).",
             lambda u: u.pss,
         ),
     )
 
 
-_PROCESS = _usage("sockmgr_manager", "the manager")
+_PROCESS = _usage("the manager")
 _WORKER: tuple[_Row[Usage], ...] = (
-    *_usage("sockmgr_worker", "a worker and its descendants"),
+    *_usage("a worker and its descendants"),
     _Row(
-        "sockmgr_worker_connections",
+        "connections",
         "Connections to the listeners that a worker has open.",
         lambda u: u.connections,
     ),
     _Row(
-        "sockmgr_worker_cgroup_memory_bytes",
+        "cgroup_memory_bytes",
         "Memory of a worker's own cgroup, page cache included.",
         lambda u: u.memory,
     ),
     _Row(
-        "sockmgr_worker_stalled_seconds_total",
+        "stalled_seconds_total",
         "How long a worker's own cgroup waited for cpu, io or memory (PSI, some).",
         lambda u: u.stalled,
         by="resource",
@@ -228,29 +202,33 @@ def known() -> Iterator[Metric]:
     """Yield every metric that there can be, without values."""
     yield up(answers=False)
     yield _times({})
-    rows: Sequence[_Row[Any]] = (*_MANAGER, *_LISTENER, *_SERVICE, *_PROCESS, *_WORKER)
-    yield from _families(rows, (), ())
+    kinds: Mapping[str, Sequence[_Row[Any]]] = {
+        "sockmgr_": _MANAGER, "sockmgr_listener_": _LISTENER, "sockmgr_service_": _SERVICE,
+        "sockmgr_manager_": _PROCESS, "sockmgr_worker_": _WORKER,
+    }  # fmt: skip
+    for prefix, rows in kinds.items():
+        yield from _families(prefix, rows, (), ())
 
 
 def of(status: Status) -> Iterator[Metric]:
     """Yield the metrics of a status."""
-    yield from _families(_MANAGER, (), [((), status.manager)])
+    yield from _families("sockmgr_", _MANAGER, (), [((), status.manager)])
     listeners = [((name,), one) for name, one in status.listeners.items()]
-    yield from _families(_LISTENER, ("listener",), listeners)
+    yield from _families("sockmgr_listener_", _LISTENER, ("listener",), listeners)
     services = [((name,), one) for name, one in status.services.items()]
-    yield from _families(_SERVICE, ("service",), services)
+    yield from _families("sockmgr_service_", _SERVICE, ("service",), services)
     yield _times(status.services)
 
 
 def of_processes(status: Status, manager: Usage, workers: Mapping[str, Usage]) -> Iterator[Metric]:
-    yield from _families(_PROCESS, (), [((), manager)])
+    yield from _families("sockmgr_manager_", _PROCESS, (), [((), manager)])
     # A slot alone does not identify a worker: in a rollout two generations have a worker in it.
     found = [
         ((service, str(worker.generation), str(worker.slot)), workers[worker.name(service)])
         for service, one in status.services.items()
         for worker in one.workers
     ]
-    yield from _families(_WORKER, ("service", "generation", "slot"), found)
+    yield from _families("sockmgr_worker_", _WORKER, ("service", "generation", "slot"), found)
 
 
 def _times(services: Mapping[str, ServiceStatus]) -> Metric:
@@ -267,11 +245,14 @@ def _times(services: Mapping[str, ServiceStatus]) -> Metric:
 
 
 def _families(
-    rows: Iterable[_Row[T]], labels: Sequence[str], subjects: Sequence[tuple[Sequence[str], T]]
+    prefix: str,
+    rows: Iterable[_Row[T]],
+    labels: Sequence[str],
+    subjects: Sequence[tuple[Sequence[str], T]],
 ) -> Iterator[Metric]:
     for row in rows:
         kind = CounterMetricFamily if row.name.endswith("_total") else GaugeMetricFamily
-        family = kind(row.name, row.help, labels=[*labels, row.by] if row.by else labels)
+        family = kind(prefix + row.name, row.help, labels=[*labels, row.by] if row.by else labels)
         for values, subject in subjects:
             found = row.value(subject)
             if isinstance(found, Mapping):
