@@ -18,7 +18,7 @@ RUNS ?= 100000
 
 .PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man docs \
 	dist torture-table test-lowest \
-	deb test-deb test-image clean
+	deb test-deb test-image release clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -44,6 +44,8 @@ help:
 	@echo 'make man    write the manual pages into build/share/man'
 	@echo 'make docs   build the site into build/docs; what Sphinx complains about is an error'
 	@echo 'make dist   build wheel and sdist, check and install them, and list what they need (SBOM)'
+	@echo 'make release'
+	@echo '            check all that a release needs, build it, and tag it; publishes nothing'
 	@echo 'make torture-table'
 	@echo '            torture each server, bare and under sockmgr: docs/torture.md'
 	@echo 'make deb    build a package of Debian, or for the one in ROOT=DIRECTORY; needs binutils'
@@ -130,6 +132,11 @@ dist: .venv/.dist
 	$(BIN)/python -m venv --without-pip build/installed
 	$(BIN)/pip --python build/installed/bin/python install --quiet dist/*.whl
 	build/installed/bin/sockmgr --version
+	rm -rf build/pipx
+	PIPX_HOME=$(CURDIR)/build/pipx PIPX_BIN_DIR=$(CURDIR)/build/pipx/bin \
+		PIPX_MAN_DIR=$(CURDIR)/build/pipx/man $(BIN)/pipx install --quiet dist/*.whl
+	build/pipx/bin/sockmgr --version
+	test -e build/pipx/man/man1/sockmgr-reload.1 -a -e build/pipx/man/man5/sockmgr.toml.5
 	version=$$($(BIN)/hatchling version) && \
 	sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >build/pyproject.toml && \
 	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml \
@@ -150,6 +157,9 @@ test-lowest: .venv/.dist
 
 test-deb: .venv/.test .venv/.dist
 	@$(BIN)/python -m tests.packaging.debian $(SUITES)
+
+release:
+	@.ci/release
 
 test-image: .venv/.test
 	@$(BIN)/python -m tests.containers.image
