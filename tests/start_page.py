@@ -56,7 +56,9 @@ def _plain(line: str) -> str:
     return " ".join(_FIGURE.sub("N", line).split())
 
 
-def play(chosen: Sequence[Block], directory: Path, env: dict[str, str]) -> str:
+def play(
+    chosen: Sequence[Block], directory: Path, env: dict[str, str], timeout: float = TIMEOUT
+) -> str:
     """Run the blocks one after the other in one shell; return what is wrong, or ""."""
     outputs = [directory / f"printed-{number}" for number in range(len(chosen))]
     script = "set -eu\n" + "".join(
@@ -68,16 +70,19 @@ def play(chosen: Sequence[Block], directory: Path, env: dict[str, str]) -> str:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        code = shell.wait(TIMEOUT)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # what the page left running, if anything
-            os.killpg(shell.pid, signal.SIGTERM)
+        code = shell.wait(timeout)
+        end = f"the commands ended with exit code {code}" if code else ""
+    except subprocess.TimeoutExpired:
+        end = f"the commands did not end within {timeout:g} s"
+    with contextlib.suppress(ProcessLookupError):  # what is left running, if anything
+        os.killpg(shell.pid, signal.SIGTERM)
+    shell.wait()
     for block, output in zip(chosen, outputs, strict=True):
         printed = output.read_text() if output.exists() else ""
         print(f"--- {block.heading}\n{block.commands}\n{printed}", flush=True)
         if line := missing(block.shown, printed):
             return f"{block.heading}: not printed, or not in this order: {line.strip()}"
-    return f"the commands ended with exit code {code}" if code else ""
+    return end
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,6 +44,12 @@ def test_a_page_that_is_not_true_is_found(
     assert play(list(blocks(page)), tmp_path, dict(os.environ)) == wrong
 
 
+def test_commands_that_do_not_end_are_given_up(tmp_path: Path) -> None:
+    (block,) = blocks("## There\n```sh\necho begun; sleep 600\n```\n")
+    wrong = play([block], tmp_path, dict(os.environ), timeout=0.2)
+    assert wrong == "the commands did not end within 0.2 s"
+
+
 def test_the_page_has_commands_for_all_that_it_is_about() -> None:
     commands = "".join(block.commands for block in FOUND)
     for verb in ("init", "check", "run", "reload", "status", "history", "stop", "units"):
