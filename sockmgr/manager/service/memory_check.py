@@ -31,7 +31,7 @@ def _measure(workers: Mapping[str, Sequence[int]]) -> dict[str, int]:
     # With all that a worker has started: too small a surge is slow, too large a one has the kernel
     # kill workers that serve.
     return {
-        service: max((memory.used({pid, *descendants(pid)}) for pid in pids), default=0)
+        service: max((memory.footprint({pid, *descendants(pid)}, 0) for pid in pids), default=0)
         for service, pids in workers.items()
     }
 
