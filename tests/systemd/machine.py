@@ -117,7 +117,7 @@ class Machine:
 
     def command(self, *argv: str) -> Sequence[str]:
         """Return the command that runs `argv` inside."""
-        return ["nsenter", "--all", "--target", str(self.pid), "--wd=/", "--", *argv]
+        return ["nsenter", "--all", "--target", str(self.pid), "--wd", "--", *argv]
 
     def systemctl(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run systemctl inside."""

@@ -1,0 +1,1 @@
+"""Many hosts: releases that Ansible deploys to booted Debians behind a balancer, under load."""
