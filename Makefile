@@ -6,8 +6,9 @@ EXAMPLE ?= asgi
 # Debian 12 has 252; it is tested, too.
 SYSTEMD ?= 254 257 262
 
-# Whose packages `make test-deb` tests.
-SUITES ?= bookworm
+# On which Debians `make test-deb` tests packages, and which one is on the hosts of `make test-hosts`.
+SUITES ?= bookworm trixie
+SUITE ?= trixie
 
 # How long `make soak` goes on.
 MINUTES ?= 20
@@ -18,7 +19,7 @@ RUNS ?= 100000
 
 .PHONY: help run test test-under-load test-systemd-matrix simulate crash-matrix soak mutants fuzz lint demo demo-canary bench man docs \
 	dist torture-table test-lowest \
-	deb test-deb test-image release clean
+	deb test-deb test-hosts test-image release clean
 
 help:
 	@echo 'make run    run the manager with the example application on 127.0.0.1:8000'
@@ -55,6 +56,8 @@ help:
 	@echo '            install, use, upgrade under load and purge the package; as root, needs debootstrap'
 	@echo 'make test-image'
 	@echo '            perform the steps of the Dockerfile, and run what they make; as root, needs debootstrap'
+	@echo 'make test-hosts'
+	@echo '            deploy to four hosts behind an HAProxy by Ansible, under load; as root'
 	@echo 'make lint   style, types and layers only'
 	@echo 'make clean  remove .venv and all caches'
 
@@ -164,6 +167,9 @@ release:
 test-image: .venv/.test
 	@$(BIN)/python -m tests.containers.image
 
+test-hosts: .venv/.hosts
+	@$(BIN)/python -m tests.hosts $(SUITE)
+
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -187,6 +193,10 @@ clean:
 
 .venv/.fuzz: .venv/.test
 	.ci/setup examples,test,fuzz
+	@touch $@
+
+.venv/.hosts: .venv/.dist .venv/.test
+	.ci/setup examples,hosts
 	@touch $@
 
 .venv/.bench: .venv/.test

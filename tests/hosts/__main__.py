@@ -17,7 +17,7 @@ from pathlib import Path
 from sockmgr.torture.load.mode import Target
 from tests.hosts.network import Network
 from tests.hosts.site import ANSIBLE, HOSTS, Play, Site
-from tests.packaging.roots import debootstrap, install_needed, package
+from tests.packaging.roots import debian, install, needed, package
 from tests.systemd.mishaps import answered
 from tests.systemd.site import LoadInside
 
@@ -38,10 +38,10 @@ def main(words: Sequence[str]) -> int:
         cwd=ANSIBLE, check=True,
     )  # fmt: skip
     (suite,) = words
-    root = debootstrap(suite)
+    root = debian(suite, "openssh-server", "python3-apt")
     with tempfile.TemporaryDirectory(prefix="sockmgr-hosts-") as made:
         deb = package(root, Path(made, "deb"))
-        install_needed(root, deb)
+        install(root, *needed(deb))
         with Network() as network:
             site = Site(network, root, Path(made), deb)
             with site.running():
@@ -61,6 +61,10 @@ def play(site: Site) -> None:
     back_on_the_first(site, "4", "3")
     with_load(site, "5", "a release that fails the smoke test", *smoke("4"), fault="none")
     back_on_the_first(site, "5", "3")
+    if shutil.which("varlinkctl", path=site.root / "usr" / "bin"):
+        for host in HOSTS:
+            told = site.asked_by_ssh(host, "io.sockmgr.Manager.Health", '{"ready": true}')
+            print(f"{host}: {told}", flush=True)
 
 
 def with_load(site: Site, release: str, what: str, *more: str, fault: str = "") -> None:

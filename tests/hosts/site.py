@@ -73,7 +73,7 @@ class Site:
 
     def __init__(self, network: Network, root: Path, directory: Path, deb: Path) -> None:
         self.network, self.directory = network, directory
-        self._root, self._deb = root, deb
+        self.root, self._deb = root, deb
         self.machines: dict[str, Debian] = {}
 
     @contextlib.contextmanager
@@ -85,7 +85,7 @@ class Site:
         addresses = {}
         with contextlib.ExitStack() as stack:
             for number, name in enumerate(HOSTS, 1):
-                self.machines[name] = machine = stack.enter_context(Debian(self._root))
+                self.machines[name] = machine = stack.enter_context(Debian(self.root))
                 addresses[name] = self.network.connect(machine, number)
                 machine.write("/root/.ssh/authorized_keys", public)
             self._write_files(addresses)
@@ -93,9 +93,10 @@ class Site:
             yield
 
     def _write_files(self, addresses: dict[str, str]) -> None:
+        self.addresses = addresses
         (self.directory / "shop.toml.j2").write_text(CONFIG)
         kind, host_key, *_ = (
-            (self._root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
+            (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
         )  # one for all: they have the same files
         known = self.directory / "known_hosts"
         known.write_text("".join(f"{each} {kind} {host_key}\n" for each in addresses.values()))
@@ -197,6 +198,15 @@ class Site:
         """Return what the release that serves on a host answers."""
         argv = ("python3", "-c", ASK)
         return str(json.loads(self.machines[host].run(*argv).stdout)["version"])
+
+    def asked_by_ssh(self, host: str, method: str, parameters: str) -> str:
+        """Ask the manager on a host by systemd's own client on the first one; return the answer."""
+        first = self.machines[HOSTS[0]]
+        for name, file in (("id_ed25519", "key"), ("known_hosts", "known_hosts")):
+            first.write(f"/root/.ssh/{name}", (self.directory / file).read_text())
+            first.run("chmod", "600", f"/root/.ssh/{name}")
+        address = f"ssh-unix:{self.addresses[host]}:/run/sockmgr-shop/shop.sock"
+        return first.run("varlinkctl", "-j", "call", address, method, parameters).stdout.strip()
 
 
 ASK = f"""\

@@ -1,6 +1,7 @@
 """`make test-deb`: the package is installed, used, upgraded under load, removed and purged.
 
 In a Debian of its own, debootstrap's minimum and what the package needs, which its systemd boots.
+Then docs/start.md is run there by what each way of installing has brought.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.torture.load.mode import Target
-from tests.packaging.roots import Debian, debootstrap, install_needed, package
+from tests.packaging.roots import Debian, debian, install, needed, package
+from tests.packaging.ways import ways
 from tests.systemd.machine import ROOT, Machine
 from tests.systemd.mishaps import LOAD, answered
 from tests.systemd.site import LoadInside
@@ -40,13 +42,15 @@ def main(suites: Sequence[str]) -> int:
         print("this needs root, debootstrap and lintian", file=sys.stderr)
         return 1
     for suite in suites:
-        root = debootstrap(suite)
+        root = debian(suite)
         with tempfile.TemporaryDirectory(prefix="sockmgr-debs-") as made:
             now, later = package(root, Path(made, "now")), package(root, Path(made, "later"), LATER)
             tell(suite, "lintian", check(now))
-            install_needed(root, now)
+            install(root, *needed(now))
             with Debian(root) as machine:
                 life(machine, now, later, suite)
+            for name, told in ways(suite, now, Path(made, "wheels")):
+                tell(suite, f"{name}:", told)
     return 0
 
 

@@ -7,15 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.systemd.machine import ROOT, Machine
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-# What a person has on such a machine to look at it with, beside systemd; and what Ansible asks for.
-BASE = "python3,python3-apt,systemd,systemd-sysv,dbus,man-db,ca-certificates,openssh-server"
+# What a person has on such a machine to look at it with, beside systemd.
+BASE = "python3,systemd,systemd-sysv,dbus,man-db,ca-certificates"
 
 
 class Debian(Machine):
@@ -31,15 +31,33 @@ class Debian(Machine):
         return {**super()._layout(terminal), "ROOT": str(self._root)}
 
 
-def debootstrap(suite: str) -> Path:
-    """Return the directory of a Debian, made once."""
-    root = ROOT / "build" / "debian" / suite
+def debian(suite: str, *more: str) -> Path:
+    """Return the directory of a Debian with these packages, and what they need; made once."""
+    root = ROOT / "build" / "debian" / "+".join([suite, *more])
     made = root / "etc" / "made"
-    if not made.exists() or made.read_text() != BASE:
+    if not made.exists():
         shutil.rmtree(root, ignore_errors=True)
-        run("debootstrap", "--variant=minbase", f"--include={BASE}", suite, root, MIRROR)
-        made.write_text(BASE)
+        if more:
+            run("cp", "-a", debian(suite), root)
+            made.unlink()
+            install(root, *more)
+        else:
+            run("debootstrap", "--variant=minbase", f"--include={BASE}", suite, root, MIRROR)
+        made.touch()
     return root
+
+
+def install(root: Path, *packages: str) -> None:
+    """Install packages of the distribution in a directory: a machine has no network for that."""
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for verb in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *packages]):
+        run("chroot", root, "apt-get", *verb, env=env)
+
+
+def needed(deb: Path) -> Sequence[str]:
+    """Return the packages of the distribution that a package depends on."""
+    depends = run("dpkg-deb", "--field", deb, "Depends")
+    return [name for each in depends.split(",") if (name := each.split()[0]) != "libc6"]
 
 
 def package(root: Path, out: Path, version: str = "") -> Path:
@@ -55,15 +73,6 @@ def package(root: Path, out: Path, version: str = "") -> Path:
     run(sys.executable, ROOT / "contrib/debian/make_deb.py", wheel, out, root, cwd=ROOT)
     (found,) = out.glob("*.deb")
     return found
-
-
-def install_needed(root: Path, deb: Path) -> None:
-    """Install what the package depends on: the machine has no network to fetch it by."""
-    depends = run("dpkg-deb", "--field", deb, "Depends")
-    wanted = [name for each in depends.split(",") if (name := each.split()[0]) != "libc6"]
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for verb in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *wanted]):
-        run("chroot", root, "apt-get", *verb, env=env)
 
 
 def run(*argv: object, **options: Any) -> str:
