@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> int:
 
 def play(site: Site) -> None:
     """Deploy release after release; print what each cost."""
-    succeeded(site.deploy("1"))
+    succeeded(site.deploy("1", "-e", f"sockmgr_serial={len(HOSTS)}"))
     site.await_healthy()
     print(HEAD, flush=True)
     with_load(site, "2", "a release, clients stay")

@@ -151,13 +151,19 @@ class Site:
             "-e", f"sockmgr_release={release}",
             "-e", f"sockmgr_archive={self._archive(release, fault)}", *more,
         )  # fmt: skip
-        env = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(self.directory / "ansible")}
+        env = os.environ | {
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_HOME": str(self.directory / "ansible"),
+        }
         began = time.monotonic()
-        done = subprocess.run(
-            argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        return Play(status=done.returncode, text=done.stdout, seconds=time.monotonic() - began)
+        log = self.directory / f"ansible-{release}.log"
+        with log.open("w") as output:
+            done = subprocess.run(
+                argv, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+            )
+        seconds = time.monotonic() - began
+        return Play(status=done.returncode, text=log.read_text(), seconds=seconds)
 
     def _archive(self, release: str, fault: str) -> Path:
         path, files = self.directory / f"shop-{release}.tar.gz", self.directory / release

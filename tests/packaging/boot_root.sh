@@ -33,6 +33,7 @@ mount -t sysfs -o ro sysfs sys
 mkdir -p ".$STATE" .old
 mount --bind "$STATE" ".$STATE"
 printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n' > etc/systemd/journald.conf
+ln -s /dev/null etc/systemd/system/tmp.mount # what it would cover is where STATE is
 tr -d - < /proc/sys/kernel/random/uuid > etc/machine-id
 
 pivot_root . .old
