@@ -112,7 +112,7 @@ lint: .venv/.test
 	done; \
 	exit $$status
 
-demo: .venv/.test
+demo: .venv/.run
 	$(BIN)/python -m tests.demo
 
 demo-canary: .venv/.test

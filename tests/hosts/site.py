@@ -111,7 +111,6 @@ class Site:
                     "ansible_python_interpreter": "/usr/bin/python3",
                     "sockmgr_name": "shop",
                     "sockmgr_config": str(self.directory / "shop.toml.j2"),
-                    "sockmgr_deb": str(self._deb),
                     "sockmgr_balancer_socket": str(self.directory / "admin.sock"),
                 },
             },
@@ -142,6 +141,11 @@ class Site:
                 process.wait()
 
     # --- What is done to it ----------------------------------------------------------------------
+
+    def install(self) -> Play:
+        """Install the package everywhere at once, and deploy the first release."""
+        more = (f"sockmgr_deb={self._deb}", f"sockmgr_serial={len(HOSTS)}")
+        return self.deploy("1", *(word for each in more for word in ("-e", each)))
 
     def deploy(self, release: str, *more: str, fault: str = "none") -> Play:
         """Deploy a release, which answers with its name and has this fault."""
