@@ -18,7 +18,7 @@ from tests.start_page import PAGE
 from tests.systemd.machine import ROOT, Machine
 
 # What the page is run with, and what each way begins with.
-USED = ("curl", "make", "pipx", "procps", "python3-venv", "uvicorn")
+USED = ("curl", "make", "pipx", "procps", "python3-venv")
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*cache", ".hypothesis", "build", "dist")
 Way = Callable[[Machine, str], str]
@@ -78,8 +78,18 @@ def fetch(root: Path, wheels: Path) -> None:
 # --- The ways ------------------------------------------------------------------------------------
 
 
-def by_package(machine: Machine, _: str) -> str:
-    """The package of Debian, with Debian's uvicorn as the server."""
+def with_server(machine: Machine, clone: str) -> None:
+    """Install uvicorn for all: that of Debian 12 is too old for what the page does."""
+    inside(
+        machine, clone,
+        "python3 -m venv /opt/uvicorn && /opt/uvicorn/bin/pip install uvicorn\n"
+        "ln -sf /opt/uvicorn/bin/uvicorn /usr/local/bin/",
+    )  # fmt: skip
+
+
+def by_package(machine: Machine, clone: str) -> str:
+    """The package of Debian. The server is no part of it."""
+    with_server(machine, clone)
     (deb,) = machine.shared.glob("*.deb")
     machine.run("dpkg", "-i", str(deb), timeout=300)
     return "/usr/bin/sockmgr"
@@ -87,6 +97,7 @@ def by_package(machine: Machine, _: str) -> str:
 
 def by_pipx(machine: Machine, clone: str) -> str:
     """pipx, for one person's command line: systemd's service could not read it."""
+    with_server(machine, clone)
     inside(machine, clone, "pipx install .")
     return "/root/.local/bin/sockmgr"
 
