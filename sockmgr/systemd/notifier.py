@@ -53,7 +53,7 @@ class Notifier:
         """Raise SockmgrError if systemd waits for messages that cannot be sent."""
         self._subject = subject
         self._socket = SystemdSocket() if environ.get("NOTIFY_SOCKET") else None
-        self._store = _store(self._socket, environ)
+        self.store = _store(self._socket, environ)  # that of our unit; None if it has none
         self._ping_every = _ping_every(environ)
         self._timer: asyncio.TimerHandle | None = None
         self._served = self._stopping = False
@@ -62,11 +62,6 @@ class Notifier:
         self._outcome = self._sent_status = self._flaw = ""
         self._errno = 0
         self._extended_to = 0.0
-
-    @property
-    def store(self) -> FdStore | None:
-        """The fd store of our unit; None if the unit has none."""
-        return self._store
 
     def serving(self) -> None:
         """Send READY=1: every service serves for the first time."""
@@ -205,7 +200,7 @@ class Notifier:
 
     def _status(self) -> str:
         line = self._subject.headline()
-        remarks = "; ".join(filter(None, [self._outcome, self._store.flaw if self._store else ""]))
+        remarks = "; ".join(filter(None, [self._outcome, self.store.flaw if self.store else ""]))
         if line and remarks:
             return _one_line(f"{line} ({remarks})")
         return _one_line(line or remarks)

@@ -24,12 +24,12 @@ class FdStore:
     def __init__(self, socket: SystemdSocket, limit: int | None) -> None:
         """`limit` is FileDescriptorStoreMax=, None if it is not known."""
         self._socket, self.limit = socket, limit
-        self._held: dict[str, int] = {}
+        self.held: dict[str, int] = {}  # how many descriptors, by name
         self._left_out: dict[str, int] = {}
 
     def inherit(self, names: Mapping[str, Sequence[int]]) -> None:
         """Count the descriptors that the store passed to this manager: it still holds them."""
-        self._held = {name: len(fds) for name, fds in names.items()}
+        self.held = {name: len(fds) for name, fds in names.items()}
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:
         """Have duplicates of `fds` held under `name`, in place of what is held there.
@@ -37,7 +37,7 @@ class FdStore:
         Return False if they could not be sent. Descriptors for which there is no room are counted
         as left out, and the answer is True: to send them again would not help.
         """
-        wanted = sum(self._held.values()) - self._held.get(name, 0) + len(fds)
+        wanted = sum(self.held.values()) - self.held.get(name, 0) + len(fds)
         if self.limit is not None and wanted > self.limit:
             self._leave_out(name, fds)
             return True
@@ -46,7 +46,7 @@ class FdStore:
         # Without FDPOLL=0 systemd drops a descriptor that hangs up, such as the pidfd of a worker
         # that died, and the next manager would not learn of the death.
         if self._socket.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds):
-            self._held[name] = len(fds)
+            self.held[name] = len(fds)
             self._left_out.pop(name, None)
             return True
         return False
@@ -54,12 +54,8 @@ class FdStore:
     def forget(self, name: str) -> None:
         """Have nothing held under `name`."""
         self._left_out.pop(name, None)
-        if self._held.pop(name, None) is not None:
+        if self.held.pop(name, None) is not None:
             self._socket.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
-
-    @property
-    def held(self) -> Mapping[str, int]:
-        return self._held
 
     @property
     def full(self) -> bool:
@@ -71,7 +67,7 @@ class FdStore:
         """How many descriptors the next manager would miss, in words, or ""."""
         if not self._left_out:
             return ""
-        wanted = sum(self._held.values()) + sum(self._left_out.values())
+        wanted = sum(self.held.values()) + sum(self._left_out.values())
         return f"fd store full: {wanted} of {self.limit} descriptors, raise FileDescriptorStoreMax="
 
     def _leave_out(self, name: str, fds: Sequence[int]) -> None:
