@@ -68,13 +68,7 @@ READY = {
 }
 _KINDS = ("delay", "exec", "http", "tcp")
 _READY = Shape(
-    _ready,
-    {
-        "anyOf": [
-            {"enum": ["accepting", "notify"]},
-            probe_keys.one_of(READY, _KINDS),
-        ]
-    },
+    _ready, {"anyOf": [{"enum": ["accepting", "notify"]}, probe_keys.one_of(READY, _KINDS)]}
 )
 ROLLOUT = {
     "surge": Key(

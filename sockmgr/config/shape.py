@@ -133,9 +133,10 @@ def made_of(make: Callable[..., Any], keys: Keys) -> Shape:
 
 def table(keys: Keys, *, required: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the JSON Schema of a table that has only these keys."""
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        **({"required": list(required)} if required else {}),
-        "properties": {name: key.schema() for name, key in keys.items()},
-    }
+    return closed({name: key.schema() for name, key in keys.items()}, required)
+
+
+def closed(properties: Mapping[str, Schema], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of an object that has only these properties."""
+    needs = {"required": list(required)} if required else {}
+    return {"type": "object", "additionalProperties": False, **needs, "properties": properties}

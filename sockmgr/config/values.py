@@ -159,18 +159,7 @@ COMMAND = Shape(
     _command, {**TEXTS.schema, "minItems": 1, "prefixItems": [{**TEXT, "minLength": 1}]}
 )
 RELEASE = Shape(
-    _release,
-    {
-        "anyOf": [
-            COMMAND.schema,
-            {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["file"],
-                "properties": {"file": _FILE_BELOW.schema},
-            },
-        ]
-    },
+    _release, {"anyOf": [COMMAND.schema, shape.closed({"file": _FILE_BELOW.schema}, ("file",))]}
 )
 LISTEN = Shape(
     _listen,
@@ -195,14 +184,7 @@ ENV_FILE = Shape(
 _LIMIT = {
     "anyOf": [SIZE.schema, {"type": "array", "items": SIZE.schema, "minItems": 2, "maxItems": 2}]
 }
-LIMITS = Shape(
-    _limits,
-    {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": dict.fromkeys(RESOURCES, _LIMIT),
-    },
-)
+LIMITS = Shape(_limits, shape.closed(dict.fromkeys(RESOURCES, _LIMIT)))
 MEMORY = Shape(_memory, {"type": "string", "pattern": f"^{_MEMORY}$"})
 SIGNAL = Shape(
     _signal, {"enum": [*SIGNALS, *(f"SIG{name}" for name in SIGNALS), *SIGNALS.values()]}
