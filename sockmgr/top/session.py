@@ -180,10 +180,7 @@ class Top:
     def _begin(self, key: str) -> None:
         status = self._view.status
         place = self._view.chosen or moved(status, None, 0)
-        if place is None:
-            self._say("no service runs")
-            return
-        request = _request(key, place, self._view)
+        request = _request(key, place, self._view) if place else "no service runs"
         if isinstance(request, str):
             self._say(request)
             return
