@@ -51,6 +51,8 @@ def command(
     APP is an ASGI or WSGI application, which uvicorn serves. A known server needs no --listen: it
     gets 127.0.0.1:8000. Ctrl-C drains and ends; a second Ctrl-C ends at once.
     """
+    from sockmgr.init import declared
+
     given = {key: value for key, value in keys.items() if value}
     file = "" if command else str(target.absolute(config or Path(DEFAULT_CONFIG)))
     if command and config is not None:
@@ -58,7 +60,8 @@ def command(
     if not command and (listen or given or name):
         raise click.UsageError("these options need an APP or a COMMAND")
     if command:
-        name = name or _name_of(Path.cwd())
+        # By default that of the directory, so that several can run beside one another.
+        name = name or declared.name({}, Path.cwd().name)
         source = functools.partial(_from_arguments, name, listen, command, given)
     else:
         source = functools.partial(read_config, Path(file))
@@ -135,9 +138,3 @@ def _uvicorn(cwd: str) -> str:
             do="pip install uvicorn, or name another server: sockmgr dev -- COMMAND",
         )
     return found
-
-
-def _name_of(directory: Path) -> str:
-    """Return a name for the manager of a project, so that several can run beside one another."""
-    cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", directory.name).lstrip("_.-")
-    return cleaned[:64] or "sockmgr"
