@@ -30,13 +30,9 @@ class Setting(NamedTuple):
 class Variable(str):
     """A text for the config that names a variable, which `sockmgr run` is to look up."""
 
-    __slots__ = ()
-
 
 class Computed(str):
     """The text of an expression, whose value only a program could know."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
