@@ -12,7 +12,7 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from sockmgr.api.types import Change, Effect, Kind, Plan
-from sockmgr.config import app_keys, limit_keys, settings
+from sockmgr.config import app_keys, settings
 from sockmgr.config.config import Config, ServiceConfig, parse
 from sockmgr.config.document import shown
 from sockmgr.config.outside import NOTHING, Outside, below
@@ -57,7 +57,7 @@ _TABLES = {
     "http": app_keys.HTTP,
     "rollout": settings.ROLLOUT,
     "hooks": settings.HOOKS,
-    "resources": limit_keys.RESOURCES,
+    "resources": settings.RESOURCES,
 }
 _SIGNALS = {number: name for name, number in SIGNALS.items()}
 _NUMBERS: dict[str, Callable[[int], str]] = {  # keys that are written in another way

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from sockmgr.config import servers
 from sockmgr.config.config import Config, ServiceConfig
-from sockmgr.config.limit_keys import LIMITS
+from sockmgr.config.settings import LIMITS
 from sockmgr.config.spec import SURGE_ALL, Accepting, Listen
 
 # Seconds, all four:

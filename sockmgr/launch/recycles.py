@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 
 from sockmgr.config import servers
 from sockmgr.config.config import ServiceConfig
-from sockmgr.config.limit_keys import LIMITS
+from sockmgr.config.settings import LIMITS
 from sockmgr.config.spec import Accept, Listen
 from sockmgr.launch import launchers
 from sockmgr.launch.additions import UVICORN_LAUNCHER

@@ -16,7 +16,7 @@ from sockmgr.api.records import EventKind
 from sockmgr.api.types import Verdict
 from sockmgr.errors import SockmgrError
 from sockmgr.log import Log
-from sockmgr.systemd.notify_socket import SystemdSocket
+from sockmgr.systemd.protocol import SystemdSocket
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sockmgr.api.records import EventKind
 from sockmgr.log import Log
-from sockmgr.systemd.notify_socket import SystemdSocket
+from sockmgr.systemd.protocol import SystemdSocket
 
 log = Log("sockmgr")
 

@@ -24,8 +24,7 @@ from sockmgr.api.types import Event
 from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
 from sockmgr.errors import SockmgrError
 from sockmgr.metrics.meter import Meter
-from sockmgr.terminal.keys import Keys
-from sockmgr.terminal.strokes import Strokes
+from sockmgr.terminal.keys import Keys, Strokes
 from sockmgr.top import requests
 from sockmgr.top.requests import Request
 from sockmgr.top.screen import frame

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sockmgr.manager.takeover.guard import Guard
-from sockmgr.systemd.notify_socket import SystemdSocket
 from sockmgr.systemd.passed import passed_descriptors
+from sockmgr.systemd.protocol import SystemdSocket
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import ending, fd_store_max
 from tests.helpers.children import wait_until

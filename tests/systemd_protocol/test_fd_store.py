@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.systemd.notify_socket import SystemdSocket
+from sockmgr.systemd.protocol import SystemdSocket
 from sockmgr.systemd.store import FdStore
 from sockmgr.systemd.unit import fd_store_max
 from tests.helpers.fake_systemd import FakeSystemd

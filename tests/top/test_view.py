@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sockmgr.api.types import Status
-from sockmgr.terminal.strokes import Strokes
+from sockmgr.terminal.keys import Strokes
 from sockmgr.top.view import Place, moved, places, still_chosen
 from tests.helpers.fake_manager import a_status
 
