@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import click
 import msgspec
@@ -27,60 +26,54 @@ def command(where: target.Target, service: str, follow: bool, lines: int) -> Non
 
     The lines come from systemd's journal if the manager writes there, else from the manager.
     """
-    query = _Query(where=where, service=service, follow=follow, lines=lines)
     if follow:
         streams.end_without_reader()
+    for line in _lines(where, service, lines, follow=follow):
+        streams.echo(msgspec.json.encode(line).decode() if where.as_json else _shown(line))
+
+
+def _lines(where: target.Target, service: str, number: int, *, follow: bool) -> Iterator[LogLine]:
+    """Yield the lines that the manager has, or that the journal has of it; say where they end."""
     try:
-        place = _show_from_manager(query)
+        client = where.client()
+        one = () if follow else (client.logs(service, number),)
+        for reply in client.follow_logs(service, number) if follow else one:
+            if reply.journal is not None:
+                yield from _of_journal(Journal([reply.journal], service), number, follow=follow)
+                return
+            if reply.missed:
+                missed = f"{reply.missed} lines missed: they came faster than they were taken"
+                target.narrate(missed)
+            yield from reply.lines or ()
     except NoManagerError:
-        if not _show_without_manager(query):
+        if (journal := _of_one_that_ended(where, service)) is None:
             raise
+        yield from _of_journal(journal, number, follow=follow)
         return
-    if place is not None:
-        _show_journal(Journal([place], service), query)
-    elif follow:
+    if follow:
         target.narrate("the manager has ended")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Query:
-    where: target.Target
-    service: str
-    follow: bool
-    lines: int
+def _of_journal(journal: Journal, number: int, *, follow: bool) -> Iterator[LogLine]:
+    yield from journal.last(number)
+    if follow:
+        yield from journal.follow()
 
 
-def _show_from_manager(query: _Query) -> JournalPlace | None:
-    """Show the lines that the manager has; if the journal has them, return where instead."""
-    client = query.where.client()
-    if query.follow:
-        replies = client.follow_logs(query.service, query.lines)
-    else:
-        replies = iter([client.logs(query.service, query.lines)])
-    for reply in replies:
-        if reply.journal is not None:
-            return reply.journal
-        if reply.missed:
-            target.narrate(f"{reply.missed} lines missed: they came faster than they were taken")
-        _show(query, reply.lines or ())
-    return None
-
-
-def _show_without_manager(query: _Query) -> bool:
-    """Show the lines that the journal has of a manager that has ended; return whether any."""
-    name = _name(query.where)
+def _of_one_that_ended(where: target.Target, service: str) -> Journal | None:
+    """Return what the journal has of a manager that has ended, None if it has nothing."""
+    name = _name(where)
     if not name or shutil.which("journalctl") is None:
-        return False
+        return None
     units = (f"{name}.service", f"sockmgr@{name}.service")  # of `sockmgr units`, and of contrib
-    journal = Journal([JournalPlace(unit=unit) for unit in units], query.service)
+    journal = Journal([JournalPlace(unit=unit) for unit in units], service)
     try:
-        found = journal.last(1)
+        if not journal.last(1):
+            return None
     except ControlError:
-        return False
-    if found:
-        target.narrate(f"no manager answers; the journal has this of {' and '.join(units)}")
-        _show_journal(journal, query)
-    return bool(found)
+        return None
+    target.narrate(f"no manager answers; the journal has this of {' and '.join(units)}")
+    return journal
 
 
 def _name(where: target.Target) -> str:
@@ -88,18 +81,6 @@ def _name(where: target.Target) -> str:
         return name
     path = target.control(where.control)
     return path.stem if path else ""
-
-
-def _show_journal(journal: Journal, query: _Query) -> None:
-    _show(query, journal.last(query.lines))
-    if query.follow:
-        _show(query, journal.follow())
-
-
-def _show(query: _Query, lines: Iterable[LogLine]) -> None:
-    for line in lines:
-        as_json = query.where.as_json
-        streams.echo(msgspec.json.encode(line).decode() if as_json else _shown(line))
 
 
 def _shown(line: LogLine) -> str:
