@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,10 +96,9 @@ def _plan(config: Path | None, command: tuple[str, ...], options: dict[str, Any]
 
 
 def _port(file: Path) -> int:
-    for listen in read_config(file).listen:
-        scheme, _, rest = str(listen.address).partition("://")
-        if scheme == "tcp" and (port := int(rest.rpartition(":")[2])):
-            return port
+    for address in (listen.address for listen in read_config(file).listen):
+        if address.scheme == "tcp" and address.port:
+            return address.port
     raise ConfigError(f"{file} has no TCP listener with a port of its own", do="add one, or --port")
 
 
@@ -117,13 +116,9 @@ def _run(plan: Plan, scenarios: list[Scenario], *, title: str) -> Run:
     from sockmgr.torture.run import torture
 
     # Whoever ends us so must not leave servers behind: this unwinds what has been entered.
-    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _progress(len(scenarios) + 1) as told:
         return torture(plan, scenarios, title=title, told=told)
-
-
-def _interrupted(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
