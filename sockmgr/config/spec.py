@@ -320,10 +320,14 @@ class Spec(TakenOver, frozen=True, kw_only=True):
         streams = (each for each in self.listen if not each.address.traits.is_datagram)
         return next(each for each in streams if probe.listener in ("", each.name))
 
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses of its listeners."""
+        return frozenset(listen.address for listen in self.listen)
+
     def removed(self, newer: Spec) -> frozenset[Address]:
         """Return the addresses of this spec that its successor `newer` does not have."""
-        kept = {listen.address for listen in newer.listen}
-        return frozenset(listen.address for listen in self.listen) - kept
+        return self.addresses - newer.addresses
 
     def trusted(self) -> Spec:
         """Return this spec without a canary: what it runs has proven itself before."""

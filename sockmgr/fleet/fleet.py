@@ -363,7 +363,9 @@ class Fleet(FleetRecords):
         if self.stopping:
             return  # nobody comes any more
         to_feed = leases.to_feed()
-        if not to_feed or (to_feed == self.fed and self._now < self.feed_again):
+        # Where nothing is to run, clients wait for those who go, or else for what may come.
+        stay = self.current or self.trial or not any(g.ready for g in self.generations.values())
+        if (stay and not to_feed) or (to_feed == self.fed and self._now < self.feed_again):
             return
         self.feed_again = math.inf
         # What is fed no longer may hold connections still; what is fed again owes no Quiet.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Set
 from typing import NamedTuple, TypeVar
 
+from sockmgr.config.spec import Address
 from sockmgr.fleet.deadlines import Deadlines
 from sockmgr.fleet.messages import State
 
@@ -52,7 +53,8 @@ class LeaseBook:
         self.fed: Fed = ()
         self.weights: dict[int, int] = {}  # the same by lease
         self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
-        self.foreign: Set[int] = frozenset()  # that others have on listeners of ours by now
+        self.foreign: frozenset[int] = frozenset()  # that others have on listeners of ours by now
+        self.elsewhere: Set[Address] = frozenset()  # listeners whose clients others have
         self.untaken: set[int] = set()  # fed or unquiet, and nobody who lives may accept there
         self.deserted: set[int] = set()  # unquiet, and nobody is to serve there
         # Of what is unquiet: until when workers are kept for it, and when it is given up.

@@ -59,10 +59,27 @@ class Leases:
         basis = share, *((g.number, g.roster.changes, *targets.kept(g)) for g in serving)
         if basis != self.book.shares_basis:
             self.book.shares_basis, self.book.shares = basis, self._all_shares(serving)
-        fallback = targets.current or targets.trial
-        if not self.book.shares and fallback and fallback.may_be_met:
-            return ((self._waiting(fallback), 1),)
-        return self.book.shares
+        shares, fallback = self.book.shares, targets.current or targets.trial
+        if not shares and fallback and fallback.may_be_met:
+            serving, shares = [fallback], ((self._waiting(fallback), 1),)
+        beside = self._beside(serving) - dict(shares).keys()
+        return (*shares, *((lease, 0) for lease in sorted(beside))) if beside else shares
+
+    def _beside(self, serving: list[Generation]) -> set[int]:
+        """Return the leases for clients of listeners that none of those that serve has.
+
+        As where a generation that has not all of them is tried, or serves for want of better: such
+        clients are for those who have the listener, or who will be started.
+        """
+        found, targets = set[int](), self.targets
+        for met in (each for each in (targets.current, targets.trial) if each and each.is_met):
+            has = (each.spec.addresses for each in serving)
+            lacked = met.spec.addresses.difference(self.book.elsewhere, *has)
+            if lacked and met.ready and targets.target(met):
+                found.update(self._weights([met]))
+            elif lacked:
+                found.add(self._waiting(met))
+        return found
 
     def _all_shares(self, serving: list[Generation]) -> Fed:
         trial = self.targets.trial
@@ -102,15 +119,18 @@ class Leases:
 
     def _is_fed(self, generation: Generation) -> bool:
         weights = self.book.weights
-        return any(w.lease in weights for w in generation.roster.active() if w.kind.serves)
+        return any(weights.get(w.lease) for w in generation.roster.active() if w.kind.serves)
 
     def _waiting(self, generation: Generation) -> int:
         if generation.lease is not None:
             return generation.lease
-        # Where they waited before, so that one worker finds all of them.
-        if self.book.fed:
-            return self.book.fed[0][0]
-        return next(itertools.chain(self._left(), self._free(generation.spec)))
+        # Where they waited before, so that one worker finds all of them; not where another
+        # generation answers, which has not all of its listeners.
+        others = (g for g in self.targets.generations.values() if generation.spec.removed(g.spec))
+        theirs = {lease for each in others for lease in each.leases}
+        before = itertools.chain(self.book.weights, generation.leases, self._left())
+        mine = (lease for lease in before if lease not in theirs)
+        return next(itertools.chain(mine, self._free(generation.spec)))
 
     # --- Who gets which --------------------------------------------------------------------------
 

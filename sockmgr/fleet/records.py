@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Set
 from types import MappingProxyType
 
+from sockmgr.config.spec import Address
 from sockmgr.fleet import hooks
 from sockmgr.fleet.deadlines import Deadlines
 from sockmgr.fleet.generation import Generation, Worker
@@ -145,11 +146,18 @@ class FleetRecords:
     @property
     def is_beside_others(self) -> bool:
         """Whether it got listeners on which other services still had leases."""
-        return any(each.spec.foreign for each in self.generations.values())
+        specs = [each.spec for each in self.generations.values()]
+        specs += [self.pending.spec] if self.pending else []
+        return any(spec.foreign for spec in specs)
 
-    def beside(self, foreign: Set[int]) -> None:
-        """Know which leases other services have now on listeners that are ours as well."""
-        self._book.foreign = foreign
+    @property
+    def foreign(self) -> frozenset[int]:
+        """The leases that other services have on listeners that are ours as well."""
+        return self._book.foreign
+
+    def beside(self, foreign: frozenset[int], elsewhere: Set[Address]) -> None:
+        """Know the leases that others have on listeners of ours, and whose clients they have."""
+        self._book.foreign, self._book.elsewhere = foreign, elsewhere
 
     @property
     def held(self) -> Set[int]:

@@ -66,7 +66,9 @@ class Targets:
             return self._rolling(trial, current)
         if trial.canary and not self.exclusive:
             return current.wanted  # it carries nearly everything until its successor is proven
-        left = 0 if self.exclusive else max(0, current.wanted - self.staying(trial))
+        # Until the commit clients come to what it removes, and only the old generation has that.
+        alone = min(current.wanted, 1) if current.spec.removed(trial.spec) else 0
+        left = 0 if self.exclusive else max(alone, current.wanted - self.staying(trial))
         if trial.phase is Phase.PROBATION:
             # Once cut over, the old generation gives way but grows no more.
             return min(left, current.headcount + len(current.roster.replaced))

@@ -7,7 +7,7 @@ fleet/together.py and fleet/order.py do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from sockmgr.api.records import EventKind
@@ -100,16 +100,6 @@ class Company:
                     )
                 found |= {name, other}
         return found
-
-    def foreign(self, spec: Spec) -> frozenset[int]:
-        """Return the leases that other services have on the listeners of a spec."""
-        return self.leases_beside(spec.service, {listen.address for listen in spec.listen})
-
-    def leases_beside(self, name: str, addresses: Set[Address]) -> frozenset[int]:
-        """Return the leases that other services than this one have now on these listeners."""
-        others = [s for n, s in self._services.items() if n != name]
-        sharing = [each.fleet.leases for each in others if addresses & each.addresses]
-        return frozenset().union(*sharing)
 
     @property
     def goes_together(self) -> bool:

@@ -22,16 +22,17 @@ from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Address, Listen, Spec
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.fleet.group import Together
+from sockmgr.fleet.messages import Tick
 from sockmgr.launch import access, virtual_env
 from sockmgr.launch.resolve import prepare
 from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
-from sockmgr.manager.beside import Beside
 from sockmgr.manager.company import Company, wanted
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.service.memory_check import MEASURED, fitting
+from sockmgr.manager.service.owners import Owners
 from sockmgr.manager.service.pooling import check_shares
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.upkeep import Upkeep
@@ -44,14 +45,14 @@ log = Log("sockmgr")
 Source = Callable[[], Config]
 
 
-class Services(Beside):
+class Services:
     """All services of a manager, by name; `source` reads the config, each time anew."""
 
     def __init__(self, source: Source, listeners: Listeners) -> None:
         self.by_name: dict[str, Service] = {}
         self.config: Config
         self._source, self._listeners = source, listeners
-        self._company = Company(self.by_name)
+        self._company, self.owners = Company(self.by_name), Owners(self.by_name)
         self._asked_for: Counter[Address] = Counter()
         self._said: dict[str, int] = {}  # the last reload that said something about a service
         self._is_stopping = False
@@ -318,7 +319,10 @@ class Services(Beside):
 
     def accept_found(self, service: str) -> None:
         """Have the config in force say of `service` what a manager before us had loaded."""
-        self._accept(self.found or self.config, service)
+        found = self.found or self.config
+        # A later reload, whose removal goes together with others, may have had no such service.
+        if any(each.name == service for each in found.services):
+            self._accept(found, service)
 
     def _accept(self, config: Config, *committed: str) -> None:
         self.config = plan.accepted(self.config, config, committed)
@@ -344,6 +348,8 @@ class Services(Beside):
     def heed(self, service: str) -> None:
         """Look what the last fact of `service` means for those that wait for it, or it for them."""
         self._company.heed(service)
+        for name in self.owners.outdated():
+            self.by_name[name].put(Tick())
         found = self.by_name.get(service)
         if found and found.fleet.is_nothing and not found.fleet.stopping:
             found.stop()  # a reload has added it, and its first generation failed
@@ -369,7 +375,7 @@ class Services(Beside):
         patience = self._company.patience(specs)
         verdicts = []
         # All are looked at before any begins, which would have leases of its own by then.
-        foreign = [self._company.foreign(spec) for spec in specs]
+        foreign = [self.owners.leases_beside(each.service, each.addresses) for each in specs]
         for spec, leases in zip(specs, foreign, strict=True):
             name, service = spec.service, self.by_name.get(spec.service)
             service = service or self.add(name)

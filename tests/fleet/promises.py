@@ -153,12 +153,17 @@ class Moment(Answer):
         )
 
     def _check_fed(self) -> None:
-        world = self.world
+        world, current = self.world, self.world.fleet.current
         able = {p.lease for p in world.processes.values() if p.able}
-        if able & world.fed.keys():
-            assert world.fed.keys() <= able, f"{world.fed} is fed, and only {able} are served"
+        fed = {lease for lease, weight in world.fed.items() if weight}
+        if able & fed:
+            assert fed <= able, f"{world.fed} is fed, and only {able} are served"
         else:
-            assert len(world.fed) <= 1, f"nobody serves, and what comes is spread over {world.fed}"
+            assert len(fed) <= 1, f"nobody serves, and what comes is spread over {world.fed}"
+        has = [p.spec.addresses for p in world.processes.values() if p.able and p.lease in fed]
+        if current and has and (lacked := current.spec.addresses.difference(*has)):
+            beside = world.fed.keys() - fed or current.lease in fed
+            assert beside, f"{lacked} is fed to nobody who has it"
 
     def _check_share(self) -> None:
         """A canary gets its share exactly; one that is not one yet, or was one, nothing."""

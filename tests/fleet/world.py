@@ -467,7 +467,7 @@ class World:
         return [
             p
             for p in self.processes.values()
-            if p.life is Life.SERVING and p.lease in self.fed and not p.hung
+            if p.life is Life.SERVING and self.fed.get(p.lease) and not p.hung
         ]
 
     def at_rest(self) -> bool:

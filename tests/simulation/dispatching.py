@@ -15,6 +15,7 @@ from sockmgr.config.spec import Policy, Spec
 from sockmgr.fleet.messages import Recycle, WorkerReady
 from sockmgr.log import Log
 from sockmgr.manager.service import dispatching as real
+from sockmgr.manager.service.lease_map import LeaseModes
 from sockmgr.programs.dispatcher import dispatcher, link, moves, sources
 from sockmgr.programs.dispatcher.acceptor import Accepted
 from sockmgr.programs.dispatcher.dispatcher import Dispatcher
@@ -309,11 +310,11 @@ class Dispatching:
         self,
         weights: Mapping[int, int],
         listeners: Mapping[int, Collection[Listener]],
-        others: Collection[int],
+        modes: LeaseModes,
     ) -> None:
         self._weights = dict(weights)
         self._keys = {n: [str(each.listen.address) for each in listeners[n]] for n in weights}
-        self._sources = real._sources(listeners, others)  # type: ignore[arg-type]
+        self._sources = real._sources(listeners, modes)  # type: ignore[arg-type]
         if self.is_needed:
             self._go_on()
 
@@ -332,10 +333,15 @@ class Dispatching:
         del lease
 
     def close(self) -> None:
-        if self.is_needed and (there := self._manager.world.dispatcher):
-            there.forget(self._name)
+        world, served = self._manager.world, self._served
+        # Of those who were gone before the present manager began, only the dispatcher has channels.
+        known = [x.channel for x in served.dispatcher._by_id.values()] if served else []
+        if self.is_needed and world.dispatcher:
+            world.dispatcher.forget(self._name)
         self.is_needed = False
-        self._manager.world.lose_channels(self)
+        known += [r.process.channel for r in self.workers.values() if r.process.channel]
+        known += [channel for channel, _ in self.left.values()]
+        world.lose_in(known, "its service has stopped")
 
     # --- What the dispatcher is told -------------------------------------------------------------
 

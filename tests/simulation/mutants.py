@@ -18,8 +18,8 @@ MUTANTS = (
     Mutant(
         "do not pass on what a Feed changes",
         "sockmgr.manager.service.traffic",
-        "weights.get(n, 1) for n in served}",
-        "weights.get(n, 1) for n in ()}",
+        "weights.get(n) or 1 for n in served}",
+        "weights.get(n) or 1 for n in ()}",
     ),
     Mutant(
         "let a listener be closed that another service has",
@@ -29,9 +29,21 @@ MUTANTS = (
     ),
     Mutant(
         "forget that others have leases on the same listeners",
-        "sockmgr.manager.company",
-        "        return frozenset().union(*sharing)\n",
-        "        return frozenset()\n",
+        "sockmgr.manager.service.owners",
+        "for each in self._others(service, addresses)))\n",
+        "for each in ()))\n",
+    ),
+    Mutant(
+        "steer a listener whose clients another service has",
+        "sockmgr.manager.service.traffic",
+        "            if listener.listen.address not in self._others:\n",
+        "            if listener.listen:\n",
+    ),
+    Mutant(
+        "feed nobody at a listener that only the earlier generation has",
+        "sockmgr.fleet.leases",
+        "        beside = self._beside(serving) - dict(shares).keys()\n",
+        "        beside = set[int]()\n",
     ),
     Mutant(
         "refuse clients at a listener that another service gets",

@@ -102,7 +102,7 @@ def who_answers(world: World, queue: Queue) -> set[str]:
     lives = (Life.BOOTING, Life.SERVING)
     processes = world.kernel.processes.values()
     found = {p.service for p in processes if p.life in lives and queue in p.queues}
-    found |= {s.name for s in world.services if s.name not in found and queue in s.fed()}
+    found |= {s.name for s in world.services if s.name not in found and s.feeds(queue)}
     if world.dispatcher:
         found |= {n for n, served in world.dispatcher.services.items() if queue in served.taps}
     return found
@@ -139,26 +139,22 @@ def _check_passed(world: World, connection: Connection) -> None:  # noqa: C901 -
         channels = [each.process.channel for each in dispatching.workers.values()]
         if any(_has(channel, connection) for channel in channels if channel):
             return
-        if any(_has(channel, connection) for channel, _ in dispatching.left.values()):
-            keys = {
-                str(listen.address)
-                for w in dispatching.workers.values()
-                for listen in w.spec.listen
-            }
-            if service.is_at_rest and str(connection.address) not in keys:
+        channels = [channel for channel, _ in dispatching.left.values()]
+        if there := world.dispatcher and world.dispatcher.services.get(service.name):
+            channels += [link.channel for link in there.dispatcher._by_id.values()]
+        if any(_has(channel, connection) for channel in channels):
+            has = [w.spec.addresses for w in dispatching.workers.values()]
+            if service.is_at_rest and connection.address not in frozenset().union(*has):
                 connection.why_lost = "its worker is gone, and the service passes none on any more"
             return
-    if world.dispatcher:
-        for served in world.dispatcher.services.values():
-            for link in served.dispatcher._by_id.values():
-                if _has(link.channel, connection):
-                    return
     if world.manager and world.manager.is_stopping:
         return
-    if world.manager is None and any(
-        p.channel and _has(p.channel, connection) for p in world.kernel.processes.values()
-    ):
-        return  # the store has it
+    stored = [p.channel for p in world.kernel.processes.values() if p.channel]
+    if world.dispatcher:
+        stored += [link.channel for each in world.dispatcher.services.values()
+                   for link in each.dispatcher._by_id.values()]  # fmt: skip
+    if world.manager is None and any(_has(channel, connection) for channel in stored):
+        return
     raise Broken(f"{connection} was passed to a worker that is gone, and nobody has its channel")
 
 
@@ -197,6 +193,18 @@ def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one prom
         if is_shut and is_in_force(world, listen.address):
             raise Broken(f"P1: {service.name} has {listen.address}, which takes nobody")
     _check_serves(service)
+    _check_passes(world, service)
+
+
+def _check_passes(world: World, service: Any) -> None:
+    """P2: the dispatcher accepts from what is fed, unless workers of an earlier generation do."""
+    there = world.dispatcher.services.get(service.name) if world.dispatcher else None
+    if there is None:
+        return
+    modes = service._traffic.modes
+    for lease, queue in service.fed():
+        if lease in modes.passed - modes.accept and queue not in there.taps:
+            raise Broken(f"P2: {service.name} is passed clients, and none from {queue}")
 
 
 def _check_serves(service: Any) -> None:
@@ -244,6 +252,8 @@ def restless(world: World) -> str:
         return f"{waiting[0]} at {waiting[0].address} is {waiting[0].place}"
     if manager.is_stopping:
         return "it stops"
+    if any(process.hung for process in world.kernel.living()):
+        return "a worker hangs"
     return next(filter(None, (_parts(service) for service in world.services)), "")
 
 

@@ -46,7 +46,7 @@ from sockmgr.manager.service.intake import Intake
 from sockmgr.manager.service.lease_map import LeaseMap
 from sockmgr.manager.service.past import Past
 from sockmgr.manager.service.service import Service
-from sockmgr.manager.service.traffic import Traffic
+from sockmgr.manager.service.traffic import Traffic, _getting
 from sockmgr.manager.service.verdicts import Verdicts, ignore_progress
 from tests.simulation.dispatching import Dispatching
 from tests.simulation.kernel import Broken, Life, Listener, Place, Process, Queue
@@ -499,7 +499,10 @@ class ServiceShell(Service):
         self._verdicts = ServiceVerdicts(name, self._context, None, self._history)
         self.processes: Any = Processes(self, manager)
         self.hooks: Any = ServiceHooks(self)
-        self._traffic = ServiceTraffic(name, None, self.put, self.processes.dispatching)
+        self._traffic = ServiceTraffic(
+            name, None, self.put, self.processes.dispatching,
+            partial(manager.services.owners.elsewhere, name),
+        )  # fmt: skip
         self._traffic._manager = manager
         self._renewal = Renewal(self._renew)
         self.repairs = self._canary = self._conditions = Nothing()
@@ -565,12 +568,19 @@ class ServiceShell(Service):
         """The queues that it waits for until they are empty."""
         return (queue for drain in self._traffic.drains() for queue in drain.queues())
 
-    def fed(self) -> Iterable[Queue]:
-        """The queues that it thinks are fed."""
-        for lease, listeners in self._traffic._fed.items():
+    def feeds(self, queue: Queue) -> bool:
+        return any(each is queue for _, each in self.fed())
+
+    def fed(self) -> Iterable[tuple[int, Queue]]:
+        """The leases that it thinks are fed, each with its queues."""
+        fed = dict(self.fleet.fed)
+        known = {lease: x for lease, x in self._traffic._fed.items() if lease in fed}
+        for lease, listeners in _getting(fed, known).items():
             for listener in listeners:
+                if listener.listen.address in self._traffic._others:
+                    continue
                 if lease < len(listener.queues) or not listener.is_steered:
-                    yield listener.queue(lease)
+                    yield lease, listener.queue(lease)
 
     def asked(self) -> set[int]:
         """The requests that have no verdict yet."""

@@ -15,7 +15,7 @@ from sockmgr.config.spec import Address, Spec
 from sockmgr.fleet.messages import Fact, Outcome, Quiet, State, Together
 from tests.fleet.story import tell_action, tell_fact
 from tests.simulation import configs
-from tests.simulation.dispatching import DispatcherProcess, Dispatching
+from tests.simulation.dispatching import DispatcherProcess
 from tests.simulation.kernel import Broken, Channel, Connection, Kernel, Life, Place, Process
 from tests.simulation.manager import Died, Manager
 from tests.simulation.manager import State as Saved
@@ -114,7 +114,8 @@ class World:
         for each in self.dispatcher.held():
             each.lose("it was in the hands of a dispatcher that was killed")
         # Of one who was gone before the present manager began, only the dispatcher had the channel.
-        known = [p.channel for p in self.kernel.processes.values()]
+        # So it had of one that was not in the store yet.
+        known = [p.channel for p in self.kernel.processes.values() if p.is_known]
         known += [c for s in self.services for c, _ in s.processes.dispatching.left.values()]
         links = (x for s in self.dispatcher.services.values()
                  for x in s.dispatcher._by_id.values())  # fmt: skip
@@ -273,12 +274,6 @@ class World:
     def start_dispatcher(self) -> None:
         if not self.kernel.fails("spawn"):
             self.dispatcher = DispatcherProcess(self)
-
-    def lose_channels(self, dispatching: Dispatching) -> None:
-        """Close the channels of a service that has stopped."""
-        channels = [r.process.channel for r in dispatching.workers.values() if r.process.channel]
-        left = [channel for channel, _ in dispatching.left.values()]
-        self.lose_in([*channels, *left], "its service has stopped")
 
     # --- What is told of it ----------------------------------------------------------------------
 

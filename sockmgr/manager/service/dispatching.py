@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 
 from sockmgr.config.spec import Policy, Spec
 from sockmgr.errors import ListenError
@@ -18,6 +18,7 @@ from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.dispatch.service import Events, ServiceDispatch
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.service.client_watch import ClientWatch
+from sockmgr.manager.service.lease_map import LeaseModes
 from sockmgr.manager.workers.moves import MoveQueue
 from sockmgr.manager.workers.worker import WorkerProcess
 
@@ -105,13 +106,13 @@ class Dispatching:
         self,
         weights: Mapping[int, int],
         listeners: Mapping[int, Collection[Listener]],
-        others: Collection[int],
+        modes: LeaseModes,
     ) -> None:
-        """Pass each lease connections of its listeners; `others` accept connections themselves."""
+        """Pass each lease connections of its listeners; `modes` says whose queues are not ours."""
         # These are kept even without a dispatcher: attach(), which makes it, goes on with them.
         self._weights = dict(weights)
         self._keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
-        self._sources = _sources(listeners, others)
+        self._sources = _sources(listeners, modes)
         if self._dispatch:
             self._go_on(self._dispatch)
 
@@ -203,7 +204,7 @@ def _key(listener: Listener) -> str:
 
 
 def _sources(
-    listeners: Mapping[int, Collection[Listener]], others: Collection[int]
+    listeners: Mapping[int, Collection[Listener]], modes: LeaseModes
 ) -> dict[socket.socket, str]:
     """Return all queues that are not somebody else's: a late handshake may end in any of them."""
     leases: dict[Listener, set[int]] = defaultdict(set)
@@ -214,11 +215,6 @@ def _sources(
         queue: _key(each)
         for each, ours in leases.items()
         for n, queue in enumerate(each.queues)
-        if not _is_taken(each, n, ours, others) and not each.is_left_to_others(n)
+        if not (each.is_steered and (n in modes.accept or n in modes.foreign - ours))
+        and not each.is_left_to_others(n)
     }
-
-
-def _is_taken(listener: Listener, n: int, ours: Set[int], others: Collection[int]) -> bool:
-    """Return whether a worker accepts from queue `n`, or another service is fed there."""
-    # A listener that a reload gave to another service still has clients in the queues of ours.
-    return listener.is_steered and (n in others or n in listener.fed.keys() - ours)

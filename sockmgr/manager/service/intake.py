@@ -13,6 +13,7 @@ from sockmgr.fleet.messages import Phase
 from sockmgr.fleet.records import FleetRecords
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.service.lease_map import LeaseMap
+from sockmgr.manager.service.owners import Owners
 
 
 class Neighbours(Protocol):
@@ -21,17 +22,9 @@ class Neighbours(Protocol):
     def keep(self, address: Address) -> bool:
         """Return whether some service has a listener, or will, and does not only drain there."""
 
-    def share(self, address: Address, service: str) -> bool:
-        """Return whether another service uses the listener as well."""
-
-    def serve(self, address: Address, service: str) -> bool:
-        """Return whether another service serves the clients of the listener now."""
-
-    def leases_beside(self, service: str) -> frozenset[int]:
-        """Return the leases that other services have on listeners of `service`."""
-
-    def give_way(self, service: str) -> None:
-        """Have other services leave new clients to `service` at the listeners where it is fed."""
+    @property
+    def owners(self) -> Owners:
+        """Who has the clients of each listener."""
 
     def accept_found(self, service: str) -> None:
         """Have the config in force say of `service` what a manager before us had loaded."""
@@ -55,10 +48,8 @@ class Intake:
 
         A reload may exchange listeners between services, and until then the other one has it.
         """
-        found = self._lease_map.of(spec)
-        return [
-            each for each in found if not self._neighbours.serve(each.listen.address, self._name)
-        ]
+        others = self._neighbours.owners.elsewhere(self._name)
+        return [each for each in self._lease_map.of(spec) if each.listen.address not in others]
 
     def end(self, fleet: FleetRecords) -> None:
         """Refuse new clients everywhere, since the service stops; clients that wait may stay."""
@@ -93,7 +84,7 @@ class Intake:
     def renew(self, fleet: FleetRecords, address: Address, lease: int) -> None:
         """Put a new queue in the place of a lease that nobody holds any more."""
         # A neighbour has leases of its own, with the same numbers, on the queues of this listener.
-        if address in addresses(fleet) and not self._neighbours.share(address, self._name):
+        if address in addresses(fleet) and not self._neighbours.owners.shares(self._name, address):
             self._lease_map.listener(address).renew(lease)
 
 

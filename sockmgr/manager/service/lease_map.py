@@ -29,10 +29,11 @@ class LeaseMap:
     def fed(self, fleet: FleetRecords, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
         """Return each of `leases` with the listeners of the workers that take connections there.
 
-        A lease that no worker has yet gets the listeners of the generation that serves.
+        A lease that no worker has yet gets the listeners of all that clients are meant for.
         """
-        serving = fleet.serving
-        every = self.of(serving.spec) if serving and serving.may_be_met else ()
+        serving = [each for each in (fleet.serving, fleet.trial) if each and each.may_be_met]
+        meant = [each for each in serving if each is fleet.serving or each.is_met]
+        every = tuple(dict.fromkeys(x for each in meant for x in self.of(each.spec)))
         met = [each for each in fleet.generations.values() if each.may_be_met]
         return self._find(met, leases, every)
 
@@ -75,12 +76,14 @@ class LeaseMap:
 class LeaseModes:
     """Which leases are `passed` connections, and which `accept` for themselves.
 
+    `foreign` are those that other services have, on listeners that are ours as well.
     `parting` leases get no new connections, but their workers still accept: only they hold the
     queues of a listener that the newer generation does not have.
     """
 
     passed: frozenset[int] = frozenset()
     accept: frozenset[int] = frozenset()
+    foreign: frozenset[int] = frozenset()
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
 
 
@@ -92,7 +95,8 @@ def lease_modes(fleet: FleetRecords, lease_map: LeaseMap) -> LeaseModes:
     serving = fleet.serving
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
-    return LeaseModes(frozenset(passed), frozenset(accept), lease_map.parting(fleet))
+    parting = lease_map.parting(fleet)
+    return LeaseModes(frozenset(passed), frozenset(accept), fleet.foreign, parting)
 
 
 def takers(fleet: FleetRecords) -> list[Spec]:

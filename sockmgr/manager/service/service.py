@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import assert_never
 
 from sockmgr.api.records import EventKind
@@ -98,15 +99,15 @@ class Service(Wishes):
         self.fleet = Fleet()
         self.repairs = Repairs(lambda: self._traffic.untouched(dict(self.fleet.fed)))
         self._facts = Facts()
-        self._context, self._lease_map = context, LeaseMap(listener)
-        self._upkeep = upkeep
+        self._context, self._upkeep, self._lease_map = context, upkeep, LeaseMap(listener)
         self._intake, self._neighbours = Intake(name, self._lease_map, neighbours), neighbours
         self.past = Past(name, context, lambda: self.put(Tick()))  # so it is saved
         self._verdicts = Verdicts(name, context.loop, tasks, lambda: self.past.history)
         put, report = self._facts.put_nowait, self._verdicts.report
         self.processes = Processes(name, context, self._lease_map, put, upkeep, lambda: self.fleet)
         self.hooks = Hooks(name, context, put, self._tell_of_hook)
-        self._traffic = Traffic(name, tasks, put, self.processes.dispatching)
+        elsewhere = partial(neighbours.owners.elsewhere, name)
+        self._traffic = Traffic(name, tasks, put, self.processes.dispatching, elsewhere)
         self._renewal = Renewal(lambda at, lease: self._intake.renew(self.fleet, at, lease))
         self._canary = CanaryWatch(name, context, self.processes.comparing, put, report)
         self._conditions = Conditions(context.loop)
@@ -124,6 +125,9 @@ class Service(Wishes):
         """Go on with what another manager ran; `survivors` are its workers that were found."""
         self.fleet = restore(was, self._context.loop.time())
         self.past.resume(was.past, self.fleet)
+        if anew := [x for x in map(self._lease_map.listener, self.addresses) if x.is_anew]:
+            # In new queues clients wait elsewhere: the first Feed is to look after those as well.
+            self.fleet.feeds(tuple(anew[0].fed.items()), self.fleet.unquiet)
         for worker in list(self.fleet.workers()):
             spec = self.fleet.generations[worker.id.generation].spec
             # A survivor, like any worker, may leave its queue open in a process that it started.
@@ -134,13 +138,12 @@ class Service(Wishes):
         fed = dict(self.fleet.fed)
         unquiet = self._lease_map.unquiet(self.fleet, self.addresses)
         leases = self._lease_map.fed(self.fleet, fed)
+        self._neighbours.owners.resume(self.name, leases)
         self._traffic.resume(fed, leases, unquiet)
         if self.fleet.trial:  # what it costs from here on; what it did before, nobody knows
             self._verdicts.measure(self._lease_map.of(self.fleet.trial.spec))
         self._facts.put_nowait(Tick())  # deadlines may have passed while there was no manager
-        if any(self._lease_map.listener(address).is_anew for address in self.addresses):
-            self._traffic.feed(fed, leases)  # its queues are fed as if none of them ever was
-            self._replace(self.processes.running.values())
+        self._replace(self.processes.running.values() if anew else ())
 
     def replace_unheard(self) -> None:
         """Replace the workers if nobody reads their pipes any more: the next write may end them."""
@@ -189,10 +192,6 @@ class Service(Wishes):
             # New clients cannot reach these workers, which have the old socket.
             self._replace(each for each in self.processes.running.values() if each.is_detached)
 
-    def give_way(self) -> None:
-        """Leave new clients to another service: it is fed from now on at a listener of ours."""
-        self._traffic.give_way(dict(self.fleet.fed))
-
     def _replace(self, workers: Iterable[WorkerProcess]) -> None:
         why = "its listener had to be replaced by a new socket"
         for running in workers:
@@ -231,7 +230,7 @@ class Service(Wishes):
         lease = self.fleet.lease_of(fact)
         self._note(fact, now)
         trial = self.fleet.trial
-        self.fleet.beside(self._neighbours.leases_beside(self.name))
+        self.fleet.beside(*self._neighbours.owners.tell(self.name))
         actions = self.fleet.handle(fact, now)
         reached(fact)
         self._know_fleet()  # as handle() left it: a Feed needs the modes of its generations
@@ -323,7 +322,6 @@ class Service(Wishes):
                 weights = dict(action.leases)
                 self._feeds_more |= not weights.keys() <= self._traffic.leases
                 self._traffic.feed(weights, self._lease_map.fed(self.fleet, weights))
-                self._neighbours.give_way(self.name)
             case Refuse():
                 self._end_intake()
             case Drain():
@@ -342,6 +340,7 @@ class Service(Wishes):
             case Serving() | CanaryStep() | CanaryPassed() | WaitedInVain() | Recycled():
                 tell(self.name, outcome, self.processes.comparing.found)
             case CutOver():
+                self._neighbours.owners.take(self.name, self.fleet.trial)
                 self._verdicts.cut_over(outcome.generation, self.fleet.trial)
             case Committed():
                 if not outcome.requests:
@@ -349,6 +348,7 @@ class Service(Wishes):
                 self._verdicts.committed(outcome, self.fleet, self.processes)
                 self._see_off()
             case Aborted():
+                self._neighbours.owners.take(self.name, self.fleet.current)
                 words = self.hooks.words_of(outcome.generation)
                 self._verdicts.aborted(outcome, self.fleet, self.processes, words)
                 self._see_off()

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 
+from sockmgr.config.spec import Address
 from sockmgr.errors import ListenError
 from sockmgr.fleet.messages import Fact, FeedFailed, Quiet
 from sockmgr.log import Log
@@ -39,13 +40,16 @@ class Traffic:
         tasks: asyncio.TaskGroup,
         put: Callable[[Fact], None],
         dispatching: Dispatching,
+        elsewhere: Callable[[], Set[Address]] = frozenset,
     ) -> None:
+        """Listeners at the addresses that `elsewhere` returns are left to other services."""
         self._service, self._tasks, self._put = service, tasks, put
-        self._dispatching = dispatching
+        self._dispatching, self._elsewhere = dispatching, elsewhere
         self.modes = LeaseModes()
         self._fed: dict[int, tuple[Listener, ...]] = {}
-        self._parting: Leases = {}
+        self._passed_on = self.modes  # as they were when the dispatcher was told last
         self._passing: tuple[Set[int], Set[int]] = frozenset(), frozenset()
+        self._others: Set[Address] = frozenset()  # what was left to other services
         self._is_over = self._is_fixed = False
         self._owed: dict[int, _Owed] = {}
 
@@ -81,9 +85,12 @@ class Traffic:
         with self._reporting_failure():
             # This is called after every fact, and few facts change anything here: a new program is
             # attached to the queues only if one does.
+            others = self._elsewhere()
             if leases != self._fed or self._ways(leases.keys()) != self._passing:
                 self._change(weights, leases)  # also what a Feed that failed has left out
-            elif self.modes.parting != self._parting:
+            elif others != self._others:
+                self._change(weights, leases)
+            elif self._differ():
                 self._pass_on(weights)
 
     def _change(self, weights: Mapping[int, int], leases: Leases) -> None:
@@ -112,11 +119,6 @@ class Traffic:
         self._dispatching.let_go()
         yield
         self._pass_on(weights)
-
-    def give_way(self, weights: Mapping[int, int]) -> None:
-        """Accept no more from the queues at which another service is fed by now."""
-        if self._parting:
-            self._pass_on(weights)
 
     def accept_no_more(self) -> None:
         """Pass no more connections on: all workers are being stopped."""
@@ -161,15 +163,22 @@ class Traffic:
     def _steer(self, weights: Mapping[int, int], leases: Leases) -> None:
         if self._is_fixed:
             return
+        self._others = self._elsewhere()
         shares: dict[Listener, Counter[int]] = defaultdict(Counter)
         passed = [lease for lease in leases if lease in self.modes.passed]
-        for lease, listeners in leases.items():
+        for lease, listeners in _getting(weights, leases).items():
             # The dispatcher accepts for all of its workers, so one queue does for them.
             queue = self._dispatching.queue(passed) if lease in passed else lease
             for listener in listeners:
-                shares[listener][queue] += weights[lease]
+                shares[listener][queue] += weights[lease] or 1
         for listener, share in shares.items():
-            listener.feed(share)
+            if listener.listen.address not in self._others:
+                listener.feed(share)
+
+    def _differ(self) -> bool:
+        """Return whether the dispatcher is to be told of others' leases, or those that part."""
+        was, now = self._passed_on, self.modes
+        return (was.parting, was.accept, was.foreign) != (now.parting, now.accept, now.foreign)
 
     def _ways(self, leases: Set[int]) -> tuple[Set[int], Set[int]]:
         """Return which of these leases are passed connections, and which accept for themselves."""
@@ -184,18 +193,21 @@ class Traffic:
 
     def _pass_on(self, weights: Mapping[int, int]) -> None:
         modes = self.modes
-        self._parting, self._passing = modes.parting, self._ways(self._fed.keys())
+        self._passed_on, self._passing = modes, self._ways(self._fed.keys())
         if self._is_over:
-            self._dispatching.feed({}, {}, modes.accept)
+            self._dispatching.feed({}, {}, modes)
             return
-        served = {n: each for n, each in self._fed.items() if n in weights and n in modes.passed}
-        # A listener that no fed lease has any more, since the config removed it, still has clients:
-        # they go to the workers that are about to leave.
-        kept = {listener for listeners in self._fed.values() for listener in listeners}
-        for lease in modes.parting.keys() & modes.passed:
-            if alone := tuple(each for each in modes.parting[lease] if each not in kept):
-                served[lease] = alone
-        self._dispatching.feed({n: weights.get(n, 1) for n in served}, served, modes.accept)
+        fed = {n: each for n, each in self._fed.items() if weights.get(n)}
+        served = {n: each for n, each in fed.items() if n in modes.passed}
+        # Who comes to a listener that none of those has, as the config removed it, or waits there,
+        # goes to the workers that have it still.
+        others, all_others = ({x for each in y.values() for x in each} for y in (served, fed))
+        for lease, listeners in (self._fed | dict(modes.parting)).items():
+            if lease in modes.passed and lease not in fed:
+                alone = (x for x in listeners if x not in (others if x.is_steered else all_others))
+                served[lease] = tuple(alone)
+        shares = {n: weights.get(n) or 1 for n in served}
+        self._dispatching.feed(shares, served, modes)
 
     def _be_quiet(self, lease: int) -> None:
         owed = self._owed.get(lease)
@@ -210,3 +222,12 @@ class Traffic:
         if owed and self._owed.get(lease) is owed:
             del self._owed[lease]
             self._put(Quiet(lease=lease))
+
+
+def _getting(weights: Mapping[int, int], leases: Leases) -> dict[int, tuple[Listener, ...]]:
+    """Return of which listeners each lease gets new clients; of weight 0: those no other has."""
+    others = {each for lease, mine in leases.items() if weights[lease] for each in mine}
+    return {
+        lease: mine if weights[lease] else tuple(each for each in mine if each not in others)
+        for lease, mine in leases.items()
+    }

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import cast
 
 import pytest
@@ -18,6 +18,7 @@ from sockmgr.kernel.process import Process
 from sockmgr.manager.dispatch.dispatcher import Dispatcher
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.service.dispatching import Dispatching
+from sockmgr.manager.service.lease_map import LeaseModes
 from sockmgr.manager.workers.worker import WorkerProcess
 from sockmgr.programs.dispatcher.channel import Channel
 from tests.helpers.children import PATIENCE
@@ -61,8 +62,11 @@ async def dispatching_to(facts: list[Fact]) -> AsyncIterator[tuple[Dispatching, 
     await dispatcher.end()
 
 
-def fed(dispatching: Dispatching, listener: Listener, *leases: int) -> None:
-    dispatching.feed(dict.fromkeys(leases, 1), dict.fromkeys(leases, (listener,)), ())
+def fed(
+    dispatching: Dispatching, listener: Listener, *leases: int, foreign: Collection[int] = ()
+) -> None:
+    modes = LeaseModes(foreign=frozenset(foreign))
+    dispatching.feed(dict.fromkeys(leases, 1), dict.fromkeys(leases, (listener,)), modes)
 
 
 def test_what_was_fed_before_there_was_a_worker_is_fed_when_it_comes() -> None:
@@ -85,7 +89,7 @@ def test_what_was_fed_before_there_was_a_worker_is_fed_when_it_comes() -> None:
     asyncio.run(main())
 
 
-def test_whoever_comes_to_a_queue_at_which_another_service_is_fed_is_left_to_it() -> None:
+def test_whoever_comes_to_a_queue_that_another_service_has_is_left_to_it() -> None:
     async def main() -> None:
         async with dispatching_to([]) as (dispatching, _):
             with opened(tcp()) as listener, connect(listener):
@@ -93,7 +97,7 @@ def test_whoever_comes_to_a_queue_at_which_another_service_is_fed_is_left_to_it(
                 dispatching.attach(worker.running)
                 listener.feed({1: 1})  # by the service that has the listener from now on
                 with connect(listener):
-                    fed(dispatching, listener, 0)
+                    fed(dispatching, listener, 0, foreign=(0, 1))  # as 0 of its other listener
                     await until(lambda: worker.end.has(1), what="who came before is passed on")
                     assert listener.waiting(1) == 1
                     listener.feed({0: 1})

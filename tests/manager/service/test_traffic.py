@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sockmgr.config.spec import Scheme
+from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.fleet.messages import Fact, FeedFailed, Quiet
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.lease_map import LeaseModes
@@ -133,6 +133,9 @@ def test_what_cannot_be_steered_leaves_all_as_it_was_and_is_tried_again() -> Non
 
 class Recording:
     """A listener that notes how it is fed."""
+
+    is_steered = True
+    listen = Listen(name="http", address=Address(scheme=Scheme.TCP, host="127.0.0.1", port=1))
 
     def __init__(self) -> None:
         self.fed: list[object] = []

@@ -1,0 +1,100 @@
+"""Which service has the clients of each listener, where several have it, as in an exchange.
+
+A service that is cut over takes them, and one that goes back takes back what it had. Owns that
+record only; who else has a listener, the fleets tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Set
+from typing import Protocol
+
+from sockmgr.config.spec import Address
+from sockmgr.fleet.generation import Generation
+from sockmgr.fleet.records import FleetRecords
+from sockmgr.manager.listeners.listener import Listener
+
+_NOTHING: tuple[frozenset[int], frozenset[Address]] = frozenset(), frozenset()
+
+
+class _Service(Protocol):
+    @property
+    def fleet(self) -> FleetRecords: ...
+    @property
+    def addresses(self) -> frozenset[Address]: ...
+
+
+class Owners:
+    """The owners of all listeners; `services` are those of the manager, by name, as they are."""
+
+    def __init__(self, services: Mapping[str, _Service]) -> None:
+        self._services = services
+        self._took: dict[Address, str] = {}
+        self._told: dict[str, tuple[frozenset[int], frozenset[Address]]] = {}
+
+    def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
+        """Know what a service was fed by a manager before us."""
+        listeners = {each for mine in leases.values() for each in mine}
+        fed = [each.listen.address for each in listeners if each.fed.keys() & leases.keys()]
+        self._took |= dict.fromkeys(fed, service)
+
+    def take(self, service: str, generation: Generation | None) -> None:
+        """Know that the clients of the listeners of this generation are for it from now on."""
+        if generation and not self._services[service].fleet.stopping:
+            self._took |= dict.fromkeys(generation.spec.addresses, service)
+
+    def tell(self, service: str) -> tuple[frozenset[int], frozenset[Address]]:
+        """Return the leases that others have on its listeners, and those whose clients they have.
+
+        The service knows that from now on: see outdated().
+        """
+        if any(told := self._beside(service)):
+            self._told[service] = told
+        else:
+            self._told.pop(service, None)
+        return told
+
+    def outdated(self) -> list[str]:
+        """Return the services about which something else is to be told by now."""
+        if not self._are_shared and not self._told.keys() & self._services.keys():
+            return []
+        return [n for n in self._services if self._beside(n) != self._told.get(n, _NOTHING)]
+
+    def _beside(self, service: str) -> tuple[frozenset[int], frozenset[Address]]:
+        if not self._are_shared:  # it is asked at each fact
+            return _NOTHING
+        addresses = self._services[service].addresses
+        return self.leases_beside(service, addresses), self.elsewhere(service)
+
+    def elsewhere(self, service: str) -> frozenset[Address]:
+        """Return the listeners of a service whose clients are for others."""
+        mine = self._services[service].addresses if self._are_shared else ()
+        return frozenset(each for each in mine if self._owner(each, service) != service)
+
+    def _owner(self, address: Address, service: str) -> str:
+        """Return who has it: who took it last, or whoever still has it, `service` if nobody has."""
+        claiming = [n for n, each in self._services.items() if address in _claimed(each.fleet)]
+        took = self._took.get(address, service)
+        return took if took in claiming else claiming[0] if claiming else service
+
+    def leases_beside(self, service: str, addresses: Set[Address]) -> frozenset[int]:
+        """Return the leases that other services have on these listeners."""
+        return frozenset().union(*(each.fleet.leases for each in self._others(service, addresses)))
+
+    def shares(self, service: str, address: Address) -> bool:
+        """Return whether another service uses the listener as well."""
+        return any(True for _ in self._others(service, {address}))
+
+    def _others(self, service: str, addresses: Set[Address]) -> Iterator[_Service]:
+        others = (each for name, each in self._services.items() if name != service)
+        return (each for each in others if addresses & each.addresses)
+
+    @property
+    def _are_shared(self) -> bool:
+        return any(each.fleet.is_beside_others for each in self._services.values())
+
+
+def _claimed(fleet: FleetRecords) -> set[Address]:
+    """Return the listeners whose clients a service may have: it serves there, and does not stop."""
+    met = (each for each in (fleet.current, fleet.trial) if each and each.is_met)
+    return set() if fleet.stopping else {at for each in met for at in each.spec.addresses}
