@@ -41,7 +41,8 @@ def _check_roster(generation: Generation) -> None:
     unhealthy = {w for w in workers if w.unhealthy and w.state is State.READY}
     assert set(roster.unhealthy.values()) == unhealthy
     waiting = {w: w.worn for w in members if w.worn and w.state is State.READY}
-    waiting |= {w: w.worn for w in roster.rescues.values() if w.worn and w.state is State.READY}
+    rescues = [w for w in roster.rescues.values() if not w.recycle]
+    waiting |= {w: w.worn for w in rescues if w.worn and w.state is State.READY}
     assert roster.worn == waiting
     assert roster.kinds == Counter(w.kind for w in workers)
     assert roster.leases == Counter(w.lease for w in workers if not w.rescue)
