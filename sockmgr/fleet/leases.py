@@ -63,6 +63,7 @@ class Leases:
         if not shares and fallback and fallback.may_be_met:
             serving, shares = [fallback], ((self._waiting(fallback), 1),)
         beside = self._beside(serving) - dict(shares).keys()
+        self.book.awaiting &= beside
         return (*shares, *((lease, 0) for lease in sorted(beside))) if beside else shares
 
     def _beside(self, serving: list[Generation]) -> set[int]:
@@ -72,14 +73,15 @@ class Leases:
         clients are for those who have the listener, or who will be started.
         """
         found, targets = set[int](), self.targets
+        self.book.awaiting.clear()
         for met in (each for each in (targets.current, targets.trial) if each and each.is_met):
             has = (each.spec.addresses for each in serving)
             lacked = met.spec.addresses.difference(self.book.elsewhere, *has)
             if lacked and met.ready and targets.target(met):
                 found.update(self._weights([met]))
             elif lacked:
-                found.add(self._waiting(met))
-        return found
+                self.book.awaiting.add(self._waiting(met))
+        return found | self.book.awaiting
 
     def _all_shares(self, serving: list[Generation]) -> Fed:
         trial = self.targets.trial
@@ -239,7 +241,9 @@ class Leases:
         """Whether the workers on this lease may not go yet: it is to become Quiet first."""
         if lease in self.book.stale:
             self._note(lease)
-        return lease in self.book.unquiet and lease not in self.book.overdue
+        if lease in self.book.unquiet:
+            return lease not in self.book.overdue
+        return lease in self.book.awaiting
 
     def may_go(self, workers: list[Worker]) -> list[Worker]:
         """Return those that may not be kept by their lease.
@@ -248,7 +252,8 @@ class Leases:
         this is the only look at them, and takes 50 ns for each.
         """
         free = self.book.overdue | self.book.stale
-        return [w for w in workers if w.lease not in self.book.unquiet or w.lease in free]
+        kept = (self.book.unquiet.keys() | self.book.awaiting) - free
+        return [w for w in workers if w.lease not in kept]
 
     def _note_all(self) -> None:
         """Note what has changed since the last view. O(leases about which something changed).

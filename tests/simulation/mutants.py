@@ -43,7 +43,7 @@ MUTANTS = (
         "feed nobody at a listener that only the earlier generation has",
         "sockmgr.fleet.leases",
         "        beside = self._beside(serving) - dict(shares).keys()\n",
-        "        beside = set[int]()\n",
+        "        beside = self._beside(serving) - self._beside(serving)\n",
     ),
     Mutant(
         "refuse clients at a listener that another service gets",
