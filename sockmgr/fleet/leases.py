@@ -75,6 +75,8 @@ class Leases:
         found, targets = set[int](), self.targets
         self.book.awaiting.clear()
         for met in (each for each in (targets.current, targets.trial) if each and each.is_met):
+            if all(each.spec.listen == met.spec.listen for each in serving):
+                continue
             has = (each.spec.addresses for each in serving)
             lacked = met.spec.addresses.difference(self.book.elsewhere, *has)
             if lacked and met.ready and targets.target(met):

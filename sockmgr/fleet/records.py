@@ -146,9 +146,8 @@ class FleetRecords:
     @property
     def is_beside_others(self) -> bool:
         """Whether it got listeners on which other services still had leases."""
-        specs = [each.spec for each in self.generations.values()]
-        specs += [self.pending.spec] if self.pending else []
-        return any(spec.foreign for spec in specs)
+        comes = self.pending is not None and self.pending.spec.foreign
+        return bool(comes) or any(each.spec.foreign for each in self.generations.values())
 
     @property
     def foreign(self) -> frozenset[int]:

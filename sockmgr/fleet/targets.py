@@ -36,9 +36,9 @@ class Targets:
     def exclusive(self) -> bool:
         """Whether no worker may run beside one of another generation."""
         newest = self.newest
-        # One that may not start yet is in nobody's way.
-        owes = newest is not None and newest.owes(Moment.BEFORE)
-        return newest is not None and newest.spec.rollout.exclusive and not owes
+        if newest is None or not newest.spec.rollout.exclusive:
+            return False
+        return not newest.owes(Moment.BEFORE)  # one that may not start yet is in nobody's way
 
     @property
     def rosters(self) -> Iterator[Roster]:

@@ -41,6 +41,7 @@ def main() -> int:
 
     dispatching.install()
     gc.disable()
+    gc.freeze()  # what is loaded stays, and need not be looked at each time
     if chosen.story:
         return _tell(chosen.story)
     if chosen.seed is not None:

@@ -252,7 +252,8 @@ class Dispatching:
         self.workers: dict[int, Running] = {}
         self.left: dict[int, tuple[Channel, list[str]]] = {}
         self.leaving: set[int] = set()
-        self._queue, self._asked = -1, 0
+        self._queues: dict[str, int] = {}
+        self._asked = 0
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, list[str]] = {}
         self._sources: Mapping[Any, str] = {}
@@ -301,10 +302,10 @@ class Dispatching:
             self._policy = policy, spec.max_connections
             self._say_policy()
 
-    def queue(self, leases: Collection[int]) -> int:
-        if self._queue not in leases:
-            self._queue = next(iter(leases))
-        return self._queue
+    def queue(self, listener: Listener, leases: Collection[int]) -> int:
+        if self._queues.get(key := str(listener.listen.address)) not in leases:
+            self._queues[key] = next(iter(leases))
+        return self._queues[key]
 
     def feed(
         self,

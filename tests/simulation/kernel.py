@@ -73,8 +73,6 @@ class Queue:
     half: list[Connection] = field(default_factory=list)
     waiting: list[Connection] = field(default_factory=list)
     is_closed: bool = False
-    fed_by: str = ""  # the service that had clients come here last
-    is_taken_back: bool = False  # known: its former owner did, where another service serves by now
 
     def close(self) -> None:
         """Be closed by the last who has it: the kernel resets what is in it."""

@@ -18,7 +18,7 @@ from sockmgr.config.spec import Address, Listen, Spec
 from sockmgr.errors import ControlError, ListenError, SockmgrError
 from sockmgr.fleet import order
 from sockmgr.fleet.history import History, Origin, brought_back
-from sockmgr.fleet.messages import Fact, Phase, WorkerExited, WorkerStopping
+from sockmgr.fleet.messages import Fact, WorkerExited, WorkerStopping
 from sockmgr.fleet.snapshot import ServiceSnapshot, Snapshot, decode, encode, record
 from sockmgr.fleet.together import resolved
 from sockmgr.manager.company import Company
@@ -400,14 +400,6 @@ class Manager:
         service: Any = self.services.by_name.get(process.service)
         running = service.processes.running.get(process.id) if service else None
         return bool(running and running.process is process)
-
-    def takes_back(self, name: str, lease: int, address: Address) -> bool:
-        """Whether a service feeds a listener that it gave away, to a generation that retires."""
-        fleet = self.services.by_name[name].fleet
-        if fleet.current is None or any(x.address == address for x in fleet.current.spec.listen):
-            return False
-        old = [g for g in fleet.generations.values() if g.phase is Phase.RETIRING and not g.fault]
-        return any(x.address == address for g in old if lease in g.leases for x in g.spec.listen)
 
     def forget(self, process: Process) -> None:
         """Let go of one that is dead; until the state says so, its pidfd is in the store."""

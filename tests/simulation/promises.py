@@ -91,10 +91,7 @@ def _check_queued(world: World, connection: Connection) -> None:
     group = world.kernel.groups.get(queue.address)
     if group and not group.is_steered:
         return  # whoever comes has this queue
-    if why := _excuse(world, queue):
-        connection.why_lost = why
-    elif why is None:
-        raise Broken(f"{connection} is in {queue}, and nobody knows of it")
+    raise Broken(f"{connection} is in {queue}, and nobody knows of it")
 
 
 def who_answers(world: World, queue: Queue) -> set[str]:
@@ -105,28 +102,6 @@ def who_answers(world: World, queue: Queue) -> set[str]:
     found |= {s.name for s in world.services if s.name not in found and s.feeds(queue)}
     if world.dispatcher:
         found |= {n for n, served in world.dispatcher.services.items() if queue in served.taps}
-    return found
-
-
-def _excuse(world: World, queue: Queue) -> str | None:
-    """Say why nobody need know of a queue; "" if that depends on a rollout, None if somebody must.
-
-    Known: where nobody of the current generation is ready, and one with other listeners serves for
-    want of better, nobody looks after those who wait where that one has no listener.
-    """
-    found: str | None = "its listener has left the service, and all who took from there"
-    for service in world.services:
-        current, trial = service.fleet.current, service.fleet.trial
-        both = [each.spec for each in (current, trial) if each]
-        has = [any(at.address == queue.address for at in spec.listen) for spec in both]
-        if queue.fed_by not in ("", service.name) or not any(has):
-            continue
-        others = [g for g in service.fleet.generations.values() if g is not current]
-        if current and not current.ready and any(current.spec.removed(g.spec) for g in others):
-            return "nobody of its generation was ready, and one with other listeners served"
-        if all(has):
-            return None
-        found = ""
     return found
 
 
@@ -192,7 +167,7 @@ def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one prom
         is_shut = group is None or group.is_refusing
         if is_shut and is_in_force(world, listen.address):
             raise Broken(f"P1: {service.name} has {listen.address}, which takes nobody")
-    _check_serves(service)
+    _check_serves(world, service)
     _check_passes(world, service)
 
 
@@ -203,11 +178,12 @@ def _check_passes(world: World, service: Any) -> None:
         return
     modes = service._traffic.modes
     for lease, queue in service.fed():
-        if lease in modes.passed - modes.accept and queue not in there.taps:
+        is_fed = queue.number in world.kernel.groups[queue.address].fed
+        if is_fed and lease in modes.passed - modes.accept and queue not in there.taps:
             raise Broken(f"P2: {service.name} is passed clients, and none from {queue}")
 
 
-def _check_serves(service: Any) -> None:
+def _check_serves(world: World, service: Any) -> None:
     """P2: if somebody can serve, somebody is fed who does."""
     fleet = service.fleet
     able = {
@@ -223,9 +199,23 @@ def _check_serves(service: Any) -> None:
         raise Broken(f"P2: {service.name} feeds {fed}, and only {able} serve")
     if fleet.feed_again < math.inf:
         return
+    _check_fed(world, service)
     thinks = service._traffic._fed
     if service.addresses and thinks.keys() != fed.keys():
         raise Broken(f"{service.name} is to feed {fed}, and feeds {list(thinks)}")
+
+
+def _check_fed(world: World, service: Any) -> None:
+    """P2: the kernel feeds each listener of which the service has the clients as that thinks."""
+    fleet, mine = service.fleet, {id(queue) for _, queue in service.fed()}
+    others = world.manager.services.owners.elsewhere(service.name)  # type: ignore[union-attr]
+    for address in fleet.current.spec.addresses - others:
+        group = world.kernel.groups.get(address)
+        if group and group.is_steered and not group.is_refusing:
+            for number in group.fed:
+                if id(group.queues[number]) not in mine:
+                    raise Broken(f"P2: {group.queues[number]} is fed, of which {service.name} "
+                                 "does not know")  # fmt: skip
 
 
 def _may_be_met(generation: Any) -> bool:
@@ -319,11 +309,6 @@ def _check_reachable(world: World, service: Any) -> None:
                 while process.takes and came.place is not Place.ACCEPTED and process.accept():
                     if came.place is not Place.ACCEPTED:
                         process.answer()
-        names = [each.name for each in world.services]
-        if came.queue and (came.queue.fed_by not in ("", *names) or came.queue.is_taken_back):
-            # Known: of three reloads in a row the second gives it to one that the third removes; or
-            # the new workers of its former owner died, and the old ones helped out: see the docs.
-            continue
         if came.place is not Place.ACCEPTED or came.holder is None:
             raise Broken(f"P2: at rest nobody answers at {listen.address}: it is {came.place}")
         if came.holder.service != service.name:

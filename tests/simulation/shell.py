@@ -201,17 +201,6 @@ class ServiceTraffic(Traffic):
         del answer
         self._put_quiet(lease, owed)
 
-    def _steer(self, weights: Any, leases: Any) -> None:
-        super()._steer(weights, leases)
-        for lease, listeners in leases.items():
-            for listener in listeners if not self._is_fixed else ():
-                # The dispatcher may have one queue for all of them, where each had its own.
-                if listener.is_steered and lease >= len(listener.queues):
-                    continue
-                queue = listener.queue(lease)
-                queue.fed_by = self._service
-                queue.is_taken_back = self._manager.takes_back(self._service, lease, queue.address)
-
     def drains(self) -> list[QueueDrain]:
         return list(dict.fromkeys(drain for drain, _ in self._owed.values()))
 
@@ -565,17 +554,21 @@ class ServiceShell(Service):
         self._clients.close()
 
     def owed(self) -> Iterable[Queue]:
-        """The queues that it waits for until they are empty."""
-        return (queue for drain in self._traffic.drains() for queue in drain.queues())
+        """The queues that it waits for until they are empty, or will when their lease is left."""
+        beside = [lease for lease, weight in self.fleet.fed if not weight]
+        for lease in beside:
+            for listener in self._traffic._fed.get(lease, ()):
+                yield from listener.unfinished(lease)
+        yield from (queue for drain in self._traffic.drains() for queue in drain.queues())
 
     def feeds(self, queue: Queue) -> bool:
         return any(each is queue for _, each in self.fed())
 
     def fed(self) -> Iterable[tuple[int, Queue]]:
         """The leases that it thinks are fed, each with its queues."""
-        fed = dict(self.fleet.fed)
-        known = {lease: x for lease, x in self._traffic._fed.items() if lease in fed}
-        for lease, listeners in _getting(fed, known).items():
+        known = self._traffic._fed
+        weights = dict.fromkeys(known, 1) | dict(self.fleet.fed)
+        for lease, listeners in _getting(weights, known).items():
             for listener in listeners:
                 if listener.listen.address in self._traffic._others:
                     continue

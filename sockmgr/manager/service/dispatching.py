@@ -33,7 +33,7 @@ class Dispatching:
         self._dispatch: ServiceDispatch | None = None
         self._workers: dict[int, WorkerProcess] = {}
         self._taking: dict[int, asyncio.Event] = {}  # of each of them: that it takes connections
-        self._queue = -1
+        self._queues: dict[str, int] = {}  # by listener
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, Collection[str]] = {}
         self._sources: dict[socket.socket, str] = {}
@@ -95,12 +95,12 @@ class Dispatching:
             policy = Policy.ROUND_ROBIN if in_turn else spec.policy
             self._dispatch.configure(policy, spec.max_connections)
 
-    def queue(self, leases: Collection[int]) -> int:
-        """Return the queue that serves these leases, which is the former one if possible."""
+    def queue(self, listener: Listener, leases: Collection[int]) -> int:
+        """Return which queue of a listener serves these leases: the former one if possible."""
         # A change of the queue would mean waiting until no handshake can end in the former one.
-        if self._queue not in leases:
-            self._queue = next(iter(leases))
-        return self._queue
+        if self._queues.get(key := _key(listener)) not in leases:
+            self._queues[key] = next(iter(leases))
+        return self._queues[key]
 
     def feed(
         self,

@@ -164,16 +164,23 @@ class Traffic:
         if self._is_fixed:
             return
         self._others = self._elsewhere()
-        shares: dict[Listener, Counter[int]] = defaultdict(Counter)
-        passed = [lease for lease in leases if lease in self.modes.passed]
+        shares: dict[Listener, dict[int, int]] = defaultdict(dict)
         for lease, listeners in _getting(weights, leases).items():
-            # The dispatcher accepts for all of its workers, so one queue does for them.
-            queue = self._dispatching.queue(passed) if lease in passed else lease
             for listener in listeners:
-                shares[listener][queue] += weights[lease] or 1
+                shares[listener][lease] = weights[lease] or 1
         for listener, share in shares.items():
             if listener.listen.address not in self._others:
-                listener.feed(share)
+                listener.feed(self._gathered(listener, share))
+
+    def _gathered(self, listener: Listener, share: Mapping[int, int]) -> Mapping[int, int]:
+        """Return weights by queue: the dispatcher accepts for its workers, so one does for them."""
+        if not (passed := [lease for lease in share if lease in self.modes.passed]):
+            return share
+        queue = self._dispatching.queue(listener, passed)
+        queues = Counter[int]()
+        for lease, weight in share.items():
+            queues[queue if lease in passed else lease] += weight
+        return queues
 
     def _differ(self) -> bool:
         """Return whether the dispatcher is to be told of others' leases, or those that part."""
