@@ -96,8 +96,7 @@ def carry_out(
             for line in _described(verdict, last.get(verdict.service)):
                 streams.echo(prefix + line)
         for failed in dict.fromkeys(verdict.failed for verdict in back):
-            others = [each for each in back if each.failed == failed]
-            stays = "; ".join(f"{each.service}: {each.stays}" for each in others)
+            stays = "; ".join(f"{one.service}: {one.stays}" for one in back if one.failed == failed)
             streams.echo(f"{failed} failed, so the others went back together: {stays}")
         if not verdicts:
             click.echo("there was nothing to reload")

@@ -264,9 +264,8 @@ def _account(service: UnitFile, config: Config) -> Iterator[Finding]:
 
 def _sandbox(service: UnitFile, config: Config) -> Iterator[Finding]:
     families = service.words("RestrictAddressFamilies")
-    refuses = families[:1] and families[0].startswith("~")  # the list is of what is forbidden
     named = "AF_NETLINK" in (word.removeprefix("~") for word in families)
-    if families and named == bool(refuses):
+    if families and named == families[0].startswith("~"):  # ~: the list is of what is forbidden
         yield service.finding(
             Check.UNIT_NETLINK,
             "RestrictAddressFamilies= does not allow AF_NETLINK",

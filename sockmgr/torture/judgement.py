@@ -127,12 +127,7 @@ def _failures(
             loss = LOSSES[row.outcome]
             at = row.ended if math.isfinite(row.ended) else row.scheduled
             yield Failure(at=at, loss=loss, mode=row.mode, excuse=why)
-        elif is_stale(row, verdicts):
-            yield Failure(at=row.began, loss=Loss.STALE, mode=row.mode)
-
-
-def is_stale(row: Row, verdicts: Sequence[Verdict]) -> bool:
-    """Return whether a new connection, begun after a verdict, met an older version."""
-    if not (row.fresh and row.version.isdecimal()):
-        return False
-    return any(row.began > one.told_at and int(row.version) < one.version for one in verdicts)
+        elif row.fresh and row.version.isdecimal():
+            told = (one for one in verdicts if one.told_at < row.began)
+            if any(int(row.version) < one.version for one in told):
+                yield Failure(at=row.began, loss=Loss.STALE, mode=row.mode)

@@ -113,6 +113,5 @@ def _trial(trial: Trial) -> dict[str, Any]:
             }
             for one in judged.failures
         ],
-        "modes": summary["modes"],
-        "versions": summary["versions"],
+        **{key: summary[key] for key in ("modes", "versions")},
     }
