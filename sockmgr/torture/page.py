@@ -74,9 +74,15 @@ def _matrix(runs: Sequence[Run]) -> Iterator[str]:
         yield f"<tr><td><a href=#run{number}>{html.escape(run.title)}</a>"
         for trial in run.trials:
             yield f'<td class="{_style(trial)}" title="{html.escape(report.verdict(trial))}">'
-            lost = f"{trial.lost}{'!' if trial.seen.problems else ''}"
-            yield "-" if trial.skipped else lost
+            yield cell(trial)
     yield "</table></div>"
+
+
+def cell(trial: Trial) -> str:
+    """Return a trial as one number: what it lost, with `!` if something else was wrong."""
+    if trial.skipped:
+        return "-"
+    return f"{trial.lost}{'!' if trial.seen.problems else ''}"
 
 
 def _style(trial: Trial) -> str:
