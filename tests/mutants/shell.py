@@ -215,14 +215,14 @@ MUTANTS = (
     Mutant(
         "say that workers need not be replaced for their command",
         PLAN,
-        '    "workers": Effect.SCALE,\n',
-        '    "workers": Effect.SCALE,\n    "command": Effect.POLICY,\n',
+        '{"workers": Effect.SCALE}',
+        '{"workers": Effect.SCALE, "command": Effect.POLICY}',
     ),
     Mutant(
         "say that a number of workers replaces them",
         PLAN,
-        '    "workers": Effect.SCALE,\n',
-        "",
+        '{"workers": Effect.SCALE}',
+        "{}",
     ),
     Mutant(
         "show what is secret",
