@@ -137,7 +137,8 @@ dist: .venv/.dist
 	build/installed/bin/sockmgr --version
 	rm -rf build/pipx
 	PIPX_HOME=$(CURDIR)/build/pipx PIPX_BIN_DIR=$(CURDIR)/build/pipx/bin \
-		PIPX_MAN_DIR=$(CURDIR)/build/pipx/man $(BIN)/pipx install --quiet dist/*.whl
+		PIPX_MAN_DIR=$(CURDIR)/build/pipx/man PIPX_COMPLETION_DIR=$(CURDIR)/build/pipx/share \
+		$(BIN)/pipx install --quiet dist/*.whl
 	build/pipx/bin/sockmgr --version
 	test -e build/pipx/man/man1/sockmgr-reload.1 -a -e build/pipx/man/man5/sockmgr.toml.5
 	version=$$($(BIN)/hatchling version) && \
