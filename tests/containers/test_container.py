@@ -15,6 +15,7 @@ from tests.e2e.harness import wait_for
 LOAD = "short:rate=100"
 CONFIG = f"""\
 stop_delay = "60s"
+ready_file = "/dev/shm/ready"
 
 [listen]
 http = "tcp://127.0.0.1:8000"
@@ -97,8 +98,10 @@ def test_told_to_stop_it_is_unready_and_who_goes_elsewhere_by_then_loses_nothing
     with Box(tmp_path, config, kind) as box:
         with box.load(LOAD) as load:
             answered(load.result, 50)
+            assert box.run("test", "-e", "/dev/shm/ready").returncode == 0
             box.terminate()
             wait_for(lambda: box.sockmgr("health", "--ready").returncode == 1, "it to be unready")
+            assert box.run("test", "-e", "/dev/shm/ready").returncode == 1
             assert box.sockmgr("health").returncode == 0
             answered(load.result, 50)
         assert not load.result.failed, load.result.failures()
