@@ -36,8 +36,9 @@ class Registration:
             return
         link, new = registry / called, registry / f".{called}.{os.getpid()}"
         try:
+            is_ours = link.is_symlink() and link.readlink() == self._control.absolute()
             # Another manager of this name, with its socket elsewhere, was there first.
-            if link.resolve() != self._control.resolve() and is_live(os.fspath(link)):
+            if not is_ours and is_live(os.fspath(link)):
                 return
             new.symlink_to(self._control.absolute())
             new.replace(link)

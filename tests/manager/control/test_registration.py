@@ -69,6 +69,13 @@ def test_the_link_of_a_manager_that_was_killed_is_taken_over_and_that_of_another
     assert link.readlink() == tmp_path / "late.sock"
 
 
+def test_a_link_to_itself_is_replaced(registry: Path, tmp_path: Path) -> None:
+    link = registry / "io.sockmgr.Manager"
+    link.symlink_to(link)
+    Registration(tmp_path / "a.sock").show("sockmgr")
+    assert link.readlink() == tmp_path / "a.sock"
+
+
 def test_without_a_registry_there_is_none_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
