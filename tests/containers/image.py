@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tomli
+
 from tests.containers.box import Box, Kind
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import wait_for
@@ -55,7 +57,8 @@ def main(suite: str) -> int:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         print("this needs root and debootstrap", file=sys.stderr)
         return 1
-    stage = made(base(suite), wheels())
+    start = base(suite)
+    stage = made(start, wheels(start))
     size = sum(f.stat().st_size for f in (stage.root / "opt").rglob("*") if f.is_file())
     print(f"{suite}: the image is made; /opt/sockmgr has {size / 1e6:.0f} MB", flush=True)
     tried(stage)
@@ -74,11 +77,22 @@ def base(suite: str) -> Path:
     return root
 
 
-def wheels() -> Path:
-    """Return a directory with all that pip installs into the image, of the same Python's kind."""
-    there = BUILD / "wheels"
-    needs = ["hatchling>=1.27", "click>=8.1", "msgspec>=0.18", "tomli>=2.0"]
-    run(sys.executable, "-m", "pip", "wheel", "-q", "-w", str(there), f"{ROOT}[asgi]", *needs)
+def wheels(root: Path) -> Path:
+    """Return a directory with all that pip installs into an image with the Python of `root`."""
+    told = [
+        "chroot",
+        str(root),
+        "python3",
+        "-c",
+        "import sys; print('%d.%d' % sys.version_info[:2])",
+    ]
+    version = subprocess.run(told, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    there = BUILD / f"wheels-{version}"
+    project = tomli.loads((ROOT / "pyproject.toml").read_text())
+    needs = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    needs += project["project"]["optional-dependencies"]["asgi"]
+    pip = [sys.executable, "-m", "pip", "download", "-q", "-d", str(there)]
+    run(*pip, "--only-binary=:all:", f"--python-version={version}", *needs)
     return there
 
 
