@@ -58,10 +58,7 @@ What a program may import. All else may change with each version.
    :members:
    :undoc-members:
 .. automodule:: sockmgr.api.varlink
-   :members: Logged, Happened
-   :undoc-members:
-.. automodule:: sockmgr.api.past
-   :members:
+   :members: Logged, Happened, PastGeneration
    :undoc-members:
 .. automodule:: sockmgr.api.figures
    :members:

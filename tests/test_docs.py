@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import runpy
 import signal
@@ -72,6 +73,17 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{_name(page)}: {link} leads nowhere"
         if anchor and target.suffix == ".md":
             assert anchor in _anchors(target), f"{_name(page)}: {link} names no heading"
+
+
+def test_what_the_reference_of_the_site_is_about_is_there() -> None:
+    """Sphinx would say so, too, but late: `make docs`."""
+    reference = runpy.run_path(str(ROOT / "docs" / "make_site.py"))["REFERENCE"]
+    told = re.findall(r"automodule:: (\S+)\n   :members:(.*)$", reference, re.MULTILINE)
+    assert len(told) > 5
+    for module, names in told:
+        found = importlib.import_module(module)
+        missing = {name.strip() for name in names.split(",") if name.strip()} - {*vars(found)}
+        assert not missing, f"docs/make_site.py: {module} has no {missing}"
 
 
 def test_every_page_is_in_a_group_of_the_front_page() -> None:
