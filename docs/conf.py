@@ -9,6 +9,7 @@ html_title = f"sockmgr {__version__}"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["deflist"]
 highlight_language = "none"  # of fences that name none
+suppress_warnings = ["misc.highlighting_failure"]  # a lexer knows less than a language
 smartquotes = False  # "--option" is no dash
 default_role = "code"
 myst_heading_anchors = 4  # as the forge names them
