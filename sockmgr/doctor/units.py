@@ -53,9 +53,8 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     yield from _umask(service, config)
     yield from resources.of_unit(service, config.services, version)
     yield from _workers_program(service, config)
-    limit = service.last("Service", "LimitNOFILE", DEFAULT_OPEN_FILES).rpartition(":")[2]
-    if limit.isdecimal():
-        yield from open_files(config, int(limit), service.name, Check.UNIT_OPEN_FILES)
+    if limit := _open_files(service):
+        yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES)
     yield from socket_units.examine(config, found, wanted)
 
 
@@ -332,6 +331,11 @@ def _workers_program(service: UnitFile, config: Config) -> Iterator[Finding]:
 def _path(service: UnitFile) -> str:
     found = [w.partition("=")[2] for w in service.words("Environment") if w.startswith("PATH=")]
     return found[-1] if found else ""
+
+
+def _open_files(service: UnitFile) -> int:
+    text = service.last("Service", "LimitNOFILE", DEFAULT_OPEN_FILES).rpartition(":")[2]
+    return int(text) if text.isdecimal() else 0
 
 
 def _line(line: str, unit: UnitFile) -> str:

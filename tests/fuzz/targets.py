@@ -289,7 +289,8 @@ def proxies(data: bytes) -> None:
     text = data.decode(errors="replace")
     for read in (proxy._nginx, proxy._haproxy):
         for upstream in read(text):
-            proxy._services(CONFIG, upstream.address)
+            for listen in CONFIG.listen:
+                proxy._leads_to(upstream.address, listen.address)
 
 
 @target
