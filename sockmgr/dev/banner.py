@@ -39,7 +39,6 @@ def serving(
     paths: Sequence[str],
     width: int,
 ) -> str:
-    """Say that a service serves for the first time, and at which addresses."""
     where = " and ".join(map(url, addresses))
     text = f"{service} {number} serves{' on ' if where else ''}{where} in {seconds:.2f} s"
     return text + files(paths, width - len(text))
@@ -48,13 +47,11 @@ def serving(
 def reloaded(
     service: str, before: int, after: int, seconds: float, paths: Sequence[str], width: int
 ) -> str:
-    """Say which generation took over, after how long, and because of which files."""
     text = f"{service} {before} → {after} in {seconds:.2f} s"
     return text + files(paths, width - len(text))
 
 
 def failed(service: str, number: int, kept: str, paths: Sequence[str], width: int) -> str:
-    """Say which generation failed, and what still serves (`kept`)."""
     text = f"{service} {number} failed: {kept}"
     return text + files(paths, width - len(text))
 

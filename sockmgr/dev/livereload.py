@@ -66,7 +66,6 @@ class LiveReload:
 
     @property
     def tag(self) -> str:
-        """The line of HTML to put into a page."""
         return f'<script async src="{self.script}"></script>'
 
     def listen(self) -> str:
@@ -94,7 +93,6 @@ class LiveReload:
             self._announce(service)
 
     def close(self) -> None:
-        """Close the socket and all connections."""
         while self._clients:
             next(iter(self._clients)).close()
         for service in list(self._waiting):
@@ -162,7 +160,6 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, if it is open."""
         if self._sock.fileno() < 0:
             return
         self._timer.cancel()

@@ -70,21 +70,17 @@ class Narrator:
         self.once(f"every start seems to change {names}: reloads pause; leave it out by dev.ignore")
 
     def say(self, text: str) -> None:
-        """Show a remark."""
         self._screen.say(text, DIM)
 
     def once(self, text: str, *styles: int) -> None:
-        """Show a text, unless the same text was shown before."""
         if text not in self._said:
             self._said.add(text)
             self._screen.say(text, *(styles or (YELLOW,)))
 
     def complain(self, error: SockmgrError) -> None:
-        """Show an error."""
         self._screen.complain(error)
 
     def status(self, status: Status) -> None:
-        """Show what runs."""
         for line in banner.status(status):
             self._screen.say(line)
 

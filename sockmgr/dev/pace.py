@@ -78,7 +78,6 @@ class Pace:
     # --- What happened -----------------------------------------------------------------------
 
     def noticed(self, now: float) -> None:
-        """Note that something may have changed."""
         self._first_event_at = min(self._first_event_at, now)
         self._in_burst = now - self._last_event_at <= PIECES
         self._last_event_at = now
@@ -107,7 +106,6 @@ class Pace:
         self._chased = self._chased and in_start
 
     def ask(self) -> None:
-        """Note that somebody wants a reload."""
         self._asked = True
 
     def served(self, now: float) -> None:

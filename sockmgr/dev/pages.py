@@ -36,6 +36,5 @@ class Pages:
         return (sys.executable, "-I", "-S", STAND_IN, *options, path)
 
     def close(self) -> None:
-        """Drop all pages."""
         while self._fds:
             os.close(self._fds.popitem()[1])

@@ -23,7 +23,6 @@ class Project:
     file: str = ""
 
     def rules(self, config: Config) -> Rules:
-        """Return the rules by which files count for this config."""
         dev = config.dev
         roots = [_join(self.base, path) for path in dev.watch]
         files = [path for service in config.services for path in self._arguments(service)]

@@ -60,7 +60,6 @@ class Screen(Sink):
 
     @property
     def width(self) -> int:
-        """How many columns the terminal has."""
         try:
             return max(20, os.get_terminal_size(self._out).columns)
         except OSError:  # no terminal
@@ -72,7 +71,6 @@ class Screen(Sink):
             self.write(f"{self._styled(line, *styles)}\n")
 
     def complain(self, error: SockmgrError) -> None:
-        """Show an error."""
         self.say(f"error: {error}", RED)
 
     def show_lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:

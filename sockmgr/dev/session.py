@@ -94,7 +94,6 @@ class Session:
     # --- The companion ------------------------------------------------------------------------
 
     async def run(self, manager: Host) -> None:
-        """Watch and reload until cancelled."""
         self._host, self._loop = manager, asyncio.get_running_loop()
         self._woken, self._busy = asyncio.Event(), asyncio.Lock()
         self._pace = Pace(self._loop.time())

@@ -55,7 +55,6 @@ class Client:
 
     @property
     def events(self) -> int:
-        """The event of the selector to wait for."""
         return selectors.EVENT_WRITE if self._answer else selectors.EVENT_READ
 
     def advance(self) -> bool:

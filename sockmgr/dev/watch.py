@@ -56,7 +56,6 @@ class Watcher:
 
     @property
     def rules(self) -> Rules:
-        """The rules by which files count."""
         return self._tree.rules
 
     async def open(self, since: float) -> Looked:
@@ -78,7 +77,6 @@ class Watcher:
         return await self._look(lambda: self._tree.learn(rules, since - CLOCK))
 
     def close(self) -> None:
-        """End the threads."""
         if self._timer:
             self._timer.cancel()
         self._loop.remove_reader(self._mounts)

@@ -71,7 +71,6 @@ class Delegation:
         return failed
 
     def why_without(self, controller: str) -> str:
-        """Say why the children cannot have a controller."""
         if self.may_control:
             return f"there is no {controller} controller for {self.path}"
         return (

@@ -39,7 +39,6 @@ class HeartbeatMemory:
     """The heartbeat memory of one worker. It owns `fd`."""
 
     def __init__(self, fd: int) -> None:
-        """Take over `fd`, a memfd."""
         self.fd = fd
 
     @classmethod
@@ -70,7 +69,6 @@ class HeartbeatMemory:
             return None
 
     def read(self) -> Beat:
-        """Return the last sign of life."""
         data = os.pread(self.fd, SIZE, 0)
         if len(data) < SIZE:  # the worker truncated the file
             return Beat(at=0.0, pid=0, stacks_signal=0)

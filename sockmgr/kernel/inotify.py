@@ -75,7 +75,6 @@ class Inotify:
         return names
 
     def close(self) -> None:
-        """Close the instance, and with it all watches."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

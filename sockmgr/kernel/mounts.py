@@ -72,6 +72,5 @@ class Mounts:
         self._epoll.poll(0)
 
     def close(self) -> None:
-        """Close both descriptors."""
         self._epoll.close()
         os.close(self._file)

@@ -163,7 +163,6 @@ def owner_of(pid: int, among: Container[int]) -> int:
 
 
 def threads(pid: int) -> list[str]:
-    """Return the ids of the threads of a process."""
     try:
         return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a look is made every few ms
     except OSError:  # gone, or hidden

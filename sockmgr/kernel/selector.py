@@ -38,6 +38,5 @@ class FewEvents(selectors.EpollSelector):
         return found
 
     def close(self) -> None:
-        """Close both descriptors."""
         self._few.close()
         super().close()

@@ -38,7 +38,6 @@ class UnixName:
 
     @property
     def vacant(self) -> bool:
-        """Whether nothing is at the path."""
         return unix_node.identity(self.path) is None
 
     @property
@@ -77,13 +76,11 @@ class UnixName:
             _unlink(self.path)
 
     def release(self) -> None:
-        """Remove the spare."""
         if self._linked and unix_node.identity(self._spare) == self._identity:
             _unlink(self._spare)
         self._linked = False
 
     def remove(self) -> None:
-        """Remove the name if it still leads to the socket, and the spare."""
         self.take_away()
         self.release()
 

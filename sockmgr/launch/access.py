@@ -28,7 +28,6 @@ class Access:
     mode: int = 0o600
 
     def may_call(self, method: Method[Any, Any], uid: int, gids: Collection[int]) -> bool:
-        """Tell whether a process of this user, in these groups, may call `method`."""
         if uid in (0, os.geteuid()):
             return True
         if not method.changes:

@@ -321,7 +321,6 @@ class _Reader:
         self._words = (*self._words[: self._at], *words, *self._words[behind:])
 
     def _note(self, name: str, launcher: _Launcher, words: tuple[str, ...]) -> None:
-        """Remember what this launcher does to the program."""
         found, way = self._found, launcher.way
         if name == "setsid" and {"-w", "--wait"}.intersection(words):
             way = Way.CHILD

@@ -89,7 +89,6 @@ def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") ->
 
 
 def stop_signal(service: ServiceConfig) -> int:
-    """Return the signal that asks a worker of the service to finish."""
     if service.stop_signal is not None:
         return service.stop_signal
     call = recognise(service.command) if service.preset == "auto" else None

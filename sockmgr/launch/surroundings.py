@@ -12,5 +12,4 @@ ENV_FILE_MAX = 1 << 20  # bytes: execve(2) takes about as much
 
 
 def here() -> Outside:
-    """Return what is outside for this process, now."""
     return Outside(os.environ, lambda path: regular.read(Path(path), ENV_FILE_MAX))

@@ -92,7 +92,6 @@ class NotifyRouter:
             log.warning(EventKind.NOTIFY_DATAGRAMS_IGNORED, garbage=garbage, foreign=self._foreign)
 
     def close(self) -> None:
-        """Close the socket and remove its path."""
         for sock in list(self._heard):
             self._leave(sock)
 

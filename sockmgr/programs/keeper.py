@@ -130,7 +130,6 @@ class Store:
             posix.close(self.places.pop())
 
     def reserve_place(self) -> None:
-        """Reserve a descriptor again."""
         try:
             self.places.append(posix.dup(0))
         except OSError:  # the limit was lowered meanwhile

@@ -88,7 +88,6 @@ class Sweep:
 
     @property
     def workers(self) -> Collection[int]:
-        """The pids of the workers."""
         return self._charges.keys()
 
     def ours(self, present: Mapping[int, Member], since: float | None) -> dict[int, Member]:
@@ -251,7 +250,6 @@ class Handles:
             watch.poll(math.ceil(max(0.0, until - time.monotonic()) * 1000))
 
     def close(self) -> None:
-        """Close all pidfds."""
         self.hold((), None)
 
 

@@ -67,13 +67,11 @@ class Connection:
             self.waits_since = self.quiet_since
 
     def note_start(self) -> None:
-        """Note that the application has got a request."""
         self.started += 1
         self.open += 1
         self.waits_since = None
 
     def note_end(self) -> None:
-        """Note that the application is done with a request."""
         self.open -= 1
         self.quiet_since = time.monotonic()
         if self.has_more and not (self.open or self.multiplexed):
@@ -118,7 +116,6 @@ class Tracked(asyncio.Protocol):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Note that the client is not idle."""
         self.connection.note_data()
         super().data_received(data)
 
@@ -243,7 +240,6 @@ class H11(Http1):
     conn: Any
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note its parser."""
         self.connection.parser = self.conn
         super().connection_made(transport)
 

@@ -41,7 +41,6 @@ class Heartbeat:
         self._words[_SIGNAL] = _print_stacks_on_signal()
 
     def beat(self) -> None:
-        """Write the present instant."""
         self._words[_BEAT] = time.monotonic_ns()
 
 

@@ -175,7 +175,6 @@ class _Outgoing:
         return getattr(self._conn, name)
 
     def data_to_send(self) -> bytes:
-        """Return the bytes to send now."""
         if self._protocol.is_time_to_tell:
             self._protocol.note_told()
         data: bytes = self._conn.data_to_send()

@@ -38,7 +38,6 @@ class Moved:
 
 
 def encode(moved: Moved) -> bytes:
-    """Return the message about a connection."""
     told: dict[str, Any] = {
         "version": VERSION, "idle_since": moved.idle_since, "requests": moved.requests,
     }  # fmt: skip

@@ -147,7 +147,6 @@ class Moves:
         self.close()
 
     def close(self) -> None:
-        """Let go of the queue."""
         self._leave()
         if self._again:
             self._again.cancel()

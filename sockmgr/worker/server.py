@@ -361,7 +361,6 @@ async def _serve_stock(config: uvicorn.Config, drain: Drain, intake: Intake) -> 
 
 
 def run(main: Coroutine[Any, Any, None], loop: str) -> None:
-    """Run `main` to its end, in an event loop of the kind named `loop`."""
     factory = _loop_factory(loop)
     with (
         contextlib.suppress(asyncio.CancelledError),

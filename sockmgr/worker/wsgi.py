@@ -47,7 +47,6 @@ class Wsgi:
         self._threads = _Threads(threads)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve one scope."""
         if scope["type"] == "http":
             await _Exchange(scope, receive, send).serve(self._app, self._threads)
         elif scope["type"] == "lifespan":

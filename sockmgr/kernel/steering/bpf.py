@@ -57,7 +57,6 @@ def lookup(fd: int, key: int, size: int) -> bytes | None:
 
 
 def update(fd: int, key: int, value: bytes) -> None:
-    """Set the value of `key`."""
     _access(_MAP_UPDATE, fd, key, ctypes.create_string_buffer(value, len(value)))
 
 

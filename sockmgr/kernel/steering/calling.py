@@ -29,7 +29,6 @@ class Way:
 
     @classmethod
     def to(cls, queue: socket.socket) -> Way:
-        """Return that to a TCP socket."""
         host, port, *scope = queue.getsockname()
         family = queue.family
         # A host may have no IPv6 at all on its loopback interface, where "::" means both.

@@ -281,7 +281,6 @@ class Pool:
         return self._located
 
     def close(self) -> None:
-        """Close every queue."""
         self._release()
         for queue in self._queues:
             queue.close()

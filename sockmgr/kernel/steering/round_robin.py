@@ -55,7 +55,6 @@ class Refusal:
 
     @classmethod
     def of(cls, error: OSError) -> Refusal:
-        """Make a Refusal from an error of bpf(2)."""
         reason = (error.strerror or str(error)).lower()
         if error.errno in _FOR_NOW:
             return cls(f"bpf(2): {reason}", "nothing; it is tried again at the next change")

@@ -102,7 +102,6 @@ class Dispatcher:
 
     @property
     def pids(self) -> Collection[int]:
-        """The processes that are ours."""
         return {each.pid for each in (self._serving, self._next, self._former) if each}
 
     @property
@@ -201,7 +200,6 @@ class Dispatcher:
         return self._restarts.plan(self._start)
 
     def hear(self, process: DispatcherProcess, message: Message, fds: list[int]) -> None:
-        """Take what a dispatcher says."""
         match message["is"]:
             case "here":
                 process.answered()

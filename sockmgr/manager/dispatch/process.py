@@ -161,7 +161,6 @@ class DispatcherProcess:
 
     @property
     def is_expected(self) -> bool:
-        """Whether an answer is due."""
         return self._deadline is not None
 
     def answered(self) -> None:

@@ -38,12 +38,10 @@ class Listeners:
         self.renewed: set[Address] = set()  # at which only workers to come will accept
 
     def at(self, address: Address) -> Listener:
-        """Return the open listener of this address."""
         return self._open[address]
 
     @property
     def all(self) -> tuple[Listener, ...]:
-        """All that are open."""
         return tuple(self._open.values())
 
     def resume(
@@ -166,7 +164,6 @@ class Listeners:
                     log.warning("cannot be set as it was", name=listen.name, error=error)
 
     def close_unused(self, used: Collection[Address]) -> None:
-        """Close every listener that is not `used`."""
         for address in self._open.keys() - set(used):
             self._close(address)
 

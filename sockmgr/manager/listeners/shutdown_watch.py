@@ -56,5 +56,4 @@ class ShutdownWatch:
         return found
 
     def close(self) -> None:
-        """Watch nothing any more."""
         self._epoll.close()

@@ -65,7 +65,6 @@ class JournalSink(Sink):
         return self._size
 
     def record(self, record: logging.LogRecord) -> None:
-        """Send one of the manager's own records."""
         level = record.levelname.lower()
         if isinstance(record.msg, Occurrence):
             self._put(entry(record.msg, level))
@@ -191,7 +190,6 @@ class Stream:
         """Do nothing: no output passes through us."""
 
     def close(self) -> None:
-        """Close our copy."""
         if self.writer >= 0:
             os.close(self.writer)
             self.writer = -1

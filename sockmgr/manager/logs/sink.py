@@ -79,7 +79,6 @@ class Sink:
         self.show_record(record)
 
     def show_record(self, record: logging.LogRecord) -> None:
-        """Write one of the manager's own records."""
         # An error has several lines, and each needs its level for whoever reads by grep.
         if not self._as_json:
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -102,7 +101,6 @@ class Sink:
         self.show_lines(worker, pieces, stream)
 
     def show_lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:
-        """Write what a worker wrote."""
         shown = self._object if self._as_json else self._line
         self.write("".join(shown(worker, piece, stream) for piece in pieces))
 
@@ -275,5 +273,4 @@ class RecordHandler(logging.Handler):
         self._sink = sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
         self._sink.record(record)

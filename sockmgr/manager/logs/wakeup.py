@@ -12,7 +12,6 @@ class Wakeup:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
-        """Wake all tasks that wait."""
         for future in self._waiting:
             # A future that was cancelled leaves the set only in the next turn of the loop.
             if not future.done():

@@ -16,7 +16,6 @@ class HealthWatch:
     """
 
     def __init__(self, prober: Prober, failures: int, tell: Callable[[str], None]) -> None:
-        """Ask nothing yet."""
         self.seen = ""
         self._prober, self._most, self._tell = prober, failures, tell
         self._failed = 0
@@ -24,12 +23,10 @@ class HealthWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Ask from now on."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._watch(), name="health")
 
     def stop(self) -> None:
-        """Ask no more."""
         if self._task:
             self._task.cancel()
             self._task = None

@@ -164,7 +164,6 @@ class Handover:
         self._changed()
 
     def update(self) -> None:
-        """Keep what there is now for the next manager."""
         if self._is_over:
             return
         if self._due is not None:

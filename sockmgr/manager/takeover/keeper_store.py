@@ -75,7 +75,6 @@ class KeeperStore:
 
     @property
     def pid(self) -> int:
-        """The keeper's pid."""
         return self._keeper.pid
 
     def fileno(self) -> int:

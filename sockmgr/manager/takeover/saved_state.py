@@ -328,7 +328,6 @@ class _SavedService:
 
     @property
     def names(self) -> Iterator[str]:
-        """All names of its descriptors."""
         return (name for part in (self.queues, self.hook, *self.holdings.values()) for name in part)
 
     def note(

@@ -73,7 +73,6 @@ class StateMemory:
         return self._copy is None or self._copy.exists()
 
     def remove_copy(self) -> None:
-        """Leave no file behind."""
         if self._copy:
             self._copy.unlink(missing_ok=True)
 
@@ -90,7 +89,6 @@ class StateMemory:
             self._is_behind = False
 
     def close(self) -> None:
-        """Close both."""
         for fd in self.fds:
             os.close(fd)
 

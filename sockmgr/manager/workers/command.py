@@ -190,7 +190,6 @@ class _Share:
         self._name, self._sink, self._left, self._dropped = name, sink, LOGGED_MAX, 0
 
     def lines(self, worker: str, pieces: Sequence[Piece], stream: str = "") -> None:
-        """Take what it printed."""
         del stream
         if self._left <= 0 or self._sink.full:
             self._dropped += len(pieces)
@@ -211,7 +210,6 @@ class _Share:
         """Do nothing: it is never full."""
 
     def end(self) -> None:
-        """Log how much is missing."""
         if self._dropped:
             note = f"{self._dropped} more lines that it printed are not in the log"
             self._sink.lines(self._name, [Piece(note)])

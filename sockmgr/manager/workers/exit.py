@@ -40,7 +40,6 @@ class Exit:
         loop.add_reader(process.pidfd, self._on_exit)
 
     def close(self) -> None:
-        """Wait no more."""
         self._loop.remove_reader(self._process.pidfd)
         if self._timer:
             self._timer.cancel()

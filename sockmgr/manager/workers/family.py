@@ -53,19 +53,16 @@ class Family:
         self._known[pid] += 1
 
     def part(self, pid: int) -> None:
-        """Know it no more."""
         self._known[pid] -= 1
         if not self._known[pid]:
             del self._known[pid]
 
     def join_worker(self, worker: WorkerProcess) -> None:
-        """Know the process of a worker."""
         self.join(worker.pid)
         self.workers[worker.pid] = worker
         self._users[worker.user] += 1
 
     def part_worker(self, worker: WorkerProcess) -> None:
-        """Know it no more."""
         self.part(worker.pid)
         if self.workers.get(worker.pid) is worker:
             del self.workers[worker.pid]

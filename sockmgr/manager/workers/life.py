@@ -24,7 +24,6 @@ class Running:
     priority: BootPriority
 
     def close(self) -> None:
-        """Let go of the process."""
         # Whatever watches the process goes first, the pidfd that it watches last.
         self.exit.close()
         self.tree.close()

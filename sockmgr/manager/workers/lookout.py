@@ -93,7 +93,6 @@ class Lookout:
         return watch
 
     def leave(self, watch: Watch) -> None:
-        """Look there no more."""
         # It stays in the heap until it is due: a heap gives up nothing from its middle.
         watch.wanted = False
 

@@ -187,7 +187,6 @@ class AnswersOnChannel(Readiness):
             self._watched.done()
 
     def describe(self) -> str:
-        """Name the page that tells what the answer is."""
         return "it did not answer on its channel: dispatch-protocol.md"
 
 
@@ -211,7 +210,6 @@ class SaysSo(Readiness):
             self._instead.start(self._pid, self._inodes)
 
     def describe(self) -> str:
-        """Say that no message came."""
         return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
 
     def close(self) -> None:
@@ -242,7 +240,6 @@ class Delayed(Readiness):
         return f"its {self._watched.spec.ready} is longer than ready_timeout"
 
     def close(self) -> None:
-        """Count no more."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -264,7 +261,6 @@ class CommandSaysSo(Readiness):
         self._door: Door | None = None
 
     def check(self, sign: Sign) -> None:
-        """Let what sees it accept judge it."""
         if self._first:
             self._first.check(sign)
 
@@ -276,7 +272,6 @@ class CommandSaysSo(Readiness):
         return f"{self._ready} did not exit with 0{seen}"
 
     def close(self) -> None:
-        """Look no more, and end the command."""
         if self._first:
             self._first.close()
             self._first = None
@@ -320,7 +315,6 @@ class Asked(Readiness):
         self._at = ""
 
     def check(self, sign: Sign) -> None:
-        """Let the other kind judge it."""
         self._first.check(sign)
         self.heard = self._first.heard
 
@@ -329,7 +323,6 @@ class Asked(Readiness):
         return self.seen or self._at or self._first.describe()
 
     def close(self) -> None:
-        """Ask no more."""
         self._first.close()
         if self._task:
             self._task.cancel()

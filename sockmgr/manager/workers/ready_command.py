@@ -45,7 +45,6 @@ class ReadyCommand:
         return f"it still runs; before that {self._last}" if self._last else "it still runs"
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
         if self._timer:
             self._timer.cancel()
         if self._command:

@@ -84,7 +84,6 @@ class Remains:
         return False
 
     def close(self) -> None:
-        """Wait no more."""
         for fd in self._watched:
             self._loop.remove_reader(fd)
             os.close(fd)
@@ -174,7 +173,6 @@ class Tree:
                 self._away.add((pid, found.started))
 
     def kill(self) -> None:
-        """Kill all of it."""
         self._is_killed = True
         # If the main process has ended already, only what it left is to be killed.
         if self._remains:
@@ -201,7 +199,6 @@ class Tree:
         return self._remains.look()
 
     def close(self) -> None:
-        """Wait for nobody."""
         if self._remains:
             self._remains.close()
 

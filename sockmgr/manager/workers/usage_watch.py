@@ -49,7 +49,6 @@ class UsageWatch:
             self._task = asyncio.get_running_loop().create_task(self._watch(), name="usage")
 
     def stop(self) -> None:
-        """Look no more."""
         if self._task:
             self._task.cancel()
             self._task = None

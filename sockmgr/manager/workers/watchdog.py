@@ -35,11 +35,9 @@ class Watchdog:
         self._suspected: Beat | None = None
 
     def start(self) -> None:
-        """Watch from now on."""
         self._timer = self._loop.call_later(self._limit, self._look)
 
     def stop(self) -> None:
-        """Watch no more."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

@@ -225,7 +225,6 @@ class WorkerProcess:
         self.process.signal(self.spec.stop_signal)
 
     def kill(self) -> None:
-        """Kill the whole process tree."""
         match self._state:
             case Requested(template=template):  # it is the template that hangs: its end is ours
                 template.kill()

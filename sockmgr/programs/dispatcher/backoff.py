@@ -52,7 +52,6 @@ class Backoff:
             self._say("info", "connections are passed on again")
 
     def close(self) -> None:
-        """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

@@ -32,7 +32,6 @@ class Dispatcher:
     def __init__(
         self, loop: Loop, scheduler: Scheduler, events: Events, timing: Timing | None = None
     ) -> None:
-        """Begin with no listener and no worker."""
         self._loop, self._scheduler = loop, scheduler
         self._say, self._tell = events.say, Later(loop, events)
         timing = timing or Timing()

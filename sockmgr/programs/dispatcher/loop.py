@@ -34,11 +34,9 @@ class Timer:
         self.call: Callback | None = call
 
     def __lt__(self, other: Timer) -> bool:
-        """Order by instant."""
         return self.at < other.at
 
     def cancel(self) -> None:
-        """Never call."""
         self.call = None
 
 
@@ -75,7 +73,6 @@ class Loop:
         self._drop(self._writers, watched)
 
     def call_soon(self, call: Callback) -> None:
-        """Call in the next turn."""
         self._soon.append(call)
 
     def call_later(self, seconds: float, call: Callback) -> Timer:
@@ -108,7 +105,6 @@ class Loop:
             self._soon.popleft()()
 
     def close(self) -> None:
-        """Call nobody any more."""
         self._epoll.close()
 
     def _patience(self, longest: float | None) -> float | None:

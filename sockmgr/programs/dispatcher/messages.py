@@ -100,7 +100,6 @@ class Outbox:
         self._waiting: deque[tuple[bytes, Sequence[int]]] = deque()
 
     def __len__(self) -> int:
-        """Return how many messages wait."""
         return len(self._waiting)
 
     def put(self, data: bytes, fds: Sequence[int]) -> None:
@@ -136,7 +135,6 @@ class Incomplete(Exception):
 
 
 def write(message: Message) -> bytes:
-    """Return a message as it is sent."""
     return json.dumps(message, separators=(",", ":")).encode()
 
 

@@ -71,7 +71,6 @@ class Told:
             os.close(memfd)
 
     def close(self) -> None:
-        """Close all."""
         for fd in list(self._memfds):
             self.forget(fd)
 

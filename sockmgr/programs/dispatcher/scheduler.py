@@ -50,7 +50,6 @@ class Scheduler:
         worker.settle()
 
     def forget(self, lease: int) -> None:
-        """Remove a worker."""
         del self._workers[lease]
 
     def feed(self, weights: Mapping[int, int]) -> None:

@@ -40,12 +40,10 @@ class Served:
     # --- Messages, each by the name of what it asks ----------------------------------------------
 
     def service(self, message: Message, fds: Sequence[int]) -> None:
-        """Go by another policy."""
         del fds
         self._scheduler.configure(message["policy"], message["most"])
 
     def attach(self, message: Message, fds: Sequence[int]) -> None:
-        """Own a channel, and perhaps a pidfd."""
         ours, theirs, *process = fds
         channel = Channel.adopt(ours, theirs)
         lease = message["lease"]
@@ -58,27 +56,22 @@ class Served:
         self._dispatcher.attach(lease, message["name"], channel, message["keys"])
 
     def moves(self, message: Message, fds: Sequence[int]) -> None:
-        """Take what workers give away, too."""
         del message
         for fd in fds:
             self._dispatcher.queues.add(fd)
 
     def process(self, message: Message, fds: Sequence[int]) -> None:
-        """Know the process of a worker."""
         self._watch(message["lease"], fds)
 
     def abandon(self, message: Message, fds: Sequence[int]) -> None:
-        """Pass a worker nothing more."""
         del fds
         self._dispatcher.abandon(message["lease"])
 
     def detach(self, message: Message, fds: Sequence[int]) -> None:
-        """Know that a worker is gone."""
         del fds
         self._part(message["lease"])
 
     def queue(self, message: Message, fds: Sequence[int]) -> None:
-        """Own a listening socket."""
         [fd] = fds
         if message["queue"] in self._queues:
             os.close(fd)
@@ -86,7 +79,6 @@ class Served:
             self._queues[message["queue"]] = socket.socket(fileno=fd), message["key"]
 
     def listen(self, message: Message, fds: Sequence[int]) -> None:
-        """Accept from these queues only."""
         del fds
         wanted = set(message["queues"])
         self._dispatcher.listen(
@@ -96,7 +88,6 @@ class Served:
             self._queues.pop(queue)[0].close()
 
     def feed(self, message: Message, fds: Sequence[int]) -> None:
-        """Pass these leases what comes."""
         del fds
         weights: dict[int, int] = {}
         keys: dict[int, Sequence[str]] = {}
@@ -106,17 +97,14 @@ class Served:
         self._dispatcher.feed(weights, keys)
 
     def quiet(self, message: Message, fds: Sequence[int]) -> None:
-        """Tell when a worker has nothing waiting."""
         del fds
         self._asked[message["lease"]] = message["number"]
         self._dispatcher.quiet(message["lease"])
 
     def connections(self, message: Message, fds: Sequence[int]) -> None:
-        """Own connections."""
         self._dispatcher.take_over(message["key"], fds)
 
     def give(self, message: Message, fds: Sequence[int]) -> None:
-        """Own a connection for one worker alone."""
         self._dispatcher.give(message["lease"], message["key"], fds)
 
     # --- The whole of it -------------------------------------------------------------------------
@@ -139,7 +127,6 @@ class Served:
         self._unnamed.clear()
 
     def count(self) -> None:
-        """Tell the counts."""
         dispatcher = self._dispatcher
         opened = {lease: dispatcher.open(lease) for lease in dispatcher.leases}
         self._say("counts", accepted=dispatcher.accepted, held=dispatcher.held, open=opened)
@@ -154,7 +141,6 @@ class Served:
         self._dispatcher.go_on(dict(self._queues.values()))
 
     def close(self) -> None:
-        """Close everything."""
         self._dispatcher.close()
         for lease in list(self._processes):
             self._unwatch(lease)
