@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from sockmgr.programs.dispatcher.backoff import SHORT, Backoff
 from sockmgr.programs.dispatcher.channel import MAX_LISTENERS, Channel, Passed, close_all
-from sockmgr.programs.dispatcher.events import Events, Later, Timing
+from sockmgr.programs.dispatcher.events import USUAL, Events, Timing
 from sockmgr.programs.dispatcher.ledger import Forged, Ledger
 from sockmgr.programs.dispatcher.link import Link, broke
 from sockmgr.programs.dispatcher.loop import Loop
@@ -30,11 +30,9 @@ class Dispatcher:
     """Passes connections from all listeners of one service to its workers."""
 
     def __init__(
-        self, loop: Loop, scheduler: Scheduler, events: Events, timing: Timing | None = None
+        self, loop: Loop, scheduler: Scheduler, events: Events, timing: Timing = USUAL
     ) -> None:
-        self._loop, self._scheduler = loop, scheduler
-        self._say, self._tell = events.say, Later(loop, events)
-        timing = timing or Timing()
+        self._loop, self._scheduler, self._events, self._say = loop, scheduler, events, events.say
         self.accepted = 0  # connections, ever
         self.sources, self._told = Sources(loop, self.room, self._take), Told()
         self.queues = MoveQueues(loop, self, self._told, events.say)
@@ -47,10 +45,10 @@ class Dispatcher:
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
         self._held: dict[str, list[int]] = {}  # accepted while no worker has room: seldom any
         remedies = Remedies(
-            ask=self._ask, bypass=self._bypass, replace=self._tell.misbehaves, looked=self._go,
-            quiet=self._tell.quiet, say=events.say,
+            ask=self._ask, bypass=self._bypass, replace=partial(self._tell, events.misbehaves),
+            looked=self._go, quiet=partial(self._tell, events.quiet), say=events.say,
         )  # fmt: skip
-        self.untaken = Untaken(loop, self._links, timing.take, timing.replace, remedies)
+        self.untaken = Untaken(loop, self._links, timing, remedies)
         self._backoff = Backoff(loop, events.say, self._go, timing.rest, timing.longest_rest)
 
     # --- What is configured ----------------------------------------------------------------------
@@ -76,9 +74,9 @@ class Dispatcher:
             channel.close()
             known.name = name
             if known.ledger.known:
-                self._tell.takes(lease)
+                self._tell(self._events.takes, lease)
             if known.broken:
-                self._tell.misbehaves(lease, known.broken)
+                self._tell(self._events.misbehaves, lease, known.broken)
             return
         self._forget(channel.id)
         self.detach(lease)
@@ -196,6 +194,9 @@ class Dispatcher:
         """Return how many connections a worker has, including those that it has still to take."""
         return self._scheduler.open(lease)
 
+    def _tell(self, event: Callable[..., object], *about: object) -> None:
+        self._loop.call_soon(partial(event, *about))  # when what happens now is over
+
     # --- From listeners to workers ---------------------------------------------------------------
 
     def _go(self) -> None:
@@ -288,7 +289,7 @@ class Dispatcher:
                 self._givers.pop(link, None)
                 del self._by_id[link.id]
                 link.channel.close()
-                self._tell.emptied(link.id)
+                self._tell(self._events.emptied, link.id)
             else:
                 self.untaken.settle(link.lease)
 
@@ -355,7 +356,7 @@ class Dispatcher:
         if asked and not ledger.asked:
             self._answered(link)
         if ledger.known and not known:
-            self._tell.takes(link.lease)
+            self._tell(self._events.takes, link.lease)
         self._go()
 
     def _release(self, link: Link) -> None:
@@ -381,7 +382,7 @@ class Dispatcher:
         self._scheduler.hold(link.lease)
         self._say("error", MISBEHAVES, worker=link.name, why=why,
                   means="it gets no more connections")  # fmt: skip
-        self._tell.misbehaves(link.lease, why)
+        self._tell(self._events.misbehaves, link.lease, why)
         self._loop.call_soon(self._go)
 
     def _forget(self, id: int) -> None:

@@ -39,8 +39,7 @@ class Served:
 
     # --- Messages, each by the name of what it asks ----------------------------------------------
 
-    def service(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def service(self, message: Message, _: Sequence[int]) -> None:
         self._scheduler.configure(message["policy"], message["most"])
 
     def attach(self, message: Message, fds: Sequence[int]) -> None:
@@ -55,20 +54,17 @@ class Served:
         self._watch(lease, process)
         self._dispatcher.attach(lease, message["name"], channel, message["keys"])
 
-    def moves(self, message: Message, fds: Sequence[int]) -> None:
-        del message
+    def moves(self, _: Message, fds: Sequence[int]) -> None:
         for fd in fds:
             self._dispatcher.queues.add(fd)
 
     def process(self, message: Message, fds: Sequence[int]) -> None:
         self._watch(message["lease"], fds)
 
-    def abandon(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def abandon(self, message: Message, _: Sequence[int]) -> None:
         self._dispatcher.abandon(message["lease"])
 
-    def detach(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def detach(self, message: Message, _: Sequence[int]) -> None:
         self._part(message["lease"])
 
     def queue(self, message: Message, fds: Sequence[int]) -> None:
@@ -78,8 +74,7 @@ class Served:
         else:
             self._queues[message["queue"]] = socket.socket(fileno=fd), message["key"]
 
-    def listen(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def listen(self, message: Message, _: Sequence[int]) -> None:
         wanted = set(message["queues"])
         self._dispatcher.listen(
             {sock: key for queue, (sock, key) in self._queues.items() if queue in wanted}
@@ -87,8 +82,7 @@ class Served:
         for queue in self._queues.keys() - wanted:
             self._queues.pop(queue)[0].close()
 
-    def feed(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def feed(self, message: Message, _: Sequence[int]) -> None:
         weights: dict[int, int] = {}
         keys: dict[int, Sequence[str]] = {}
         for part, its in message["parts"]:
@@ -96,8 +90,7 @@ class Served:
                 weights[int(lease)], keys[int(lease)] = weight, its
         self._dispatcher.feed(weights, keys)
 
-    def quiet(self, message: Message, fds: Sequence[int]) -> None:
-        del fds
+    def quiet(self, message: Message, _: Sequence[int]) -> None:
         self._asked[message["lease"]] = message["number"]
         self._dispatcher.quiet(message["lease"])
 

@@ -7,61 +7,39 @@ to hear of. The remedies are performed elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+from sockmgr.programs.dispatcher.events import Timing
 from sockmgr.programs.dispatcher.link import Link
 from sockmgr.programs.dispatcher.loop import Loop, Timer
 from sockmgr.programs.dispatcher.messages import TAKES_NONE, Say
 
 
-class Remedies:
+class Remedies(NamedTuple):
     """What the dispatcher does about a worker that takes nothing."""
 
-    __slots__ = ("ask", "bypass", "looked", "quiet", "replace", "say")
-
-    def __init__(
-        self,
-        ask: Callable[[Link], None],
-        bypass: Callable[[Link], None],
-        replace: Callable[[int, str], None],
-        looked: Callable[[], None],
-        quiet: Callable[[int], None],
-        say: Say,
-    ) -> None:
-        """`ask` requests a report, `bypass` also passes its waiting connections to others.
-
-        `replace` is called with a lease and the reason, `looked` after each look at all workers,
-        `quiet` with a lease for which no connection waits any more.
-        """
-        self.ask, self.bypass, self.replace = ask, bypass, replace
-        self.looked, self.quiet, self.say = looked, quiet, say
+    ask: Callable[[Link], None]  # request a report
+    bypass: Callable[[Link], None]  # and pass its waiting connections to others
+    replace: Callable[[int, str], None]  # the worker of this lease, for this reason
+    looked: Callable[[], None]  # after each look at all workers
+    quiet: Callable[[int], None]  # no connection waits for this lease any more
+    say: Say
 
 
 class Untaken:
     """Watches all workers of one service, whose `links` are borrowed."""
 
     def __init__(
-        self,
-        loop: Loop,
-        links: Mapping[int, Link],
-        take: float,
-        replace: float,
-        remedies: Remedies,
+        self, loop: Loop, links: Mapping[int, Link], timing: Timing, remedies: Remedies
     ) -> None:
-        """Bypass a worker that takes nothing for `take` seconds, and replace it `replace` later."""
-        self._loop, self._links, self._remedies = loop, links, remedies
-        self._take, self._replace = take, replace
+        self._loop, self._links, self._timing, self._remedies = loop, links, timing, remedies
         self._awaited: set[int] = set()
         self._check: Timer | None = None
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether no connection may wait, so that nothing is looked at."""
-        return self._check is None
 
     def mind(self) -> None:
         """Have the timer run that checks whether all workers take their connections."""
         if self._check is None:
-            self._check = self._loop.call_later(self._take, self._look)
+            self._check = self._loop.call_later(self._timing.take, self._look)
 
     def quiet(self, lease: int) -> None:
         """Tell, once, when an unfed worker has nothing waiting, or is gone."""
@@ -116,7 +94,7 @@ class Untaken:
 
     def _mind_silence(self, link: Link) -> None:
         silent = self._loop.time() - link.silent_at
-        if silent >= self._replace:
+        if silent >= self._timing.replace:
             link.given_up = True
             self._remedies.replace(link.lease, f"it took no connection for {silent:.0f} s")
         else:

@@ -189,7 +189,7 @@ def test_an_idle_dispatcher_does_not_wake_up() -> None:
         on.connect(3)
         on.passed(3)
         worker.take()
-        on.until(lambda: on.dispatcher.untaken.is_calm, what="the last look")
+        on.until(lambda: on.turn_for(2 * PATIENT.take) == 0, what="the last look")
         nothing_happens(on)
 
 
@@ -207,7 +207,7 @@ def test_clients_that_say_nothing_cost_nothing() -> None:
             )
         mine = len(open_fds() - before) - len(on.clients) - 5000
         assert (mine, on.dispatcher.held) == (0, 0)
-        on.until(lambda: on.dispatcher.untaken.is_calm, what="the last look")
+        on.until(lambda: on.turn_for(2 * PATIENT.take) == 0, what="the last look")
         nothing_happens(on)
 
 
