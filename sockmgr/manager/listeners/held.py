@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -35,7 +35,7 @@ class HeldSockets:
         self.owns_path = owns_path
         self.admission = Admission(listen.name, self.name if owns_path else None)
         self.shutdowns = ShutdownWatch()
-        self.inodes: dict[socket.socket, int] = {}  # of the queues by lease, in this order
+        self._inodes: dict[socket.socket, int] = {}  # of the queues by lease, in this order
         self.watch()
 
     @property
@@ -61,6 +61,15 @@ class HeldSockets:
         queue = self.queues[0]
         return queue.type == socket.SOCK_STREAM and queue.family != socket.AF_UNIX
 
+    def inode(self, lease: int) -> int:
+        """Return the inode of the queue of a lease, by which a process's fds are compared."""
+        return self._inodes[self.queue(lease)]
+
+    @property
+    def inodes(self) -> Collection[int]:
+        """The inodes of all queues, by lease."""
+        return self._inodes.values()
+
     def queued(self) -> int:
         """Return how many connections wait now, in all queues (UDP: bytes)."""
         return sum(queues.queued(queue) for queue in (*self.queues, *self._retired))
@@ -70,18 +79,18 @@ class HeldSockets:
 
         Their inodes are noted here, since they are asked for far more often than queues change.
         """
-        known = self.inodes
-        self.inodes = {each: known.get(each) or queues.inode(each) for each in self.queues}
+        known = self._inodes
+        self._inodes = {each: known.get(each) or queues.inode(each) for each in self.queues}
         self.shutdowns.watch(self.queues)
 
-    def renew(self, lease: int, *, backlog: int) -> None:
+    def renew_queue(self, lease: int) -> None:
         """Put a new queue in the place of one; raise OSError, with the old one in its place."""
         assert self.pool is not None  # noqa: S101 - the callers have looked
         # The pool shuts the old queue down. As long as a worker or a store holds it as well, the
         # watch would tell of that as of a damage, and all queues would be looked at.
         self.shutdowns.leave(self.pool[lease])
         try:
-            self.pool.renew(lease, backlog=backlog)
+            self.pool.renew(lease, backlog=self.listen.backlog)
             reached(Point.QUEUE_RENEWED)
         finally:
             self.watch()

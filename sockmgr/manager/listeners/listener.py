@@ -27,7 +27,7 @@ SAMPLE_SHARE = 50  # times what a sample took until the next
 MOST_QUEUES = 512  # what the program that chooses is sure to have room for: BPF_MAXINSNS
 
 
-class Listener:
+class Listener(HeldSockets):
     """The sockets of one name in the config, as `opening` came by them; close() ends it."""
 
     def __init__(
@@ -47,9 +47,9 @@ class Listener:
         self.is_last = False  # nobody else will have its sockets: systemd closes them as well
         self._left: int | None = None  # the lease whose queue is for the next start
         self.is_anew = False  # no worker that outlived its manager has the sockets
-        self._held = HeldSockets(listen, held, owns_path=owns_path)
-        self._repair = Repair(self._held)
-        self._reach = Reach(self._held)
+        super().__init__(listen, held, owns_path=owns_path)
+        self._repair = Repair(self)
+        self._reach = Reach(self)
         self._peak, self._sample_at = 0, 0.0
         self._told = steering.Choice.ONE
         self._tell_choice()
@@ -57,24 +57,9 @@ class Listener:
     # --- Names and numbers ---------------------------------------------------------------------
 
     @property
-    def listen(self) -> Listen:
-        """What the config says of it."""
-        return self._held.listen
-
-    @property
-    def systemds(self) -> set[int]:
-        """The leases whose queues systemd holds as well."""
-        return self._held.systemds
-
-    @property
-    def owns_path(self) -> bool:
-        """Whether the path of a unix socket is ours to remove."""
-        return self._held.owns_path
-
-    @property
     def is_steered(self) -> bool:
         """Whether each lease has a queue of its own; otherwise why_overlap tells."""
-        return self._held.pool is not None
+        return self.pool is not None
 
     @property
     def cutover(self) -> str:
@@ -84,17 +69,12 @@ class Listener:
     @property
     def choice(self) -> steering.Choice:
         """How one of the queues that are fed is chosen now."""
-        return steering.Choice.ONE if self._held.pool is None else self._held.pool.choice
+        return steering.Choice.ONE if self.pool is None else self.pool.choice
 
     @property
     def order(self) -> tuple[int, ...]:
         """The leases in the order of the kernel's indices; empty without steering."""
-        return () if self._held.pool is None else self._held.pool.order
-
-    @property
-    def queues(self) -> tuple[socket.socket, ...]:
-        """All queues, borrowed, by lease."""
-        return self._held.queues
+        return () if self.pool is None else self.pool.order
 
     @property
     def address(self) -> str:
@@ -106,24 +86,11 @@ class Listener:
     @property
     def fed(self) -> Mapping[int, int]:
         """What is fed now: lease -> weight."""
-        return {0: 1} if self._held.pool is None else self._held.pool.fed
-
-    def inode(self, n: int) -> int:
-        """Return the inode of lease `n`'s queue, by which a process's fds are compared."""
-        return self._held.inodes[self._held.queue(n)]
-
-    @property
-    def inodes(self) -> Collection[int]:
-        """The inodes of all queues, by lease."""
-        return self._held.inodes.values()
-
-    def queued(self) -> int:
-        """Return how many connections wait now, in all queues (UDP: bytes)."""
-        return self._held.queued()
+        return {0: 1} if self.pool is None else self.pool.fed
 
     def waiting(self, n: int) -> int:
         """Return how many connections wait now in the queue of lease `n` (UDP: bytes)."""
-        return queues.queued(self._held.queue(n))
+        return queues.queued(self.queue(n))
 
     def sample(self) -> None:
         """Remember queued() for take_peak() if it is a peak.
@@ -148,7 +115,7 @@ class Listener:
         Raises ListenError if that cannot be.
         """
         # What is not steered has one queue, and all leases are that one.
-        if self._held.pool is None:
+        if self.pool is None:
             return self.queues[0].fileno()
         if n >= MOST_QUEUES:
             raise ListenError(
@@ -158,9 +125,9 @@ class Listener:
             )
         # First, or the new queue would get a wrong number.
         self._repair.revive()
-        if n >= len(self._held.pool):
-            self._grow(self._held.pool, n + 1)
-        return self._held.queue(n).fileno()
+        if n >= len(self.pool):
+            self._grow(self.pool, n + 1)
+        return self.queue(n).fileno()
 
     def _grow(self, pool: steering.Pool, size: int) -> None:
         try:
@@ -169,7 +136,7 @@ class Listener:
         except OSError as error:
             raise steering.cannot_grow(self.address, len(pool), error) from error
         finally:
-            self._held.watch()
+            self.watch()
 
     def renew(self, n: int) -> None:
         """Put a new queue in the place of lease `n`, which is unfed and empty and has no holder.
@@ -178,9 +145,9 @@ class Listener:
         could make the queue useless to it. What systemd holds as well is left as it is.
         """
         if (
-            self._held.pool is None
+            self.pool is None
             or not self.has_handshakes
-            or n >= len(self._held.pool)
+            or n >= len(self.pool)
             or n in self.systemds
             or self.is_ending  # clients would find the new queue, and wait for nobody
         ):
@@ -188,7 +155,7 @@ class Listener:
         if queues.queued(self.queues[n]):
             return  # they were given up, and the next holder may still serve them
         try:
-            self._held.renew(n, backlog=self.listen.backlog)
+            self.renew_queue(n)
         except OSError as error:
             _log.warning("queue not replaced", listener=self.listen.name, lease=n,
                          because=(error.strerror or "").lower(),
@@ -200,24 +167,24 @@ class Listener:
         Without any lease nothing changes: connections wait where they went before.
         """
         # Nothing to feed is no reason to feed nobody: who comes waits for the next worker.
-        if self._held.pool is not None and weights:
+        if self.pool is not None and weights:
             self.lease(max(weights))
             try:
-                self._held.pool.feed(weights)
+                self.pool.feed(weights)
             finally:
-                self._held.watch()
+                self.watch()
             self._tell_choice()
 
     def _tell_choice(self) -> None:
         """Log how one of several queues is chosen, unless that is how it was before."""
-        if self._held.pool is not None and self.choice not in (steering.Choice.ONE, self._told):
+        if self.pool is not None and self.choice not in (steering.Choice.ONE, self._told):
             self._told = self.choice
-            _log_choice(self.listen.name, self._held.pool)
+            _log_choice(self.listen.name, self.pool)
 
     @property
     def why_unreachable(self) -> str:
         """Why reach() always fails, or nothing."""
-        pool = self._held.pool
+        pool = self.pool
         if pool is None:
             return self.why_overlap
         if not self.has_handshakes:
@@ -235,34 +202,21 @@ class Listener:
         connection fails.
         """
         why = "it refuses new connections" if self.is_refusing else self.why_unreachable
-        if self._held.pool is None or why:
+        if self.pool is None or why:
             raise ListenError(f"{self.address} has no way to one lease: {why}")
         self.lease(n)
-        return await self._reach.connect(self._held.pool, n)
-
-    @property
-    def has_handshakes(self) -> bool:
-        """Whether connections come by a handshake, that is by TCP."""
-        return self._held.has_handshakes
-
-    def apply(self, listen: Listen) -> None:
-        """Set backlog, mode and owner as the config says by now. Raises ListenError."""
-        self._held.apply(listen)
-
-    def retire(self, sock: socket.socket) -> None:
-        """Own a unix socket that the path no longer leads to, until nobody waits there."""
-        self._held.retire(sock)
+        return await self._reach.connect(self.pool, n)
 
     # --- Its end -------------------------------------------------------------------------------
 
     def refuse(self) -> None:
         """Let nobody come any more; who waits, waits on. For one that is to be closed."""
-        self._held.admission.pause(self.queues if self.has_handshakes else ())
+        self.admission.pause(self.queues if self.has_handshakes else ())
 
     def admit(self) -> None:
         """Undo refuse(), or an end() at which systemd holds it: it is configured again."""
         self.is_ending, self._left = False, None
-        self._held.admission.resume(self.queues if self.has_handshakes else ())
+        self.admission.resume(self.queues if self.has_handshakes else ())
 
     def end(self, held: Collection[int] = ()) -> None:
         """Refuse new clients, since all is to stop; those who wait are still to be served.
@@ -277,14 +231,14 @@ class Listener:
             self._left = min(self.systemds.difference(held) or self.systemds)
             self.feed({self._left: 1})
         elif self.has_handshakes and not self.listen.address.traits.is_inherited:
-            self._held.admission.end(self.queues, self.listen.on_stop)
+            self.admission.end(self.queues, self.listen.on_stop)
         elif self.owns_path:
-            self._held.admission.end((), self.listen.on_stop)
+            self.admission.end((), self.listen.on_stop)
 
     @property
     def is_refusing(self) -> bool:
         """Whether new connections are refused."""
-        return self._held.admission.is_refusing
+        return self.admission.is_refusing
 
     def is_left_to_others(self, n: int) -> bool:
         """Whether what waits in queue `n` is for the next start, for which systemd holds it."""
@@ -306,7 +260,7 @@ class Listener:
 
     def watch_fd(self) -> int:
         """Return an fd, borrowed, that is readable when a queue was shut down, until inspect()."""
-        return self._held.shutdowns.fileno()
+        return self.shutdowns.fileno()
 
     @property
     def is_damaged(self) -> bool:
@@ -319,10 +273,6 @@ class Listener:
         With a `lease` this is about one worker that has it: Repair.look() says what is looked at.
         """
         return self._repair.look(lease)
-
-    def close(self) -> None:
-        """Close every socket and remove the path: the listener is no longer configured."""
-        self._held.close()
 
 
 def _log_choice(name: str, pool: steering.Pool) -> None:

@@ -64,7 +64,7 @@ class Reach:
     def _check(self, sock: socket.socket, way: Way) -> None:
         """See that the address leads to this listener: another one may have a part of it."""
         inode = steering.listens_at(sock, way)
-        if inode and inode not in self._held.inodes.values():
+        if inode and inode not in self._held.inodes:
             raise _unreachable(way, "another socket listens there")
 
 

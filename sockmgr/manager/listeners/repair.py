@@ -118,7 +118,7 @@ class Repair:
             if self._held.systemds.intersection(useless):
                 raise
             for n in useless:
-                self._held.renew(n, backlog=self._held.listen.backlog)
+                self._held.renew_queue(n)
             return [
                 Finding(
                     Damage.SHUT_DOWN,

@@ -48,12 +48,10 @@ class ShutdownWatch:
         # poll(2) takes no event out of an epoll, as epoll_wait(2) would.
         return bool(self._poll.poll(0))
 
-    def clear(self) -> bool:
-        """Be not readable any more, until another socket is shut down; tell whether it was."""
-        found = False
+    def clear(self) -> None:
+        """Be not readable any more, until another socket is shut down."""
         while self._epoll.poll(0):  # takes a bounded number of events at a time
-            found = True
-        return found
+            pass
 
     def close(self) -> None:
         self._epoll.close()
