@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sockmgr.config.config import ServiceConfig
 from sockmgr.config.spec import Spec
@@ -19,7 +21,7 @@ from sockmgr.kernel.spawn import Launch, identity
 from sockmgr.launch import virtual_env
 from sockmgr.launch.unlimited import unlimited
 from sockmgr.worker.application import BrokenError
-from sockmgr.worker.tls import Files, load
+from sockmgr.worker.tls import files, load
 
 TIMEOUT = 30.0  # for an interpreter to start
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, _NOT_YET_VALID; openssl/x509_vfy.h
@@ -54,24 +56,21 @@ def _try_interpreter(service: ServiceConfig, spec: Spec) -> None:
 def _try_tls(service: ServiceConfig, spec: Spec) -> Iterator[str]:
     at = f"service.{service.name}.http"
     http = service.http
-    files = Files(**{
-        key: str(Path(spec.cwd, getattr(http, key))) if getattr(http, key) else ""
-        for key in Files.__slots__
-    })  # fmt: skip
-    if unseen := _unreadable(at, service, spec, files):
+    found: dict[str, Any] = {key: str(Path(spec.cwd, path)) for key, path in files(http).items()}
+    if unseen := _unreadable(at, service, spec, found):
         yield unseen
         return
     try:
-        context = load(files)
+        context = load(replace(http, **found))
     except BrokenError as error:
         raise ConfigError(f"{at}: {error.what}", do=error.do) from None
     if flaw := _out_of_date(context):
         yield f"{at}.certfile = {http.certfile}: the certificate {flaw}: clients refuse it"
 
 
-def _unreadable(at: str, service: ServiceConfig, spec: Spec, files: Files) -> str:
+def _unreadable(at: str, service: ServiceConfig, spec: Spec, found: Mapping[str, str]) -> str:
     """Raise ConfigError if the service may not read its files; return a sentence if we may not."""
-    for key, path in files.named().items():
+    for key, path in found.items():
         if not os.access(path, os.F_OK, effective_ids=True):
             continue  # load() has a better error for a file that is not there
         if os.geteuid() == 0 and service.user and not _may_read(path, spec):

@@ -16,15 +16,12 @@ _LINE = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 def file_name(server: str, args: tuple[str, ...]) -> str:
     """Return the config file that a server with these arguments reads, "" if it is not known."""
     if server == "gunicorn":
-        given = _value(args, ("-c", "--config"))
-        return (
-            ""
-            if given.startswith("python:")
-            else given.removeprefix("file:") or ("gunicorn.conf.py")
-        )
+        given = last_value(args, ("-c", "--config")) or ""
+        is_module = given.startswith("python:")
+        return "" if is_module else given.removeprefix("file:") or "gunicorn.conf.py"
     if server == "uwsgi":
         plain = next((word for word in args if word.endswith(".ini")), "")
-        return _value(args, ("--ini", "-i")) or plain
+        return last_value(args, ("--ini", "-i")) or plain
     return ""
 
 
@@ -52,14 +49,6 @@ def findings(
     for name, why in server.settings.items():
         if given.get(name, "").strip().lower() not in _OFF and why not in overruled:
             yield name, why
-
-
-def _value(args: tuple[str, ...], options: tuple[str, ...]) -> str:
-    for index, word in enumerate(args):
-        option, equals, value = word.partition("=")
-        if option in options:
-            return value if equals else "".join(args[index + 1 : index + 2])
-    return ""
 
 
 def _python(text: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import processors, regular
 from sockmgr.kernel.accounts import account, group_number, user_name
 from sockmgr.kernel.capabilities import CAP_SYS_RESOURCE, has_capability
-from sockmgr.launch import app, launchers, own_config, presets, recycles, virtual_env
+from sockmgr.launch import app, launchers, own_config, presets, virtual_env
 from sockmgr.launch.executable import executable, find
 from sockmgr.launch.situation import Situation
 
@@ -102,7 +102,7 @@ class Prepared:
         args = launchers.read(self.service.command).args
         found = own_config.findings(server, given, args) if server else ()
         own = (f"{self.fit.name} {setting} in {name}: {why}" for setting, why in found)
-        texts = (*self.fit.warnings, *own, *recycles.losses(self.service, self.listen, self.fit))
+        texts = (*self.fit.warnings, *own, *presets.losses(self.service, self.listen, self.fit))
         where, told = f"service.{self.service.name}", self.service.stop_signal
         losses = [f"{where}.command: {text}" for text in texts]
         if server and told in server.abrupt:
@@ -305,7 +305,7 @@ def _fit(
         drain_timeout=service.drain_timeout,
         find=lambda program: find(program, env, cwd),
         addresses=tuple(str(listens[name].address).partition("://")[2] for name in service.listen),
-        leaves_others=service.accept is Accept.SHARED and bool(recycles.limits(service)),
+        leaves_others=service.accept is Accept.SHARED and bool(presets.limits(service)),
     )
     fit = presets.fit(service.command, situation, preset=service.preset)
     return fit, env | {name: text for name, text in fit.env if name not in given}

@@ -6,53 +6,43 @@ uvicorn itself speaks TLS. A client's certificate is passed to the application.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sockmgr.worker.application import BrokenError
+from sockmgr.worker.http_options import HttpOptions
 from sockmgr.worker.options import Options
 
 _DO = "correct it; files are looked for in cwd, and opened as the user of the service"
+_FILES = ("certfile", "keyfile", "keyfile_password_file", "ca_certs")
 _DEMANDS = {
     "none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED,
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """The paths of the keys in [service.NAME.http], "" for those that are not given."""
-
-    certfile: str
-    keyfile: str = ""
-    keyfile_password_file: str = ""
-    ca_certs: str = ""
-
-    def named(self) -> dict[str, str]:
-        """Return the paths that are given, by key."""
-        paths = {name: getattr(self, name) for name in self.__slots__}
-        return {name: path for name, path in paths.items() if path}
+def files(http: HttpOptions) -> dict[str, str]:
+    """Return the paths of files that are given, by their keys in [service.NAME.http]."""
+    return {key: path for key in _FILES if (path := getattr(http, key))}
 
 
 def arguments(options: Options) -> dict[str, Any]:
     """Return uvicorn's settings for TLS, {} without a certificate; raise BrokenError."""
     if not options.certfile:
         return {}
-    files = Files(**{name: getattr(options, name) for name in Files.__slots__})
-    load(files)
+    load(options)
     return {
-        "ssl_certfile": files.certfile,
-        "ssl_keyfile": files.keyfile or None,
-        "ssl_keyfile_password": _password(files),
-        "ssl_ca_certs": files.ca_certs or None,
+        "ssl_certfile": options.certfile,
+        "ssl_keyfile": options.keyfile or None,
+        "ssl_keyfile_password": _password(options),
+        "ssl_ca_certs": options.ca_certs or None,
         "ssl_cert_reqs": _DEMANDS[options.client_certs],
     }
 
 
-def load(files: Files) -> ssl.SSLContext:
-    """Return a context that uses `files`; raise BrokenError, which names the file at fault."""
+def load(http: HttpOptions) -> ssl.SSLContext:
+    """Return a context that uses its files; raise BrokenError, which names the file at fault."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for key, path in files.named().items():
+    for key, path in files(http).items():
         try:
             Path(path).open("rb").close()
             if key in ("certfile", "ca_certs"):
@@ -61,28 +51,28 @@ def load(files: Files) -> ssl.SSLContext:
             _blame(key, path, f"it holds no certificate in PEM ({_reason(error)})")
         except OSError as error:
             _blame(key, path, error.strerror or str(error))
-    _load_key(context, files)
+    _load_key(context, http)
     return context
 
 
-def _load_key(context: ssl.SSLContext, files: Files) -> None:
-    password, asked = _password(files), False
+def _load_key(context: ssl.SSLContext, http: HttpOptions) -> None:
+    password, asked = _password(http), False
 
     def tell() -> str:
         nonlocal asked
         asked = True
         return password or ""  # without this function OpenSSL would ask at the terminal
 
-    key, path = ("keyfile", files.keyfile) if files.keyfile else ("certfile", files.certfile)
+    key, path = ("keyfile", http.keyfile) if http.keyfile else ("certfile", http.certfile)
     try:
-        context.load_cert_chain(files.certfile, files.keyfile or None, tell)
+        context.load_cert_chain(http.certfile, http.keyfile or None, tell)
     except (ssl.SSLError, ValueError) as error:
         if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-            _blame(key, path, f"the key does not fit the certificate {files.certfile}")
+            _blame(key, path, f"the key does not fit the certificate {http.certfile}")
         if asked and password is None:
             _blame(key, path, "the key is encrypted, and keyfile_password_file is not set")
         if asked:
-            _blame("keyfile_password_file", files.keyfile_password_file, f"it does not open {path}")
+            _blame("keyfile_password_file", http.keyfile_password_file, f"it does not open {path}")
         _blame(key, path, f"it holds no key that can be used ({_reason(error)})")
 
 
@@ -99,10 +89,10 @@ def extension(tls: ssl.SSLObject) -> dict[str, Any]:
     }
 
 
-def _password(files: Files) -> str | None:
-    if not files.keyfile_password_file:
+def _password(http: HttpOptions) -> str | None:
+    if not http.keyfile_password_file:
         return None
-    return Path(files.keyfile_password_file).read_text().partition("\n")[0].rstrip("\r")
+    return Path(http.keyfile_password_file).read_text().partition("\n")[0].rstrip("\r")
 
 
 def _blame(key: str, path: str, why: str) -> NoReturn:
