@@ -57,7 +57,7 @@ class KeeperStore:
     def watch(self, lost: Callable[[], None]) -> None:
         """Call `lost` when there is another keeper, which holds nothing yet."""
         self._lost = lost
-        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone, lost)
+        asyncio.get_running_loop().add_reader(self._keeper.fileno(), self._on_gone)
 
     def mend(self) -> bool:
         """Replace the keeper if its path is gone, as nobody would find it; raise ControlError."""
@@ -112,20 +112,18 @@ class KeeperStore:
             return False
         return True
 
-    def _on_gone(self, lost: Callable[[], None]) -> None:
+    def _on_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._keeper.fileno())
         # A keeper that hangs rather than died would go on holding our sockets, and the path.
         self._keeper.kill()
         self._broken = True  # until there is another, and everybody knows
-        log.warning(
-            EventKind.KEEPER_ENDED, another_in=self._restarts.plan(lambda: self._replace(lost))
-        )
+        log.warning(EventKind.KEEPER_ENDED, another_in=self._restarts.plan(self._replace))
 
-    def _replace(self, lost: Callable[[], None]) -> None:
+    def _replace(self) -> None:
         try:
             fresh = Keeper.start(self._path)
         except ControlError as error:  # e.g. no process or path can be had; the next try may do
-            delay = self._restarts.plan(lambda: self._replace(lost))
+            delay = self._restarts.plan(self._replace)
             log.error(EventKind.NO_KEEPER, error=error.what,
                       means="nothing survives if we are killed", tried_again_in=delay)  # fmt: skip
             return
