@@ -137,8 +137,7 @@ class NotifySocket:
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid, uid, _ = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
-        for fd in rights.received(ancillary):
-            os.close(fd)
+        rights.close_all(rights.received(ancillary))
         # The next look would be at the rest of one that is too long.
         is_cut = bool(flags & socket.MSG_TRUNC)
         fields = None if is_cut else _parse(data)

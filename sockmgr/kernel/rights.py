@@ -1,4 +1,4 @@
-"""Descriptors that arrive with a message on a unix socket: SCM_RIGHTS, unix(7).
+"""Descriptors that arrive with a message on a unix socket: SCM_RIGHTS, unix(7). Keeps none.
 
 Not socket.recv_fds(): up to Python 3.11 it ignores its flags, so that children inherit what comes.
 """
@@ -6,6 +6,7 @@ Not socket.recv_fds(): up to Python 3.11 it ignores its flags, so that children 
 from __future__ import annotations
 
 import array
+import os
 import socket
 from collections.abc import Iterable
 
@@ -19,3 +20,9 @@ def received(ancillary: _Ancillary, kind: int = socket.SCM_RIGHTS) -> list[int]:
         if (level, of) == (socket.SOL_SOCKET, kind):
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     return fds.tolist()
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that were passed on, or that nobody can use."""
+    for fd in fds:
+        os.close(fd)

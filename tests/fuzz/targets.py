@@ -31,8 +31,9 @@ from sockmgr.init.facts import Project
 from sockmgr.init.foreign import readers, services
 from sockmgr.init.foreign.form import Source
 from sockmgr.kernel.notify import NotifySocket
+from sockmgr.kernel.rights import close_all
 from sockmgr.programs import keeper
-from sockmgr.programs.dispatcher.channel import Channel, close_all
+from sockmgr.programs.dispatcher.channel import Channel
 from sockmgr.programs.dispatcher.ledger import Forged, Ledger, Report
 from sockmgr.terminal.format import span
 from sockmgr.worker import moved, proxy_protocol

@@ -18,13 +18,13 @@ from sockmgr.api.records import EventKind
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.endings import describe_exit
 from sockmgr.fleet.snapshot import DispatcherSnapshot
+from sockmgr.kernel.rights import close_all
 from sockmgr.log import Log
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.process import DispatcherProcess
 from sockmgr.manager.dispatch.service import Events, ServiceDispatch
 from sockmgr.manager.restarts import Restarts
 from sockmgr.programs.dispatcher import messages
-from sockmgr.programs.dispatcher.channel import close_all
 from sockmgr.programs.dispatcher.messages import PROTOCOL, Message
 
 CONNECTION, PIDFD = "@dispatcher", "@dispatcher/pidfd"  # as the store has them

@@ -20,9 +20,9 @@ from typing import Protocol
 from sockmgr.errors import SpawnError
 from sockmgr.kernel.process import Process, pid_of
 from sockmgr.kernel.procfs import is_stopped
+from sockmgr.kernel.rights import close_all
 from sockmgr.manager.crash_points import Point, reached, told
 from sockmgr.programs.dispatcher import messages
-from sockmgr.programs.dispatcher.channel import close_all
 from sockmgr.programs.dispatcher.messages import (
     CONNECTION,
     MANAGERS_END,

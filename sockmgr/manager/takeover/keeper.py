@@ -16,7 +16,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sockmgr.errors import ControlError
@@ -231,7 +231,7 @@ class Keeper:
         )
         fds = rights.received(ancillary)
         if flags & socket.MSG_CTRUNC:
-            _close(fds)
+            rights.close_all(fds)
             raise ControlError(
                 f"cannot open all that the keeper at {self.path} holds: too many open files",
                 means="the keeper goes on holding it",
@@ -253,7 +253,7 @@ class Keeper:
         except (ConnectionError, EOFError):
             pass  # the keeper is dead, and nobody else may have what has arrived
         except (ControlError, OSError):
-            _close(fd for fds in found.values() for fd in fds)
+            rights.close_all(fd for fds in found.values() for fd in fds)
             raise
         return list(found.items())
 
@@ -325,11 +325,6 @@ def _end(pidfd: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         _has_ended(pidfd, CALL_TIMEOUT)
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _cannot(verb: str, path: Path, why: Exception | str, pid: int = 0) -> ControlError:

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from sockmgr.fleet.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from sockmgr.kernel import private, process, queues, survivors
+from sockmgr.kernel import private, process, queues, rights, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.procfs import start_time
 from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
@@ -148,7 +148,7 @@ class Predecessor:
                 told = ProcessSnapshot(pid=pid, started=start_time(pid))
                 found[id] = _owned(told, fds, since=_instant(told.started))
             else:
-                _close(fds.values())
+                rights.close_all(fds.values())
         return found
 
     def take_survivors(self, service: ServiceSnapshot) -> dict[WorkerId, Survivor]:
@@ -312,7 +312,7 @@ def _survivor(worker: WorkerSnapshot, fds: Mapping[str, int]) -> Survivor | None
     if PIDFD not in fds:  # it did not get into the store
         pidfd = process.open_pidfd(told.pid, told.started)
         if pidfd is None:
-            _close(fds.values())
+            rights.close_all(fds.values())
             return None
         fds = {**fds, PIDFD: pidfd}
     # One that was starting may have become ready while nobody looked: it is looked at again.
@@ -336,7 +336,7 @@ def _owned(
         os.set_inheritable(fd, False)
     ends = [fds[role] for role in (CHANNEL, CHANNEL_OF_WORKER) if role in fds]
     if len(ends) == 1:  # one end alone is of no use: what waits in it could not be taken back
-        _close(ends)
+        rights.close_all(ends)
     return Survivor(
         process=Process(told.pid, pidfd=fds[PIDFD]),
         outputs=tuple(fds.get(role, -1) for role in OUTPUTS),
@@ -347,11 +347,6 @@ def _owned(
         told_others=told.told_others,
         channel=(ends[0], ends[1]) if len(ends) == 2 else None,
     )
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _put(named: dict[str, list[socket.socket]], name: str, renewed: list[socket.socket]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sockmgr.fleet import snapshot
 from sockmgr.kernel import private
+from sockmgr.kernel.rights import close_all
 from sockmgr.log import Log
 from sockmgr.manager.crash_points import Point, is_at, reached
 
@@ -39,8 +40,7 @@ class StateMemory:
         self._copy = copy
         whole = len(fds) == 2
         self.fds = tuple(fds) if whole else (_memfd("state 1"), _memfd("state 2"))
-        for fd in () if whole else fds:
-            os.close(fd)
+        close_all(() if whole else fds)
         self._serial = serial
         self._is_behind = False  # the copy could not be written
 
@@ -89,8 +89,7 @@ class StateMemory:
             self._is_behind = False
 
     def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
+        close_all(self.fds)
 
 
 def _memfd(name: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Container, Mapping
@@ -16,10 +15,9 @@ from dataclasses import dataclass, replace
 
 from sockmgr.errors import SockmgrError, SpawnError
 from sockmgr.fleet.endings import describe_exit
-from sockmgr.fleet.messages import (
-    Spawn,
-)
+from sockmgr.fleet.messages import Spawn
 from sockmgr.kernel.process import Process, own_child
+from sockmgr.kernel.rights import close_all
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
@@ -232,8 +230,7 @@ class Template:
             self._loop.remove_reader(run.control)
             if data:  # nonsense; else it is about to end, and its status tells why
                 self.kill()
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         self._ask(run)
         return bool(data)
 

@@ -35,8 +35,3 @@ def accept(listener: socket.socket, limit: int) -> Accepted:
             if error.errno not in _BROKEN:
                 return Accepted(fds, error)
     return Accepted(fds)
-
-
-def is_shut(error: OSError) -> bool:
-    """Tell whether accept(2) fails because somebody shut the listener down."""
-    return error.errno == errno.EINVAL

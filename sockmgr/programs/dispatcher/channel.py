@@ -141,7 +141,7 @@ class Channel:
             return None
         fds = rights.received(ancillary)
         # The worker, whose end it is as well, may have set SO_PASSPIDFD.
-        close_all(rights.received(ancillary, _SCM_PIDFD))
+        rights.close_all(rights.received(ancillary, _SCM_PIDFD))
         if not data:  # the worker shut it down
             return None
         if data[0] == _ASKED:
@@ -150,16 +150,10 @@ class Channel:
         if len(fds) == len(data) + 1:
             passed[-1] = Passed(fds[-2], data[-1], fds[-1])
         else:
-            close_all(fds[len(data) :])
+            rights.close_all(fds[len(data) :])
         return TakenBack(passed, len(data) - len(passed))
 
     def close(self) -> None:
         """Close both ends; connections that are in the channel are reset."""
         self._ours.close()
         self._theirs.close()
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close connections that have been passed, or cannot be passed to any worker."""
-    for fd in fds:
-        os.close(fd)

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
+from sockmgr.kernel.rights import close_all
 from sockmgr.programs.dispatcher.backoff import SHORT, Backoff
-from sockmgr.programs.dispatcher.channel import MAX_LISTENERS, Channel, Passed, close_all
+from sockmgr.programs.dispatcher.channel import MAX_LISTENERS, Channel, Passed
 from sockmgr.programs.dispatcher.events import USUAL, Events, Timing
 from sockmgr.programs.dispatcher.ledger import Forged, Ledger
 from sockmgr.programs.dispatcher.link import Link, broke
@@ -128,7 +129,10 @@ class Dispatcher:
         `keys` are the listeners from which each lease is fed; None means all that it serves.
         """
         self._weights, self._keys = dict(weights), keys
-        self._find_among()
+        self._scheduler.feed(self._weights)
+        self._among = {}
+        for link in self._links.values():
+            self._join(link)
         self.untaken.mind()
         self._go()
 
@@ -208,12 +212,6 @@ class Dispatcher:
                 self._pull()
             self.sources.go()
             self.queues.go()
-
-    def _find_among(self) -> None:
-        self._scheduler.feed(self._weights)
-        self._among = {}
-        for link in self._links.values():
-            self._join(link)
 
     def _join(self, link: Link) -> None:
         if self._scheduler.is_fed(link.lease):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from sockmgr.programs.dispatcher.channel import QUESTION, Channel, Passed, close_all
+from sockmgr.kernel.rights import close_all
+from sockmgr.programs.dispatcher.channel import QUESTION, Channel, Passed
 from sockmgr.programs.dispatcher.ledger import Ledger
 
 MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all

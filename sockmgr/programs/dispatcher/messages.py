@@ -58,7 +58,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sockmgr.kernel import rights
-from sockmgr.programs.dispatcher.channel import close_all
 
 CONNECTION, MANAGERS_END = 3, 4  # the descriptors that a dispatcher is started with
 PROTOCOL = 2
@@ -120,13 +119,13 @@ class Outbox:
             except OSError:
                 pass
             self._waiting.popleft()
-            close_all(fds)
+            rights.close_all(fds)
 
     def drop(self) -> None:
         """Send none of what waits."""
         self._loop.remove_writer(self._connection)
         for _, fds in self._waiting:
-            close_all(fds)
+            rights.close_all(fds)
         self._waiting.clear()
 
 
@@ -156,6 +155,6 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     if not data:
         return None
     if got & socket.MSG_CTRUNC:
-        close_all(fds)
+        rights.close_all(fds)
         raise Incomplete("too many open files")
     return json.loads(data), fds

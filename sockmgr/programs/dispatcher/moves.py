@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from sockmgr.kernel import rights
-from sockmgr.programs.dispatcher.channel import Passed, close_all
+from sockmgr.programs.dispatcher.channel import Passed
 from sockmgr.programs.dispatcher.link import Link
 from sockmgr.programs.dispatcher.loop import Loop
 from sockmgr.programs.dispatcher.messages import Say
@@ -144,7 +144,7 @@ class MoveQueues:
             return
         key, why = self._listener_of(fds)
         if why:
-            close_all(fds)
+            rights.close_all(fds)
             self._refuse(why)
             return
         memfd = os.memfd_create("sockmgr-moved")

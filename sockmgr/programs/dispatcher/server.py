@@ -7,8 +7,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from sockmgr.kernel.rights import close_all
 from sockmgr.programs.dispatcher import messages
-from sockmgr.programs.dispatcher.channel import close_all
 from sockmgr.programs.dispatcher.loop import Loop
 from sockmgr.programs.dispatcher.messages import (
     CONNECTION,

@@ -5,12 +5,13 @@ Borrows the listeners. What workers give away comes by moves.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sockmgr.programs.dispatcher.acceptor import accept, is_shut
+from sockmgr.programs.dispatcher.acceptor import accept
 from sockmgr.programs.dispatcher.channel import BATCH
 from sockmgr.programs.dispatcher.loop import Loop
 
@@ -59,7 +60,7 @@ class Sources:
         # Another process that holds this socket can make it block, and we must never wait.
         os.set_blocking(listener.fileno(), False)
         accepted = accept(listener, room)
-        if accepted.error and is_shut(accepted.error):
+        if accepted.error and accepted.error.errno == errno.EINVAL:  # somebody shut it down
             self._take(key, accepted.fds, None)
             self._drop(listener)
             return

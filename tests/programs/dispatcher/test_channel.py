@@ -11,7 +11,8 @@ from contextlib import closing
 
 import pytest
 
-from sockmgr.programs.dispatcher.channel import BATCH, QUESTION, Channel, TakenBack, close_all
+from sockmgr.kernel.rights import close_all
+from sockmgr.programs.dispatcher.channel import BATCH, QUESTION, Channel, TakenBack
 from sockmgr.programs.dispatcher.ledger import Forged
 from tests.helpers.children import open_fds, python, wait_until
 from tests.helpers.dispatching import Worker
