@@ -56,7 +56,7 @@ class Screen(Sink):
         self._out = fd
         self._colours: dict[str, int] = {}
         self._starting: dict[str, _Starting] = {}
-        self.failed: Callable[[str, list[str], str], None] = _ignore
+        self.failed: Callable[[str, list[str], str], None] = lambda *_: None  # until a session does
 
     @property
     def width(self) -> int:
@@ -160,7 +160,3 @@ def _is_trouble(level: int, happened: object) -> bool:
             return False
         case _:
             return level >= logging.WARNING
-
-
-def _ignore(worker: str, output: list[str], what: str) -> None:
-    """Do nothing: no session shows failures yet."""

@@ -34,6 +34,7 @@ from sockmgr.errors import SockmgrError
 from sockmgr.fleet.messages import Phase
 from sockmgr.launch.call import recognise
 from sockmgr.manager.embedding import Host
+from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.terminal.keys import Keys
 
 EXTRA_FILES_MAX = 500  # how many files that tracebacks name may be watched in addition
@@ -233,7 +234,7 @@ class Session:
                 return
             self._standing_in.add(name)
             try:
-                await self._host.reload((name,), _ignore_progress)
+                await self._host.reload((name,), ignore_progress)
             except SockmgrError as error:
                 self._complain(error)
             finally:
@@ -365,7 +366,3 @@ class Session:
     def _on_notice(self) -> None:
         self._pace.noticed(self._loop.time())
         self._woken.set()
-
-
-def _ignore_progress(step: Progress) -> None:
-    """Do nothing: the developer does not need to see the steps of a stand-in's rollout."""

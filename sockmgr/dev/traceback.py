@@ -76,7 +76,7 @@ def render(
         for frame in ours[:FRAMES_SHOWN]:
             _show(console, frame, shown)
         if others:
-            names = ", ".join(_libraries(others))
+            names = ", ".join(dict.fromkeys(_library(frame.file) for frame in others))
             text = f"  and {count(len(others), 'frame')} in {printable(names)}"
             console.print(Text(text, style="dim"), soft_wrap=True)
     return captured.get()
@@ -105,10 +105,6 @@ def _show(console: Console, frame: Frame, shown: Callable[[str], str]) -> None:
                 word_wrap=True,
             )
         )
-
-
-def _libraries(frames: Sequence[Frame]) -> Sequence[str]:
-    return list(dict.fromkeys(_library(frame.file) for frame in frames))
 
 
 def _library(file: str) -> str:

@@ -76,7 +76,8 @@ class Tree:
         """Compare these paths only; compare everything if one of them is more than a plain file."""
         looked = Looked()
         for path in paths:
-            if path in self.leads or not self.rules.counts(path) or _is_link(path):
+            is_link = os.path.islink(path)  # noqa: PTH114 - text in, text out
+            if is_link or path in self.leads or not self.rules.counts(path):
                 return self.look_everywhere()
         for path in paths:
             self._compare(path, looked)
@@ -169,10 +170,6 @@ def _want(path: str, wanted: dict[str, Inode]) -> None:
         with contextlib.suppress(OSError):
             found = os.stat(path)  # noqa: PTH116
             wanted[path] = (found.st_dev, found.st_ino)
-
-
-def _is_link(path: str) -> bool:
-    return os.path.islink(path)  # noqa: PTH114 - text in, text out
 
 
 def _signature(found: os.stat_result) -> tuple[int, int, int]:

@@ -39,7 +39,9 @@ def bind(listen: Listen, *, reuse_port: bool) -> socket.socket:
         case Scheme.TCP | Scheme.UDP:
             return _bind_inet(listen, reuse_port=reuse_port)
         case Scheme.UNIX:
-            return _bind_path(listen)
+            path = Path(listen.address.path)
+            _remove_stale(listen, path)
+            return _bind_node(listen, path)
         case Scheme.ABSTRACT:
             return _bind_abstract(listen)
         case Scheme.FD:
@@ -155,12 +157,6 @@ def _duplicate(listen: Listen) -> socket.socket:
 
 
 # --- Unix paths ----------------------------------------------------------------------------------
-
-
-def _bind_path(listen: Listen) -> socket.socket:
-    path = Path(listen.address.path)
-    _remove_stale(listen, path)
-    return _bind_node(listen, path)
 
 
 def bind_over(listen: Listen) -> socket.socket:

@@ -283,7 +283,8 @@ class _Reader:
         self._at += 1
         self._options(launcher)
         if launcher.calls:
-            call = next((one for one in launcher.calls if self._follows(one)), None)
+            follows = self._words[self._at :]
+            call = next((one for one in launcher.calls if follows[: len(one)] == one), None)
             if call is None:
                 return False
             self._at += len(call)
@@ -293,9 +294,6 @@ class _Reader:
             self._module()
         self._note(name, launcher, self._words[start : self._at])
         return True
-
-    def _follows(self, call: tuple[str, ...]) -> bool:
-        return self._words[self._at : self._at + len(call)] == call
 
     def _options(self, launcher: _Launcher) -> None:
         is_env = launcher is KNOWN["env"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 from pathlib import Path
@@ -77,7 +78,8 @@ def run(
         manager.config_file = file
         # What was imported is never garbage, and to walk it takes longer than any turn of the loop.
         gc.freeze()
-        with asyncio.Runner(loop_factory=_loop) as runner:
+        loop = functools.partial(asyncio.SelectorEventLoop, FewEvents())
+        with asyncio.Runner(loop_factory=loop) as runner:
             return runner.run(manager.run(passed))
     except ListenError as error:
         if not astray:
@@ -94,10 +96,6 @@ def _logs(source: Source, *, as_json: bool) -> Logs:
     with contextlib.suppress(SockmgrError):  # it is told when the config is needed
         found = source().logs
     return replace(found, format=Format.JSON) if as_json else found
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(FewEvents())
 
 
 def _check_control(control: Path, *, serves: bool) -> None:

@@ -42,7 +42,7 @@ def status_of(
 ) -> Status:
     """Return what runs now, with the `sizes` of workers or without, and what was counted."""
     # Sizes cost a read of /proc for each process; `sockmgr top` and metrics measure by themselves.
-    measure = _rss if sizes else _unmeasured
+    measure = _rss if sizes else lambda _: 0
     now = asyncio.get_running_loop().time()
     return Status(
         manager=manager,
@@ -162,11 +162,6 @@ def _worker(
 def _rss(pid: int) -> int:
     # A worker is its process tree: the master of a server is seldom the one that grows.
     return sum(map(resident, {pid, *descendants(pid)}))
-
-
-def _unmeasured(pid: int) -> int:
-    del pid
-    return 0
 
 
 def _rollout(service: Service, trial: Generation, now: float) -> RolloutStatus:

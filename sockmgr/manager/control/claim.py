@@ -79,15 +79,12 @@ def _clear(path: Path) -> None:
             do="name another path with --control or SOCKMGR_CONTROL",
         ) from None
     if pid is not None:
-        raise _taken(path, f" (pid {pid})" if pid else "")
-
-
-def _taken(path: Path, whose: str) -> ControlError:
-    return ControlError(
-        f"another manager{whose} answers at {path}",
-        means="it goes on serving; nothing was started",
-        do='reload it ("sockmgr reload"), stop it first, or name another path with --control',
-    )
+        whose = f" (pid {pid})" if pid else ""
+        raise ControlError(
+            f"another manager{whose} answers at {path}",
+            means="it goes on serving; nothing was started",
+            do='reload it ("sockmgr reload"), stop it first, or name another path with --control',
+        )
 
 
 @contextlib.contextmanager

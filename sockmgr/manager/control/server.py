@@ -47,13 +47,7 @@ _Found = Follower | EventFollower | JournalPlace
 class ControlServer:
     """Answers the clients of one control socket, from `open()` to `close()`."""
 
-    def __init__(
-        self,
-        path: Path,
-        handler: object,
-        *,
-        limits: Limits | None = None,
-    ) -> None:
+    def __init__(self, path: Path, handler: object, *, limits: Limits | None = None) -> None:
         """Have `handler` do what is asked: by the methods that `varlink.METHODS` names.
 
         Each of them may raise SockmgrError.
@@ -166,10 +160,7 @@ class ControlServer:
         peer = ControlConnection(sock, self._limits)
         task = asyncio.get_running_loop().create_task(self._attend(peer), name="control client")
         self._clients[task] = peer
-        task.add_done_callback(self._left)
-
-    def _left(self, task: asyncio.Task[None]) -> None:
-        self._clients.pop(task).close()
+        task.add_done_callback(lambda left: self._clients.pop(left).close())
 
     def _why_not(self, sock: socket.socket) -> SockmgrError | wire.Unanswerable | None:
         pid, uid = credentials(sock)
@@ -371,7 +362,10 @@ def _introduce(
     ask: varlink.GetInfo | varlink.GetInterfaceDescription,
 ) -> varlink.Info | varlink.Description:
     if isinstance(ask, varlink.GetInterfaceDescription):
-        return varlink.Description(description=_description(ask.interface))
+        if ask.interface not in _INTERFACES:
+            raise wire.Unanswerable("InterfaceNotFound", interface=ask.interface)
+        file = Path(__file__).parents[2] / "api" / f"{ask.interface}.varlink"
+        return varlink.Description(description=file.read_text(encoding="utf-8"))
     return varlink.Info(
         vendor="sockmgr",
         product="sockmgr",
@@ -379,9 +373,3 @@ def _introduce(
         url="https://pypi.org/project/sockmgr/",
         interfaces=_INTERFACES,
     )
-
-
-def _description(interface: str) -> str:
-    if interface not in _INTERFACES:
-        raise wire.Unanswerable("InterfaceNotFound", interface=interface)
-    return (Path(__file__).parents[2] / "api" / f"{interface}.varlink").read_text(encoding="utf-8")

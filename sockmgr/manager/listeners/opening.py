@@ -48,7 +48,8 @@ def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
     if len(socks) > 1:
         queues.check_group(listen, socks)
         # Before there was a program to steer them, connections went to any queue.
-        return _group(listen, socks, {_fullest(socks): 1})
+        fullest = max(range(len(socks)), key=lambda n: queues.queued(socks[n]))
+        return _group(listen, socks, {fullest: 1})
     # A socket unit has a backlog of its own (Backlog=), and the config may want a longer one.
     if first.type == socket.SOCK_STREAM and queues.backlog(first) < queues.reachable(listen):
         first.listen(listen.backlog)
@@ -160,7 +161,3 @@ def _group(listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int
     if aside:
         _log.info(EventKind.CONNECTIONS_IN_SEVERAL_QUEUES, listener=listen.name, waiting=aside)
     return Listener(listen, pool)
-
-
-def _fullest(socks: Sequence[socket.socket]) -> int:
-    return max(range(len(socks)), key=lambda n: queues.queued(socks[n]))

@@ -147,7 +147,9 @@ class Keeper:
     def kill(self) -> None:
         """Kill a keeper that is lost, if it still lives; remove its path; close the connection."""
         if self._pidfd >= 0:
-            _end(self._pidfd)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                _has_ended(self._pidfd, CALL_TIMEOUT)
         with contextlib.suppress(OSError, ControlError):
             _clear(self.path)
         self.close()
@@ -319,12 +321,6 @@ def _has_ended(pidfd: int, seconds: float) -> bool:
     watch = select.poll()
     watch.register(pidfd, select.POLLIN)
     return bool(watch.poll(seconds * 1000))
-
-
-def _end(pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        _has_ended(pidfd, CALL_TIMEOUT)
 
 
 def _cannot(verb: str, path: Path, why: Exception | str, pid: int = 0) -> ControlError:

@@ -21,12 +21,7 @@ from msgspec.structs import replace
 from sockmgr.config.spec import Spec
 from sockmgr.fleet import snapshot
 from sockmgr.fleet.messages import State, WorkerId
-from sockmgr.fleet.snapshot import (
-    ProcessSnapshot,
-    ServiceSnapshot,
-    Snapshot,
-    WorkerSnapshot,
-)
+from sockmgr.fleet.snapshot import ProcessSnapshot, ServiceSnapshot, Snapshot, WorkerSnapshot
 from sockmgr.kernel import private, process, queues, rights, survivors
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.procfs import start_time

@@ -15,13 +15,7 @@ from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Accept, Exec
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.descendants import CRASH_TIME, Key, Orphans
-from sockmgr.fleet.messages import (
-    SpawnFailed,
-    Tick,
-    WorkerExited,
-    WorkerReady,
-    WorkerStopping,
-)
+from sockmgr.fleet.messages import SpawnFailed, Tick, WorkerExited, WorkerReady, WorkerStopping
 from sockmgr.kernel.delegation import Group
 from sockmgr.kernel.process import Process, has_no_reader
 from sockmgr.kernel.spawn import Launch, spawn, uid_of
