@@ -109,7 +109,7 @@ class Dispatcher:
         """What the next manager needs, by name; borrowed."""
         if self._serving is None:
             return {}
-        return {CONNECTION: self._serving.fileno(), PIDFD: self._serving.pidfd}
+        return {CONNECTION: self._serving.fileno(), PIDFD: self._serving.process.pidfd}
 
     @property
     def written(self) -> DispatcherSnapshot | None:
@@ -118,7 +118,7 @@ class Dispatcher:
             return None
         return DispatcherSnapshot(
             pid=self._serving.pid,
-            started=self._serving.started,
+            started=self._serving.process.started,
             connection=os.fstat(self._serving.fileno()).st_ino,
         )
 

@@ -66,7 +66,7 @@ class DispatcherProcess:
         self.why_killed = ""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._connection, self._process = connection, process
+        self._connection, self.process = connection, process
         self._outbox = Outbox(self._loop, connection)
         self._epoch = time.monotonic_ns()
         self._is_last = is_last
@@ -84,7 +84,7 @@ class DispatcherProcess:
             made = cls(owner, ours, Process(0, pidfd=-1), is_last=is_last)
             try:
                 made._greet()  # before it runs: if we are killed now, it finds us gone
-                made._process = Process(_spawn(ours, its, version))
+                made.process = Process(_spawn(ours, its, version))
                 reached(Point.DISPATCHER_STARTED)
             except OSError as error:
                 ours.close()
@@ -107,18 +107,7 @@ class DispatcherProcess:
 
     @property
     def pid(self) -> int:
-        """The pid."""
-        return self._process.pid
-
-    @property
-    def pidfd(self) -> int:
-        """A pidfd, borrowed."""
-        return self._process.pidfd
-
-    @property
-    def started(self) -> int:
-        """When it began, as the kernel counts (field 22 of proc_pid_stat(5))."""
-        return self._process.started
+        return self.process.pid
 
     def fileno(self) -> int:
         """Return our end of the connection, borrowed."""
@@ -180,16 +169,16 @@ class DispatcherProcess:
     def kill(self, why: str) -> None:
         """Kill it; its end is told with this reason."""
         self.why_killed = why
-        self._process.signal(signal.SIGKILL)
+        self.process.signal(signal.SIGKILL)
 
     def close(self) -> None:
         """Hear nothing more, and let go of it."""
         self.answered()
         self._loop.remove_reader(self._connection)
-        self._loop.remove_reader(self._process.pidfd)
+        self._loop.remove_reader(self.process.pidfd)
         self._outbox.drop()
         self._connection.close()
-        self._process.close()
+        self.process.close()
 
     def _mind(self, waited: float, seconds: float) -> None:
         stopped = is_stopped(self.pid)
@@ -214,7 +203,7 @@ class DispatcherProcess:
     def _watch(self) -> None:
         self._connection.setblocking(False)
         self._loop.add_reader(self._connection, self._receive)
-        self._loop.add_reader(self._process.pidfd, self._on_end)
+        self._loop.add_reader(self.process.pidfd, self._on_end)
 
     def _receive(self) -> bool:
         """Hear the next message; return whether there was one."""
@@ -237,10 +226,10 @@ class DispatcherProcess:
         return True
 
     def _on_end(self) -> None:
-        status = self._process.poll()
+        status = self.process.poll()
         if status is None:
             return
-        self._loop.remove_reader(self._process.pidfd)
+        self._loop.remove_reader(self.process.pidfd)
         # Its last words may still be on the way, e.g. the connections that it gave back.
         while self._connection.fileno() >= 0 and self._receive():
             pass
