@@ -14,8 +14,8 @@ import signal
 import socket
 
 from sockmgr.errors import SpawnError
+from sockmgr.kernel.spawn import SHELL, silent_actions
 
-SHELL = "/bin/sh"
 VARIABLE = "SOCKMGR_DEV"
 DISMISSED = b"dismissed\n"
 
@@ -74,21 +74,12 @@ class Lifeline:
             os.waitpid(self._pid, 0)
 
     def _spawn(self, lifeline: int, terminal: int | None) -> int:
-        places = [(lifeline, 3)] + ([] if terminal is None else [(terminal, 4)])
-        # First to high numbers: a place may be the number of a source that is still to be copied.
-        high = 10 + max(source for source, _ in places)
-        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-            *((os.POSIX_SPAWN_DUP2, source, high + place) for source, place in places),
-            *((os.POSIX_SPAWN_DUP2, high + place, place) for _, place in places),
-            *((os.POSIX_SPAWN_CLOSE, high + place) for _, place in places),
-            *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)),
-        ]
         saved = "" if terminal is None else _settings(terminal)
         return os.posix_spawn(
             SHELL,
             ["sh", "-c", _SCRIPT, "sh", self._token, saved],
             os.environ,
-            file_actions=actions,
+            file_actions=silent_actions([lifeline] if terminal is None else [lifeline, terminal]),
             setsid=True,
             setsigdef=signal.valid_signals(),
             setsigmask=(),

@@ -31,6 +31,8 @@ _REMEDIES = open_files.REMEDIES | {
     errno.EACCES: "look at the permissions of the file and its directories, and for noexec mounts",
 }
 
+Action = tuple[int, ...] | tuple[int, int, str, int, int]
+
 _SIGNALS = frozenset(map(int, signal.valid_signals()))  # 0.1 ms to ask for: not for each worker
 
 
@@ -90,9 +92,13 @@ def _encoded(text: str) -> bytes:
         return text.encode(errors="surrogateescape")
 
 
-def file_actions(
-    fds: Sequence[int], *, stdout: int = 1, stderr: int = 2
-) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+def silent_actions(fds: Sequence[int]) -> list[Action]:
+    """Return the actions that make `fds` 3, 4, ..., and /dev/null 0, 1 and 2."""
+    silent: list[Action] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
+    return file_actions(fds, stdout=fds[0], stderr=fds[0]) + silent
+
+
+def file_actions(fds: Sequence[int], *, stdout: int = 1, stderr: int = 2) -> list[Action]:
     """Return the actions that make `fds` 3, 4, ..., and /dev/null the standard input.
 
     A descriptor in the place of another one is first moved to a free number. That number may be in

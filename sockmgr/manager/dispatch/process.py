@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -21,19 +20,12 @@ from sockmgr.errors import SpawnError
 from sockmgr.kernel.process import Process, pid_of
 from sockmgr.kernel.procfs import is_stopped
 from sockmgr.kernel.rights import close_all
+from sockmgr.kernel.spawn import silent_actions
 from sockmgr.manager.crash_points import Point, reached, told
 from sockmgr.programs.dispatcher import messages
-from sockmgr.programs.dispatcher.messages import (
-    CONNECTION,
-    MANAGERS_END,
-    PROTOCOL,
-    Incomplete,
-    Message,
-    Outbox,
-)
+from sockmgr.programs.dispatcher.messages import PROTOCOL, Incomplete, Message, Outbox
 
 ANSWER = 1.0  # seconds after which one that does not answer is looked at
-_FREE = 10  # a number that the spawn does not give away
 _ROOT = Path(__file__).parents[3]
 # Imported, not run as a script: to compile it would take time at each start.
 _PROGRAM = (
@@ -244,24 +236,16 @@ def command(version: str) -> list[str]:
 
 def _spawn(ours: socket.socket, its: socket.socket, version: str) -> int:
     """Start the program in a session of its own; return its pid. No signal but KILL ends it."""
-    # Out of the way: DUP2 to 3 would close what is to become 4, if that happened to be 3.
-    high = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _FREE) for sock in (its, ours)]
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            command(version),
-            {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
-            file_actions=[
-                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
-                (os.POSIX_SPAWN_DUP2, high[0], CONNECTION),
-                (os.POSIX_SPAWN_DUP2, high[1], MANAGERS_END),
-            ],
-            setsid=True,
-            setsigdef=signal.valid_signals(),
-            setsigmask=signal.valid_signals(),
-        )
-    finally:
-        close_all(high)
+    return os.posix_spawn(
+        sys.executable,
+        command(version),
+        {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+        # CONNECTION and MANAGERS_END
+        file_actions=silent_actions([its.fileno(), ours.fileno()]),
+        setsid=True,
+        setsigdef=signal.valid_signals(),
+        setsigmask=signal.valid_signals(),
+    )
 
 
 def _cannot_start(error: OSError) -> SpawnError:

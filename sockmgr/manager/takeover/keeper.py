@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import select
@@ -21,13 +20,13 @@ from pathlib import Path
 
 from sockmgr.errors import ControlError
 from sockmgr.kernel import rights, unix_node
+from sockmgr.kernel.spawn import silent_actions
 from sockmgr.programs.keeper import MAX_FDS, MAX_NAME
 
 START_TIMEOUT = 10.0  # seconds: a Python has to start, perhaps on a busy machine
 CALL_TIMEOUT = 2.0  # seconds, in which the event loop waits: a keeper that lives answers at once
 
 _HELLO = b"T1"
-_FREE = 10  # a number that the spawn does not give away
 
 # Imported, not run as a script: to compile it would cost 0.7 MB for as long as it lives.
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); import keeper; keeper.main()"
@@ -285,24 +284,17 @@ def _clear(path: Path) -> None:
 def _spawn(path: Path, listener: socket.socket) -> int:
     """Start the program, which forks; return its first process, which ends and must be reaped."""
     directory = str(Path(__file__).parents[2] / "programs")
-    high = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, _FREE)
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, directory, str(path)],
-            {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
-            file_actions=[
-                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
-                (os.POSIX_SPAWN_DUP2, high, 3),
-            ],
-            setpgroup=0,
-            setsigdef=signal.valid_signals(),
-            # What is blocked stays so over fork and exec: no signal but KILL and STOP ends it, from
-            # its first instruction on.
-            setsigmask=signal.valid_signals(),
-        )
-    finally:
-        os.close(high)
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, directory, str(path)],
+        {"LC_ALL": "C"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+        file_actions=silent_actions([listener.fileno()]),
+        setpgroup=0,
+        setsigdef=signal.valid_signals(),
+        # What is blocked stays so over fork and exec: no signal but KILL and STOP ends it, from its
+        # first instruction on.
+        setsigmask=signal.valid_signals(),
+    )
 
 
 def _pid_of_ours(connection: socket.socket) -> int:
