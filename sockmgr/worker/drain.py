@@ -13,39 +13,25 @@ return in one.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Collection
 from weakref import WeakKeyDictionary
 
 from sockmgr.worker import deadline, leaving
 from sockmgr.worker.connection import KEY, Connection, Http1, Tracked
+from sockmgr.worker.figures import App, Message, Receive, Send
 from sockmgr.worker.http2 import Http2
 from sockmgr.worker.moves import Moves
-from sockmgr.worker.parting import part
+from sockmgr.worker.parting import Open, part
 
 log = logging.getLogger("uvicorn.error")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
 # Seconds in which the goodbye of HTTP/2 waits for an instant without an open stream: some clients
 # (python-hyper/h2#1181) give up those that are open when it comes.
 GRACE = 1.0
-
-
-class Open(Protocol):
-    """A connection as uvicorn has it, of any protocol."""
-
-    transport: asyncio.Transport
-    shutdown: Callable[[], None]  # closes it when it is idle; a WebSocket with 1012
-    connection_lost: Callable[[Exception | None], None]
 
 
 def dismiss(connection: Open) -> None:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class WebSocket(Protocol):
-    """A WebSocket as uvicorn has it."""
+class Open(Protocol):
+    """A connection as uvicorn has it, of any protocol."""
 
     transport: asyncio.Transport
-    shutdown: Callable[[], None]  # sends 1012, and closes the transport
+    shutdown: Callable[[], None]  # closes it when it is idle; a WebSocket with 1012, and at once
     connection_lost: Callable[[Exception | None], None]
 
 
-def part(websocket: WebSocket) -> None:
+def part(websocket: Open) -> None:
     """Send 1012, then drop what comes until the client closes; TLS has a goodbye of its own."""
     transport = websocket.transport
     if not transport.can_write_eof() or transport.is_closing():
@@ -57,7 +57,7 @@ class _HalfClosing(asyncio.Transport):
 class _Parted(asyncio.Protocol):
     """What hears the client of a WebSocket that is closed on our side: nothing but its end."""
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: Open) -> None:
         self._websocket = websocket
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -23,13 +23,15 @@ from sockmgr.worker import notify, peer, tls
 from sockmgr.worker.application import BROKEN, BrokenError
 from sockmgr.worker.connection import Http1, Tracked
 from sockmgr.worker.cutting import cut
-from sockmgr.worker.drain import App, Drain, Open, dismiss, kept_back_by
+from sockmgr.worker.drain import Drain, dismiss, kept_back_by
+from sockmgr.worker.figures import App
 from sockmgr.worker.gate import Gate
 from sockmgr.worker.heartbeat import watchdog
 from sockmgr.worker.intake import Intake, Source
 from sockmgr.worker.moved import MOVED, MessageError, Moved, decode
 from sockmgr.worker.moves import Moves
 from sockmgr.worker.options import Options
+from sockmgr.worker.parting import Open
 from sockmgr.worker.proxy_protocol import Proxied
 from sockmgr.worker.tracking import tracked
 

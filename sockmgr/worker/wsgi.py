@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
-from sockmgr.worker.drain import Message, Receive, Send
+from sockmgr.worker.figures import Message, Receive, Send
 from sockmgr.worker.wsgi_answer import Answer, ExcInfo
 from sockmgr.worker.wsgi_environ import environ_of
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
-from sockmgr.worker.drain import Message
+from sockmgr.worker.figures import Message
 
 _PORTS = {"http": "80", "https": "443"}
 # The headers that have variables of their own in RFC 3875, 4.1; none of them may be repeated.
