@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -16,14 +16,13 @@ from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Ready, S
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
 from sockmgr.launch.executable import find
-from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.probes.door import Door
 from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import ports
-from sockmgr.manager.workers.asking import ReachListener, door, prober, warmed_up
+from sockmgr.manager.workers.asking import door, prober, warmed_up
+from sockmgr.manager.workers.context import Assignment
 from sockmgr.manager.workers.knock import ASKED, NOT_SEEN, Knock, door_of
-from sockmgr.manager.workers.lookout import Lookout, Turn, Watch
-from sockmgr.manager.workers.memory_reader import MemoryReader
+from sockmgr.manager.workers.lookout import Turn, Watch
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.uptake import Uptake
 
@@ -43,22 +42,14 @@ class Watched:
     """What the watch of one worker is made of. `done` is called when the worker is ready.
 
     `run_command` starts a readiness command, given its file, the URL by which it reaches the
-    worker, and what to call when it has exited with 0. `lookout` says when to look; `uptake`
-    has a look whenever the watch looks. `reach`, `asks` and `is_fed` are those of its Assignment,
-    `warmed` is told how the warm-up went. The worker was started at `since`.
+    worker, and what to call when it has exited with 0. `uptake` has a look whenever the watch
+    looks, `warmed` is told how the warm-up went. The worker was started at `since`.
     """
 
-    spec: Spec
-    listeners: Sequence[Listener]
-    loop: asyncio.AbstractEventLoop
-    lookout: Lookout
-    memory: MemoryReader
+    assignment: Assignment
     uptake: Uptake
     run_command: Callable[[Exec, str, str, Callable[[], None]], ReadyCommand]
     done: Callable[[], None]
-    reach: ReachListener
-    asks: Callable[[], bool]
-    is_fed: Callable[[], bool]
     warmed: Callable[[Warmed], None]
     since: float
 
@@ -76,7 +67,8 @@ class Readiness(ABC):
 
     def __init__(self, watched: Watched) -> None:
         """Watch nothing yet. Raises SpawnError if the worker could never be seen to be ready."""
-        self._watched = watched
+        self._watched, self._assignment = watched, watched.assignment
+        self._spec, self._context = watched.assignment.command.spec, watched.assignment.context
         self._pid, self._inodes = 0, frozenset[int]()
 
     def start(self, pid: int, inodes: frozenset[int]) -> None:
@@ -112,14 +104,14 @@ class WaitsOnListeners(Readiness):
 
     def _begin(self) -> None:
         # The helper lives while anybody starts; no worker is looked at once it serves.
-        self._watched.memory.use()
-        self._watch = self._watched.lookout.watch(self._look)
+        self._context.memory.use()
+        self._watch = self._context.lookout.watch(self._look)
 
     def describe(self) -> str:
         """Say which descriptors the worker waits on instead."""
         if self._knock:
             return self._knock.seen
-        seen = readiness.describe(self._pid, self._inodes, self._watched.memory.read)
+        seen = readiness.describe(self._pid, self._inodes, self._context.memory.read)
         return self._elsewhere() + seen
 
     def close(self) -> None:
@@ -128,15 +120,15 @@ class WaitsOnListeners(Readiness):
             self._knock.close()
             self._knock = None
         if self._watch:
-            self._watched.lookout.leave(self._watch)
-            self._watched.memory.leave()
+            self._context.lookout.leave(self._watch)
+            self._context.memory.leave()
             self._watch = None
 
     def _elsewhere(self) -> str:
         """Say where the worker listens instead, if it has opened a port of its own."""
         # The commonest mistake by far: the server was not made to use the socket that it inherits.
         own = " and ".join(ports.opened_by(self._pid, self._inodes)[:4])
-        listen = self._watched.spec.listen
+        listen = self._spec.listen
         name = listen[0].name if listen else ""
         if not own:
             return ""
@@ -148,14 +140,14 @@ class WaitsOnListeners(Readiness):
     def _look(self, turn: Turn) -> bool:
         """Look once, and tell whether it was ready. Costs what threads the worker has."""
         # Most connections wait while workers start, so the peak for the receipt is measured here.
-        for listener in self._watched.listeners:
+        for listener in self._assignment.listeners:
             turn.sample(listener)
         uptake = self._watched.uptake
         uptake.look()
         if self._knock:
             return False
         # A busy worker may never be seen to wait: then what it has taken from the queues counts.
-        waited_on = readiness.accepting(self._pid, self._inodes, self._watched.memory.read)
+        waited_on = readiness.accepting(self._pid, self._inodes, self._context.memory.read)
         is_ready = waited_on >= self._inodes or (
             uptake.seen and uptake.is_served_by(self._pid, waited_on, turn)
         )
@@ -168,11 +160,13 @@ class WaitsOnListeners(Readiness):
 
     def _go_without(self) -> None:
         """Knock instead of looking, if a connection can be had that leads to it."""
-        watched = self._watched
-        way = door_of(watched.listeners)
-        watched.lookout.tell(watched.spec.service, *(ASKED if way else NOT_SEEN))
+        assignment = self._assignment
+        way = door_of(assignment.listeners)
+        self._context.lookout.tell(self._spec.service, *(ASKED if way else NOT_SEEN))
         if way:
-            self._knock = Knock(watched.spec, watched.listeners, way, watched.reach, watched.done)
+            self._knock = Knock(
+                self._spec, assignment.listeners, way, assignment.reach, self._watched.done
+            )
 
 
 class AnswersOnChannel(Readiness):
@@ -204,7 +198,11 @@ class SaysSo(Readiness):
         if sign is Sign.SAYS_READY:
             self.heard = True
             self._watched.done()
-        elif sign is Sign.CANNOT_BE_HEARD and self._can_be_looked_at:
+        elif (
+            sign is Sign.CANNOT_BE_HEARD
+            and self._instead is None
+            and self._spec.accept is not Accept.DISPATCH
+        ):
             # A worker says READY=1 once. If that was lost, it would be killed for a fault of ours.
             self._instead = WaitsOnListeners(self._watched)
             self._instead.start(self._pid, self._inodes)
@@ -218,10 +216,6 @@ class SaysSo(Readiness):
             self._instead.close()
             self._instead = None
 
-    @property
-    def _can_be_looked_at(self) -> bool:
-        return self._instead is None and self._watched.spec.accept is not Accept.DISPATCH
-
 
 class Delayed(Readiness):
     """Ready when a time has passed: a guess, for a worker that shows nothing."""
@@ -231,13 +225,13 @@ class Delayed(Readiness):
         self._timer: asyncio.TimerHandle | None = None
 
     def _begin(self) -> None:
-        ready = self._watched.spec.ready
+        ready = self._spec.ready
         assert isinstance(ready, Delay)  # noqa: S101 - by the table below
-        self._timer = self._watched.loop.call_later(ready.seconds, self._watched.done)
+        self._timer = self._context.loop.call_later(ready.seconds, self._watched.done)
 
     def describe(self) -> str:
         """Say that the two keys of the config contradict each other."""
-        return f"its {self._watched.spec.ready} is longer than ready_timeout"
+        return f"its {self._spec.ready} is longer than ready_timeout"
 
     def close(self) -> None:
         if self._timer:
@@ -251,11 +245,11 @@ class CommandSaysSo(Readiness):
     def __init__(self, watched: Watched) -> None:
         """Raises SpawnError if there is no such command, before the worker is started."""
         super().__init__(watched)
-        assert isinstance(watched.spec.ready, Exec)  # noqa: S101 - by the table below
-        self._ready = watched.spec.ready
-        self._file = _file_of(self._ready, watched.spec)
+        assert isinstance(self._spec.ready, Exec)  # noqa: S101 - by the table below
+        self._ready = self._spec.ready
+        self._file = _file_of(self._ready, self._spec)
         # What the command asks may be answered by the worker before this one, or by a sibling.
-        is_seen = self._ready.accepting and watched.spec.listen
+        is_seen = self._ready.accepting and self._spec.listen
         self._first = _seen_to_accept(replace(watched, done=self._run)) if is_seen else None
         self._command: ReadyCommand | None = None
         self._door: Door | None = None
@@ -292,10 +286,9 @@ class CommandSaysSo(Readiness):
         if self._first:
             self._first.close()
             self._first = None
-        watched = self._watched
-        self._door = door(watched.spec, watched.listeners, watched.reach)
+        self._door = door(self._spec, self._assignment.listeners, self._assignment.reach)
         url = self._door.url if self._door else ""
-        self._command = watched.run_command(self._ready, self._file, url, watched.done)
+        self._command = self._watched.run_command(self._ready, self._file, url, self._watched.done)
 
 
 class Asked(Readiness):
@@ -308,8 +301,8 @@ class Asked(Readiness):
         super().__init__(watched)
         self._first = kind(replace(watched, done=self._go_on))
         self.needs_notify_socket = self._first.needs_notify_socket
-        self._prober = (
-            prober(watched.spec, probe, watched.listeners, watched.reach) if probe else None
+        self._prober = probe and prober(
+            self._spec, probe, self._assignment.listeners, self._assignment.reach
         )
         self._task: asyncio.Task[None] | None = None
         self._at = ""
@@ -334,12 +327,12 @@ class Asked(Readiness):
     def _go_on(self) -> None:
         if self._task is None:
             self._first.close()
-            self._task = self._watched.loop.create_task(self._ask(), name="probe")
+            self._task = self._context.loop.create_task(self._ask(), name="probe")
 
     async def _ask(self) -> None:
-        watched = self._watched
+        watched, given = self._watched, self._assignment
         # Asked again before each try: a queue may get clients, or somebody else who answers there.
-        while self._prober and watched.asks():
+        while self._prober and given.asks():
             self._at = f"{self._prober.probe} was under way"
             if not (seen := await self._prober.ask()):
                 break
@@ -347,11 +340,11 @@ class Asked(Readiness):
             await asyncio.sleep(self._prober.probe.every)
         self.seen = ""
         # Clients that come already are not to wait for it.
-        if watched.spec.rollout.warmup and not watched.is_fed():
+        if self._spec.rollout.warmup and not given.is_fed():
             self._at = "it was being warmed up"
-            limit = (watched.since + watched.spec.ready_timeout - watched.loop.time()) / 2
+            limit = (watched.since + self._spec.ready_timeout - self._context.loop.time()) / 2
             watched.warmed(
-                await warmed_up(watched.spec, watched.listeners, watched.reach, max(0.0, limit))
+                await warmed_up(self._spec, given.listeners, given.reach, max(0.0, limit))
             )
         self._task = None  # done() closes this watch
         watched.done()
@@ -369,16 +362,17 @@ def _file_of(ready: Exec, spec: Spec) -> str:
 
 def watch(watched: Watched) -> Readiness:
     """Return the watch for the kind of `ready` that the spec has. Raises SpawnError."""
-    ready, kind = watched.spec.ready, _KINDS[type(watched.spec.ready)]
+    spec = watched.assignment.command.spec
+    ready, kind = spec.ready, _KINDS[type(spec.ready)]
     probe = ready if isinstance(ready, HttpProbe | TcpProbe) else None
-    if probe or watched.spec.rollout.warmup:
+    if probe or spec.rollout.warmup:
         return Asked(watched, kind, probe)
     return kind(watched)
 
 
 def _seen_to_accept(watched: Watched) -> Readiness:
     # A worker that is passed connections has no listener on which it could be seen to wait.
-    passed = watched.spec.accept is Accept.DISPATCH
+    passed = watched.assignment.command.spec.accept is Accept.DISPATCH
     return AnswersOnChannel(watched) if passed else WaitsOnListeners(watched)
 
 

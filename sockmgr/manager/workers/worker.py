@@ -272,17 +272,10 @@ class WorkerProcess:
 
     def _watched(self, assignment: Assignment) -> Watched:
         return Watched(
-            spec=self.spec,
-            listeners=self.listeners,
-            loop=self._context.loop,
-            lookout=self._context.lookout,
-            memory=self._context.memory,
+            assignment=assignment,
             uptake=self._uptake,
             run_command=self._start_command,
             done=self._say_ready,
-            reach=assignment.reach,
-            asks=assignment.asks,
-            is_fed=assignment.is_fed,
             warmed=self.warmed.add,
             since=self.started_at,
         )
