@@ -8,26 +8,15 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from enum import IntFlag
 
 _HEADER = struct.Struct("=iIII")  # struct inotify_event: wd, mask, cookie, len
 _READ = 1 << 16
 _ONLY_DIRECTORIES = 0x01000000
 
 
-class Change(IntFlag):
-    """What happened to a name in a directory, or to the directory itself (linux/inotify.h)."""
-
-    MOVED_FROM = 0x40
-    MOVED_TO = 0x80
-    CREATE = 0x100
-    DELETE = 0x200
-    DELETE_SELF = 0x400
-    MOVE_SELF = 0x800
-
-
-REMOVALS = Change.MOVED_FROM | Change.DELETE | Change.DELETE_SELF | Change.MOVE_SELF
-ARRIVALS = Change.CREATE | Change.MOVED_TO
+# What happened to a name in a directory, or to the directory itself (linux/inotify.h).
+REMOVALS = 0x40 | 0x200 | 0x400 | 0x800  # IN_MOVED_FROM, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF
+ARRIVALS = 0x80 | 0x100  # IN_MOVED_TO, IN_CREATE
 
 
 class Inotify:
@@ -42,7 +31,7 @@ class Inotify:
         """Return the descriptor, borrowed."""
         return self._fd
 
-    def add(self, directory: str, asked: Change) -> int:
+    def add(self, directory: str, asked: int) -> int:
         """Watch one directory, without its subdirectories; return the number of the watch.
 
         Only the changes that are `asked` for become events. A directory that is watched already
