@@ -31,29 +31,13 @@ def some(paths: Sequence[str], number: int = SHOWN) -> str:
     return f"{', '.join(paths[:number])}{more}"
 
 
-def serving(
-    service: str,
-    number: int,
-    addresses: Sequence[str],
-    seconds: float,
-    paths: Sequence[str],
-    width: int,
-) -> str:
+def serving(service: str, number: int, addresses: Sequence[str], seconds: float) -> str:
     where = " and ".join(map(url, addresses))
-    text = f"{service} {number} serves{' on ' if where else ''}{where} in {seconds:.2f} s"
-    return text + files(paths, width - len(text))
+    return f"{service} {number} serves{' on ' if where else ''}{where} in {seconds:.2f} s"
 
 
-def reloaded(
-    service: str, before: int, after: int, seconds: float, paths: Sequence[str], width: int
-) -> str:
-    text = f"{service} {before} → {after} in {seconds:.2f} s"
-    return text + files(paths, width - len(text))
-
-
-def failed(service: str, number: int, kept: str, paths: Sequence[str], width: int) -> str:
-    text = f"{service} {number} failed: {kept}"
-    return text + files(paths, width - len(text))
+def reloaded(service: str, before: int, after: int, seconds: float) -> str:
+    return f"{service} {before} → {after} in {seconds:.2f} s"
 
 
 def status(status: Status) -> Iterator[str]:

@@ -45,24 +45,18 @@ class Narrator:
         paths: Sequence[str] = (),
     ) -> None:
         """Show that a service serves for the first time: generation `number`, after `seconds`."""
-        text = banner.serving(
-            service, number, addresses, seconds, self._names(paths), self._screen.width
-        )
-        self._screen.say(text, GREEN, BOLD)
+        self._announce(banner.serving(service, number, addresses, seconds), paths, GREEN)
         self._shown.pop(service, None)
 
     def reloaded(self, verdict: Verdict, before: int, seconds: float, paths: Sequence[str]) -> None:
         """Show that the verdict's generation took over from `before`, because `paths` changed."""
-        names, width = self._names(paths), self._screen.width
-        text = banner.reloaded(verdict.service, before, verdict.generation, seconds, names, width)
-        self._screen.say(text, GREEN, BOLD)
+        text = banner.reloaded(verdict.service, before, verdict.generation, seconds)
+        self._announce(text, paths, GREEN)
         self._shown.pop(verdict.service, None)
 
     def failed(self, verdict: Verdict, kept: str, paths: Sequence[str]) -> None:
         """Show that a generation did not get ready, after its failure has been shown."""
-        names, width = self._names(paths), self._screen.width
-        text = banner.failed(verdict.service, verdict.generation, kept, names, width)
-        self._screen.say(text, RED, BOLD)
+        self._announce(f"{verdict.service} {verdict.generation} failed: {kept}", paths, RED)
 
     def chasing(self, paths: Sequence[str]) -> None:
         """Show that the application seems to change these files at each of its starts."""
@@ -97,6 +91,10 @@ class Narrator:
         self.pages.put(service, written)
 
     # Private
+
+    def _announce(self, text: str, paths: Sequence[str], colour: int) -> None:
+        files = banner.files(self._names(paths), self._screen.width - len(text))
+        self._screen.say(text + files, colour, BOLD)
 
     def _names(self, paths: Sequence[str]) -> list[str]:
         rules = self._rules()

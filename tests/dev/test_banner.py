@@ -8,7 +8,8 @@ from sockmgr.dev import banner
 
 
 def test_a_reload_is_one_line() -> None:
-    line = banner.reloaded("web", 7, 8, 0.618, ["shop/views.py"], 80)
+    text = banner.reloaded("web", 7, 8, 0.618)
+    line = text + banner.files(["shop/views.py"], 80 - len(text))
     assert line == "web 7 → 8 in 0.62 s, shop/views.py"
 
 
@@ -25,7 +26,8 @@ def test_a_reload_is_one_line() -> None:
     ],
 )
 def test_forty_columns_are_enough(paths: list[str], shown: str) -> None:
-    line = banner.reloaded("web", 7, 8, 0.618, paths, 40)
+    text = banner.reloaded("web", 7, 8, 0.618)
+    line = text + banner.files(paths, 40 - len(text))
     assert line == f"web 7 → 8 in 0.62 s{shown}"
     assert len(line) <= 40
 
