@@ -24,6 +24,7 @@ from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import delegation, priority
 from sockmgr.log import Log
 from sockmgr.manager import decisions
+from sockmgr.manager.answers import Answers
 from sockmgr.manager.beginning import FromConfig, FromState
 from sockmgr.manager.control.registration import Registration
 from sockmgr.manager.control.server import ControlServer
@@ -36,7 +37,6 @@ from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.notify import NotifyRouter
-from sockmgr.manager.orders import Orders
 from sockmgr.manager.own_paths import OwnPaths
 from sockmgr.manager.ready_file import ReadyFile
 from sockmgr.manager.reaper import Reaper
@@ -63,7 +63,7 @@ from sockmgr.systemd.unit import Ending, ending, sockets_end
 log = Log("sockmgr")
 
 
-class Manager(Orders):
+class Manager(Answers):
     """Everything one `sockmgr run` holds. `config_file` is the file that `source` reads, if any."""
 
     def __init__(
