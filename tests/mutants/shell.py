@@ -482,7 +482,7 @@ MUTANTS = (
     Mutant(
         "leave what is refused open",
         TAKER,
-        "            close_all(fds)\n            self._refuse(why)\n",
+        "            rights.close_all(fds)\n            self._refuse(why)\n",
         "            self._refuse(why)\n",
     ),
     Mutant(
