@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import delegation, priority
 from sockmgr.log import Log
-from sockmgr.manager import decisions
+from sockmgr.manager import decisions, signals
 from sockmgr.manager.answers import Answers
 from sockmgr.manager.beginning import FromConfig, FromState
 from sockmgr.manager.control.registration import Registration
@@ -44,7 +44,6 @@ from sockmgr.manager.rollback import roll_back
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.manager.services import Services, Source
-from sockmgr.manager.signals import ASKED_BY, Signals
 from sockmgr.manager.stopping import Stopping
 from sockmgr.manager.takeover.handover import CONTROL, Handover
 from sockmgr.manager.takeover.keeper_store import KeeperStore
@@ -90,7 +89,10 @@ class Manager(Answers):
         self._health = Health(self._services.configured, self._listeners, self.services)
         self._systemd = Notifier(self._health)
         self._stopping = Stopping(
-            self._services, self._health, self._stop_delay, self._tell_of_stop
+            self._services,
+            self._health,
+            lambda: 0.0 if companion else self._services.config.stop_delay,
+            self._tell_of_stop,
         )
         self._ready_file = ReadyFile()
 
@@ -104,7 +106,7 @@ class Manager(Answers):
         finally:
             self._systemd.close()
             # The loop is about to remove its handlers, and a late signal would end us by itself.
-            signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_BY)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals.ASKED_BY)
         return 1 if self._stopping.gave_up else 0
 
     async def _run(self, passed: dict[str, list[int]]) -> None:
@@ -117,7 +119,10 @@ class Manager(Answers):
         await self._server.open(next(iter(passed.pop(CONTROL, ())), None))
         reached(Point.CONTROL_CLAIMED)
         try:
-            store = self._find_store(passed)
+            # `sockmgr dev` leaves nothing behind, not even where systemd would keep it.
+            store: FdStore | KeeperStore | None = None if self._companion else self._systemd.store
+            if not (store or self._is_last):
+                store = find_keeper(self._keeper_path, passed)
             predecessor = Predecessor.of(passed)
             reached(Point.PREDECESSOR_READ)
             await self._serve(predecessor, store, self._beginning(predecessor))
@@ -125,11 +130,6 @@ class Manager(Answers):
             self._registration.withdraw()
             await self._server.close()
             self._listeners.close_unused(frozenset())
-
-    def _find_store(self, passed: dict[str, list[int]]) -> FdStore | KeeperStore | None:
-        # `sockmgr dev` leaves nothing behind, not even where systemd would keep it.
-        found = None if self._companion else self._systemd.store
-        return found if found or self._is_last else find_keeper(self._keeper_path, passed)
 
     def _beginning(self, predecessor: Predecessor) -> FromConfig | FromState:
         """Choose, before anything is touched: a config that cannot be read is found here."""
@@ -168,7 +168,7 @@ class Manager(Answers):
             async with asyncio.TaskGroup() as self._tasks:
                 upkeep = self._handover.upkeep
                 self._services.work_in(context, self._tasks, upkeep, self._attend)
-                Signals(self, self._tasks).watch(loop)
+                signals.obey(self._asked_by_signals(), loop, self._tasks)
                 beginning.start(predecessor)
                 reached(Point.WORKERS_ADOPTED)
                 # Workers that are adopted are known only now; before, they would pass for orphans.
@@ -248,6 +248,18 @@ class Manager(Answers):
         self._health.attend(service, task)
         self._stopping.attend(service, self._tasks)
 
+    def _asked_by_signals(self) -> Mapping[signal.Signals, signals.Ask]:
+        return {
+            signal.SIGHUP: self.reload_all,
+            signal.SIGTERM: self.end,
+            # A second Ctrl-C means that somebody is tired of waiting for the drain.
+            signal.SIGINT: lambda: self.stop(now=self.stopping),
+            signal.SIGQUIT: lambda: self.stop(now=True),
+            signal.SIGUSR2: self.upgrade,
+            signal.SIGTTIN: lambda: self.scale_all(+1),
+            signal.SIGTTOU: lambda: self.scale_all(-1),
+        }
+
     # --- What control clients ask (api.varlink.METHODS) -------------------------------------------
 
     async def reload(
@@ -309,11 +321,7 @@ class Manager(Answers):
         return verdicts
 
     async def stop(self, now: bool = False) -> None:
-        """Drain everything, or kill it `now`; return when no worker is left."""
         await self._stopping.stop(now=now)
-
-    def _stop_delay(self) -> float:
-        return 0.0 if self._companion else self._services.config.stop_delay
 
     def _tell_of_stop(self) -> None:
         self.stopping = True
@@ -375,7 +383,6 @@ class Manager(Answers):
     # --- What its companion asks (companion.Host) ------------------------------------------------
 
     def give_up(self) -> None:
-        """End every start that is under way beside a generation, so that its reload aborts."""
         for service in self._services:
             if trial := service.fleet.trial:
                 service.processes.kill_unready(trial.number)
