@@ -204,8 +204,7 @@ class Manager(Answers):
         log.info(EventKind.MANAGER_STARTED, pid=os.getpid(), name=self._services.config.name)
         self._tasks.create_task(self._expect_serving(), name="expect serving")
         if self._companion:
-            beside = self._companion.run(self)
-            self._beside = self._tasks.create_task(beside, name="companion")
+            self._beside = self._tasks.create_task(self._companion.run(self), name="companion")
 
     def _own_paths(self, router: NotifyRouter) -> OwnPaths:
         mends = {"control": self._server.mend, "notify": router.mend}

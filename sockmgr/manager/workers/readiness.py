@@ -6,6 +6,7 @@ A new kind is a class here with start(), check() and describe(), and a line in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +17,12 @@ from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Ready, S
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
 from sockmgr.launch.executable import find
-from sockmgr.manager.probes.door import Door
 from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.asking import door, prober, warmed_up
 from sockmgr.manager.workers.context import Assignment
 from sockmgr.manager.workers.knock import ASKED, NOT_SEEN, Knock, door_of
-from sockmgr.manager.workers.lookout import Turn, Watch
+from sockmgr.manager.workers.lookout import Turn
 from sockmgr.manager.workers.ready_command import ReadyCommand
 from sockmgr.manager.workers.uptake import Uptake
 
@@ -70,6 +70,7 @@ class Readiness(ABC):
         self._watched, self._assignment = watched, watched.assignment
         self._spec, self._context = watched.assignment.command.spec, watched.assignment.context
         self._pid, self._inodes = 0, frozenset[int]()
+        self._held = contextlib.ExitStack()  # what ends with this watch
 
     def start(self, pid: int, inodes: frozenset[int]) -> None:
         """Watch the process `pid`, which is to accept on the sockets `inodes`."""
@@ -83,8 +84,9 @@ class Readiness(ABC):
     def check(self, sign: Sign) -> None:  # noqa: B027 - most kinds go by no sign
         """Judge a sign of the worker."""
 
-    def close(self) -> None:  # noqa: B027 - a kind that only waits for a sign holds nothing
+    def close(self) -> None:
         """Watch no more."""
+        self._held.close()
 
     def _begin(self) -> None:  # noqa: B027 - a kind that only waits for a sign does nothing
         """Begin to watch."""
@@ -98,14 +100,15 @@ class WaitsOnListeners(Readiness):
 
     def __init__(self, watched: Watched) -> None:
         super().__init__(watched)
-        self._watch: Watch | None = None
         self._is_hidden = False
         self._knock: Knock | None = None
 
     def _begin(self) -> None:
         # The helper lives while anybody starts; no worker is looked at once it serves.
         self._context.memory.use()
-        self._watch = self._context.lookout.watch(self._look)
+        self._held.callback(self._context.memory.leave)
+        watch = self._context.lookout.watch(self._look)
+        self._held.callback(self._context.lookout.leave, watch)
 
     def describe(self) -> str:
         """Say which descriptors the worker waits on instead."""
@@ -113,16 +116,6 @@ class WaitsOnListeners(Readiness):
             return self._knock.seen
         seen = readiness.describe(self._pid, self._inodes, self._context.memory.read)
         return self._elsewhere() + seen
-
-    def close(self) -> None:
-        """Look no more, and let the helper that reads memory end."""
-        if self._knock:
-            self._knock.close()
-            self._knock = None
-        if self._watch:
-            self._context.lookout.leave(self._watch)
-            self._context.memory.leave()
-            self._watch = None
 
     def _elsewhere(self) -> str:
         """Say where the worker listens instead, if it has opened a port of its own."""
@@ -167,6 +160,7 @@ class WaitsOnListeners(Readiness):
             self._knock = Knock(
                 self._spec, assignment.listeners, way, assignment.reach, self._watched.done
             )
+            self._held.callback(self._knock.close)
 
 
 class AnswersOnChannel(Readiness):
@@ -206,37 +200,24 @@ class SaysSo(Readiness):
             # A worker says READY=1 once. If that was lost, it would be killed for a fault of ours.
             self._instead = WaitsOnListeners(self._watched)
             self._instead.start(self._pid, self._inodes)
+            self._held.callback(self._instead.close)
 
     def describe(self) -> str:
         return "looked for READY=1 on NOTIFY_SOCKET from this worker; none came"
-
-    def close(self) -> None:
-        """Look no more, where the worker could not be heard."""
-        if self._instead:
-            self._instead.close()
-            self._instead = None
 
 
 class Delayed(Readiness):
     """Ready when a time has passed: a guess, for a worker that shows nothing."""
 
-    def __init__(self, watched: Watched) -> None:
-        super().__init__(watched)
-        self._timer: asyncio.TimerHandle | None = None
-
     def _begin(self) -> None:
         ready = self._spec.ready
         assert isinstance(ready, Delay)  # noqa: S101 - by the table below
-        self._timer = self._context.loop.call_later(ready.seconds, self._watched.done)
+        timer = self._context.loop.call_later(ready.seconds, self._watched.done)
+        self._held.callback(timer.cancel)
 
     def describe(self) -> str:
         """Say that the two keys of the config contradict each other."""
         return f"its {self._spec.ready} is longer than ready_timeout"
-
-    def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
 
 
 class CommandSaysSo(Readiness):
@@ -252,7 +233,6 @@ class CommandSaysSo(Readiness):
         is_seen = self._ready.accepting and self._spec.listen
         self._first = _seen_to_accept(replace(watched, done=self._run)) if is_seen else None
         self._command: ReadyCommand | None = None
-        self._door: Door | None = None
 
     def check(self, sign: Sign) -> None:
         if self._first:
@@ -266,18 +246,12 @@ class CommandSaysSo(Readiness):
         return f"{self._ready} did not exit with 0{seen}"
 
     def close(self) -> None:
-        if self._first:
-            self._first.close()
-            self._first = None
-        if self._command:
-            self._command.close()
-            self._command = None
-        if self._door:
-            self._door.close()
-            self._door = None
+        super().close()
+        self._first = None  # a sign that comes late is not to run the command
 
     def _begin(self) -> None:
         if self._first:
+            self._held.callback(self._first.close)
             self._first.start(self._pid, self._inodes)
         else:
             self._run()
@@ -286,9 +260,12 @@ class CommandSaysSo(Readiness):
         if self._first:
             self._first.close()
             self._first = None
-        self._door = door(self._spec, self._assignment.listeners, self._assignment.reach)
-        url = self._door.url if self._door else ""
+        url = ""
+        if way := door(self._spec, self._assignment.listeners, self._assignment.reach):
+            self._held.callback(way.close)
+            url = way.url
         self._command = self._watched.run_command(self._ready, self._file, url, self._watched.done)
+        self._held.callback(self._command.close)
 
 
 class Asked(Readiness):
@@ -300,6 +277,7 @@ class Asked(Readiness):
         """Without a `probe` it is only warmed up, if its spec says so."""
         super().__init__(watched)
         self._first = kind(replace(watched, done=self._go_on))
+        self._held.callback(self._first.close)
         self.needs_notify_socket = self._first.needs_notify_socket
         self._prober = probe and prober(
             self._spec, probe, self._assignment.listeners, self._assignment.reach
@@ -315,12 +293,6 @@ class Asked(Readiness):
         """Say what the other kind lacks, or what the last probe saw."""
         return self.seen or self._at or self._first.describe()
 
-    def close(self) -> None:
-        self._first.close()
-        if self._task:
-            self._task.cancel()
-            self._task = None
-
     def _begin(self) -> None:
         self._first.start(self._pid, self._inodes)
 
@@ -328,6 +300,7 @@ class Asked(Readiness):
         if self._task is None:
             self._first.close()
             self._task = self._context.loop.create_task(self._ask(), name="probe")
+            self._held.callback(self._task.cancel)
 
     async def _ask(self) -> None:
         watched, given = self._watched, self._assignment
@@ -346,7 +319,7 @@ class Asked(Readiness):
             watched.warmed(
                 await warmed_up(self._spec, given.listeners, given.reach, max(0.0, limit))
             )
-        self._task = None  # done() closes this watch
+        self._held.pop_all()  # done() closes this watch, and would cancel this task
         watched.done()
 
 
