@@ -80,10 +80,6 @@ class UnixName:
             _unlink(self._spare)
         self._linked = False
 
-    def remove(self) -> None:
-        self.take_away()
-        self.release()
-
 
 def _unlink(path: Path) -> None:
     try:

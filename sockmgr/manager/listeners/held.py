@@ -153,7 +153,7 @@ class HeldSockets:
         """Close every socket, and remove the path if it is ours."""
         if self.name is not None:
             if self.owns_path:
-                self.name.remove()
+                self.name.take_away()
             self.name.release()
         self.shutdowns.close()
         for sock in (self.pool, self._only, *self._retired):

@@ -36,7 +36,7 @@ class EventLog(logging.Handler):
         self._events: deque[Event] = deque()
         self._complete_since = time.time_ns() // 1000  # nothing with a higher id is missing
         self._shown = self._complete_since
-        self._wakeup = Wakeup()
+        self.wakeup = Wakeup()  # when there is more to see
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one of the manager's own records; a record of a library is no event."""
@@ -61,7 +61,7 @@ class EventLog(logging.Handler):
         """Let clients see all events so far."""
         if self._shown != self.newest:
             self._shown = self.newest
-            self._wakeup.ring()
+            self.wakeup.ring()
 
     @property
     def kept(self) -> tuple[int, tuple[Event, ...]]:
@@ -99,16 +99,12 @@ class EventLog(logging.Handler):
         """Return whether `id` is one of ours and all events with a higher id are still kept."""
         return self._complete_since <= id <= self.newest
 
-    def next(self) -> asyncio.Future[None]:
-        """Return a future that is done when there is more to see; cancel it to stop waiting."""
-        return self._wakeup.next()
-
     def _add(self, event: Event) -> None:
         self._events.append(event)
         if len(self._events) > self._limit:
             self._complete_since = self._events.popleft().id
         if self.on_event is None:
-            self._wakeup.ring()
+            self.wakeup.ring()
         else:
             self.on_event()
 
@@ -134,7 +130,7 @@ class EventFollower:
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when take() may have more; cancel it to stop waiting."""
-        return self._history.next() if self.newest == self._history.shown else rung()
+        return self._history.wakeup.next() if self.newest == self._history.shown else rung()
 
     def _about(self, after: int) -> list[Event]:
         found = self._history.since(after)

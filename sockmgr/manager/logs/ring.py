@@ -25,7 +25,7 @@ class Ring:
         self._characters = 0
         self._added = 0
         self._added_about: Counter[str] = Counter()
-        self._wakeup = Wakeup()
+        self.wakeup = Wakeup()  # at each line
 
     def add(self, line: LogLine) -> None:
         """Keep a line until newer ones need its room, and wake the followers that wait."""
@@ -36,7 +36,7 @@ class Ring:
         # Both bounds: a thousand lines may be long, and short ones cost more than their characters.
         while len(self._lines) > self._lines_max or self._characters > self._characters_max:
             self._characters -= len(self._lines.popleft().message)
-        self._wakeup.ring()
+        self.wakeup.ring()
 
     def added(self, service: str) -> int:
         """Return how many lines about this service (empty: about any) were ever added."""
@@ -48,10 +48,6 @@ class Ring:
         first = self._added - len(self._lines)
         newer = islice(self._lines, max(0, number - first), None)
         return [line for line in newer if service in ("", line.service)]
-
-    def next(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next line; cancel it to stop waiting."""
-        return self._wakeup.next()
 
 
 class Follower:
@@ -74,7 +70,7 @@ class Follower:
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when take() may have more; cancel it to stop waiting."""
-        return self._ring.next() if self._total == self._ring.added("") else rung()
+        return self._ring.wakeup.next() if self._total == self._ring.added("") else rung()
 
     def _go_on(self) -> None:
         # Two counts: one says where to go on, the other how many lines about the service are due.

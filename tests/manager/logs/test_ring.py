@@ -87,7 +87,7 @@ def test_whoever_waits_is_woken_by_the_next_line_or_by_one_that_came_before() ->
 def test_whoever_stops_waiting_leaves_nothing_behind() -> None:
     async def scenario() -> None:
         ring = Ring()
-        waiting = ring.next()
+        waiting = ring.wakeup.next()
         left = weakref.ref(waiting)
         waiting.cancel()
         del waiting
