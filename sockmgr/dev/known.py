@@ -16,8 +16,6 @@ from sockmgr.manager.service.service import Service
 
 @dataclass(slots=True)
 class Known:
-    """What dev has seen of one service."""
-
     good: bool = False  # some code of the service has served
     down: bool = False  # its first generation failed, and no other has served
     number: int = 0  # the generation that serves

@@ -13,8 +13,6 @@ STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
 class Pages:
-    """One error page for each service that is broken."""
-
     def __init__(self) -> None:
         self._fds: dict[str, int] = {}
 

@@ -96,8 +96,6 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One cgroup, by its directory."""
-
     path: Path
 
     def write(self, file: str, value: str) -> None:

@@ -12,8 +12,6 @@ from sockmgr.launch.launchers import CommandLine
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The command line of a known server, with the launchers before it."""
-
     server: Server
     launch: CommandLine
 

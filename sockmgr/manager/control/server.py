@@ -45,8 +45,6 @@ _Found = Follower | EventFollower | JournalPlace
 
 
 class ControlServer:
-    """Answers the clients of one control socket, from `open()` to `close()`."""
-
     def __init__(self, path: Path, handler: object, *, limits: Limits | None = None) -> None:
         """Have `handler` do what is asked: by the methods that `varlink.METHODS` names.
 

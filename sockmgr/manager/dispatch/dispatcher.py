@@ -82,14 +82,12 @@ class Dispatcher:
         return made
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send a message, if a dispatcher is there that has been told all; the fds are lent."""
         # While none is ready nothing is kept back: the next one is told everything from the start.
         if self._is_ready and self._serving:
             self._send(self._serving, message, fds)
             self.probe()
 
     def forget(self, service: ServiceDispatch) -> None:
-        """Know that this service is no more."""
         if self._services.get(service.name) is service:
             del self._services[service.name]
 

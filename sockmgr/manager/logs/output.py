@@ -132,7 +132,6 @@ class Output:
             self._listen()
 
     def spawned(self) -> None:
-        """Close our copy of the worker's end: the worker has its own, or failed to start."""
         # The pipe would never come to its end while we hold that end as well.
         if self.writer >= 0:
             os.close(self.writer)

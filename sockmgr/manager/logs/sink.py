@@ -266,8 +266,6 @@ def _own_object(piece: Piece) -> dict[str, msgspec.Raw] | None:
 
 
 class RecordHandler(logging.Handler):
-    """Sends the manager's own records into the sink."""
-
     def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink

@@ -6,8 +6,6 @@ import asyncio
 
 
 class Wakeup:
-    """A signal from one sender to any number of waiting tasks."""
-
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 

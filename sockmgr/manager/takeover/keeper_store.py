@@ -19,8 +19,6 @@ KEEPER = "@keeper"  # the connection to it, over exec
 
 
 class KeeperStore:
-    """Has a keeper hold descriptors beyond our death, and replaces it when it is lost. Owns it."""
-
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
         self._identity = unix_node.identity(path)
@@ -82,11 +80,9 @@ class KeeperStore:
         return self._keeper.fileno()
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:
-        """Hold duplicates of `fds`, which are borrowed, under `name`; False if that has failed."""
         return self._try(lambda: self._keeper.keep(name, fds))
 
     def forget(self, name: str) -> None:
-        """Hold nothing under `name` any more."""
         self._try(lambda: self._keeper.forget(name))
 
     def is_up_to_date(self) -> None:

@@ -20,8 +20,6 @@ log = Log("sockmgr")
 
 
 class Store(Protocol):
-    """What holds descriptors beyond our death."""
-
     def keep(self, name: str, fds: Sequence[int]) -> bool:
         """Hold duplicates of `fds`, which are borrowed, under `name`, and nothing else there.
 
@@ -36,7 +34,6 @@ class NoStore:
     """The store of a manager that has none: its sockets and workers end with it."""
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:
-        """Hold nothing, and miss nothing."""
         del name, fds
         return True
 

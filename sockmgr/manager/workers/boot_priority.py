@@ -48,8 +48,6 @@ class BootPriority:
 
 
 class Boots:
-    """All boots of a manager."""
-
     def __init__(self, loop: asyncio.AbstractEventLoop, *, can_lower: bool) -> None:
         """Lower none if `can_lower` is false, since what is lowered could not be raised again."""
         self._loop, self._can_lower = loop, can_lower

@@ -33,8 +33,6 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """A worker that its template is asked to make."""
-
     request: Request
     template: Template
 

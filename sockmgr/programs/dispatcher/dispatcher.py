@@ -28,8 +28,6 @@ from sockmgr.programs.dispatcher.untaken import Remedies, Untaken
 
 
 class Dispatcher:
-    """Passes connections from all listeners of one service to its workers."""
-
     def __init__(
         self, loop: Loop, scheduler: Scheduler, events: Events, timing: Timing = USUAL
     ) -> None:

@@ -17,15 +17,11 @@ Callback = Callable[[], object]
 
 
 class HasFileno(Protocol):
-    """A socket, or what owns one."""
-
     def fileno(self) -> int:
         """Return the descriptor, borrowed."""
 
 
 class Timer:
-    """One call in the future."""
-
     __slots__ = ("at", "call")
 
     def __init__(self, at: float, call: Callback) -> None:
