@@ -82,6 +82,7 @@ class Dispatcher:
         return made
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send a message, if a dispatcher is there that has been told all; the fds are lent."""
         # While none is ready nothing is kept back: the next one is told everything from the start.
         if self._is_ready and self._serving:
             self._send(self._serving, message, fds)
@@ -198,6 +199,7 @@ class Dispatcher:
         return self._restarts.plan(self._start)
 
     def hear(self, process: DispatcherProcess, message: Message, fds: list[int]) -> None:
+        """Take what a dispatcher says since our hello, and own the descriptors."""
         match message["is"]:
             case "here":
                 process.answered()
@@ -218,7 +220,7 @@ class Dispatcher:
                     service.hear(message)
 
     def ended(self, process: DispatcherProcess, status: int) -> None:
-        """Have another one in the place of a dispatcher that has ended."""
+        """Have another one in the place of a dispatcher that has ended; all it said was heard."""
         process.close()
         if process is self._serving:
             self._serving, self._is_ready = None, False

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sockmgr.errors import SpawnError
 from sockmgr.kernel.process import Process, pid_of
@@ -25,6 +25,9 @@ from sockmgr.manager.crash_points import Point, reached, told
 from sockmgr.programs.dispatcher import messages
 from sockmgr.programs.dispatcher.messages import PROTOCOL, Incomplete, Message, Outbox
 
+if TYPE_CHECKING:
+    from sockmgr.manager.dispatch.dispatcher import Dispatcher
+
 ANSWER = 1.0  # seconds after which one that does not answer is looked at
 _ROOT = Path(__file__).parents[3]
 # Imported, not run as a script: to compile it would take time at each start.
@@ -34,16 +37,6 @@ _PROGRAM = (
 )
 
 
-class Owner(Protocol):
-    """Who hears what happens to a dispatcher."""
-
-    def hear(self, process: DispatcherProcess, message: Message, fds: list[int]) -> None:
-        """Take a message of our own epoch, and own its descriptors."""
-
-    def ended(self, process: DispatcherProcess, status: int) -> None:
-        """Know, once, that it has ended; what it said before has been heard."""
-
-
 class DispatcherProcess:
     """One dispatcher. Owns the connection and the pidfd.
 
@@ -51,7 +44,7 @@ class DispatcherProcess:
     """
 
     def __init__(
-        self, owner: Owner, connection: socket.socket, process: Process, *, is_last: bool
+        self, owner: Dispatcher, connection: socket.socket, process: Process, *, is_last: bool
     ) -> None:
         """Use start() or adopt(). `is_last`: it is to end with us."""
         self.is_heard = self.is_leaving = False
@@ -66,7 +59,7 @@ class DispatcherProcess:
         self._end = asyncio.Event()
 
     @classmethod
-    def start(cls, owner: Owner, version: str, *, is_last: bool) -> DispatcherProcess:
+    def start(cls, owner: Dispatcher, version: str, *, is_last: bool) -> DispatcherProcess:
         """Start one with the code of this manager, which is of `version`. Raises SpawnError."""
         try:
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -86,7 +79,7 @@ class DispatcherProcess:
 
     @classmethod
     def adopt(
-        cls, owner: Owner, connection: int, pidfd: int, *, is_last: bool
+        cls, owner: Dispatcher, connection: int, pidfd: int, *, is_last: bool
     ) -> DispatcherProcess:
         """Own what another manager had of one; greet() comes next."""
         for fd in (connection, pidfd):

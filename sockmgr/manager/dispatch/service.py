@@ -14,26 +14,19 @@ import socket
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sockmgr.kernel.queues import inode
 from sockmgr.log import Log
 from sockmgr.programs.dispatcher.channel import Channel
 from sockmgr.programs.dispatcher.messages import Message
 
+if TYPE_CHECKING:
+    from sockmgr.manager.dispatch.dispatcher import Dispatcher
+
 log = Log("sockmgr.dispatch")
 
 _numbers = itertools.count(1)
-
-
-class Line(Protocol):
-    """What messages go to: a dispatcher, or nobody while there is none."""
-
-    def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send a message, if a dispatcher is there that knows what came before; fds are lent."""
-
-    def forget(self, service: ServiceDispatch) -> None:
-        """Know that this service is no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +58,11 @@ class ServiceDispatch:
     """One service. What is asked of it is said at once, or when there is a dispatcher."""
 
     def __init__(
-        self, name: str, line: Line, events: Events, policy: str, most: int | None
+        self, name: str, dispatcher: Dispatcher, events: Events, policy: str, most: int | None
     ) -> None:
         """Begin with no listener and no worker. A dispatcher that is there hears of the service."""
         self.name = name
-        self._line, self._events = line, events
+        self._dispatcher, self._events = dispatcher, events
         self._policy, self._most = policy, most
         self._workers: dict[int, _Attached] = {}
         self._left: dict[int, tuple[Channel, Sequence[str]]] = {}
@@ -178,7 +171,7 @@ class ServiceDispatch:
     def close(self) -> None:
         """Accept nothing more, and close the channels."""
         self._say("forget")
-        self._line.forget(self)
+        self._dispatcher.forget(self)
         for attached in self._workers.values():
             attached.channel.close()
         for channel, _ in self._left.values():
@@ -253,7 +246,7 @@ class ServiceDispatch:
     # --- Messages --------------------------------------------------------------------------------
 
     def _say(self, do: str, fds: Sequence[int] = (), /, **about: Any) -> None:
-        self._line.tell({"do": do, "service": self.name, **about}, fds)
+        self._dispatcher.tell({"do": do, "service": self.name, **about}, fds)
 
     def _say_policy(self) -> None:
         self._say("service", policy=self._policy, most=self._most)

@@ -10,31 +10,21 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sockmgr.kernel import rights
 from sockmgr.programs.dispatcher.channel import Passed
 from sockmgr.programs.dispatcher.link import Link
 from sockmgr.programs.dispatcher.loop import Loop
 from sockmgr.programs.dispatcher.messages import Say
-from sockmgr.programs.dispatcher.sources import Sources
 from sockmgr.worker.given import GONE, SIZE, came_to, flaw, has_room
+
+if TYPE_CHECKING:
+    from sockmgr.programs.dispatcher.dispatcher import Dispatcher
 
 PAUSE = 0.5  # seconds until it is looked again whether there is room for descriptors
 QUIET = 10.0  # seconds between records, however many messages are refused
 _ROOM = socket.CMSG_SPACE(16)  # for more descriptors than there may be
-
-
-class PassesOn(Protocol):
-    """What passes connections on: a Dispatcher."""
-
-    sources: Sources
-
-    def room(self, key: str, limit: int) -> int:
-        """Return how many from a listener can be passed on now, at most `limit`."""
-
-    def pass_on(self, key: str, fds: Sequence[int]) -> None:
-        """Own connections from a listener, and pass them on."""
 
 
 class Told:
@@ -78,7 +68,7 @@ class Told:
 class MoveQueues:
     """Owns the taking ends of the queues of one service; borrows its listeners."""
 
-    def __init__(self, loop: Loop, dispatcher: PassesOn, told: Told, say: Say) -> None:
+    def __init__(self, loop: Loop, dispatcher: Dispatcher, told: Told, say: Say) -> None:
         """Take nothing yet; what is told of a connection is noted in `told`."""
         self._loop, self._dispatcher, self._told, self._say = loop, dispatcher, told, say
         self._queues: dict[int, socket.socket] = {}  # by inode
