@@ -158,29 +158,27 @@ def _tokens(text: str) -> Iterator[_Token]:
 def _word(text: str, at: int) -> tuple[Word, int]:
     start, plain, expands = at, list[str](), False
     while at < len(text) and text[at] not in " \t\r\n;|&()<>":
+        end = at + 1
         match text[at]:
             case "'":
-                end = _find(text, "'", at + 1)
-                plain.append(text[at + 1 : end])
-                at = end + 1
+                end = _find(text, "'", end) + 1
+                plain.append(text[at + 1 : end - 1])
             case '"':
                 end = _closing(text, at)
                 expands = expands or bool(re.search(r"[$`]", text[at:end]))
                 plain.append(re.sub(r'\\([\\"$`])', r"\1", text[at + 1 : end - 1]))
-                at = end
             case "\\":
-                if at + 1 == len(text):
+                if end == len(text):
                     raise _Unfinished
-                plain.append(text[at + 1])
-                at += 2
+                plain.append(text[end])
+                end += 1
             case "$" | "`":
                 end = _closing(text, at)
                 expands = True
                 plain.append(text[at:end])
-                at = end
             case other:
                 plain.append(other)
-                at += 1
+        at = end
     raw = text[start:at]
     return Word(raw, "".join(plain), expands or _matches_files(raw)), at
 

@@ -7,13 +7,14 @@ does this process become it, by execve(2). Decides nothing about workers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from sockmgr.errors import ControlError, SpawnError
+from sockmgr.errors import ControlError
 from sockmgr.fleet.endings import describe_exit
 from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.process import Process, hand_on_bpf, withhold_bpf
@@ -38,30 +39,26 @@ class Proof:
     async def take(self, state: int) -> None:
         """Return when the new code has read `state`, a borrowed memfd; else raise ControlError."""
         loop = asyncio.get_running_loop()
-        output = Output("upgrade", self._sink, loop)
-        try:
-            process = Process(spawn(_check(state, output.writer)))
-        except SpawnError:
-            output.close()
-            raise
-        finally:
-            output.spawned()
-        self.pid = process.pid
-        reached(Point.PROOF_STARTED)
-        ended = asyncio.Event()
-        loop.add_reader(process.pidfd, ended.set)
-        try:
-            async with asyncio.timeout(PROOF_TIMEOUT):
-                await ended.wait()
-            status = process.poll()
-        except TimeoutError:
-            status = None
-            process.signal_group(9)  # new code that hangs would otherwise live as long as we do
-        finally:
-            loop.remove_reader(process.pidfd)
-            process.close()
-            output.close()
-            self.pid = 0
+        with contextlib.closing(Output("upgrade", self._sink, loop)) as output:
+            try:
+                process = Process(spawn(_check(state, output.writer)))
+            finally:
+                output.spawned()
+            self.pid = process.pid
+            reached(Point.PROOF_STARTED)
+            ended = asyncio.Event()
+            loop.add_reader(process.pidfd, ended.set)
+            try:
+                async with asyncio.timeout(PROOF_TIMEOUT):
+                    await ended.wait()
+                status = process.poll()
+            except TimeoutError:
+                status = None
+                process.signal_group(9)  # new code that hangs would otherwise live as long as we do
+            finally:
+                loop.remove_reader(process.pidfd)
+                process.close()
+                self.pid = 0
         if status != 0:
             raise _unproven(status, output.tail)
 
