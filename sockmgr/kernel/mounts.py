@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 from collections.abc import Mapping
 from pathlib import Path
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 # File systems that need no block device, though only this kernel writes to them.
 _OF_THIS_KERNEL = frozenset({
     "aufs", "bcachefs", "btrfs", "devtmpfs", "ecryptfs", "overlay", "ramfs", "rootfs", "tmpfs",
@@ -18,16 +16,13 @@ _OF_THIS_KERNEL = frozenset({
 
 def table() -> dict[str, str]:
     """Return the type of each mount, such as "ext4", by its mount point; {} without /proc."""
+    import psutil  # noqa: PLC0415 - it loads slowly, and only `sockmgr dev` asks
+
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        # A later mount on the same point hides the earlier.
+        return {mount.mountpoint: mount.fstype for mount in psutil.disk_partitions(all=True)}
     except OSError:
         return {}
-    found = {}
-    for line in lines:  # proc_pid_mountinfo(5); a later mount on the same point hides the earlier
-        mount, _, rest = line.partition(" - ")
-        point = _ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4])
-        found[point] = rest.split()[0]
-    return found
 
 
 def file_system(path: str, points: Mapping[str, str]) -> str:
