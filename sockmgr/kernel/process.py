@@ -90,38 +90,35 @@ class Process:
         group.
         """
         if self.status is None:
-            try:
-                result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-            except ChildProcessError:  # adopted from another manager
-                self.status = self._status_of_a_stranger()
-            else:
-                self.status = _returncode(result) if result else None
+            self.status = self._wait()
         return self.status
 
     def peek(self) -> int | None:
         """Return the status of a dead process as poll() does, but do not reap it yet."""
-        if self.status is not None:
-            return self.status
-        try:
-            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            result = os.waitid(os.P_PIDFD, self.pidfd, how)
-        except ChildProcessError:  # adopted from another manager
-            return self._status_of_a_stranger()
-        return _returncode(result) if result else None
+        return self._wait(os.WNOWAIT) if self.status is None else self.status
 
-    def signal(self, number: int) -> bool:
+    def signal(self, number: int, flags: int = 0) -> bool:
         """Send it a signal; False if it is dead, or (logged) if that is not permitted."""
-        return self._send(number)
+        if self.pidfd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self.pidfd, number, None, flags)
+        except ProcessLookupError:
+            return False
+        except PermissionError as error:  # sudo and other programs that change their user
+            log.error("cannot signal worker", pid=self.pid, error=error.strerror)
+            return False
+        return True
 
     def signal_group(self, number: int) -> bool:
         """Send a signal to its process group, and never to a later group of the same number."""
         try:
-            return self._send(number, _PIDFD_SIGNAL_PROCESS_GROUP)
+            return self.signal(number, _PIDFD_SIGNAL_PROCESS_GROUP)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
         # Before Linux 6.9. As long as the process is not reaped, no other group gets its number.
-        if self.status is not None or not self._send(0):
+        if self.status is not None or not self.signal(0):
             return False
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
@@ -134,17 +131,12 @@ class Process:
             os.close(self.pidfd)
             self.pidfd = -1
 
-    def _send(self, number: int, flags: int = 0) -> bool:
-        if self.pidfd < 0:
-            return False
+    def _wait(self, how: int = 0) -> int | None:
         try:
-            signal.pidfd_send_signal(self.pidfd, number, None, flags)
-        except ProcessLookupError:
-            return False
-        except PermissionError as error:  # sudo and other programs that change their user
-            log.error("cannot signal worker", pid=self.pid, error=error.strerror)
-            return False
-        return True
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | how)
+        except ChildProcessError:  # adopted from another manager
+            return self._status_of_a_stranger()
+        return _returncode(result) if result else None
 
     def _status_of_a_stranger(self) -> int | None:
         watch = select.poll()
@@ -154,12 +146,10 @@ class Process:
         # /proc shows the status until its parent reaps it, the pidfd from then on (Linux 6.15).
         zombie = exit_status(self.pid)
         info = bytearray(struct.pack("@Q56x", _PIDFD_INFO_EXIT))
-        try:
+        with contextlib.suppress(OSError):  # before Linux 6.13
             fcntl.ioctl(self.pidfd, _PIDFD_GET_INFO, info)
-        except OSError:  # before Linux 6.13
-            return UNKNOWN_STATUS if zombie is None else zombie
-        if struct.unpack_from("@Q", info)[0] & _PIDFD_INFO_EXIT:
-            return os.waitstatus_to_exitcode(struct.unpack_from("@i", info, 60)[0])
+            if struct.unpack_from("@Q", info)[0] & _PIDFD_INFO_EXIT:
+                return os.waitstatus_to_exitcode(struct.unpack_from("@i", info, 60)[0])
         return UNKNOWN_STATUS if zombie is None else zombie
 
 
