@@ -127,8 +127,7 @@ class _Exchange:
             self._abandon()
 
     async def _send_what_is_made(self) -> None:
-        for message in await self._last:
-            await self._send(message)
+        await self._deliver(await self._last)
         await self._done
         if self._sending is not None:
             await asyncio.wrap_future(self._sending)

@@ -100,13 +100,10 @@ class Answer:
         if last and not self._begun and self._length is None and not self._omits_body:
             self._length = len(data)
             self._head[1].append((_LENGTH, str(len(data)).encode()))
-        return [*self._beginning(*self._head), *self._body(data, last=last)]
-
-    def _beginning(self, code: int, headers: list[tuple[bytes, bytes]]) -> list[Message]:
-        if self._begun:
-            return []
-        self._begun = True
-        return [{"type": "http.response.start", "status": code, "headers": headers}]
+        code, headers = self._head
+        start: Message = {"type": "http.response.start", "status": code, "headers": headers}
+        beginning, self._begun = [] if self._begun else [start], True
+        return [*beginning, *self._body(data, last=last)]
 
     def _body(self, data: bytes, *, last: bool) -> list[Message]:
         if self._omits_body:
