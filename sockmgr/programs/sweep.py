@@ -183,9 +183,7 @@ def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
                 if worker.state is State.KILLED:
                     deadline = now
                 elif worker.state is State.DRAINING and worker.process.told:
-                    deadline = min(
-                        deadline, deadline if worker.deadline is None else worker.deadline
-                    )
+                    deadline = min(deadline, worker.deadline or deadline)
                 yield Charge(
                     pid=worker.process.pid,
                     started=worker.process.started,

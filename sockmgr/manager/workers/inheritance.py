@@ -43,7 +43,6 @@ class Inheritance:
     def take(self, channel: Channel | None) -> None:
         """Look which sockets these are now, as a listener may have a new one; raise ListenError."""
         # A worker that is passed connections gets no listener, so it can do no harm to one.
-        # One that is passed connections has its channel, and no listener that it could keep.
         if channel:
             self._fds = [channel.theirs]
         else:
@@ -72,8 +71,8 @@ class Inheritance:
     ) -> Launch:
         """Return how to start the worker; `notify_socket` is empty if it needs none."""
         fds, more = list[int](), dict[str, str]()
-        # The memory comes behind the sockets, which LISTEN_FDS counts from 3 on (sd_listen_fds(3)).
-        # Behind the sockets, whose numbers may stand in the command line.
+        # All of it comes behind the sockets, which LISTEN_FDS counts from 3 on (sd_listen_fds(3)),
+        # and whose numbers may stand in the command line.
         if memory:
             fds = [memory.fd]
             more = heartbeat.environment(
@@ -114,7 +113,6 @@ class Inheritance:
     ) -> Launch:
         spec = self._spec
         # The config comes first, so that its variables cannot replace those of the protocol.
-        # In this order: what the manager says of descriptors is true, whatever the config sets.
         env = dict(spec.env) | announcement.who(spec, self._id.generation, self._id.slot)
         env |= announcement.variables(spec, self._addresses)
         return Launch(
