@@ -55,7 +55,7 @@ class Services:
         self._company, self.owners = Company(self.by_name), Owners(self.by_name)
         self._asked_for: Counter[Address] = Counter()
         self._said: dict[str, int] = {}  # the last reload that said something about a service
-        self._is_stopping = False
+        self.all_stop = False  # the manager is to end, and not only some services
         # What was loaded last, though its rollouts may have failed; and by a manager before us.
         self.newest: Config | None = None
         self.found: Config | None = None
@@ -110,7 +110,7 @@ class Services:
     def forget(self, name: str) -> None:
         """Know a service no more that has ended, nor the config in force, unless all are to end."""
         del self.by_name[name]
-        if not self._is_stopping:
+        if not self.all_stop:
             self.config = plan.without(self.config, name)
 
     def start(self, specs: Sequence[Spec]) -> None:
@@ -272,7 +272,7 @@ class Services:
     ) -> list[Verdict]:
         for spec in specs:
             was = self.by_name.get(spec.service)
-            if was and was.fleet.stopping and not self._is_stopping:
+            if was and was.fleet.stopping and not self.all_stop:
                 raise ControlError(
                     f"{spec.service} was removed by a reload, and its workers drain still",
                     means="nothing was changed",
@@ -339,7 +339,7 @@ class Services:
 
     async def stop(self, *, now: bool) -> None:
         """Drain everything, or kill it `now`; return when no worker is left."""
-        self._is_stopping = True
+        self.all_stop = True
         if now:
             await asyncio.gather(*[each.stop_now() for each in self])
         else:
@@ -356,14 +356,9 @@ class Services:
 
     def keep(self, address: Address) -> bool:
         """Return whether some service has a listener, or will, and does not only drain there."""
-        opened = self._asked_for[address] and not self._is_stopping  # a reload may bring it back
+        opened = self._asked_for[address] and not self.all_stop  # a reload may bring it back
         going = (each.fleet for each in self if not each.fleet.stopping)
         return bool(opened) or any(address in wanted(fleet) for fleet in going)
-
-    @property
-    def all_stop(self) -> bool:
-        """Whether the manager is to end, and not only some services."""
-        return self._is_stopping
 
     def _begin(
         self,

@@ -82,7 +82,8 @@ class Connections:
         self._lock = threading.Lock()
         self._answered = self._taken = self._closed = self._lost = 0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._stopping = self._over = self._due = False
+        self._stopping = self._due = False
+        self.ended = False  # nothing more will come: after stop(), or as no manager can come back
         self._pace, self._reported_at = pace, -pace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -103,11 +104,6 @@ class Connections:
     def fileno(self) -> int:
         """Return the descriptor of the channel, borrowed, to wait on: then call take()."""
         return self._channel.fileno()
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come: after stop(), or because no manager can come back."""
-        return self._over
 
     def take(self) -> list[Connection]:
         """Return what the next message brings, without waiting: [] if nothing new is there."""
@@ -141,7 +137,7 @@ class Connections:
             taken = self.take()
             yield from taken
             if not taken:
-                if self._over:
+                if self.ended:
                     return
                 waiter.poll()
 
@@ -159,7 +155,7 @@ class Connections:
             for connection in self.take():
                 connection.setblocking(False)
                 take(connection)
-            if self._over:
+            if self.ended:
                 self._leave_loop()
                 if over:
                     over()
@@ -227,14 +223,14 @@ class Connections:
         try:
             data, ancillary, _, _ = self._channel.recvmsg(_MAX_FDS, _ROOM, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
-            self._over = self._over or self._stopping
+            self.ended = self.ended or self._stopping
             return b"", fds
         except ConnectionResetError:  # the manager died with reports unread: told only once
             return self._receive()
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        self._over = self._over or not data
+        self.ended = self.ended or not data
         return data, fds
 
     def _open(self, fd: int, number: int) -> Connection:

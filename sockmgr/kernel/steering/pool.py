@@ -37,7 +37,12 @@ class Choice(StrEnum):
 
 
 class Pool:
-    """The queues of one address. Number n is a place in this pool, not the kernel's index."""
+    """The queues of one address. Number n is a place in this pool, not the kernel's index.
+
+    `choice` is how a queue is chosen now among those that are fed; if at random, `refusal` is why.
+    With `knows_queues` a connection can be given to one queue: we know its place, or eBPF needs
+    none.
+    """
 
     def __init__(
         self,
@@ -58,9 +63,9 @@ class Pool:
         self._located = True  # as far as we know
         self._fed: dict[int, int] = {}
         self._private: dict[Flow, int] = {}
-        self._choice = Choice.ONE
+        self.choice = Choice.ONE
         self._exact: RoundRobin | None = None  # once there are several to choose from
-        self._refusal: Refusal | None = None
+        self.refusal: Refusal | None = None
         self._again: Callable[[socket.socket], None] | None = None  # attaches the same program
         try:
             self.feed(fed)
@@ -113,21 +118,6 @@ class Pool:
         """The queues that get connections now, number -> weight."""
         return dict(self._fed)
 
-    @property
-    def choice(self) -> Choice:
-        """How a queue is chosen now among those that are fed."""
-        return self._choice
-
-    @property
-    def knows_queues(self) -> bool:
-        """Whether a connection can be given to one queue: we know its place, or eBPF needs none."""
-        return self._knows_queues
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why the choice is random; None if it is not."""
-        return self._refusal
-
     def grow(self, *, backlog: int) -> None:
         """Add one queue, which gets no connection until it is fed. None may be shut down now."""
         # The attached program never returns a place that did not exist when it was attached, so
@@ -166,7 +156,7 @@ class Pool:
         self._private[flow] = number
         try:
             self._attach()
-            if not self._knows_queues:
+            if not self.knows_queues:
                 raise OSError(errno.EOPNOTSUPP, "the order of its queues is not known")
             yield
         finally:
@@ -294,7 +284,7 @@ class Pool:
 
     def _attach(self) -> None:
         """Attach a program made for what is fed and for the places as they are now: O(fed)."""
-        self._again, self._knows_queues = None, False
+        self._again, self.knows_queues = None, False
         up = set(self._order)
         fed = {number: weight for number, weight in self._fed.items() if number in up}
         if not fed:
@@ -305,9 +295,9 @@ class Pool:
         is_classic = refusal is not None or (alone and self._located)
         if is_classic:
             self._steer_classic()
-        self._knows_queues = self._located or not is_classic
-        self._refusal = None if alone else refusal
-        self._choice = Choice.ONE if alone else Choice.RANDOM if refusal else Choice.ROUND_ROBIN
+        self.knows_queues = self._located or not is_classic
+        self.refusal = None if alone else refusal
+        self.choice = Choice.ONE if alone else Choice.RANDOM if refusal else Choice.ROUND_ROBIN
 
     def _steer_classic(self) -> None:
         code = classic.encoded(self._program())
