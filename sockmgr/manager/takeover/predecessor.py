@@ -187,13 +187,12 @@ def recovered(copy: Path) -> dict[str, list[int]]:
     """
     if (fd := _open_copy(copy)) is None:
         return {}
+    found: dict[str, list[int]] = {}
     try:
         state = snapshot.decode(_read(fd))
+        found = _taken_back(state) if state.boot_id == boot_id() else {}
     except snapshot.SnapshotError as error:
         log.warning("state not used", path=copy, because=error.what)
-        os.close(fd)
-        return {}
-    found = _taken_back(state) if state.boot_id == boot_id() else {}
     if not found:
         os.close(fd)
         return {}
