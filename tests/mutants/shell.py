@@ -148,8 +148,8 @@ MUTANTS = (
     Mutant(
         "write the state before the descriptors are stored",
         SAVED,
-        "        gone = self._look_at_us(others)\n",
-        "        self._write(present)\n        gone = self._look_at_us(others)\n",
+        "        gone = self._exchange(before, self._own)\n",
+        "        self._write(present)\n        gone = self._exchange(before, self._own)\n",
     ),
     Mutant(
         "forget descriptors before the state does",

@@ -92,7 +92,8 @@ class SavedState:
             self._is_anew, self._services = True, {}  # one ended, and another has its name
         every = present.services.by_name.values()
         services = [s for s in every if s.unsaved or s.processes.changed or self._is_anew]
-        gone = self._look_at_us(others)
+        before, self._own = self._own, self._of_us(others)
+        gone = self._exchange(before, self._own)
         gone += self._look_at_listeners(present, services)
         for service in services:
             saved = self._services.setdefault(service.name, _SavedService(service))
@@ -102,8 +103,8 @@ class SavedState:
             gone += self._look_at(saved, service, workers)
             before, saved.queues = saved.queues, _of_queues(service)
             gone += self._exchange(before, saved.queues)
-            was, saved.hook = saved.hook, _of_hook(service)
-            gone += self._exchange(was, saved.hook)
+            before, saved.hook = saved.hook, _of_hook(service)
+            gone += self._exchange(before, saved.hook)
             service.unsaved = False
         for name in self._services.keys() - present.services.by_name.keys():
             gone += self._services.pop(name).names
@@ -161,13 +162,11 @@ class SavedState:
 
     # --- What has changed ------------------------------------------------------------------------
 
-    def _look_at_us(self, others: Mapping[str, int]) -> list[str]:
-        """Store what has changed; return the names under which nothing is to be held any more."""
-        before, self._own = self._own, self._of_us(others)
-        return self._exchange(before, self._own)
-
     def _look_at_listeners(self, present: Present, services: Iterable[Service]) -> list[str]:
-        """Do so for the listeners of these services, and for those that are new or closed."""
+        """Store what has changed of the listeners of these services, and of new and closed ones.
+
+        Returns the names under which nothing is to be held any more.
+        """
         gone: list[str] = []
         touched = {address for service in services for address in service.addresses}
         there = {listener.listen.address: listener for listener in present.listeners.all}
