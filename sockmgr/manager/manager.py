@@ -89,10 +89,7 @@ class Manager(Answers):
         self._health = Health(self._services.configured, self._listeners, self.services)
         self._systemd = Notifier(self._health)
         self._stopping = Stopping(
-            self._services,
-            self._health,
-            lambda: 0.0 if companion else self._services.config.stop_delay,
-            self._tell_of_stop,
+            self._services, self._health, self._tell_of_stop, waits=companion is None
         )
         self._ready_file = ReadyFile()
 

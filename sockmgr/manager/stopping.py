@@ -21,21 +21,17 @@ log = Log("sockmgr")
 
 
 class Stopping:
-    """The stop of one manager; `delay` are the seconds for which to serve on, if anybody serves.
+    """The stop of one manager; with `waits` those who serve serve on for the delay of the config.
 
     `tell` is called once, when a stop begins.
     """
 
     def __init__(
-        self,
-        services: Services,
-        health: Health,
-        delay: Callable[[], float],
-        tell: Callable[[], None],
+        self, services: Services, health: Health, tell: Callable[[], None], *, waits: bool
     ) -> None:
         self.gave_up = False
         self._services, self._health = services, health
-        self._delay, self._tell = delay, tell
+        self._tell, self._waits = tell, waits
         self._hurry = asyncio.Event()
 
     async def stop(self, *, now: bool) -> None:
@@ -48,7 +44,8 @@ class Stopping:
             self._hurry.set()
         if not self._health.is_stopping:
             # Who serves nobody has nobody to wait for.
-            delay = self._delay() if self._health.serves_any and not now else 0.0
+            waits = self._waits and self._health.serves_any and not now
+            delay = self._services.config.stop_delay if waits else 0.0
             more = {"delay": delay} if delay else {}
             log.info(EventKind.STOPPING, now=now, by=ASKER.get(), **more)
             self._health.is_stopping = True
