@@ -91,6 +91,10 @@ def _check_queued(world: World, connection: Connection) -> None:
     group = world.kernel.groups.get(queue.address)
     if group and not group.is_steered:
         return  # whoever comes has this queue
+    going = (g for s in world.services for g in (s.fleet.current, s.fleet.trial) if g and g.is_met)
+    if not any(queue.address in each.spec.addresses for each in going):
+        connection.why_lost = "its listener was removed, and all who took from there are gone"
+        return
     raise Broken(f"{connection} is in {queue}, and nobody knows of it")
 
 
@@ -174,7 +178,7 @@ def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one prom
 def _check_passes(world: World, service: Any) -> None:
     """P2: the dispatcher accepts from what is fed, unless workers of an earlier generation do."""
     there = world.dispatcher.services.get(service.name) if world.dispatcher else None
-    if there is None:
+    if there is None or service.fleet.feed_again < math.inf:
         return
     modes = service._traffic.modes
     for lease, queue in service.fed():

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sockmgr.api.types import Receipt
-from sockmgr.config.spec import Accept, Spec
+from sockmgr.config.spec import Accept, Address, Spec
 from sockmgr.errors import ListenError
 from sockmgr.fleet.fleet import STOPPING, Fleet
 from sockmgr.fleet.generation import Worker
@@ -499,6 +499,7 @@ class ServiceShell(Service):
         self._before: Any = None
         self.deadline = math.inf  # the fleet's, which takes a while to ask for
         self.actions: list[Action] = []
+        self.had: frozenset[Address] = frozenset()  # all that it ever had
 
     def _tick(self) -> None:
         self.put(Tick())
@@ -528,6 +529,7 @@ class ServiceShell(Service):
         self._before = self.fleet.trial
         world.begin(self, fact)
         self._take(fact)
+        self.had |= self.addresses
         self.deadline = self.fleet.deadline
         world.took(self, fact)
 

@@ -197,7 +197,7 @@ class World:
         """See that a queue was given up: only after a while, and then who waits there is lost."""
         generations = service.fleet.generations.values()
         patience = min([g.spec.drain_timeout for g in generations], default=0.0)
-        for address in service.addresses:
+        for address in sorted(service.had, key=str):
             group = self.kernel.groups.get(address)
             if group is None or not group.is_steered or lease >= len(group.queues):
                 continue
