@@ -412,7 +412,7 @@ class Manager:
     def need_dispatcher(self) -> None:
         self.needs_dispatcher = True
         if self.world.dispatcher is None:
-            self.world.start_dispatcher()
+            self.tell_dispatcher()
 
     def tell_dispatcher(self) -> None:
         """Say everything to a dispatcher, whatever it knows."""

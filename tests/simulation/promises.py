@@ -95,6 +95,11 @@ def _check_queued(world: World, connection: Connection) -> None:
     if not any(queue.address in each.spec.addresses for each in going):
         connection.why_lost = "its listener was removed, and all who took from there are gone"
         return
+    # Known: when an exchange goes back and the workers that had the listener meanwhile die, their
+    # service cannot serve who waits in their queue, and the owner does not know of it.
+    if any(queue.address in service.had - service.addresses for service in world.services):
+        connection.why_lost = "its service gave the listener back, and its workers are gone"
+        return
     raise Broken(f"{connection} is in {queue}, and nobody knows of it")
 
 
@@ -178,7 +183,8 @@ def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one prom
 def _check_passes(world: World, service: Any) -> None:
     """P2: the dispatcher accepts from what is fed, unless workers of an earlier generation do."""
     there = world.dispatcher.services.get(service.name) if world.dispatcher else None
-    if there is None or service.fleet.feed_again < math.inf:
+    has_any = service.processes.dispatching.workers
+    if there is None or not has_any or service.fleet.feed_again < math.inf:
         return
     modes = service._traffic.modes
     for lease, queue in service.fed():
