@@ -234,7 +234,7 @@ class ManagerServices(Services):
     ) -> list[Verdict]:
         for spec in specs:
             was = self.by_name.get(spec.service)
-            if was and was.fleet.stopping and not self._is_stopping:
+            if was and was.fleet.stopping and not self.all_stop:
                 raise ControlError(f"{spec.service} was removed, and its workers drain still")
         self._listeners.open([listen for spec in specs for listen in spec.listen])
         addresses = [listen.address for spec in specs for listen in spec.listen]
@@ -270,7 +270,7 @@ class ManagerServices(Services):
         self._upkeep.now()
 
     def stop_all(self, *, now: bool) -> None:
-        self._is_stopping = True
+        self.all_stop = True
         if now:
             for each in self:
                 each.stop_now()
