@@ -8,6 +8,8 @@ import functools
 import math
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,6 +19,7 @@ from sockmgr.manager.health import LATE, Health
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.logs.journal import worker_output
 from sockmgr.manager.logs.sink import Sink
+from sockmgr.manager.service.owners import Owners
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.workers.boot_priority import Boots
 from sockmgr.manager.workers.context import WorkerContext
@@ -47,8 +50,9 @@ class Room:
             lookout=Lookout(loop),
             dispatcher=a_dispatcher(),
         )
+        alone: Any = SimpleNamespace(owners=Owners({}))
         self.service, self.another = (
-            Service(name, context, tasks, self.listeners.at, lambda: None, lambda *_: True)
+            Service(name, context, tasks, self.listeners.at, lambda: None, alone)
             for name in ("web", "new")
         )
         self.services = {"web": self.service}
