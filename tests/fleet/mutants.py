@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "stop what serves for one whose hook has not ended",
         TARGETS,
-        "newest.spec.rollout.exclusive and not owes",
-        "newest.spec.rollout.exclusive",
+        "return not newest.owes(Moment.BEFORE)",
+        "return True",
     ),
     Mutant(
         "cut over without asking the hook",
@@ -284,8 +284,8 @@ MUTANTS = (
     Mutant(
         "forget to feed back after an abort",
         FLEET,
-        "if not to_feed or (to_feed == self.fed and self._now < self.feed_again):",
-        "if not to_feed or to_feed == self.fed or (self.fed and not self.trial):",
+        "(stay and not to_feed) or (to_feed == self.fed and self._now < self.feed_again)",
+        "(stay and not to_feed) or to_feed == self.fed or (self.fed and not self.trial)",
     ),
     Mutant(
         "drain before quiet",
@@ -483,8 +483,8 @@ MUTANTS = (
     Mutant(
         "wait for Quiet for ever",
         LEASES,
-        "return lease in self.book.unquiet and lease not in self.book.overdue",
-        "return lease in self.book.unquiet",
+        "return lease not in self.book.overdue",
+        "return True",
     ),
     Mutant(
         "rescue for ever",
@@ -555,19 +555,19 @@ MUTANTS = (
     Mutant(
         "spread over all what comes when nobody serves",
         LEASES,
-        "            return ((self._waiting(fallback), 1),)\n",
-        "            return self.book.fed or ((self._waiting(fallback), 1),)\n",
+        "shares = [fallback], ((self._waiting(fallback), 1),)",
+        "shares = [fallback], self.book.fed or ((self._waiting(fallback), 1),)",
     ),
     Mutant(
         "let connections wait where nobody will come",
         LEASES,
-        "        if self.book.fed:\n            return self.book.fed[0][0]\n",
-        "",
+        "itertools.chain(self.book.weights, generation.leases, self._left())",
+        "itertools.chain(generation.leases, self._left())",
     ),
     Mutant(
         "let the first connections wait in any queue",
         LEASES,
-        "return next(itertools.chain(self._left(), self._free(generation.spec)))",
+        "return next(itertools.chain(mine, self._free(generation.spec)))",
         "return next(self._free(generation.spec))",
     ),
     Mutant(

@@ -361,8 +361,8 @@ MUTANTS = (
     Mutant(
         "feed a queue of its own for what a dispatcher passes on",
         TRAFFIC,
-        "queue = self._dispatching.queue(passed) if lease in passed else lease",
-        "queue = lease",
+        "queues[queue if lease in passed else lease] += weight",
+        "queues[lease] += weight",
     ),
     Mutant(
         "call a queue quiet that holds connections",
