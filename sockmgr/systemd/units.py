@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sockmgr.config.company import longest_stop
 from sockmgr.config.config import Config, ServiceConfig
+from sockmgr.config.probe import HttpProbe, TcpProbe
 from sockmgr.config.spec import Accept, Listen, Scheme
 from sockmgr.errors import ConfigError
 from sockmgr.systemd import unit_lines as lines
@@ -209,6 +210,8 @@ class _Pair:
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
                     yield f"{line}CAP_CHOWN {lines.CAPABILITIES}"
+                case "CapabilityBoundingSet=" if any(map(_asks, self.config.services)):
+                    yield from lines.ASKING
                 case "SystemCallFilter=~@privileged" if self.clients or not self.user:
                     yield from (line, "SystemCallFilter=@chown") if self.user else ()
                 case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
@@ -246,6 +249,12 @@ def _leases(service: ServiceConfig) -> int:
     # because more than max_draining drained. An exclusive service has one generation at a time.
     generations = 1 if service.rollout.exclusive else 3 + service.rollout.max_draining
     return generations * (1 if service.accept is Accept.SHARED else service.workers_at_most)
+
+
+def _asks(service: ServiceConfig) -> bool:
+    """Return whether workers are asked by queues of their own, the places of which are needed."""
+    asked = isinstance(service.ready, HttpProbe | TcpProbe) or service.rollout.warmup
+    return service.accept is not Accept.DISPATCH and bool(asked or service.healthy)
 
 
 def _store_size(config: Config) -> int:

@@ -10,7 +10,6 @@ from tests.e2e.probing import PROBED
 from tests.systemd.machine import Machine
 from tests.systemd.mishaps import DROP_IN as SOON
 from tests.systemd.mishaps import answered, killed
-from tests.systemd.round_robin import DROP_IN
 from tests.systemd.site import SERVICE, Site
 
 KEYS = """ready = { http = "/", expect = 200, timeout = "20s" }
@@ -25,7 +24,7 @@ def test_what_does_not_answer_as_expected_never_serves_and_nothing_is_lost(
     site = Site(machine, {"http": "tcp://127.0.0.1:8000"}, more=KEYS)
     site.deploy("1")
     site.install()
-    site.drop_in(DROP_IN.read_text() + SOON)
+    site.drop_in(SOON)
     site.start()
     with site.load("short:rate=100") as load:
         site.deploy("2")
@@ -56,7 +55,7 @@ def test_a_worker_that_fails_its_probes_is_replaced_by_whichever_manager_there_i
         main = f"import sys\nsys.path.insert(0, 'asgi')\n{PROBED}"
         (site.directory(name) / "main.py").write_text(main)
     site.install()
-    site.drop_in(DROP_IN.read_text() + SOON)
+    site.drop_in(SOON)
     site.start()
     with site.load("short:rate=60") as load, site.load("short:rate=60", port=8001) as other:
         killed(site)

@@ -161,6 +161,29 @@ def test_the_shipped_service_says_what_sockmgr_units_writes() -> None:
         assert [line for line in shipped if not line.startswith("Description=")] == ours
 
 
+@pytest.mark.parametrize(
+    ("keys", "asks"),
+    [
+        ("", False),
+        ('ready = "accepting"', False),
+        ('ready = { http = "/" }', True),
+        ("ready = { tcp = true }", True),
+        ('rollout.warmup = ["/"]', True),
+        ('app = "a:b"\naccept = "per-worker"\nhealthy = { http = "/" }', True),
+        ('app = "a:b"\naccept = "dispatch"\nhealthy = { http = "/" }', False),
+    ],
+)
+def test_a_manager_that_asks_workers_by_their_queues_may_call_bpf(keys: str, asks: bool) -> None:
+    command = "" if "app =" in keys else 'command = ["server"]\n'
+    text = f'[listen]\nhttp = "tcp://127.0.0.1:8000"\n[service.web]\n{command}cwd = "/"\n{keys}\n'
+    config = parse(text.encode(), file="sockmgr.toml")
+    place = Place(program=("sockmgr",), config="/etc/sockmgr/sockmgr.toml")
+    drop_in = assignments((CONTRIB / "drop-ins" / "round-robin.conf").read_text())
+    lines = assignments(units(config, place)["sockmgr.service"])
+    assert (set(drop_in) <= set(lines)) == asks
+    assert ("CapabilityBoundingSet=" in lines) != asks
+
+
 def test_a_template_differs_from_its_pair_in_names_and_addresses_only() -> None:
     pair = set(assignments((CONTRIB / "sockmgr.service").read_text()))
     template = set(assignments((CONTRIB / "sockmgr@.service").read_text()))
