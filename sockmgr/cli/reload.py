@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import click
@@ -12,10 +14,15 @@ import msgspec
 
 from sockmgr.api.figures import Finding
 from sockmgr.api.types import Progress, Receipt, Verdict
+from sockmgr.api.varlink import PastGeneration
 from sockmgr.cli import streams, target
+from sockmgr.cli.events import LOOK_AGAIN
 from sockmgr.cli.table import is_lively
+from sockmgr.client.client import LostError, NoManagerError, StillWaitingError
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
+
+NEXT_MANAGER = 60.0  # seconds for which whoever waits for a verdict waits for another manager
 
 
 @click.command("reload")
@@ -77,7 +84,8 @@ def carry_out(
 ) -> NoReturn:
     """Have the manager do what `ask` asks for; tell how it goes and ends, and exit.
 
-    The exit code is 0 if all verdicts are as `wanted`.
+    The exit code is 0 if all verdicts are as `wanted`. If the manager is killed meanwhile, the next
+    one is asked how the rollouts that were heard of have ended.
     """
     last: dict[str, Progress] = {}
     with _narrator(as_json=where.as_json) as narrate:
@@ -86,7 +94,15 @@ def carry_out(
             last[progress.service] = progress
             narrate(progress)
 
-        verdicts = [_with_output(verdict) for verdict in ask(on_progress)]
+        try:
+            verdicts = [_with_output(verdict) for verdict in ask(on_progress)]
+        except LostError:
+            if not last:
+                raise
+            target.narrate("the manager has left; waiting for the next one")
+            ends = _ends(where, last)
+            _tell_ends(ends, as_json=where.as_json)
+            sys.exit(0 if all(each.verdict == wanted for each in ends) else 1)
     if where.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(verdicts)))
     else:
@@ -101,6 +117,45 @@ def carry_out(
         if not verdicts:
             click.echo("there was nothing to reload")
     sys.exit(0 if all(verdict.verdict == wanted for verdict in verdicts) else 1)
+
+
+# --- When the manager is killed meanwhile ---------------------------------------------------------
+
+
+def _ends(where: target.Target, last: Mapping[str, Progress]) -> list[PastGeneration]:
+    """Wait until the generations that `last` tells of have their verdicts from the next manager.
+
+    It gives them by itself: a rollout has its own deadlines. Raises NoManagerError if there is no
+    next manager for NEXT_MANAGER seconds, and StillWaitingError after the --timeout.
+    """
+    generations = {(service, progress.generation) for service, progress in last.items()}
+    client, heard_at = where.client(), time.monotonic()
+    deadline = math.inf if where.timeout is None else heard_at + where.timeout
+    while True:
+        try:
+            known = client.history()
+        except (NoManagerError, LostError):
+            if time.monotonic() - heard_at >= NEXT_MANAGER:
+                raise
+        else:
+            heard_at = time.monotonic()
+            found = [each for each in known if (each.service, each.generation) in generations]
+            if len(found) == len(generations) and all(each.verdict for each in found):
+                return found
+        if time.monotonic() >= deadline:
+            raise StillWaitingError(
+                "no verdict in time", means="the rollout goes on", do='see "sockmgr history"'
+            )
+        time.sleep(LOOK_AGAIN)
+
+
+def _tell_ends(ends: Sequence[PastGeneration], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(ends)))
+        return
+    for each in ends:
+        why = f": {each.reason}" if each.reason else ""
+        streams.echo(f"{each.service}: generation {each.generation} {each.verdict}{why}")
 
 
 # --- While it goes on ----------------------------------------------------------------------------

@@ -103,6 +103,26 @@ def test_one_that_dies_and_one_that_a_newer_reload_replaces_are_taken_back_and_s
         assert who_answers(manager.target(), 20).keys() == {"4"}
 
 
+def test_who_waits_for_a_verdict_has_it_from_the_next_manager_if_this_one_is_killed(
+    tmp_path: Path,
+) -> None:
+    app = App("asgi", tmp_path)
+    with Manager(tmp_path, config(app, Accept.SHARED)) as manager:
+        for version, verb, verdict in (("2", "promote", "committed"), ("3", "abort", "aborted")):
+            app.deploy(version)
+            with asked(manager, *HELD) as ended:
+                wait_for(lambda: canary(manager), "the canary")
+                manager.kill9()
+                manager.start()
+                manager.wait_serving()
+                wait_for(lambda: canary(manager), "the canary under the next manager")
+                assert manager.run(verb).code == 0
+            assert ended().code == (verdict == "aborted")
+            assert [each["verdict"] for each in ended().answer] == [verdict]
+            assert ended().answer[0]["generation"] == int(version)
+            assert "waiting for the next one" in ended().stderr
+
+
 def test_a_decision_about_nothing_is_an_error_that_says_so_and_a_stop_ends_a_held_canary(
     tmp_path: Path,
 ) -> None:
