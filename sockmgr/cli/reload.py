@@ -16,13 +16,13 @@ from sockmgr.api.figures import Finding
 from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.api.varlink import PastGeneration
 from sockmgr.cli import streams, target
-from sockmgr.cli.events import LOOK_AGAIN
 from sockmgr.cli.table import is_lively
 from sockmgr.client.client import LostError, NoManagerError, StillWaitingError
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
 NEXT_MANAGER = 60.0  # seconds for which whoever waits for a verdict waits for another manager
+LOOK_AGAIN = 0.2  # seconds between two questions: nothing announces that a manager listens again
 
 
 @click.command("reload")
