@@ -84,7 +84,7 @@ def borrowed(service: ServiceConfig, program: str, cwd: str) -> str:
     home, link = Path(program).parent.parent, _link(service)
     if named or own or not link or not (home / "pyvenv.cfg").exists():
         return ""
-    if home.is_relative_to(link.resolve()):
+    if home.is_relative_to(link.resolve()) or home.resolve() == Path(cwd, ".venv").resolve():
         return ""
     return (
         f"the release {cwd} has no .venv, so it runs with what is installed in {home}: make one, "

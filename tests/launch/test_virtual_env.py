@@ -14,7 +14,7 @@ from sockmgr.config.spec import Spec
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.launch.executable import find
 from sockmgr.launch.resolve import Prepared, prepare
-from sockmgr.launch.virtual_env import astray, searched
+from sockmgr.launch.virtual_env import astray, borrowed, searched
 
 
 def environment(path: Path, *programs: str, packages: tuple[str, ...] = ()) -> Path:
@@ -175,3 +175,16 @@ def test_what_leads_to_another_release_or_has_gone_is_told(tmp_path: Path) -> No
     assert strays(tmp_path / "current", shared) == []
     # Without a link nothing shows what another release would be.
     assert strays(release, environ) == []
+
+
+def test_a_release_that_runs_in_what_its_link_leads_to_has_an_environment(tmp_path: Path) -> None:
+    shared = environment(tmp_path / "shared", "serve")
+    release = tmp_path / "releases" / "2"
+    release.mkdir(parents=True)
+    (tmp_path / "current").symlink_to(release)
+    service = prepared(tmp_path / "current", {"PATH": f"{shared}/bin:/bin"}).service
+    program = str(shared / "bin" / "serve")
+    told = f"the release {release} has no .venv, so it runs with what is installed in {shared}"
+    assert borrowed(service, program, str(release)).startswith(told)
+    (release / ".venv").symlink_to(shared)
+    assert borrowed(service, program, str(release)) == ""
