@@ -49,7 +49,7 @@ class _Verbs(click.Group):
             host.check()
             return super().invoke(ctx)
         except SockmgrError as error:
-            streams.echo(f"error: {error}", err=True)
+            streams.complain(f"error: {error}")
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             # Not at the top: few runs are interrupted, and loading the interface takes a while.

@@ -90,6 +90,16 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(text, err=err, color=True)  # without `color`, click strips escapes from files
 
 
+def complain(text: str) -> None:
+    """Write to stderr what a person is needed for; to the journal each line is an error."""
+    if "JOURNAL_STREAM" in os.environ:
+        from sockmgr.systemd import journald
+
+        if journald.is_stderr():
+            text = "\n".join(f"<3>{line}" for line in text.split("\n"))  # sd-daemon(3)
+    echo(text, err=True)
+
+
 def end_without_reader() -> None:
     """From now on, end this process when nobody reads its stdout, or when a write to it fails."""
     raw = _raw(sys.stdout)

@@ -68,6 +68,14 @@ def _ask(path: str) -> dict[str, Any]:
 # --- Records -------------------------------------------------------------------------------------
 
 
+def test_why_a_manager_cannot_start_is_an_error(site: Site) -> None:
+    site.machine.run("sed", "-i", "s/^command/comand/", site.config)
+    site.machine.systemctl("stop", SERVICE)
+    assert site.machine.systemctl("start", SERVICE, check=False).returncode
+    said = [each["MESSAGE"] for each in entries(site.machine, "-u", SERVICE, "PRIORITY=3")]
+    assert any(line.startswith("error: ") and "comand" in line for line in said), said
+
+
 def test_a_kind_of_event_is_found_by_its_id_with_service_generation_and_worker(site: Site) -> None:
     found = entries(site.machine, f"MESSAGE_ID={EventKind.WORKER_READY.id}")
     assert {entry["SOCKMGR_WORKER"] for entry in found} == {"http@1.1", "http@1.2"}
