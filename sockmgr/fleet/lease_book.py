@@ -54,9 +54,8 @@ class LeaseBook:
         self.weights: dict[int, int] = {}  # the same by lease
         self.unquiet: dict[int, float] = {}  # lease no longer fed -> since when
         self.foreign: frozenset[int] = frozenset()  # that others have on listeners of ours by now
-        self.awaiting: set[int] = (
-            set()
-        )  # fed for listeners of a generation of which nobody is ready
+        # Fed for the listeners of a generation of which nobody is ready.
+        self.awaiting: set[int] = set()
         self.elsewhere: Set[Address] = frozenset()  # listeners whose clients others have
         self.untaken: set[int] = set()  # fed or unquiet, and nobody who lives may accept there
         self.deserted: set[int] = set()  # unquiet, and nobody is to serve there
