@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -27,6 +26,8 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     lively = is_lively(sys.stdout)
     if lively:
+        import shutil
+
         ends = itertools.accumulate(widths, lambda end, following: end + 2 + following)
         fitting = sum(end <= shutil.get_terminal_size().columns for end in ends)
         widths = widths[: max(1, fitting)]

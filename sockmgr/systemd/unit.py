@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from enum import Enum
@@ -55,6 +54,8 @@ def _jobs(unit: Unit) -> list[tuple[str, str]]:
 
 def running_version() -> int | None:
     """Return the version of systemd, None without systemctl; raise SockmgrError if it has none."""
+    import shutil  # noqa: PLC0415 - with its archive formats 0.3 MB, which a manager saves
+
     if shutil.which("systemctl") is None:
         return None
     printed = subprocess.run(

@@ -165,6 +165,7 @@ def test_a_server_that_was_told_is_not_told_again_by_the_next_manager(tmp_path: 
         request = busy(manager, 2.5)
         assert manager.reload().code == 0
         wait_in_log(manager, "process told to stop", f"pid={old}")
+        manager.status()  # what is told is saved before
         manager.kill9()
         manager.start()
         manager.wait_serving()

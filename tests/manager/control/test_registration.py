@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from sockmgr.manager.control.registration import Registration
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "varlink" / "registry"
-    path.mkdir(parents=True)
-    monkeypatch.setattr(registration, "REGISTRY", path)
-    return path
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # As short as the one of systemd: the address of a socket has 107 bytes at most, unix(7).
+    with tempfile.TemporaryDirectory() as path:
+        monkeypatch.setattr(registration, "REGISTRY", Path(path))
+        yield Path(path)
 
 
 @pytest.mark.parametrize(
