@@ -94,7 +94,6 @@ ASKING = (
     "# bpf(2) need not know. No worker has it: the manager takes it out of what it hands on.",
     "AmbientCapabilities=CAP_BPF",
     "CapabilityBoundingSet=CAP_BPF",
-    "SystemCallFilter=bpf",
 )
 # For root: to become users of workers, signal, see, renice them, enter or give them directories.
 CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_SYS_NICE CAP_DAC_READ_SEARCH"

@@ -204,16 +204,20 @@ class _Pair:
 
     def _hardening(self) -> Iterator[str]:
         commands = [word for service in self.config.services for word in service.command[:2]]
+        asks = any(map(_asks, self.config.services))
         for line in lines.HARDENING:
             match line:
                 case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
                     yield "ProtectHome=read-only"
                 case "CapabilityBoundingSet=" if not self.user:
                     yield f"{line}CAP_CHOWN {lines.CAPABILITIES}"
-                case "CapabilityBoundingSet=" if any(map(_asks, self.config.services)):
+                case "CapabilityBoundingSet=" if asks:
                     yield from lines.ASKING
-                case "SystemCallFilter=~@privileged" if self.clients or not self.user:
-                    yield from (line, "SystemCallFilter=@chown") if self.user else ()
+                case "SystemCallFilter=~@privileged":
+                    yield from [line] if self.user else []
+                    yield from ["SystemCallFilter=@chown"] if self.user and self.clients else []
+                    # Behind what takes it away.
+                    yield from ["SystemCallFilter=bpf"] if self.user and asks else []
                 case "MemoryDenyWriteExecute=yes" if any(map(COMPILES.fullmatch, commands)):
                     yield "MemoryDenyWriteExecute=no"
                 case _:

@@ -181,6 +181,8 @@ def test_a_manager_that_asks_workers_by_their_queues_may_call_bpf(keys: str, ask
     drop_in = assignments((CONTRIB / "drop-ins" / "round-robin.conf").read_text())
     lines = assignments(units(config, place)["sockmgr.service"])
     assert (set(drop_in) <= set(lines)) == asks
+    if asks:  # what is taken away later is not there
+        assert lines.index("SystemCallFilter=bpf") > lines.index("SystemCallFilter=~@privileged")
     assert ("CapabilityBoundingSet=" in lines) != asks
 
 
