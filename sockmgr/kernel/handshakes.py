@@ -72,11 +72,6 @@ def _is_half_open(body: bytes) -> bool:
 
 
 def _is_open(netlink: socket.socket, handshake: Handshake) -> bool:
-    # Without the cookie: with it, an old kernel answers ESTALE where a newer one answers ENOENT.
-    sockid = handshake.sockid[:40] + sock_diag.ANY_COOKIE
-    try:
-        body = sock_diag.look_up(netlink, handshake.family, sockid, _HALF_OPEN)
-    except FileNotFoundError:
-        return False
-    # If the handshake has ended, the kernel answers with the connection, or with the listener.
-    return body is not None and _is_half_open(body) and body[4:52] == handshake.sockid
+    body = sock_diag.look_again(netlink, handshake.family, handshake.sockid, _HALF_OPEN)
+    # If the handshake has ended, the kernel may answer with the connection.
+    return body is not None and _is_half_open(body)

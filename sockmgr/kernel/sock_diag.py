@@ -98,6 +98,21 @@ def look_up(
     return next(_answers(netlink, _inet_request(family, sockid, states, number), _REQUEST), None)
 
 
+def look_again(
+    netlink: socket.socket, family: int, sockid: bytes, states: int, number: int = 0
+) -> bytes | None:
+    """Return the inet_diag_msg of a TCP socket that was seen before, by all of its `sockid`.
+
+    None if it is gone, also if another socket answers for its addresses, such as the listener.
+    """
+    try:
+        # Without the cookie: with it, an old kernel answers ESTALE where a newer one has ENOENT.
+        body = look_up(netlink, family, sockid[:40] + ANY_COOKIE, states, number)
+    except FileNotFoundError:
+        return None
+    return body if body is not None and body[4:52] == sockid else None
+
+
 def look_up_unix(netlink: socket.socket, inode: int, show: int) -> bytes:
     """Return the unix_diag_msg of one socket, with the attributes `show`; raise OSError."""
     # unix_diag_req, for any state and any cookie

@@ -53,15 +53,9 @@ def still(connections: Collection[Unanswered], silent: int) -> frozenset[Unanswe
 
 
 def _is_still(netlink: socket.socket, connection: Unanswered, silent: int) -> bool:
-    # Without the cookie: with it, an old kernel answers ESTALE where a newer one answers ENOENT.
-    sockid = connection.sockid[:40] + sock_diag.ANY_COOKIE
-    try:
-        body = sock_diag.look_up(
-            netlink, connection.family, sockid, _ESTABLISHED, sock_diag.TCP_INFO
-        )
-    except FileNotFoundError:
-        return False
-    # If the connection is gone, the kernel answers with the listener.
+    body = sock_diag.look_again(
+        netlink, connection.family, connection.sockid, _ESTABLISHED, sock_diag.TCP_INFO
+    )
     return body is not None and _waiting(connection.family, body, silent) == connection
 
 
