@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_the_release_before_serves_again_from_its_own_directory_and_nobody_is_re
             assert changes(manager) == []
         assert not load.result.failed, load.result.failures()
         wait_gone(manager)
+
+
+def test_the_hook_of_a_rollback_is_that_of_then_and_knows_what_comes_back(tmp_path: Path) -> None:
+    told = 'echo $SOCKMGR_GENERATION "$${SOCKMGR_ROLLBACK-forwards}" $(cat REVISION) >>../../told'
+    hook = f"\n[service.web.hooks]\nbefore = {json.dumps(['sh', '-c', told])}\n"
+    site = Site(tmp_path)
+    with Manager(tmp_path, site.config + hook) as manager:
+        site.deploy("2")
+        committed(manager.reload())
+        committed(manager.run("rollback"))
+        heard = (tmp_path / "told").read_text().splitlines()
+    assert heard == ["1 forwards r1", "2 forwards r2", "3 1 r1"]
 
 
 def test_a_rollback_survives_the_manager_and_so_does_the_way_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sockmgr.api.records import EventKind
 from sockmgr.config.hooks import Moment
 from sockmgr.errors import SpawnError
+from sockmgr.fleet.history import History
 from sockmgr.fleet.messages import EndHook, Fact, HookDone, RunHook
 from sockmgr.fleet.snapshot import HookSnapshot, ProcessSnapshot
 from sockmgr.kernel.process import Process, open_pidfd, pid_of
@@ -44,7 +45,7 @@ class _Run:
 class Hooks:
     """Of one service. `put` takes what a hook came to.
 
-    `report` tells those who wait for a generation the news of its hook.
+    `report` tells those who wait for a generation the news of its hook; `history` has how it came.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Hooks:
         context: WorkerContext,
         put: Callable[[Fact], None],
         report: Callable[[int, str, str], None],
+        history: Callable[[], History],
     ) -> None:
         self._name, self._context, self._put, self._report = name, context, put, report
+        self._history = history
         self._run: _Run | None = None
         self._words: dict[int, LastWords] = {}  # by generation, until its verdict
         self._news: asyncio.TimerHandle | None = None
@@ -67,7 +70,7 @@ class Hooks:
             self._end(order)
             return
         run = self._run = self._made(order.generation, order.moment)
-        run.start = _start(self._name, order)
+        run.start = _start(self._name, order, self._history().origin(order.generation).to)
         with contextlib.suppress(SpawnError):  # begin() tries again, and tells why it cannot
             run.command.prepare()
 
@@ -176,10 +179,12 @@ class Hooks:
             self._news = self._context.loop.call_later(NEWS_PACE, self._tell_news)
 
 
-def _start(service: str, order: RunHook) -> Callable[[Output], Process]:
+def _start(service: str, order: RunHook, rollback: int) -> Callable[[Output], Process]:
     hook = order.spec.hooks.at(order.moment)
     assert hook is not None  # noqa: S101 - a fleet runs only hooks that there are
     variables = {"SOCKMGR_SERVICE": service, "SOCKMGR_GENERATION": str(order.generation)}
+    if rollback:
+        variables["SOCKMGR_ROLLBACK"] = str(rollback)
     return of_generation(order.spec, hook.argv, hook.executable, variables)
 
 

@@ -105,7 +105,7 @@ class Service(Wishes):
         self._verdicts = Verdicts(name, context.loop, tasks, lambda: self.past.history)
         put, report = self._facts.put_nowait, self._verdicts.report
         self.processes = Processes(name, context, self._lease_map, put, upkeep, lambda: self.fleet)
-        self.hooks = Hooks(name, context, put, self._tell_of_hook)
+        self.hooks = Hooks(name, context, put, self._tell_of_hook, lambda: self.past.history)
         elsewhere = partial(neighbours.owners.elsewhere, name)
         self._traffic = Traffic(name, tasks, put, self.processes.dispatching, elsewhere)
         self._renewal = Renewal(lambda at, lease: self._intake.renew(self.fleet, at, lease))
