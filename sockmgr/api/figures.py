@@ -115,7 +115,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """How the requests to a new generation were answered, and in the same time those to the old.
 
     Of `requests` that have an answer, `errors` is the share that failed, and `p95` the time in
-    seconds within which 95 of 100 had it. `why` says in words what is worse.
+    seconds within which 95 of 100 had it. `why` says in words what is worse. `wanted` is how many
+    requests to each are enough to tell, 0 from an earlier version.
     """
 
     finding: Finding
@@ -126,6 +127,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     p95: float
     old_p95: float
     why: str = ""
+    wanted: int = 0
 
     def __str__(self) -> str:
         """Return the numbers as a person reads them."""

@@ -229,8 +229,11 @@ def _described(verdict: Verdict, last: Progress | None) -> Iterator[str]:
     moved = f", {receipt.moved} connections moved" if receipt.moved else ""
     yield f"{line}, cut-over {receipt.cutover}{killed}{died}{moved}"
     yield from _warm_up(receipt)
-    if receipt.canary:
-        yield f"canary: {receipt.canary}"
+    if canary := receipt.canary:
+        yield f"canary: {canary}"
+        if canary.finding is Finding.TOO_FEW and canary.wanted:
+            came = f"{canary.requests} requests (old {canary.old_requests}) came"
+            yield f"warning: the canary proved little: {came}, of {canary.wanted} wanted to each"
     if verdict.reason:
         yield verdict.reason
     if receipt.finishing:

@@ -78,6 +78,7 @@ def compare(new: Figures, old: Figures) -> Comparison:
         old_errors=old.failures,
         p95=new.percentile(_HIGH),
         old_p95=old.percentile(_HIGH),
+        wanted=ENOUGH,
     )
 
 

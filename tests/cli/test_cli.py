@@ -91,7 +91,10 @@ def test_reload_says_how_a_canary_answered(manager: FakeManager) -> None:
     numbers = "errors 0.1 % (old 0.2 %), p95 41 ms (old 40 ms), of 500 requests (old 4500)"
     manager.verdicts = [a_verdict(receipt=replace(a_verdict().receipt, canary=canary))]
     assert f"canary: {numbers}" in sockmgr("reload", "web").stdout.splitlines()
-    few = replace(canary, finding=Finding.TOO_FEW)
+    few = replace(canary, finding=Finding.TOO_FEW, wanted=600)
+    manager.verdicts = [a_verdict(receipt=replace(a_verdict().receipt, canary=few))]
+    proof = "500 requests (old 4500) came, of 600 wanted to each"
+    assert f"warning: the canary proved little: {proof}" in sockmgr("reload").stdout.splitlines()
     receipt = replace(a_verdict().receipt, canary=few)
     manager.verdicts = [a_verdict(verdict="aborted", reason="it crashed", receipt=receipt)]
     assert f"canary: {numbers}: too few to tell" in sockmgr("reload", "web").stdout.splitlines()

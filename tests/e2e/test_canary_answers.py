@@ -102,12 +102,14 @@ def test_a_canary_goes_on_when_nothing_is_worse_and_when_too_few_came_to_tell(
         assert done.code == 0, done.stderr
         assert "canary: errors 0.0 % (old 0.0 %), p95 0 ms (old 0 ms), of 0 requests" in done.stdout
         assert "too few to tell" in done.stdout
+        assert "proved little: 0 requests (old 0) came, of 100 wanted to each" in done.stdout
         with Load(manager.target(), ["short:rate=100"]) as load:
             deploy(app, 3, "slow")
             (verdict,) = json.loads(manager.run("reload", timeout=120).stdout)
             assert not load.stop().failed
         assert verdict["verdict"] == "committed"
         assert verdict["receipt"]["canary"]["requests"] > 0
+        assert verdict["receipt"]["canary"]["wanted"] == 100
         assert verdict["receipt"]["canary"]["finding"] != "worse"
 
 
