@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN
 from tests.e2e.harness import Done, Manager, wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load, Target
 
 LOAD = "short:rate=60"
 APP = 'app = "app:app"\nhttp = { access_log = false }'

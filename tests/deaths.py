@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Row
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SERVICE, Site
 

@@ -7,10 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Result
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Done, Manager
+from tests.helpers.load import Load, Result
 
 WORKERS = 4
 MODES = ("short:rate=350", "ka:conns=16,rate=150", "slow:conns=2", "stream:conns=2,s=2")

@@ -8,11 +8,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests.demo import Story
 from tests.e2e.apps import EXAMPLES, App
 from tests.e2e.harness import Manager
+from tests.helpers.load import Load, Result
 
 MODES = ("short:rate=250", "ka:conns=8,rate=50")
 WANTED_CODES = [0, 1, 1]

@@ -12,9 +12,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Ask, Release, answered
+from tests.helpers.load import Load
 
 HOOK = """#!/bin/sh
 mkdir lock || echo twice >>../twice

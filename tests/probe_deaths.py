@@ -13,10 +13,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import wait_for
 from tests.e2e.probing import ACCEPTS, LOAD, READY, manager_of, named, probed, tell_health
 from tests.e2e.servers import has_answered
+from tests.helpers.load import Load
 
 
 def main(rounds: int) -> int:

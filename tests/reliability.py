@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome
 from tests import deaths
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN, config
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SERVICE, Site
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import Ask
 from tests.e2e.releases import COMMANDS, Site
+from tests.helpers.load import Load
 
 ROUNDS = 20
 MODES = ("short:rate=60", "slow:conns=2,s=0.3")

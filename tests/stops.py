@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests import deaths
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load, Result, Target
 from tests.systemd.endings import SOCKET
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE

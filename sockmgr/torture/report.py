@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sockmgr
 from sockmgr.terminal.format import count
-from sockmgr.torture.load.result import Result
+from sockmgr.torture.load.result import by_mode, latencies
 from sockmgr.torture.run import Run, Trial
 
 
@@ -70,9 +71,8 @@ def total(run: Run) -> str:
 
 def milliseconds(trial: Trial, share: str) -> str:
     """Return a percentile of the latency of short and kept requests, from when each was due."""
-    result = Result(rows=list(trial.rows))
-    quick = result.select(modes=["short", "ka"])
-    seconds = result.latencies(quick)[share]
+    quick = (row for row in trial.rows if row.mode in {"short", "ka"})
+    seconds = latencies(quick)[share]
     return "" if math.isnan(seconds) else f"{seconds * 1000:.0f}"
 
 
@@ -91,7 +91,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     if trial.skipped:
         return {"name": trial.name, "what": trial.what, "skipped": trial.skipped}
     seen, judged = trial.seen, trial.judgement
-    began, summary = trial.began_at, Result(rows=list(trial.rows)).as_dict()
+    began = trial.began_at
     return {
         "name": trial.name,
         "what": trial.what,
@@ -113,5 +113,6 @@ def _trial(trial: Trial) -> dict[str, Any]:
             }
             for one in judged.failures
         ],
-        **{key: summary[key] for key in ("modes", "versions")},
+        "modes": by_mode(trial.rows),
+        "versions": dict(Counter(row.version for row in trial.rows if row.version)),
     }

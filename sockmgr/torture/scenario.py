@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sockmgr.torture.load.mode import Kind, Mode
 from sockmgr.torture.plan import Plan
 from sockmgr.torture.stage import Stage
 
@@ -39,29 +40,33 @@ class Scenario:
         }
         return next((NEEDS[need] for need in self.needs if not given.get(need)), "")
 
-    def load(self, plan: Plan, abilities: Collection[str]) -> Iterator[str]:
+    def load(self, plan: Plan, abilities: Collection[str]) -> Iterator[Mode]:
         """Yield the modes of load, all of them open loops but the pressure by kept connections."""
-        timeout = min(plan.timeout, self.timeout)
-        rate = plan.rate
-        wait = f"path={plan.path},timeout={timeout}"
-        yield f"short:rate={rate},{wait}"
+        timeout, rate = min(plan.timeout, self.timeout), plan.rate
+        asked = Mode(kind=Kind.SHORT, path=plan.path, rate=rate, timeout=timeout)
+        yield asked
         if "ka" in self.modes:
-            yield f"ka:rate={rate},conns=16,{wait}"
+            yield replace(asked, kind=Kind.KA, conns=16)
         if "kat" in self.modes:
-            yield f"kat:conns=16,think=0.01,{wait}"
+            yield replace(asked, kind=Kind.KAT, rate=0.0, conns=16, think=0.01)
         if "half" in self.modes:
-            yield f"half:rate=20,s=0.6,{wait}"
+            yield replace(asked, kind=Kind.HALF, rate=20, s=0.6)
         if "slow" in self.modes and "slow" in abilities:
-            yield f"slow:rate=2,s=0.7,timeout={timeout + 0.7}"
+            yield _lasting(Kind.SLOW, 2, 0.7, timeout)
         if "stream" in self.modes and "stream" in abilities:
-            yield f"stream:rate=1,s=1.5,timeout={timeout + 1.5}"
+            yield _lasting(Kind.STREAM, 1, 1.5, timeout)
         if "long" in self.modes:
-            yield f"slow:rate=6,s=1.5,timeout={timeout + 1.5}"
-            yield f"stream:rate=6,s=2,timeout={timeout + 2}"
+            yield _lasting(Kind.SLOW, 6, 1.5, timeout)
+            yield _lasting(Kind.STREAM, 6, 2, timeout)
         if "upload" in self.modes:
-            yield f"upload:rate=10,s=0.7,timeout={timeout}"
+            yield Mode(kind=Kind.UPLOAD, path="/upload", rate=10, s=0.7, timeout=timeout)
         if "websocket" in self.modes:
-            yield f"websocket:rate=10,s=1.5,timeout={timeout + 1.5}"
+            yield replace(_lasting(Kind.WEBSOCKET, 10, 1.5, timeout), path="/ws")
+
+
+def _lasting(kind: Kind, rate: float, seconds: float, timeout: float) -> Mode:
+    """Return a load of answers that take so many seconds, besides which they have the timeout."""
+    return Mode(kind=kind, path=f"/{kind}", rate=rate, s=seconds, timeout=timeout + seconds)
 
 
 def _reload(stage: Stage) -> None:

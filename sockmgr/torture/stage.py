@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import signal
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ from typing import Self
 from sockmgr.errors import ConfigError
 from sockmgr.torture.judgement import Excuse, Verdict
 from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
+from sockmgr.torture.load.mode import Mode, Target
 from sockmgr.torture.load.response import Reader
-from sockmgr.torture.load.result import Row
+from sockmgr.torture.load.result import Row, first_new, last_old
 from sockmgr.torture.plan import Plan
 from sockmgr.torture.project import Project
 from sockmgr.torture.server import Done, Server
@@ -61,13 +62,13 @@ class Stage:
     """A server that is loaded for as long as the `with` block lasts."""
 
     def __init__(
-        self, plan: Plan, server: Server, project: Project, modes: Sequence[str], read: Reader
+        self, plan: Plan, server: Server, project: Project, modes: Sequence[Mode], read: Reader
     ) -> None:
         self.plan, self.server, self.project = plan, server, project
         self.seen = Seen()
-        target = Target.at_url(f"http://127.0.0.1:{plan.port}")
+        target = Target(family=socket.AF_INET, address=("127.0.0.1", plan.port))
         # Every request has a timeout of its own, so nothing is open for longer than that.
-        self._load = Load(target, modes, drain=4 * plan.timeout, floor=0, read=read)
+        self._load = Load(target, modes, drain=4 * plan.timeout, read=read)
         self._ended = threading.Event()
         self._census = threading.Thread(target=self._count, name="census", daemon=True)
         self._is_to_end = False
@@ -89,7 +90,7 @@ class Stage:
 
     @property
     def rows(self) -> list[Row]:
-        return self._load.result.rows
+        return self._load.rows
 
     # --- what the scenarios are made of ------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Stage:
         """
         asked_at = self.seen.moments[-1].at
         end = asked_at + 2 * self.plan.timeout
-        while version and math.isnan(self._load.result.first_new(version, asked_at)):
+        while version and math.isnan(first_new(self.rows, version, asked_at)):
             if time.monotonic() > end or self.server.ended is not None:
                 self.seen.problems.append(f"version {version} has not answered")
                 return
@@ -132,8 +133,7 @@ class Stage:
 
     def tell_versions(self, version: str) -> None:
         asked_at = self.seen.moments[-1].at
-        result = self._load.result
-        new, old = result.first_new(version, asked_at), result.last_old(version, asked_at)
+        new, old = (each(self.rows, version, asked_at) for each in (first_new, last_old))
         if version and not math.isnan(new):
             last = "at once" if math.isnan(old) else f"until {old:.1f} s after"
             self.seen.notes.append(f"version {version} after {new:.1f} s; older ones {last}")

@@ -21,13 +21,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sockmgr.kernel.procfs import descendants
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Outcome, Result, Row, percentile
+from sockmgr.torture.load.result import Outcome, Row, percentile
 from tests.bench.contender import UVICORN, WORKERS, environment, toml
 from tests.bench.report import Section, narrate, number, table
 from tests.bench.rollout import MODES, QUICK
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager
+from tests.helpers.load import Load, Result
 
 RELOADS = 5
 STEADY_SECONDS = 5.0

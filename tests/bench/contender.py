@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, end_marked, marked_environment, wait_for
+from tests.helpers.load import Target
 
 WORKERS = 4
 IMPORT_SECONDS = "0.5"

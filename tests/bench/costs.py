@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from sockmgr.torture.load.result import Outcome, percentile
 from tests.bench.contender import UVICORN, WORKERS, answers, environment, free_port, toml
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager, end_marked, marked_environment, varlink, wait_for
+from tests.helpers.load import Load, Target
 
 IDLE_SECONDS = 20.0
 LOAD_SECONDS = 5.0

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from sockmgr.torture.load.result import percentile
 from tests.bench.contender import UVICORN, environment, free_port, started
 from tests.bench.costs import cpu, directory
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.dev import Dev
 from tests.e2e.harness import Done, Manager, varlink
+from tests.helpers.load import Load, Target
 
 ROUNDS = 15
 LOAD = "short:rate=50"

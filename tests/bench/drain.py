@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.bench.contender import UVICORN, environment
 from tests.bench.report import Goal, Section, narrate, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load
 
 RELOADS = 20
 CLIENTS = 16

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.bench.contender import (
     GTHREAD,
     UVICORN,
@@ -27,6 +25,7 @@ from tests.bench.contender import (
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load, Target
 
 RELOADS = 20
 IDLE = 1000

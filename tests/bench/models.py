@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Result
 from tests.bench.costs import directory
 from tests.bench.report import Goal, Section, narrate, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.servers import MODES, SERVERS, Server, has_answered
+from tests.helpers.load import Load, Result
 
 RELOADS = 5
 # Our own runtime is the only one here that takes connections from the manager.

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Outcome, Result, percentile
+from sockmgr.torture.load.result import Outcome, percentile
 from tests.bench.contender import WORKERS, environment
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager
+from tests.helpers.load import Load, Result
 
 MODELS = ("shared", "per-worker", "dispatch")
 MODES = ("short:rate=100", "ka:conns=16,rate=100")

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome, percentile
 from tests.bench.contender import environment
 from tests.bench.costs import pss
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load
 
 WORKERS = 4
 MANY = 16

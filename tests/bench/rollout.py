@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Result, percentile
+from sockmgr.torture.load.result import percentile
 from tests.bench.contender import CONTENDERS, UVICORN, WORKERS, Contender, environment
 from tests.bench.costs import cpu
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
 from tests.e2e.harness import end_marked, marked_environment, wait_for
+from tests.helpers.load import Load, Result
 
 MODES = ("short:rate=100", "ka:conns=16,rate=100", "slow:conns=2", "stream:conns=2,s=4")
 QUICK = ("short", "ka")

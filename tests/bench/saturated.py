@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Result, Row
+from sockmgr.torture.load.result import Row
 from tests.bench.contender import CONTENDERS, WORKERS, Contender
 from tests.bench.report import Goal, Section, narrate, number, table
 from tests.e2e.apps import App
+from tests.helpers.load import Load, Result
 
 CLIENTS = 16
 MODES = (f"kat:conns={CLIENTS},think=0",)

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Self
 
 from sockmgr.kernel.procfs import children, threads
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Load, Target
 from tests.systemd.site import LoadInside
 
 INSIDE = Path(__file__).with_name("inside.sh")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.result import Result
 from tests.containers.box import EMPTY_DIRS, PYTHON, ROOT_OF_DOCKER, STRICT, Box, Kind
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Result
 
 LOAD = "short:rate=100"
 CONFIG = f"""\

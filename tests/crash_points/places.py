@@ -21,11 +21,10 @@ from typing import Any
 
 from sockmgr.config.spec import Accept
 from sockmgr.manager.crash_points import VARIABLE
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.deaths import outside
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load, Target
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.mishaps import guard_of
 from tests.systemd.site import SERVICE, WORKER, Site

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sockmgr.torture.load.result import Result
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN
+from tests.helpers.load import Result
 
 UVICORN = (str(BIN / "uvicorn"), "--fd", "{http}", "--no-access-log", "app:app")
 PLAIN = (str(BIN / "python"), "-S", "accept_loop.py")

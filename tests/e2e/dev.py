@@ -20,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import end_marked, marked, marked_environment, varlink, wait_for
+from tests.helpers.load import Target
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 _ESCAPE = re.compile(r"\x1b")

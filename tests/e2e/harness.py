@@ -19,9 +19,9 @@ from typing import Any, Self, TypeVar
 
 from sockmgr.api.records import event
 from sockmgr.kernel import unix_table
-from sockmgr.torture.load.mode import Target
 from sockmgr.torture.marks import end_marked, marked, marked_environment
 from tests.e2e.apps import ROOT
+from tests.helpers.load import Target
 
 BIN = Path(sys.executable).parent
 T = TypeVar("T")

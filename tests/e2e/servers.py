@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests.e2e.harness import BIN, Done
+from tests.helpers.load import Load, Result
 
 MODES = ("short:rate=150", "ka:conns=8,rate=40", "slow:conns=2")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.torture.load.judge import Load
 from tests.e2e.applications import BLOCKED, config, line_with
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.servers import has_answered, stale
 from tests.helpers.asking import ask
+from tests.helpers.load import Load
 
 RELOADS = 5
 MODES = ("kat:conns=16,think=0.01", "short:rate=100", "slow:conns=2")

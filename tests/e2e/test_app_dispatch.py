@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.applications import BLOCKED, config, line_with
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.passing import connections
 from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.servers import has_answered
+from tests.helpers.load import Load
 
 DISPATCH = 'accept = "dispatch"'
 MODES = ("kat:conns=16,think=0.01", "short:rate=80", "slow:conns=2,s=0.3")

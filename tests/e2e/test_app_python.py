@@ -6,11 +6,11 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager
 from tests.e2e.preloading import LOAD, config
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 
 
 def environment(folder: Path) -> None:

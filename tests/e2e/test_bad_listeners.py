@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -22,6 +20,7 @@ from tests.e2e.programs.release import (
     wait_in_log,
 )
 from tests.helpers.asking import ask
+from tests.helpers.load import Load, Target
 from tests.helpers.proc import sleeps
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import Manager
 from tests.e2e.programs.release import (
@@ -24,6 +23,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load
 
 IMPATIENT = "ready_timeout = 3"  # a busy machine starts worker and command in that
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
@@ -28,6 +27,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

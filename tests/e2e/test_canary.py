@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
 from tests.canary import asked, canary, config, play, who_answers
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 
 LOAD = "short:rate=60"
 HELD = ("reload", "--canary", "10%", "--hold")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load, Result
 
 # What is deployed: `fails` answers 3 in 100 with 500, `slow` takes twice as long as all others do.
 ANSWERS = """

@@ -16,12 +16,12 @@ import pytest
 from sockmgr.kernel import own_cgroups
 from sockmgr.kernel.delegation import LEAF, Group
 from sockmgr.kernel.procfs import descendants
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.commands import UVICORN, config
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import wait_in_log
 from tests.helpers.cgroups import real, removed
+from tests.helpers.load import Load
 
 LOAD = "short:rate=100"
 

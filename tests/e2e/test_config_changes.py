@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -25,6 +23,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load, Target
 
 LOCAL = "tcp://127.0.0.1:0"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.dev import Dev
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Load
 
 EDITS = 100
 SERVER = ("uvicorn", "--no-access-log", "--log-level", "warning", "app:app")

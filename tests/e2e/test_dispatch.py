@@ -9,12 +9,11 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import EXAMPLES, ROOT, App
 from tests.e2e.commands import config, versions
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.passing import connections
+from tests.helpers.load import Load, Target
 
 LOAD = ("short:rate=120", "slow:conns=2,s=0.3")
 PASSED = (str(BIN / "python"), str(ROOT / "tests/e2e/programs/passed.py"))

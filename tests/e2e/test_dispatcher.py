@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests import deaths
 from tests.deaths import Alone
 from tests.e2e.apps import App
@@ -18,6 +17,7 @@ from tests.e2e.harness import Manager, wait_for
 from tests.e2e.package import Package
 from tests.e2e.passing import connections
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 from tests.helpers.proc import is_alive
 
 

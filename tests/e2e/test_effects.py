@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from sockmgr.config.plan import Takes
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered, serving, wait_gone
+from tests.helpers.load import Load, Target
 
 # Answers with what its process is: one connection at a time, TERM ends it.
 TELLS = """

@@ -6,11 +6,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import EXAMPLES, App
 from tests.e2e.commands import PLAIN, config
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, answered, unharmed, wait_in_log
+from tests.helpers.load import Load
 
 FROM_OUTSIDE = 'import os\nVERSION = os.environ["RELEASE"]'
 

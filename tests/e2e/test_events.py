@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered, serving, wait_gone
+from tests.helpers.load import Load
 
 
 def names(manager: Manager) -> list[str]:

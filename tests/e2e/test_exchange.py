@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, answered
 from tests.e2e.programs.site import NAMES, Site
+from tests.helpers.load import Load
 
 
 def addresses(directory: Path, kind: str) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -24,6 +23,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load
 
 KNOWS_STATUS = tuple(map(int, platform.release().split(".")[:2])) >= (6, 15)  # of a stranger
 UNKNOWN = "has ended, and nobody knows how"

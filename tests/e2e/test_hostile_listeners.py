@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager
 from tests.e2e.programs.release import LIGHT, Release, answered
+from tests.helpers.load import Load
 
 
 def test_workers_that_lock_the_filter_of_their_queues_keep_nobody_from_reloading(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.servers import MODES
+from tests.helpers.load import Load
 
 ASGI = """\
 from shop.text import TEXT

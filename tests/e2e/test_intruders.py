@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered, serving
+from tests.helpers.load import Load
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 PROGRAM = Path(__file__).parent / "programs" / "intruder.py"

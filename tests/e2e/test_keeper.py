@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import Ask, Release, answered, serving, wait_gone, wait_in_log
+from tests.helpers.load import Load
 
 LOAD = ["short:rate=100"]
 

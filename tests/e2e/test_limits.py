@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from sockmgr.api.records import EventKind
-from sockmgr.torture.load.judge import Load
 from tests.e2e import applications, commands
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import wait_in_log
+from tests.helpers.load import Load
 
 LOAD = ("short:rate=100", "slow:conns=2,s=0.3")
 KEPT = ("kat:conns=8,think=0.01",)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered
+from tests.helpers.load import Load
 
 PROGRAM = Path(__file__).parent / "programs" / "printer.py"
 # Sends stdout elsewhere than stderr.

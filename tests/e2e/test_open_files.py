@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release
+from tests.helpers.load import Load
 
 PLENTY = 20000
 

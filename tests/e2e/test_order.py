@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.programs.site import Site
+from tests.helpers.load import Load, Target
 
 NOTIFY = 'ready = "notify"'
 READY = "says ready"

@@ -15,13 +15,12 @@ from typing import Any, Self
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from sockmgr.torture.load.result import Outcome
 from tests.e2e.apps import ROOT, App
 from tests.e2e.commands import UVICORN, config
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.servers import GTHREAD
+from tests.helpers.load import Load, Target
 
 LOAD = ("short:rate=120", "slow:conns=2,s=0.3")
 PER_WORKER = 'accept = "per-worker"'

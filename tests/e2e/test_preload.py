@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.preloading import LOAD, config
 from tests.e2e.programs.release import answered, wait_in_log
+from tests.helpers.load import Load
 from tests.helpers.proc import descriptors, zombies
 
 

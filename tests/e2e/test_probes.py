@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.applications import config
 from tests.e2e.apps import ROOT, App
 from tests.e2e.commands import UVICORN
@@ -19,6 +18,7 @@ from tests.e2e.harness import Manager, wait_for
 from tests.e2e.probing import ACCEPTS, LOAD, READY, manager_of, named, probed, tell_health
 from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.servers import has_answered
+from tests.helpers.load import Load
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)

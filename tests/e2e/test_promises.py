@@ -15,10 +15,10 @@ import pytest
 from sockmgr.api.records import EventKind
 from sockmgr.manager.logs.events import EVENTS_MAX
 from sockmgr.manager.logs.ring import LINES_MAX
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.commands import PLAIN, UVICORN, config, versions
 from tests.e2e.harness import Manager, varlink, wait_for
+from tests.helpers.load import Load
 from tests.helpers.proc import descriptors, field, sleeps, zombies
 
 LOAD = ("short:rate=150",)

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 
 DROPPED = {Outcome.EMPTY, Outcome.RESET0}  # by uvicorn, which closes what it has not read yet
 

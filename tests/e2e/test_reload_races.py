@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, varlink, wait_for
 from tests.e2e.programs.release import (
     LIGHT,
@@ -20,6 +19,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load
 
 NOTIFY = 'ready = "notify"'
 

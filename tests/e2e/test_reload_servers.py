@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
-from sockmgr.torture.load.result import Result
 from tests.e2e.apps import App
 from tests.e2e.harness import Done, Manager, wait_for
 from tests.e2e.servers import (
@@ -25,6 +22,7 @@ from tests.e2e.servers import (
     skip_unless_installed,
     stale,
 )
+from tests.helpers.load import Load, Result, Target
 
 # Ten reloads take some 12 s; a machine that is busy with other things may take many times that.
 pytestmark = pytest.mark.timeout(300)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Done, Manager, wait_for
 from tests.e2e.package import Package
 from tests.e2e.programs.release import Ask, Gate, Release, answered, serving, unharmed, wait_gone
 from tests.e2e.releases import COMMANDS, Site
+from tests.helpers.load import Load
 
 LOAD = ("short:rate=60", "slow:conns=2,s=0.3")
 

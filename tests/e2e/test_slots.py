@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.preloading import LOAD, config
 from tests.e2e.programs.release import answered, wait_in_log
+from tests.helpers.load import Load
 
 WHO = """
 import os

@@ -15,8 +15,8 @@ from pwd import getpwuid
 
 import pytest
 
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import BIN, Manager, wait_for
+from tests.helpers.load import Target
 
 APP = """
 import asyncio

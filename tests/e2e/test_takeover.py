@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from sockmgr.fleet.messages import State
-from sockmgr.torture.load.judge import Load
 from tests.e2e.apps import App
 from tests.e2e.commands import PLAIN, UVICORN, config
 from tests.e2e.harness import BIN, Manager, varlink, wait_for
 from tests.e2e.programs.release import Ask, Release
+from tests.helpers.load import Load
 
 LOAD = "short:rate=100"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.mode import Target
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.programs.site import (
@@ -22,6 +21,7 @@ from tests.e2e.programs.site import (
     rollouts,
     settled,
 )
+from tests.helpers.load import Target
 
 NOTIFY = 'ready = "notify"'
 READY = "says ready"

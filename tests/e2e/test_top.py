@@ -7,10 +7,10 @@ import signal
 import socket
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.programs.release import LIGHT, Release, answered
 from tests.e2e.top import Top
+from tests.helpers.load import Load
 
 
 def names(manager: Manager) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from tests.e2e.harness import Manager, wait_for
 from tests.e2e.package import Package
 from tests.e2e.programs.release import (
@@ -22,6 +21,7 @@ from tests.e2e.programs.release import (
     wait_gone,
     wait_in_log,
 )
+from tests.helpers.load import Load
 from tests.helpers.proc import descriptors, field, zombies
 
 MEGABYTE = 1024  # VmRSS is in kB

@@ -19,12 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
 from tests.crash_points.deeds import add, canary, reload, undo
 from tests.crash_points.places import Alone
 from tests.deaths import Death, kill
 from tests.e2e.harness import wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 from tests.soak.processes import grown, look
 
 INSIDE = Path(__file__).with_name("inside")

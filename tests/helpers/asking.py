@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from sockmgr.torture.load.mode import Target
+from tests.helpers.load import Target
 
 
 def ask(target: Target, path: str = "/") -> bytes:

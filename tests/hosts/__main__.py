@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sockmgr.torture.load.mode import Target
+from tests.helpers.load import Target
 from tests.hosts.network import Network
 from tests.hosts.site import ANSIBLE, HOSTS, Play, Site
 from tests.packaging.roots import debian, install, needed, package

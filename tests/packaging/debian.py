@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sockmgr.torture.load.mode import Target
+from tests.helpers.load import Target
 from tests.packaging.roots import Debian, debian, install, needed, package
 from tests.packaging.ways import ways
 from tests.systemd.machine import ROOT, Machine

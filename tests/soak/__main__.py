@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome
 from tests.crash_points.deeds import reload, undo
 from tests.crash_points.places import Alone, Place, UnderSystemd
 from tests.deaths import Death
 from tests.e2e.harness import wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 from tests.soak import deeds
 from tests.soak.processes import Held, grown, look
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sockmgr.config.spec import Accept
-from sockmgr.torture.load.judge import Load
 from tests.crash_points.deeds import add, broken, canary, held, limit, reload
 from tests.crash_points.places import Alone, Place
 from tests.deaths import Death, kill
 from tests.e2e.harness import wait_for
 from tests.e2e.programs.release import answered
+from tests.helpers.load import Load
 
 Deed = Callable[[Place, Load, random.Random], Death | None]
 _LINGER = struct.pack("ii", 1, 0)  # close(2) sends RST

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Result
 from tests.systemd.machine import Machine
 from tests.systemd.site import SERVICE, Site
 

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from sockmgr.config.config import parse
 from sockmgr.systemd.units import NOTIFY_RELOAD, OLDEST, Place, units
-from sockmgr.torture.load.judge import FLOOR, Load
-from sockmgr.torture.load.mode import Target
+from tests.helpers.load import FLOOR, Load, Target
 from tests.systemd.machine import PYTHON, Machine, enter_network
 
 WORKER = "/srv/checkout/tests/e2e/programs/worker.py"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Load
 from tests.systemd.machine import Machine
 from tests.systemd.mishaps import DROP_IN, answered, killed
 from tests.systemd.site import Site

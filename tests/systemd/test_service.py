@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
 from tests.e2e.harness import wait_for
+from tests.helpers.load import Result
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SERVICE, Site
 

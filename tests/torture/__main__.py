@@ -7,8 +7,8 @@ import asyncio
 import json
 import sys
 
-from sockmgr.torture.load.judge import Judge
-from sockmgr.torture.load.mode import OPTIONS, Kind, Mode, Target, parse_mode
+from sockmgr.torture.load.mode import Kind, Mode
+from tests.helpers.load import OPTIONS, Target, load_for, parse_mode
 
 
 def _mode(text: str) -> Mode:
@@ -48,8 +48,7 @@ def main() -> int:
 
     async def run() -> int:
         modes = arguments.mode or [parse_mode("short")]
-        judge = Judge(target, modes, duration=arguments.duration, drain=arguments.drain)
-        result = await judge.run()
+        result = await load_for(arguments.duration, target, modes, drain=arguments.drain)
         print(json.dumps(result.as_dict()) if arguments.json else result)
         return 1 if result.failed else 0
 

@@ -8,9 +8,8 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from sockmgr.torture.load.judge import Judge
-from sockmgr.torture.load.mode import Target, parse_mode
-from sockmgr.torture.load.result import Outcome, Result
+from sockmgr.torture.load.result import Outcome
+from tests.helpers.load import Result, Target, load_for, parse_mode
 
 BODY = b'{"pid": 7, "version": "1"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -95,13 +94,13 @@ def judge(
         with tcp(backlog) as listener:
             async with serving(handler, listener):
                 modes = [parse_mode(mode)]
-                return await Judge(target(listener), modes, duration=duration, drain=drain).run()
+                return await load_for(duration, target(listener), modes, drain=drain)
 
     return asyncio.run(run())
 
 
 def judge_target(aim: Target, mode: str) -> Result:
-    return asyncio.run(Judge(aim, [parse_mode(mode)], duration=0.15, drain=1).run())
+    return asyncio.run(load_for(0.15, aim, [parse_mode(mode)], drain=1))
 
 
 def outcomes(result: Result) -> set[Outcome]:

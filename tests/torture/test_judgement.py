@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from sockmgr.torture.judgement import LOSSES, Excuse, Loss, Verdict, judge
-from sockmgr.torture.load.result import KEPT_ALIVE_RACES, Outcome, Row
+from sockmgr.torture.load.result import Outcome, Row
+from tests.helpers.load import KEPT_ALIVE_RACES
 
 
 def row(

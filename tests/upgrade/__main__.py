@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.result import Result
+from tests.helpers.load import Load, Result
 from tests.systemd.machine import why_impossible
 from tests.upgrade.places import Alone, Place, UnderSystemd, killed, upgraded
 from tests.upgrade.services import KINDS

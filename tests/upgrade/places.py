@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import Manager
+from tests.helpers.load import Load, Target
 from tests.systemd.machine import PYTHON, Machine
 from tests.systemd.site import SYSUSERS, LoadInside
 from tests.upgrade.services import KINDS, config

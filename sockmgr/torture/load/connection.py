@@ -6,7 +6,6 @@ import asyncio
 import errno
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,21 +44,18 @@ class Request:
 class Connection:
     """Connects when needed, sends, reads, and hands every request back with its outcome.
 
-    `finished(connection, outcome)` is called once for each request. `events` counts what costs no
-    request, such as the server's close of an idle connection.
+    `finished(connection, outcome)` is called once for each request.
     """
 
     def __init__(
         self,
         target: Target,
         finished: Callable[[Connection, Outcome], None],
-        events: Counter[str],
         read: Reader = read_own,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._finished = finished
-        self._events = events
         self._read = read
         self._sock: socket.socket | None = None
         self._request: Request | None = None
@@ -72,7 +68,6 @@ class Connection:
         """Send one request: on the kept connection if it still stands, else on a new one."""
         self._request, self._response = request, request.reads()
         if self._sock is not None and _was_closed(self._sock):
-            self._events["idle_close"] += 1
             self._drop()
         request.row.began = time.monotonic()
         request.row.fresh = self._sock is None
@@ -163,7 +158,6 @@ class Connection:
 
     def _received(self, data: bytes) -> None:
         if self._request is None:  # bytes that nobody asked for, such as a 408
-            self._events["idle_data"] += 1
             self._drop()
             return
         try:
@@ -176,7 +170,6 @@ class Connection:
 
     def _lost(self, *, reset: bool) -> None:
         if self._request is None:
-            self._events["idle_reset" if reset else "idle_close"] += 1
             self._drop()
         elif not reset and self._response.closed():
             self._judge(self._request)

@@ -1,14 +1,10 @@
-"""Drive several modes of load against one server and judge every request.
-
-`Judge` runs in an event loop; `Load` runs one in a thread of its own, beside a test.
-"""
+"""Drive several modes of load against one server and judge every request."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-import random
 import threading
 import time
 from collections import deque
@@ -18,12 +14,10 @@ from typing import Self
 
 from sockmgr.torture.load import websocket
 from sockmgr.torture.load.connection import Connection, Request
-from sockmgr.torture.load.mode import MAX_CONNECTIONS, MAX_SECONDS, Kind, Mode, Target, parse_mode
+from sockmgr.torture.load.mode import MAX_CONNECTIONS, Kind, Mode, Target
 from sockmgr.torture.load.response import JSON_END, Reader, read_own
-from sockmgr.torture.load.result import Outcome, Result, Row
+from sockmgr.torture.load.result import Outcome, Row
 
-FLOOR = 10  # answers without which a load says nothing: `not failed` holds of no request, too
-PATIENCE = 10.0  # seconds that they may take when all else is done
 UPLOAD = 65_536  # bytes, which fit into the buffers of a connection whoever reads
 MESSAGES = 5  # by a WebSocket
 PIECES = {Kind.HALF: 4, Kind.UPLOAD: 8}
@@ -33,13 +27,12 @@ FAILURE_DELAY = 0.05  # a closed loop must not spin on a server that refuses
 class Group:
     """All connections of one mode. Sends while it is told to, and then finishes what is open."""
 
-    def __init__(self, mode: Mode, target: Target, result: Result, read: Reader) -> None:
+    def __init__(self, mode: Mode, target: Target, rows: list[Row], read: Reader) -> None:
         self._mode = mode
         self._read = read
         self._target = target
-        self._result = result
+        self._rows = rows
         self._loop = asyncio.get_running_loop()
-        self._random = random.Random(7)  # noqa: S311 - how long answers take is no secret
         self._busy: set[Connection] = set()
         self._idle: list[Connection] = []
         self._kept: list[Connection] = []
@@ -94,11 +87,11 @@ class Group:
 
     def _row(self, scheduled: float) -> Row:
         row = Row(mode=str(self._mode.kind), scheduled=scheduled)
-        self._result.rows.append(row)
+        self._rows.append(row)
         return row
 
     def _connection(self) -> Connection:
-        connection = Connection(self._target, self._finished, self._result.events, self._read)
+        connection = Connection(self._target, self._finished, self._read)
         if not self._mode.open_loop or self._mode.keeps:
             self._kept.append(connection)
         return connection
@@ -119,7 +112,7 @@ class Group:
             )  # fmt: skip
         path, ends_with = mode.path, JSON_END
         if mode.kind in {Kind.SLOW, Kind.STREAM}:
-            path += f"?s={mode.s or self._random.uniform(1.0, 3.0):.2f}"
+            path += f"?s={mode.s:.2f}"
         close = "" if mode.keeps else "Connection: close\r\n"
         method, rest = "GET", b"\r\n"
         if mode.kind is Kind.UPLOAD:
@@ -160,69 +153,25 @@ class Group:
             self._begin(connection, self._row(self._loop.time()))
 
 
-class Judge:
-    """Sends for `duration` seconds, then lets what is open end within `drain`."""
+class Load:
+    """Load from a thread of its own, for as long as the `with` block lasts.
+
+    `rows` grows while it runs; a row counts once its outcome is there.
+    """
 
     def __init__(
         self,
         target: Target,
         modes: Iterable[Mode],
         *,
-        duration: float,
         drain: float = 10.0,
         read: Reader = read_own,
     ) -> None:
-        if not 0 < duration <= MAX_SECONDS:
-            raise ValueError(f"a run lasts at most {MAX_SECONDS:g} s")
-        self._target = target
-        self._modes = list(modes)
-        self._duration = duration
-        self._drain = drain
-        self._read = read
-        self._enough = asyncio.Event()  # set in the judge's own loop: send no more
-        self.result = Result()
-
-    async def run(self) -> Result:
-        """Load the server; return when every request has its outcome."""
-        groups = [Group(mode, self._target, self.result, self._read) for mode in self._modes]
-        for group in groups:
-            group.start()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._enough.wait(), self._duration)
-        for group in groups:
-            group.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain):
-                for group in groups:
-                    await group.drained.wait()
-        for group in groups:
-            group.close()
-        return self.result
-
-
-class Load(Judge):
-    """Load from a thread of its own, for as long as the `with` block lasts.
-
-        with Load(Target.at_url(url), ["short:rate=150", "slow"]) as load:
-            …
-        assert not load.result.lost
-
-    `result.rows` grows while it runs; a row counts once its outcome is there. Before it ends
-    it goes on until there are `floor` answers, and fails if they do not come.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        modes: Iterable[str],
-        *,
-        drain: float = 10.0,
-        floor: int = FLOOR,
-        read: Reader = read_own,
-    ) -> None:
-        parsed = map(parse_mode, modes)
-        super().__init__(target, parsed, duration=MAX_SECONDS, drain=drain, read=read)
-        self._floor = floor
+        """What is open at the end gets `drain` seconds to end."""
+        self.rows: list[Row] = []
+        self._target, self._modes = target, list(modes)
+        self._drain, self._read = drain, read
+        self.enough = asyncio.Event()  # set in the load's own loop: send no more
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._main, name="load", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -233,45 +182,38 @@ class Load(Judge):
         self._started.wait()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.stop()
-        else:
-            self._end()
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
-    def _go_on(self) -> None:
-        """Send on until there are answers enough, if they come: a block may be short."""
-        end = time.monotonic() + PATIENCE
-        while self._thread.is_alive() and self.result.answered < self._floor:
-            if time.monotonic() > end:
-                return
-            time.sleep(0.01)
-
-    def stop(self) -> Result:
-        """Send no more, wait for what is open, and return what was found."""
-        self._go_on()
-        found = self._end()
-        if found.answered < self._floor:
-            raise AssertionError(f"{found.answered} answers: {found.failures()}")
-        return found
-
-    def _end(self) -> Result:
+    def end(self) -> None:
+        """Send no more, and wait for what is open."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._enough.set)
+            self._loop.call_soon_threadsafe(self.enough.set)
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        return self.result
 
     def _main(self) -> None:
         try:
-            asyncio.run(self._run())
+            asyncio.run(self.run())
         except BaseException as failure:  # handed to the thread that asks
             self._failure = failure
         finally:
             self._started.set()
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Load the server in this event loop; return when every request has its outcome."""
         self._loop = asyncio.get_running_loop()
+        groups = [Group(mode, self._target, self.rows, self._read) for mode in self._modes]
+        for group in groups:
+            group.start()
         self._started.set()
-        await self.run()
+        await self.enough.wait()
+        for group in groups:
+            group.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain):
+                for group in groups:
+                    await group.drained.wait()
+        for group in groups:
+            group.close()

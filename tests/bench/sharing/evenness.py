@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.kernel.steering import Choice, round_robin
-from sockmgr.torture.load.mode import Target
 from tests.bench.contender import WORKERS, environment, free_port, started
 from tests.bench.costs import directory
 from tests.bench.models import RUNTIME, config
@@ -25,6 +24,7 @@ from tests.bench.sharing.chance import Chance
 from tests.e2e.apps import App
 from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.servers import GTHREAD, SERVERS, UVICORN, Server
+from tests.helpers.load import Target
 
 HELD = 64
 SHORT, CLIENTS = 600, 8

@@ -8,8 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from sockmgr.torture.load.result import percentile
 from tests.bench.contender import WORKERS
 from tests.bench.costs import directory
@@ -19,6 +17,7 @@ from tests.bench.sharing import figures
 from tests.e2e.apps import App
 from tests.e2e.harness import Manager
 from tests.e2e.servers import SERVERS, Server
+from tests.helpers.load import Load, Target
 
 # Two slow requests at any time. Not of one length: in step with the short ones, they would meet
 # always or never.

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sockmgr.torture.load.judge import Load
 from sockmgr.torture.load.result import Outcome, Row
 from tests.e2e.harness import Manager, wait_for
+from tests.helpers.load import Load
 
 PROGRAM = Path(__file__).with_name("worker.py")
 LIGHT = ("short:rate=60",)

@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from sockmgr.programs.dispatcher.channel import Channel
-from sockmgr.torture.load.judge import Load
-from sockmgr.torture.load.mode import Target
 from tests.helpers.children import Child, running, wait_for_exit, wait_until
 from tests.helpers.dispatching import listening
+from tests.helpers.load import Load, Target
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "dispatch-c" / "worker.c"
