@@ -9,15 +9,14 @@ machine, and only if the request came under a name of this machine and through n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
-import selectors
 import signal
 import socket
 import struct
 import sys
-import time
 from pathlib import Path
 
 FIRST_FD = 3
@@ -37,62 +36,64 @@ METHODS = (
 )  # fmt: skip
 
 
-class Client:
-    """One connection: reads the head of a request, writes one answer, and closes."""
+class StandIn:
+    """Answers on all listeners until a signal comes, and then those clients that have no answer."""
 
-    def __init__(self, sock: socket.socket, page: str, to_everyone: bool) -> None:
-        sock.setblocking(False)
-        self.sock, self._page = sock, page
-        self._to_everyone = to_everyone
-        self._head = b""
-        self._answer: memoryview | None = None
-        self.ends_at = time.monotonic() + PATIENCE
+    def __init__(self, page: str, *, to_everyone: bool) -> None:
+        self._page, self._to_everyone = page, to_everyone
+        self._stopped = asyncio.Event()
+        self._waiting: dict[socket.socket, asyncio.Task[None]] = {}  # for an answer, oldest first
 
-    @property
-    def waits(self) -> bool:
-        """Whether the client does not have the whole answer yet."""
-        return self._answer is None or bool(self._answer)
+    async def run(self, listeners: list[socket.socket]) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopped.set)
+        accepting = [asyncio.create_task(self._accept(listener)) for listener in listeners]
+        await self._stopped.wait()
+        for task in accepting:
+            task.cancel()
+        if self._waiting:
+            await asyncio.wait(self._waiting.values())
 
-    @property
-    def events(self) -> int:
-        return selectors.EVENT_WRITE if self._answer else selectors.EVENT_READ
+    async def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError:  # the client is gone again
+                continue
+            if len(self._waiting) >= CONNECTIONS_MAX:
+                self._waiting.pop(next(iter(self._waiting))).cancel()
+            self._waiting[sock] = asyncio.create_task(self._serve(sock))
 
-    def advance(self) -> bool:
-        """Read or write as much as possible; return False when the connection is to be closed."""
+    async def _serve(self, sock: socket.socket) -> None:
+        """Read the head of a request, write one answer, and close."""
+        reader, writer = await asyncio.open_connection(sock=sock, limit=HEAD_MAX)
+        writer.transport.set_write_buffer_limits(0)  # drain() returns when all is sent
         try:
-            if self._answer:
-                self._answer = self._answer[self.sock.send(self._answer) :]
-                return bool(self._answer) or self._hang_up()
-            data = self.sock.recv(1 << 16)
-        except BlockingIOError:
-            return True
-        except OSError:  # the client is gone
-            return False
-        if not data or self._answer is not None:  # the body of a request is dropped
-            return bool(data)
-        self._head += data
-        if b"\r\n\r\n" in self._head or len(self._head) > HEAD_MAX:
-            self.ends_at = time.monotonic() + PATIENCE
-            self._answer = memoryview(self._respond())
-            return bool(self._answer)
-        return True
+            async with asyncio.timeout(PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(METHODS):
+                return  # not HTTP: no answer is better than a wrong one
+            async with asyncio.timeout(PATIENCE):
+                writer.write(self._answer(sock, head))
+                # Only our side, and what comes is dropped: close(2) with unread data would reset
+                # the connection, and discard what the client has not read (tcp(7)).
+                writer.write_eof()
+                await writer.drain()
+                self._waiting.pop(sock, None)
+                while not self._stopped.is_set() and await reader.read(HEAD_MAX):
+                    pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the client is gone, too slow, or sends what is no request
+        finally:
+            self._waiting.pop(sock, None)
+            writer.close()
 
-    def _hang_up(self) -> bool:
-        """Shut down our side only: close(2) with unread data resets the connection.
-
-        A reset would discard the part of the answer that the client has not read (tcp(7)).
-        """
-        self.sock.shutdown(socket.SHUT_WR)
-        return True
-
-    def _respond(self) -> bytes:
-        if not self._head.startswith(METHODS):
-            return b""  # not HTTP: no answer is better than a wrong one
+    def _answer(self, sock: socket.socket, head: bytes) -> bytes:
         page = json.loads(Path(self._page).read_bytes())
-        sees_all = self._to_everyone or (_is_ours(self.sock) and _is_direct(self.sock, self._head))
+        sees_all = self._to_everyone or (_is_ours(sock) and _is_direct(sock, head))
         if not sees_all:
             page["html"] = page["text"] = ELSEWHERE
-        wants_html = b"text/html" in self._head.lower() and sees_all
+        wants_html = b"text/html" in head.lower() and sees_all
         body = page["html" if wants_html else "text"].encode(errors="replace")
         kind = "text/html" if wants_html else "text/plain"
         headers = (
@@ -107,61 +108,8 @@ class Client:
             "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
             "Connection: close",
         )
-        head = "\r\n".join([*headers, "", ""]).encode()
-        return head if self._head.startswith(b"HEAD ") else head + body
-
-
-class StandIn:
-    """Serves all listeners and connections until a signal comes."""
-
-    def __init__(self, listeners: list[socket.socket], page: str, to_everyone: bool) -> None:
-        self._listeners, self._page, self._to_everyone = listeners, page, to_everyone
-        self._selector = selectors.DefaultSelector()
-        self._clients: set[Client] = set()
-        self._wake, self._woken = socket.socketpair()
-        for end in (self._wake, self._woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno())
-
-    def run(self) -> None:
-        """Answer until a signal comes, and then those connected clients that have no answer."""
-        for sock in (self._woken, *self._listeners):
-            self._selector.register(sock, selectors.EVENT_READ)
-        stopping = False
-        while not stopping or any(client.waits for client in self._clients):
-            timeout = PATIENCE if self._clients else None
-            for key, _ in self._selector.select(timeout):
-                if isinstance(key.data, Client):
-                    self._serve(key.data)
-                elif key.fileobj is self._woken:
-                    self._woken.recv(100)
-                    stopping = True
-                elif isinstance(key.fileobj, socket.socket) and not stopping:
-                    self._accept(key.fileobj)
-            for client in [c for c in self._clients if c.ends_at < time.monotonic()]:
-                self._drop(client)
-
-    def _accept(self, listener: socket.socket) -> None:
-        if len(self._clients) >= CONNECTIONS_MAX:
-            self._drop(min(self._clients, key=lambda client: client.ends_at))
-        try:
-            sock, _ = listener.accept()
-            client = Client(sock, self._page, self._to_everyone)
-        except OSError:  # another process accepted it, or the client is gone again
-            return
-        self._clients.add(client)
-        self._selector.register(sock, client.events, client)
-
-    def _serve(self, client: Client) -> None:
-        if client.advance():
-            self._selector.modify(client.sock, client.events, client)
-        else:
-            self._drop(client)
-
-    def _drop(self, client: Client) -> None:
-        self._selector.unregister(client.sock)
-        self._clients.discard(client)
-        client.sock.close()
+        answer = "\r\n".join([*headers, "", ""]).encode()
+        return answer if head.startswith(b"HEAD ") else answer + body
 
 
 def _is_direct(sock: socket.socket, head: bytes) -> bool:
@@ -205,11 +153,11 @@ def _owners(port: int, to_port: int) -> set[int]:
 def main() -> None:
     """Serve the listeners that LISTEN_FDS counts."""
     options, page = sys.argv[1:-1], sys.argv[-1]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # it wakes the loop
     fds = range(FIRST_FD, FIRST_FD + int(os.environ["LISTEN_FDS"]))
     listeners = [socket.socket(fileno=fd) for fd in fds]
-    StandIn(listeners, page, "--to-everyone" in options).run()
+    for listener in listeners:
+        listener.setblocking(False)
+    asyncio.run(StandIn(page, to_everyone="--to-everyone" in options).run(listeners))
 
 
 if __name__ == "__main__":
