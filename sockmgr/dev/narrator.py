@@ -14,8 +14,7 @@ from sockmgr.dev import banner, page, traceback
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import Pages
 from sockmgr.dev.rules import Rules
-from sockmgr.dev.screen import BOLD, DIM, GREEN, RED, YELLOW, Screen
-from sockmgr.errors import SockmgrError
+from sockmgr.dev.screen import BOLD, GREEN, RED, YELLOW, Screen
 
 
 class Narrator:
@@ -63,16 +62,10 @@ class Narrator:
         names = banner.some(self._names(paths))
         self.once(f"every start seems to change {names}: reloads pause; leave it out by dev.ignore")
 
-    def say(self, text: str) -> None:
-        self._screen.say(text, DIM)
-
     def once(self, text: str, *styles: int) -> None:
         if text not in self._said:
             self._said.add(text)
             self._screen.say(text, *(styles or (YELLOW,)))
-
-    def complain(self, error: SockmgrError) -> None:
-        self._screen.complain(error)
 
     def status(self, status: Status) -> None:
         for line in banner.status(status):

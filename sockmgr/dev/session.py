@@ -267,12 +267,13 @@ class Session:
         elif self._host.stopping:
             pass  # the stop is the reason, and the developer asked for it
         elif gave_up:
-            self._narrator.say(f"{verdict.service} {verdict.generation}: given up for newer code")
+            what = f"{verdict.service} {verdict.generation}: given up for newer code"
+            self._screen.say(what, DIM)
         else:
             if failure and known.failed == verdict.generation:
                 await self._show(verdict.service)
             else:
-                self._narrator.say(verdict.reason)
+                self._screen.say(verdict.reason, DIM)
             serves = f"{known.number} keeps serving" if verdict.kept_ready else "nothing serves"
             kept = serves if known.good else "nothing serves yet"
             self._narrator.failed(verdict, kept, paths)
@@ -292,7 +293,7 @@ class Session:
 
     def _complain(self, error: SockmgrError) -> None:
         if not self._host.stopping:
-            self._narrator.complain(error)
+            self._screen.complain(error)
 
     def _on_progress(self, step: Progress) -> None:
         if step.phase == "probation":
@@ -347,7 +348,7 @@ class Session:
 
     def _new_watcher(self, rules: Rules) -> Watcher:
         polling = self._config.dev.force_polling
-        return Watcher(rules, self._on_notice, self._narrator.complain, polling)
+        return Watcher(rules, self._on_notice, self._screen.complain, polling)
 
     def _on_notice(self) -> None:
         self._pace.noticed(self._loop.time())
