@@ -58,6 +58,8 @@ def test_a_probe_goes_on_when_the_manager_is_killed_in_the_middle_of_it(
         manager.run("reload", "--timeout", "1s")
         told = "probe GET /healthz on http answered 503 (expected 200)"
         wait_for(lambda: {w["probe"] for w in named(manager).values()} == {"", told}, "the probes")
+        # That of the workers, not the longest that a rollout could take.
+        assert manager.status()["services"]["web"]["rollout"]["deadline"] <= 60
         manager.kill9()
         manager.start()
         manager.wait_serving()
