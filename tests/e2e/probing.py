@@ -33,9 +33,10 @@ async def app(scope, receive, send):
         seen.append(path)
     elif told and told[1:] in ([], [str(os.getpid())]):
         status = int(told[0])
-    head = {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]}
-    await send(head)
-    await send({"type": "http.response.body"})
+    body = getattr(version, "BODY", b"")
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
 """
 READY = 'ready = { http = "/healthz", timeout = "10s" }\nready_timeout = "60s"'
 

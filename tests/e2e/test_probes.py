@@ -31,11 +31,14 @@ def test_a_release_that_accepts_and_answers_500_is_met_by_nobody_and_the_verdict
         manager_of(app, tmp_path, ready, f'accept = "{accept}"') as manager,
         Load(manager.target(), LOAD) as load,
     ):
-        app.deploy_code('VERSION = "2"\nSTATUS = 500')
+        app.deploy_code('VERSION = "2"\nSTATUS = 500\nBODY = b"no database"')
         done = manager.say("reload")
         assert done.code == 1
         assert "generation 1 keeps serving" in done.stdout
-        assert "probe GET /healthz on http answered 500 (expected 200)" in done.stdout
+        answer = "probe GET /healthz on http answered 500 (expected 200): 'no database'"
+        (why,) = (line for line in done.stdout.splitlines() if line.startswith("generation 2 "))
+        assert why.endswith(f" was not ready within 5 s: {answer}")
+        assert f"not ready within 5 s: {answer}" in manager.log
         app.deploy("3")
         assert manager.reload().code == 0
         wait_for(partial(has_answered, load, "3"), "the good release to answer")

@@ -30,13 +30,14 @@ class LastWords:
     """The last `lines` that a worker printed; `before` fetches lines before them, if there are any.
 
     `place` is set if the first line stands for lines that only that journal has. `said_by` names
-    the program that printed them in the worker's stead.
+    the program that printed them in the worker's stead. `seen` is what its last probe found wrong.
     """
 
     lines: tuple[str, ...] = ()
     said_by: str = ""
     place: JournalPlace | None = None
     before: Callable[[], Awaitable[LastWords]] | None = None
+    seen: str = ""
 
     def plus(self, line: str) -> LastWords:
         """Return the same words with a line of our own at the end."""

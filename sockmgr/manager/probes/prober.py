@@ -62,8 +62,9 @@ class Prober:
         await get(await self._connection(), self.probe, reply, self._tls)
         if self.probe.expects(reply.status):
             return ""
-        where = f", to {reply.location}" if reply.location else ""
-        return f"answered {reply.status} (expected {', '.join(self.probe.expect)}){where}"
+        more = f", to {reply.location}" if reply.location else ""
+        more = more or (f": {reply.quoted!r}" if reply.quoted else "")
+        return f"answered {reply.status} (expected {', '.join(self.probe.expect)}){more}"
 
     async def _connection(self) -> socket.socket:
         try:

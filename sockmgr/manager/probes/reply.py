@@ -6,11 +6,14 @@ import re
 
 LIMIT = 64 << 10  # bytes of a head, and of a body, that are looked at
 _SHOWN = 40  # bytes of what is no HTTP
+_LOOKED, _QUOTED = 512, 80  # bytes of a body in which to look for what to quote; characters of that
 _BEGIN = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r?\n", re.IGNORECASE)
 _LOCATION = re.compile(rb"\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,6})[^\r\n]*\r\n")
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _LAST_CHUNK = re.compile(rb"(?:^|\n)0+\r\n\r\n$")
 _NO_BODY = (101, 204, 304)
@@ -30,7 +33,7 @@ class Reply:
 
     def __init__(self) -> None:
         self.status, self.came, self.location = 0, 0, ""
-        self._data = bytearray()
+        self._data, self._begin = bytearray(), b""
         self._missing = 0  # bytes of the body; -1: its end tells
         self._is_chunked = False
 
@@ -42,6 +45,17 @@ class Reply:
             if not self._take_head():
                 return False
         return self._is_whole()
+
+    @property
+    def quoted(self) -> str:
+        """How the body begins, on one line; of a page its title, "" of one that has none."""
+        body = self._begin or bytes(self._data[:LIMIT])
+        if self._is_chunked and (chunk := _CHUNK.match(body)):
+            body = body[chunk.end() :][: int(chunk[1], 16)]
+        text = body[:_LOOKED].decode("utf-8", "replace")
+        title = _TITLE.search(text)
+        shown = title[1] if title else "" if text.lstrip()[:1] == "<" else text
+        return " ".join(shown.split())[:_QUOTED]
 
     def end(self) -> None:
         """Know that no more comes. Raises NoAnswer if something is missing."""
@@ -84,6 +98,7 @@ class Reply:
     def _is_whole(self) -> bool:
         if self._missing >= 0:
             self._missing = max(0, self._missing - len(self._data))
+            self._begin = (self._begin + self._data)[:_LOOKED]
             self._data.clear()
             return not self._missing
         if len(self._data) > LIMIT:

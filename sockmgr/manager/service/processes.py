@@ -9,6 +9,7 @@ import itertools
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -256,7 +257,9 @@ class Processes:
             # The words are read while the worker lives: where it hangs can still be seen, and the
             # verdict may be due before it has ended.
             words = running.last_words(f"to be killed: {command.why}")
-            self._last_words[running.id] = words.plus(running.what_was_seen())
+            seen = running.found_wrong
+            told = replace(words, seen=seen) if seen else words.plus(running.what_was_seen())
+            self._last_words[running.id] = told
         self.killed += running.ready
         log.warning(EventKind.WORKER_KILLED, worker=running.name, why=command.why)
         running.kill()

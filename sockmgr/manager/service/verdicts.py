@@ -218,16 +218,18 @@ class Verdicts:
         `words` are those of its hook, which count if the reason names no worker.
         The answer waits until the last words of the worker that failed have been fetched.
         """
-        log.error(EventKind.ABORTED, service=self._service, generation=outcome.generation,
-                  kept=outcome.kept, ready=outcome.ready, reason=outcome.reason)  # fmt: skip
         words = processes.words_of(outcome.worker) if outcome.worker else words
+        # What its worker printed is mostly the access log of the probe, which says less.
+        reason = ": ".join(filter(None, (outcome.reason, words.seen)))
+        log.error(EventKind.ABORTED, service=self._service, generation=outcome.generation,
+                  kept=outcome.kept, ready=outcome.ready, reason=reason)  # fmt: skip
         processes.forget_words()
         verdict = Verdict(
             service=self._service,
             verdict="aborted",
             generation=outcome.generation,
             seconds=0.0,
-            reason=outcome.reason,
+            reason=reason,
             receipt=self._receipt(_draining(fleet), fleet, processes),
             kept=outcome.kept,
             kept_ready=outcome.ready,

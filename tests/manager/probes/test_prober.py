@@ -43,6 +43,11 @@ def test_a_probe_is_passed_by_the_whole_answer_whether_the_server_closes_or_not(
         (UP, saying(b"HTTP/1.1 500 No\r\n\r\n"), "answered 500 (expected 200)"),
         (
             UP,
+            saying(b"HTTP/1.1 503 No\r\n\r\nno \x1b[31mdatabase"),
+            "answered 503 (expected 200): 'no \\x1b[31mdatabase'",
+        ),
+        (
+            UP,
             saying(b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n"),
             "answered 302 (expected 200), to /login",
         ),

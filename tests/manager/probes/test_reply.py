@@ -47,6 +47,24 @@ def test_of_a_long_body_whose_length_is_told_only_a_part_is_waited_for() -> None
     assert reply.take(b"x")
 
 
+@pytest.mark.parametrize(
+    ("body", "quoted"),
+    [
+        (b"Content-Length: 14\r\n\r\nno\n  database\n", "no database"),
+        (b'\r\n{"db": "\xff"}', '{"db": "\N{REPLACEMENT CHARACTER}"}'),
+        (b"Transfer-Encoding: chunked\r\n\r\n4;x\r\ndown\r\n0\r\n\r\n", "down"),
+        (b"\r\n<!doctype html>\n<html><title>\nNo such host</title>", "No such host"),
+        (b"\r\n<p>Sorry", ""),
+        (b"Content-Length: 999\r\n\r\n" + b"x" * 999, "x" * 80),
+        (b"Content-Length: 0\r\n\r\n", ""),
+    ],
+)
+def test_the_beginning_of_a_body_can_be_quoted(body: bytes, quoted: str) -> None:
+    answer = b"HTTP/1.1 500 No\r\n" + body
+    assert said(answer).quoted == quoted
+    assert said(*(answer[n : n + 1] for n in range(len(answer)))).quoted == quoted
+
+
 def test_a_redirect_is_a_status_and_where_it_leads() -> None:
     found = said(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n")
     assert (found.status, found.location) == (302, "/login")
