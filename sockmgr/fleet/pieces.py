@@ -50,7 +50,7 @@ class Pieces:
         past: bytes = b"",
         hook: ProcessSnapshot | None = None,
     ) -> msgspec.Raw:
-        """Return what snapshot.record() does, as JSON; of `changed` the processes have changed."""
+        """Return the record of a fleet, as JSON; of `changed` the processes have changed."""
         # The fleet knows nothing of processes, so it cannot know that one of them has changed.
         for id in changed:
             if worker := fleet.find(id):

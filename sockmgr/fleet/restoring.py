@@ -8,7 +8,15 @@ from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation, Worker
 from sockmgr.fleet.hooks import HookRun
 from sockmgr.fleet.messages import Phase, Reload, State, WorkerId
-from sockmgr.fleet.snapshot import UNCHANGED, GenerationSnapshot, ServiceSnapshot, WorkerSnapshot
+from sockmgr.fleet.snapshot import (
+    OF_GENERATION,
+    OF_HOOK,
+    OF_WORKER,
+    GenerationSnapshot,
+    ServiceSnapshot,
+    WorkerSnapshot,
+    same,
+)
 
 LENIENCE = 2.0  # seconds that a deadline is put off if it passed while there was no manager
 
@@ -32,13 +40,7 @@ def restore(service: ServiceSnapshot, now: float) -> Fleet:
     if service.pending:
         fleet.pending = Reload(spec=service.pending, request=0, together=service.pending_together)
     if was := service.hook:
-        fleet.hook = HookRun(
-            generation=was.generation,
-            moment=was.moment,
-            since=was.since,
-            deadline=max(was.deadline, now + LENIENCE),
-            ending=was.ending,
-        )
+        fleet.hook = HookRun(**same(was, OF_HOOK), deadline=max(was.deadline, now + LENIENCE))
     fleet.down_since = service.down_since
     if fleet.down_since is not None:
         fleet.down_since += max(0.0, now + LENIENCE - fleet.lost_at)
@@ -47,7 +49,7 @@ def restore(service: ServiceSnapshot, now: float) -> Fleet:
 
 def _restore_one(fleet: Fleet, each: GenerationSnapshot, now: float) -> None:
     generation = Generation(
-        **{key: getattr(each, key) for key in UNCHANGED},
+        **same(each, OF_GENERATION),
         spec=each.spec,
         deadline=max(_or_never(each.deadline), now + LENIENCE),
         not_before=-math.inf if each.not_before is None else each.not_before,
@@ -70,19 +72,10 @@ def _restored_worker(was: WorkerSnapshot, generation: int, now: float) -> Worker
     # A ready worker has its max_age as deadline, and nothing about that has to be looked at first.
     late = -math.inf if was.state is State.READY else now + LENIENCE
     return Worker(
+        **same(was, OF_WORKER),
         id=WorkerId(generation, was.slot),
-        lease=was.lease,
-        since=was.since,
         deadline=max(_or_never(was.deadline), late),
-        state=was.state,
         ready_at=_or_never(was.ready_at),
-        recycle=was.recycle,
-        rescue=was.rescue,
-        hung=was.hung,
-        leaving=was.leaving,
-        finishing=was.finishing,
-        unhealthy=was.unhealthy,
-        worn=was.worn,
     )
 
 

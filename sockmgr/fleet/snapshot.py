@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,7 +26,6 @@ from sockmgr.fleet.comparison import Course
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation, Worker
 from sockmgr.fleet.group import Together
-from sockmgr.fleet.hooks import HookRun
 from sockmgr.fleet.limits import Wear
 from sockmgr.fleet.messages import Phase, State, WorkerId
 from sockmgr.fleet.older_formats import upgraded
@@ -205,16 +204,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 # --- Bytes ---------------------------------------------------------------------------------------
 
 
-def encode(snapshot: Snapshot, *, serial: int = 0) -> bytes:
-    """Return one line that tells version, serial number and checksum, and the snapshot as JSON.
+def sealed(body: bytes, *, serial: int) -> bytes:
+    """Return one line that tells version, serial number and checksum, and the snapshot, as JSON.
 
     Of several that can be read the one with the highest `serial` is the latest.
     """
-    return sealed(as_json(snapshot), serial=serial)
-
-
-def sealed(body: bytes, *, serial: int) -> bytes:
-    """Return a snapshot that is JSON already as `encode` does."""
     # One line that is no JSON, so that a reader knows the format before it reads any of it.
     return b"%s %d %d %s\n%s" % (_MAGIC, VERSION, serial, _checksum(body), body)
 
@@ -294,34 +288,24 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 
-# What is written of a generation as it is, and read back so. The requests are left out: their
-# clients lose the connection with this manager.
-UNCHANGED = ("number", "lease", "wanted", "since", "phase", "failed_starts", "failures", "fault",
-             "culprit", "rolling", "step", "checked", "together", "doubtful", "early")  # fmt: skip
-
 # --- Fleets --------------------------------------------------------------------------------------
 
+# What is written as it is, and read back so. The requests of a generation are left out: their
+# clients lose the connection with this manager.
+OF_GENERATION = (
+    "number", "lease", "wanted", "since", "phase", "failed_starts", "failures", "fault", "culprit",
+    "rolling", "step", "checked", "together", "doubtful", "early",
+)  # fmt: skip
+OF_WORKER = (
+    "lease", "since", "state", "recycle", "hung", "rescue", "leaving", "finishing", "unhealthy",
+    "worn",
+)  # fmt: skip
+OF_HOOK = ("generation", "moment", "since", "ending")
 
-def record(
-    name: str,
-    fleet: Fleet,
-    processes: Mapping[WorkerId, ProcessSnapshot],
-    hook: ProcessSnapshot | None = None,
-) -> ServiceSnapshot:
-    """Return what a fleet has to be restored from; `hook` is the process of its hook."""
-    return service_record(
-        name,
-        fleet,
-        tuple(
-            generation_record(
-                each,
-                each.spec,
-                tuple(worker_record(w, processes.get(w.id)) for w in each.workers.values()),
-            )
-            for each in fleet.generations.values()
-        ),
-        hook=hook,
-    )
+
+def same(record: object, names: Iterable[str]) -> dict[str, Any]:
+    """Return these of its fields, for a record that has them as well."""
+    return {name: getattr(record, name) for name in names}
 
 
 def service_record(
@@ -332,6 +316,7 @@ def service_record(
     hook: ProcessSnapshot | None = None,
 ) -> ServiceSnapshot:
     """Return the record of a fleet, with those of its generations, its history and its hook."""
+    pending, run = fleet.pending, fleet.hook
     return ServiceSnapshot(
         name=name,
         last=fleet.last,
@@ -341,22 +326,13 @@ def service_record(
         generations=generations,
         fed=fleet.fed,
         unquiet=tuple(fleet.unquiet.items()),
-        pending=fleet.pending.spec if fleet.pending else None,
+        pending=pending.spec if pending else None,
         past=past,
-        pending_together=fleet.pending.together if fleet.pending else None,
+        pending_together=pending.together if pending else None,
         down_since=fleet.down_since,
-        hook=_hook_record(fleet.hook, hook) if fleet.hook else None,
-    )
-
-
-def _hook_record(run: HookRun, process: ProcessSnapshot | None) -> HookSnapshot:
-    return HookSnapshot(
-        generation=run.generation,
-        moment=run.moment,
-        since=run.since,
-        deadline=run.deadline,
-        ending=run.ending,
-        process=process,
+        hook=HookSnapshot(**same(run, OF_HOOK), deadline=run.deadline, process=hook)
+        if run
+        else None,
     )
 
 
@@ -365,7 +341,7 @@ def generation_record(
 ) -> GenerationSnapshot:
     """Return the record of a generation, with that of its spec and those of its workers."""
     return GenerationSnapshot(
-        **{key: getattr(generation, key) for key in UNCHANGED},
+        **same(generation, OF_GENERATION),
         spec=spec,
         deadline=_finite(generation.deadline),
         not_before=_finite(generation.not_before),
@@ -379,20 +355,11 @@ def generation_record(
 def worker_record(worker: Worker, process: ProcessSnapshot | None) -> WorkerSnapshot:
     """Return the record of a worker, with that of its process if it has one."""
     return WorkerSnapshot(
+        **same(worker, OF_WORKER),
         slot=worker.id.slot,
-        lease=worker.lease,
-        since=worker.since,
         deadline=_finite(worker.deadline),
-        state=worker.state,
         ready_at=_finite(worker.ready_at),
-        recycle=worker.recycle,
-        hung=worker.hung,
-        rescue=worker.rescue,
-        leaving=worker.leaving,
-        finishing=worker.finishing,
         process=process,
-        unhealthy=worker.unhealthy,
-        worn=worker.worn,
     )
 
 

@@ -31,8 +31,9 @@ from sockmgr.fleet.messages import (
     WorkerReady,
 )
 from sockmgr.fleet.restoring import restore
-from sockmgr.fleet.snapshot import Snapshot, decode, encode, record
+from sockmgr.fleet.snapshot import Snapshot, decode
 from sockmgr.fleet.together import Groups, resolved
+from tests.helpers.states import encode, record
 
 
 class Company:

@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "forget the step of a canary with its manager",
         RESTORING,
-        "{key: getattr(each, key) for key in UNCHANGED}",
-        "{key: getattr(each, key) for key in UNCHANGED if key != 'step'}",
+        "same(each, OF_GENERATION)",
+        "same(each, (name for name in OF_GENERATION if name != 'step'))",
     ),
     Mutant(
         "give the check of a dead manager no more time",

@@ -9,9 +9,9 @@ import pytest
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.messages import Start, Tick
 from sockmgr.fleet.restoring import LENIENCE, restore
-from sockmgr.fleet.snapshot import record
 from tests.fleet.story import hooked, make_spec
 from tests.fleet.world import World
+from tests.helpers.states import record
 
 PATIENCE = 30.0
 

@@ -8,10 +8,10 @@ import pytest
 
 from sockmgr.config.spec import SURGE_ALL, Accept, Spec, Surge
 from sockmgr.fleet.messages import Action, CutOver, Feed, Spawn
-from sockmgr.fleet.snapshot import record
 from tests.fleet.reading import ONE, drained, killed, spawned
 from tests.fleet.story import make_spec
 from tests.fleet.world import Life, World
+from tests.helpers.states import record
 
 
 def own(name: str, **settings: object) -> Spec:

@@ -22,13 +22,12 @@ from sockmgr.fleet.snapshot import (
     Snapshot,
     SnapshotError,
     decode,
-    encode,
     latest,
-    record,
 )
 from sockmgr.log import Occurrence
 from tests.fleet.story import make_spec
 from tests.fleet.world import World
+from tests.helpers.states import encode, record
 
 CONFIG = parse(
     b'[listen]\nhttp = "tcp://127.0.0.1:80"\n[service.web]\ncommand = ["x"]\nlisten = ["http"]\n',

@@ -63,9 +63,10 @@ from sockmgr.fleet.messages import (
 )
 from sockmgr.fleet.pieces import Pieces
 from sockmgr.fleet.restoring import LENIENCE, restore
-from sockmgr.fleet.snapshot import Snapshot, decode, encode, record
+from sockmgr.fleet.snapshot import Snapshot, decode
 from sockmgr.worker.deadline import FINISH
 from tests.fleet.story import tell_action, tell_fact
+from tests.helpers.states import encode, record
 
 
 class Life(StrEnum):

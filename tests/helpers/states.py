@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sockmgr.config.config import parse
 from sockmgr.config.spec import Spec
-from sockmgr.fleet.messages import Phase, State
+from sockmgr.fleet.fleet import Fleet
+from sockmgr.fleet.messages import Phase, State, WorkerId
 from sockmgr.fleet.snapshot import (
     GenerationSnapshot,
     ProcessSnapshot,
     ServiceSnapshot,
     Snapshot,
     WorkerSnapshot,
-    encode,
+    as_json,
+    generation_record,
+    sealed,
+    service_record,
+    worker_record,
 )
 from sockmgr.kernel.procfs import member
 
@@ -53,6 +58,29 @@ def state(
         unquiet=(),
     )  # fmt: skip
     return Snapshot(boot_id="", config=_CONFIG, listeners=(), services=(service,))
+
+
+def encode(snapshot: Snapshot, *, serial: int = 0) -> bytes:
+    """Return a state as a manager writes it down."""
+    return sealed(as_json(snapshot), serial=serial)
+
+
+def record(
+    name: str,
+    fleet: Fleet,
+    processes: Mapping[WorkerId, ProcessSnapshot],
+    hook: ProcessSnapshot | None = None,
+) -> ServiceSnapshot:
+    """Return what a fleet has to be restored from; `hook` is the process of its hook."""
+    generations = (
+        generation_record(
+            each,
+            each.spec,
+            tuple(worker_record(w, processes.get(w.id)) for w in each.workers.values()),
+        )
+        for each in fleet.generations.values()
+    )
+    return service_record(name, fleet, tuple(generations), hook=hook)
 
 
 def memfd(data: Snapshot | bytes) -> int:

@@ -13,12 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sockmgr.fleet.snapshot import encode
 from sockmgr.kernel import private
 from sockmgr.manager.takeover.predecessor import recovered
 from sockmgr.manager.takeover.state import boot_id
 from tests.helpers.children import running
-from tests.helpers.states import state, worker
+from tests.helpers.states import encode, state, worker
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")

@@ -19,7 +19,7 @@ from sockmgr.errors import ControlError, ListenError, SockmgrError
 from sockmgr.fleet import order
 from sockmgr.fleet.history import History, Origin, brought_back
 from sockmgr.fleet.messages import Fact, WorkerExited, WorkerStopping
-from sockmgr.fleet.snapshot import ServiceSnapshot, Snapshot, decode, encode, record
+from sockmgr.fleet.snapshot import ServiceSnapshot, Snapshot, decode
 from sockmgr.fleet.together import resolved
 from sockmgr.manager.company import Company
 from sockmgr.manager.service.pooling import check_shares
@@ -27,6 +27,7 @@ from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.upkeep import Upkeep
 from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.manager.services import Services
+from tests.helpers.states import encode, record
 from tests.simulation.kernel import Broken, Group, Kernel, Life, Listener, Process, Queue
 from tests.simulation.shell import Answer, Nothing, ServiceShell
 

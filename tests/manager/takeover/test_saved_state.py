@@ -14,12 +14,13 @@ from sockmgr.config.config import Config
 from sockmgr.fleet import pieces
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.messages import Spawn, Start, Tick, WorkerExited, WorkerId, WorkerReady
-from sockmgr.fleet.snapshot import ProcessSnapshot, decode, record, sealed
+from sockmgr.fleet.snapshot import ProcessSnapshot, decode, sealed
 from sockmgr.manager.logs.events import EventLog
 from sockmgr.manager.takeover.saved_state import Present, SavedState
 from sockmgr.manager.takeover.state import StateMemory
 from tests.fleet.story import make_spec
 from tests.helpers.listeners import opened, tcp
+from tests.helpers.states import record
 from tests.helpers.work import calls
 
 
