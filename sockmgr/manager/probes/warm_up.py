@@ -5,44 +5,23 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from sockmgr.api.types import WarmUp
 from sockmgr.config.probe import HttpProbe
 from sockmgr.errors import ListenError
 from sockmgr.manager.probes.prober import Reach, get, trusting
 from sockmgr.manager.probes.reply import NoAnswer, Reply
 
 
-@dataclass(slots=True)
-class Warmed:
-    """How many `requests` there were and how many `failed`, and the slowest of two kinds.
-
-    `first` and `last` are seconds: of the first requests to each path, and of the last ones.
-    `is_cut`: there was no time for all.
-    """
-
-    requests: int = 0
-    failed: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    is_cut: bool = False
-
-    def add(self, other: Warmed) -> None:
-        """Count the requests to another worker as well."""
-        self.requests += other.requests
-        self.failed += other.failed
-        self.first, self.last = max(self.first, other.first), max(self.last, other.last)
-        self.is_cut |= other.is_cut
-
-
 async def warm_up(
     like: HttpProbe, paths: Sequence[str], times: int, reach: Reach, *, tls: bool, limit: float
-) -> Warmed:
+) -> WarmUp:
     """Ask by requests `like` this one, one after the other, for at most `limit` seconds."""
-    warmed, loop = Warmed(), asyncio.get_running_loop()
-    context = trusting() if tls else None
+    loop, context = asyncio.get_running_loop(), trusting() if tls else None
+    asked: list[tuple[int, bool, float]] = []  # in which round, whether answered, and the seconds
+    is_cut = False
     try:
         async with asyncio.timeout(limit):
             # All paths before any is repeated, as users would come.
@@ -50,18 +29,16 @@ async def warm_up(
                 for path in paths:
                     began = loop.time()
                     is_answered = await _is_answered(replace(like, path=path), reach, context)
-                    warmed.requests, warmed.failed = (
-                        warmed.requests + 1,
-                        warmed.failed + (not is_answered),
-                    )
-                    took = round(loop.time() - began, 6)
-                    if number == 0:
-                        warmed.first = max(warmed.first, took)
-                    if number == times - 1:
-                        warmed.last = max(warmed.last, took)
+                    asked.append((number, is_answered, round(loop.time() - began, 6)))
     except TimeoutError:
-        warmed.is_cut = True
-    return warmed
+        is_cut = True
+    return WarmUp(
+        requests=len(asked),
+        failed=sum(not is_answered for _, is_answered, _ in asked),
+        first=max((took for number, _, took in asked if number == 0), default=0.0),
+        last=max((took for number, _, took in asked if number == times - 1), default=0.0),
+        is_cut=is_cut,
+    )
 
 
 async def _is_answered(request: HttpProbe, reach: Reach, tls: ssl.SSLContext | None) -> bool:

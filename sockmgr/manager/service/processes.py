@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
+from sockmgr.api.types import WarmUp
 from sockmgr.config.hooks import Moment
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.errors import ListenError, SpawnError
@@ -36,7 +37,6 @@ from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import LastWords
-from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.service.comparing import Comparing
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.figures import ServiceFigures
@@ -209,7 +209,7 @@ class Processes:
         elif worker.leaving:
             self.dispatching.abandon(running)
 
-    def see_ready(self, id: WorkerId, now: float) -> Warmed | None:
+    def see_ready(self, id: WorkerId, now: float) -> WarmUp | None:
         """Log that a worker is ready, and how long that took; return how it was warmed up."""
         self.private.drop(id)
         running = self.running.get(id)

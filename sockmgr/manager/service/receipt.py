@@ -10,7 +10,6 @@ from sockmgr.api.types import DrainingGeneration, Receipt, WarmUp
 from sockmgr.fleet.messages import State, WorkerId
 from sockmgr.kernel.queues import listen_overflows
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.probes.warm_up import Warmed
 
 
 class Measurement:
@@ -21,7 +20,7 @@ class Measurement:
         self._overflows = _overflows()
         self._ended = {State.DRAINING: 0, State.KILLED: 0}
         self._died = self._moved = 0
-        self._warmed = Warmed()
+        self._warmed: list[WarmUp] = []
         for listener in listeners:
             listener.take_peak()  # forget what was before
 
@@ -36,9 +35,9 @@ class Measurement:
         elif state in self._ended:
             self._ended[state] += 1
 
-    def count_warm_up(self, warmed: Warmed) -> None:
+    def count_warm_up(self, warmed: WarmUp) -> None:
         """Count how a new worker was warmed up."""
-        self._warmed.add(warmed)
+        self._warmed.append(warmed)
 
     def receipt(self, draining: Collection[WorkerId], finishing: int) -> Receipt:
         """Sum up; the workers `draining` have not ended yet, `finishing` of them must end now."""
@@ -57,20 +56,20 @@ class Measurement:
             finishing=finishing,
             died=self._died,
             moved=self._moved,
-            warm_up=_told(self._warmed),
+            warm_up=_together(self._warmed),
             cutover=cutovers.pop() if len(cutovers) == 1 else "overlap" if cutovers else "none",
         )
 
 
-def _told(warmed: Warmed) -> WarmUp | None:
-    if not warmed.requests and not warmed.is_cut:
+def _together(warmed: Sequence[WarmUp]) -> WarmUp | None:
+    if not warmed:
         return None
     return WarmUp(
-        requests=warmed.requests,
-        failed=warmed.failed,
-        first=warmed.first,
-        last=warmed.last,
-        is_cut=warmed.is_cut,
+        requests=sum(each.requests for each in warmed),
+        failed=sum(each.failed for each in warmed),
+        first=max(each.first for each in warmed),
+        last=max(each.last for each in warmed),
+        is_cut=any(each.is_cut for each in warmed),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from sockmgr.api.records import EventKind
-from sockmgr.api.types import Progress, Receipt, Verdict
+from sockmgr.api.types import Progress, Receipt, Verdict, WarmUp
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.history import History, Origin
@@ -22,7 +22,6 @@ from sockmgr.log import Log
 from sockmgr.manager.asker import ASKER
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.logs.output import LastWords
-from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.service.processes import Processes
 from sockmgr.manager.service.receipt import Measurement
 
@@ -128,7 +127,7 @@ class Verdicts:
         for measurement in filter(None, (self._measurement, self._drain)):
             measurement.count_exit(state, well=well, moved=moved)
 
-    def count_warm_up(self, warmed: Warmed | None) -> None:
+    def count_warm_up(self, warmed: WarmUp | None) -> None:
         """Note for the receipt how a worker was warmed up, if it was."""
         if warmed and self._measurement:
             self._measurement.count_warm_up(warmed)

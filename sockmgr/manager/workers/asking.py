@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from socket import socket
 
+from sockmgr.api.types import WarmUp
 from sockmgr.config.probe import Probe, warm_up_like
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.errors import ListenError
@@ -15,7 +16,7 @@ from sockmgr.kernel.spawn import uid_of
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.probes.door import Door
 from sockmgr.manager.probes.prober import Prober
-from sockmgr.manager.probes.warm_up import Warmed, warm_up
+from sockmgr.manager.probes.warm_up import warm_up
 from sockmgr.manager.workers import private_socket
 
 ReachListener = Callable[[Listener], Awaitable[socket]]
@@ -29,7 +30,7 @@ def prober(spec: Spec, probe: Probe, listeners: Sequence[Listener], reach: Reach
 
 async def warmed_up(
     spec: Spec, listeners: Sequence[Listener], reach: ReachListener, limit: float
-) -> Warmed:
+) -> WarmUp:
     """Warm a worker up as its spec says, for at most `limit` seconds."""
     request, rollout = warm_up_like(spec.ready), spec.rollout
     _, listener = _asked(spec, request, listeners)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from sockmgr.api.types import WarmUp
 from sockmgr.config.probe import HttpProbe, Probe, TcpProbe
 from sockmgr.config.spec import Accept, Accepting, Delay, Exec, Notify, Ready, Spec
 from sockmgr.errors import SpawnError
 from sockmgr.kernel import readiness
 from sockmgr.launch.executable import find
-from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import ports
 from sockmgr.manager.workers.asking import door, prober, warmed_up
 from sockmgr.manager.workers.context import Assignment
@@ -50,7 +50,7 @@ class Watched:
     uptake: Uptake
     run_command: Callable[[Exec, str, str, Callable[[], None]], ReadyCommand]
     done: Callable[[], None]
-    warmed: Callable[[Warmed], None]
+    warmed: Callable[[WarmUp], None]
     since: float
 
 

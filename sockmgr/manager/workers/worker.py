@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from sockmgr.api.figures import Figures
 from sockmgr.api.records import EventKind
+from sockmgr.api.types import WarmUp
 from sockmgr.config.spec import Accept, Exec
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.descendants import CRASH_TIME, Key, Orphans
@@ -21,7 +22,6 @@ from sockmgr.kernel.process import Process, has_no_reader
 from sockmgr.kernel.spawn import Launch, spawn, uid_of
 from sockmgr.log import Log
 from sockmgr.manager.logs.output import LastWords, WorkerOutput
-from sockmgr.manager.probes.warm_up import Warmed
 from sockmgr.manager.workers import readiness
 from sockmgr.manager.workers.cgroups import out_of_memory
 from sockmgr.manager.workers.context import Assignment
@@ -52,7 +52,7 @@ class WorkerProcess:
         command, listeners, context = assignment.command, assignment.listeners, assignment.context
         self.id, self.spec, self.lease = command.worker, command.spec, command.lease
         self.listeners, self._context, self._put = listeners, context, assignment.put
-        self.warmed = Warmed()
+        self.warmed: WarmUp | None = None
         self._background = command.background
         # Asked for once: the accounts may be in a directory service, and each message needs it.
         self.user = uid_of(self.spec.user)
@@ -276,9 +276,12 @@ class WorkerProcess:
             uptake=self._uptake,
             run_command=self._start_command,
             done=self._say_ready,
-            warmed=self.warmed.add,
+            warmed=self._note_warm_up,
             since=self.started_at,
         )
+
+    def _note_warm_up(self, warmed: WarmUp) -> None:
+        self.warmed = warmed
 
     def _begin(self, process: Process, group: Group | None) -> None:
         loop, owned = self._context.loop, self._inheritance.sockets
