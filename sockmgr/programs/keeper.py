@@ -7,10 +7,9 @@ fits into any buffer, so the keeper never waits for a peer. A keeper goes on wit
 was started with when the manager is upgraded, so later managers must speak this protocol as well:
 
     T1        take: I am the manager   ->  .PID, or R: there is another one
-    =NAME fds hold these under NAME, in place of what is there   ->  .
-    +NAME fds hold these as well; at most 253 fit into a message (unix(7))   ->  .
+    =NAME fds hold these under NAME, in place of what is there; 253 at most   ->  .
     -NAME     close what is under NAME   ->  .
-    N         next of what is held   ->  =NAME fds, if need be several times, or . at the end
+    N         next of what is held   ->  =NAME fds, or . at the end
     D         the manager ends for good: close everything and exit
     anything else, or what cannot be done   ->  !REASON
 
@@ -163,11 +162,9 @@ class Store:
             self.hand_next(peer)
             return
         self.handing = []  # its descriptors may be closed now
-        if verb in (b"=", b"+") and name and fds:
-            if verb == b"=":
-                close_all(self.held.get(name, []))
-                self.held[name] = []
-            self.held.setdefault(name, []).extend(fds)
+        if verb == b"=" and name and fds:
+            close_all(self.held.get(name, []))
+            self.held[name] = fds
             self.reply(peer, b".")
             return
         close_all(fds)
@@ -195,8 +192,7 @@ class Store:
         self.client = peer
         self.had_client = True
         self.workers = set()
-        self.handing = [part for item in self.held.items() for part in parts(*item)]
-        self.handing.reverse()
+        self.handing = list(reversed(self.held.items()))
         self.reply(peer, b".%d" % posix.getpid())
 
     def hand_next(self, peer: socket) -> None:
@@ -204,10 +200,12 @@ class Store:
         if not self.handing:
             self.reply(peer, b".")
             return
-        label, fds = self.handing.pop()
+        name, fds = self.handing.pop()
         payload = b"".join(fd.to_bytes(FD_SIZE, sys.byteorder) for fd in fds)
         try:
-            peer.sendmsg([label], [(SOL_SOCKET, SCM_RIGHTS, payload)], MSG_DONTWAIT | MSG_NOSIGNAL)
+            peer.sendmsg(
+                [b"=" + name], [(SOL_SOCKET, SCM_RIGHTS, payload)], MSG_DONTWAIT | MSG_NOSIGNAL
+            )
         except OSError as error:  # ETOOMANYREFS, unix(7)
             self.reply(peer, b"!errno %d of sendmsg" % (error.errno or 0))
 
@@ -242,12 +240,6 @@ def receive(peer: socket) -> tuple[bytes, list[int], bool]:
         for at in range(0, len(payload), FD_SIZE)
     ]
     return data, fds, not flags & (MSG_TRUNC | MSG_CTRUNC)
-
-
-def parts(name: bytes, fds: list[int]) -> list[tuple[bytes, list[int]]]:
-    """Return what is under a name as messages that the kernel takes."""
-    starts = range(0, len(fds), MAX_FDS)
-    return [(b"=" + name, fds[at : at + MAX_FDS]) for at in starts]
 
 
 def uid_of(peer: socket) -> int:

@@ -117,15 +117,12 @@ class Keeper:
         """Have the keeper hold duplicates of `fds`, in this order, and nothing else under `name`.
 
         Raises OSError if `fds` cannot be sent (EBADF, ETOOMANYREFS), ControlError if the keeper is
-        lost or cannot open so many. Up to 253 descriptors go all at once or not at all.
+        lost or cannot open so many. They go all at once or not at all.
         """
         label = os.fsencode(name)
-        if not fds or not 0 < len(label) <= MAX_NAME:
+        if not (0 < len(fds) <= MAX_FDS and 0 < len(label) <= MAX_NAME):
             raise ValueError(f"cannot keep {len(fds)} descriptors as {name!r}")
-        # One message carries at most SCM_MAX_FD descriptors (unix(7)); the next ones are added.
-        for start in range(0, len(fds), MAX_FDS):
-            verb = b"+" if start else b"="
-            self._call(verb + label, fds[start : start + MAX_FDS])
+        self._call(b"=" + label, fds)
 
     def forget(self, name: str) -> None:
         """Have the keeper close what it holds under `name`, if anything."""
@@ -244,19 +241,19 @@ class Keeper:
 
     def _collect(self) -> list[tuple[str, list[int]]]:
         """Fetch all that the keeper holds, one message after the other."""
-        found: dict[str, list[int]] = {}
+        found: list[tuple[str, list[int]]] = []
         try:
             while True:
                 label, fds = self._exchange(b"N")
                 if label == b".":
                     break
-                found.setdefault(os.fsdecode(label[1:]), []).extend(fds)
+                found.append((os.fsdecode(label[1:]), fds))
         except (ConnectionError, EOFError):
             pass  # the keeper is dead, and nobody else may have what has arrived
         except (ControlError, OSError):
-            rights.close_all(fd for fds in found.values() for fd in fds)
+            rights.close_all(fd for _, fds in found for fd in fds)
             raise
-        return list(found.items())
+        return found
 
     def _lost(self, how: str) -> ControlError:
         # Shut down, but not closed: the event loop that watches the descriptor sees its end.

@@ -13,6 +13,7 @@ import pytest
 
 from sockmgr.errors import ControlError
 from sockmgr.manager.takeover.keeper import Keeper
+from sockmgr.programs.keeper import MAX_FDS
 from tests.helpers.children import python, wait_for_exit, wait_until
 from tests.helpers.keeping import (
     close_all,
@@ -62,13 +63,11 @@ def test_what_is_forgotten_is_closed_and_unknown_names_do_no_harm(keeper: Keeper
         assert os.read(reader, 1) == b""
 
 
-def test_many_names_and_many_descriptors_of_one_come_back_in_order(
-    keeper: Keeper, path: Path
-) -> None:
+def test_many_names_and_many_descriptors_come_back_in_order(keeper: Keeper, path: Path) -> None:
     with contextlib.ExitStack() as stack, sleeping() as worker:
         pairs = [stack.enter_context(pipe()) for _ in range(300)]
         kept = [(f"web@1.{number}", list(pair)) for number, pair in enumerate(pairs)]
-        kept.append(("http", [fd for pair in pairs for fd in pair]))
+        kept.append(("http", [fd for pair in pairs for fd in pair][:MAX_FDS]))
         kept.append(("web@2.0", [worker.pidfd]))
         for name, fds in kept:
             keeper.keep(name, fds)
@@ -90,10 +89,14 @@ def test_a_call_with_a_closed_descriptor_fails_and_the_next_one_works(keeper: Ke
         keeper.keep("out", [reader])
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256])
-def test_a_name_that_does_not_fit_is_refused(keeper: Keeper, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "number"), [("", 1), ("x" * 256, 1), ("x", MAX_FDS + 1), ("x", 0)]
+)
+def test_what_does_not_fit_into_a_message_is_refused(
+    keeper: Keeper, name: str, number: int
+) -> None:
     with pytest.raises(ValueError, match="cannot keep"):
-        keeper.keep(name, [0])
+        keeper.keep(name, [0] * number)
 
 
 def test_a_keeper_that_is_full_says_so_and_can_be_taken_over(keeper: Keeper, path: Path) -> None:
