@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from sockmgr.api.types import Plan, Status
+from sockmgr.api.types import LogLine, Plan, Status
 from sockmgr.cli import table, target
 from sockmgr.cli.journal import Journal
 from sockmgr.client.client import Client, ForbiddenError, NoManagerError, StillWaitingError
@@ -99,6 +99,8 @@ def _visit(
     for each in found:
         visit.looked_at += [each.service.name, *(unit.name for unit in each.sockets)]
         visit.findings += units.examine(config, each, systemd) if config else ()
+        if directories == unit_files.DIRECTORIES:
+            visit.findings += units.state(each.service.name)
     is_running = _ask(where, config, path, visit)
     if config and (found or is_running):
         visit.findings += unix_sockets.private(config.listen, ahead=False)
@@ -171,17 +173,18 @@ def _of_manager(
         if found.state in ("down", "degraded"):
             lines = _last_lines(client, service)
             yield from workers.refused(service, lines)
-            yield from ports.taken(service, lines, status) if visible else ()
+            words = [line.message for line in lines]
+            yield from ports.taken(service, words, status) if visible else ()
 
 
-def _last_lines(client: Client, service: str) -> list[str]:
+def _last_lines(client: Client, service: str) -> Sequence[LogLine]:
     """Return the last lines of a service, none if we may not read them."""
     with contextlib.suppress(SockmgrError):
         log = client.logs(service, LOG_LINES)
         lines = log.lines or ()
         if log.journal:
             lines = tuple(Journal([log.journal], service).last(LOG_LINES))
-        return [line.message for line in lines]
+        return lines
     return []
 
 

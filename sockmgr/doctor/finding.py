@@ -56,6 +56,7 @@ class Check(Enum):
     OPEN_FILES = "open-files", Patient.MACHINE
     NO_CONTROLLER = "no-controller", Patient.MACHINE
 
+    UNIT_FAILS = "unit-fails", Patient.UNITS
     UNIT_OUTDATED = "unit-outdated", Patient.UNITS
     UNIT_PROGRAM = "unit-program", Patient.UNITS
     UNIT_TYPE = "unit-type", Patient.UNITS
@@ -90,6 +91,7 @@ class Check(Enum):
     NOT_LIMITED = "not-limited", Patient.WORKERS
     SERVICE_DOWN = "service-down", Patient.WORKERS
     SERVICE_DEGRADED = "service-degraded", Patient.WORKERS
+    HOOK_FAILS = "hook-fails", Patient.WORKERS
     CODE_REFUSED = "code-refused", Patient.WORKERS
     PORT_TAKEN = "port-taken", Patient.WORKERS
     NOT_READY = "not-ready", Patient.WORKERS

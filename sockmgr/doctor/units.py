@@ -20,7 +20,7 @@ from sockmgr.kernel.accounts import user_number
 from sockmgr.launch.executable import find
 from sockmgr.launch.interpreter import shebang
 from sockmgr.launch.virtual_env import searched
-from sockmgr.systemd.unit import running_version
+from sockmgr.systemd.unit import running_version, shown
 from sockmgr.systemd.units import COMPILES, HOMES, NOTIFY_RELOAD, POLL_LIMIT, SEARCHED, Place, units
 from sockmgr.terminal.format import span
 
@@ -56,6 +56,25 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
     if limit := _open_files(service):
         yield from open_files(config, limit, service.name, Check.UNIT_OPEN_FILES)
     yield from socket_units.examine(config, found, wanted)
+
+
+def state(service: str) -> Iterator[Finding]:
+    """Ask systemd whether a service has failed, or fails at each start."""
+    told = shown(service, "ActiveState", "SubState", "Result", "NRestarts")
+    again = told.get("NRestarts")
+    if told.get("ActiveState") == "failed":
+        what = f"has failed ({told.get('Result')}), and is not started again"
+    elif told.get("SubState", "").startswith("auto-restart"):
+        what = f"does not stay, and is started again: {again} times so far"
+    else:
+        return
+    yield Check.UNIT_FAILS.found(
+        subject=service,
+        what=f"{service} {what}",
+        why="there is no manager: nothing is reloaded, and a worker that dies is not replaced",
+        fix=f"journalctl -u {service} -p err -n 20 has the reason, mostly; then systemctl restart "
+        f"{service}",
+    )
 
 
 # --- What `sockmgr units` would write now ------------------------------------------------------

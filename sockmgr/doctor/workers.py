@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sockmgr.api.types import ListenerStatus, ServiceStatus, Status, WorkerStatus
+from sockmgr.api.records import EventKind, event
+from sockmgr.api.types import ListenerStatus, LogLine, ServiceStatus, Status, WorkerStatus
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accept, Accepting, Listen, traits_of
 from sockmgr.doctor import processes, resources
@@ -169,9 +170,18 @@ def _shortage(name: str, service: ServiceStatus, *, listens: bool) -> Iterator[F
         )
 
 
-def refused(name: str, words: Iterable[str]) -> Iterator[Finding]:
-    """Find in the last words of a service without enough workers that its sandbox stops them."""
-    if last_words.is_refused_code(words):
+def refused(name: str, lines: Sequence[LogLine]) -> Iterator[Finding]:
+    """Find in the last lines of a service without enough workers what stops them."""
+    turns = (event(EventKind.HOOK_FAILED), event(EventKind.WORKER_STARTED))
+    last = next((line.message for line in reversed(lines) if line.event in turns), "")
+    if "hook=before" in last:
+        yield Check.HOOK_FAILS.found(
+            subject=f"service.{name}",
+            what=last,
+            why="no worker is started before it succeeds; it is tried again, every 30 s at least",
+            fix=f"`sockmgr logs {name}` has what it printed",
+        )
+    if last_words.is_refused_code(line.message for line in lines):
         yield Check.CODE_REFUSED.found(
             subject=f"service.{name}",
             what=f"{name}: {last_words.NO_CODE}",
@@ -239,20 +249,31 @@ def _symptoms(
     tree = [worker.pid, *procfs.descendants(worker.pid)]
     held = frozenset[int]().union(*map(procfs.sockets_of, tree))
     lent, alone = held & sight.own, held - sight.own & sight.tcp.keys()
+    if worker.probe:
+        yield Check.PROBE_FAILS.found(
+            what=worker.probe,
+            why="one that boots is not ready before it passes, and a reload ends at its "
+            "ready_timeout; one that serves is replaced",
+            fix="have the application answer it, or correct ready or healthy",
+        )
     if worker.state == "ready":
         yield from _stop_signal(tree, lent, config) if lent else ()
         yield from _extra_port(alone, sight)
     if config is None or config.listen:
         yield from _deaf(worker, config, lent, alone)
-    if processes.is_deleted(worker.pid, "cwd"):
+    yield from _deleted(worker.pid)
+
+
+def _deleted(pid: int) -> Iterator[Finding]:
+    if processes.is_deleted(pid, "cwd"):
         yield Check.DIRECTORY_DELETED.found(
-            what=f"the working directory {processes.target(worker.pid, 'cwd')} was deleted",
+            what=f"the working directory {processes.target(pid, 'cwd')} was deleted",
             why="what is loaded from now on is missing, and a worker that dies cannot be replaced",
             fix="reload, then delete older releases only when no worker has them",
         )
-    if processes.is_deleted(worker.pid, "exe"):
+    if processes.is_deleted(pid, "exe"):
         yield Check.PROGRAM_REPLACED.found(
-            what=f"{processes.target(worker.pid, 'exe')} was replaced or deleted since the start",
+            what=f"{processes.target(pid, 'exe')} was replaced or deleted since the start",
             why="old code goes on, and a worker that dies is replaced by the new",
             fix="reload",
         )

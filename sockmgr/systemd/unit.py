@@ -45,6 +45,12 @@ def sockets_end() -> bool:
     return bool(sockets) and stopped.issuperset(sockets)
 
 
+def shown(name: str, *properties: str) -> dict[str, str]:
+    """Return what systemd says of a unit, by property; nothing if it cannot be asked."""
+    told = _ask(Unit(name=name, line=""), "show", f"--property={','.join(properties)}", name)
+    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+
+
 def _jobs(unit: Unit) -> list[tuple[str, str]]:
     """Return the units for which there is a job, each with the kind of the job."""
     # All jobs are listed, for systemctl takes a name for a pattern, in which "\\" has a meaning.

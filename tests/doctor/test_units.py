@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sockmgr.doctor import units
 from sockmgr.doctor.finding import Check
 from sockmgr.doctor.unit_files import given_config
 from tests.doctor.diagnosis import Found, diagnose, sole
@@ -364,3 +365,28 @@ def test_an_address_in_other_words_is_the_same(machine: Machine, address: str, l
     lines = f"{kind}={line}\n" * 7
     machine.drop_in("shop-http.socket", f"[Socket]\n{kind}=\n{lines}")
     assert machine.diagnose() == []
+
+
+# --- What systemd says of it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        ("ActiveState=failed\nSubState=failed\nResult=start-limit-hit", "(start-limit-hit)"),
+        ("ActiveState=activating\nSubState=auto-restart\nNRestarts=7", "again: 7 times so far"),
+        ("ActiveState=active\nSubState=running\nResult=success\nNRestarts=7", ""),
+        ("ActiveState=inactive\nSubState=dead\nResult=success\nNRestarts=0", ""),
+        ("", ""),
+    ],
+)
+def test_a_service_that_fails_again_and_again_is_found_by_what_systemd_says(
+    told: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{told}\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = list(units.state("shop.service"))
+    assert [one.check for one in found] == [Check.UNIT_FAILS] * bool(what)
+    assert what in "".join(one.what for one in found)

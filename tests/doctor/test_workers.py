@@ -19,6 +19,7 @@ from sockmgr.doctor.finding import Check
 from tests.doctor.diagnosis import Found, agreed, diagnose_under, is_free, sole
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import BIN, Manager, wait_for
+from tests.e2e.probing import READY, manager_of, probed
 from tests.e2e.programs.release import Ask, Release, wait_in_log
 from tests.helpers.asking import ask
 from tests.helpers.command_line import sockmgr
@@ -155,6 +156,32 @@ def test_a_service_whose_workers_die_is_found(tmp_path: Path) -> None:
         wait_for(lambda: manager.status()["services"]["web"]["state"] == "down", "a failed start")
         found = sole(diagnose(manager), Check.SERVICE_DOWN)
         assert found["what"].startswith("no worker of web serves")
+
+
+def test_a_hook_that_keeps_a_first_start_waiting_is_found(tmp_path: Path) -> None:
+    hook = '[service.web.hooks]\nbefore = ["sh", "-c", "echo no schema; exit 3"]\n'
+    with starting(Manager(tmp_path, Release(tmp_path).config() + hook)) as manager:
+        wait_for(lambda: manager.status()["services"]["web"]["state"] == "down", "a failed hook")
+        down, found = diagnose(manager)
+        assert down["check"] == Check.SERVICE_DOWN.label
+        assert found["check"] == Check.HOOK_FAILS.label
+        assert "exited with status 3" in found["what"]
+        assert "sockmgr logs web" in found["fix"]
+
+
+def test_a_new_worker_that_fails_its_probe_is_found_while_the_public_meets_the_old_ones(
+    tmp_path: Path,
+) -> None:
+    app = probed(tmp_path)
+    with manager_of(app, tmp_path, READY, 'accept = "per-worker"') as manager:
+        assert diagnose(manager) == []
+        app.deploy_code('VERSION = "2"\nSTATUS = 500')
+        manager.run("reload", "--timeout", "1s")
+        told = "probe GET /healthz on http answered 500 (expected 200)"
+        wait_for(lambda: {w["probe"] for w in manager.workers()} == {"", told}, "the probes")
+        found = sole(diagnose(manager), Check.PROBE_FAILS)
+        assert found["what"].startswith("web@2.")
+        assert found["what"].endswith(f": {told}")
 
 
 ONLY_ONE = """

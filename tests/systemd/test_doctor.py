@@ -44,6 +44,17 @@ def test_the_user_of_the_manager_sees_as_much_as_root(machine: Machine) -> None:
     assert diagnose(machine, site.config, *AS_USER) == seen
 
 
+def test_a_unit_that_is_started_again_and_again_is_found(machine: Machine) -> None:
+    site = Site(machine, LISTEN)
+    site.install()
+    site.drop_in("[Service]\nExecStartPre=false\nRestartSec=1h\n")
+    machine.systemctl("start", "shop.service", check=False)
+    (found,) = diagnose(machine, site.config)
+    assert found["check"] == "unit-fails"
+    assert found["what"].startswith("shop.service does not stay")
+    assert "journalctl -u shop.service" in found["fix"]
+
+
 def test_workers_that_the_sandbox_lets_not_compile_are_found_by_their_words_in_the_journal(
     machine: Machine,
 ) -> None:
