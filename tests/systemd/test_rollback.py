@@ -56,9 +56,12 @@ def test_the_release_before_can_be_brought_back_by_the_next_manager_and_stays_af
         assert site.status()["services"]["http"]["rollback"] == 1
         site.machine.systemctl("reload", SERVICE)
         assert site.get()["version"] == "2"
+        as_user = ("setpriv", "--reuid=sockmgr", "--regid=sockmgr", "--clear-groups")
+        site.machine.run(*as_user, "sockmgr", "reload", "-c", site.config)
     assert not load.result.failed, load.result.failures()
-    assert [one["origin"] for one in ask(site, "history")] == [
-        "start", "reload", "rollback", "reload",
+    assert [(one["origin"], one["by"]) for one in ask(site, "history")] == [
+        ("start", ""), ("reload", "systemd"), ("rollback", "root"), ("reload", "systemd"),
+        ("reload", "sockmgr"),
     ]  # fmt: skip
     # Who stops a unit wants nothing of it to be left.
     site.machine.systemctl("stop", SERVICE)

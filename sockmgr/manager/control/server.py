@@ -29,7 +29,7 @@ from sockmgr.kernel.open_files import OpenFiles
 from sockmgr.kernel.unix_node import credentials, groups
 from sockmgr.launch.access import Access, resolve
 from sockmgr.log import Log
-from sockmgr.manager.asker import ASKER
+from sockmgr.manager.asker import ASKER, name_of
 from sockmgr.manager.control.claim import BACKLOG, Claim
 from sockmgr.manager.control.connection import ControlConnection, Dropped, Limits, dismiss
 from sockmgr.manager.logs.events import EventFollower
@@ -267,17 +267,21 @@ class ControlServer:
                 peer.post(wire.write_reply(method.progress(step), continues=True))
 
         operation = asyncio.get_running_loop().create_task(
-            self._perform(method, ask, report, peer.uid), name=method.name
+            self._perform(method, ask, report, peer), name=method.name
         )
         self._operations.add(operation)
         operation.add_done_callback(self._operations.discard)
         return operation
 
     async def _perform(
-        self, method: _Method, ask: varlink.Ask, report: Callable[[Progress], None], uid: int
+        self,
+        method: _Method,
+        ask: varlink.Ask,
+        report: Callable[[Progress], None],
+        peer: ControlConnection,
     ) -> varlink.Answer:
         if method.changes:
-            ASKER.set(user_name(uid))
+            ASKER.set(name_of(peer.pid, peer.uid))
         if isinstance(ask, varlink.GetInfo | varlink.GetInterfaceDescription):
             return _introduce(ask)
         # Most handlers only look and return at once; awaiting is for those that wait for workers.
