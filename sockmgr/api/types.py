@@ -70,8 +70,8 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One listener. `queue` is how many connections wait, `backlog` how many may wait.
 
     `cutover` is how new connections leave an old generation: "steered" or "overlap". `choice` is
-    how the kernel now chooses among several queues: "round robin (eBPF)" or "random (classic
-    BPF)"; it is "one queue" if there is only one.
+    how the kernel now chooses among several queues: "round robin (eBPF)" or "random (classic BPF)",
+    or "one queue". `unreachable` is why a probe cannot be led to one of them, "" if it can.
     """
 
     address: str
@@ -79,6 +79,7 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int
     cutover: str
     choice: str = ONE_QUEUE
+    unreachable: str = ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,8 +304,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     `draining_generations` has them by generation, oldest first (None from an earlier version).
     `moved` is how many connections those that have ended gave to other workers. `canary` is how the
     requests to the new generation were answered in the last step of its canary, beside those to the
-    old one; None without one, and for workers that count no requests. `warm_up` is
-    None if there was none.
+    old one; None without one, and for workers that count no requests. `warm_up` is None without.
     """
 
     queue_peak: int

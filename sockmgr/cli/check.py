@@ -17,6 +17,7 @@ from sockmgr.client.client import Client, ForbiddenError, NoManagerError
 from sockmgr.client.finding import find_control
 from sockmgr.config import config
 from sockmgr.config.config import Config
+from sockmgr.doctor.manager import unasked
 from sockmgr.doctor.unix_sockets import private, unbelieved
 from sockmgr.errors import ConfigError
 from sockmgr.launch import access, notes, virtual_env
@@ -64,6 +65,11 @@ def command(where: target.Target) -> None:
             *(f"  note: {remark}" for remark in remarks),
         )
     control, plan, why = _plan(where, found.name, data, path)
+    if control and plan:
+        listeners = Client(Path(control), timeout=where.timeout).status().listeners
+        missed = [f"{one.what}: {one.why}; {one.fix}" for one in unasked(found, listeners)]
+        flaws += missed
+        _show(*(f"  warning: {flaw}" for flaw in missed if not where.as_json))
     if where.as_json:
         answer = {"valid": True, "config": str(path), "warnings": flaws, "notes": remarks}
         answer |= {"manager": control}

@@ -138,6 +138,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: _Visit)
         target.narrate(f"workers are not looked at: {error}")
         return True
     plan = _plan(client, path) if config else None
+    visit.findings += manager.unasked(config, status.listeners) if config else ()
     differs = plan and any(not one.path.startswith(RELEASE) for one in plan.changes)
     if plan and differs and not plan.applies:
         target.narrate(f"the manager at {client.path} runs another config")

@@ -86,6 +86,7 @@ class Check(Enum):
     MANAGER_SILENT = "manager-silent", Patient.WORKERS
     MANAGER_UNREACHABLE = "manager-unreachable", Patient.WORKERS
     MANAGER_ELSEWHERE = "manager-elsewhere", Patient.WORKERS, Severity.NOTE
+    NO_WAY_TO_WORKERS = "no-way-to-workers", Patient.WORKERS
     SOCKETS_ASTRAY = "sockets-astray", Patient.WORKERS
     MANAGER_OPEN_FILES = "manager-open-files", Patient.WORKERS
     NOT_LIMITED = "not-limited", Patient.WORKERS

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from sockmgr.api.types import ListenerStatus
 from sockmgr.client.elsewhere import Elsewhere
+from sockmgr.config.config import Config
+from sockmgr.config.spec import traits_of
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel import procfs
 from sockmgr.kernel.listening import listening_names
+from sockmgr.systemd.units import asks_workers
 
 
 def examine(pid: int) -> Iterator[Finding]:
@@ -30,6 +34,24 @@ def examine(pid: int) -> Iterator[Finding]:
             "ever, and what the manager tells systemd is not heard",
             fix=START_DIRECTLY,
         )
+
+
+def unasked(config: Config, listeners: Mapping[str, ListenerStatus]) -> Iterator[Finding]:
+    """Find probes that a running manager cannot lead to the workers of a config."""
+    for service in filter(asks_workers, config.services):
+        for listen in service.listen:
+            found = listeners.get(listen)
+            traits = traits_of(found.address) if found and found.unreachable else None
+            if found and traits and traits.is_internet and traits.is_stream:
+                yield Check.NO_WAY_TO_WORKERS.found(
+                    subject=f"service.{service.name}",
+                    what=f"the manager cannot ask the workers of {service.name} alone on {listen}: "
+                    f"{found.unreachable}",
+                    why="a reload with a probe by HTTP or TCP is refused, and a command as `ready` "
+                    "has no SOCKMGR_PROBE_URL",
+                    fix="under systemd: sockmgr units --install, systemctl daemon-reload, and "
+                    "restart the service, whose workers serve on; elsewhere give it CAP_BPF",
+                )
 
 
 def silent(error: SockmgrError) -> Finding:

@@ -81,6 +81,7 @@ def _listener(listener: Listener) -> ListenerStatus:
         backlog=backlog(listener.queues[0]),
         cutover=listener.cutover,
         choice=listener.choice,
+        unreachable=listener.why_unreachable,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sockmgr.config.company import longest_stop
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.probe import HttpProbe, TcpProbe
-from sockmgr.config.spec import Accept, Listen, Scheme
+from sockmgr.config.spec import Accept, Exec, Listen, Scheme
 from sockmgr.errors import ConfigError
 from sockmgr.systemd import unit_lines as lines
 
@@ -204,7 +204,7 @@ class _Pair:
 
     def _hardening(self) -> Iterator[str]:
         commands = [word for service in self.config.services for word in service.command[:2]]
-        asks = any(map(_asks, self.config.services))
+        asks = any(map(asks_workers, self.config.services))
         for line in lines.HARDENING:
             match line:
                 case "ProtectHome=yes" if any(path.startswith(HOMES) for path in self._paths()):
@@ -255,9 +255,9 @@ def _leases(service: ServiceConfig) -> int:
     return generations * (1 if service.accept is Accept.SHARED else service.workers_at_most)
 
 
-def _asks(service: ServiceConfig) -> bool:
+def asks_workers(service: ServiceConfig) -> bool:
     """Return whether workers are asked by queues of their own, the places of which are needed."""
-    asked = isinstance(service.ready, HttpProbe | TcpProbe) or service.rollout.warmup
+    asked = isinstance(service.ready, HttpProbe | TcpProbe | Exec) or service.rollout.warmup
     return service.accept is not Accept.DISPATCH and bool(asked or service.healthy)
 
 

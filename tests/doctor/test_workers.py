@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from sockmgr.doctor.finding import Check
+from sockmgr.api.types import ListenerStatus
+from sockmgr.config.config import parse
+from sockmgr.doctor.finding import Check, Finding
+from sockmgr.doctor.manager import unasked
 from tests.doctor.diagnosis import Found, agreed, diagnose_under, is_free, sole
 from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import BIN, Manager, wait_for
@@ -182,6 +185,25 @@ def test_a_new_worker_that_fails_its_probe_is_found_while_the_public_meets_the_o
         found = sole(diagnose(manager), Check.PROBE_FAILS)
         assert found["what"].startswith("web@2.")
         assert found["what"].endswith(f": {told}")
+
+
+def test_a_manager_that_has_no_way_to_the_workers_that_a_config_asks_is_found() -> None:
+    def found(keys: str, address: str, unreachable: str) -> list[Finding]:
+        text = f'[listen]\nhttp = "{address}"\n[service.web]\ncommand = ["server"]\n{keys}\n'
+        listener = ListenerStatus(
+            address=address, queue=0, backlog=1, cutover="steered", unreachable=unreachable
+        )
+        return list(unasked(parse(text.encode(), file="sockmgr.toml"), {"http": listener}))
+
+    here, probe = "tcp://127.0.0.1:8000", 'ready = { exec = ["test"] }'
+    (one,) = found(probe, here, "nobody knows their order")
+    assert one.check is Check.NO_WAY_TO_WORKERS
+    assert one.what.endswith("the workers of web alone on http: nobody knows their order")
+    assert "sockmgr units --install" in one.fix
+    assert not found("", here, "nobody knows their order")
+    assert not found(probe, here, "")
+    assert not found(probe, "unix:///run/web.sock", "it is a unix socket")  # else it is refused
+    assert not found(f'{probe}\naccept = "dispatch"', here, "nobody knows their order")
 
 
 ONLY_ONE = """

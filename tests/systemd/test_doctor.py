@@ -55,6 +55,24 @@ def test_a_unit_that_is_started_again_and_again_is_found(machine: Machine) -> No
     assert "journalctl -u shop.service" in found["fix"]
 
 
+def test_a_manager_that_may_not_ask_workers_alone_is_found_by_doctor_and_check(
+    machine: Machine,
+) -> None:
+    site = Site(machine, {"http": LISTEN["http"]})
+    site.install()
+    site.start()
+    site.write(f'{site.text}ready = {{ exec = ["true"] }}\n')
+    found = [one["check"] for one in diagnose(machine, site.config)]
+    told = machine.run("sockmgr", "check", "-c", site.config).stdout
+    lacks = "order of adopted queues not confirmed" in site.journal  # some kernels show it
+    assert found == ["unit-outdated", *(["no-way-to-workers"] if lacks else [])]
+    assert ("  warning: the manager cannot ask the workers of http alone" in told) == lacks
+    site.install()
+    machine.systemctl("restart", "shop.service")
+    assert diagnose(machine, site.config) == []
+    assert "warning" not in machine.run("sockmgr", "check", "-c", site.config).stdout
+
+
 def test_workers_that_the_sandbox_lets_not_compile_are_found_by_their_words_in_the_journal(
     machine: Machine,
 ) -> None:

@@ -168,6 +168,7 @@ def test_the_shipped_service_says_what_sockmgr_units_writes() -> None:
         ('ready = "accepting"', False),
         ('ready = { http = "/" }', True),
         ("ready = { tcp = true }", True),
+        ('ready = { exec = ["true"] }', True),
         ('rollout.warmup = ["/"]', True),
         ('app = "a:b"\naccept = "per-worker"\nhealthy = { http = "/" }', True),
         ('app = "a:b"\naccept = "dispatch"\nhealthy = { http = "/" }', False),
