@@ -97,7 +97,7 @@ def _feeds_several(service: ServiceConfig) -> bool:
 
 def _sock_diag() -> Iterator[Finding]:
     try:
-        handshakes.half_open(socket.AF_INET, 1)
+        handshakes.half_open(socket.AF_INET)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(b"")  # the kernel chooses an abstract name
             sock.listen(1)

@@ -26,28 +26,17 @@ class Handshake:
     sockid: bytes
 
 
-def half_open(family: int, port: int) -> frozenset[Handshake]:
-    """List the half-open handshakes of listeners of `family` on `port`; raise OSError.
-
-    A handshake has the family of its listener: AF_INET6 for an IPv4 client of a dual-stack one.
-    Takes 20 ms and more, because the kernel walks all connections.
-    """
-    with sock_diag.connect() as netlink:
-        found = sock_diag.dump(netlink, family, sock_diag.to_port(port), _HALF_OPEN)
-        return frozenset(Handshake(family, body[4:52]) for body in found if _is_half_open(body))
-
-
-def half_open_by_port(family: int) -> dict[int, frozenset[Handshake]]:
+def half_open(family: int) -> dict[int, frozenset[Handshake]]:
     """List the half-open handshakes of all listeners of `family` by port; raise OSError.
 
-    It takes as long as half_open() does for one port.
+    A handshake has the family of its listener: AF_INET6 for an IPv4 client of a dual-stack one.
+    Takes 20 ms and more, because the kernel walks all connections, as it would for one port.
     """
     found: dict[int, set[Handshake]] = defaultdict(set)
     with sock_diag.connect() as netlink:
         for body in sock_diag.dump(netlink, family, sock_diag.to_port(0), _HALF_OPEN):
             if _is_half_open(body):
-                port = int.from_bytes(body[4:6], "big")  # of the listener, in network order
-                found[port].add(Handshake(family, body[4:52]))
+                found[sock_diag.ports_of(body)[0]].add(Handshake(family, body[4:52]))
     return {port: frozenset(each) for port, each in found.items()}
 
 
@@ -56,7 +45,7 @@ def under_way(queue: socket.socket) -> bool:
     if queue.type != socket.SOCK_STREAM:
         return False
     try:
-        return bool(half_open(queue.family, queue.getsockname()[1]))
+        return queue.getsockname()[1] in half_open(queue.family)
     except OSError:  # sock_diag is refused, so it is not known
         return True
 

@@ -17,7 +17,6 @@ from sockmgr.log import Log
 from sockmgr.manager.service import dispatching as real
 from sockmgr.manager.service.lease_map import LeaseModes
 from sockmgr.programs.dispatcher import dispatcher, link, moves, sources
-from sockmgr.programs.dispatcher.acceptor import Accepted
 from sockmgr.programs.dispatcher.dispatcher import Dispatcher
 from sockmgr.programs.dispatcher.events import Events
 from sockmgr.programs.dispatcher.loop import Timer
@@ -51,14 +50,14 @@ class Tap:
         return bool(self.queue.waiting)
 
 
-def accept(tap: Tap, limit: int) -> Accepted:
+def accept(tap: Tap, limit: int) -> tuple[list[int], OSError | None]:
     queue = tap.queue
     found: list[Any] = []
     while queue.waiting and len(found) < limit:
         each = queue.waiting.pop(0)
         each.place, each.queue = Place.DISPATCHER, None
         found.append(each)
-    return Accepted(found)
+    return found, None
 
 
 def close_all(fds: Collection[Connection]) -> None:

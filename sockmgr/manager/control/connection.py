@@ -10,6 +10,7 @@ import contextlib
 import select
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from sockmgr.api import varlink, wire
 from sockmgr.errors import SockmgrError
@@ -120,22 +121,12 @@ class ControlConnection:
         except OSError as error:
             raise Dropped(str(error)) from None
 
-    async def is_there_at(self, event: asyncio.Future[None]) -> bool:
+    async def is_there_at(self, event: asyncio.Future[Any]) -> bool:
         """Wait for `event`; return False if the client leaves before it."""
-        if self._line.ended.done():  # the client sends nothing any more, but may still read
-            await asyncio.wait({event})
-            return True
         await asyncio.wait({event, self._line.ended}, return_when=asyncio.FIRST_COMPLETED)
-        return event.done() or not self._is_gone()
-
-    async def outlasts(self, operation: asyncio.Task[varlink.Answer]) -> bool:
-        """Wait for the end of `operation`; return False if the client leaves before it."""
-        either: set[asyncio.Future[varlink.Answer] | asyncio.Future[None]]
-        either = {operation, self._line.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not operation.done() and self._is_gone():
+        if not event.done() and self._is_gone():
             return False
-        await asyncio.wait({operation})
+        await asyncio.wait({event})  # a client that sends nothing any more may still read
         return True
 
     def _is_gone(self) -> bool:

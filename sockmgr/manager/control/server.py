@@ -211,7 +211,7 @@ class ControlServer:
                 operation.add_done_callback(_record)
                 return
             # What was begun goes on without its client: half a reload helps nobody.
-            if not await peer.outlasts(operation):
+            if not await peer.is_there_at(operation):
                 operation.add_done_callback(_record)
                 raise Dropped("it left before its answer")
             reply = wire.write_reply(operation.result())

@@ -25,7 +25,7 @@ GIVEN_UP = 10.0
 
 _settled = SharedCall(steering.settle)
 _half_open = {
-    family: SharedCall(functools.partial(handshakes.half_open_by_port, family))
+    family: SharedCall(functools.partial(handshakes.half_open, family))
     for family in (socket.AF_INET, socket.AF_INET6)
 }
 

@@ -12,16 +12,12 @@ import math
 from collections.abc import Callable
 
 from sockmgr.api.figures import Comparison, Finding
-from sockmgr.api.records import EventKind
 from sockmgr.api.types import CanaryStatus
 from sockmgr.fleet.generation import Generation
-from sockmgr.fleet.messages import CanaryPassed, CanaryStep, CheckPassed, Fact, TakeBack
-from sockmgr.log import Log
+from sockmgr.fleet.messages import CheckPassed, Fact, TakeBack
 from sockmgr.manager.service.comparing import Comparing
 from sockmgr.manager.workers.command import Command, Result, of_generation
 from sockmgr.manager.workers.context import WorkerContext
-
-log = Log("sockmgr")
 
 PACE = 1.0  # seconds between two looks
 
@@ -124,15 +120,3 @@ def canary_status(trial: Generation, now: float, found: Comparison | None) -> Ca
         passed=trial.canary is None,
         compared=found,
     )
-
-
-def tell_canary(service: str, outcome: CanaryStep | CanaryPassed, found: Comparison | None) -> None:
-    """Log how a canary goes on, and how it compared until now."""
-    number = outcome.generation
-    compared = {"compared": str(found)} if found else {}
-    if isinstance(outcome, CanaryStep):
-        step = f"{outcome.step + 1}/{outcome.steps}"
-        log.info(EventKind.CANARY_STEP, service=service, generation=number,
-                 share=f"{outcome.share} %", step=step, **compared)  # fmt: skip
-    else:
-        log.info(EventKind.CANARY_PASSED, service=service, generation=number, **compared)

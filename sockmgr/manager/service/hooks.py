@@ -37,6 +37,7 @@ class _Run:
 
     generation: int
     moment: Moment
+    name: str
     command: Command
     since: float
     start: Callable[[Output], Process] | None = None
@@ -132,7 +133,7 @@ class Hooks:
         # One that took too long still runs as its verdict is given, and KILL is on the way.
         if run and run.generation == generation and run.command.output:
             words = run.command.output.last_words("")
-            return LastWords(lines=words.lines, said_by=_said_by(self._name, run))
+            return LastWords(lines=words.lines, said_by=run.name)
         return self._words.pop(generation, LastWords())
 
     def pass_on_output(self) -> None:
@@ -149,10 +150,10 @@ class Hooks:
             self._run.command.kill(order.why)
 
     def _made(self, generation: int, moment: Moment, since: float | None = None) -> _Run:
-        context, said_by = self._context, f"{self._name}@{generation} {moment}"
-        command = Command(said_by, context.sink, context.loop, context.family, self._ended)
+        context, name = self._context, f"{self._name}@{generation} {moment}"
+        command = Command(name, context.sink, context.loop, context.family, self._ended)
         now = context.loop.time() if since is None else since
-        return _Run(generation=generation, moment=moment, command=command, since=now)
+        return _Run(generation=generation, moment=moment, name=name, command=command, since=now)
 
     def _ended(self, result: Result) -> None:
         # The fleet may order the next one as soon as it hears of this end.
@@ -164,8 +165,7 @@ class Hooks:
         if result.fault:
             log.error(EventKind.HOOK_FAILED, service=self._name, generation=run.generation,
                       hook=run.moment, took=took, why=result.fault)  # fmt: skip
-            words = LastWords(lines=result.lines, said_by=_said_by(self._name, run))
-            self._words = {run.generation: words}
+            self._words = {run.generation: LastWords(lines=result.lines, said_by=run.name)}
         else:
             log.info(EventKind.HOOK_ENDED, service=self._name, generation=run.generation,
                      hook=run.moment, took=took)  # fmt: skip
@@ -186,10 +186,6 @@ def _start(service: str, order: RunHook, rollback: int) -> Callable[[Output], Pr
     if rollback:
         variables["SOCKMGR_ROLLBACK"] = str(rollback)
     return of_generation(order.spec, hook.argv, hook.executable, variables)
-
-
-def _said_by(service: str, run: _Run) -> str:
-    return f"{service}@{run.generation} {run.moment}"
 
 
 def _stored(service: str, generation: int, moment: Moment) -> str:

@@ -6,7 +6,6 @@ from sockmgr.api.figures import Comparison
 from sockmgr.api.records import EventKind
 from sockmgr.fleet.messages import CanaryPassed, CanaryStep, Recycled, Serving, WaitedInVain
 from sockmgr.log import Log
-from sockmgr.manager.service.canary_watch import tell_canary
 
 log = Log("sockmgr")
 
@@ -15,6 +14,7 @@ News = Serving | CanaryStep | CanaryPassed | WaitedInVain | Recycled
 
 def tell(service: str, news: News, found: Comparison | None) -> None:
     """Log it, with what was `found` of a canary."""
+    compared = {"compared": str(found)} if found else {}
     match news:
         case Serving():
             log.info(EventKind.SERVING, service=service, generation=news.generation)
@@ -22,8 +22,13 @@ def tell(service: str, news: News, found: Comparison | None) -> None:
             log.warning(EventKind.WAITED_IN_VAIN, service=service, means="it starts anyway")
         case Recycled():
             _tell_recycled(service, news)
-        case _:
-            tell_canary(service, news, found)
+        case CanaryStep():
+            step = f"{news.step + 1}/{news.steps}"
+            log.info(EventKind.CANARY_STEP, service=service, generation=news.generation,
+                     share=f"{news.share} %", step=step, **compared)  # fmt: skip
+        case CanaryPassed():
+            log.info(EventKind.CANARY_PASSED, service=service, generation=news.generation,
+                     **compared)  # fmt: skip
 
 
 def _tell_recycled(service: str, news: Recycled) -> None:

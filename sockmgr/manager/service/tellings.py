@@ -6,8 +6,7 @@ They change nothing and hold nobody up. Owns their processes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from sockmgr.api.records import EventKind
@@ -16,7 +15,9 @@ from sockmgr.config.spec import Spec
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import Aborted, Action, Committed, Refuse, Serving
+from sockmgr.kernel.process import Process
 from sockmgr.log import Log
+from sockmgr.manager.logs.output import Output
 from sockmgr.manager.workers.command import Command, Result, of_generation
 from sockmgr.manager.workers.context import WorkerContext
 
@@ -26,21 +27,12 @@ AT_ONCE = 4
 WAITING_MAX = 100  # a crash loop ends more workers than anybody wants to hear of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Telling:
-    generation: int
-    moment: Moment
-    hook: Hook
-    spec: Spec
-    variables: dict[str, str]
-
-
 class Tellings:
     """Those of one service. `close` them with it."""
 
     def __init__(self, name: str, context: WorkerContext) -> None:
         self._name, self._context = name, context
-        self._waiting: deque[_Telling] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._running: set[Command] = set()
         self._dropped = 0
         self._is_closed = False
@@ -58,11 +50,8 @@ class Tellings:
             return
         known = {"service": self._name, "generation": generation, **about}
         variables = {f"SOCKMGR_{name.upper()}": str(value) for name, value in known.items()}
-        self._waiting.append(
-            _Telling(
-                generation=generation, moment=moment, hook=hook, spec=spec, variables=variables
-            )
-        )
+        start = of_generation(spec, hook.argv, hook.executable, variables)
+        self._waiting.append(partial(self._run, generation, hook, moment, start))
         self._go_on()
 
     def hear(self, actions: Iterable[Action], trial: Generation | None, fleet: Fleet) -> None:
@@ -95,25 +84,26 @@ class Tellings:
     def _go_on(self) -> None:
         # A machine that restarts workers all the time has no time for a process for each end.
         while self._waiting and len(self._running) < AT_ONCE:
-            self._run(self._waiting.popleft())
+            self._waiting.popleft()()
         if self._dropped and not self._waiting:
             log.warning(EventKind.HOOKS_NOT_RUN, service=self._name, number=self._dropped,
                         why=f"{WAITING_MAX} waited already")  # fmt: skip
             self._dropped = 0
 
-    def _run(self, one: _Telling) -> None:
-        context, name = self._context, f"{self._name}@{one.generation} {one.moment}"
+    def _run(
+        self, generation: int, hook: Hook, moment: Moment, start: Callable[[Output], Process]
+    ) -> None:
+        context, name = self._context, f"{self._name}@{generation} {moment}"
         command = Command(name, context.sink, context.loop, context.family, lambda _: None)
         # Only now there is a command by which its end can be told.
-        command.done = partial(self._ended, command, one)
+        command.done = partial(self._ended, command, generation, moment)
         self._running.add(command)
-        start = of_generation(one.spec, one.hook.argv, one.hook.executable, one.variables)
-        command.start(start, one.hook.timeout)
+        command.start(start, hook.timeout)
 
-    def _ended(self, command: Command, one: _Telling, result: Result) -> None:
+    def _ended(self, command: Command, generation: int, moment: Moment, result: Result) -> None:
         self._running.discard(command)
         # Nobody waits for it, so a warning is all that its failure can be.
         if result.fault:
-            log.warning(EventKind.HOOK_FAILED, service=self._name, generation=one.generation,
-                        hook=one.moment, why=result.fault)  # fmt: skip
+            log.warning(EventKind.HOOK_FAILED, service=self._name, generation=generation,
+                        hook=moment, why=result.fault)  # fmt: skip
         self._go_on()
