@@ -22,7 +22,7 @@ from sockmgr.kernel.rights import close_all
 from sockmgr.log import Log
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.dispatch.process import DispatcherProcess
-from sockmgr.manager.dispatch.service import Events, ServiceDispatch
+from sockmgr.manager.dispatch.service import ServiceDispatch
 from sockmgr.manager.restarts import Restarts
 from sockmgr.programs.dispatcher import messages
 from sockmgr.programs.dispatcher.messages import PROTOCOL, Message
@@ -74,12 +74,11 @@ class Dispatcher:
 
     # --- What the services ask -------------------------------------------------------------------
 
-    def service(self, name: str, events: Events, policy: str, most: int | None) -> ServiceDispatch:
-        """Return what dispatches for a service from now on; a dispatcher is started if need be."""
-        made = self._services[name] = ServiceDispatch(name, self, events, policy, most)
+    def serve(self, service: ServiceDispatch) -> None:
+        """Know that a service has workers to pass connections to; have a dispatcher for it."""
+        self._services[service.name] = service
         if self._begun:
             self._have_one()
-        return made
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a message, if a dispatcher is there that has been told all; the fds are lent."""

@@ -57,23 +57,21 @@ class _Counts:
 class ServiceDispatch:
     """One service. What is asked of it is said at once, or when there is a dispatcher."""
 
-    def __init__(
-        self, name: str, dispatcher: Dispatcher, events: Events, policy: str, most: int | None
-    ) -> None:
-        """Begin with no listener and no worker. A dispatcher that is there hears of the service."""
-        self.name = name
+    def __init__(self, name: str, dispatcher: Dispatcher, events: Events) -> None:
+        """Begin with no listener and no worker: until the first one there is nobody to tell."""
+        self.name, self.is_begun = name, False
         self._dispatcher, self._events = dispatcher, events
-        self._policy, self._most = policy, most
+        self._policy = ""
+        self._most: int | None = None
         self._workers: dict[int, _Attached] = {}
         self._left: dict[int, tuple[Channel, Sequence[str]]] = {}
-        self._sources: Mapping[socket.socket, str] = {}
+        self.sources: Mapping[socket.socket, str] = {}
         self._said: set[int] = set()  # the queues that the present dispatcher has
         self._parts: list[tuple[dict[int, int], Sequence[str]]] = []
         self._queues: dict[int, socket.socket] = {}  # to take from what workers gave, by inode
         self._quiet: dict[int, tuple[int, asyncio.Future[None]]] = {}
         self._given: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._counts, self._before = _Counts(), 0
-        self._say_policy()
 
     # --- What is to be ---------------------------------------------------------------------------
 
@@ -86,7 +84,7 @@ class ServiceDispatch:
 
     def listen(self, sources: Mapping[socket.socket, str]) -> None:
         """Accept from these sockets only; the value is what names the listener of each."""
-        self._sources = dict(sources)
+        self.sources = dict(sources)
         self._say_sources()
 
     def attach(
@@ -107,7 +105,16 @@ class ServiceDispatch:
         if moves >= 0:
             self._have_queue(moves)
         self._workers[lease] = attached
-        self._say_attached(lease, attached)
+        if self.is_begun:
+            self._say_attached(lease, attached)
+        else:  # most services never need one, and a reload may turn `accept` to "dispatch"
+            self.begin()
+
+    def begin(self) -> None:
+        """Have a dispatcher serve it from now on."""
+        self.is_begun = True
+        self._dispatcher.serve(self)
+        self.say_all()
 
     def _have_queue(self, fd: int) -> None:
         number = os.fstat(fd).st_ino
@@ -171,6 +178,7 @@ class ServiceDispatch:
     def close(self) -> None:
         """Accept nothing more, and close the channels."""
         self._say("forget")
+        self.is_begun = False
         self._dispatcher.forget(self)
         for attached in self._workers.values():
             attached.channel.close()
@@ -246,7 +254,8 @@ class ServiceDispatch:
     # --- Messages --------------------------------------------------------------------------------
 
     def _say(self, do: str, fds: Sequence[int] = (), /, **about: Any) -> None:
-        self._dispatcher.tell({"do": do, "service": self.name, **about}, fds)
+        if self.is_begun:
+            self._dispatcher.tell({"do": do, "service": self.name, **about}, fds)
 
     def _say_policy(self) -> None:
         self._say("service", policy=self._policy, most=self._most)
@@ -265,8 +274,10 @@ class ServiceDispatch:
         channel.is_new = False
 
     def _say_sources(self) -> None:
+        if not self.is_begun:
+            return
         # A queue is sent once and then named by its inode, since a feed can be for hundreds.
-        queues = {inode(sock): (sock, key) for sock, key in self._sources.items()}
+        queues = {inode(sock): (sock, key) for sock, key in self.sources.items()}
         for queue in queues.keys() - self._said:
             sock, key = queues[queue]
             self._say("queue", [sock.fileno()], queue=queue, key=key)

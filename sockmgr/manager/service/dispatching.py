@@ -29,14 +29,12 @@ class Dispatching:
     """The workers that are passed connections, and the queue that the connections come from."""
 
     def __init__(self, name: str, dispatcher: Dispatcher, put: Callable[[Fact], None]) -> None:
-        self._name, self._process, self._put = name, dispatcher, put
-        self._dispatch: ServiceDispatch | None = None
+        self._process, self._put = dispatcher, put
+        events = Events(takes=self._takes, misbehaves=self._misbehaves)
+        self._dispatch = ServiceDispatch(name, dispatcher, events)
         self._workers: dict[int, WorkerProcess] = {}
         self._taking: dict[int, asyncio.Event] = {}  # of each of them: that it takes connections
         self._queues: dict[str, int] = {}  # by listener
-        self._weights: Mapping[int, int] = {}
-        self._keys: Mapping[int, Collection[str]] = {}
-        self._sources: dict[socket.socket, str] = {}
         self._clients = ClientWatch(asyncio.get_running_loop(), self._on_client)
         self._pause: asyncio.TimerHandle | None = None
 
@@ -48,14 +46,8 @@ class Dispatching:
         if running.channel is None:
             return
         spec = running.spec
-        # It is begun only now: most services never need one, and a reload may turn
-        # `accept` to "dispatch" at any time.
-        if self._dispatch is None:
-            events = Events(takes=self._takes, misbehaves=self._misbehaves)
-            self._dispatch = self._process.service(
-                self._name, events, spec.policy, spec.max_connections
-            )
-            self._go_on(self._dispatch)
+        if not self._dispatch.is_begun:
+            self._dispatch.configure(spec.policy, spec.max_connections)
         if before := self._workers.get(running.lease):
             self.detach(before)  # it hangs or was killed, and has not ended yet
         keys = [str(listen.address) for listen in spec.listen]
@@ -64,18 +56,18 @@ class Dispatching:
         pidfd = running.process.pidfd
         take = moves.take.fileno() if moves else -1
         self._dispatch.attach(running.lease, running.name, running.channel, keys, pidfd, take)
+        self._watch_clients()
 
     def keep_queues(self, inodes: Collection[int]) -> None:
         """Let go of all move queues but these: they have been ended."""
-        if self._dispatch:
-            self._dispatch.end_queues(inodes)
+        self._dispatch.end_queues(inodes)
 
     def detach(self, running: WorkerProcess) -> None:
         """Pass connections that this worker had not taken to others: it has ended or hangs.
 
         A worker that hangs may live on: its channel belongs to the dispatcher, and may be closed.
         """
-        if self._dispatch and self._workers.get(running.lease) is running:
+        if self._workers.get(running.lease) is running:
             del self._workers[running.lease]
             self._taking.pop(running.lease).set()  # who waits for it sees that it is gone
             running.channel = None
@@ -83,7 +75,7 @@ class Dispatching:
 
     def abandon(self, running: WorkerProcess) -> None:
         """Pass nothing more to a worker that is leaving, and give others what it has not taken."""
-        if self._dispatch and self._workers.get(running.lease) is running:
+        if self._workers.get(running.lease) is running:
             self._dispatch.abandon(running.lease)
 
     def configure(self, spec: Spec, *, in_turn: bool) -> None:
@@ -91,9 +83,8 @@ class Dispatching:
 
         `in_turn`: a canary has a share, which is exact only if workers take turns by their weights.
         """
-        if self._dispatch:
-            policy = Policy.ROUND_ROBIN if in_turn else spec.policy
-            self._dispatch.configure(policy, spec.max_connections)
+        policy = Policy.ROUND_ROBIN if in_turn else spec.policy
+        self._dispatch.configure(policy, spec.max_connections)
 
     def queue(self, listener: Listener, leases: Collection[int]) -> int:
         """Return which queue of a listener serves these leases: the former one if possible."""
@@ -109,21 +100,14 @@ class Dispatching:
         modes: LeaseModes,
     ) -> None:
         """Pass each lease connections of its listeners; `modes` says whose queues are not ours."""
-        # These are kept even without a dispatcher: attach(), which makes it, goes on with them.
-        self._weights = dict(weights)
-        self._keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
-        self._sources = _sources(listeners, modes)
-        if self._dispatch:
-            self._go_on(self._dispatch)
+        keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
+        self._dispatch.feed(weights, keys)
+        self._dispatch.listen(_sources(listeners, modes))
+        self._watch_clients()
 
     def let_go(self) -> None:
         """Watch no queue until the next feed(): some may be closed and replaced."""
         self._clients.close()
-
-    def _go_on(self, dispatch: ServiceDispatch) -> None:
-        dispatch.feed(self._weights, self._keys)
-        dispatch.listen(self._sources)
-        self._watch_clients()
 
     async def reach(self, lease: int, listener: Listener) -> socket.socket:
         """Return a connection of ours, the caller's, that this worker is passed, fed or not.
@@ -134,7 +118,7 @@ class Dispatching:
         """
         if taking := self._taking.get(lease):
             await taking.wait()
-        if self._dispatch is None or lease not in self._workers or self._process.is_missing:
+        if lease not in self._workers or self._process.is_missing:
             raise ListenError(
                 "no connection can be passed now: there is no dispatcher, or no worker"
             )
@@ -144,21 +128,21 @@ class Dispatching:
 
     def quiet(self, lease: int) -> asyncio.Future[None] | None:
         """Return a future for when this worker has taken all; None if it is passed nothing."""
-        return self._dispatch.quiet(lease) if self._dispatch else None
+        return self._dispatch.quiet(lease) if self._dispatch.is_begun else None
 
     def connections(self, lease: int) -> int | None:
         """Return how many connections a worker has; None if it accepts for itself."""
-        return self._dispatch.open(lease) if self._dispatch and lease in self._workers else None
+        return self._dispatch.open(lease) if lease in self._workers else None
 
     @property
     def accepted(self) -> int | None:
         """How many connections were accepted to be passed on; None if nothing is."""
-        return self._dispatch.accepted if self._dispatch else None
+        return self._dispatch.accepted if self._dispatch.is_begun else None
 
     @property
     def flaw(self) -> str:
         """Why nothing is passed to anybody, or nothing."""
-        if self._dispatch and self._process.is_missing:
+        if self._dispatch.is_begun and self._process.is_missing:
             return "no dispatcher runs: new connections wait until there is one"
         return ""
 
@@ -167,12 +151,10 @@ class Dispatching:
         self._clients.close()
         if self._pause:
             self._pause.cancel()
-        if self._dispatch:
-            self._dispatch.close()
-            self._dispatch = None
+        self._dispatch.close()
 
     def _takes(self, lease: int) -> None:
-        if (running := self._workers.get(lease)) and self._dispatch:
+        if running := self._workers.get(lease):
             self._dispatch.process(lease, running.process.pidfd)
             self._taking[lease].set()
             running.takes()
@@ -186,9 +168,9 @@ class Dispatching:
     # is asked when somebody comes.
 
     def _watch_clients(self) -> None:
-        if self._pause is None:
+        if self._pause is None and self._dispatch.is_begun:
             self._clients.close()
-            self._clients.watch(self._sources)
+            self._clients.watch(self._dispatch.sources)
 
     def _on_client(self) -> None:
         self._process.probe()

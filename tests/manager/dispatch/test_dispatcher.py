@@ -14,7 +14,7 @@ import pytest
 
 from sockmgr.manager.dispatch import process
 from sockmgr.manager.dispatch.dispatcher import CONNECTION, PIDFD, Dispatcher
-from sockmgr.manager.dispatch.service import Events
+from sockmgr.manager.dispatch.service import Events, ServiceDispatch
 from sockmgr.programs.dispatcher.channel import Channel
 from tests.helpers.children import PATIENCE
 from tests.helpers.dispatching import Worker, listening, until
@@ -29,8 +29,10 @@ class Site:
         self.misbehaved: dict[int, str] = {}
         self.clients = contextlib.ExitStack()
         events = Events(takes=self.took.append, misbehaves=self.misbehaved.__setitem__)
-        self.service = dispatcher.service(name, events, "round-robin", None)
+        self.service = ServiceDispatch(name, dispatcher, events)
+        self.service.configure("round-robin", None)
         self.service.listen({listener: "http"})
+        self.service.begin()
 
     def feed(self, *leases: int) -> None:
         self.service.feed(dict.fromkeys(leases, 1), {lease: ["http"] for lease in leases})
