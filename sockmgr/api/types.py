@@ -260,7 +260,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     ready: int
     wanted: int
-    seconds: float
+    seconds: float = 0.0
     message: str = ""
     step: int = 0
 
@@ -337,7 +337,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     verdict: Literal["committed", "aborted"]
     generation: int
-    seconds: float
+    seconds: float = 0.0
     reason: str
     receipt: Receipt
     kept: int

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, cast
@@ -74,8 +74,7 @@ class SavedState:
         self._own: Holdings = {}
         self._listeners: dict[Address, _SavedListener] = {}
         self._services: dict[str, _SavedService] = {}
-        self._config: tuple[Config | None, msgspec.Raw] = None, msgspec.Raw()
-        self._newest: tuple[Config | None, msgspec.Raw] = None, msgspec.Raw(b"null")
+        self._configs: dict[str, tuple[Config | None, msgspec.Raw]] = {}  # the last of each key
         self._written: bytes | None = None
         self._can_write = True
         self._is_anew = True  # all is to be looked at, whether it has changed or not
@@ -96,16 +95,7 @@ class SavedState:
         gone = self._exchange(before, self._own)
         gone += self._look_at_listeners(present, services)
         for service in services:
-            saved = self._services.setdefault(service.name, _SavedService(service))
-            workers = service.processes.changed
-            if self._is_anew:
-                workers = workers | service.processes.running.keys() | saved.marks.keys()
-            gone += self._look_at(saved, service, workers)
-            before, saved.queues = saved.queues, _of_queues(service)
-            gone += self._exchange(before, saved.queues)
-            before, saved.hook = saved.hook, _of_hook(service)
-            gone += self._exchange(before, saved.hook)
-            service.unsaved = False
+            gone += self._look_at(service)
         for name in self._services.keys() - present.services.by_name.keys():
             gone += self._services.pop(name).names
         if self._is_anew:  # what a predecessor stored, and is nobody's now
@@ -183,12 +173,14 @@ class SavedState:
                 self._listeners[address] = saved
         return gone
 
-    def _look_at(
-        self, saved: _SavedService, service: Service, workers: Collection[WorkerId]
-    ) -> list[str]:
-        """Do so for these workers of a service."""
+    def _look_at(self, service: Service) -> list[str]:
+        """Do so for what has changed of a service."""
+        saved = self._services.setdefault(service.name, _SavedService(service))
         gone: list[str] = []
         changed: list[WorkerId] = []
+        workers = service.processes.changed
+        if self._is_anew:
+            workers = workers | service.processes.running.keys() | saved.marks.keys()
         for id in workers:
             running = service.processes.running.get(id)
             mark = _mark(running) if running else None
@@ -197,6 +189,11 @@ class SavedState:
                 gone += self._exchange(saved.holdings.get(id, {}), found)
                 saved.note(id, running, mark, found)
                 changed.append(id)
+        before, saved.queues = saved.queues, _of_queues(service)
+        gone += self._exchange(before, saved.queues)
+        before, saved.hook = saved.hook, _of_hook(service)
+        gone += self._exchange(before, saved.hook)
+        service.unsaved = False
         service.processes.fresh.clear()
         service.processes.changed.clear()
         saved.record = saved.pieces.record(
@@ -262,11 +259,7 @@ class SavedState:
 
     def _write(self, present: Present) -> bool:
         """Write the state if it has changed; return whether the one that is there is the newest."""
-        if self._config[0] is not (config := present.services.config):
-            self._config = config, as_json(config)
-        newest = None if present.services.newest == config else present.services.newest
-        if self._newest[0] is not newest:
-            self._newest = newest, as_json(newest)
+        config, newest = present.services.config, present.services.newest
         there = (s.name for s in present.services.by_name.values() if not s.fleet.stopped)
         going_on = [name for name in there if name in self._services]
         services = [self._services[name].record for name in going_on]
@@ -275,8 +268,8 @@ class SavedState:
             Snapshot(
                 boot_id=boot_id(),
                 # JSON stands where the types promise records: it is taken as it is.
-                config=cast("Any", self._config[1]),
-                newest=cast("Any", self._newest[1]),
+                config=cast("Any", self._config("config", config)),
+                newest=cast("Any", self._config("newest", None if newest == config else newest)),
                 listeners=cast("Any", [saved.record for saved in self._listeners.values()]),
                 services=cast("Any", services),
                 events=events,
@@ -290,6 +283,12 @@ class SavedState:
             )
         )
         return self._write_body(bytes(state))
+
+    def _config(self, key: str, config: Config | None) -> msgspec.Raw:
+        """Return a config as JSON, which is made anew only if it is another one."""
+        if key not in self._configs or self._configs[key][0] is not config:
+            self._configs[key] = config, as_json(config)
+        return self._configs[key][1]
 
     def _write_body(self, body: bytes) -> bool:
         if body != self._written:
