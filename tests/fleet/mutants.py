@@ -253,8 +253,8 @@ MUTANTS = (
     Mutant(
         "forget whom the manager before told to finish",
         RESTORING,
-        "        finishing=was.finishing,\n",
-        "        finishing=False,\n",
+        "same(was, OF_WORKER)",
+        "same(was, set(OF_WORKER) - {'finishing'})",
     ),
     Mutant(
         "say that those who are gone serve",
@@ -411,8 +411,8 @@ MUTANTS = (
     Mutant(
         "forget over a succession who has reached a limit",
         RESTORING,
-        "        worn=was.worn,\n",
-        "",
+        "same(was, OF_WORKER)",
+        "same(was, set(OF_WORKER) - {'worn'})",
     ),
     Mutant(
         "forget over a succession how long recycling is put off",
@@ -615,8 +615,8 @@ MUTANTS = (
     Mutant(
         "forget over a succession who hangs",
         SNAPSHOT,
-        "        hung=worker.hung,\n",
-        "",
+        "same(worker, OF_WORKER)",
+        "same(worker, set(OF_WORKER) - {'hung'})",
     ),
     Mutant(
         "forget who waits at a listener that is removed",
@@ -645,8 +645,8 @@ MUTANTS = (
     Mutant(
         "forget over a succession who stops by itself",
         SNAPSHOT,
-        "        leaving=worker.leaving,\n",
-        "",
+        "same(worker, OF_WORKER)",
+        "same(worker, set(OF_WORKER) - {'leaving'})",
     ),
     Mutant(
         "take the queue that another generation shares",
@@ -699,8 +699,8 @@ MUTANTS = (
     Mutant(
         "forget over a succession who is a rescue",
         RESTORING,
-        "        rescue=was.rescue,\n",
-        "",
+        "same(was, OF_WORKER)",
+        "same(was, set(OF_WORKER) - {'rescue'})",
     ),
     Mutant(
         "pass a worker more than it may have",
