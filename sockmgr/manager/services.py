@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 
 from msgspec.structs import replace
@@ -112,6 +112,7 @@ class Services:
         del self.by_name[name]
         if not self.all_stop:
             self.config = plan.without(self.config, name)
+            self.newest = self.newest and plan.without(self.newest, name)
 
     def start(self, specs: Sequence[Spec]) -> None:
         """Run these, each as the first generation of a service that was added, in their order."""
@@ -293,7 +294,7 @@ class Services:
             fitted = await fitting(specs, workers)
             together = together and len(fitted) + len(under_way) + len(removed) > 1
             groups = self._company.join(fitted, removed, together=together)
-            number = self._say(config, {spec.service for spec in fitted} | set(removed))
+            number = self._say(config, {s.service for s in fitted}, removed, together=together)
             waiting = [*self._begin(fitted, config, progress, groups), *under_way]
             # Those that go are part of what goes together: they stay if it fails.
             leaving = None if together else self._remove(removed)
@@ -310,11 +311,16 @@ class Services:
             self._upkeep.now()
         return [*verdicts, *(await leaving if leaving else ())]
 
-    def _say(self, config: Config, names: Collection[str]) -> int:
+    def _say(
+        self, config: Config, names: Set[str], removed: Collection[str], *, together: bool
+    ) -> int:
         """Note that a reload says by `config` what these services are to be; return its number."""
-        self.newest = plan.accepted(self.newest or self.config, config, names)
+        # If we die before all have committed, those that were to go stay, unless the config says so
+        # again: what runs must be known then.
+        now = names if together else names.union(removed)
+        self.newest = plan.accepted(self.newest or self.config, config, now)
         number = max(self._said.values(), default=0) + 1
-        self._said |= dict.fromkeys(names, number)
+        self._said |= dict.fromkeys((*names, *removed), number)
         return number
 
     def accept_found(self, service: str) -> None:

@@ -245,7 +245,7 @@ class ManagerServices(Services):
                 check_shares(spec, [self._listeners.at(each.address) for each in spec.listen])
             together = together and len(specs) + len(under_way) + len(removed) > 1
             groups = self._company.join(specs, removed, together=together)
-            number = self._say(config, {spec.service for spec in specs} | set(removed))
+            number = self._say(config, {s.service for s in specs}, removed, together=together)
             waiting: list[Any] = [*self._begin(specs, config, progress, groups), *under_way]
             if not together:
                 self._remove(removed)
