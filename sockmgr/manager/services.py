@@ -317,7 +317,7 @@ class Services:
         """Note that a reload says by `config` what these services are to be; return its number."""
         # If we die before all have committed, those that were to go stay, unless the config says so
         # again: what runs must be known then.
-        now = names if together else names.union(removed)
+        now = names if together else {*names, *removed}
         self.newest = plan.accepted(self.newest or self.config, config, now)
         number = max(self._said.values(), default=0) + 1
         self._said |= dict.fromkeys((*names, *removed), number)

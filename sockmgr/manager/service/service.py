@@ -70,7 +70,7 @@ from sockmgr.manager.service.past import Past
 from sockmgr.manager.service.pooling import pooled
 from sockmgr.manager.service.processes import Processes
 from sockmgr.manager.service.repairs import Repairs
-from sockmgr.manager.service.traffic import Traffic
+from sockmgr.manager.service.traffic import Leases, Traffic
 from sockmgr.manager.service.upkeep import Upkeep
 from sockmgr.manager.service.verdicts import Verdicts, ignore_progress, nothing
 from sockmgr.manager.service.wishes import Wishes
@@ -136,10 +136,9 @@ class Service(Wishes):
         self.processes.private.sweep()
         self._know_fleet()
         fed = dict(self.fleet.fed)
-        unquiet = self._lease_map.unquiet(self.fleet, self.addresses)
         leases = self._lease_map.fed(self.fleet, fed)
         self._neighbours.owners.resume(self.name, leases)
-        self._traffic.resume(fed, leases, unquiet)
+        self._traffic.resume(fed, leases, self._unquiet())
         if self.fleet.trial:  # what it costs from here on; what it did before, nobody knows
             self._verdicts.measure(self._lease_map.of(self.fleet.trial.spec))
         self._facts.put_nowait(Tick())  # deadlines may have passed while there was no manager
@@ -187,8 +186,7 @@ class Service(Wishes):
 
     def inspect(self, occasion: str, lease: int | None = None) -> None:
         """Mend what workers did to the listeners (with a lease: what its holder can have done)."""
-        listeners = [self._lease_map.listener(address) for address in self.addresses]
-        if self.repairs.inspect(listeners, occasion, lease):
+        if self.repairs.inspect([*map(self._lease_map.listener, self.addresses)], occasion, lease):
             # New clients cannot reach these workers, which have the old socket.
             self._replace(each for each in self.processes.running.values() if each.is_detached)
 
@@ -266,8 +264,6 @@ class Service(Wishes):
                 self._verdicts.count_exit(worker.state, well=well, moved=moved)
             case SpawnFailed():
                 self.processes.forget(fact.worker)
-            case _:
-                pass
 
     def _look_after(self, fact: Fact, lease: int | None) -> None:
         # Servers change sockets as they start (listen(2)) and as they end (shutdown(2)).
@@ -285,7 +281,7 @@ class Service(Wishes):
         # failure would be the next fact, without end.
         if not isinstance(fact, FeedFailed):
             self._traffic.keep_up(weights, self._lease_map.fed(fleet, weights))
-        self._traffic.keep_waiting(fleet.unquiet)
+        self._traffic.keep_waiting(fleet.unquiet.keys(), weights.keys(), self._unquiet)
         listeners = map(self._lease_map.listener, self.addresses if fleet.starves else ())
         self._clients.watch([queue for each in listeners for queue in each.queues])
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
@@ -362,7 +358,7 @@ class Service(Wishes):
         self._intake.end(self.fleet)
         self._traffic.steer_no_more(dict(self.fleet.fed))
         # No new client can come, so the queues that are still fed can be waited for as well.
-        self._traffic.wait_anew(self._lease_map.unquiet(self.fleet, self.addresses))
+        self._traffic.wait_anew(self._unquiet())
 
     def _spawn(self, command: Spawn) -> None:
         # If the worker could not be started, nobody would answer the clients in its queue.
@@ -381,12 +377,15 @@ class Service(Wishes):
         """Refuse new clients at removed listeners, and wait until those who came are served."""
         # Once a listener refuses, the queues of all its leases have to become empty.
         if self._intake.refuse_removed(self.fleet):
-            self._traffic.wait_anew(self._lease_map.unquiet(self.fleet, self.addresses))
+            self._traffic.wait_anew(self._unquiet())
 
     # --- Small things --------------------------------------------------------------------------
 
     def _tell_of_hook(self, generation: int, moment: str, news: str) -> None:
         self._verdicts.report_hook(self.fleet.trial, generation, moment, news)
+
+    def _unquiet(self) -> Leases:
+        return self._lease_map.unquiet(self.fleet, self.addresses)
 
     def _know_fleet(self) -> None:
         """Adapt to the fleet's records as they are now."""

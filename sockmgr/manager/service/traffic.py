@@ -52,6 +52,7 @@ class Traffic:
         self._others: Set[Address] = frozenset()  # what was left to other services
         self._is_over = self._is_fixed = False
         self._owed: dict[int, _Owed] = {}
+        self._told = set[int]()  # quiet, which the fleet has not heard yet
 
     @property
     def leases(self) -> Set[int]:
@@ -143,9 +144,18 @@ class Traffic:
         self.give_up(unfed.keys() & self._owed.keys())
         self._owe_quiet(unfed)
 
-    def keep_waiting(self, unquiet: Collection[int]) -> None:
-        """Wait for these leases only: nobody is left to empty the queues of the others."""
-        self.give_up(self._owed.keys() - unquiet)
+    def keep_waiting(
+        self, unquiet: Set[int], wanted: Set[int], listeners: Callable[[], Leases]
+    ) -> None:
+        """Wait for the `unquiet` leases, and no others: nobody is left to empty their queues.
+
+        Those `wanted` for which we wait still will be fed soon: a Feed that failed is tried again.
+        """
+        self.give_up(self._owed.keys() - unquiet - wanted)
+        self._told &= unquiet
+        if missing := unquiet - self._owed.keys() - self._fed.keys() - self._told:
+            every = listeners()
+            self._owe_quiet({lease: every[lease] for lease in missing})
 
     def give_up(self, leases: Collection[int]) -> None:
         """Stop waiting for these leases."""
@@ -228,6 +238,7 @@ class Traffic:
         # If the lease was fed again meanwhile, the Quiet that is owed for it belongs to a new wait.
         if owed and self._owed.get(lease) is owed:
             del self._owed[lease]
+            self._told.add(lease)
             self._put(Quiet(lease=lease))
 
 
