@@ -63,6 +63,11 @@ class FleetRecords:
         for lease, since in unquiet.items():
             self._book.leave(lease, since)
 
+    def inherit(self, leases: Set[int]) -> None:
+        """Know queues, which no service has any more, where clients of ours may wait."""
+        for lease in leases - self.leases:
+            self._book.leave(lease, self._now)
+
     def see_down(self) -> None:
         """Know since when nobody serves; O(generations)."""
         # A rollout has a deadline of its own, and its end begins a new time for its workers.

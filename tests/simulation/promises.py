@@ -95,11 +95,6 @@ def _check_queued(world: World, connection: Connection) -> None:
     if not any(queue.address in each.spec.addresses for each in going):
         connection.why_lost = "its listener was removed, and all who took from there are gone"
         return
-    # Known: when an exchange goes back and the workers that had the listener meanwhile die, their
-    # service cannot serve who waits in their queue, and the owner does not know of it.
-    if any(queue.address in service.had - service.addresses for service in world.services):
-        connection.why_lost = "its service gave the listener back, and its workers are gone"
-        return
     raise Broken(f"{connection} is in {queue}, and nobody knows of it")
 
 

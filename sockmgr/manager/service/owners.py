@@ -22,6 +22,7 @@ class _Service(Protocol):
     def fleet(self) -> FleetRecords: ...
     @property
     def addresses(self) -> frozenset[Address]: ...
+    def inherit(self, leases: Set[int], /) -> None: ...
 
 
 class Owners:
@@ -31,12 +32,15 @@ class Owners:
         self._services = services
         self._took: dict[Address, str] = {}
         self._told: dict[str, tuple[frozenset[int], frozenset[Address]]] = {}
+        self._had: dict[str, frozenset[Address]] = {}  # before the fact that is taken now
+        self._sharing = set[str]()  # those that got listeners on which others had leases
 
     def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
         """Know what a service was fed by a manager before us."""
         listeners = {each for mine in leases.values() for each in mine}
         fed = [each.listen.address for each in listeners if each.fed.keys() & leases.keys()]
         self._took |= dict.fromkeys(fed, service)
+        self._note(service)
 
     def take(self, service: str, generation: Generation | None) -> None:
         """Know that the clients of the listeners of this generation are for it from now on."""
@@ -48,11 +52,26 @@ class Owners:
 
         The service knows that from now on: see outdated().
         """
+        if self._are_shared:
+            self._had[service] = self._services[service].addresses
         if any(told := self._beside(service)):
             self._told[service] = told
         else:
             self._told.pop(service, None)
         return told
+
+    def follow(self, service: str) -> None:
+        """Know what its fact has changed: others look after listeners that it has no more.
+
+        As where an exchange went back and the workers that had a listener meanwhile died: clients
+        may wait where none of its own workers will ever take.
+        """
+        self._note(service)
+        giver = self._services[service]
+        leases = giver.fleet.unquiet.keys() | dict(giver.fleet.fed).keys()
+        for address in self._had.pop(service, frozenset()) - giver.addresses:
+            if (owner := self._owner(address, service)) != service:
+                self._services[owner].inherit(leases)
 
     def outdated(self) -> list[str]:
         """Return the services about which something else is to be told by now."""
@@ -61,7 +80,7 @@ class Owners:
         return [n for n in self._services if self._beside(n) != self._told.get(n, _NOTHING)]
 
     def _beside(self, service: str) -> tuple[frozenset[int], frozenset[Address]]:
-        if not self._are_shared:  # it is asked at each fact
+        if not self._are_shared:
             return _NOTHING
         addresses = self._services[service].addresses
         return self.leases_beside(service, addresses), self.elsewhere(service)
@@ -89,9 +108,15 @@ class Owners:
         others = (each for name, each in self._services.items() if name != service)
         return (each for each in others if addresses & each.addresses)
 
+    def _note(self, service: str) -> None:
+        if self._services[service].fleet.is_beside_others:
+            self._sharing.add(service)
+        else:
+            self._sharing.discard(service)
+
     @property
     def _are_shared(self) -> bool:
-        return any(each.fleet.is_beside_others for each in self._services.values())
+        return any(service in self._services for service in self._sharing)
 
 
 def _claimed(fleet: FleetRecords) -> set[Address]:

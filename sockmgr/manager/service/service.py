@@ -230,6 +230,7 @@ class Service(Wishes):
         trial = self.fleet.trial
         self.fleet.beside(*self._neighbours.owners.tell(self.name))
         actions = self.fleet.handle(fact, now)
+        self._neighbours.owners.follow(self.name)
         reached(fact)
         self._know_fleet()  # as handle() left it: a Feed needs the modes of its generations
         self.past.follow(self.fleet, actions, self._verdicts.origin(self.fleet.trial))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from sockmgr.api.types import Verdict
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation
-from sockmgr.fleet.messages import Fact, Stop, StopNow
+from sockmgr.fleet.messages import Fact, Stop, StopNow, Tick
 from sockmgr.manager.service.conditions import Conditions
 from sockmgr.manager.service.facts import Facts
 from sockmgr.manager.service.verdicts import Verdicts
@@ -18,6 +18,7 @@ class Wishes:
     """The part of a Service that only puts facts, and waits."""
 
     fleet: Fleet
+    unsaved: bool
     _facts: Facts
     _conditions: Conditions
     _verdicts: Verdicts
@@ -29,6 +30,13 @@ class Wishes:
     def put(self, fact: Fact) -> None:
         """Have the fleet handle this fact soon."""
         self._facts.put_nowait(fact)
+
+    def inherit(self, leases: Set[int]) -> None:
+        """Look after these queues of our listeners, which another service had."""
+        # Not by a fact: a manager that is told of the one service must know of the other, too.
+        self.fleet.inherit(leases)
+        self.unsaved = True
+        self.put(Tick())
 
     def until(self, met: Callable[[], bool]) -> asyncio.Future[None]:
         """Return a future that is done once `met()`, and fails if the service stops before."""
