@@ -197,6 +197,8 @@ class World:
         """See that a queue was given up: only after a while, and then who waits there is lost."""
         generations = service.fleet.generations.values()
         patience = min([g.spec.drain_timeout for g in generations], default=0.0)
+        if service.fleet.is_nothing:
+            patience = 0.0  # nobody will come: the first generation of a new service failed
         for address in sorted(service.had, key=str):
             group = self.kernel.groups.get(address)
             if group is None or not group.is_steered or lease >= len(group.queues):

@@ -32,7 +32,8 @@ class Owners:
         self._services = services
         self._took: dict[Address, str] = {}
         self._told: dict[str, tuple[frozenset[int], frozenset[Address]]] = {}
-        self._had: dict[str, frozenset[Address]] = {}  # before the fact that is taken now
+        # Before the fact that is taken now: listeners whose clients it has, queues, other leases.
+        self._had: dict[str, tuple[set[Address], set[tuple[Address, int]], Set[int]]] = {}
         self._sharing = set[str]()  # those that got listeners on which others had leases
 
     def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
@@ -53,7 +54,9 @@ class Owners:
         The service knows that from now on: see outdated().
         """
         if self._are_shared:
-            self._had[service] = self._services[service].addresses
+            fleet = self._services[service].fleet
+            known = fleet.unquiet.keys() | dict(fleet.fed).keys()
+            self._had[service] = _claimed(fleet), _served(fleet), known
         if any(told := self._beside(service)):
             self._told[service] = told
         else:
@@ -61,17 +64,21 @@ class Owners:
         return told
 
     def follow(self, service: str) -> None:
-        """Know what its fact has changed: others look after listeners that it has no more.
+        """Know what its fact has changed: others look after queues that it has no more.
 
         As where an exchange went back and the workers that had a listener meanwhile died: clients
         may wait where none of its own workers will ever take.
         """
         self._note(service)
-        giver = self._services[service]
-        leases = giver.fleet.unquiet.keys() | dict(giver.fleet.fed).keys()
-        for address in self._had.pop(service, frozenset()) - giver.addresses:
+        if (had := self._had.pop(service, None)) is None:
+            return
+        fleet, (claimed, served, known) = self._services[service].fleet, had
+        left, serving = claimed - _claimed(fleet), _served(fleet)
+        # Which of the leases that no generation has any more the dead ones had there, nobody knows.
+        dead = known - {lease for _, lease in serving}
+        for address, lease in (served - serving) | {(at, n) for at in left for n in dead}:
             if (owner := self._owner(address, service)) != service:
-                self._services[owner].inherit(leases)
+                self._services[owner].inherit({lease})
 
     def outdated(self) -> list[str]:
         """Return the services about which something else is to be told by now."""
@@ -123,3 +130,9 @@ def _claimed(fleet: FleetRecords) -> set[Address]:
     """Return the listeners whose clients a service may have: it serves there, and does not stop."""
     met = (each for each in (fleet.current, fleet.trial) if each and each.is_met)
     return set() if fleet.stopping else {at for each in met for at in each.spec.addresses}
+
+
+def _served(fleet: FleetRecords) -> set[tuple[Address, int]]:
+    """Return the queues that a service has, each by its listener and lease."""
+    every = fleet.generations.values()
+    return {(at, lease) for each in every for at in each.spec.addresses for lease in each.leases}
