@@ -50,7 +50,7 @@ class Traffic:
         self._passed_on = self.modes  # as they were when the dispatcher was told last
         self._passing: tuple[Set[int], Set[int]] = frozenset(), frozenset()
         self._others: Set[Address] = frozenset()  # what was left to other services
-        self._is_over = self._is_fixed = False
+        self._is_over = self._is_fixed = self._is_unsure = False
         self._owed: dict[int, _Owed] = {}
         self._told = set[int]()  # quiet, which the fleet has not heard yet
 
@@ -73,6 +73,7 @@ class Traffic:
     def resume(self, weights: Mapping[int, int], fed: Leases, unquiet: Leases) -> None:
         """Go on where a predecessor was: it fed the leases `fed`, and owed Quiet for `unquiet`."""
         self._fed = dict(fed)
+        self._is_unsure = True  # it may have died when the kernel had refused to feed them
         self._pass_on(weights)
         self._owe_quiet(unquiet)
 
@@ -87,7 +88,7 @@ class Traffic:
             # This is called after every fact, and few facts change anything here: a new program is
             # attached to the queues only if one does.
             others = self._elsewhere()
-            if leases != self._fed or self._ways(leases.keys()) != self._passing:
+            if self._is_unsure or leases != self._fed or self._ways(leases.keys()) != self._passing:
                 self._change(weights, leases)  # also what a Feed that failed has left out
             elif others != self._others:
                 self._change(weights, leases)
@@ -178,9 +179,12 @@ class Traffic:
         for lease, listeners in _getting(weights, leases).items():
             for listener in listeners:
                 shares[listener][lease] = weights[lease] or 1
+        is_unsure, self._is_unsure = self._is_unsure, False
         for listener, share in shares.items():
-            if listener.listen.address not in self._others:
-                listener.feed(self._gathered(listener, share))
+            gathered = self._gathered(listener, share)
+            is_ours = listener.listen.address not in self._others
+            if is_ours and not (is_unsure and listener.fed == gathered):
+                listener.feed(gathered)
 
     def _gathered(self, listener: Listener, share: Mapping[int, int]) -> Mapping[int, int]:
         """Return weights by queue: the dispatcher accepts for its workers, so one does for them."""
