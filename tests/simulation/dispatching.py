@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sockmgr.config.spec import Policy, Spec
+from sockmgr.config.spec import Accept, Policy, Spec
 from sockmgr.fleet.messages import Recycle, WorkerReady
 from sockmgr.log import Log
+from sockmgr.manager.company import wanted
 from sockmgr.manager.service import dispatching as real
-from sockmgr.manager.service.lease_map import LeaseModes
+from sockmgr.manager.service.lease_map import LeaseModes, specs
 from sockmgr.programs.dispatcher import dispatcher, link, moves, sources
 from sockmgr.programs.dispatcher.dispatcher import Dispatcher
 from sockmgr.programs.dispatcher.events import Events
 from sockmgr.programs.dispatcher.loop import Timer
 from sockmgr.programs.dispatcher.scheduler import Scheduler
-from tests.simulation.kernel import Channel, Connection, Life, Listener, Place, Queue
+from tests.simulation.kernel import Broken, Channel, Connection, Life, Listener, Place, Queue
 
 if TYPE_CHECKING:
     from tests.simulation.manager import Manager
@@ -130,12 +131,19 @@ class Loop:
 class RealDispatcher(Dispatcher):
     """The real one; a view of a dictionary cannot be copied with it."""
 
+    served: Served
+
     @property
     def leases(self) -> Collection[int]:  # type: ignore[override]
         return self._links.keys()
 
     @leases.setter
     def leases(self, _: Collection[int]) -> None: ...
+
+    def _lose(self, key: str, fds: Sequence[Any], why: str) -> None:
+        self.served.see_lost(key)
+        for each in fds:
+            each.lose(why)
 
 
 class Served:
@@ -155,7 +163,19 @@ class Served:
             say=self._say,
         )
         self.dispatcher = RealDispatcher(process.loop, scheduler, events)  # type: ignore[arg-type]
+        self.dispatcher.served = self
         self.scheduler = scheduler
+
+    def see_lost(self, key: str) -> None:
+        """See that connections are closed: only if their listener was removed."""
+        world = self._process.world
+        found = next((each for each in world.services if each.name == self.name), None)
+        if found and not found.fleet.stopping:
+            passing = [s for s in specs(found.fleet) if s.accept is Accept.DISPATCH]
+            ours = {each for spec in passing for each in spec.addresses}
+            ours &= wanted(found.fleet) - world.manager.services.owners.elsewhere(self.name)  # type: ignore[union-attr]
+            if key in map(str, ours):
+                raise Broken(f"connections are closed that came to {key}, which {self.name} has")
 
     def listen(self, sources: Mapping[Any, str]) -> None:
         self.taps = {queue: self.taps.get(queue) or Tap(queue) for queue in sources}
@@ -255,6 +275,7 @@ class Dispatching:
         self._asked = 0
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, list[str]] = {}
+        self._meant: list[str] | None = None
         self._sources: Mapping[Any, str] = {}
         self._policy: tuple[Any, int | None] = (Policy.ROUND_ROBIN, None)
         self._quiet: dict[int, Quieted] = {}
@@ -314,6 +335,7 @@ class Dispatching:
     ) -> None:
         self._weights = dict(weights)
         self._keys = {n: [str(each.listen.address) for each in listeners[n]] for n in weights}
+        self._meant = sorted(map(str, modes.meant))
         self._sources = real._sources(listeners, modes)  # type: ignore[arg-type]
         if self.is_needed:
             self._go_on()
@@ -374,6 +396,7 @@ class Dispatching:
 
     def _go_on(self) -> None:
         if served := self._served:
+            served.dispatcher.meant = self._meant
             served.dispatcher.feed(self._weights, self._keys)
             served.listen(self._sources)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sockmgr.config.spec import Address
 from sockmgr.fleet.messages import Phase, State
-from sockmgr.manager.service.intake import addresses
+from sockmgr.manager.service.lease_map import addresses
 from tests.simulation.kernel import Broken, Connection, Life, Place, Queue
 from tests.simulation.world import World
 
@@ -109,7 +109,7 @@ def who_answers(world: World, queue: Queue) -> set[str]:
     return found
 
 
-def _check_passed(world: World, connection: Connection) -> None:  # noqa: C901 - one place each
+def _check_passed(world: World, connection: Connection) -> None:
     for process in world.kernel.living():
         if process.channel and _has(process.channel, connection):
             return
@@ -122,9 +122,6 @@ def _check_passed(world: World, connection: Connection) -> None:  # noqa: C901 -
         if there := world.dispatcher and world.dispatcher.services.get(service.name):
             channels += [link.channel for link in there.dispatcher._by_id.values()]
         if any(_has(channel, connection) for channel in channels):
-            has = [w.spec.addresses for w in dispatching.workers.values()]
-            if service.is_at_rest and connection.address not in frozenset().union(*has):
-                connection.why_lost = "its worker is gone, and the service passes none on any more"
             return
     if world.manager and world.manager.is_stopping:
         return

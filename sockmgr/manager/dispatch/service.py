@@ -157,12 +157,21 @@ class ServiceDispatch:
             self._given.add(ours)
             self._say("give", [theirs.fileno()], lease=lease, key=key)
 
-    def feed(self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]]) -> None:
-        """Give new connections to these leases only, each from the listeners `keys`."""
+    def feed(
+        self,
+        weights: Mapping[int, int],
+        keys: Mapping[int, Collection[str]],
+        meant: Collection[str] | None = None,
+    ) -> None:
+        """Give new connections to these leases only, each from the listeners `keys`.
+
+        `meant` are all that some worker may be passed: who came by another one is closed.
+        """
         parts: dict[tuple[str, ...], dict[int, int]] = {}
         for lease, weight in weights.items():
             parts.setdefault(tuple(keys[lease]), {})[lease] = weight
         self._parts = [(weights, keys) for keys, weights in parts.items()]
+        self._parts += [] if meant is None else [({}, tuple(meant))]
         self._say_parts()
 
     def quiet(self, lease: int) -> asyncio.Future[None]:

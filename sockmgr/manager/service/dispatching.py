@@ -101,7 +101,7 @@ class Dispatching:
     ) -> None:
         """Pass each lease connections of its listeners; `modes` says whose queues are not ours."""
         keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
-        self._dispatch.feed(weights, keys)
+        self._dispatch.feed(weights, keys, sorted(map(str, modes.meant)))
         self._dispatch.listen(_sources(listeners, modes))
         self._watch_clients()
 

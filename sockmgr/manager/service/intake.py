@@ -12,7 +12,7 @@ from sockmgr.config.spec import Address, Spec
 from sockmgr.fleet.messages import Phase
 from sockmgr.fleet.records import FleetRecords
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.service.lease_map import LeaseMap
+from sockmgr.manager.service.lease_map import LeaseMap, addresses
 from sockmgr.manager.service.owners import Owners
 
 
@@ -86,11 +86,3 @@ class Intake:
         # A neighbour has leases of its own, with the same numbers, on the queues of this listener.
         if address in addresses(fleet) and not self._neighbours.owners.shares(self._name, address):
             self._lease_map.listener(address).renew(lease)
-
-
-def addresses(fleet: FleetRecords) -> frozenset[Address]:
-    """Return the addresses that some living generation uses, or the next one will."""
-    specs = [generation.spec for generation in fleet.generations.values()]
-    if fleet.pending:
-        specs.append(fleet.pending.spec)
-    return frozenset(listen.address for spec in specs for listen in spec.listen)

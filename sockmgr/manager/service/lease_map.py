@@ -79,12 +79,14 @@ class LeaseModes:
     `foreign` are those that other services have, on listeners that are ours as well.
     `parting` leases get no new connections, but their workers still accept: only they hold the
     queues of a listener that the newer generation does not have.
+    `meant` are the listeners of all that are passed connections, or will be.
     """
 
     passed: frozenset[int] = frozenset()
     accept: frozenset[int] = frozenset()
     foreign: frozenset[int] = frozenset()
     parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
+    meant: frozenset[Address] = frozenset()
 
 
 def lease_modes(fleet: FleetRecords, lease_map: LeaseMap) -> LeaseModes:
@@ -96,7 +98,20 @@ def lease_modes(fleet: FleetRecords, lease_map: LeaseMap) -> LeaseModes:
     if serving and serving.spec.accept is Accept.DISPATCH:
         passed |= dict(fleet.fed).keys() - accept  # of the dead, until there are others
     parting = lease_map.parting(fleet)
-    return LeaseModes(frozenset(passed), frozenset(accept), fleet.foreign, parting)
+    passing = (each for each in specs(fleet) if each.accept is Accept.DISPATCH)
+    meant = frozenset(at for each in passing for at in each.addresses)
+    return LeaseModes(frozenset(passed), frozenset(accept), fleet.foreign, parting, meant)
+
+
+def specs(fleet: FleetRecords) -> list[Spec]:
+    """Return what all living generations run, and the next one will."""
+    found = [generation.spec for generation in fleet.generations.values()]
+    return [*found, fleet.pending.spec] if fleet.pending else found
+
+
+def addresses(fleet: FleetRecords) -> frozenset[Address]:
+    """Return the addresses that some living generation uses, or the next one will."""
+    return frozenset(listen.address for spec in specs(fleet) for listen in spec.listen)
 
 
 def takers(fleet: FleetRecords) -> list[Spec]:

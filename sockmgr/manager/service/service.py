@@ -63,8 +63,8 @@ from sockmgr.manager.service.client_watch import ClientWatch
 from sockmgr.manager.service.conditions import Conditions
 from sockmgr.manager.service.facts import Facts
 from sockmgr.manager.service.hooks import Hooks
-from sockmgr.manager.service.intake import Intake, Neighbours, addresses
-from sockmgr.manager.service.lease_map import LeaseMap, lease_modes, takers
+from sockmgr.manager.service.intake import Intake, Neighbours
+from sockmgr.manager.service.lease_map import LeaseMap, addresses, lease_modes, takers
 from sockmgr.manager.service.news import tell
 from sockmgr.manager.service.past import Past
 from sockmgr.manager.service.pooling import pooled

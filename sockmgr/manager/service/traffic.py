@@ -197,9 +197,11 @@ class Traffic:
         return queues
 
     def _differ(self) -> bool:
-        """Return whether the dispatcher is to be told of others' leases, or those that part."""
+        """Return whether the dispatcher is to be told of others' leases, or of what has parted."""
         was, now = self._passed_on, self.modes
-        return (was.parting, was.accept, was.foreign) != (now.parting, now.accept, now.foreign)
+        return (was.parting, was.accept, was.foreign, was.meant) != (
+            now.parting, now.accept, now.foreign, now.meant,
+        )  # fmt: skip
 
     def _ways(self, leases: Set[int]) -> tuple[Set[int], Set[int]]:
         """Return which of these leases are passed connections, and which accept for themselves."""

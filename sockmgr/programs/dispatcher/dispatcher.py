@@ -15,7 +15,7 @@ from functools import partial
 
 from sockmgr.kernel.rights import close_all
 from sockmgr.programs.dispatcher.backoff import SHORT, Backoff
-from sockmgr.programs.dispatcher.channel import MAX_LISTENERS, Channel, Passed
+from sockmgr.programs.dispatcher.channel import MAX_LISTENERS, Channel
 from sockmgr.programs.dispatcher.events import USUAL, Events, Timing
 from sockmgr.programs.dispatcher.ledger import Forged, Ledger
 from sockmgr.programs.dispatcher.link import Link, broke
@@ -41,6 +41,7 @@ class Dispatcher:
         self._givers: dict[Link, None] = {}  # their waiting connections go to others
         self._weights: Mapping[int, int] = {}
         self._keys: Mapping[int, Collection[str]] | None = None
+        self.meant: Collection[str] | None = None  # all listeners that a worker has, or will have
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
         self._held: dict[str, list[int]] = {}  # accepted while no worker has room: seldom any
         remedies = Remedies(
@@ -181,9 +182,7 @@ class Dispatcher:
         self._by_id.clear()
         self._givers.clear()
         for key, fds in held.items():
-            self._say("error", "connections lost", count=len(fds), listener=key,
-                      why="nobody could take them")  # fmt: skip
-            close_all(fds)
+            self._lose(key, fds, "nobody could take them")
 
     # --- What it tells ---------------------------------------------------------------------------
 
@@ -243,7 +242,11 @@ class Dispatcher:
         among = self._among.get(key, ())
         for fd in fds:
             lease = self._scheduler.choose(among)
-            if lease is None:
+            if lease is None and self._is_removed(key):
+                self._lose(
+                    key, [fd], "its listener was removed, and the worker that had it is gone"
+                )
+            elif lease is None:
                 self._held.setdefault(key, []).append(fd)
             else:
                 parcels.setdefault((lease, fd if fd in self._told else -1), []).append(fd)
@@ -251,6 +254,15 @@ class Dispatcher:
         if not all(sent) and not self._backoff.resting:
             # A worker that failed has no room any more, so the recursion ends.
             self.pass_on(key, self._held.pop(key))
+
+    def _is_removed(self, key: str) -> bool:
+        return self.meant is not None and key not in self.meant
+
+    def _lose(self, key: str, fds: Sequence[int], why: str) -> None:
+        self._say("error", "connections lost", count=len(fds), listener=key, why=why)
+        for fd in fds:
+            self._told.forget(fd)
+        close_all(fds)
 
     def _send(self, link: Link, key: str, fds: Sequence[int]) -> bool:
         try:
@@ -291,9 +303,9 @@ class Dispatcher:
 
     def _is_emptied(self, link: Link) -> bool:
         while link.waiting:
-            if not any(self.room(key, 1) for key in link.keys):
+            if not any(self.room(key, 1) or self._is_removed(key) for key in link.keys):
                 return False
-            back = self._take_back(link)
+            back = self._told.of(link.take_back(self._say))
             if link.ledger.known and not link.gone:
                 link.ledger.passed -= len(back)
                 self._scheduler.ended(link.lease, len(back))
@@ -304,14 +316,6 @@ class Dispatcher:
         except OSError as error:
             self._distrust(link, broke(error))
         return True
-
-    def _take_back(self, link: Link) -> Sequence[Passed]:
-        back = link.channel.take_back()
-        if back and back.lost:
-            self._say("error", "connections lost on the way back", count=back.lost,
-                      why="no free descriptors",
-                      do="raise LimitNOFILE= or ulimit -n of the manager")  # fmt: skip
-        return self._told.of(back.passed) if back else ()
 
     def _bypass(self, link: Link) -> None:
         self._givers[link] = None

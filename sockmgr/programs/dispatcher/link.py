@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sockmgr.kernel.rights import close_all
 from sockmgr.programs.dispatcher.channel import QUESTION, Channel, Passed
 from sockmgr.programs.dispatcher.ledger import Ledger
+from sockmgr.programs.dispatcher.messages import Say
 
 MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all
 
@@ -63,6 +64,15 @@ class Link:
         self.private.add(os.fstat(fd).st_ino)
         self.sent(1)
         return True
+
+    def take_back(self, say: Say) -> Sequence[Passed]:
+        """Take back from the channel the oldest connections that the worker has not taken."""
+        back = self.channel.take_back()
+        if back and back.lost:
+            say("error", "connections lost on the way back", count=back.lost,
+                why="no free descriptors",
+                do="raise LimitNOFILE= or ulimit -n of the manager")  # fmt: skip
+        return back.passed if back else ()
 
     def public(self, back: Sequence[Passed]) -> Sequence[Passed]:
         """Return those that it had not taken and others may get; close the others."""

@@ -88,6 +88,8 @@ class Served:
         for part, its in message["parts"]:
             for lease, weight in part.items():
                 weights[int(lease)], keys[int(lease)] = weight, its
+        meant = (set(its) for part, its in message["parts"] if not part)
+        self._dispatcher.meant = next(meant, None)
         self._dispatcher.feed(weights, keys)
 
     def quiet(self, message: Message, _: Sequence[int]) -> None:

@@ -48,3 +48,23 @@ def test_who_is_fed_no_more_gets_what_comes_to_a_listener_that_nobody_else_has()
         staged.until(lambda: old.has(1), what="the old one has who waited there")
         assert old.taken[0].listener == "removed"
         staged.close()
+
+
+def test_who_waits_for_a_dead_worker_is_closed_once_no_other_is_to_have_the_listener() -> None:
+    with listening() as http, listening() as removed:
+        staged = Stage({"http": http, "removed": removed})
+        staged.ready(0, ["http", "removed"])
+        [client] = staged.connect(1, "removed")
+        staged.passed(1)
+        staged.feeds = False
+        staged.ready(1, ["http"])
+        staged.dispatcher.meant = {"http", "removed"}
+        staged.dispatcher.feed({1: 1}, {1: ["http"]})
+        staged.dispatcher.detach(0)
+        assert not staged.said, "another worker may come"
+        staged.dispatcher.meant = {"http"}
+        staged.dispatcher.feed({1: 1}, {1: ["http"]})
+        assert client.recv(1) == b""
+        assert "connections lost count=1 listener=removed" in staged.said[0]
+        staged.until(lambda: staged.emptied, what="the channel is let go")
+        staged.close()
