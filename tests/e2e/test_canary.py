@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -77,6 +78,23 @@ def test_one_that_is_aborted_by_hand_or_by_a_failed_check_costs_no_request(
         result = load.stop()
         assert not result.failed, result.failures()
         assert who_answers(manager.target(), 20).keys() == {"1"}
+
+
+@pytest.mark.parametrize("accept", Accept)
+def test_its_check_asks_the_new_workers_alone(accept: Accept, tmp_path: Path) -> None:
+    app = App("asgi", tmp_path)
+    asks = "for n in $(seq 20); do curl -sS -m 20 $SOCKMGR_PROBE_URL/version >>told || exit; done"
+    checked = f'canary = {{ share = "10%", for = "5m", check = ["sh", "-c", "{asks}; exit 3"] }}'
+    with Manager(tmp_path, config(app, accept, checked)) as manager:
+        assert who_answers(manager.target(), 5).keys() == {"1"}
+        app.deploy("2")
+        done = manager.reload()
+        assert done.answer[0]["reason"] == "its check did not pass: exited with status 3"
+        told = (app.directory / "told").read_text()
+        answers = json.loads(f"[{told.replace('}{', '},{')}]")
+        assert [each["version"] for each in answers] == ["2"] * 20
+        if accept is not Accept.SHARED:  # where who is first takes it
+            assert len({each["pid"] for each in answers}) == 2
 
 
 def test_one_that_dies_and_one_that_a_newer_reload_replaces_are_taken_back_and_say_why(

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import math
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 
 from sockmgr.api.figures import Comparison, Finding
 from sockmgr.api.types import CanaryStatus
+from sockmgr.config.spec import Accept
+from sockmgr.errors import ListenError
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import CheckPassed, Fact, TakeBack
-from sockmgr.manager.service.comparing import Comparing
+from sockmgr.manager.listeners.listener import Listener
+from sockmgr.manager.probes.door import Door
+from sockmgr.manager.service.lease_map import LeaseMap
+from sockmgr.manager.service.processes import Processes
+from sockmgr.manager.workers.asking import door
 from sockmgr.manager.workers.command import Command, Result, of_generation
 from sockmgr.manager.workers.context import WorkerContext
 
@@ -29,15 +37,18 @@ class CanaryWatch:
         self,
         service: str,
         context: WorkerContext,
-        comparing: Comparing,
+        processes: Processes,
+        lease_map: LeaseMap,
         put: Callable[[Fact], None],
         report: Callable[[Generation, str], None],
     ) -> None:
         """`put` takes facts, `report` what is told to those who wait for the verdict."""
         self._service, self._context, self._put, self._report = service, context, put, report
-        self._comparing = comparing
+        self._comparing = processes.comparing
+        self._dispatching, self._lease_map = processes.dispatching, lease_map
         self._step: tuple[int, int] | None = None  # the generation and its step that are watched
         self._check: Command | None = None
+        self._door: Door | None = None  # for the check
         self._timer: asyncio.TimerHandle | None = None
 
     def keep_up(self, trial: Generation | None, current: Generation | None) -> None:
@@ -64,6 +75,7 @@ class CanaryWatch:
         if self._check:
             self._check.close()
         self._timer = self._check = None
+        self._close_door()
 
     def _look(self, trial: Generation) -> None:
         loop = self._context.loop
@@ -92,11 +104,32 @@ class CanaryWatch:
             "SOCKMGR_STEP": str(trial.step + 1),
             "SOCKMGR_SHARE": str(trial.share),
         }
+        reach = functools.partial(self._reach, trial, itertools.count())
+        self._door = door(trial.spec, self._lease_map.of(trial.spec), reach)
+        if self._door:
+            variables["SOCKMGR_PROBE_URL"] = self._door.url
         start = of_generation(trial.spec, canary.check, canary.executable, variables)
         self._check.start(start, canary.seconds)
 
+    async def _reach(
+        self, trial: Generation, turns: Iterator[int], listener: Listener
+    ) -> socket.socket:
+        """Return a connection to a worker of the canary that serves; they take turns."""
+        if not (leases := sorted(trial.served)):
+            raise ListenError("no worker of it is ready")
+        lease = leases[next(turns) % len(leases)]
+        if trial.spec.accept is Accept.DISPATCH:
+            return await self._dispatching.reach(lease, listener)
+        return await listener.reach(lease)
+
+    def _close_door(self) -> None:
+        if self._door:
+            self._door.close()
+        self._door = None
+
     def _checked(self, generation: int, step: int, result: Result) -> None:
         self._check = None
+        self._close_door()
         if not result.fault:
             self._put(CheckPassed(generation=generation, step=step))
             return

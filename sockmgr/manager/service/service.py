@@ -109,7 +109,7 @@ class Service(Wishes):
         elsewhere = partial(neighbours.owners.elsewhere, name)
         self._traffic = Traffic(name, tasks, put, self.processes.dispatching, elsewhere)
         self._renewal = Renewal(lambda at, lease: self._intake.renew(self.fleet, at, lease))
-        self._canary = CanaryWatch(name, context, self.processes.comparing, put, report)
+        self._canary = CanaryWatch(name, context, self.processes, self._lease_map, put, report)
         self._conditions = Conditions(context.loop)
         self._clients = ClientWatch(context.loop, lambda: self._facts.put_nowait(ClientsWait()))
 
