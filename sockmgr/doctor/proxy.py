@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,12 +27,13 @@ _ANYWHERE, _HERE = ("0.0.0.0", "::", ""), ("localhost", "127.0.0.1", "::1")  # n
 class Upstream(NamedTuple):
     """A server behind a proxy: its address as that has it, and how long it keeps idle connections.
 
-    `setting` is the one that says so.
+    `setting` is the one that says so; `unasked`: why it keeps any, if nothing says that it is to.
     """
 
     address: str
     idle: float
     setting: str
+    unasked: str = ""
 
 
 def examine(config: Config, file: Path) -> Iterator[Finding]:
@@ -71,7 +73,7 @@ def _finding(
         yield Check.PROXY_KEEP_ALIVE.found(
             subject=f"service.{service.name}",
             what=f"{file} keeps idle connections to {one.address} for {one.idle:g} s "
-            f"({one.setting}), and service.{service.name} for {ours:g} s",
+            f"({one.setting}{one.unasked}), and service.{service.name} for {ours:g} s",
             why="a request that is sent just as the server closes is lost: 502",
             fix=f"set {key} above {one.idle:g} s, or {one.setting} below {ours:g} s",
         )
@@ -106,17 +108,31 @@ def _leads_to(text: str, ours: Address) -> bool:
     return port == str(ours.port) and same
 
 
+def _keeps_unasked() -> bool:
+    """Return whether the nginx here keeps connections without being told; True without one here."""
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(
+            ["nginx", "-v"], capture_output=True, text=True, timeout=5, check=True
+        )
+        if version := re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", told.stderr):
+            return tuple(map(int, version.groups())) >= (1, 29, 7)
+    return True
+
+
 def _nginx(text: str) -> Iterator[Upstream]:
-    """Yield the servers of each `upstream` with `keepalive`: ngx_http_upstream_module."""
+    """Yield the servers of each `upstream` that keeps connections: ngx_http_upstream_module."""
     block: dict[str, list[str]] | None = None
     words: list[str] = []
     for found in _WORDS.findall(text):
         if found == "{":
             block = {} if words[:1] == ["upstream"] else None
         elif found == "}":
-            if block and block.get("keepalive", ["0"]) != ["0"]:
+            asked = block.get("keepalive") if block else ["0"]
+            if block and (asked != ["0"] if asked else _keeps_unasked()):
                 idle = _time(block.get("keepalive_timeout", ["60s"])[0], 1.0)
-                yield from (Upstream(a, idle, "keepalive_timeout") for a in block.get("server", ()))
+                why = "" if asked else ", which nginx from 1.29.7 on has without a `keepalive`"
+                for each in block.get("server", ()):
+                    yield Upstream(each, idle, "keepalive_timeout", why)
             block = None
         elif found == ";":
             if block is not None and len(words) > 1:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from sockmgr.api.types import ServiceStatus, WorkerStatus
 from sockmgr.config.config import parse
+from sockmgr.doctor import proxy
 from sockmgr.doctor.finding import Check
 from sockmgr.doctor.workers import unnamed
 from tests.doctor.diagnosis import CONFIG, SERVER, diagnose, is_free, sole
@@ -165,7 +166,7 @@ backend shop   # here
         ("uvicorn --timeout-keep-alive 90 a:a", NGINX, ""),
         ("gunicorn --keep-alive=70 a:a", NGINX.replace("1m15s", "75"), "75 s"),
         ("gunicorn a:a", NGINX.replace("    keepalive_timeout 1m15s;\n", ""), "60 s"),
-        ("gunicorn a:a", NGINX.replace("keepalive 32;", ""), "elsewhere"),
+        ("gunicorn a:a", NGINX.replace("keepalive 32;", "keepalive 0;"), "elsewhere"),
         ("hypercorn a:a", HAPROXY, "10 s (timeout http-keep-alive), and service.web for 5 s"),
         ("hypercorn a:a", HAPROXY.replace("  timeout http-keep-alive 10s\n", ""),
          "30 s (timeout client)"),
@@ -193,6 +194,25 @@ def test_a_proxy_that_keeps_connections_longer_than_the_server_is_found(
     else:
         told = sole(found, Check.PROXY_KEEP_ALIVE)
         assert idle in told["what"]
+
+
+@pytest.mark.parametrize(
+    ("version", "keeps"), [("1.29.6", False), ("1.29.7", True), ("1.30.0", True), ("", True)]
+)
+def test_an_nginx_that_keeps_connections_without_being_told_is_found(
+    version: str, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if version:
+        program = tmp_path / "nginx"
+        program.write_text(f"#!/bin/sh\necho nginx version: nginx/{version} >&2\n")
+        program.chmod(0o755)
+    text = '[listen]\nhttp = "tcp://127.0.0.1:80"\n[service.web]\ncommand = ["gunicorn", "a:a"]\n'
+    path = tmp_path / "proxy.conf"
+    path.write_text("upstream shop { server 127.0.0.1:80; }")
+    (one,) = proxy.examine(parse(text.encode(), file="sockmgr.toml"), path)
+    assert one.check is (Check.PROXY_KEEP_ALIVE if keeps else Check.PROXY_ELSEWHERE)
+    assert ("60 s (keepalive_timeout, which nginx from 1.29.7 on has" in one.what) == keeps
 
 
 def test_the_keep_alive_of_an_app_and_of_a_gunicorn_conf_are_compared_too(config: Path) -> None:
