@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import signal
@@ -14,6 +15,7 @@ from sockmgr.config.config import ServiceConfig
 from sockmgr.config.spec import Accept
 from sockmgr.errors import ConfigError
 from sockmgr.launch.presets import Fit
+from sockmgr.worker.http_options import HttpOptions
 
 # -P, so that no module in the working directory hides one of ours; the runtime adds the directory
 # later, for the modules of the application.
@@ -72,26 +74,17 @@ def _options(service: ServiceConfig) -> Iterator[str]:
     yield f"--drain-timeout={service.drain_timeout:g}"
     if service.interface:
         yield f"--interface={service.interface}"
-    yield f"--keep-alive={http.keep_alive:g}"
     yield f"--http={http.protocol}"
     yield f"--ws={'websockets-sansio' if http.websockets == 'websockets' else http.websockets}"
-    yield f"--loop={http.loop}"
-    yield f"--threads={http.threads}"
-    yield f"--log-level={http.log_level}"
-    yield f"--header-timeout={http.header_timeout:g}"
-    yield f"--client-certs={http.client_certs}"
-    for option in ("certfile", "keyfile", "keyfile_password_file", "ca_certs", "root_path"):
-        if value := getattr(http, option):
-            yield f"--{option.replace('_', '-')}={placeholder.literal(value)}"
+    for field in dataclasses.fields(HttpOptions):
+        option, value = field.name.replace("_", "-"), getattr(http, field.name)
+        if isinstance(value, bool) and value is not field.default:
+            yield f"--{option}" if value else f"--no-{option}"
+        elif value != field.default:
+            yield f"--{option}={placeholder.literal(str(value))}"
     # For an empty array one empty word: without the option FORWARDED_ALLOW_IPS would count.
     for proxy in () if http.trusted_proxies is None else http.trusted_proxies or ("",):
         yield f"--trusted-proxy={placeholder.literal(proxy)}"
-    if http.proxy_protocol:
-        yield "--proxy-protocol"
-    if http.http2:
-        yield "--http2"
-    if not http.access_log:
-        yield "--no-access-log"
 
 
 def _needed(service: ServiceConfig) -> Iterator[tuple[str, str, str]]:
