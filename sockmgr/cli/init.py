@@ -66,24 +66,22 @@ def command(directory: Path, file: Path | None, to_stdout: bool, force: bool) ->
     project = _project(directory)
     name = declared.name(project.files, project.directory)
     if file is not None:
-        text, report, todo = _carried_over(project, file, name)
+        text, report = _carried_over(project, file, name)
     else:
         found, missing = guess(project)
         text, report = draft.draft(found, name), _report(found, missing)
-        todo = bool(found and found.todo)
     _put(path, text, to_stdout=to_stdout, force=force)
     for kind, said in report:
         _say(kind, draft.plain(said))
     if file is None and found is None:
         sys.exit(1)
     if not to_stdout:
-        _next(path, todo=todo)
+        option = "" if str(path) == target.DEFAULT_CONFIG else f" -c {path}"
+        _say("next", f"sockmgr check{option}, then sockmgr run{option}")
 
 
-def _carried_over(
-    project: Project, file: Path, name: str
-) -> tuple[str, Iterator[tuple[str, str]], bool]:
-    """Return the config for what another manager's config says, what is to be said, and to do.
+def _carried_over(project: Project, file: Path, name: str) -> tuple[str, Iterator[tuple[str, str]]]:
+    """Return the config for what another manager's config says, and what is to be said of it.
 
     Raises SockmgrError if it is none.
     """
@@ -100,7 +98,7 @@ def _carried_over(
             yield from (("to do", what) for what in one.todo)
         yield from (("left", f"line {sentence}") for sentence in services.not_carried(found))
 
-    return text, report(), any(process.todo for process in found.processes)
+    return text, report()
 
 
 def _foreign(file: Path) -> str:
@@ -154,23 +152,6 @@ def _say(kind: str, text: str) -> None:
         click.echo(f"{marked}  {text}", err=True)
     else:
         click.echo(f"{kind}: {text}", err=True)
-
-
-def _next(path: Path, *, todo: bool) -> None:
-    """Say what to do next, and already now what `sockmgr check` would refuse."""
-    from sockmgr.launch.resolve import resolve
-
-    config = target.read_config(path)
-    option = "" if str(path) == target.DEFAULT_CONFIG else f" -c {path}"
-    try:
-        for service in config.services:
-            resolve(service, config.listens(), os.environ)
-    except SockmgrError as error:
-        if not todo:
-            _say("to do", error.what)
-        _say("next", f"when that is done: sockmgr check{option}, then sockmgr run{option}")
-    else:
-        _say("next", f"sockmgr check{option}, then sockmgr run{option}")
 
 
 def _project(directory: Path) -> Project:

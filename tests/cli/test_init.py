@@ -92,13 +92,16 @@ def test_nothing_found_is_exit_code_1_and_a_file_to_fill_in(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("project")
-def test_a_server_that_is_missing_is_named_as_what_is_to_be_done() -> None:
+def test_a_server_that_is_missing_is_named_by_the_check_that_is_next() -> None:
     Path("package.json").write_text('{"scripts": {"start": "missing-server"}}')
     Path("src/shop/main.py").unlink()
     Path("Procfile").write_text("web: missing-server --port $PORT")
     result = sockmgr("init")
     assert result.exit_code == 0
-    assert "next: when that is done: sockmgr check" in result.stderr
+    assert "next: sockmgr check, then sockmgr run" in result.stderr
+    checked = sockmgr("check")
+    assert checked.exit_code == 2
+    assert "missing-server is not in the PATH" in checked.stderr
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
