@@ -8,40 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-_ESCAPE = "\x1b"
+# A sequence (ECMA-48: any number of parameters, then one final byte from @ to ~) or a character.
+_KEY = re.compile(r"\x1b[\[O][^@-~]*[@-~]|.", re.DOTALL)
 _ARROWS = {"A": "up", "B": "down"}  # CSI A and SS3 A: ctlseqs of xterm
 
 
-class Strokes:
-    """Takes the characters of a terminal one by one, and remembers a sequence that has begun."""
-
-    def __init__(self) -> None:
-        self._begun = ""
-
-    def take(self, character: str) -> str:
-        """Return the key that `character` completes: `up`, `down` or the character; "" if none."""
-        if character == _ESCAPE:
-            self._begun = _ESCAPE
-            return _ESCAPE
-        if self._begun == _ESCAPE and character in "[O":
-            self._begun += character
-            return ""
-        if len(self._begun) > 1:
-            # ECMA-48: a sequence is any number of parameters, then one final byte from @ to ~.
-            if "@" <= character <= "~":
-                self._begun = ""
-                return _ARROWS.get(character, "")
-            return ""
-        self._begun = ""
-        return character
+def strokes(typed: str) -> Iterator[str]:
+    """Yield the keys that were typed: `up`, `down` or a character; no other sequence."""
+    for key in _KEY.findall(typed):
+        if stroke := key if len(key) == 1 else _ARROWS.get(key[-1]):
+            yield stroke
 
 
 class Keys:
-    """Calls `pressed` with each character typed, and `lost` when the terminal has hung up.
+    """Calls `pressed` with each key that is typed, and `lost` when the terminal has hung up.
 
     The descriptor is borrowed.
     """
@@ -117,5 +102,5 @@ class Keys:
         if not typed:
             self._leave()
             self._lost()
-        for key in typed.decode(errors="ignore"):
+        for key in strokes(typed.decode(errors="ignore")):
             self._pressed(key)

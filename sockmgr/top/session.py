@@ -24,7 +24,7 @@ from sockmgr.api.types import Event
 from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
 from sockmgr.errors import SockmgrError
 from sockmgr.metrics.meter import Meter
-from sockmgr.terminal.keys import Keys, Strokes
+from sockmgr.terminal.keys import Keys
 from sockmgr.top import requests
 from sockmgr.top.requests import Request
 from sockmgr.top.screen import frame
@@ -71,7 +71,6 @@ class Top:
         self._client, self._looker, self._view = client, looker, view
         self._terminal = terminal
         self._console = Console()
-        self._strokes = Strokes()
         self._asked: Request | None = None
         self._live: Live | None = None
 
@@ -156,15 +155,14 @@ class Top:
 
     # --- Keys ------------------------------------------------------------------------------------
 
-    def _pressed(self, character: str) -> None:
+    def _pressed(self, key: str) -> None:
         if self._ended.done():
             return  # keys typed after q are not meant for us
-        if key := self._strokes.take(character):
-            if self._asked is not None:
-                self._answered(yes=key in _YES)
-            else:
-                self._steer(key)
-            self._draw()
+        if self._asked is not None:
+            self._answered(yes=key in _YES)
+        else:
+            self._steer(key)
+        self._draw()
 
     def _steer(self, key: str) -> None:
         steps = {"up": -1, "k": -1, "down": 1, "j": 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sockmgr.api.types import Status
-from sockmgr.terminal.keys import Strokes
+from sockmgr.terminal.keys import strokes
 from sockmgr.top.view import Place, moved, places, still_chosen
 from tests.helpers.fake_manager import a_status
 
@@ -18,11 +18,6 @@ def nothing() -> Status:
     status = a_status()
     status.services.clear()
     return status
-
-
-def keys(typed: str) -> list[str]:
-    strokes = Strokes()
-    return [key for character in typed if (key := strokes.take(character))]
 
 
 def test_a_service_comes_before_its_workers_and_the_newest_generation_first() -> None:
@@ -52,8 +47,8 @@ def test_when_what_was_chosen_is_gone_its_place_is_chosen() -> None:
 
 
 def test_arrow_keys_are_one_stroke_in_both_of_their_forms() -> None:
-    assert [key for key in keys("\x1b[A\x1bOBr") if key != "\x1b"] == ["up", "down", "r"]
+    assert list(strokes("\x1b[A\x1bOBr\x1b")) == ["up", "down", "r", "\x1b"]
 
 
 def test_other_sequences_are_no_letters() -> None:
-    assert [key for key in keys("\x1b[1;5C\x1b[15~\x1b[200~y") if key != "\x1b"] == ["y"]
+    assert list(strokes("\x1b[1;5C\x1b[15~\x1b[200~y")) == ["y"]
