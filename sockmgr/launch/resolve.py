@@ -48,21 +48,12 @@ _OF_THE_MANAGER = frozenset({
 _ALSO = re.compile(r"SOCKMGR_\w+|EINHORN_FD_\d+")
 
 
-def resolve(
-    service: ServiceConfig, listens: Mapping[str, Listen], environ: Mapping[str, str]
-) -> Spec:
-    """Return the spec of `service` for the files and accounts of this moment; raise SockmgrError.
-
-    `listens` are the config's listeners by name, `environ` is the environment of the manager.
-    """
-    return prepare(service, listens, environ).spec()
-
-
 def prepare(
     service: ServiceConfig, listens: Mapping[str, Listen], environ: Mapping[str, str]
 ) -> Prepared:
-    """Return `service` with its command fitted by the preset: the first half of resolve().
+    """Return `service` with its command fitted by the preset, for the files of this moment.
 
+    `listens` are the config's listeners by name, `environ` is the environment of the manager.
     Raises SockmgrError if the directory, the user or the listeners of the service cannot be used.
     """
     cwd = _directory(service)

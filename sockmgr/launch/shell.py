@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _SPACE = " \t\r"
@@ -82,11 +82,6 @@ def program(command: Command) -> tuple[Word, ...]:
 def becomes(command: Command) -> bool:
     """Return whether a shell becomes the command by `exec`."""
     return command.words[:1] != () and command.words[0].raw == "exec"
-
-
-def line(words: Iterable[Word]) -> str:
-    """Return words as a line for a shell."""
-    return " ".join(word.raw for word in words)
 
 
 def quoted(text: str) -> Word:

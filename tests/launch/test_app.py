@@ -23,7 +23,7 @@ HEAD = '[listen]\nhttp = "tcp://127.0.0.1:0"\nadmin = "tcp://127.0.0.2:0"\n[serv
 
 def spec(keys: str) -> Spec:
     config = parse((HEAD + keys).encode(), file="shop.toml")
-    return resolve.resolve(config.services[0], config.listens(), os.environ)
+    return resolve.prepare(config.services[0], config.listens(), os.environ).spec()
 
 
 def options(found: Spec) -> Options:
@@ -169,7 +169,7 @@ from sockmgr.config.config import parse
 from sockmgr.errors import ConfigError
 config = parse({(HEAD + 'app = "shop:app"' + keys).encode()!r}, file="shop.toml")
 try:
-    resolve.resolve(config.services[0], config.listens(), os.environ)
+    resolve.prepare(config.services[0], config.listens(), os.environ).spec()
 except ConfigError as error:
     print(error)
 """

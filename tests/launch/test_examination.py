@@ -43,7 +43,7 @@ cwd = "{folder}"
 """
     config = parse(text.encode(), file="shop.toml")
     (service,) = config.services
-    return list(examine(service, resolve.resolve(service, config.listens(), os.environ)))
+    return list(examine(service, resolve.prepare(service, config.listens(), os.environ).spec()))
 
 
 SITE = 'certfile = "site.pem"\nkeyfile = "site.key"'

@@ -109,7 +109,7 @@ def spec_of(
     keys = {"cwd": str(folder), "env": {"RELEASE": str(folder / "release")}, **keys}
     parsed = config.from_arguments([f"http={address}"], command, keys=keys)
     bin_first = {"PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
-    return resolve.resolve(parsed.services[0], parsed.listens(), {**os.environ, **bin_first})
+    return resolve.prepare(parsed.services[0], parsed.listens(), {**os.environ, **bin_first}).spec()
 
 
 @contextlib.contextmanager
@@ -345,7 +345,7 @@ command = {json.dumps([f"{Path(PYTHON).parent}/uvicorn", *more, "app:app"])}
 cwd = "{tmp_path}"
 """
         found = config.parse(text.encode(), file="shop.toml")
-        return resolve.resolve(found.services[0], found.listens(), env).argv
+        return resolve.prepare(found.services[0], found.listens(), env).spec().argv
 
     allowed = ("--forwarded-allow-ips", "127.0.0.1,::1,::ffff:127.0.0.1")
     assert set(allowed) <= set(argv("tcp://[::]:0"))

@@ -33,7 +33,7 @@ def spec(
     parsed = config.from_arguments(listen, command or ("sleep", "9"), keys=given)
     if environ is None:
         environ = {"PATH": os.environ["PATH"]}
-    return resolve.resolve(parsed.services[0], parsed.listens(), environ)
+    return resolve.prepare(parsed.services[0], parsed.listens(), environ).spec()
 
 
 def program(path: Path, text: str = "#!/bin/sh\nexit 7\n") -> Path:
