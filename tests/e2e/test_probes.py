@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from functools import partial
@@ -14,10 +15,11 @@ from tests.e2e.applications import config
 from tests.e2e.apps import ROOT, App
 from tests.e2e.commands import UVICORN
 from tests.e2e.commands import config as config_of_command
-from tests.e2e.harness import Manager, wait_for
+from tests.e2e.harness import BIN, Manager, wait_for
 from tests.e2e.probing import ACCEPTS, LOAD, READY, manager_of, named, probed, tell_health
 from tests.e2e.programs.release import answered, wait_in_log
 from tests.e2e.servers import has_answered
+from tests.helpers.asking import ask
 from tests.helpers.load import Load
 
 
@@ -79,6 +81,40 @@ def test_a_server_with_a_command_is_probed_as_well_and_one_by_tcp(tmp_path: Path
     for more in ('ready = { http = "/version" }\naccept = "per-worker"', "ready = { tcp = true }"):
         with Manager(tmp_path, config_of_command(app, UVICORN, more=more)) as manager:
             assert manager.reload().code == 0
+
+
+QUIET = re.findall(r"```python\n(.*?)```", (ROOT / "docs/releases.md").read_text(), re.DOTALL)
+QUIET_CONFIG = """
+[listen]
+http = "tcp://127.0.0.1:0"
+[service.web]
+PROGRAM
+cwd = "CWD"
+ready = { http = "/healthz", expect = ["2xx", "4xx"], timeout = "20s" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("example", "program", "name", "which"),
+    [
+        ("asgi", 'app = "app:app"', "version.py", 0),
+        ("asgi", 'command = ["BIN/uvicorn", "--fd", "{http}", "app:app"]', "version.py", 0),
+        ("wsgi", 'command = ["BIN/gunicorn", "--access-logfile=-", "app:app"]',
+         "gunicorn.conf.py", 1),
+    ],
+)  # fmt: skip
+def test_probes_are_left_out_of_the_access_log_as_the_page_says(
+    example: str, program: str, name: str, which: int, tmp_path: Path
+) -> None:
+    app = App(example, tmp_path)
+    with (app.directory / name).open("a") as file:
+        file.write(f"\n{QUIET[which]}")
+    text = QUIET_CONFIG.replace("PROGRAM", program.replace("BIN", str(BIN)))
+    text = text.replace("CWD", str(app.directory))
+    with Manager(tmp_path, text) as manager:
+        assert ask(manager.target(), "/version")
+        wait_in_log(manager, "GET /version")
+        assert "GET /healthz" not in manager.log
 
 
 SMOKE = """
