@@ -46,16 +46,15 @@ CLASSES = ("#8f1d14", "#d1342b", "#ef7f3c", "#c79a00", "#7a3fb0", "#c2378f", "#2
            "#59636e")  # fmt: skip
 
 
-def page(runs: Sequence[Run], *, about: str = "") -> str:
-    """Return the whole page: a matrix if there are several runs, then each run with its plots."""
+def page(runs: Sequence[Run], *, above: str = "") -> str:
+    """Return the whole page: each run with its plots, and some HTML `above` them."""
     colours = [f".s{n} {{ fill: {colour} }}" for n, colour in enumerate(SERIES)]
     colours += [f".f{n} {{ fill: {c}; background: {c} }}" for n, c in enumerate(CLASSES)]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width">',
         f"<title>sockmgr torture</title><style>{STYLE}{' '.join(colours)}</style>",
-        f"<h1>sockmgr torture</h1><p>{html.escape(about)}</p>",
-        *(_matrix(runs) if len(runs) > 1 else ()),
+        f"<h1>sockmgr torture</h1>{above}",
         *_key(),
     ]
     for number, run in enumerate(runs):
@@ -64,28 +63,7 @@ def page(runs: Sequence[Run], *, about: str = "") -> str:
     return "".join(parts)
 
 
-def _matrix(runs: Sequence[Run]) -> Iterator[str]:
-    names = [trial.name for trial in runs[0].trials]
-    yield "<p>Requests that were lost and need not have been, by server and scenario. "
-    yield "! is something else that was wrong, - was not played.</p>"
-    yield "<div class=wide><table class=matrix><tr><th>"
-    yield "".join(f"<th>{html.escape(name)}" for name in names)
-    for number, run in enumerate(runs):
-        yield f"<tr><td><a href=#run{number}>{html.escape(run.title)}</a>"
-        for trial in run.trials:
-            yield f'<td class="{_style(trial)}" title="{html.escape(report.verdict(trial))}">'
-            yield cell(trial)
-    yield "</table></div>"
-
-
-def cell(trial: Trial) -> str:
-    """Return a trial as one number: what it lost, with `!` if something else was wrong."""
-    if trial.skipped:
-        return "-"
-    return f"{trial.lost}{'!' if trial.seen.problems else ''}"
-
-
-def _style(trial: Trial) -> str:
+def style(trial: Trial) -> str:
     return "none" if trial.skipped else "ok" if trial.passed else "failed"
 
 
@@ -105,7 +83,7 @@ def _run(run: Run, number: int, *, is_open: bool) -> Iterator[str]:
     yield "<div class=wide><table><tr>"
     yield "".join(f"<th>{html.escape(name)}" for name in report.HEADERS)
     for trial, row in zip(run.trials, report.rows(run), strict=True):
-        yield f"<tr class={_style(trial)}>"
+        yield f"<tr class={style(trial)}>"
         yield "".join(f"<td>{html.escape(text)}" for text in row)
     yield "</table></div><div class=trials>"
     for trial in run.trials:
@@ -118,6 +96,6 @@ def _section(trial: Trial) -> str:
     told = "".join(f"<p>{html.escape(text)}</p>" for text in report.told(trial))
     return (
         f"<section><h3>{html.escape(trial.name)} "
-        f"<span class={_style(trial)}>{html.escape(report.verdict(trial))}</span></h3>"
+        f"<span class={style(trial)}>{html.escape(report.verdict(trial))}</span></h3>"
         f"<p>{html.escape(trial.what)}</p>{svg(trial)}{told}</section>"
     )

@@ -6,21 +6,22 @@ measured stays if the run is ended.
 
 from __future__ import annotations
 
+import html
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from sockmgr.torture import report
-from sockmgr.torture.page import cell, page
+from sockmgr.torture.page import page, style
 from sockmgr.torture.plan import Plan
-from sockmgr.torture.run import Run, torture
+from sockmgr.torture.run import Run, Trial, torture
 from tests.bench.report import narrate, table
 from tests.e2e.apps import ROOT
 from tests.e2e.harness import BIN
@@ -176,10 +177,31 @@ def measure(server: Server) -> Run:
     return run
 
 
+def matrix(runs: Sequence[Run]) -> Iterator[str]:
+    names = [trial.name for trial in runs[0].trials]
+    yield "<p>Requests that were lost and need not have been, by server and scenario. "
+    yield "! is something else that was wrong, - was not played.</p>"
+    yield "<div class=wide><table class=matrix><tr><th>"
+    yield "".join(f"<th>{html.escape(name)}" for name in names)
+    for number, run in enumerate(runs):
+        yield f"<tr><td><a href=#run{number}>{html.escape(run.title)}</a>"
+        for trial in run.trials:
+            yield f'<td class="{style(trial)}" title="{html.escape(report.verdict(trial))}">'
+            yield cell(trial)
+    yield "</table></div>"
+
+
+def cell(trial: Trial) -> str:
+    """Return a trial as one number: what it lost, with `!` if something else was wrong."""
+    if trial.skipped:
+        return "-"
+    return f"{trial.lost}{'!' if trial.seen.problems else ''}"
+
+
 def write(runs: Sequence[Run], missing: Sequence[str]) -> None:
     """Put the page and the table in place."""
     about = _about(missing)
-    text = page(runs, about=about)
+    text = page(runs, above=f"<p>{html.escape(about)}</p>{''.join(matrix(runs))}")
     (DOCS / "torture-report.html").write_text(text)
     head = ("", *(trial.name for trial in runs[0].trials))
     rows = [(run.title, *map(cell, run.trials)) for run in runs]

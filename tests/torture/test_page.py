@@ -45,7 +45,7 @@ def test_a_browser_draws_the_whole_page_and_asks_nobody_for_anything(tmp_path: P
     skipped = Trial(name="uploads", what="bodies", skipped="there is no POST /upload")
     run = Run(title="uvicorn <b>", plan=PLAN, trials=[trial("reload"), trial("storm"), skipped])
     file = tmp_path / "report.html"
-    file.write_text(page([run, run], about="made by a test"))
+    file.write_text(page([run, run], above="<p>made by a test</p>"))
     with Browser(tmp_path) as browser:
         for name, width, dark in (("light", 1200, False), ("dark", 1200, True), ("narrow", 390, 0)):
             browser.resize(width, 900, dark=bool(dark))
@@ -69,9 +69,8 @@ def test_a_browser_draws_the_whole_page_and_asks_nobody_for_anything(tmp_path: P
         assert words in text
 
 
-def test_one_run_is_open_at_once_and_has_no_matrix() -> None:
+def test_one_run_is_open_at_once() -> None:
     text = page([Run(title="one", plan=PLAN, trials=[trial("reload")])])
     assert "<details id=run0 open>" in text
-    assert "class=matrix" not in text
     assert "src=" not in text
     assert "http" not in text
