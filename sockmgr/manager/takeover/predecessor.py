@@ -140,8 +140,8 @@ class Predecessor:
         for id in dict.fromkeys(ids):
             fds = self._take_worker(f"{service}@{id}")
             if pid := process.pid_of(fds[PIDFD]) if PIDFD in fds else 0:
-                told = ProcessSnapshot(pid=pid, started=start_time(pid))
-                found[id] = _owned(told, fds, since=_instant(told.started))
+                was = ProcessSnapshot(pid=pid, started=start_time(pid), ready=True)
+                found[id] = _owned(was, fds, since=_instant(was.started))
             else:
                 rights.close_all(fds.values())
         return found
@@ -311,7 +311,7 @@ def _survivor(worker: WorkerSnapshot, fds: Mapping[str, int]) -> Survivor | None
         fds = {**fds, PIDFD: pidfd}
     # One that was starting may have become ready while nobody looked: it is looked at again.
     ready = told.ready or worker.state is not State.STARTING
-    return _owned(told, fds, since=worker.since, ready=ready)
+    return _owned(replace(told, ready=ready), fds, since=worker.since)
 
 
 def _instant(started: int) -> float:
@@ -323,22 +323,17 @@ def _instant(started: int) -> float:
     return started / os.sysconf("SC_CLK_TCK") - suspended
 
 
-def _owned(
-    told: ProcessSnapshot, fds: Mapping[str, int], *, since: float, ready: bool = True
-) -> Survivor:
+def _owned(was: ProcessSnapshot, fds: Mapping[str, int], *, since: float) -> Survivor:
     for fd in fds.values():
         os.set_inheritable(fd, False)
     ends = [fds[role] for role in (CHANNEL, CHANNEL_OF_WORKER) if role in fds]
     if len(ends) == 1:  # one end alone is of no use: what waits in it could not be taken back
         rights.close_all(ends)
     return Survivor(
-        process=Process(told.pid, pidfd=fds[PIDFD]),
+        process=Process(was.pid, pidfd=fds[PIDFD]),
         outputs=tuple(fds.get(role, -1) for role in OUTPUTS),
         since=since,
-        ready=ready,
-        heard=told.heard,
-        told=told.told,
-        told_others=told.told_others,
+        was=was,
         channel=(ends[0], ends[1]) if len(ends) == 2 else None,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sockmgr.fleet.snapshot import ProcessSnapshot
 from sockmgr.kernel.process import Process
 
 # What each descriptor is that the next manager needs to own a worker: with the name of the worker
@@ -17,19 +18,15 @@ CHANNEL_OF_WORKER = "channel-of-worker"  # the other end, from which we take bac
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:
-    """A worker that another manager started.
+    """A worker that another manager started, and what that wrote down of it.
 
     `outputs` are our ends of its output, or of its stderr, and of its stdout if that is apart; -1
-    for what is not there. `heard`: it has said READY=1. `told`: it was told to stop, by whomever.
-    `channel`: both ends of the one through which it is passed connections, ours first.
-    `told_others`: the descendants that were told as well, by pid and start.
+    for what is not there. `channel`: both ends of the one through which it is passed connections,
+    ours first.
     """
 
     process: Process
     outputs: tuple[int, ...]
     since: float
-    ready: bool
-    told: bool
+    was: ProcessSnapshot
     channel: tuple[int, int] | None = None
-    told_others: tuple[tuple[int, int], ...] = ()
-    heard: bool = False

@@ -59,10 +59,10 @@ class WorkerProcess:
         self._state: Requested | Running | NotMade = NotMade()
         self.process = NOBODY  # the process that we started, once there is one
         self.started_at = survivor.since if survivor else context.loop.time()
-        self.ready = survivor.ready if survivor else False
-        self.stopping = survivor.told if survivor else False
+        self.ready = survivor.was.ready if survivor else False
+        self.stopping = survivor.was.told if survivor else False
         self.moved = 0  # connections that it gave to other workers, as it says at its end
-        self._stopped_before: tuple[Key, ...] = survivor.told_others if survivor else ()
+        self._stopped_before: tuple[Key, ...] = survivor.was.told_others if survivor else ()
         # One that is passed connections takes none from a queue, so there is no uptake to see.
         self._uptake = Uptake(() if self.spec.accept is Accept.DISPATCH else listeners, self.lease)
         self._readiness = readiness.watch(self._watched(assignment))
@@ -100,7 +100,7 @@ class WorkerProcess:
         """Own the process that an earlier manager started, and its descriptors."""
         worker = cls(assignment, survivor)
         worker._begin(survivor.process, worker._context.cgroups.of(survivor.process.pid))
-        if survivor.heard:  # it will not say so again
+        if survivor.was.heard:  # it will not say so again
             worker._readiness.check(Sign.SAYS_READY)
         return worker
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.messages import State, WorkerId
-from sockmgr.fleet.snapshot import ListenerSnapshot
+from sockmgr.fleet.snapshot import ListenerSnapshot, ProcessSnapshot
 from sockmgr.kernel.process import Process
 from sockmgr.kernel.queues import inode
 from sockmgr.launch.additions import LAUNCHER, UVICORN_LAUNCHER
@@ -32,7 +32,8 @@ from tests.helpers.states import memfd, state, worker
 
 def survivor() -> Survivor:
     process = Process(os.getpid(), pidfd=-1)
-    return Survivor(process=process, outputs=(-1, -1), since=0.0, ready=True, told=False)
+    was = ProcessSnapshot(pid=process.pid, started=process.started, ready=True)
+    return Survivor(process=process, outputs=(-1, -1), since=0.0, was=was)
 
 
 def test_each_worker_that_is_passed_connections_has_a_lease_of_its_own() -> None:
@@ -191,7 +192,7 @@ def test_a_worker_that_had_said_that_it_is_ready_is_though_its_fleet_had_not_hea
     with python("import signal; signal.pause()") as child:
         left = state([worker(child.pid, state=State.STARTING, ready=ready)])
         [found] = Predecessor({}).take_survivors(left.services[0]).values()
-        assert found.ready is ready
+        assert found.was.ready is ready
         found.process.close()
 
 
