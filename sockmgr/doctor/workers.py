@@ -118,7 +118,7 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
     queues = [
         one.backlog
         for inode, one in sight.tcp.items()
-        if inode in sight.own and _address(one) == listener.address
+        if inode in sight.own and f"tcp://{one}" == listener.address
     ]
     least = min([listener.backlog, *queues])
     wanted = reachable(listen)
@@ -131,10 +131,6 @@ def _shrunk(listen: Listen, listener: ListenerStatus, sight: Sight) -> Iterator[
             fix=f"reload, which sets it to {wanted}; if a worker shrinks it again, have the server "
             f"listen with a backlog of {wanted}",
         )
-
-
-def _address(one: Listening) -> str:
-    return f"tcp://[{one.host}]:{one.port}" if ":" in one.host else f"tcp://{one.host}:{one.port}"
 
 
 def _service(
@@ -379,7 +375,7 @@ def _extra_port(alone: frozenset[int], sight: Sight) -> Iterator[Finding]:
     # A port for outgoing connections was chosen by the kernel, so it differs in each worker.
     fixed = [sight.tcp[i] for i in sorted(alone) if not first <= sight.tcp[i].port <= last]
     if fixed:
-        where = ", ".join(sorted(_address(one) for one in fixed))
+        where = ", ".join(sorted(f"tcp://{one}" for one in fixed))
         yield Check.EXTRA_PORT.found(
             what=f"it also listens on {where}, which it opened itself",
             why="sockmgr does not hold that: at a reload the new worker cannot have it, or with "

@@ -19,6 +19,9 @@ class Listening:
     queued: int
     backlog: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def listening() -> list[Listening]:
     """Return the listening TCP sockets; raise OSError where sock_diag(7) is refused."""

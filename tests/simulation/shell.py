@@ -68,7 +68,7 @@ class Nothing:
         """Do nothing."""
 
     close = watch = keep_up = until = end = hear = tell = keep = sweep = find = drop = none
-    bury = give_up = cancel = create_task = none
+    bury = give_up = cancel = create_task = end_all_but = none
 
     def no(self, *_: Any, **__: Any) -> bool:
         """Have nothing to tell."""
@@ -304,7 +304,7 @@ class Processes:
         self.fresh: set[WorkerId] = set()
         self.changed: set[WorkerId] = set()
         self.to_tell: list[Running] = []
-        self.figures = self.comparing = self.tellings = self.private = Nothing()
+        self.figures = self.comparing = self.tellings = self.private = self.templates = Nothing()
         self.dispatching = Dispatching(service.name, manager)
 
     # --- Orders ----------------------------------------------------------------------------------
@@ -448,7 +448,6 @@ class Processes:
 
     def see_health(self, *_: Any) -> None: ...
     def keep_moves(self, *_: Any) -> None: ...
-    def keep_templates_of(self, *_: Any) -> None: ...
     def forget_words(self) -> None: ...
     def close(self) -> None: ...
     def end_strays(self) -> None: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ class Processes:
             Template, loop=context.loop, output=context.output, boots=context.boots,
             family=context.family, changed=self._made_one,
         )  # fmt: skip
-        self._templates = Templates(name, template)
+        self.templates = Templates(name, template)
         self.private = PrivateSockets(name, lambda: self._own_path().parent)
         self.metrics = OwnMetrics(name, context, self._own_path)
         self._asked_for: set[WorkerId] = set()  # of templates, which have not made them yet
@@ -117,7 +117,7 @@ class Processes:
             # A worker that took the last descriptors would leave none to answer clients with.
             OpenFiles.check()
             self.private.make(command, self._lease_map.of(command.spec))
-            template = self._templates.of(command)
+            template = self.templates.of(command)
             make = partial(WorkerProcess.made_by, template) if template else WorkerProcess.spawned
             running = make(self._assignment(command, self.metrics.directory(command.spec)))
         except (SpawnError, ListenError) as error:
@@ -340,13 +340,9 @@ class Processes:
 
     def close(self) -> None:
         """End what serves the workers, as the last of them has ended."""
-        self.keep_templates_of(())
+        self.templates.end_all_but(())
         self.tellings.close()
         self.metrics.close()
-
-    def keep_templates_of(self, generations: Collection[int]) -> None:
-        """End the templates of all other generations."""
-        self._templates.end_all_but(generations)
 
     # --- What they said last -------------------------------------------------------------------
 

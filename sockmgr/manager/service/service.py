@@ -61,7 +61,6 @@ from sockmgr.manager.listeners.renewal import Renewal
 from sockmgr.manager.service.canary_watch import CanaryWatch
 from sockmgr.manager.service.client_watch import ClientWatch
 from sockmgr.manager.service.conditions import Conditions
-from sockmgr.manager.service.facts import Facts
 from sockmgr.manager.service.hooks import Hooks
 from sockmgr.manager.service.intake import Intake, Neighbours
 from sockmgr.manager.service.lease_map import LeaseMap, addresses, lease_modes, takers
@@ -73,7 +72,7 @@ from sockmgr.manager.service.repairs import Repairs
 from sockmgr.manager.service.traffic import Leases, Traffic
 from sockmgr.manager.service.upkeep import Upkeep
 from sockmgr.manager.service.verdicts import Verdicts, ignore_progress, nothing
-from sockmgr.manager.service.wishes import Wishes
+from sockmgr.manager.service.wishes import Facts, Wishes
 from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.manager.workers.survivor import Survivor
 from sockmgr.manager.workers.worker import WorkerProcess
@@ -286,7 +285,7 @@ class Service(Wishes):
         listeners = map(self._lease_map.listener, self.addresses if fleet.starves else ())
         self._clients.watch([queue for each in listeners for queue in each.queues])
         needed = () if fleet.stopping else (fleet.current, fleet.trial)
-        self.processes.keep_templates_of({each.number for each in needed if each})
+        self.processes.templates.end_all_but({each.number for each in needed if each})
         # Only these facts can take the last holder from a lease.
         is_free = isinstance(fact, WorkerExited | SpawnFailed | Quiet | Tick)
         if is_free and self._renewal.is_due(fleet):

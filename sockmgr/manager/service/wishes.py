@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Set
 
 from sockmgr.api.types import Verdict
@@ -10,8 +11,25 @@ from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import Fact, Stop, StopNow, Tick
 from sockmgr.manager.service.conditions import Conditions
-from sockmgr.manager.service.facts import Facts
 from sockmgr.manager.service.verdicts import Verdicts
+
+
+class Facts(asyncio.Queue[Fact]):
+    """The facts that a fleet has not been given yet; `put_nowait` adds one.
+
+    They wait, since performing a command may make some (SpawnFailed): the fleet must not take one
+    before every command about the last one has been performed.
+    """
+
+    async def next(self, deadline: float) -> Fact:
+        """Return the next fact, or a Tick if there is none until `deadline` of the loop's clock."""
+        if not self.empty():  # a fact that is handled late is a Tick as well
+            return self.get_nowait()
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                return await self.get()
+        except TimeoutError:
+            return Tick()
 
 
 class Wishes:

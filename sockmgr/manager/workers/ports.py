@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from sockmgr.kernel import procfs
-from sockmgr.kernel.listening import Listening, listening
+from sockmgr.kernel.listening import listening
 
 
 def opened_by(pid: int, lent: Container[int]) -> list[str]:
@@ -20,8 +20,4 @@ def opened_by(pid: int, lent: Container[int]) -> list[str]:
     # The kernel's list of listening sockets has inodes but no pids; /proc has both.
     held = {inode for member in procfs.tree(pid) for inode in procfs.sockets_of(member)}
     own = sorted(inode for inode in held if inode in by_inode and inode not in lent)
-    return sorted({_address(by_inode[inode]) for inode in own})
-
-
-def _address(one: Listening) -> str:
-    return f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}"
+    return sorted({str(by_inode[inode]) for inode in own})
