@@ -34,7 +34,7 @@ class Process:
         scheduler = Scheduler(Policy.ROUND_ROBIN)
         self.dispatcher = Dispatcher(self.loop, scheduler, events, TIMING)
 
-    def takes(self, lease: int) -> None:
+    def takes(self, lease: int, _: int) -> None:
         self.fed.add(lease)
         self.dispatcher.feed(dict.fromkeys(self.fed, 1))
         print("takes", lease)

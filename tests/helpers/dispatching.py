@@ -115,7 +115,7 @@ class Stage:
             idle += time.monotonic() >= end  # this sleep, and nothing else, woke it up
         return self.loop.turns - before - idle
 
-    def _takes(self, lease: int) -> None:
+    def _takes(self, lease: int, _: int) -> None:
         self.took.add(lease)
         if self.feeds:
             self.dispatcher.feed(dict.fromkeys(self.took, 1))

@@ -409,8 +409,9 @@ class Dispatching:
 
     def hear(self, what: str, about: tuple[Any, ...]) -> None:
         match what, about:
-            case "takes", (lease,):
-                if running := self.workers.get(lease):
+            case "takes", (lease, channel):
+                running = self.workers.get(lease)
+                if running and running.process.channel and running.process.channel.id == channel:
                     self._manager.put(self._name, WorkerReady(worker=running.id))
             case "misbehaves", (lease, why):
                 if running := self.workers.get(lease):

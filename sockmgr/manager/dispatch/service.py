@@ -240,7 +240,7 @@ class ServiceDispatch:
         """Take what the dispatcher says of this service."""
         match message["is"]:
             case "takes":
-                self._events.takes(message["lease"])
+                self._takes(message["lease"], message.get("channel"))
             case "misbehaves":
                 self._events.misbehaves(message["lease"], message["why"])
             case "quiet":
@@ -251,6 +251,12 @@ class ServiceDispatch:
             case "counts":
                 opened = {int(lease): count for lease, count in message["open"].items()}
                 self._counts = _Counts(message["accepted"], message["held"], opened)
+
+    def _takes(self, lease: int, channel: int | None) -> None:
+        known = self._workers.get(lease)
+        # It may be said of the worker whose place this one has taken meanwhile.
+        if known and channel in (None, known.channel.id):
+            self._events.takes(lease)
 
     def _be_quiet(self, lease: int, number: int) -> None:
         asked = self._quiet.get(lease)

@@ -74,7 +74,7 @@ class Dispatcher:
             channel.close()
             known.name = name
             if known.ledger.known:
-                self._tell(self._events.takes, lease)
+                self._tell(self._events.takes, lease, known.id)
             if known.broken:
                 self._tell(self._events.misbehaves, lease, known.broken)
             return
@@ -356,7 +356,7 @@ class Dispatcher:
         if asked and not ledger.asked:
             self._answered(link)
         if ledger.known and not known:
-            self._tell(self._events.takes, link.lease)
+            self._tell(self._events.takes, link.lease, link.id)
         self._go()
 
     def _release(self, link: Link) -> None:

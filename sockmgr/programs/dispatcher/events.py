@@ -26,7 +26,7 @@ class Events(NamedTuple):
     They are told of leases, and of channels by their id.
     """
 
-    takes: Callable[[int], object]  # the worker of this lease takes connections, for the first time
+    takes: Callable[[int, int], object]  # the worker of this lease takes, by this channel, now
     misbehaves: Callable[[int, str], object]  # it is to be replaced, for this reason
     quiet: Callable[[int], object]  # it has nothing waiting, as was asked for
     emptied: Callable[[int], object]  # this channel, of a worker that is gone, has nothing in it

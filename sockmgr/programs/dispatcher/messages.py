@@ -36,7 +36,7 @@ The manager says what is to be. A dispatcher that has it already changes nothing
 The dispatcher says what happens:
 
     here        protocol, version, pid
-    takes       service, lease          the worker has answered for the first time
+    takes       service, lease, channel the worker has answered for the first time
     misbehaves  service, lease, why     replace the worker
     quiet       service, lease, number
     emptied     channel                 nothing is left in the channel of a worker that is gone

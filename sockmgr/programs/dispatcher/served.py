@@ -25,7 +25,7 @@ class Served:
         self._loop, self._tell, self._died = loop, tell, died
         self._scheduler = Scheduler("")
         events = Events(
-            takes=lambda lease: self._say("takes", lease=lease),
+            takes=lambda lease, channel: self._say("takes", lease=lease, channel=channel),
             misbehaves=lambda lease, why: self._say("misbehaves", lease=lease, why=why),
             quiet=self._is_quiet,
             emptied=lambda channel: self._say("emptied", channel=channel),

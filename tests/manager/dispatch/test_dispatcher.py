@@ -87,6 +87,21 @@ async def dispatcher_of(
         await made.end()
 
 
+def test_what_is_said_of_a_worker_is_not_taken_for_its_successor() -> None:
+    async def main(site: Site) -> None:
+        first, second = Channel.create(), Channel.create()
+        site.service.attach(0, "web@1.1", first, ["http"], -1)
+        of_the_first = first.id
+        site.service.detach(0)
+        site.service.attach(0, "web@1.2", second, ["http"], -1)
+        site.service.hear({"is": "takes", "lease": 0, "channel": of_the_first})
+        assert not site.took
+        site.service.hear({"is": "takes", "lease": 0, "channel": second.id})
+        assert site.took == [0]
+
+    run(main)
+
+
 def test_none_is_started_before_a_service_asks_for_it() -> None:
     async def main() -> None:
         async with dispatcher_of(lambda: None, {}) as dispatcher:
