@@ -82,7 +82,7 @@ def hook_takes_long(place: Place) -> None:
 def deaf(place: Place) -> None:
     """Workers that hear no stop signal, and are killed."""
     place.spoil("is deaf")
-    place.do("reload", "side")
+    place.attend("reload", "side")
     place.begin("reload", "side")
 
 
@@ -92,7 +92,7 @@ def deaf_and_many(place: Place) -> None:
     place.write(place.text(side=keys))
     place.spoil("is deaf")
     for _ in range(3):
-        place.do("reload", "side")
+        place.attend("reload", "side")
     place.begin("reload", "side")
 
 
@@ -281,7 +281,7 @@ def undo(place: Place) -> None:
 
 def _with_extra(place: Place, *keys: str) -> None:
     place.write(place.text(extra="\n".join((EXTRA.format(accept=place.accept), *keys))))
-    place.do("reload")
+    place.attend("reload")
 
 
 def _pid(place: Place, service: str) -> int:

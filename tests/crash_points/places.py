@@ -101,6 +101,12 @@ class Place(ABC):
         thread.start()
         self._waiting.append(thread)
 
+    def attend(self, *verb: str) -> None:
+        """Have a verb run until it has ended, or its manager has: it then waits for the next one."""
+        self.begin(*verb)
+        verb_runs = self._waiting[-1].is_alive
+        wait_for(lambda: not verb_runs() or any(self.marks.iterdir()), "the end of a verb")
+
     def is_dead(self, point: str) -> bool:
         """Tell whether a manager has been ended at the point."""
         return (self.marks / f"crashed-at-{point}").exists()

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import SubprocessError
 
 from sockmgr.config.spec import Accept
 from tests.crash_points.deeds import applies, deed_of, undo
@@ -62,7 +63,7 @@ def killed(place: Place, point: str) -> Outcome:
             wait_for(place.is_at_rest, "the end of what was begun", timeout=AT_REST)
             answered(load, count=10)
             result = load.stop()
-    except (AssertionError, TimeoutError, KeyError, OSError) as error:
+    except (AssertionError, SubprocessError, KeyError, OSError) as error:
         return Outcome(point=point, flaw=f"{type(error).__name__}: {error}", log=place.log)
     flaw = f"lost {result.failures()}" if result.failed else ""
     return Outcome(point=point, requests=len(result.rows), flaw=flaw, log=place.log if flaw else "")
@@ -70,7 +71,8 @@ def killed(place: Place, point: str) -> Outcome:
 
 def _die(place: Place, point: str) -> None:
     name = point.partition(":")[0]
-    place.marks.joinpath(f"crashed-at-{name}").unlink(missing_ok=True)
+    for mark in place.marks.iterdir():
+        mark.unlink()
     place.arm(point)
     dead = wait_for(
         lambda: "dead" if place.is_dead(name) else "serves" if place.is_at_rest(anew=True) else "",
