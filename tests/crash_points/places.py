@@ -102,7 +102,7 @@ class Place(ABC):
         self._waiting.append(thread)
 
     def attend(self, *verb: str) -> None:
-        """Have a verb run until it has ended, or its manager has: it then waits for the next one."""
+        """Have a verb run until it has ended, or its manager has, whose successor it waits for."""
         self.begin(*verb)
         verb_runs = self._waiting[-1].is_alive
         wait_for(lambda: not verb_runs() or any(self.marks.iterdir()), "the end of a verb")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sockmgr.kernel.notify import NotifySocket
 from tests.helpers.children import Child, running, wait_for_exit
 from tests.helpers.http2 import Http2Client
@@ -161,6 +163,8 @@ def started(
     **env: str,
 ) -> Iterator[Worker]:
     """Start it; it need not be ready yet. `more_fds` get the numbers from 4 on."""
+    if {"--http2", "zttp"}.intersection(options):
+        pytest.importorskip("zttp")
     host = ("::", socket.AF_INET6) if dual_stack else ("127.0.0.1", socket.AF_INET)
     notify = NotifySocket(directory / "notify")
     with (

@@ -184,7 +184,7 @@ def test_a_package_that_is_missing_is_named_at_once(
 def test_a_uvicorn_that_does_not_know_zttp_is_told_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(uvicorn.config.HTTP_PROTOCOLS, "zttp")
+    monkeypatch.delitem(uvicorn.config.HTTP_PROTOCOLS, "zttp", raising=False)
     with pytest.raises(
         BrokenError, match=r"does not speak by zttp\n  pip install 'sockmgr\[http2]"
     ):

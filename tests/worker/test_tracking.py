@@ -45,6 +45,7 @@ class Seen:
 @contextlib.asynccontextmanager
 async def zttp(app: Any) -> AsyncIterator[Tracked]:
     """Serve one connection by zttp; the other end is open, and says nothing."""
+    pytest.importorskip("zttp")
     config = uvicorn.Config(app, http="zttp", lifespan="off", log_config=None, access_log=False)
     config.load()
     make: Any = tracked(config.http_protocol_class)
