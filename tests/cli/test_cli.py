@@ -243,7 +243,8 @@ def test_status_answers_in_json_with_the_public_keys() -> None:
         "dispatcher",
         "stopping",
     ]
-    assert list(found["listeners"]["http"]) == ["address", "queue", "backlog", "cutover", "choice"]
+    listener = ["address", "queue", "backlog", "cutover", "choice", "unreachable"]
+    assert list(found["listeners"]["http"]) == listener
     web, job = found["services"]["web"], found["services"]["job"]
     assert list(web) == [
         "generation", "state", "workers", "rollout", "killed", "died", "repairs", "wanted",
