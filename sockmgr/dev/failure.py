@@ -7,8 +7,10 @@ stacks of Node. Any other output is shown as it was printed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from sockmgr.dev.rules import Rules
 
 TRACEBACK = "Traceback (most recent call last):"
 FRAMES_MAX = 100
@@ -50,10 +52,10 @@ class Failure:
         """The files that the frames name by an absolute path, each once."""
         return tuple(dict.fromkeys(frame.file for frame in self.frames if frame.file[0] == "/"))
 
-    def split(self, is_ours: Callable[[str], bool]) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+    def split(self, rules: Rules) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
         """Return the user's frames, the one that raised first, and the other frames in order."""
-        ours = tuple(frame for frame in reversed(self.frames) if is_ours(frame.file))
-        return ours, tuple(frame for frame in self.frames if not is_ours(frame.file))
+        ours = tuple(frame for frame in reversed(self.frames) if rules.holds(frame.file))
+        return ours, tuple(frame for frame in self.frames if not rules.holds(frame.file))
 
 
 def read(output: Sequence[str], what: str) -> Failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from sockmgr.api.types import Status, Verdict
 from sockmgr.dev import banner, page, traceback
@@ -76,11 +77,14 @@ class Narrator:
         loop = asyncio.get_running_loop()
         again = self._shown.get(service) == failure
         self._shown[service] = failure
-        rules = self._rules()
+        rules, width, lively = self._rules(), self._screen.width, self._screen.lively
         if not again:
-            text = await loop.run_in_executor(self._thread, self._draw, failure, rules)
-            self._screen.write(text)
-        written = await loop.run_in_executor(self._thread, self._page, service, failure, rules)
+            draw = partial(traceback.render, failure, rules, width=width, lively=lively)
+            self._screen.write(await loop.run_in_executor(self._thread, draw))
+        subject = page.Subject(
+            service=service, failure=failure, rules=rules, context=traceback.lines_around
+        )
+        written = await loop.run_in_executor(self._thread, page.render, subject)
         self.pages.put(service, written)
 
     # Private
@@ -92,22 +96,3 @@ class Narrator:
     def _names(self, paths: Sequence[str]) -> list[str]:
         rules = self._rules()
         return [rules.shown(path) for path in paths]
-
-    def _draw(self, failure: Failure, rules: Rules) -> str:
-        return traceback.render(
-            failure,
-            is_ours=rules.holds,
-            shown=rules.shown,
-            width=self._screen.width,
-            lively=self._screen.lively,
-        )
-
-    def _page(self, service: str, failure: Failure, rules: Rules) -> bytes:
-        subject = page.Subject(
-            service=service,
-            failure=failure,
-            is_ours=rules.holds,
-            shown=rules.shown,
-            context=traceback.lines_around,
-        )
-        return page.render(subject)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sockmgr.dev.failure import Failure, Frame, printable
+from sockmgr.dev.rules import Rules
 
 HEADER = "X-Sockmgr-Error"
 FRAMES_SHOWN = 30
@@ -28,14 +29,12 @@ Context = Callable[[Frame], Sequence[tuple[int, str]]]  # the numbered lines aro
 class Subject:
     """What a page is about: the failure of a service.
 
-    `is_ours` is whether a file is the user's, `shown` how a path is written, and `context` returns
-    the lines of source around that of a frame.
+    `rules` tell the user's files, and `context` returns the lines of source around that of a frame.
     """
 
     service: str
     failure: Failure
-    is_ours: Callable[[str], bool]
-    shown: Callable[[str], str]
+    rules: Rules
     context: Context
 
 
@@ -51,7 +50,7 @@ def render(subject: Subject) -> bytes:
 
 def _html(subject: Subject) -> str:
     failure, service = subject.failure, html.escape(subject.service)
-    ours, others = failure.split(subject.is_ours)
+    ours, others = failure.split(subject.rules)
     ended = _cut(failure.what)
     parts = [
         f"<p>{service} is broken: the worker {ended}</p><h1>{_error(failure.error)}</h1>"
@@ -80,7 +79,7 @@ def _frame(frame: Frame, subject: Subject) -> str:
         for number, text in subject.context(frame)
     )
     source = f"<pre class=code>{lines}</pre>" if lines else ""
-    place = _cut(f"{subject.shown(frame.file)}:{frame.line}")
+    place = _cut(f"{subject.rules.shown(frame.file)}:{frame.line}")
     function = f"<small> in {_cut(frame.function)}</small>" if frame.function else ""
     return f"<section><h2>{place}{function}</h2>{source}</section>"
 
@@ -93,7 +92,7 @@ def _error(text: str) -> str:
 
 def _place(frame: Frame, subject: Subject) -> str:
     function = f" in {frame.function}" if frame.function else ""
-    return _cut(f"{subject.shown(frame.file)}:{frame.line}{function}")
+    return _cut(f"{subject.rules.shown(frame.file)}:{frame.line}{function}")
 
 
 def _cut(text: str) -> str:
@@ -102,11 +101,11 @@ def _cut(text: str) -> str:
 
 def _text(subject: Subject) -> str:
     failure = subject.failure
-    ours, _ = failure.split(subject.is_ours)
+    ours, _ = failure.split(subject.rules)
     lines = [f"{subject.service} is broken: the worker {failure.what}"]
     lines += [failure.error] if failure.error else []
     for frame in ours[:FRAMES_SHOWN]:
-        lines.append(f"  {subject.shown(frame.file)}:{frame.line} {frame.function}".rstrip())
+        lines.append(f"  {subject.rules.shown(frame.file)}:{frame.line} {frame.function}".rstrip())
         lines += [f"    {line}" for number, line in subject.context(frame) if number == frame.line]
     if not ours:
         lines += [f"  {line}" for line in failure.output[-OUTPUT_SHOWN:]]

@@ -6,12 +6,13 @@ Called in a thread, because the first call imports rich and pygments, which take
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sockmgr.dev.failure import Failure, Frame, printable
+from sockmgr.dev.rules import Rules
 from sockmgr.terminal.format import count
 
 if TYPE_CHECKING:
@@ -45,15 +46,8 @@ def lines_around(frame: Frame) -> Sequence[tuple[int, str]]:
     return tuple(enumerate(lines[first - 1 : last], first))
 
 
-def render(
-    failure: Failure,
-    *,
-    is_ours: Callable[[str], bool],
-    shown: Callable[[str], str],
-    width: int,
-    lively: bool,
-) -> str:
-    """Return the text to show; `is_ours` is whether a file is the user's, `shown` names it."""
+def render(failure: Failure, rules: Rules, *, width: int, lively: bool) -> str:
+    """Return the text to show; `rules` tell the user's files."""
     from rich.console import Console  # noqa: PLC0415 - `dev` may never need it
     from rich.text import Text  # noqa: PLC0415
 
@@ -68,13 +62,13 @@ def render(
         emoji=False,
         legacy_windows=False,
     )
-    ours, others = failure.split(is_ours)
+    ours, others = failure.split(rules)
     with console.capture() as captured:
         # soft_wrap: the terminal breaks a long line, so that it can still be copied as one.
         error = Text(printable(failure.error or f"it {failure.what}"), style="bold red")
         console.print(error, soft_wrap=True)
         for frame in ours[:FRAMES_SHOWN]:
-            _show(console, frame, shown)
+            _show(console, frame, rules)
         if others:
             names = ", ".join(dict.fromkeys(_library(frame.file) for frame in others))
             text = f"  and {count(len(others), 'frame')} in {printable(names)}"
@@ -82,11 +76,11 @@ def render(
     return captured.get()
 
 
-def _show(console: Console, frame: Frame, shown: Callable[[str], str]) -> None:
+def _show(console: Console, frame: Frame, rules: Rules) -> None:
     from rich.syntax import Syntax  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    place = Text(f"  {printable(shown(frame.file))}:{frame.line}", style="bold")
+    place = Text(f"  {printable(rules.shown(frame.file))}:{frame.line}", style="bold")
     if frame.function:
         place.append(f" in {printable(frame.function)}", style="not bold")
     console.print(place, soft_wrap=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sockmgr.dev.failure import OUTPUT_MAX, Failure, Frame, read
+from sockmgr.dev.rules import Rules
 
 
 def failure_of(*argv: str, cwd: Path) -> Failure:
@@ -78,7 +79,7 @@ def test_what_uvicorn_prints_is_read(tmp_path: Path, code: str, error: str) -> N
     (tmp_path / "app.py").write_text(code)
     failure = failure_of(*UVICORN, "--lifespan", "on", cwd=tmp_path)
     assert failure.error == error
-    (ours,), others = failure.split(lambda file: file.startswith(str(tmp_path)))
+    (ours,), others = failure.split(Rules(str(tmp_path), [str(tmp_path)]))
     assert ours.file == str(tmp_path / "app.py")
     assert len(others) >= 2
 

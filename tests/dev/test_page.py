@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sockmgr.dev import page
 from sockmgr.dev.failure import Failure, Frame
+from sockmgr.dev.rules import Rules
 
 OURS = Frame("/shop/views.py", 12, "index")
 THEIRS = Frame("/lib/site-packages/flask.py", 7, "run")
@@ -23,8 +24,7 @@ def rendered(
     subject = page.Subject(
         service="web",
         failure=failure,
-        is_ours=lambda file: file.startswith("/shop"),
-        shown=lambda file: file.removeprefix("/shop/"),
+        rules=Rules("/shop", ["/shop"]),
         context=lambda frame: [(frame.line, source)],
     )
     told: dict[str, Any] = json.loads(page.render(subject))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sockmgr.dev.failure import Failure, Frame
+from sockmgr.dev.rules import Rules
 from sockmgr.dev.traceback import lines_around, render
 
 
@@ -47,13 +48,7 @@ def test_at_any_width_the_line_of_the_error_is_marked(tmp_path: Path, width: int
         frames=(library, Frame(str(file), 2, "f")),
         output=(),
     )
-    told = render(
-        failure,
-        is_ours=lambda path: path == str(file),
-        shown=lambda path: Path(path).name,
-        width=width,
-        lively=False,
-    )
+    told = render(failure, Rules(str(tmp_path), [str(tmp_path)]), width=width, lively=False)
     first, place, *source, last = told.splitlines()
     assert first == "ZeroDivisionError: division by zero"
     assert place == "  views.py:2 in f"
@@ -76,7 +71,5 @@ def test_whatever_the_source_and_the_error_hold_nothing_controls_the_terminal(
         failure = Failure(
             what="ended", error=error, frames=(Frame(str(file), 1, function),), output=()
         )
-        told = render(
-            failure, is_ours=lambda _: True, shown=lambda path: path, width=40, lively=False
-        )
+        told = render(failure, Rules(directory, [directory]), width=40, lively=False)
     assert all(c.isprintable() or c == "\n" for c in told)

@@ -19,6 +19,7 @@ from sockmgr.api import wire
 from sockmgr.config import config, env_file
 from sockmgr.dev import failure, page
 from sockmgr.dev.page import Subject
+from sockmgr.dev.rules import Rules
 from sockmgr.doctor import proxy, socket_units, unit_files, units
 from sockmgr.doctor.unit_files import Installed, UnitFile
 from sockmgr.errors import SockmgrError
@@ -300,8 +301,8 @@ def tracebacks(data: bytes) -> None:
     lines = data.decode(errors="backslashreplace").split("\n")
     found = failure.read(lines, "exited with status 1")
     subject = Subject(
-        service="web", failure=found, is_ours=lambda file: "lib" not in file,
-        shown=lambda file: file, context=lambda frame: ((frame.line, "x = 1"),),
+        service="web", failure=found, rules=Rules("/srv", ["/srv"]),
+        context=lambda frame: ((frame.line, "x = 1"),),
     )  # fmt: skip
     made = json.loads(page.render(subject))
     assert made["html"].lower().count("<script") <= 1, "there is one of ours"
