@@ -14,28 +14,17 @@ def ways(path: str) -> list[str]:
     first name that does not exist.
     """
     found: list[str] = []
-    left, at = path.split("/")[:0:-1], ""
+    left, at = path.split("/")[::-1], "/"
     while left and len(found) < _LINKS_MAX:
-        name = left.pop()
-        if name == "..":
-            at = at.rpartition("/")[0]
-        elif name not in ("", "."):
-            at = f"{at}/{name}"
-            target = _target(at)
-            if target:
-                found.append(at)
-                at = "" if target.startswith("/") else at.rpartition("/")[0]
-                left += target.split("/")[::-1]
-            elif target is None:
-                break
-    return [*found, at]
-
-
-def _target(path: str) -> str | None:
-    """Return the target of a link, "" if the path is no link, None if it does not exist."""
-    try:
-        return os.readlink(path)  # noqa: PTH115 - text in, text out
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return ""
+        # No link is on the way to `at`, so `..` is the name above.
+        at = os.path.normpath(os.path.join(at, left.pop()))  # noqa: PTH118 - text in, text out
+        try:
+            target = os.readlink(at)  # noqa: PTH115
+        except FileNotFoundError:
+            break
+        except OSError:  # it is no link
+            continue
+        found.append(at)
+        at = "/" if target.startswith("/") else os.path.dirname(at)  # noqa: PTH120
+        left += target.split("/")[::-1]
+    return [*found, at.rstrip("/")]

@@ -37,7 +37,8 @@ class Access:
 
 def resolve(control: Control) -> Access:
     """Return who may do what by the groups of this moment; raise ConfigError."""
-    group, readers = (_gid(key, getattr(control, key)) for key in ("group", "readers"))
+    group = group_id("control.group", control.group)
+    readers = group_id("control.readers", control.readers)
     mode = control.mode
     if mode is None:
         mode = (0o600, 0o660, 0o666)[bool(control.group) + bool(control.readers)]
@@ -45,9 +46,12 @@ def resolve(control: Control) -> Access:
     return Access(group=group, readers=readers, methods=control.methods, gid=gid, mode=mode)
 
 
-def _gid(key: str, group: str) -> int | None:
-    if group and (gid := group_number(group)) is None:
+def group_id(key: str, group: str) -> int | None:
+    """Return the gid of a group, None for ""; raise ConfigError, in which `key` is its place."""
+    if not group:
+        return None
+    if (gid := group_number(group)) is None:
         raise ConfigError(
-            f"control.{key} = {group}: there is no such group", do="add the group, or correct it"
+            f"{key} = {group}: there is no such group", do="add the group, or correct it"
         )
-    return gid if group else None
+    return gid

@@ -26,9 +26,10 @@ from sockmgr.config.hooks import Hook, Hooks, Moment
 from sockmgr.config.spec import Accept, Exec, Listen, Ready, Rollout, Spec, TakenOver
 from sockmgr.errors import ConfigError, SpawnError
 from sockmgr.kernel import processors, regular
-from sockmgr.kernel.accounts import account, group_number, user_name
+from sockmgr.kernel.accounts import account, user_name
 from sockmgr.kernel.capabilities import CAP_SYS_RESOURCE, has_capability
 from sockmgr.launch import app, launchers, own_config, presets, virtual_env
+from sockmgr.launch.access import group_id
 from sockmgr.launch.executable import executable, find
 from sockmgr.launch.situation import Situation
 
@@ -330,7 +331,7 @@ def _check_accounts(service: ServiceConfig) -> None:
     entry = account(service.user) if service.user else None
     if service.user and entry is None and not service.user.isdecimal():
         raise ConfigError(f"{key}.user = {service.user}: there is no such user", do="add the user")
-    gid = _gid(service)
+    gid = group_id(f"{key}.group", service.group)
     uid = entry.pw_uid if entry else int(service.user or os.geteuid())
     if os.geteuid() != 0 and (uid != os.geteuid() or gid not in (None, os.getegid())):
         own = user_name(os.geteuid())
@@ -343,18 +344,6 @@ def _check_accounts(service: ServiceConfig) -> None:
             f"{key}.{wanted}: only root may change it, and the manager runs as {own}",
             do="remove it, or start the manager as root",
         )
-
-
-def _gid(service: ServiceConfig) -> int | None:
-    if not service.group:
-        return None
-    gid = group_number(service.group)
-    if gid is None:
-        raise ConfigError(
-            f"service.{service.name}.group = {service.group}: there is no such group",
-            do="add the group",
-        )
-    return gid
 
 
 def _limits(service: ServiceConfig) -> tuple[tuple[str, int, int], ...]:
