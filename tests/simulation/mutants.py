@@ -36,8 +36,14 @@ MUTANTS = (
     Mutant(
         "steer a listener whose clients another service has",
         "sockmgr.manager.service.traffic",
-        "            if listener.listen.address not in self._others:\n",
-        "            if listener.listen:\n",
+        "            is_ours = listener.listen.address not in self._others\n",
+        "            is_ours = bool(listener.listen)\n",
+    ),
+    Mutant(
+        "leave the queues of the dead to nobody where the listener is another service's",
+        "sockmgr.manager.service.owners",
+        "                self._services[owner].inherit({lease})\n",
+        "                self._services[owner].inherit(frozenset())\n",
     ),
     Mutant(
         "feed nobody at a listener that only the earlier generation has",
@@ -74,6 +80,7 @@ MUTANTS = (
 
 # A seed from which it does not take long, so that the test is quick; any other would do.
 SOON = {
+    "leave the queues of the dead to nobody where the listener is another service's": 900010864,
     "forget that others have leases on the same listeners": 1472,
     "do not save before a client hears of it": 1472,
     "take the config for accepted though a service was taken back": 480,
