@@ -325,6 +325,7 @@ class Manager:
     def resume(self, state: State) -> None:
         """Go on where another manager was, and do what the config says by now."""
         snapshot, services = state.read(), self.services
+        found_dispatcher = self.world.dispatcher is not None
         services.config = snapshot.config
         services.newest = services.found = snapshot.newest
         self.listeners.resume(state.listeners)
@@ -344,18 +345,25 @@ class Manager:
                 self._adopt_hook(adopted, was)
             adopted.resume(was, {p.id: p for p in found.values() if p})
         self.world.forget_hooks(self)
-        for process in list(self.kernel.processes.values()):
-            if process.pid not in known:  # nobody knows it, so that it was started just now
-                if process.life is Life.SERVING and not process.hung:
-                    process.life = Life.TOLD
-                elif process.life is not Life.DEAD and process.hung:
-                    self.world.end(process, -9, "a stranger that hangs")
-                elif process.life is Life.BOOTING:
-                    self.world.end(process, -15, "a stranger")
+        strangers = [p for p in self.kernel.processes.values() if p.pid not in known]
+        for process in strangers:
+            self._meet_stranger(process, found_dispatcher=found_dispatcher)
         if there := self.world.dispatcher:
             there.begin_anew()
         self.tell_dispatcher()
         self.changed()
+
+    def _meet_stranger(self, process: Process, *, found_dispatcher: bool) -> None:
+        """Meet a process that no state names, since it was started just before a death."""
+        if process.life is Life.SERVING and not process.hung:
+            process.life = Life.TOLD
+        elif process.life is not Life.DEAD and process.hung:
+            self.world.end(process, -9, "a stranger that hangs")
+        elif process.life is Life.BOOTING:
+            self.world.end(process, -15, "a stranger")
+        elif process.channel and not found_dispatcher:
+            why = "it was passed to a worker of which no state tells, and all have died"
+            self.world.lose_in([process.channel], why)
 
     def _adopt_hook(self, adopted: Any, was: ServiceSnapshot) -> None:
         hook = was.hook

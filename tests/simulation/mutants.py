@@ -10,12 +10,6 @@ from tests.fleet.mutants import Mutant
 
 MUTANTS = (
     Mutant(
-        "owe no Quiet for what is fed no longer",
-        "sockmgr.manager.service.traffic",
-        "each for n, each in self._fed.items() if n not in leases})\n        self._fed",
-        "each for n, each in ()})\n        self._fed",
-    ),
-    Mutant(
         "do not pass on what a Feed changes",
         "sockmgr.manager.service.traffic",
         "weights.get(n) or 1 for n in served}",

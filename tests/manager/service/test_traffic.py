@@ -88,6 +88,21 @@ def test_each_queue_is_told_when_it_is_empty_itself_whatever_waits_in_others() -
     asyncio.run(scenario())
 
 
+def test_a_queue_that_another_service_left_is_waited_for_and_told_once() -> None:
+    async def scenario() -> None:
+        facts = asyncio.Queue[Fact]()
+        with opened(tcp()) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = traffic(tasks, facts.put_nowait)
+                feeding.feed({0: 1}, {0: (listener,)})
+                feeding.keep_waiting({3}, {0}, lambda: {3: (listener,)})
+                assert await told(facts, 1) == {3}
+                feeding.keep_waiting({3}, {0}, lambda: {3: (listener,)})
+            assert facts.empty()
+
+    asyncio.run(scenario())
+
+
 def test_a_queue_that_is_fed_again_is_not_waited_for_and_its_clients_have_their_time() -> None:
     async def scenario() -> None:
         facts = asyncio.Queue[Fact]()
