@@ -19,13 +19,9 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # Properties are tried with the same examples each time: a red run is a change's, and no chance's.
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 settings.register_profile(
-    "ci", derandomize=True, max_examples=150, stateful_step_count=40, deadline=None,
+    "ci", derandomize=True, max_examples=60, stateful_step_count=40, deadline=None,
     phases=[Phase.generate], report_multiple_bugs=False,  # shrinking takes minutes: see soak
     database=None, suppress_health_check=QUIET,
-)  # fmt: skip
-settings.register_profile(
-    "mutants", settings.get_profile("ci"), max_examples=60,
-    report_multiple_bugs=False,
 )  # fmt: skip
 settings.register_profile(
     "soak", max_examples=5000, stateful_step_count=100, deadline=None, print_blob=True,

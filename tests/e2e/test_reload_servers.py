@@ -1,4 +1,4 @@
-"""Ten reloads in a row of real servers under load: nothing is lost on a new connection."""
+"""Reloads in a row of real servers under load: nothing is lost on a new connection."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.e2e.servers import (
 )
 from tests.helpers.load import Load, Result, Target
 
-# Ten reloads take some 12 s; a machine that is busy with other things may take many times that.
+# Ten reloads take some 12 s, five half of that; a machine that is busy with other things may take many times that.
 pytestmark = pytest.mark.timeout(300)
 
-RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "10"))
+RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "5"))
 
 
 def config(server: Server, app: App, address: str) -> str:
@@ -69,7 +69,7 @@ def tell(name: str, result: Result) -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_ten_reloads_under_load_lose_no_new_connection(name: str, tmp_path: Path) -> None:
+def test_reloads_under_load_lose_no_new_connection(name: str, tmp_path: Path) -> None:
     server = SERVERS[name]
     skip_unless_installed(server.needs)
     app = App(server.example, tmp_path)
@@ -85,9 +85,7 @@ def test_ten_reloads_under_load_lose_no_new_connection(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn gthread"])
-def test_ten_reloads_on_a_unix_socket_lose_nobody_who_was_accepted(
-    name: str, tmp_path: Path
-) -> None:
+def test_reloads_on_a_unix_socket_lose_nobody_who_was_accepted(name: str, tmp_path: Path) -> None:
     """Two generations accept from one unix socket: an overlap. Gunicorn answers what it accepted;
     uvicorn does, as our launcher runs it."""
     app = App(SERVERS[name].example, tmp_path)

@@ -47,13 +47,13 @@ def version(manager: Manager) -> str:
 
 
 @pytest.mark.timeout(300)  # it works all the time, and may have a fifth of a processor
-def test_twenty_upgrades_under_load_lose_nothing_and_nothing_grows(
+def test_eight_upgrades_under_load_lose_nothing_and_nothing_grows(
     tmp_path: Path, package: Package
 ) -> None:
     with running(tmp_path) as (manager, _):
         first, workers = manager.pid, serving(manager)
         with Load(manager.target(), ["short:rate=100"]) as load:
-            for number in range(20):
+            for number in range(8):
                 package.install(f"9.{number}")
                 done = manager.run("upgrade")
                 assert (done.code, done.answer["pid"]) == (0, first), done.stderr

@@ -803,7 +803,6 @@ def main(arguments: list[str]) -> int:
     if not of_dispatch and _transcripts_differ():
         print("transcripts")
         return 1
-    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest  # noqa: PLC0415 - most mutants need no more than the transcripts
 

@@ -34,7 +34,7 @@ def test_a_service_that_never_serves_is_lost_after_that_time_and_not_before() ->
 
 
 def test_a_service_without_that_key_is_never_lost() -> None:
-    assert not after(a_world(None), 10_000)
+    assert not after(a_world(None), 20 * PATIENCE)
 
 
 def test_one_ready_worker_of_several_keeps_it() -> None:
