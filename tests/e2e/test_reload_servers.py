@@ -24,7 +24,7 @@ from tests.e2e.servers import (
 )
 from tests.helpers.load import Load, Result, Target
 
-# Ten reloads take some 12 s, five half of that; a machine that is busy with other things may take many times that.
+# Some seconds; a machine that is busy with other things may take many times that.
 pytestmark = pytest.mark.timeout(300)
 
 RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "5"))
