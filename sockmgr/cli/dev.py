@@ -85,7 +85,7 @@ def _run(
     project = Project(base=str(Path(file).parent) if file else cwd, cwd=cwd, file=file)
     lively = is_lively(sys.stderr)
     terminal = sys.stdin.fileno() if lively and sys.stdin.isatty() else None
-    lifeline = Lifeline(terminal)
+    lifeline = Lifeline()
     try:
         screen = Screen(lively=lively, verbose=verbose)
         session = Session(read, project, screen, lifeline, typed=typed, terminal=terminal)

@@ -1,4 +1,4 @@
-"""Ends all workers, and restores the terminal, if dev itself is killed.
+"""Ends all workers if dev itself is killed. The terminal is left to the shell around it, as bash.
 
 A shell in a session of its own waits for the end of a socket whose other end only dev has. The
 kernel closes that end however dev ends. The shell then ends every process whose environment has our
@@ -19,12 +19,11 @@ from sockmgr.kernel.spawn import SHELL, silent_actions
 VARIABLE = "SOCKMGR_DEV"
 DISMISSED = b"dismissed\n"
 
-# $1 is the mark, $2 the settings of the terminal, which is descriptor 4. It sends TERM first, and
-# KILL after a second. The name sockmgr is not in it, so that `pkill -f sockmgr` spares the shell.
+# $1 is the mark. It sends TERM first, and KILL after a second. The name sockmgr is not in it, so
+# that `pkill -f sockmgr` spares the shell.
 _SCRIPT = r"""
 exec <&3 3<&-
 read -r _ && exit
-[ -z "$2" ] || stty "$2" <&4
 empty=0 turn=0
 while [ $empty -lt 2 ] && [ $turn -lt 50 ]; do
     empty=$((empty + 1))
@@ -42,16 +41,13 @@ done
 class Lifeline:
     """Dev's end of the socket. Each process that is to end with dev must have `mark` in its env."""
 
-    def __init__(self, terminal: int | None = None) -> None:
-        """Start the shell, which restores the present settings of `terminal`; raise SpawnError.
-
-        The descriptor `terminal` is borrowed.
-        """
+    def __init__(self) -> None:
+        """Start the shell; raise SpawnError."""
         self._token = secrets.token_hex(16)
         ours, its = socket.socketpair()
         with its:
             try:
-                self._pid = self._spawn(its.fileno(), terminal)
+                self._pid = self._spawn(its.fileno())
             except OSError as error:
                 ours.close()
                 raise SpawnError(
@@ -73,23 +69,13 @@ class Lifeline:
         with contextlib.suppress(ChildProcessError):  # the manager's reaper has waited for it
             os.waitpid(self._pid, 0)
 
-    def _spawn(self, lifeline: int, terminal: int | None) -> int:
-        saved = "" if terminal is None else _settings(terminal)
+    def _spawn(self, lifeline: int) -> int:
         return os.posix_spawn(
             SHELL,
-            ["sh", "-c", _SCRIPT, "sh", self._token, saved],
+            ["sh", "-c", _SCRIPT, "sh", self._token],
             os.environ,
-            file_actions=silent_actions([lifeline] if terminal is None else [lifeline, terminal]),
+            file_actions=silent_actions([lifeline]),
             setsid=True,
             setsigdef=signal.valid_signals(),
             setsigmask=(),
         )
-
-
-def _settings(terminal: int) -> str:
-    """Return the settings in the form of `stty -g`, without the cost of a process."""
-    import termios  # noqa: PLC0415 - only with a terminal
-
-    iflag, oflag, cflag, lflag, _, _, characters = termios.tcgetattr(terminal)
-    codes = (c if isinstance(c, int) else ord(c) for c in characters)
-    return ":".join(f"{value:x}" for value in (iflag, oflag, cflag, lflag, *codes))
