@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 
 from sockmgr.config import positions
 from sockmgr.errors import ConfigError
+from sockmgr.terminal.format import span
 
 DURATION = 'a duration: seconds, or a text like "1m30s" or "500ms"'
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+"
 SIZE_PATTERN = r"([0-9]{1,15})([KMGT]?)"
 _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
-_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(SIZE_PATTERN, re.ASCII)
 LONGEST = 10 * 365 * 86400.0
 SHORTEST = 0.001  # seconds: the least of a duration that may not be 0
@@ -200,5 +199,5 @@ def seconds(raw: object) -> float | None:
     if isinstance(raw, int | float):
         return float(raw) if -1 <= raw <= LONGEST + 1 else None  # None for nan, inf, 10**400
     if isinstance(raw, str) and _DURATION.fullmatch(raw):
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(raw))
+        return span(raw)
     return None
