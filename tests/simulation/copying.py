@@ -26,15 +26,19 @@ class Copier:
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
+        self._written = io.BytesIO()
         _VALUES.clear()
 
-    def copied(self, world: World) -> World:
-        """Return a copy."""
-        written = io.BytesIO()
-        pickler = pickle.Pickler(written, 5)
+    def write(self, world: World) -> None:
+        """Have a world as it is now, of which copied() returns copies."""
+        self._written = io.BytesIO()
+        pickler = pickle.Pickler(self._written, 5)
         pickler.dispatch_table = copyreg.dispatch_table | dict.fromkeys(VALUES, self._reduced)
         pickler.dump(world)
-        copy: World = pickle.loads(written.getbuffer())
+
+    def copied(self) -> World:
+        """Return another copy."""
+        copy: World = pickle.loads(self._written.getbuffer())
         return copy
 
     def _reduced(self, value: Any) -> tuple[Any, tuple[int]]:

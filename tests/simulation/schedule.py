@@ -112,9 +112,12 @@ class Campaign:
                 if seed > mine[-1]:
                     return
                 _draw(world, dice, taken, length - at)
-                self.facts, at = self.facts + world.facts - before, length
+                self.facts += world.facts - before
                 if seed in seeds:
-                    yield from self._branch(copier.copied(world), seed, family, list(taken))
+                    if length != at or seed == mine[0]:  # many leave the trunk at the same step
+                        copier.write(world)
+                    yield from self._branch(copier.copied(), seed, family, list(taken))
+                at = length
         except Exception as broken:
             yield Failure(mine[0], family, taken, False, told(broken))
 
