@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accepting, Address, Listen
@@ -23,6 +24,7 @@ from sockmgr.kernel import handshakes, processors, queues, steering
 from sockmgr.kernel.accounts import account, user_number
 from sockmgr.kernel.steering import round_robin
 
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this host may get the address later
 _SYS = Path("/proc/sys")
 
 
@@ -202,7 +204,8 @@ def outgoing_ports() -> tuple[int, int] | None:
 
 def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
     for listen in listens:
-        if listen.address.traits.is_internet and _is_absent(listen.address):
+        refused = refusal(listen.address, 0) if listen.address.traits.is_internet else None
+        if refused and refused.errno in ABSENT:  # doctor/start has a finding for other reasons
             yield Check.ADDRESS_ABSENT.found(
                 subject=f"listen.{listen.name}",
                 what=f"this host does not have the address of {listen.address} now",
@@ -212,22 +215,33 @@ def _absent(listens: Collection[Listen]) -> Iterator[Finding]:
             )
 
 
-def _is_absent(address: Address) -> bool:
-    """Return whether this host has none of the addresses of a name."""
+def refusal(address: Address, port: int) -> OSError | None:
+    """Return why no socket can be bound to an address, None if one can; it is in nobody's way."""
     host = None if address.host in ("", "*") else address.host.encode()
+    kind = socket.SOCK_STREAM if address.traits.is_stream else socket.SOCK_DGRAM
+    refused: OSError | None = None
     try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror:  # doctor/start has a finding for a name without an address
-        return False
-    for family, kind, *_, target in found:
-        try:
-            with socket.socket(family, kind) as sock:
-                sock.bind(target)
-        except OSError as error:
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                continue
-        return False
-    return True
+        for family, *_, target in socket.getaddrinfo(
+            host, port, type=kind, flags=socket.AI_PASSIVE
+        ):
+            refused = _bind(family, kind, target)
+            if refused is None or refused.errno not in ABSENT:
+                break
+    except socket.gaierror as error:
+        return error
+    return refused
+
+
+def _bind(family: int, kind: int, target: tuple[Any, ...]) -> OSError | None:
+    try:
+        # Bound with SO_REUSEADDR and never listening, it is in no other program's way.
+        with socket.socket(family, kind) as sock:
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(target)
+    except OSError as error:
+        return error
+    return None
 
 
 def _outgoing_port(listens: Collection[Listen]) -> Iterator[Finding]:

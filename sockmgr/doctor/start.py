@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sockmgr.config.config import Config
 from sockmgr.config.spec import Listen, Scheme
 from sockmgr.doctor import unix_sockets
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.doctor.machine import ABSENT, refusal
 from sockmgr.kernel import processors
 from sockmgr.kernel.listening import listening_names
 
@@ -89,41 +89,20 @@ def _taken(listen: Listen, which: str = "") -> tuple[str, str]:
 
 def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
     address = listen.address
-    if address.port == 0:
+    error = refusal(address, address.port) if address.port else None
+    if error is None or error.errno in ABSENT:
         return None
-    stream = address.traits.is_stream
-    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-    host = None if address.host in ("", "*") else address.host.encode()
-    try:
-        found = socket.getaddrinfo(host, address.port, type=kind, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        return str(error.strerror).lower(), f"write an address of this host in listen.{listen.name}"
-    for family, *_, target in found:
-        try:
-            # Bound with SO_REUSEADDR and never listening, it is in no other program's way.
-            with socket.socket(family, kind) as sock:
-                if stream:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(target)
-        except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                return _explain(listen, error)
-        else:
-            return None
-    return None  # this host may get the address later
-
-
-def _explain(listen: Listen, error: OSError) -> tuple[str, str]:
     match error.errno:
         case errno.EADDRINUSE:
-            return _taken(listen, f" sport = :{listen.address.port}")
+            return _taken(listen, f" sport = :{address.port}")
         case errno.EACCES:
             return "this port is privileged", (
                 "take the socket from systemd (sockmgr units), grant CAP_NET_BIND_SERVICE, or "
                 "choose a higher port"
             )
         case _:
-            return (error.strerror or str(error)).lower(), f"change listen.{listen.name}"
+            why = (error.strerror or str(error)).lower()
+            return why, f"write an address of this host in listen.{listen.name}"
 
 
 def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
