@@ -210,15 +210,9 @@ def _plan(client: Client, path: Path) -> Plan | None:
 
 
 def _as_json(finding: Finding) -> dict[str, str]:
-    return {
-        "check": finding.check.label,
-        "patient": finding.check.patient,
-        "severity": finding.check.severity,
-        "subject": finding.subject,
-        "what": finding.what,
-        "why": finding.why,
-        "fix": finding.fix,
-    }
+    check = finding.check
+    kind = {"check": check.label, "patient": check.patient, "severity": check.severity}
+    return kind | {name: getattr(finding, name) for name in ("subject", "what", "why", "fix")}
 
 
 def _show(findings: Sequence[Finding]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from sockmgr.api.types import ListenerStatus
 from sockmgr.client.elsewhere import Elsewhere
 from sockmgr.config.config import Config
-from sockmgr.config.spec import traits_of
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
 from sockmgr.errors import SockmgrError
@@ -38,11 +37,11 @@ def examine(pid: int) -> Iterator[Finding]:
 
 def unasked(config: Config, listeners: Mapping[str, ListenerStatus]) -> Iterator[Finding]:
     """Find probes that a running manager cannot lead to the workers of a config."""
+    listens = config.listens()
     for service in filter(asks_workers, config.services):
         for listen in service.listen:
-            found = listeners.get(listen)
-            traits = traits_of(found.address) if found and found.unreachable else None
-            if found and traits and traits.is_internet and traits.is_stream:
+            found, traits = listeners.get(listen), listens[listen].address.traits
+            if found and found.unreachable and traits.is_internet and traits.is_stream:
                 yield Check.NO_WAY_TO_WORKERS.found(
                     subject=f"service.{service.name}",
                     what=f"the manager cannot ask the workers of {service.name} alone on {listen}: "

@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sockmgr.kernel import procfs
 from sockmgr.kernel.procfs import argument_area, descendants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
+class Signals(NamedTuple):
     """The sets of signals that a process ignores, catches and blocks: proc_pid_status(5)."""
 
     ignored: int
@@ -38,11 +37,7 @@ def signals(pid: int) -> Signals | None:
     sets = dict(re.findall(r"^(Sig(?:Ign|Cgt|Blk)):\s*([0-9a-f]+)$", text, re.MULTILINE))
     if len(sets) < 3:
         return None
-    return Signals(
-        ignored=int(sets["SigIgn"], 16),
-        caught=int(sets["SigCgt"], 16),
-        blocked=int(sets["SigBlk"], 16),
-    )
+    return Signals(*(int(sets[f"Sig{name}"], 16) for name in ("Ign", "Cgt", "Blk")))
 
 
 def may_look_into(pid: int) -> bool:

@@ -27,13 +27,12 @@ _ANYWHERE, _HERE = ("0.0.0.0", "::", ""), ("localhost", "127.0.0.1", "::1")  # n
 class Upstream(NamedTuple):
     """A server behind a proxy: its address as that has it, and how long it keeps idle connections.
 
-    `setting` is the one that says so; `unasked`: why it keeps any, if nothing says that it is to.
+    `setting` is the one that says so.
     """
 
     address: str
     idle: float
     setting: str
-    unasked: str = ""
 
 
 def examine(config: Config, file: Path) -> Iterator[Finding]:
@@ -69,13 +68,14 @@ def _finding(
     one: Upstream, service: ServiceConfig, given: Mapping[str, str], file: Path
 ) -> Iterator[Finding]:
     ours, key = _keep_alive(service, given)
+    setting = one.setting.partition(",")[0]
     if ours is not None and one.idle >= ours:
         yield Check.PROXY_KEEP_ALIVE.found(
             subject=f"service.{service.name}",
             what=f"{file} keeps idle connections to {one.address} for {one.idle:g} s "
-            f"({one.setting}{one.unasked}), and service.{service.name} for {ours:g} s",
+            f"({one.setting}), and service.{service.name} for {ours:g} s",
             why="a request that is sent just as the server closes is lost: 502",
-            fix=f"set {key} above {one.idle:g} s, or {one.setting} below {ours:g} s",
+            fix=f"set {key} above {one.idle:g} s, or {setting} below {ours:g} s",
         )
 
 
@@ -130,9 +130,8 @@ def _nginx(text: str) -> Iterator[Upstream]:
             asked = block.get("keepalive") if block else ["0"]
             if block and (asked != ["0"] if asked else _keeps_unasked()):
                 idle = _time(block.get("keepalive_timeout", ["60s"])[0], 1.0)
-                why = "" if asked else ", which nginx from 1.29.7 on has without a `keepalive`"
-                for each in block.get("server", ()):
-                    yield Upstream(each, idle, "keepalive_timeout", why)
+                setting = f"keepalive_timeout{'' if asked else ', by default from nginx 1.29.7 on'}"
+                yield from (Upstream(a, idle, setting) for a in block.get("server", ()))
             block = None
         elif found == ";":
             if block is not None and len(words) > 1:

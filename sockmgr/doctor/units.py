@@ -61,19 +61,17 @@ def examine(config: Config, found: Installed, version: int | None) -> Iterator[F
 def state(service: str) -> Iterator[Finding]:
     """Ask systemd whether a service has failed, or fails at each start."""
     told = shown(service, "ActiveState", "SubState", "Result", "NRestarts")
-    again = told.get("NRestarts")
     if told.get("ActiveState") == "failed":
         what = f"has failed ({told.get('Result')}), and is not started again"
     elif told.get("SubState", "").startswith("auto-restart"):
-        what = f"does not stay, and is started again: {again} times so far"
+        what = f"does not stay, and is started again: {told.get('NRestarts')} times so far"
     else:
         return
     yield Check.UNIT_FAILS.found(
         subject=service,
         what=f"{service} {what}",
         why="there is no manager: nothing is reloaded, and a worker that dies is not replaced",
-        fix=f"journalctl -u {service} -p err -n 20 has the reason, mostly; then systemctl restart "
-        f"{service}",
+        fix=f"see journalctl -u {service} -p err -n 20, and then systemctl restart {service}",
     )
 
 

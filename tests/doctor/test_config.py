@@ -212,7 +212,7 @@ def test_an_nginx_that_keeps_connections_without_being_told_is_found(
     path.write_text("upstream shop { server 127.0.0.1:80; }")
     (one,) = proxy.examine(parse(text.encode(), file="sockmgr.toml"), path)
     assert one.check is (Check.PROXY_KEEP_ALIVE if keeps else Check.PROXY_ELSEWHERE)
-    assert ("60 s (keepalive_timeout, which nginx from 1.29.7 on has" in one.what) == keeps
+    assert ("60 s (keepalive_timeout, by default from nginx 1.29.7 on)" in one.what) == keeps
 
 
 def test_the_keep_alive_of_an_app_and_of_a_gunicorn_conf_are_compared_too(config: Path) -> None:

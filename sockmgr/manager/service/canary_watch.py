@@ -7,6 +7,7 @@ Owns the process of the check. Decides nothing: what is found is put as a fact.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import math
@@ -20,7 +21,6 @@ from sockmgr.errors import ListenError
 from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import CheckPassed, Fact, TakeBack
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.probes.door import Door
 from sockmgr.manager.service.lease_map import LeaseMap
 from sockmgr.manager.service.processes import Processes
 from sockmgr.manager.workers.asking import door
@@ -47,8 +47,7 @@ class CanaryWatch:
         self._comparing = processes.comparing
         self._dispatching, self._lease_map = processes.dispatching, lease_map
         self._step: tuple[int, int] | None = None  # the generation and its step that are watched
-        self._check: Command | None = None
-        self._door: Door | None = None  # for the check
+        self._held = contextlib.ExitStack()  # the check, and its way to the new workers
         self._timer: asyncio.TimerHandle | None = None
 
     def keep_up(self, trial: Generation | None, current: Generation | None) -> None:
@@ -72,10 +71,8 @@ class CanaryWatch:
         self._step = None
         if self._timer:
             self._timer.cancel()
-        if self._check:
-            self._check.close()
-        self._timer = self._check = None
-        self._close_door()
+        self._timer = None
+        self._held.close()
 
     def _look(self, trial: Generation) -> None:
         loop = self._context.loop
@@ -97,7 +94,8 @@ class CanaryWatch:
         context = self._context
         # Its process is no worker: a manager that follows ours knows nothing of it, ends it as a
         # stray, and runs the check again.
-        self._check = Command(name, context.sink, context.loop, context.family, done)
+        check = Command(name, context.sink, context.loop, context.family, done)
+        self._held.callback(check.close)
         variables = {
             "SOCKMGR_SERVICE": self._service,
             "SOCKMGR_GENERATION": str(trial.number),
@@ -105,11 +103,11 @@ class CanaryWatch:
             "SOCKMGR_SHARE": str(trial.share),
         }
         reach = functools.partial(self._reach, trial, itertools.count())
-        self._door = door(trial.spec, self._lease_map.of(trial.spec), reach)
-        if self._door:
-            variables["SOCKMGR_PROBE_URL"] = self._door.url
+        if way := door(trial.spec, self._lease_map.of(trial.spec), reach):
+            self._held.callback(way.close)
+            variables["SOCKMGR_PROBE_URL"] = way.url
         start = of_generation(trial.spec, canary.check, canary.executable, variables)
-        self._check.start(start, canary.seconds)
+        check.start(start, canary.seconds)
 
     async def _reach(
         self, trial: Generation, turns: Iterator[int], listener: Listener
@@ -122,14 +120,8 @@ class CanaryWatch:
             return await self._dispatching.reach(lease, listener)
         return await listener.reach(lease)
 
-    def _close_door(self) -> None:
-        if self._door:
-            self._door.close()
-        self._door = None
-
     def _checked(self, generation: int, step: int, result: Result) -> None:
-        self._check = None
-        self._close_door()
+        self._held.close()
         if not result.fault:
             self._put(CheckPassed(generation=generation, step=step))
             return
