@@ -57,7 +57,11 @@ def test_a_command_that_is_not_there_is_found(config: Path) -> None:
     [
         ('cwd = "nowhere"', "there is no", "create it, or correct cwd"),
         ('user = "nobody-of-that-name"', "there is no such user", "add the user"),
-        ('group = "no-group-of-that-name"', "there is no such group", "add the group"),
+        (
+            'group = "no-group-of-that-name"',
+            "there is no such group",
+            "add the group, or correct it",
+        ),
     ],
 )
 def test_a_directory_or_account_that_is_not_there_is_found(
