@@ -123,7 +123,6 @@ class CanaryStatus(msgspec.Struct, frozen=True, kw_only=True):
     compared: Comparison | None = None
 
     def __str__(self) -> str:
-        """Return it as a person reads it."""
         which = f", step {self.step} of {self.steps}" if self.steps > 1 else ""
         held = self.left is None
         left = f"held for {self.since:.0f} s" if held else f"{self.left:.0f} s left"
@@ -265,7 +264,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
 
     def __str__(self) -> str:
-        """Return the step as one line for a person."""
         text = (
             f"{self.service}: generation {self.generation} {self.phase}, "
             f"{self.ready}/{self.wanted} ready, {self.seconds:.1f} s"

@@ -17,8 +17,6 @@ from sockmgr.errors import ConfigError, ControlError, ListenError, SockmgrError,
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The message of one call."""
-
     method: str
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
     more: bool | None = None
@@ -26,8 +24,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The message of one reply."""
-
     parameters: msgspec.Raw = msgspec.Raw()
     continues: bool | None = None
     error: str | None = None

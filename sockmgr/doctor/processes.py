@@ -23,7 +23,6 @@ class Signals(NamedTuple):
     blocked: int
 
     def ignores(self, number: int) -> bool:
-        """Return whether this signal has no effect."""
         return bool(self.ignored >> (number - 1) & 1)
 
     def dies_of(self, number: int) -> bool:

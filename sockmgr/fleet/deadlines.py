@@ -39,7 +39,6 @@ class Deadlines(Generic[Key]):
                 heapify(self._heap)
 
     def drop(self, key: Key) -> None:
-        """Have `key` never due."""
         self._at.pop(key, None)
 
     def of(self, key: Key) -> float:

@@ -216,7 +216,6 @@ class Generation:
 
     @property
     def headcount(self) -> int:
-        """The number of members."""
         return len(self.roster.members)
 
     @property
@@ -226,7 +225,6 @@ class Generation:
 
     @property
     def full(self) -> bool:
-        """Whether all wanted workers are ready."""
         return useful(self.roster.members) >= self.wanted
 
     @property

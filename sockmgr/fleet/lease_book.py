@@ -108,7 +108,6 @@ class LeaseBook:
         self._look(lease)
 
     def let_go(self, lease: int, kind: Kind) -> None:
-        """Count one less."""
         kinds = self.holders[lease]
         lower(kinds, kind)
         if not kinds:

@@ -80,7 +80,6 @@ class FleetRecords:
             self.down_since = self._now
 
     def remove(self, generation: Generation) -> None:
-        """Know a generation no more."""
         del self.generations[generation.number]
         if generation.lease is not None:
             self._book.unuse(generation.lease)
@@ -100,7 +99,6 @@ class FleetRecords:
 
     @property
     def stopping(self) -> bool:
-        """Whether everything is to stop."""
         return self.stopping_since is not None
 
     @property
@@ -180,7 +178,6 @@ class FleetRecords:
         return sum(len(each.workers) for each in self.generations.values())
 
     def number(self, state: State) -> int:
-        """Return how many workers are in this state."""
         return sum(each.roster.number(state) for each in self.generations.values())
 
     @property

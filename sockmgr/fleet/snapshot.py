@@ -339,7 +339,6 @@ def service_record(
 def generation_record(
     generation: Generation, spec: Spec, workers: tuple[WorkerSnapshot, ...]
 ) -> GenerationSnapshot:
-    """Return the record of a generation, with that of its spec and those of its workers."""
     return GenerationSnapshot(
         **same(generation, OF_GENERATION),
         spec=spec,
@@ -353,7 +352,6 @@ def generation_record(
 
 
 def worker_record(worker: Worker, process: ProcessSnapshot | None) -> WorkerSnapshot:
-    """Return the record of a worker, with that of its process if it has one."""
     return WorkerSnapshot(
         **same(worker, OF_WORKER),
         slot=worker.id.slot,

@@ -28,7 +28,6 @@ class Inotify:
         self._fd = self._call(self._libc.inotify_init1, os.O_CLOEXEC | os.O_NONBLOCK)
 
     def fileno(self) -> int:
-        """Return the descriptor, borrowed."""
         return self._fd
 
     def add(self, directory: str, asked: int) -> int:

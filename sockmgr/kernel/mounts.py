@@ -59,7 +59,6 @@ class Mounts:
         self._epoll.register(self._file, select.EPOLLPRI)
 
     def fileno(self) -> int:
-        """Return the descriptor, borrowed."""
         return self._epoll.fileno()
 
     def read(self) -> None:

@@ -85,7 +85,6 @@ class NotifySocket:
         return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(self.path)
 
     def fileno(self) -> int:
-        """Return the descriptor, borrowed, to wait on."""
         return self._socket.fileno()
 
     def receive(self) -> list[Message]:

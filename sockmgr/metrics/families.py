@@ -211,7 +211,6 @@ def known() -> Iterator[Metric]:
 
 
 def of(status: Status) -> Iterator[Metric]:
-    """Yield the metrics of a status."""
     yield from _families("sockmgr_", _MANAGER, (), [((), status.manager)])
     listeners = [((name,), one) for name, one in status.listeners.items()]
     yield from _families("sockmgr_listener_", _LISTENER, ("listener",), listeners)

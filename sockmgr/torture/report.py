@@ -57,7 +57,6 @@ def told(trial: Trial) -> list[str]:
 
 
 def total(run: Run) -> str:
-    """Return the last line."""
     played = [trial for trial in run.trials if not trial.skipped]
     requests = sum(trial.judgement.requests for trial in played)
     lost = sum(trial.lost for trial in played)

@@ -224,7 +224,7 @@ class Dispatcher:
         if process is self._serving:
             self._serving, self._is_ready = None, False
             self._number += 1
-            self._count_no_more()
+            self._count_up_to(self._number)
         elif process is self._next:
             self._next = None
         else:
@@ -355,13 +355,11 @@ class Dispatcher:
             process.answered()
             if number < self._number:
                 process.expect(PATIENCE)
+        self._count_up_to(number)
+
+    def _count_up_to(self, number: int) -> None:
+        """Know that whoever waits for the counts of this question, or an earlier one, has them."""
         for asked, future in self._counted:
             if asked <= number and not future.done():
                 future.set_result(None)
         self._counted = [each for each in self._counted if not each[1].done()]
-
-    def _count_no_more(self) -> None:
-        for _, future in self._counted:
-            if not future.done():
-                future.set_result(None)
-        self._counted.clear()

@@ -95,7 +95,6 @@ class DispatcherProcess:
         return self.process.pid
 
     def fileno(self) -> int:
-        """Return our end of the connection, borrowed."""
         return self._connection.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:

@@ -237,7 +237,6 @@ class Listener(HeldSockets):
 
     @property
     def is_refusing(self) -> bool:
-        """Whether new connections are refused."""
         return self.admission.is_refusing
 
     def is_left_to_others(self, n: int) -> bool:

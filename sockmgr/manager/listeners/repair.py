@@ -46,7 +46,6 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        """Return the sentence for a person."""
         return self.text
 
 

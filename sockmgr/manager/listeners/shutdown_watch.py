@@ -18,7 +18,6 @@ class ShutdownWatch:
         self._poll.register(self._epoll, select.POLLIN)
 
     def fileno(self) -> int:
-        """Return the fd, borrowed."""
         return self._epoll.fileno()
 
     def watch(self, sockets: Iterable[socket.socket]) -> None:

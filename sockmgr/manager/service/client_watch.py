@@ -30,7 +30,6 @@ class ClientWatch:
         self._loop.add_reader(self._epoll, self._on_client)
 
     def close(self) -> None:
-        """Watch nothing."""
         if self._epoll:
             self._loop.remove_reader(self._epoll)
             self._epoll.close()

@@ -147,7 +147,6 @@ class Dispatching:
         return ""
 
     def close(self) -> None:
-        """Accept no more."""
         self._clients.close()
         if self._pause:
             self._pause.cancel()

@@ -51,7 +51,6 @@ class Naming:
         self._command.start(start, TIMEOUT)
 
     def close(self) -> None:
-        """Look no more."""
         self._command.close()
 
     def _read(self, file: str) -> None:

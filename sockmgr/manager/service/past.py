@@ -66,7 +66,6 @@ class Past:
             )
 
     def close(self) -> None:
-        """Look for no name any more."""
         for naming in self._namings.values():
             naming.close()
 

@@ -265,7 +265,6 @@ class Processes:
         running.kill()
 
     def kill_unready(self, generation: int) -> None:
-        """Kill the workers of this generation that are not ready yet."""
         for id, running in self.running.items():
             if id.generation == generation and not running.ready:
                 running.kill()

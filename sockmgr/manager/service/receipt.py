@@ -36,7 +36,6 @@ class Measurement:
             self._ended[state] += 1
 
     def count_warm_up(self, warmed: WarmUp) -> None:
-        """Count how a new worker was warmed up."""
         self._warmed.append(warmed)
 
     def receipt(self, draining: Collection[WorkerId], finishing: int) -> Receipt:

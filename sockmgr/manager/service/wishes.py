@@ -85,5 +85,4 @@ class Wishes:
 
     @property
     def wanted(self) -> int:
-        """How many workers are wanted now."""
         return self.fleet.serving.wanted if self.fleet.serving else 0

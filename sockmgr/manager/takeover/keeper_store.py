@@ -76,7 +76,6 @@ class KeeperStore:
         return self._keeper.pid
 
     def fileno(self) -> int:
-        """Return the connection to the keeper, borrowed."""
         return self._keeper.fileno()
 
     def keep(self, name: str, fds: Sequence[int]) -> bool:

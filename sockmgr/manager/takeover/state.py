@@ -98,5 +98,4 @@ def _memfd(name: str) -> int:
 
 @functools.cache  # it never changes, and there may be no descriptor left to read it with
 def boot_id() -> str:
-    """Return what this boot of the machine is called."""
     return _BOOT_ID.read_text().strip()

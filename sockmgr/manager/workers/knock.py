@@ -53,7 +53,6 @@ class Knock:
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._ask(), name="knock")
 
     def close(self) -> None:
-        """Ask no more."""
         if self._task:
             self._task.cancel()
             self._task = None

@@ -85,7 +85,6 @@ class Readiness(ABC):
         """Judge a sign of the worker."""
 
     def close(self) -> None:
-        """Watch no more."""
         self._held.close()
 
     def _begin(self) -> None:  # noqa: B027 - a kind that only waits for a sign does nothing

@@ -16,11 +16,6 @@ MAX_UNTAKEN = 64  # of one worker; it gets no more before it has taken them all
 class Link:
     """The state of one worker, whose name `name` is for the log. Owns its channel."""
 
-    __slots__ = (
-        "broken", "channel", "given_up", "gone", "id", "keys", "lease", "leaving", "ledger",
-        "mark", "name", "numbers", "private", "silent_at", "unseen",
-    )  # fmt: skip
-
     def __init__(
         self, lease: int, name: str, channel: Channel, ledger: Ledger, keys: Sequence[str]
     ) -> None:

@@ -78,7 +78,6 @@ class Loop:
         return timer
 
     def time(self) -> float:
-        """Return the instant, in seconds."""
         return time.monotonic()
 
     def turn(self, longest: float | None = None) -> None:
