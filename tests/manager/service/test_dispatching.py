@@ -65,7 +65,7 @@ async def dispatching_to(facts: list[Fact]) -> AsyncIterator[tuple[Dispatching, 
 def fed(
     dispatching: Dispatching, listener: Listener, *leases: int, foreign: Collection[int] = ()
 ) -> None:
-    modes = LeaseModes(foreign=frozenset(foreign))
+    modes = LeaseModes(foreign=frozenset(foreign), meant=frozenset([listener.listen.address]))
     dispatching.feed(dict.fromkeys(leases, 1), dict.fromkeys(leases, (listener,)), modes)
 
 
