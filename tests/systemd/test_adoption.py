@@ -192,7 +192,7 @@ def test_a_rollout_whose_workers_boot_is_finished_by_the_next_manager(machine: M
 def test_a_rollout_whose_workers_do_not_boot_is_rolled_back_by_the_next_manager(
     machine: Machine,
 ) -> None:
-    site = serving(machine, more=f'{NOTIFY}\nready_timeout = "2s"', fault="says ready")
+    site = serving(machine, more=f'{NOTIFY}\nready_timeout = "5s"', fault="says ready")
     before = site.workers()
     site.deploy("2", fault="hangs")
     with site.load(LOAD) as load:
@@ -205,7 +205,7 @@ def test_a_rollout_whose_workers_do_not_boot_is_rolled_back_by_the_next_manager(
     assert site.get()["version"] == "1"
 
 
-PROBATION = '[service.SERVICE.rollout]\nprobation = "1500ms"'
+PROBATION = '[service.SERVICE.rollout]\nprobation = "5s"'
 
 
 def test_a_rollout_on_probation_is_committed_by_the_next_manager(machine: Machine) -> None:
@@ -225,7 +225,7 @@ def test_a_rollout_on_probation_is_committed_by_the_next_manager(machine: Machin
 def test_a_rollout_on_probation_is_rolled_back_by_the_next_manager_if_a_worker_dies(
     machine: Machine,
 ) -> None:
-    site = serving(machine, more=PROBATION.replace("1500ms", "1h"))
+    site = serving(machine, more=PROBATION.replace("5s", "1h"))
     before = site.workers()
     site.deploy("2")
     begin_reload(site)
@@ -254,7 +254,7 @@ def test_a_worker_that_drains_keeps_the_connection_in_its_hand_over_a_crash(site
 def test_a_worker_that_does_not_drain_is_killed_at_its_deadline_by_the_next_manager(
     machine: Machine,
 ) -> None:
-    site = serving(machine, more='drain_timeout = "2s"', fault="is deaf")
+    site = serving(machine, more='drain_timeout = "5s"', fault="is deaf")
     site.deploy("2")
     site.machine.systemctl("reload", SERVICE)
     killed(site)
