@@ -104,7 +104,7 @@ class Campaign:
         leaves = sorted(dice.randrange(2, TRUNK + 1) for _ in range(BRANCHES))
         mine = [n for n in range(number * BRANCHES, (number + 1) * BRANCHES) if n in seeds]
         taken: list[Step] = []
-        at = 0  # how many steps were possible
+        at, seed = 0, mine[0]  # how many steps were possible, and for whom they were taken
         try:
             world = begun(family)
             for branch, length in enumerate(leaves):
@@ -119,7 +119,8 @@ class Campaign:
                     yield from self._branch(copier.copied(), seed, family, list(taken))
                 at = length
         except Exception as broken:
-            yield Failure(mine[0], family, taken, False, told(broken))
+            # Those before it leave the trunk before it breaks.
+            yield Failure(max(seed, mine[0]), family, taken, False, told(broken))
 
     def _branch(self, world: World, seed: int, family: int, taken: list[Step]) -> Iterator[Failure]:
         dice = random.Random(seed)

@@ -43,10 +43,12 @@ def test_a_seed_plays_the_same_each_time_also_alone() -> None:
     assert one[1] == other[1]  # what comes before tells how long it took
 
 
-def test_a_failure_is_told_as_a_story_whose_steps_fail_again(tmp_path: Path) -> None:
+def test_a_failure_is_told_by_its_seed_and_as_a_story_and_each_fails_again(tmp_path: Path) -> None:
     mutant = ("--mutant", "do not pass on what a Feed changes")
     told = simulate("640", "--first", "0", *mutant)
     assert told.returncode == 1
+    seed = told.stdout.partition("\nseed ")[2].split()[0]
+    assert simulate("--seed", seed, *mutant).returncode == 1
     _, _, kept = told.stdout.partition("as a story to keep:\n")
     assert len(kept.split("\n")) < 12, "it was not made short"
     (tmp_path / "kept.story").write_text(kept)
