@@ -63,10 +63,10 @@ class FleetRecords:
         for lease, since in unquiet.items():
             self._book.leave(lease, since)
 
-    def inherit(self, leases: Set[int]) -> None:
+    def inherit(self, leases: Set[int], now: float) -> None:
         """Know queues, which no service has any more, where clients of ours may wait."""
         for lease in leases - self.leases:
-            self._book.leave(lease, self._now)
+            self._book.leave(lease, now)
 
     def see_down(self) -> None:
         """Know since when nobody serves; O(generations)."""

@@ -8,10 +8,10 @@ import pytest
 
 from sockmgr.config.spec import Surge
 from sockmgr.fleet.fleet import SPAWN_BATCH
-from sockmgr.fleet.messages import Committed, Drain, Feed, Phase, Spawn, WorkerId
+from sockmgr.fleet.messages import Committed, Drain, Feed, Phase, Spawn, Tick, WorkerId
 from tests.fleet.reading import ONE, drained, killed, serving, spawned, verdict
 from tests.fleet.story import listening, make_spec
-from tests.fleet.world import Life, World
+from tests.fleet.world import Life, Unfed, World
 
 # --- P2: somebody serves -------------------------------------------------------------------------
 
@@ -32,6 +32,18 @@ def test_p2_a_queue_that_is_not_quiet_keeps_its_worker_until_the_timeout() -> No
     world.ready("2.1")
     assert not drained(world.sleep(19))
     assert drained(world.sleep(2)) == ["1.1"]
+
+
+def test_p2_a_queue_that_another_service_left_is_emptied_however_long_nothing_has_happened() -> (
+    None
+):
+    world = serving(drain_timeout=20.0)
+    world.now += 3600
+    world.fleet.inherit({0, 7}, world.now)
+    world.unfed[7] = Unfed(world.now, 20.0)
+    assert not spawned(world.tell(Tick())), "most queues become quiet by themselves"
+    [rescue] = [each for each in world.wait(1) if isinstance(each, Spawn)]
+    assert (rescue.lease, set(world.fleet.unquiet)) == (7, {7})
 
 
 def test_p2_a_queue_is_quiet_only_if_it_says_so_after_it_was_unfed() -> None:

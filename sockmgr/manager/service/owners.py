@@ -22,7 +22,7 @@ class _Service(Protocol):
     def fleet(self) -> FleetRecords: ...
     @property
     def addresses(self) -> frozenset[Address]: ...
-    def inherit(self, leases: Set[int], /) -> None: ...
+    def inherit(self, leases: Set[int], now: float, /) -> None: ...
 
 
 class Owners:
@@ -78,7 +78,7 @@ class Owners:
         dead = known - {lease for _, lease in serving}
         for address, lease in (served - serving) | {(at, n) for at in left for n in dead}:
             if (owner := self._owner(address, service)) != service:
-                self._services[owner].inherit({lease})
+                self._services[owner].inherit({lease}, fleet.now)
 
     def outdated(self) -> list[str]:
         """Return the services about which something else is to be told by now."""

@@ -49,10 +49,10 @@ class Wishes:
         """Have the fleet handle this fact soon."""
         self._facts.put_nowait(fact)
 
-    def inherit(self, leases: Set[int]) -> None:
+    def inherit(self, leases: Set[int], now: float) -> None:
         """Look after these queues of our listeners, which another service had."""
         # Not by a fact: a manager that is told of the one service must know of the other, too.
-        self.fleet.inherit(leases)
+        self.fleet.inherit(leases, now)
         self.unsaved = True
         self.put(Tick())
 
