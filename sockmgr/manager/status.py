@@ -20,7 +20,7 @@ from sockmgr.api.types import (
 )
 from sockmgr.config.spec import Listen
 from sockmgr.fleet.generation import Generation, Worker
-from sockmgr.fleet.messages import State
+from sockmgr.fleet.messages import Phase, State
 from sockmgr.kernel.procfs import descendants, resident
 from sockmgr.kernel.queues import backlog
 from sockmgr.manager.listeners.listener import Listener
@@ -170,7 +170,8 @@ def _rollout(service: Service, trial: Generation, now: float) -> RolloutStatus:
     run = service.fleet.hook
     waited = run if run and run.generation == trial.number else None
     # A worker that is not ready by its own deadline ends the rollout, long before that has to end.
-    late = [w.deadline for w in trial.workers.values() if w.state is State.STARTING and not waited]
+    boots = trial.phase is Phase.BOOTING and not waited
+    late = [w.deadline for w in trial.workers.values() if boots and w.state is State.STARTING]
     deadline = min([(waited or trial).deadline, *late])
     return RolloutStatus(
         generation=trial.number,
