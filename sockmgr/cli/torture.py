@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sockmgr.cli import streams, target
-from sockmgr.cli.table import show
+from sockmgr.cli.table import is_lively, show
 from sockmgr.cli.target import duration, read_config
 from sockmgr.errors import ConfigError
 
@@ -116,7 +117,29 @@ def _run(plan: Plan, scenarios: list[Scenario], *, title: str) -> Run:
 
     # Whoever ends us so must not leave servers behind: this unwinds what has been entered.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return torture(plan, scenarios, title=title, told=target.narrate)
+    with _progress(len(scenarios) + 1) as told:
+        return torture(plan, scenarios, title=title, told=told)
+
+
+@contextlib.contextmanager
+def _progress(number: int) -> Iterator[Callable[[str], None]]:
+    """Yield what tells of each step: a bar on a terminal, a line elsewhere."""
+    if not is_lively(sys.stderr):
+        yield target.narrate
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("", total=number, completed=-1)
+
+        def told(what: str) -> None:
+            bar.update(task, advance=1, description=what)
+
+        yield told
 
 
 def _write(file: Path, text: str) -> None:
