@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from sockmgr.api.types import Status
 from sockmgr.terminal.format import count
 
 SHOWN = 5  # names of files
-KEYS = "keys: r reload, q quit"
+KEYS = "keys: r reload, s status, q quit"
 
 
 def files(paths: Sequence[str], width: int) -> str:
@@ -37,6 +38,18 @@ def serving(service: str, number: int, addresses: Sequence[str], seconds: float)
 
 def reloaded(service: str, before: int, after: int, seconds: float) -> str:
     return f"{service} {before} → {after} in {seconds:.2f} s"
+
+
+def status(status: Status) -> Iterator[str]:
+    """Yield a line for each listener, service and worker."""
+    for name, listener in status.listeners.items():
+        queue = f", {listener.queue} waiting" if listener.queue else ""
+        yield f"{name}  {url(listener.address)}{queue}"
+    for name, service in status.services.items():
+        yield f"{name} {service.generation}  {service.state}"
+        for worker in service.workers:
+            size = f"{worker.rss / 2**20:.0f} MB"
+            yield f"  {worker.name(name)}  {worker.state}, {size}, pid {worker.pid}"
 
 
 def url(address: str) -> str:

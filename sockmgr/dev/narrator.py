@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from sockmgr.api.types import Verdict
+from sockmgr.api.types import Status, Verdict
 from sockmgr.dev import banner, page, traceback
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import Pages
@@ -67,6 +67,10 @@ class Narrator:
         if text not in self._said:
             self._said.add(text)
             self._screen.say(text, *(styles or (YELLOW,)))
+
+    def status(self, status: Status) -> None:
+        for line in banner.status(status):
+            self._screen.say(line)
 
     async def show(self, service: str, failure: Failure) -> None:
         """Show why a generation of `service` failed, on the screen and on its error page."""

@@ -309,6 +309,8 @@ class Session:
         match key:
             case "r":
                 self._ask()
+            case "s":
+                self._narrator.status(self._host.status())
             case "q":
                 self._stop(now=self._host.stopping)
             case "\n":

@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Project:
 def test_a_save_serves_and_says_so(project: Project) -> None:
     with project.dev() as dev:
         dev.see(r"^web 1 serves on http://127\.0\.0\.1:\d+ in \d\.\d\d s$")
-        dev.see(r"^keys: r reload, q quit$")
+        dev.see(r"^keys: r reload, s status, q quit$")
         assert "version 1" in dev.get()
         project.save("2")
         dev.see(r"^web 1 → 2 in \d\.\d\d s, shop/version\.py$")

@@ -18,14 +18,16 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_keys_reload_and_quit(project: Project) -> None:
+def test_keys_reload_show_the_status_and_quit(project: Project) -> None:
     with project.dev() as dev:
         before = termios.tcgetattr(dev.tty)
         dev.see("web 1 serves")
         dev.see("^keys")
         dev.press("r")
         dev.see(r"^web 1 → 2 in \d\.\d\d s$")
-        dev.press("xq")
+        dev.press("xs")
+        dev.see(r"^  web@2\.1  ready, \d+ MB, pid \d+$")
+        dev.press("q")
         assert dev.wait() == 0
         assert termios.tcgetattr(dev.tty) == before
         assert dev.text.count("keys:") == 1
