@@ -28,6 +28,7 @@ _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="The config file.")
 @click.option("--control", metavar="PATH", help="Where to listen for the other verbs.")
 @arguments.options
+@click.option("--livereload", is_flag=True, help="Let pages in the browser reload themselves.")
 @click.option("--verbose", is_flag=True, help="Show every record of the manager's log.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[APP | COMMAND...]")
 def command(
@@ -35,6 +36,7 @@ def command(
     control: str | None,
     listen: tuple[str, ...],
     name: str | None,
+    livereload: bool,
     verbose: bool,
     command: tuple[str, ...],
     **keys: Any,
@@ -63,6 +65,8 @@ def command(
         source = functools.partial(_from_arguments, name, listen, command, given)
     else:
         source = functools.partial(read_config, Path(file))
+    if livereload:
+        source = functools.partial(_with_livereload, source)
     sys.exit(_run(source, control, file, typed=tuple(given), verbose=verbose))
 
 
@@ -75,6 +79,7 @@ def _run(
     verbose: bool,
 ) -> int:
     from sockmgr.dev.lifeline import Lifeline
+    from sockmgr.dev.livereload import LiveReload
     from sockmgr.dev.project import Project
     from sockmgr.dev.screen import Screen
     from sockmgr.dev.session import Session
@@ -85,13 +90,23 @@ def _run(
     project = Project(base=str(Path(file).parent) if file else cwd, cwd=cwd, file=file)
     lively = is_lively(sys.stderr)
     terminal = sys.stdin.fileno() if lively and sys.stdin.isatty() else None
-    lifeline = Lifeline()
+    lifeline, livereload = Lifeline(), LiveReload()
     try:
         screen = Screen(lively=lively, verbose=verbose)
-        session = Session(read, project, screen, lifeline, typed=typed, terminal=terminal)
+        session = Session(
+            read, project, screen, lifeline, livereload, typed=typed, terminal=terminal
+        )
         return run.run(session.source, control=path, companion=session, file=file)
     finally:
+        livereload.close()
         lifeline.dismiss()
+
+
+def _with_livereload(read: Callable[[], Config]) -> Config:
+    from msgspec.structs import replace
+
+    config = read()
+    return replace(config, dev=replace(config.dev, livereload=True))
 
 
 def _from_arguments(

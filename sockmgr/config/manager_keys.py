@@ -120,6 +120,7 @@ class Dev(msgspec.Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     error_page: bool | None = None
+    livereload: bool = False
     force_polling: bool | None = None
 
 
@@ -131,6 +132,12 @@ DEV = {
         BOOLEAN,
         "Answer HTTP with the error while no code has served yet: by default to this machine, and "
         "for servers known to speak HTTP; true: to everyone, for all. false: requests wait.",
+    ),
+    "livereload": Key(
+        BOOLEAN,
+        "Serve a script, at the address in SOCKMGR_LIVERELOAD, by which pages load themselves anew "
+        "when newer code serves.",
+        False,
     ),
     "force_polling": Key(
         BOOLEAN,

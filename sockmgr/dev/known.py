@@ -30,6 +30,11 @@ def serving(service: Service) -> int:
     return max((g.number for g in generations if g.ready and not _is_stand_in(g)), default=0)
 
 
+def is_alone(service: Service, number: int) -> bool:
+    """Return whether no process of another generation is left."""
+    return not any(g.workers for g in service.fleet.generations.values() if g.number != number)
+
+
 def has_failed(service: Service) -> bool:
     """Return whether the first generation failed, and no rollout is to replace it.
 

@@ -57,9 +57,9 @@ class Lifeline:
         self._ours = ours
 
     @property
-    def mark(self) -> dict[str, str]:
+    def mark(self) -> tuple[str, str]:
         """The variable, and its value, by which the shell finds the processes to end."""
-        return {VARIABLE: self._token}
+        return VARIABLE, self._token
 
     def dismiss(self) -> None:
         """Have the shell end without doing anything, because the workers have ended in order."""

@@ -21,8 +21,9 @@ from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.dev import bytecode, defaults
 from sockmgr.dev.banner import KEYS
 from sockmgr.dev.failure import Failure, read
-from sockmgr.dev.known import Known, has_failed, serving
+from sockmgr.dev.known import Known, has_failed, is_alone, serving
 from sockmgr.dev.lifeline import Lifeline
+from sockmgr.dev.livereload import VARIABLE, LiveReload
 from sockmgr.dev.narrator import Narrator
 from sockmgr.dev.pace import GiveUp, Look, Pace, Reload
 from sockmgr.dev.project import Project
@@ -48,6 +49,7 @@ class Session:
         project: Project,
         screen: Screen,
         lifeline: Lifeline,
+        livereload: LiveReload,
         *,
         typed: Collection[str] = (),
         terminal: int | None = None,
@@ -57,6 +59,7 @@ class Session:
         self._mark, self._typed, self._terminal = lifeline.mark, typed, terminal
         self._known: dict[str, Known] = {}
         self._standing_in: set[str] = set()
+        self._livereload = livereload
         self._starting = True  # until every service serves or has failed for the first time
         self._gave_up = False
         self._began_at = time.time()
@@ -72,7 +75,12 @@ class Session:
         with contextlib.suppress(OSError):  # reading the config says what is missing
             os.chdir(self._project.cwd)  # the directory may have been deleted and made again
         self._config = self._read()
-        config = defaults.for_development(self._config, typed=self._typed, env=self._mark)
+        env = dict([self._mark])
+        if self._config.dev.livereload:
+            env[VARIABLE] = self._livereload.listen()
+        else:
+            self._livereload.close()
+        config = defaults.for_development(self._config, typed=self._typed, env=env)
         services = (
             self._stand_in(service) if service.name in self._standing_in else service
             for service in config.services
@@ -82,7 +90,7 @@ class Session:
     def _stand_in(self, service: ServiceConfig) -> ServiceConfig:
         everyone = self._config.dev.error_page is True
         command = self._narrator.pages.command(service.name, to_everyone=everyone)
-        return defaults.stand_in(service, command, self._mark)
+        return defaults.stand_in(service, command, dict([self._mark]))
 
     # --- The companion ------------------------------------------------------------------------
 
@@ -95,6 +103,7 @@ class Session:
         self._watcher = self._new_watcher(self._project.rules(self._watched_config))
         keys = None
         self._take_signals()
+        self._livereload.attach(self._loop)
         try:
             if self._terminal is not None:
                 keys = Keys(self._terminal, self._on_key, self._hang_up)
@@ -109,6 +118,7 @@ class Session:
                 keys.close()
             self._watcher.close()
             self._narrator.close()
+            self._livereload.close()
 
     def changed(self) -> None:
         """Note how each service fares. The manager calls this after every change."""
@@ -117,6 +127,8 @@ class Session:
         for name, service in self._host.services.items():
             known = self._known.setdefault(name, Known())
             number = serving(service)
+            if number:
+                self._livereload.serves(name, number, alone=is_alone(service, number))
             if number and not known.good:
                 known.good = True
                 if not service.fleet.trial:
@@ -290,6 +302,8 @@ class Session:
     def _show_keys(self) -> None:
         if self._terminal is not None:
             self._narrator.once(KEYS, DIM)
+        if self._livereload.script:
+            self._narrator.once(f"livereload: put {self._livereload.tag} into your pages", DIM)
 
     def _complain(self, error: SockmgrError) -> None:
         if not self._host.stopping:

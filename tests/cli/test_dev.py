@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_a_config_is_taken_as_by_run(started: list[Started], tmp_path: Path) -> 
     assert sockmgr("dev").exit_code == 7
     assert started[0].config.name == "shop-of-a-test"
     assert started[0].config.services[0].workers == 1
+
+
+def test_livereload_is_told_to_the_workers_if_it_is_wanted(started: list[Started]) -> None:
+    assert sockmgr("dev", "shop.main:app").exit_code == 7
+    assert "SOCKMGR_LIVERELOAD" not in dict(started[-1].config.services[0].env)
+    assert sockmgr("dev", "--livereload", "shop.main:app").exit_code == 7
+    script = dict(started[-1].config.services[0].env)["SOCKMGR_LIVERELOAD"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/livereload\.js", script)
 
 
 @pytest.mark.usefixtures("path")

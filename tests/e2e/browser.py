@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +86,17 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+
+    @contextlib.contextmanager
+    def behind_another(self) -> Iterator[None]:
+        """Have another tab in front of the page, so that nobody sees it."""
+        page = self._call("Target.getTargetInfo")["targetInfo"]["targetId"]
+        other = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._call("Target.activateTarget", targetId=other)
+        wait_for(lambda: self.evaluate("document.hidden"), "the page to be hidden")
+        yield
+        self._call("Target.activateTarget", targetId=page)
+        self._call("Target.closeTarget", targetId=other)
 
     def resize(self, width: int, height: int = 800, *, dark: bool = False) -> None:
         """Have a window of this size, of somebody who likes it `dark`."""

@@ -259,6 +259,31 @@ def test_a_changed_config_is_read_and_a_broken_one_is_shown(project: Project) ->
         dev.see(r"^web 3 → 4 in .*, elsewhere/new\.py$")
 
 
+def test_livereload_is_switched_on_and_off_by_the_config(project: Project) -> None:
+    config = project.directory / "sockmgr.toml"
+    text = (
+        '[listen]\nhttp = "tcp://127.0.0.1:0"\n[service.web]\n'
+        'command = ["uvicorn", "shop.main:app"]\n[dev]\n'
+    )
+    main = project.package / "main.py"
+    main.write_text(APP.replace("{VERSION}", "{os.environ.get('SOCKMGR_LIVERELOAD')}"))
+    config.write_text(text)
+    with Dev(project.directory) as dev:
+        dev.see("^web 1 serves")
+        assert "version None" in dev.get()
+        config.write_text(f"{text}livereload = true\n")
+        told = dev.see(r'^livereload: put <script async src="(http://127\.0\.0\.1:(\d+)/\S+)">')
+        assert f"version {told[1]}" in dev.get()
+        with socket.create_connection(("127.0.0.1", int(told[2])), timeout=20) as page:
+            page.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert page.recv(1000).startswith(b"HTTP/1.1 200 ")
+            config.write_text(text)
+            while page.recv(1000):
+                pass
+        dev.see("^web 2 → 3")
+        assert "version None" in dev.get()
+
+
 @pytest.mark.skipif(sys.flags.optimize > 0, reason="asserts are needed")
 def test_a_storm_of_saves_is_a_handful_of_reloads_and_ends_with_the_last(project: Project) -> None:
     with project.dev() as dev:
