@@ -157,16 +157,12 @@ def accepted(old: Config, new: Config, committed: Collection[str]) -> Config:
     used = {name for service in services.values() for name in service.listen}
     stay = {f"service.{name}" for name in services} | {f"listen.{name}" for name in used}
     fresh |= {at for at, _ in new.variables if not at.startswith(("service.", "listen."))}
-    return Config(
+    return replace(
+        new,
         name=old.name,
-        logs=new.logs,
         listen=tuple(listen for name, listen in listens.items() if name in used),
         services=tuple(services.values()),
-        together=new.together,
-        control=new.control,
         variables=tuple(sorted(below(old.variables, *stay - fresh) | below(new.variables, *fresh))),
-        dev=new.dev,
-        **{key: getattr(new, key) for key in _OF_THE_END},
     )
 
 
