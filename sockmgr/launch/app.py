@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sockmgr.config import placeholder
 from sockmgr.config.config import ServiceConfig
+from sockmgr.config.servers import Server
 from sockmgr.config.spec import Accept
 from sockmgr.errors import ConfigError
 from sockmgr.launch.presets import Fit
@@ -21,7 +21,7 @@ from sockmgr.worker.http_options import HttpOptions
 # later, for the modules of the application.
 ARGUMENTS = ("-P", "-m", "sockmgr.worker")
 HANG_TIMEOUT = 60.0
-BROKEN_EXITS = frozenset({2, 3})
+_RUNTIME = Server(name="app", broken_exits=frozenset({2, 3}))
 
 
 def fit(service: ServiceConfig, env: Mapping[str, str], find: Callable[[str], str | None]) -> Fit:
@@ -35,10 +35,8 @@ def fit(service: ServiceConfig, env: Mapping[str, str], find: Callable[[str], st
     elif python:
         _check_theirs(service, Path(python), env)
     return Fit(
-        name="app",
+        server=_RUNTIME,
         argv=(service.python or sys.executable, *ARGUMENTS, *_options(service), service.app),
-        stop_signal=signal.SIGTERM,
-        broken_exits=BROKEN_EXITS,
         moves=_moves(service, env, python),
     )
 

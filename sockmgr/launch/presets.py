@@ -6,7 +6,6 @@ and win.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from sockmgr.launch.call import Call, recognise
 from sockmgr.launch.launchers import CommandLine, Way
 from sockmgr.launch.situation import Situation
 
+_NONE = Server(name="none")
 _LOSES = {
     Way.CLOSES: "it closes the descriptors of what it starts, so no listener gets there; call the "
     "program by its own path",
@@ -31,7 +31,7 @@ _LOSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A command fitted to be a worker, with the exit statuses of its server.
+    """A command fitted to be a worker of its `server`.
 
     `env` are variables to set unless the config sets them. `warnings` say which arguments lose
     requests. `passes_listen_fds` is whether LISTEN_FDS reaches the program, with its own pid in
@@ -39,12 +39,9 @@ class Fit:
     `moves` is that of the Spec.
     """
 
-    name: str
+    server: Server
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
-    stop_signal: int = signal.SIGTERM
-    clean_exits: frozenset[int] = frozenset({0})
-    broken_exits: frozenset[int] = frozenset()
     warnings: tuple[str, ...] = ()
     passes_listen_fds: bool = True
     moves: str = ""
@@ -61,7 +58,7 @@ def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") ->
     )
     if server is None:
         return Fit(
-            name="none",
+            server=_NONE,
             argv=argv,
             passes_listen_fds=launch.passes_listen_fds,
             warnings=_of_launcher(launch, situation) if preset == "auto" else (),
@@ -75,12 +72,9 @@ def fit(argv: tuple[str, ...], situation: Situation, *, preset: str = "auto") ->
     call = Call(server, launch)
     added = additions.PRESETS.get(server.name, additions.nothing)(call, situation)
     return Fit(
-        name=server.name,
+        server=server,
         argv=launch.argv(added.extra, instead=added.instead),
         env=added.env,
-        stop_signal=server.stop_signal,
-        clean_exits=server.clean_exits,
-        broken_exits=server.broken_exits,
         warnings=(
             *_of_launcher(launch, situation),
             *(f"{server.name} {text}" for applies, text in added.warnings if applies),
@@ -113,8 +107,7 @@ def losses(service: ServiceConfig, listen: Collection[Listen], fit: Fit) -> Iter
     if not (found := limits(service)):
         return
     streams = [each.address.traits for each in listen if each.address.traits.is_stream]
-    server = servers.KNOWN.get(fit.name)
-    answers = bool(server and server.answers_all) or additions.UVICORN_LAUNCHER in fit.argv
+    answers = fit.server.answers_all or additions.UVICORN_LAUNCHER in fit.argv
     if streams and service.accept is Accept.SHARED and not answers:
         own = 'set accept = "per-worker"'
         if not all(traits.is_internet for traits in streams):
@@ -124,9 +117,9 @@ def losses(service: ServiceConfig, listen: Collection[Listen], fit: Fit) -> Iter
             f"client whom it does not answer any more; {own}"
         )
     for word in launchers.read(service.command).args:
-        if server and (flag := word.partition("=")[0]) in server.recycling:
+        if (flag := word.partition("=")[0]) in fit.server.recycling:
             why = "it ends by itself, before its successor is there"
-            yield f"{fit.name} {flag}: {why}; remove it, {found[0]} does without"
+            yield f"{fit.server.name} {flag}: {why}; remove it, {found[0]} does without"
 
 
 def _of_server(server: Server, situation: Situation) -> tuple[str, ...]:

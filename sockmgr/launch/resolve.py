@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from sockmgr.config import canary_keys, placeholder, servers
+from sockmgr.config import canary_keys, placeholder
 from sockmgr.config.announcement import takes_listen_fds
 from sockmgr.config.config import ServiceConfig
 from sockmgr.config.hooks import Hook, Hooks, Moment
@@ -89,16 +89,15 @@ class Prepared:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what in the command, or in the server's own config, loses requests, in words."""
-        name, given = self.own_config
-        server = servers.KNOWN.get(self.fit.name)
+        (name, given), server = self.own_config, self.fit.server
         args = launchers.read(self.service.command).args
-        found = own_config.findings(server, given, args) if server else ()
-        own = (f"{self.fit.name} {setting} in {name}: {why}" for setting, why in found)
+        found = own_config.findings(server, given, args)
+        own = (f"{server.name} {setting} in {name}: {why}" for setting, why in found)
         texts = (*self.fit.warnings, *own, *presets.losses(self.service, self.listen, self.fit))
         where, told = f"service.{self.service.name}", self.service.stop_signal
         losses = [f"{where}.command: {text}" for text in texts]
-        if server and told in server.abrupt:
-            how = f"{signal.Signals(told).name}, {self.fit.name} ends with its requests"
+        if told in server.abrupt:
+            how = f"{signal.Signals(told).name}, {server.name} ends with its requests"
             losses.append(f"{where}.stop_signal: told to stop by {how}; leave it out")
         return tuple(losses)
 
@@ -108,7 +107,7 @@ class Prepared:
         _check_accepts(service, fit)
         file = executable(_what_starts(service), fit.argv[0], env, cwd)
         argv = (file if "/" in fit.argv[0] else fit.argv[0], *fit.argv[1:])
-        stop_signal = fit.stop_signal if service.stop_signal is None else service.stop_signal
+        stop_signal = service.stop_signal or fit.server.stop_signal
         spec = Spec(
             **{key: getattr(service, key) for key in TakenOver.__struct_fields__},
             service=service.name,
@@ -126,8 +125,8 @@ class Prepared:
             hang_timeout=_hang_timeout(service),
             # How most programs end on their stop signal; a shell and a JVM say by 128 + n that a
             # signal ended them.
-            clean_exits=fit.clean_exits | {-stop_signal, 128 + stop_signal},
-            broken_exits=fit.broken_exits,
+            clean_exits=fit.server.clean_exits | {-stop_signal, 128 + stop_signal},
+            broken_exits=fit.server.broken_exits,
             rollout=_rollout(service, env, cwd),
             hooks=_hooks(service, env, cwd),
             moves=self.fit.moves,
@@ -151,7 +150,7 @@ def _with_private(spec: Spec, service: ServiceConfig, fit: presets.Fit) -> Spec:
     takes = (
         not service.python
         if service.app
-        else fit.name == "gunicorn" and spec.set_listen_pid and not spec.hang_timeout
+        else fit.server.name == "gunicorn" and spec.set_listen_pid and not spec.hang_timeout
     )
     for key, probe in spec.probes.items():
         listen = spec.asked(probe)
@@ -227,12 +226,10 @@ def _what_starts(service: ServiceConfig) -> str:
 def _own_config(
     service: ServiceConfig, fit: presets.Fit, cwd: str
 ) -> tuple[str, Mapping[str, str]]:
-    server = servers.KNOWN.get(fit.name)
-    name = own_config.file_name(fit.name, launchers.read(service.command).args)
-    if server and name:
+    if name := own_config.file_name(fit.server.name, launchers.read(service.command).args):
         with suppress(OSError):  # if the command names it, the server itself will complain
             data = regular.read(Path(cwd, name), OWN_CONFIG_MAX)
-            return name, own_config.settings(server, data.decode(errors="replace"))
+            return name, own_config.settings(fit.server, data.decode(errors="replace"))
     return "", {}
 
 

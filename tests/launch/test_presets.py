@@ -393,7 +393,7 @@ def test_what_term_would_end_with_its_requests_is_stopped_by_quit(
     program: str, launcher: str
 ) -> None:
     found = fit(*launcher.split(), program)
-    assert (found.stop_signal, found.warnings) == (signal.SIGQUIT, ())
+    assert (found.server.stop_signal, found.warnings) == (signal.SIGQUIT, ())
 
 
 def test_each_server_is_told_of_its_sockets_as_it_expects_it() -> None:
@@ -464,7 +464,7 @@ def test_a_program_that_is_not_known_is_left_as_it_is() -> None:
         ("env",),
     ):
         assert fit(*command).argv == command
-        assert fit(*command).name == "none"
+        assert fit(*command).server.name == "none"
 
 
 def test_what_the_user_wrote_comes_after_what_the_preset_adds() -> None:
@@ -603,16 +603,16 @@ def test_what_opens_its_port_whatever_it_is_given_is_refused_with_what_to_do(
 
 def test_another_command_of_the_same_program_is_not_refused() -> None:
     for command in ("python manage.py migrate", "fastapi login", "go build"):
-        assert fit(*command.split()).name == "none"
+        assert fit(*command.split()).server.name == "none"
 
 
 def test_a_program_that_says_in_its_source_where_it_serves_is_believed() -> None:
     for command in ("node server.js", "go run ."):
         found = fit(*command.split())
         assert (found.argv, found.warnings, found.env) == (tuple(command.split()), (), ())
-    assert fit("bin/shop", preset="go").broken_exits == {2}
+    assert fit("bin/shop", preset="go").server.broken_exits == {2}
     own = fit("python", "serve.py", preset="waitress")
-    assert (own.stop_signal, own.warnings) == (signal.SIGINT, ())
+    assert (own.server.stop_signal, own.warnings) == (signal.SIGINT, ())
 
 
 @pytest.mark.parametrize("server", SERVERS)
