@@ -9,7 +9,6 @@ such code serves already. So a page misses nothing if it is loaded, or reconnect
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import math
 import re
@@ -93,8 +92,8 @@ class LiveReload:
             self._announce(service)
 
     def close(self) -> None:
-        while self._clients:
-            next(iter(self._clients)).close()
+        for client in self._clients:
+            client.transport.close()
         for service in list(self._waiting):
             self._wait_no_more(service)
         if self._listener is not None:
@@ -115,9 +114,9 @@ class LiveReload:
         except OSError:  # the client is gone again
             return
         if len(self._clients) >= CONNECTIONS_MAX:
-            next(iter(self._clients)).close()
-        client = Client(sock, loop, self._is_newer, self._clients.pop)
-        self._clients[client] = None
+            next(iter(self._clients)).transport.abort()
+        begun = loop.connect_accepted_socket(lambda: Client(self._is_newer, self._clients), sock)
+        self._beginning = loop.create_task(begun)
 
     def _is_newer(self, age: float) -> bool:
         """Return whether older code may have served a page that was requested `age` seconds ago."""
@@ -135,50 +134,38 @@ class LiveReload:
             client.send(_EVENT)
 
 
-class Client:
-    """One connection: a request and its answer, which for /events has no end. Owns the socket."""
+class Client(asyncio.Protocol):
+    """One connection: a request and its answer, which for /events has no end."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        loop: asyncio.AbstractEventLoop,
-        is_newer: Callable[[float], bool],
-        gone: Callable[[Client], object],
-    ) -> None:
-        sock.setblocking(False)
-        self._sock, self._loop, self._is_newer, self._gone = sock, loop, is_newer, gone
+    def __init__(self, is_newer: Callable[[float], bool], clients: dict[Client, None]) -> None:
+        """Answer by `is_newer`; be one of `clients` from the connection's begin to its end."""
+        self._is_newer, self._clients = is_newer, clients
         self._request = b""
         self.follows = False
-        self._timer = loop.call_later(PATIENCE, self.close)
-        loop.add_reader(sock, self._on_readable)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a socket has
+        self.transport = transport
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, transport.abort)
+        self._clients[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._timer.cancel()
+        del self._clients[self]
+
+    def data_received(self, data: bytes) -> None:
+        self._request += b"" if self.follows else data
+        if len(self._request) > HEAD_MAX:
+            self.transport.close()
+        elif not self.follows and b"\r\n\r\n" in self._request:
+            self._answer()
 
     def send(self, data: bytes) -> None:
         """Send all of `data` or close: a client that reads always leaves enough room for it."""
-        with contextlib.suppress(OSError):
-            if self._sock.send(data) == len(data):
-                return
-        self.close()
-
-    def close(self) -> None:
-        if self._sock.fileno() < 0:
-            return
-        self._timer.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        self._gone(self)
-
-    def _on_readable(self) -> None:
-        try:
-            data = self._sock.recv(HEAD_MAX)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._request += b"" if self.follows else data
-        if not data or len(self._request) > HEAD_MAX:
-            self.close()
-        elif not self.follows and b"\r\n\r\n" in self._request:
-            self._answer()
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _answer(self) -> None:
         method, target, *_ = [*self._request.decode("latin-1").split(maxsplit=2), "", ""]
@@ -191,10 +178,11 @@ class Client:
             return
         if path.partition("?")[0] == "/livereload.js":
             script = Path(__file__).with_name("livereload.js").read_bytes()
-            self.send(_head("200 OK", "text/javascript") + script)
+            self.transport.write(_head("200 OK", "text/javascript") + script)
         else:
-            self.send(_head("404 Not Found", "text/plain") + b"There is /livereload.js only.\n")
-        self.close()
+            only = b"There is /livereload.js only.\n"
+            self.transport.write(_head("404 Not Found", "text/plain") + only)
+        self.transport.close()
 
 
 def _listen() -> socket.socket:
