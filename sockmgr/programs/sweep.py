@@ -24,7 +24,7 @@ from pathlib import Path
 from sockmgr.fleet import snapshot
 from sockmgr.fleet.descendants import Key, Orphan, Orphans
 from sockmgr.fleet.messages import State
-from sockmgr.fleet.snapshot import Snapshot, SnapshotError
+from sockmgr.fleet.snapshot import ProcessSnapshot, Snapshot, SnapshotError
 from sockmgr.kernel import cgroup, procfs
 from sockmgr.kernel.cgroup import Unit
 from sockmgr.kernel.procfs import Member
@@ -41,18 +41,11 @@ DOUBT = 5.0  # seconds between the end of the last manager and our start, at mos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A worker that the state names.
+    """A worker that the state names, with what is written there of its process."""
 
-    `signalled` is whether it has had its stop signal; `signalled_others` are the processes of its
-    tree that have.
-    """
-
-    pid: int
-    started: int
+    was: ProcessSnapshot
     stop_signal: int
     deadline: float
-    signalled: bool = False
-    signalled_others: tuple[Key, ...] = ()
 
 
 # --- Deciding ------------------------------------------------------------------------------------
@@ -75,11 +68,11 @@ class Sweep:
         outlived the process of its worker may still serve a client.
         """
         self._charges = {
-            charge.pid: charge for charge in charges if not _is_another(charge, present)
+            charge.was.pid: charge for charge in charges if not _is_another(charge, present)
         }
         self._left = {
-            charge.pid: Orphans(charge.stop_signal, charge.deadline, charge.signalled_others)
-            for charge in self._charges.values()
+            pid: Orphans(charge.stop_signal, charge.deadline, charge.was.told_others)
+            for pid, charge in self._charges.items()
         }
         self._serves = serves
         self._end = now + grace
@@ -124,16 +117,16 @@ class Sweep:
 
     def _due(self, charge: Charge, mine: list[Member], now: float) -> list[tuple[Member, int]]:
         by_pid = {member.pid: member for member in mine}
-        if main := by_pid.get(charge.pid):
+        if main := by_pid.get(charge.was.pid):
             if now >= charge.deadline:
                 return [(member, signal.SIGKILL) for member in mine]
             # Only the worker's own process, which stops its children itself.
-            return [] if charge.signalled else [(main, charge.stop_signal)]
+            return [] if charge.was.told else [(main, charge.stop_signal)]
         orphans = [
             Orphan(pid=m.pid, parent=m.parent, started=m.started, serves=self._serves(m))
             for m in mine
         ]
-        due = self._left[charge.pid].due(orphans, now)
+        due = self._left[charge.was.pid].due(orphans, now)
         return [(by_pid[orphan.pid], number) for orphan, number in due]
 
     def _charge_of(self, member: Member, present: Mapping[int, Member]) -> Charge | None:
@@ -164,8 +157,8 @@ class Sweep:
 
 def _is_another(charge: Charge, present: Mapping[int, Member]) -> bool:
     """Return whether another process has the pid of a worker, so that the worker has ended."""
-    found = present.get(charge.pid)
-    return found is not None and found.started != charge.started
+    found = present.get(charge.was.pid)
+    return found is not None and found.started != charge.was.started
 
 
 # --- The state -----------------------------------------------------------------------------------
@@ -184,14 +177,7 @@ def charges_in(state: Snapshot, now: float) -> Iterator[Charge]:
                     deadline = now
                 elif worker.state is State.DRAINING and worker.process.told:
                     deadline = min(deadline, worker.deadline or deadline)
-                yield Charge(
-                    pid=worker.process.pid,
-                    started=worker.process.started,
-                    stop_signal=spec.stop_signal,
-                    deadline=deadline,
-                    signalled=worker.process.told,
-                    signalled_others=worker.process.told_others,
-                )
+                yield Charge(was=worker.process, stop_signal=spec.stop_signal, deadline=deadline)
 
 
 def longest_drain(state: Snapshot) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from sockmgr.fleet.descendants import ASKED_AFTER, HELPER_TIME
 from sockmgr.fleet.messages import State
-from sockmgr.fleet.snapshot import Snapshot
+from sockmgr.fleet.snapshot import ProcessSnapshot, Snapshot
 from sockmgr.kernel.procfs import Member
 from sockmgr.programs.sweep import (
     LAST_WAIT,
@@ -38,7 +38,8 @@ def process(pid: int, *, parent: int = 1, group: int = 0, started: int = 100) ->
 
 
 def charge(pid: int, *, started: int = 100, deadline: float = 10.0) -> Charge:
-    return Charge(pid=pid, started=started, stop_signal=QUIT, deadline=deadline)
+    was = ProcessSnapshot(pid=pid, started=started)
+    return Charge(was=was, stop_signal=QUIT, deadline=deadline)
 
 
 def serves(member: Member) -> bool:
@@ -105,8 +106,8 @@ def test_who_serves_for_a_worker_that_ended_is_told_once_and_has_the_rest_of_its
 
 def test_a_worker_that_had_ended_before_has_its_time_and_who_was_told_is_not_told_again() -> None:
     told, untold = process(100, group=7), process(101, group=7)
-    one = Charge(pid=7, started=100, stop_signal=QUIT, deadline=10, signalled=True,
-                 signalled_others=((100, 100),))  # fmt: skip
+    was = ProcessSnapshot(pid=7, started=100, told=True, told_others=((100, 100),))
+    one = Charge(was=was, stop_signal=QUIT, deadline=10)
     sweep = Sweep([one], by_pid(told, untold), 30, 0, serves)
     assert sent(sweep, by_pid(told, untold), 0) == [(101, QUIT)]
     assert sent(sweep, by_pid(told, untold), 10) == [(100, KILL), (101, KILL)]
@@ -151,7 +152,8 @@ def test_a_worker_is_told_once_and_keeps_the_time_it_was_given(
 ) -> None:
     record = worker(7, started=1, told=told, state=stage, deadline=deadline)
     found = list(charges_in(state([record], stop_signal=QUIT), now=100.0))
-    assert found == [Charge(pid=7, started=1, stop_signal=QUIT, deadline=until, signalled=told)]
+    assert record.process
+    assert found == [Charge(was=record.process, stop_signal=QUIT, deadline=until)]
 
 
 def test_who_is_not_in_the_state_gets_the_time_of_the_slowest_service() -> None:
