@@ -6,6 +6,7 @@ spare, is kept beside the name. Owns the spare; the caller decides when the name
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -24,12 +25,11 @@ class UnixName:
         self._linked = False
         if self._identity is None:
             return
-        try:
+        # Not in a directory of others, or without hard links: then restore() returns False.
+        with contextlib.suppress(OSError):
             self._spare.unlink(missing_ok=True)
             os.link(path, self._spare, follow_symlinks=False)
             self._linked = True
-        except OSError:  # not our directory, or no hard links here: then restore() returns False
-            return
 
     @property
     def holds(self) -> bool:
@@ -73,16 +73,11 @@ class UnixName:
     def take_away(self) -> None:
         """Remove the name if it still leads to the socket; restore() puts it back."""
         if self.holds:
-            _unlink(self.path)
+            with contextlib.suppress(OSError):  # the directory is not ours any more
+                self.path.unlink()
 
     def release(self) -> None:
         if self._linked and unix_node.identity(self._spare) == self._identity:
-            _unlink(self._spare)
+            with contextlib.suppress(OSError):
+                self._spare.unlink()
         self._linked = False
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:  # it is gone, or the directory is not ours any more
-        return

@@ -19,7 +19,7 @@ from sockmgr.api.records import recorded
 from sockmgr.api.types import Event
 from sockmgr.log import Occurrence
 from sockmgr.manager.logs.counters import Counters
-from sockmgr.manager.logs.wakeup import Wakeup, rung
+from sockmgr.manager.logs.wakeup import Wakeup
 
 EVENTS_MAX = 512
 KEPT_MAX = 64  # for the next manager: the whole state is written anew at each change
@@ -130,7 +130,7 @@ class EventFollower:
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when take() may have more; cancel it to stop waiting."""
-        return self._history.wakeup.next() if self.newest == self._history.shown else rung()
+        return self._history.wakeup.next(now=self.newest != self._history.shown)
 
     def _about(self, after: int) -> list[Event]:
         found = self._history.since(after)

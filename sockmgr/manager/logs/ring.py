@@ -10,7 +10,7 @@ from collections import Counter, deque
 from itertools import islice
 
 from sockmgr.api.types import LogLine
-from sockmgr.manager.logs.wakeup import Wakeup, rung
+from sockmgr.manager.logs.wakeup import Wakeup
 
 LINES_MAX = 1000
 CHARACTERS_MAX = 256 * 1024
@@ -70,7 +70,7 @@ class Follower:
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when take() may have more; cancel it to stop waiting."""
-        return self._ring.wakeup.next() if self._total == self._ring.added("") else rung()
+        return self._ring.wakeup.next(now=self._total != self._ring.added(""))
 
     def _go_on(self) -> None:
         # Two counts: one says where to go on, the other how many lines about the service are due.

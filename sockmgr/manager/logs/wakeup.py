@@ -15,16 +15,11 @@ class Wakeup:
             if not future.done():
                 future.set_result(None)
 
-    def next(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next ring(); cancel it to stop waiting."""
+    def next(self, *, now: bool = False) -> asyncio.Future[None]:
+        """Return a future that is done `now`, or at the next ring(); cancel it to stop waiting."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
+        if now:
+            future.set_result(None)
         return future
-
-
-def rung() -> asyncio.Future[None]:
-    """Return a future that is done already, for a caller that has something new to read."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
