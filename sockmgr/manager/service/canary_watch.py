@@ -91,10 +91,9 @@ class CanaryWatch:
             return
         name = f"{self._service}@{trial.number} check"
         done = functools.partial(self._checked, trial.number, trial.step)
-        context = self._context
         # Its process is no worker: a manager that follows ours knows nothing of it, ends it as a
         # stray, and runs the check again.
-        check = Command(name, context.sink, context.loop, context.family, done)
+        check = Command(name, self._context, done)
         self._held.callback(check.close)
         variables = {
             "SOCKMGR_SERVICE": self._service,

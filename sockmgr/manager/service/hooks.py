@@ -150,9 +150,9 @@ class Hooks:
             self._run.command.kill(order.why)
 
     def _made(self, generation: int, moment: Moment, since: float | None = None) -> _Run:
-        context, name = self._context, f"{self._name}@{generation} {moment}"
-        command = Command(name, context.sink, context.loop, context.family, self._ended)
-        now = context.loop.time() if since is None else since
+        name = f"{self._name}@{generation} {moment}"
+        command = Command(name, self._context, self._ended)
+        now = self._context.loop.time() if since is None else since
         return _Run(generation=generation, moment=moment, name=name, command=command, since=now)
 
     def _ended(self, result: Result) -> None:

@@ -34,7 +34,7 @@ class Naming:
     def __init__(self, title: str, spec: Spec, context: WorkerContext, done: Done) -> None:
         """`title` stands before what a command prints into the log."""
         self._spec, self._done = spec, done
-        self._command = Command(title, context.sink, context.loop, context.family, self._ended)
+        self._command = Command(title, context, self._ended)
 
     def begin(self) -> None:
         """Look for it."""

@@ -61,12 +61,12 @@ class OwnMetrics:
         if self._running:
             self._due = spec
             return
-        context, name = self._context, f"{self._name} metrics"
+        name = f"{self._name} metrics"
         with contextlib.suppress(SpawnError):  # the directory is gone, and all that was in it
             argv = (sys.executable, "-I", "-S", merge_metrics.__file__, str(self._path))
             # Its own directory may have been removed by now.
             bare = replace(spec, cwd="/", env=(), limits=())
-            self._running = Command(name, context.sink, context.loop, context.family, self._merged)
+            self._running = Command(name, self._context, self._merged)
             self._running.start(of_generation(bare, argv, sys.executable, {}), TIMEOUT)
 
     def close(self) -> None:

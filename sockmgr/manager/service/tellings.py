@@ -93,8 +93,8 @@ class Tellings:
     def _run(
         self, generation: int, hook: Hook, moment: Moment, start: Callable[[Output], Process]
     ) -> None:
-        context, name = self._context, f"{self._name}@{generation} {moment}"
-        command = Command(name, context.sink, context.loop, context.family, lambda _: None)
+        name = f"{self._name}@{generation} {moment}"
+        command = Command(name, self._context, lambda _: None)
         # Only now there is a command by which its end can be told.
         command.done = partial(self._ended, command, generation, moment)
         self._running.add(command)

@@ -18,25 +18,26 @@ from sockmgr.manager.probes.door import Door
 from sockmgr.manager.probes.prober import Prober
 from sockmgr.manager.probes.warm_up import warm_up
 from sockmgr.manager.workers import private_socket
+from sockmgr.manager.workers.context import Assignment
 
 ReachListener = Callable[[Listener], Awaitable[socket]]
 
 
-def prober(spec: Spec, probe: Probe, listeners: Sequence[Listener], reach: ReachListener) -> Prober:
-    """Return what asks a worker with these `listeners`, those of its spec, by `probe`."""
-    name, listener = _asked(spec, probe, listeners)
-    return Prober(probe, name, partial(reach, listener), tls=spec.tls)
+def prober(whom: Assignment, probe: Probe) -> Prober:
+    """Return what asks a worker by `probe`."""
+    spec = whom.command.spec
+    name, listener = _asked(spec, probe, whom.listeners)
+    return Prober(probe, name, partial(whom.reach, listener), tls=spec.tls)
 
 
-async def warmed_up(
-    spec: Spec, listeners: Sequence[Listener], reach: ReachListener, limit: float
-) -> WarmUp:
+async def warmed_up(whom: Assignment, limit: float) -> WarmUp:
     """Warm a worker up as its spec says, for at most `limit` seconds."""
+    spec = whom.command.spec
     request, rollout = warm_up_like(spec.ready), spec.rollout
-    _, listener = _asked(spec, request, listeners)
+    _, listener = _asked(spec, request, whom.listeners)
     return await warm_up(
-        request, rollout.warmup, rollout.warmup_requests, partial(reach, listener), tls=spec.tls,
-        limit=limit,
+        request, rollout.warmup, rollout.warmup_requests, partial(whom.reach, listener),
+        tls=spec.tls, limit=limit,
     )  # fmt: skip
 
 

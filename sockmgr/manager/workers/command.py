@@ -21,7 +21,7 @@ from sockmgr.kernel.procfs import descendants, start_time, tree
 from sockmgr.kernel.spawn import Launch, spawn
 from sockmgr.manager.logs.output import TAIL_LINES, Output
 from sockmgr.manager.logs.sink import Sink
-from sockmgr.manager.workers.family import Family
+from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.terminal.pieces import Piece
 
 KILL_SIGNAL = 9
@@ -46,20 +46,13 @@ class Result:
 class Command:
     """Runs one command once; start() or adopt() comes next, and then `done` is called, later.
 
-    Its process is known to `family` while it runs.
+    Its process is known to the family of all workers while it runs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        sink: Sink,
-        loop: asyncio.AbstractEventLoop,
-        family: Family,
-        done: Callable[[Result], None],
-    ) -> None:
+    def __init__(self, name: str, context: WorkerContext, done: Callable[[Result], None]) -> None:
         """`name` stands before its lines in the log."""
-        self._name, self._loop, self._family, self.done = name, loop, family, done
-        self._share = _Share(name, sink)
+        self._name, self._loop, self._family, self.done = name, context.loop, context.family, done
+        self._share = _Share(name, context.sink)
         self.process: Process | None = None
         self.output: Output | None = None
         self._why_killed = ""

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from sockmgr.config.probe import TcpProbe
-from sockmgr.config.spec import Spec
 from sockmgr.kernel import connections
 from sockmgr.manager.listeners.listener import Listener
-from sockmgr.manager.workers.asking import ReachListener, prober
+from sockmgr.manager.workers.asking import prober
+from sockmgr.manager.workers.context import Assignment
 
 ASKED = (
     "each counts as ready when its generation accepts a connection of the manager's own",
@@ -39,16 +39,9 @@ def door_of(listeners: Sequence[Listener]) -> Listener | None:
 class Knock:
     """Asks until the worker has accepted, and then calls `done`; `seen` is what was wrong last."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        listeners: Sequence[Listener],
-        door: Listener,
-        reach: ReachListener,
-        done: Callable[[], None],
-    ) -> None:
+    def __init__(self, whom: Assignment, door: Listener, done: Callable[[], None]) -> None:
         self.seen = f"no connection to {door.listen.name} was accepted yet"
-        self._prober = prober(spec, TcpProbe(listener=door.listen.name), listeners, reach)
+        self._prober = prober(whom, TcpProbe(listener=door.listen.name))
         self._done = done
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._ask(), name="knock")
 

@@ -152,13 +152,10 @@ class WaitsOnListeners(Readiness):
 
     def _go_without(self) -> None:
         """Knock instead of looking, if a connection can be had that leads to it."""
-        assignment = self._assignment
-        way = door_of(assignment.listeners)
+        way = door_of(self._assignment.listeners)
         self._context.lookout.tell(self._spec.service, *(ASKED if way else NOT_SEEN))
         if way:
-            self._knock = Knock(
-                self._spec, assignment.listeners, way, assignment.reach, self._watched.done
-            )
+            self._knock = Knock(self._assignment, way, self._watched.done)
             self._held.callback(self._knock.close)
 
 
@@ -278,9 +275,7 @@ class Asked(Readiness):
         self._first = kind(replace(watched, done=self._go_on))
         self._held.callback(self._first.close)
         self.needs_notify_socket = self._first.needs_notify_socket
-        self._prober = probe and prober(
-            self._spec, probe, self._assignment.listeners, self._assignment.reach
-        )
+        self._prober = probe and prober(self._assignment, probe)
         self._task: asyncio.Task[None] | None = None
         self._at = ""
 
@@ -315,9 +310,7 @@ class Asked(Readiness):
         if self._spec.rollout.warmup and not given.is_fed():
             self._at = "it was being warmed up"
             limit = (watched.since + self._spec.ready_timeout - self._context.loop.time()) / 2
-            watched.warmed(
-                await warmed_up(self._spec, given.listeners, given.reach, max(0.0, limit))
-            )
+            watched.warmed(await warmed_up(given, max(0.0, limit)))
         self._held.pop_all()  # done() closes this watch, and would cancel this task
         watched.done()
 

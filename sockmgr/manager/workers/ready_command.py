@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 from sockmgr.kernel.process import Process
 from sockmgr.manager.logs.output import Output
-from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers.command import Command, Result
-from sockmgr.manager.workers.family import Family
+from sockmgr.manager.workers.context import WorkerContext
 
 AGAIN_DELAY = 0.25  # seconds between two tries: most commands cost a process and a request
 
@@ -24,14 +22,11 @@ class ReadyCommand:
     def __init__(
         self,
         name: str,
-        sink: Sink,
-        loop: asyncio.AbstractEventLoop,
-        family: Family,
+        context: WorkerContext,
         start: Callable[[Output], Process],
         done: Callable[[], None],
     ) -> None:
-        self._make = partial(Command, name, sink, loop, family, self._ended)
-        self._loop, self._start, self._done = loop, start, done
+        self._name, self._context, self._start, self._done = name, context, start, done
         self._command: Command | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last = ""
@@ -52,7 +47,7 @@ class ReadyCommand:
             self._command = None
 
     def _run(self) -> None:
-        self._command = self._make()
+        self._command = Command(self._name, self._context, self._ended)
         self._command.start(self._start)
 
     def _ended(self, result: Result) -> None:
@@ -62,4 +57,4 @@ class ReadyCommand:
             return
         # The last words are kept for the verdict, which comes long after the command has ended.
         self._last = ": ".join([f"it {result.fault}", *result.lines[-1:]])
-        self._timer = self._loop.call_later(AGAIN_DELAY, self._run)
+        self._timer = self._context.loop.call_later(AGAIN_DELAY, self._run)

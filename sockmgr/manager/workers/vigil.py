@@ -38,7 +38,7 @@ class Vigil:
             self._watchdog = Watchdog(self._name, self._limit, memory, loop, self._on_hang)
         # Where the workers share a queue after all, nobody would know which of them had answered.
         if (healthy := spec.healthy) and spec.accept is not Accept.SHARED:
-            asker = prober(spec, healthy.probe, assignment.listeners, assignment.reach)
+            asker = prober(assignment, healthy.probe)
             self._health = HealthWatch(asker, healthy.failures, self._on_health)
         self._usage = UsageWatch(self._name, spec, process, memory, self._on_limit)
 

@@ -352,8 +352,7 @@ class WorkerProcess:
             beside = self._inheritance.of_command(command, executable, output, self.pid, url)
             return Process(spawn(beside))
 
-        name, context = f"{self.name} ready?", self._context
-        return ReadyCommand(name, context.sink, context.loop, context.family, start, done)
+        return ReadyCommand(f"{self.name} ready?", self._context, start, done)
 
     def _say_ready(self) -> None:
         if not self.ready:

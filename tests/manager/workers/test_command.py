@@ -7,15 +7,24 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from sockmgr.config.spec import Spec
 from sockmgr.manager.logs.sink import Sink
 from sockmgr.manager.workers.command import LOGGED_MAX, UNKNOWN, Command, Result, of_generation
+from sockmgr.manager.workers.context import WorkerContext
 from sockmgr.manager.workers.family import Family
 from tests.helpers.children import wait_until
 from tests.helpers.proc import is_alive
 
 NAME = "web@2 before"
+
+
+def context(sink: Sink, family: Family) -> WorkerContext:
+    """Return as much of a context as a command uses."""
+    loop = asyncio.get_running_loop()
+    return cast("WorkerContext", SimpleNamespace(loop=loop, sink=sink, family=family))
 
 
 def ran(
@@ -36,7 +45,7 @@ def ran(
         with log.open("wb") as stderr:
             sink = Sink(stderr.fileno())
             sink.attach(loop)
-            command = Command(NAME, sink, loop, family, ended.set_result)
+            command = Command(NAME, context(sink, family), ended.set_result)
             spec = Spec(
                 service="web", argv=(), executable="", cwd=str(directory),
                 env=(("PATH", os.environ["PATH"]), ("FROM", "config")),
@@ -131,7 +140,7 @@ def adopted(output: int, *, alive: bool) -> tuple[Result, list[str]]:
     async def run() -> Result:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Result] = loop.create_future()
-        command = Command(NAME, Sink(), loop, Family(), ended.set_result)
+        command = Command(NAME, context(Sink(), Family()), ended.set_result)
         command.adopt(None, output)
         command.kill("too late")  # nobody knows which process that would be
         if alive:
