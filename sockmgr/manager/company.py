@@ -80,8 +80,7 @@ class Company:
     def _is_to_go_together(self, name: str) -> bool:
         """Whether a reload of this service is combined with one of several, which has not begun."""
         service = self._services.get(name)
-        pending = service.fleet.pending if service else None
-        return bool(pending and pending.together)
+        return service is not None and any(each.together for each in service.coming)
 
     def _exchanging(self, specs: Sequence[Spec], leaving: Collection[str]) -> set[str]:
         """Return which of these get listeners of each other; raise ControlError if of others."""
@@ -89,7 +88,8 @@ class Company:
         found: set[str] = set()
         for name, addresses in asked.items():
             for other, service in self._services.items():
-                taken = addresses & wanted(service.fleet)
+                asked_for = {at for each in service.coming for at in each.spec.addresses}
+                taken = addresses & (wanted(service.fleet) | asked_for)
                 if other == name or not taken or other in leaving or service.fleet.stopping:
                     continue
                 if other not in asked:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Set
 
 from sockmgr.api.types import Verdict
 from sockmgr.fleet.fleet import Fleet
 from sockmgr.fleet.generation import Generation
-from sockmgr.fleet.messages import Fact, Stop, StopNow, Tick
+from sockmgr.fleet.messages import Fact, Reload, Stop, StopNow, Tick
 from sockmgr.manager.service.conditions import Conditions
 from sockmgr.manager.service.verdicts import Verdicts
 
@@ -20,6 +21,10 @@ class Facts(asyncio.Queue[Fact]):
     They wait, since performing a command may make some (SpawnFailed): the fleet must not take one
     before every command about the last one has been performed.
     """
+
+    def _init(self, maxsize: int) -> None:
+        del maxsize  # there may be any number
+        self.waiting = self._queue = deque[Fact]()
 
     async def next(self, deadline: float) -> Fact:
         """Return the next fact, or a Tick if there is none until `deadline` of the loop's clock."""
@@ -82,6 +87,12 @@ class Wishes:
     def is_at_rest(self) -> bool:
         """Whether its fleet has taken every fact that there is."""
         return self._facts.empty()
+
+    @property
+    def coming(self) -> list[Reload]:
+        """The reloads that have not begun, also those of which its fleet has not heard yet."""
+        waiting = [each for each in self._facts.waiting if isinstance(each, Reload)]
+        return [self.fleet.pending, *waiting] if self.fleet.pending else waiting
 
     @property
     def wanted(self) -> int:
