@@ -561,6 +561,11 @@ class ServiceShell(Service):
             for listener in self._traffic._fed.get(lease, ()):
                 yield from listener.unfinished(lease)
         yield from (queue for drain in self._traffic.drains() for queue in drain.queues())
+        # Until an exchange is decided: it serves there again then, or leaves them to others.
+        for lease, listeners in self._traffic._fed.items():
+            for listener in listeners:
+                if listener.listen.address in self._traffic._others:
+                    yield from listener.unfinished(lease)
 
     def feeds(self, queue: Queue) -> bool:
         return any(each is queue for _, each in self.fed())
