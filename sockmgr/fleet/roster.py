@@ -76,7 +76,6 @@ class Roster:
         self.put_in(worker)
 
     def remove(self, worker: Worker) -> None:
-        """Let this worker be gone."""
         self.take_out(worker)
         del self.by_slot[worker.id.slot]
         worker.roster = None

@@ -66,7 +66,8 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: `started` is field 22 of proc_pid_stat(5), which tells a pid's reuse.
 
     `told`: it was sent its stop signal. `ready`: it has said that it is, or was seen to be, which
-    its fleet may not have handled yet. `channel`: the inodes of both ends, ours first.
+    its fleet may not have handled yet. `heard`: it has said so, and may have to prove
+    itself as well. `channel`: the inodes of both ends, ours first.
     `told_others`: pid and start of the descendants that were told as well, since it has ended.
     """
 

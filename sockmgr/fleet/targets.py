@@ -29,7 +29,6 @@ class Targets:
 
     @property
     def stopping(self) -> bool:
-        """Whether everything is to stop."""
         return self.stopping_since is not None
 
     @property

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from sockmgr.kernel.own_cgroups import read
 from sockmgr.kernel.procfs import Member, everybody
 
 _KINDS = (".service", ".scope", ".slice")
@@ -70,7 +70,4 @@ def members(unit: Unit) -> dict[int, Member]:
 
 
 def _lines(pid: int) -> list[str]:
-    try:
-        return os.fsdecode(Path(f"/proc/{pid}/cgroup").read_bytes()).splitlines()
-    except OSError:  # gone
-        return []
+    return read(f"/proc/{pid}/cgroup").splitlines()

@@ -32,6 +32,6 @@ def directories() -> Iterator[Path]:
 def read(path: Path | str) -> str:
     """Return the text of a file, "" if it cannot be read."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(errors="surrogateescape")
     except OSError:
         return ""

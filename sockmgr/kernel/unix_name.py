@@ -43,10 +43,9 @@ class UnixName:
     @property
     def is_socket(self) -> bool:
         """Whether the path leads to a socket, ours or not."""
-        try:
+        with contextlib.suppress(OSError):
             return stat.S_ISSOCK(self.path.lstat().st_mode)
-        except OSError:
-            return False
+        return False
 
     def restore(self) -> bool:
         """Put the name back in one step, over whatever is there; return whether that succeeded."""

@@ -167,7 +167,6 @@ class Stream:
         """Keep our copy."""
 
     def fileno(self) -> int:
-        """Return our copy, borrowed."""
         return self.writer
 
     def last_words(self, why: str) -> LastWords:

@@ -140,7 +140,6 @@ class Output:
             self.stdout.spawned()
 
     def fileno(self) -> int:
-        """Return the reading end, borrowed; -1 when it is closed."""
         return self._read
 
     @property
