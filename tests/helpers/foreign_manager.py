@@ -37,6 +37,7 @@ class Listener:
     backlog: int
     cutover: str
     choice: str
+    unreachable: str
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Comparison:
     p95: float
     old_p95: float
     why: str
+    wanted: int
 
 
 @dataclass
