@@ -73,7 +73,8 @@ class Traffic:
     def resume(self, weights: Mapping[int, int], fed: Leases, unquiet: Leases) -> None:
         """Go on where a predecessor was: it fed the leases `fed`, and owed Quiet for `unquiet`."""
         # It may have died when the kernel had refused to feed others: who comes goes there still.
-        still = {n: each for n, each in unquiet.items() if any(n in at.fed for at in each)}
+        others = {n: each for n, each in unquiet.items() if n not in fed}
+        still = {n: each for n, each in others.items() if any(n in at.fed for at in each)}
         self._fed, self._is_unsure = dict(fed) | still, True
         self._pass_on(weights)
         self._owe_quiet({n: each for n, each in unquiet.items() if n not in still})
