@@ -357,6 +357,10 @@ class Manager:
         """Meet a process that no state names, since it was started just before a death."""
         if process.life is Life.SERVING and not process.hung:
             process.life = Life.TOLD
+            # It takes what it has before it ends, unless it crashes.
+            for item in process.channel.items if process.channel and not found_dispatcher else ():
+                if not isinstance(item, int):
+                    item[0].why_lost = "it was passed to a worker of which no state tells"
         elif process.life is not Life.DEAD and process.hung:
             self.world.end(process, -9, "a stranger that hangs")
         elif process.life is Life.BOOTING:
