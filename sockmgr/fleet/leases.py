@@ -149,7 +149,7 @@ class Leases:
         if current and self._answers(current) and not alone:
             return next(self._free(spec))
         # No worker answers at the current lease, or none will: the new generation inherits it.
-        inherits = alone or self._has_all_listeners(spec)
+        inherits = self._has_all_listeners(spec)
         lease = current.lease if current else None
         if lease is not None and inherits and lease not in spec.foreign:
             return lease
