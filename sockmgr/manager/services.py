@@ -325,8 +325,12 @@ class Services:
 
     def accept_found(self, service: str) -> None:
         """Have the config in force say of `service` what a manager before us had loaded."""
+        # A later reload, of which there is no generation, may have had another listener, which is
+        # never opened then, or no such service.
         found = self.found or self.config
-        # A later reload, whose removal goes together with others, may have had no such service.
+        current = self.by_name[service].fleet.current
+        if current is None or plan.addresses(found, {service}) != current.spec.addresses:
+            return
         if any(each.name == service for each in found.services):
             self._accept(found, service)
 
