@@ -76,7 +76,7 @@ run: .venv/.run
 test: .venv/.test
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/pytest -n 3 --dist worksteal || status=1; \
+	$(BIN)/pytest -n 4 --dist worksteal || status=1; \
 	[ $$status -eq 0 ] || echo 'make test: failed; see lint or pytest above'; \
 	exit $$status
 
@@ -84,7 +84,7 @@ test: .venv/.test
 test-under-load: .venv/.test
 	@for core in $$(seq $$(nproc)); do sh -c 'while kill -0 $$PPID; do :; done' 2>/dev/null & done; \
 	status=0; \
-	$(BIN)/pytest -n 3 --dist worksteal || status=1; \
+	$(BIN)/pytest -n 4 --dist worksteal || status=1; \
 	exit $$status
 
 test-systemd-matrix: .venv/.test

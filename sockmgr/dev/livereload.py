@@ -23,8 +23,8 @@ HOST = "127.0.0.1"
 PORT = 35729
 VARIABLE = "SOCKMGR_LIVERELOAD"
 # Seconds after new code began to serve in which old code may still answer, on a connection that its
-# worker has not closed yet.
-KEPT = 0.5
+# worker has not closed yet: it is told to stop only when no request is under way, or after 2 s.
+KEPT = 2.5
 PATIENCE = 5.0  # seconds in which a client must have sent its request
 HEAD_MAX = 16 << 10
 CONNECTIONS_MAX = 100
