@@ -188,7 +188,7 @@ class World:
         if self.unquiet.keys() - fleet.unquiet.keys() - dict(fleet.fed).keys():
             for lease, since in self.unquiet.items():
                 left = lease not in fleet.unquiet and lease not in dict(fleet.fed)
-                if left and not isinstance(fact, Quiet):
+                if left and fact != Quiet(lease=lease):
                     self._give_up(service, lease, since)
         if fleet.stopping:
             self._excuse_stop(service)
@@ -213,7 +213,7 @@ class World:
         """See that a queue is to be replaced, which may have been given up just now."""
         group = self.kernel.groups.get(at)
         left = lease in self.unquiet and lease not in service.fleet.unquiet
-        if left and not isinstance(self._fact, Quiet) and group and lease < len(group.queues):
+        if left and self._fact != Quiet(lease=lease) and group and lease < len(group.queues):
             for each in group.queues[lease].half:
                 each.why_lost = "its queue was given up"
 
