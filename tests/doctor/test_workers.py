@@ -428,7 +428,7 @@ def test_a_listener_that_a_worker_shrank_is_found_until_it_is_mended(tmp_path: P
         found = soon(manager, Check.LISTENER_SHRUNK)
         assert "listener http lets 5 connections wait, not 4096" in found["what"]
         assert manager.reload().code == 0
-        assert diagnose(manager) == []
+        wait_for(lambda: not diagnose(manager), "the listener to be mended")
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "unix"])
