@@ -133,7 +133,7 @@ SERVERS = (
     managed("hypercorn", "hypercorn -w 0 --bind 'fd://{http}' app:app"),
     Server(
         name="uWSGI",
-        line=f"{UWSGI} -p 4 --http-socket 127.0.0.1:{{port}} --binary-path {BIN}/python",
+        line=f"{UWSGI} -p 4 --http-socket 127.0.0.1:{{port}} --binary-path $(command -v python)",
     ),
     managed("uWSGI", f"{UWSGI} --protocol http"),
     Server(
@@ -143,8 +143,8 @@ SERVERS = (
     managed("puma", "puma -t 8:8 config.ru", needs="puma", files=RACKUP),
     Server(
         name="circus, uvicorn", files=(("circus.ini", CIRCUS),), needs="circusd",
-        line=f"{sys.executable} -m circus.circusd {{dir}}/circus.ini", waits=True,
-        reload=f"{sys.executable} -m circus.circusctl --timeout 60 --endpoint "
+        line="python -m circus.circusd {dir}/circus.ini", waits=True,
+        reload="python -m circus.circusctl --timeout 60 --endpoint "
         "ipc://{dir}/circus.sock reload web --waiting",
     ),
     Server(

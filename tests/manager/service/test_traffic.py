@@ -50,12 +50,7 @@ def test_however_many_queues_are_unfed_at_once_the_kernel_is_asked_once_for_all(
         facts = asyncio.Queue[Fact]()
         with opened(tcp()) as listener:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic(
-                    "web",
-                    tasks,
-                    facts.put_nowait,
-                    Dispatching("web", a_dispatcher(), facts.put_nowait),
-                )
+                feeding = traffic(tasks, facts.put_nowait)
                 all_of_them = dict.fromkeys(range(number), 1)
                 feeding.feed(all_of_them, dict.fromkeys(all_of_them, (listener,)))
                 feeding.feed({number: 1}, {number: (listener,)})
@@ -70,12 +65,7 @@ def test_each_queue_is_told_when_it_is_empty_itself_whatever_waits_in_others() -
         facts = asyncio.Queue[Fact]()
         with opened(tcp()) as listener:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic(
-                    "web",
-                    tasks,
-                    facts.put_nowait,
-                    Dispatching("web", a_dispatcher(), facts.put_nowait),
-                )
+                feeding = traffic(tasks, facts.put_nowait)
                 feeding.feed({1: 1}, {1: (listener,)})
                 with connect(listener):
                     feeding.feed({0: 1, 1: 1, 2: 1}, dict.fromkeys(range(3), (listener,)))
@@ -110,12 +100,7 @@ def test_a_queue_that_is_fed_again_is_not_waited_for_and_its_clients_have_their_
             hold_handshake(client, listener.queues[0].getsockname())
             listener.lease(1)
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic(
-                    "web",
-                    tasks,
-                    facts.put_nowait,
-                    Dispatching("web", a_dispatcher(), facts.put_nowait),
-                )
+                feeding = traffic(tasks, facts.put_nowait)
                 feeding.feed({0: 1}, {0: (listener,)})
                 feeding.feed({1: 1}, {1: (listener,)})
                 while patience(listener.queues[0]) != 1:  # noqa: ASYNC110 - seen by asking only
@@ -225,12 +210,7 @@ def test_a_listener_that_cannot_be_steered_keeps_nobody_waiting(tmp_path: Path) 
         facts = asyncio.Queue[Fact]()
         with opened(unix(tmp_path / "s")) as one, opened(tcp(scheme=Scheme.UDP)) as other:
             async with asyncio.TaskGroup() as tasks:
-                feeding = Traffic(
-                    "web",
-                    tasks,
-                    facts.put_nowait,
-                    Dispatching("web", a_dispatcher(), facts.put_nowait),
-                )
+                feeding = traffic(tasks, facts.put_nowait)
                 with connect(one):
                     feeding.feed({0: 1, 1: 1}, dict.fromkeys((0, 1), (one, other)))
                     feeding.feed({2: 1}, {2: (one, other)})
