@@ -289,17 +289,21 @@ class Dispatching:
     def attach(self, running: Running) -> None:
         if running.process.channel is None:
             return
-        if not self.is_needed:
-            self.is_needed = True
-            self._manager.need_dispatcher()
+        if not self.workers:
             self._policy = running.spec.policy, running.spec.max_connections
             self._say_policy()
-            self._go_on()
+        self._begin()
         if before := self.workers.get(running.lease):
             self.detach(before)
         self.workers[running.lease] = running
         self.leaving.discard(running.lease)
         self._say_attached(running)
+
+    def _begin(self) -> None:
+        if not self.is_needed:
+            self.is_needed = True
+            self._manager.need_dispatcher()
+            self.say_all()
 
     def detach(self, running: Running) -> None:
         if self.workers.get(running.lease) is running:
@@ -333,6 +337,8 @@ class Dispatching:
         listeners: Mapping[int, Collection[Listener]],
         modes: LeaseModes,
     ) -> None:
+        if modes.meant:
+            self._begin()
         self._weights = dict(weights)
         self._keys = {n: [str(each.listen.address) for each in listeners[n]] for n in weights}
         self._meant = sorted(map(str, modes.meant))

@@ -46,7 +46,7 @@ class Dispatching:
         if running.channel is None:
             return
         spec = running.spec
-        if not self._dispatch.is_begun:
+        if not self._workers:
             self._dispatch.configure(spec.policy, spec.max_connections)
         if before := self._workers.get(running.lease):
             self.detach(before)  # it hangs or was killed, and has not ended yet
@@ -100,6 +100,9 @@ class Dispatching:
         modes: LeaseModes,
     ) -> None:
         """Pass each lease connections of its listeners; `modes` says whose queues are not ours."""
+        # What a dispatcher holds for us is lost if the next manager does not ask for it at once.
+        if modes.meant and not self._dispatch.is_begun:
+            self._dispatch.begin()
         keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
         self._dispatch.feed(weights, keys, sorted(map(str, modes.meant)))
         self._dispatch.listen(_sources(listeners, modes))

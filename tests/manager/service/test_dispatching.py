@@ -74,8 +74,9 @@ def test_what_was_fed_before_there_was_a_worker_is_fed_when_it_comes() -> None:
         async with dispatching_to([]) as (dispatching, dispatcher):
             with opened(tcp()) as listener, connect(listener):
                 listener.feed({3: 1})
-                fed(dispatching, listener, 3)
-                assert dispatching.quiet(3) is None
+                assert dispatching.accepted is None
+                fed(dispatching, listener, 3)  # from now on a dispatcher that has been is asked
+                assert dispatching.accepted == 0
                 worker = Played(1, 3, listener.listen)
                 dispatching.attach(worker.running)
                 await until(lambda: worker.end.has(1), what="the client is passed on")
