@@ -29,7 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.config.spec import Scheme
-from sockmgr.kernel.steering import Choice, Flow, Pool, Way, classic, round_robin
+from sockmgr.kernel.steering import classic, round_robin
+from sockmgr.kernel.steering.calling import Way
+from sockmgr.kernel.steering.flow import Flow
+from sockmgr.kernel.steering.pool import Choice, Pool
 from sockmgr.manager.listeners.listener import Listener
 from tests.helpers import forger
 from tests.helpers.capabilities import NOBODY

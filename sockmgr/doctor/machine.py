@@ -20,9 +20,10 @@ from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Accepting, Address, Listen
 from sockmgr.doctor import resources
 from sockmgr.doctor.finding import Check, Finding
-from sockmgr.kernel import handshakes, processors, queues, steering
+from sockmgr.kernel import handshakes, processors, queues
 from sockmgr.kernel.accounts import account, user_number
 from sockmgr.kernel.steering import round_robin
+from sockmgr.kernel.steering.pool import Pool
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this host may get the address later
 _SYS = Path("/proc/sys")
@@ -68,7 +69,7 @@ def _steering() -> Iterator[Finding]:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            steering.Pool([sock], fed={0: 1})
+            Pool([sock], fed={0: 1})
         except OSError as error:
             yield Check.STEERING.found(
                 subject="kernel",

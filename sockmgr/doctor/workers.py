@@ -19,7 +19,7 @@ from sockmgr.fleet.endings import SIGNAL_NAMES
 from sockmgr.kernel import delegation, procfs, readiness
 from sockmgr.kernel.listening import Listening, listening
 from sockmgr.kernel.queues import reachable
-from sockmgr.kernel.steering import Choice
+from sockmgr.kernel.steering.pool import Choice
 from sockmgr.launch import last_words, presets
 from sockmgr.terminal.format import count
 

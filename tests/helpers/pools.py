@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.kernel import queues, sockets
-from sockmgr.kernel.steering import Pool
+from sockmgr.kernel.steering.pool import Pool
 
 
 def listen(host: str = "127.0.0.1", scheme: Scheme = Scheme.TCP) -> Listen:

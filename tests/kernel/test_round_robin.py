@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from sockmgr.config.spec import Scheme
-from sockmgr.kernel.steering import Choice, Pool, bpf, round_robin, settle
+from sockmgr.kernel.steering import bpf, round_robin
+from sockmgr.kernel.steering.grace import settle
+from sockmgr.kernel.steering.pool import Choice, Pool
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
 from tests.helpers.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf
 from tests.helpers.hammer import Hammer, Server

@@ -14,8 +14,15 @@ import pytest
 
 from sockmgr.config.spec import Scheme
 from sockmgr.errors import ListenError
-from sockmgr.kernel import queues, sockets, steering
-from sockmgr.kernel.steering import Pool, classic, places
+from sockmgr.kernel import queues, sockets
+from sockmgr.kernel.steering import classic, places
+from sockmgr.kernel.steering.admission import (
+    admit_handshakes,
+    restore_handshakes,
+    shorten_handshakes,
+)
+from sockmgr.kernel.steering.grace import settle
+from sockmgr.kernel.steering.pool import Pool
 from tests.helpers.hammer import Hammer, Server, ask
 from tests.helpers.pools import down, filled, lengths, listen, pool_of, target
 
@@ -269,7 +276,7 @@ def test_new_queues_are_twins_of_the_first() -> None:
 
 def test_settle_returns_and_needs_no_privilege() -> None:
     began = time.monotonic()
-    steering.settle()
+    settle()
     assert time.monotonic() - began < 1
 
 
@@ -282,18 +289,18 @@ def test_a_closed_pool_frees_the_port() -> None:
 
 def test_handshakes_that_were_not_refused_can_be_admitted() -> None:
     with pool_of(1) as pool:
-        steering.admit_handshakes(pool[0])  # as after a refusal that the kernel did not allow
+        admit_handshakes(pool[0])  # as after a refusal that the kernel did not allow
         with filled(pool, 1) as found:
             assert found == [1]
 
 
 def test_handshakes_get_their_time_again_though_no_descriptor_is_left() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        steering.shorten_handshakes(server)
+        shorten_handshakes(server)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # those that are open stay it
         try:
-            steering.restore_handshakes(server)
+            restore_handshakes(server)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) > 1

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 
 from sockmgr.config.spec import OnStop
-from sockmgr.kernel import steering
+from sockmgr.kernel.steering.admission import admit_handshakes, refuse_handshakes, reject_handshakes
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.log import Log
 
@@ -31,7 +31,7 @@ class Admission:
         # A SYN is dropped, not refused: its client tries again, when a reload may have admitted it.
         for queue in queues:
             try:
-                steering.refuse_handshakes(queue)
+                refuse_handshakes(queue)
             except PermissionError:
                 _log.warning(
                     "clients come until it is closed", listener=self._name, because=_LOCKED
@@ -45,7 +45,7 @@ class Admission:
         self.is_refusing = False
         for queue in queues:
             try:
-                steering.admit_handshakes(queue)
+                admit_handshakes(queue)
             except PermissionError:
                 _log.error("clients may not be able to come", listener=self._name, because=_LOCKED,
                            do="give the listener another port")  # fmt: skip
@@ -63,9 +63,9 @@ class Admission:
         self.is_refusing = True
         for queue in queues:
             try:
-                steering.reject_handshakes(queue)
+                reject_handshakes(queue)
             except OSError as error:  # before Linux 5.7, without CAP_NET_RAW
-                steering.refuse_handshakes(queue)
+                refuse_handshakes(queue)
                 _log.debug("clients are not answered", listener=self._name, because=error.strerror)
         self._take_path_away()
 

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
-from sockmgr.kernel import queues, sockets, steering
+from sockmgr.kernel import queues, sockets
+from sockmgr.kernel.steering.pool import Pool
 from sockmgr.kernel.unix_name import UnixName
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.listeners.admission import Admission
@@ -20,13 +21,11 @@ from sockmgr.manager.listeners.shutdown_watch import ShutdownWatch
 class HeldSockets:
     """A pool of queues that the kernel steers among, or a single socket that it does not."""
 
-    def __init__(
-        self, listen: Listen, held: socket.socket | steering.Pool, *, owns_path: bool
-    ) -> None:
+    def __init__(self, listen: Listen, held: socket.socket | Pool, *, owns_path: bool) -> None:
         """Own `held`. `owns_path`: the path of a unix socket is ours to remove."""
         self.listen = listen  # what the config says of it now
         self.systemds: set[int] = set()  # the leases whose queues systemd holds as well
-        self.pool = held if isinstance(held, steering.Pool) else None
+        self.pool = held if isinstance(held, Pool) else None
         self._only = held if isinstance(held, socket.socket) else None
         self._retired: list[socket.socket] = []  # unix sockets that were replaced
         self.name: UnixName | None = None  # of a unix socket with a path

@@ -14,7 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
-from sockmgr.kernel import queues, sockets, steering
+from sockmgr.kernel import queues, sockets
+from sockmgr.kernel.steering.members import cannot_grow
+from sockmgr.kernel.steering.pool import Choice, Pool
 from sockmgr.log import Log
 from sockmgr.manager.listeners.held import HeldSockets
 from sockmgr.manager.listeners.reach import Reach
@@ -33,7 +35,7 @@ class Listener(HeldSockets):
     def __init__(
         self,
         listen: Listen,
-        held: socket.socket | steering.Pool,
+        held: socket.socket | Pool,
         why_overlap: str = "",
         *,
         owns_path: bool = False,
@@ -51,7 +53,7 @@ class Listener(HeldSockets):
         self._repair = Repair(self)
         self._reach = Reach(self)
         self._peak, self._sample_at = 0, 0.0
-        self._told = steering.Choice.ONE
+        self._told = Choice.ONE
         self._tell_choice()
 
     # --- Names and numbers ---------------------------------------------------------------------
@@ -67,9 +69,9 @@ class Listener(HeldSockets):
         return _STEERED if self.is_steered else _OVERLAP
 
     @property
-    def choice(self) -> steering.Choice:
+    def choice(self) -> Choice:
         """How one of the queues that are fed is chosen now."""
-        return steering.Choice.ONE if self.pool is None else self.pool.choice
+        return Choice.ONE if self.pool is None else self.pool.choice
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -129,12 +131,12 @@ class Listener(HeldSockets):
             self._grow(self.pool, n + 1)
         return self.queue(n).fileno()
 
-    def _grow(self, pool: steering.Pool, size: int) -> None:
+    def _grow(self, pool: Pool, size: int) -> None:
         try:
             while len(pool) < size:
                 pool.grow(backlog=self.listen.backlog)
         except OSError as error:
-            raise steering.cannot_grow(self.address, len(pool), error) from error
+            raise cannot_grow(self.address, len(pool), error) from error
         finally:
             self.watch()
 
@@ -177,7 +179,7 @@ class Listener(HeldSockets):
 
     def _tell_choice(self) -> None:
         """Log how one of several queues is chosen, unless that is how it was before."""
-        if self.pool is not None and self.choice not in (steering.Choice.ONE, self._told):
+        if self.pool is not None and self.choice not in (Choice.ONE, self._told):
             self._told = self.choice
             _log_choice(self.listen.name, self.pool)
 
@@ -274,7 +276,7 @@ class Listener(HeldSockets):
         return self._repair.look(lease)
 
 
-def _log_choice(name: str, pool: steering.Pool) -> None:
+def _log_choice(name: str, pool: Pool) -> None:
     if (refusal := pool.refusal) is None:
         _log.info("queues take turns", listener=name, choice=pool.choice)
         return

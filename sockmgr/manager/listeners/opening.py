@@ -14,7 +14,10 @@ from sockmgr.api.records import EventKind
 from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.fleet.snapshot import ListenerSnapshot
-from sockmgr.kernel import handshakes, queues, sockets, steering
+from sockmgr.kernel import handshakes, queues, sockets
+from sockmgr.kernel.steering.grace import settle
+from sockmgr.kernel.steering.members import twin
+from sockmgr.kernel.steering.pool import Pool
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 
@@ -56,7 +59,7 @@ def adopt(listen: Listen, socks: Sequence[socket.socket]) -> Listener:
     if first.family == socket.AF_UNIX:
         return Listener(listen, first, _UNIX)
     try:
-        return Listener(listen, steering.Pool.join(first, backlog=listen.backlog))
+        return Listener(listen, Pool.join(first, backlog=listen.backlog))
     except ListenError as error:
         return Listener(listen, first, f"{error.what}; {error.do}")
 
@@ -70,8 +73,8 @@ def replace(was: ListenerSnapshot, socks: Sequence[socket.socket]) -> Listener:
         if socks[0].family == socket.AF_UNIX:
             listener = bind(was.listen)
         else:
-            twin = steering.twin(socks[0], backlog=was.listen.backlog)
-            listener = _group(was.listen, [twin], {0: 1})
+            beside = twin(socks[0], backlog=was.listen.backlog)
+            listener = _group(was.listen, [beside], {0: 1})
         listener.is_anew = True
         return listener
     finally:
@@ -86,7 +89,7 @@ def left_at(listener: Listener) -> Mapping[int, int]:
     """
     if not listener.is_steered or len(listener.queues) == 1:
         return {}
-    steering.settle()  # from now on handshakes begin in the fed queue only
+    settle()  # from now on handshakes begin in the fed queue only
     begun = handshakes.under_way(listener.queues[0])
     # Queues are counted after handshakes: one that has ended in between is seen in its queue.
     waiting = {n: queues.queued(queue) for n, queue in enumerate(listener.queues)}
@@ -123,11 +126,11 @@ def resume(
     And those that systemd has bound to its address since: they have joined the group, so that the
     queues to come have later places in it; a unix path leads to the `late` one now.
     """
-    held: socket.socket | steering.Pool = socks[0]
+    held: socket.socket | Pool = socks[0]
     if was.order:
         every = [*socks, *late]
         order = (*was.order, *range(len(socks), len(every)))
-        held = steering.Pool(every, fed=dict(was.fed), order=order)
+        held = Pool(every, fed=dict(was.fed), order=order)
         if late:  # the kernel may have put them at other places than we think
             held.locate()
     elif late:
@@ -145,7 +148,7 @@ def resume(
 
 def _group(listen: Listen, socks: Sequence[socket.socket], fed: Mapping[int, int]) -> Listener:
     try:
-        pool = steering.Pool(socks, fed=fed)
+        pool = Pool(socks, fed=fed)
     except OSError as error:
         if len(socks) > 1:
             raise ListenError(

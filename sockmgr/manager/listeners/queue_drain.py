@@ -11,7 +11,9 @@ import functools
 import socket
 from collections.abc import Callable, Collection, Mapping
 
-from sockmgr.kernel import handshakes, queues, steering
+from sockmgr.kernel import handshakes, queues
+from sockmgr.kernel.steering.admission import restore_handshakes, shorten_handshakes
+from sockmgr.kernel.steering.grace import settle
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.shared_call import SharedCall
@@ -23,7 +25,7 @@ LOOK_DELAY = 0.005  # a queue that becomes empty has no event
 # What is still half-open then belongs to another queue or to another listener on this port.
 GIVEN_UP = 10.0
 
-_settled = SharedCall(steering.settle)
+_settled = SharedCall(settle)
 _half_open = {
     family: SharedCall(functools.partial(handshakes.half_open, family))
     for family in (socket.AF_INET, socket.AF_INET6)
@@ -103,7 +105,7 @@ class QueueDrain:
         # A client that is slow to complete its handshake would hold up the drain for a minute.
         waiting = {queue for mine in self._distinct().values() for queue in mine}
         for queue in waiting.intersection(unfed):
-            steering.shorten_handshakes(queue)
+            shorten_handshakes(queue)
             self._shortened.add(queue)
         try:
             async with asyncio.timeout(GIVEN_UP):
@@ -118,7 +120,7 @@ class QueueDrain:
         if queue in self._shortened:
             self._shortened.remove(queue)
             if queue.fileno() >= 0:
-                steering.restore_handshakes(queue)
+                restore_handshakes(queue)
 
 
 def _holds(queue: socket.socket) -> bool:

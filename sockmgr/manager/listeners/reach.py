@@ -9,8 +9,10 @@ import asyncio
 import socket
 
 from sockmgr.errors import ListenError
-from sockmgr.kernel import free_bind, steering
-from sockmgr.kernel.steering import Way
+from sockmgr.kernel import free_bind
+from sockmgr.kernel.steering.calling import Way, has_come, listens_at
+from sockmgr.kernel.steering.flow import Flow
+from sockmgr.kernel.steering.pool import Pool
 from sockmgr.manager.listeners.held import HeldSockets
 
 AT_ONCE = 16  # flows that one program compares: classic BPF has room for few
@@ -25,7 +27,7 @@ class Reach:
         self._held = held
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def connect(self, pool: steering.Pool, lease: int) -> socket.socket:
+    async def connect(self, pool: Pool, lease: int) -> socket.socket:
         """Return a socket, the caller's, that is connected to the queue of `lease`, fed or not.
 
         It waits where that queue is full, so the caller has a deadline. Raises ListenError if it
@@ -48,22 +50,20 @@ class Reach:
                 raise
         return sock
 
-    async def _connect(
-        self, pool: steering.Pool, lease: int, sock: socket.socket, way: Way
-    ) -> None:
+    async def _connect(self, pool: Pool, lease: int, sock: socket.socket, way: Way) -> None:
         # The exception ends before anybody else can have the address and the port of the socket.
-        with pool.exception(steering.Flow.of(sock, way.target[0]), lease):
+        with pool.exception(Flow.of(sock, way.target[0]), lease):
             await asyncio.get_running_loop().sock_connect(sock, way.target)
             try:
                 async with asyncio.timeout(ARRIVAL_TIMEOUT):
-                    while not steering.has_come(sock, way):  # noqa: ASYNC110 - it has no event
+                    while not has_come(sock, way):  # noqa: ASYNC110 - it has no event
                         await asyncio.sleep(LOOK_DELAY)
             except TimeoutError as error:
                 raise _unreachable(way, "something on this host sends it elsewhere") from error
 
     def _check(self, sock: socket.socket, way: Way) -> None:
         """See that the address leads to this listener: another one may have a part of it."""
-        inode = steering.listens_at(sock, way)
+        inode = listens_at(sock, way)
         if inode and inode not in self._held.inodes:
             raise _unreachable(way, "another socket listens there")
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sockmgr.errors import ListenError
-from sockmgr.kernel import queues, sockets, steering
+from sockmgr.kernel import queues, sockets
+from sockmgr.kernel.steering.pool import Pool
 from sockmgr.manager.listeners.held import HeldSockets
 
 
@@ -108,7 +109,7 @@ class Repair:
             return [Finding(Damage.SHUT_DOWN, Remedy.NONE, text)]
         return [_listens_again(len(down))]
 
-    def _revive(self, pool: steering.Pool, down: list[int]) -> list[Finding]:
+    def _revive(self, pool: Pool, down: list[int]) -> list[Finding]:
         try:
             pool.revive(down, backlog=self._held.listen.backlog)
         except OSError:

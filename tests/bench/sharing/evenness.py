@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sockmgr.kernel.steering import Choice, round_robin
+from sockmgr.kernel.steering import round_robin
+from sockmgr.kernel.steering.pool import Choice
 from tests.bench.contender import WORKERS, environment, free_port, started
 from tests.bench.costs import directory
 from tests.bench.models import RUNTIME, config

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sockmgr.kernel.steering import Choice
+from sockmgr.kernel.steering.pool import Choice
 from sockmgr.manager.listeners import opening
 from tests.helpers.capabilities import needs_bpf
 from tests.helpers.listeners import opened, tcp

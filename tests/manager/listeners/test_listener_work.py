@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from sockmgr.kernel import queues
-from sockmgr.kernel.steering import Choice, classic
+from sockmgr.kernel.steering import classic
+from sockmgr.kernel.steering.pool import Choice
 from sockmgr.manager.listeners.listener import Listener
 from tests.helpers.listeners import connect, opened, quiet, tcp
 from tests.helpers.work import calls

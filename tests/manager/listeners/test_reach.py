@@ -14,7 +14,8 @@ import pytest
 
 from sockmgr.config.spec import Scheme
 from sockmgr.errors import ListenError
-from sockmgr.kernel.steering import Choice, round_robin
+from sockmgr.kernel.steering import round_robin
+from sockmgr.kernel.steering.pool import Choice
 from sockmgr.manager.listeners import opening
 from sockmgr.manager.listeners.listener import Listener
 from tests.helpers.capabilities import needs_bpf
