@@ -44,7 +44,7 @@ What a program may import. All else may change with each version.
 ```{eval-rst}
 .. automodule:: sockmgr.client.client
    :members:
-   :exclude-members: ask
+   :exclude-members: ask, is_same
 .. automodule:: sockmgr.client.connection
    :members: NoManagerError, ForbiddenError, StillWaitingError, NotAskedError, LostError
 .. automodule:: sockmgr.errors

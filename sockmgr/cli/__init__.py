@@ -72,7 +72,7 @@ def _module(verb: str) -> ModuleType:
 
 def exit_code(error: SockmgrError) -> int:
     # Not at the top: a wrong usage needs no client.
-    from sockmgr.client.client import NoManagerError, StillWaitingError
+    from sockmgr.client.connection import NoManagerError, StillWaitingError
 
     match error:
         case ConfigError():

@@ -13,7 +13,8 @@ import msgspec
 
 from sockmgr.api.types import Plan
 from sockmgr.cli import table, target
-from sockmgr.client.client import Client, ForbiddenError, NoManagerError
+from sockmgr.client.client import Client
+from sockmgr.client.connection import ForbiddenError, NoManagerError
 from sockmgr.client.finding import find_control
 from sockmgr.config import config
 from sockmgr.config.config import Config

@@ -16,7 +16,8 @@ import click
 from sockmgr.api.types import LogLine, Plan, Status
 from sockmgr.cli import table, target
 from sockmgr.cli.journal import Journal
-from sockmgr.client.client import Client, ForbiddenError, NoManagerError, StillWaitingError
+from sockmgr.client.client import Client
+from sockmgr.client.connection import ForbiddenError, NoManagerError, StillWaitingError
 from sockmgr.client.elsewhere import elsewhere
 from sockmgr.client.finding import find_control, given_control, possible_controls
 from sockmgr.config.config import Config

@@ -14,7 +14,8 @@ from sockmgr.api.records import line_about
 from sockmgr.api.types import Event
 from sockmgr.api.varlink import Happened
 from sockmgr.cli import streams, target
-from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
+from sockmgr.client.client import Client
+from sockmgr.client.connection import LostError, NoManagerError, StillWaitingError
 
 LOOK_AGAIN = 0.2  # seconds between two attempts: nothing announces that a manager listens again
 

@@ -12,7 +12,7 @@ import msgspec
 from sockmgr.api.types import JournalPlace, LogLine
 from sockmgr.cli import streams, target
 from sockmgr.cli.journal import Journal
-from sockmgr.client.client import NoManagerError
+from sockmgr.client.connection import NoManagerError
 from sockmgr.errors import ControlError
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from sockmgr.cli import target
-from sockmgr.client.client import NoManagerError
+from sockmgr.client.connection import NoManagerError
 
 if TYPE_CHECKING:
     import socket

@@ -17,7 +17,7 @@ from sockmgr.api.types import Progress, Receipt, Verdict
 from sockmgr.api.varlink import PastGeneration
 from sockmgr.cli import streams, target
 from sockmgr.cli.table import is_lively
-from sockmgr.client.client import LostError, NoManagerError, StillWaitingError
+from sockmgr.client.connection import LostError, NoManagerError, StillWaitingError
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sockmgr.cli import streams
-from sockmgr.client.client import LIVENESS_TIMEOUT, Client, NoManagerError
+from sockmgr.client.client import LIVENESS_TIMEOUT, Client
+from sockmgr.client.connection import NoManagerError
 from sockmgr.client.finding import find_control, given_control, live_controls
 from sockmgr.errors import ConfigError, SockmgrError
 from sockmgr.kernel import regular

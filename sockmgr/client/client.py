@@ -16,19 +16,8 @@ from typing import TypeVar
 from sockmgr.api import varlink
 from sockmgr.api.types import Plan, Progress, Status, Verdict
 from sockmgr.api.varlink import PastGeneration
-from sockmgr.client.connection import (
-    Connection,
-    ForbiddenError,
-    LostError,
-    NoManagerError,
-    NotAskedError,
-    StillWaitingError,
-)
+from sockmgr.client.connection import Connection
 from sockmgr.errors import ControlError
-
-__all__ = [
-    "Client", "ForbiddenError", "LostError", "NoManagerError", "NotAskedError", "StillWaitingError",
-]  # fmt: skip
 
 LIVENESS_TIMEOUT = 10.0  # seconds for an answer that a manager which does not hang gives at once
 

@@ -11,14 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sockmgr.client.client import (
-    LIVENESS_TIMEOUT,
-    Client,
-    ForbiddenError,
-    StillWaitingError,
-    is_same,
-)
-from sockmgr.client.connection import no_manager
+from sockmgr.client.client import LIVENESS_TIMEOUT, Client, is_same
+from sockmgr.client.connection import ForbiddenError, StillWaitingError, no_manager
 from sockmgr.client.places import SOCKET_VARIABLE, listening, places, searched
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import private

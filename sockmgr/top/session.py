@@ -21,7 +21,8 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from sockmgr.api.types import Event
-from sockmgr.client.client import Client, LostError, NoManagerError, StillWaitingError
+from sockmgr.client.client import Client
+from sockmgr.client.connection import LostError, NoManagerError, StillWaitingError
 from sockmgr.errors import SockmgrError
 from sockmgr.metrics.meter import Meter
 from sockmgr.terminal.keys import Keys

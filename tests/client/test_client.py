@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sockmgr.client.client import Client, NoManagerError, NotAskedError, StillWaitingError
+from sockmgr.client.client import Client
+from sockmgr.client.connection import NoManagerError, NotAskedError, StillWaitingError
 from sockmgr.client.finding import default_control, find_control
 from sockmgr.errors import ControlError
 from tests.helpers.fake_manager import a_status, serving
