@@ -23,6 +23,12 @@ FAILED, USAGE, NO_MANAGER, STILL_WAITING, INTERRUPTED = 1, 2, 3, 4, 130
 # The verbs whose purpose is their output, which goes into files: an incomplete output is a failure.
 _PRINTING = ("metrics", "schema", "completions", "units", "init")
 
+# The small ones that stand with others in one module, by their own names.
+_TOGETHER = {
+    "promote": "rollout", "abort": "rollout", "rollback": "rollout",
+    "scale": "order", "restart-worker": "order", "stop": "order", "upgrade": "order",
+}  # fmt: skip
+
 
 class _Verbs(click.Group):
     """The verbs: each is the `command` of the module with its name, imported only when called."""
@@ -41,7 +47,9 @@ class _Verbs(click.Group):
         del ctx
         if cmd_name not in self.names:
             return None
-        command: click.Command = _module(cmd_name).command
+        name = cmd_name.replace("-", "_")
+        module = _TOGETHER.get(cmd_name)
+        command: click.Command = getattr(_module(module or name), name if module else "command")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,11 +69,11 @@ class _Verbs(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _module(verb: str) -> ModuleType:
+def _module(name: str) -> ModuleType:
     # A collector that is woken by each thousand definitions would take a tenth of a verb's time.
     gc.disable()
     try:
-        return importlib.import_module(f"sockmgr.cli.{verb.replace('-', '_')}")
+        return importlib.import_module(f"sockmgr.cli.{name}")
     finally:
         gc.enable()
 
