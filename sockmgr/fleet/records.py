@@ -74,7 +74,7 @@ class FleetRecords:
         # So has the wait for services that it is after, and nobody is started before that is over.
         held = self.trial or self.stopping or self.is_held
         wanted = self.current and self.current.wanted and not held
-        if not wanted or any(each.ready for each in self.generations.values()):
+        if not wanted or self.serves:
             self.down_since = None
         elif self.down_since is None:
             self.down_since = self._now
@@ -234,6 +234,11 @@ class FleetRecords:
     def is_nothing(self) -> bool:
         """Whether there is nothing that it runs, nor anything that it is to run."""
         return not (self.current or self.trial or self.pending)
+
+    @property
+    def serves(self) -> bool:
+        """Whether anybody is ready whom clients may meet. O(generations)."""
+        return any(each.ready and each.may_be_met for each in self.generations.values())
 
     @property
     def share(self) -> int:

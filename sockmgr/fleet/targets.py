@@ -57,7 +57,7 @@ class Targets:
         if self.stopping or generation.owes(Moment.BEFORE):
             return 0
         if generation.phase is Phase.RETIRING:
-            return self._help(generation, current) if current else 0
+            return self._help(generation, current) if current and generation.may_be_met else 0
         # Both generations run in full side by side, as the cut-over takes one instant.
         if current is None or trial is None or (trial.instant and not self.exclusive):
             return generation.wanted
@@ -85,7 +85,7 @@ class Targets:
     @property
     def _proven_retire(self) -> bool:
         retiring = (g for g in self.generations.values() if g.phase is Phase.RETIRING)
-        return any(g.ready and not g.canary for g in retiring)
+        return any(g.ready and g.may_be_met and not g.canary for g in retiring)
 
     def _rolling(self, trial: Generation, current: Generation) -> int:
         # A rolling rollout starts as many as fit beside what the current generation still has.
@@ -114,9 +114,10 @@ class Targets:
     def starving(self) -> list[Generation]:
         """The generations whose next start is put off, longer than clients should wait.
 
-        None as long as anybody is ready.
+        None as long as anybody is ready whom they may meet.
         """
-        if self.stopping or any(kind.serves for each in self.rosters for kind in each.kinds):
+        met = (each.roster.kinds for each in self.generations.values() if each.may_be_met)
+        if self.stopping or any(kind.serves for kinds in met for kind in kinds):
             return []
         # A back-off spares the machine, but a client that waits is worth a start.
         generations = filter(None, (self.current, self.trial))

@@ -56,7 +56,7 @@ class Health:
     @property
     def serves_any(self) -> bool:
         """Whether any worker of any service can take a connection."""
-        return any(map(_serves, self._services.values()))
+        return any(each.fleet.serves for each in self._services.values())
 
     @property
     def is_ready(self) -> bool:
@@ -64,14 +64,14 @@ class Health:
         services = self._services.values()
         # A service that a reload has added and that boots yet is no reason to turn others away.
         self._has_served |= bool(services) and all(each.fleet.served for each in services)
-        serve = all(_serves(each) for each in services if each.fleet.served)
+        serve = all(each.fleet.serves for each in services if each.fleet.served)
         return self._has_served and serve and not self.is_stopping
 
     def answer(self, service: str, *, ready: bool) -> varlink.Health:
         """Tell whether a service ("": each) serves; with `ready`, whether it wants new traffic."""
         chosen = {service: self._services[service]} if service else self._services
         healthy = bool(chosen) and all(
-            _serves(each) and (each.fleet.served or not ready) for each in chosen.values()
+            each.fleet.serves and (each.fleet.served or not ready) for each in chosen.values()
         )
         if ready:
             healthy = not self.is_stopping and healthy if service else self.is_ready
@@ -96,10 +96,6 @@ class Health:
                 late = now - service.fleet.deadline
                 return f"service {name} missed its deadline by {late:.0f} s"
         return ""
-
-
-def _serves(service: Service) -> bool:
-    return any(each.ready for each in service.fleet.generations.values())
 
 
 def _count(service: Service) -> str:

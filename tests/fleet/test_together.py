@@ -6,9 +6,15 @@ import random
 
 import pytest
 
-from sockmgr.fleet.messages import Aborted, Committed, Let, Tick
+from sockmgr.config.spec import Canary
+from sockmgr.fleet.generation import HURRY
+from sockmgr.fleet.group import Gate
+from sockmgr.fleet.messages import Aborted, Committed, Let, Reload, Tick, Together
 from tests.fleet.company import Company, number
+from tests.fleet.reading import drained
+from tests.fleet.reading import serving as serving_world
 from tests.fleet.story import BROKEN, make_spec
+from tests.fleet.world import World
 
 V1, V2, V3 = (make_spec(name) for name in ("v1", "v2", "v3"))
 
@@ -228,3 +234,40 @@ def test_what_a_group_came_to_is_told_to_everybody_who_asked() -> None:
     company.sleep(1)
     assert [type(company.verdicts(name)[0]) for name in "ab"] == [Committed, Committed]
     assert [company.verdicts(name)[0].requests for name in "ab"] == [(1,), (2,)]
+
+
+# --- Whom clients may not meet yet ---------------------------------------------------------------
+
+
+def getting(world: World, **settings: object) -> None:
+    """Have a reload begin that gets the listener of another service, and be let start."""
+    spec = make_spec("v2", foreign=frozenset({9}), **settings)
+    world.tell(Reload(spec=spec, request=9, together=Together(group=1, let=Gate.START)))
+
+
+def test_one_who_gets_the_listener_of_another_and_is_ready_does_not_count_as_one_who_serves() -> (
+    None
+):
+    world = serving_world()
+    getting(world)
+    for _ in range(9):
+        world.exit("1.1", status=1)
+        world.due()
+    world.exit("1.1", status=1)
+    world.ready("2.1")
+    assert not world.fleet.serves
+    assert world.fleet.starves
+    world.clients_wait()
+    assert world.fleet.deadline == pytest.approx(world.now + HURRY)
+
+
+def test_one_who_was_to_get_a_listener_and_goes_back_helps_nobody_and_takes_no_help_away() -> None:
+    world = serving_world()
+    world.reload(make_spec("v2", canary=Canary(shares=(10,), hold=True)))
+    world.ready("2.1")
+    getting(world, workers=2, start_concurrency=2)  # so the canary is taken back
+    world.ready("3.1")
+    world.exit("1.1", status=1)
+    assert drained(world.exit("3.2", status=BROKEN)) == ["3.1"]
+    (helper,) = world.serving()
+    assert str(helper.id) == "2.1"
