@@ -1,17 +1,22 @@
 """Run granian on an inherited listening socket: `launch_granian.py --fd N` and granian's arguments.
 
 granian has no option for an inherited socket (emmett-framework/granian#786), so this module
-overrides the one place where granian binds its own.
+overrides the one place where granian binds its own. Told to stop, granian drops its WebSockets, so
+each is closed by a frame first.
 It runs by path in granian's own interpreter, where sockmgr need not be installed, so it imports
 nothing of sockmgr.
 """
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 import sys
 from importlib import import_module
 from typing import Any
+
+RESTARTS = {"type": "websocket.close", "code": 1012}  # "service restart", of IANA's registry
 
 
 def take_fd(arguments: list[str]) -> int:
@@ -26,6 +31,43 @@ def take_fd(arguments: list[str]) -> int:
                 return int(number)
             break
     sys.exit("launch_granian: it needs --fd and the number of an inherited listening socket")
+
+
+def end_websockets() -> None:
+    """Have workers of granian that serve ASGI close each WebSocket before they stop."""
+    workers: Any = import_module("granian.server.mp")
+    signals: Any = import_module("granian._signals")
+    wrap = getattr(workers, "_asgi_call_wrap", None)
+    watch = getattr(signals, "set_loop_signals", None)
+    if wrap is None or watch is None:
+        return  # a version that lacks one of these stops as it would without us
+    senders = set[Any]()
+
+    def remember(application: Any, *about: Any) -> Any:
+        async def speak(scope: Any, receive: Any, send: Any) -> None:
+            senders.add(send)
+            try:
+                await application(scope, receive, send)
+            finally:
+                senders.discard(send)
+
+        def ask(scope: Any, *ends: Any) -> Any:
+            return (speak if scope["type"] == "websocket" else application)(scope, *ends)
+
+        return wrap(ask, *about)
+
+    def close_first(loop: Any) -> Any:
+        stopping = watch(loop)
+
+        async def close() -> None:
+            await asyncio.gather(*(send(RESTARTS) for send in senders), return_exceptions=True)
+            stopping.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: loop.create_task(close()))
+        return stopping
+
+    workers._asgi_call_wrap, signals.set_loop_signals = remember, close_first
 
 
 def serve(fd: int) -> None:
@@ -52,9 +94,12 @@ def serve(fd: int) -> None:
     name = f"unix:{where}" if unix else "{}:{}".format(*where[:2])
     server_class._bind_addr_fmt = property(lambda _: name)
     server_class._init_shared_socket = inherit
+    end_websockets()
     entrypoint()
 
 
+if __name__ == "__mp_main__":  # a worker, where multiprocessing spawns them
+    end_websockets()
 if __name__ == "__main__":
     # Without -I, -P and PYTHONSAFEPATH, sys.path begins with the directory of this file, from which
     # an application must not import.

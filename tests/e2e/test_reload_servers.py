@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.apps import App
+from sockmgr.torture.load.websocket import SWITCHING_PROTOCOLS, Session, pieces
+from tests.e2e.apps import ROOT, App
 from tests.e2e.harness import Done, Manager, wait_for
 from tests.e2e.servers import (
     MODES,
@@ -124,3 +126,29 @@ def test_a_request_that_comes_in_pieces_is_answered_by_whoever_has_its_beginning
                 client.sendall(b"\r\n")
             answers = [client.makefile("rb").read() for client in clients]
     assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 10
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian"])
+def test_websockets_of_old_workers_end_by_a_frame_that_asks_to_come_back(
+    name: str, tmp_path: Path
+) -> None:
+    """granian would drop them; our launcher closes them first."""
+    app = App("asgi", tmp_path)
+    shutil.copyfile(ROOT / "sockmgr/torture/app.py", app.directory / "app.py")
+    text = config(SERVERS[name], app, "tcp://127.0.0.1:0")
+    with Manager(tmp_path, text) as manager, ExitStack() as closing:
+        address, sessions = manager.target().address, {}
+        for _ in range(10):
+            client = closing.enter_context(socket.create_connection(address))
+            client.sendall(pieces("/ws", 0)[0])
+            sessions[client] = Session(1)
+            while not sessions[client].status:
+                sessions[client].feed(client.recv(65536))
+        app.deploy("2")
+        assert manager.reload().code == 0
+        for client, session in sessions.items():
+            while not session.complete:  # raises an error at any other code than 1001 and 1012
+                data = client.recv(65536)
+                assert data, "dropped"
+                session.feed(data)
+    assert {each.status for each in sessions.values()} == {SWITCHING_PROTOCOLS}
