@@ -250,7 +250,7 @@ class Fleet(FleetRecords):
             self._out += coupling.tire(self, self._now)
             self._judge()
             self._forget_gone()
-            health.heal(self)
+            health.heal(self, self._targets())
             self._out += recycling.turn(self)
             self._begin()
             self._out += hooks.turn(self, self._now)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from operator import attrgetter
 
+from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.limits import Wear
 from sockmgr.fleet.messages import Health, Hung, Recycle, State
 from sockmgr.fleet.records import FleetRecords
+from sockmgr.fleet.roster import useful
+from sockmgr.fleet.targets import Targets
 
 
 def see(fleet: FleetRecords, fact: Health) -> None:
@@ -40,8 +43,11 @@ def replace(fleet: FleetRecords, fact: Recycle | Hung) -> None:
         trial.condemn(f"worker {worker.id} {fact.why}", worker.id)
 
 
-def heal(fleet: FleetRecords) -> None:
+def heal(fleet: FleetRecords, targets: Targets) -> None:
     """Have a worker replaced that is unhealthy, the oldest one, if it is time for one."""
+    for each in targets.generations.values():
+        if each.roster.unhealthy:
+            _keep_the_healthy(each, targets)
     generation = fleet.current
     if generation is None or generation.doubtful or fleet.stopping:
         return
@@ -51,3 +57,14 @@ def heal(fleet: FleetRecords) -> None:
         generation.doubtful = True
         worker = min(roster.unhealthy.values(), key=attrgetter("arrival"))
         worker.be_replaced(worker.unhealthy, hung=True)
+
+
+def _keep_the_healthy(generation: Generation, targets: Targets) -> None:
+    """Let no worker go for others that are all unhealthy: one of those is replaced in its stead."""
+    roster, target = generation.roster, targets.target(generation)
+    while roster.replaced and 0 < target <= useful(roster.members) and not targets.exclusive:
+        ill, stays = roster.members[0], roster.replaced[0]
+        if not ill.unhealthy or stays.useless or stays.unhealthy:
+            return
+        generation.doubtful = True
+        ill.worker.be_replaced(ill.worker.unhealthy)

@@ -33,6 +33,7 @@ class Place(NamedTuple):
     """
 
     useless: bool  # it takes no connections, or not yet
+    unhealthy: bool
     since: float  # 0 where this does not count; negative, as whoever came last stays
     slot: int
     worker: Worker
@@ -154,7 +155,7 @@ def useful(order: list[Place]) -> int:
 
 
 def _place(worker: Worker) -> Place:
-    starting = worker.state is State.STARTING
+    starting, is_ill = worker.state is State.STARTING, bool(worker.unhealthy)
     if worker.recycle:
-        return Place(starting or worker.hung, -worker.since, worker.id.slot, worker)
-    return Place(starting, 0.0, worker.id.slot, worker)
+        return Place(starting or worker.hung, is_ill, -worker.since, worker.id.slot, worker)
+    return Place(starting, is_ill, 0.0, worker.id.slot, worker)

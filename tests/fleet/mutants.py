@@ -32,7 +32,7 @@ LEDGER = "sockmgr.programs.dispatcher.ledger"
 HERE = Path(__file__).parent
 EXAMPLES = (
     "test_fleet.py", "test_fleet_serving.py", "test_fleet_ends.py", "test_fleet_hooks.py",
-    "test_own_leases.py", "test_recycling.py",
+    "test_own_leases.py", "test_recycling.py", "test_health.py",
     "test_canary.py", "test_fleet_properties.py",
 )  # fmt: skip
 PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider")
@@ -229,7 +229,7 @@ MUTANTS = (
     Mutant(
         "hurry whatever somebody serves",
         TARGETS,
-        "if self.stopping or any(kind.serves for each in self.rosters for kind in each.kinds):",
+        "if self.stopping or any(kind.serves for kinds in met for kind in kinds):",
         "if self.stopping:",
     ),
     Mutant(
@@ -343,6 +343,12 @@ MUTANTS = (
         "if isinstance(fact, Hung) and trial and trial.fault and",
     ),
     Mutant(
+        "end who is well and recycled for who is unhealthy",
+        HEALTH,
+        "        if not ill.unhealthy or stays",
+        "        if ill.unhealthy or stays",
+    ),
+    Mutant(
         "leave a worker that hangs where it is",
         HEALTH,
         "worker.be_replaced(fact.why, hung",
@@ -369,8 +375,8 @@ MUTANTS = (
     Mutant(
         "drain the ready before the starting",
         ROSTER,
-        "return Place(starting, 0.0, worker.id.slot, worker)",
-        "return Place(False, 0.0, worker.id.slot, worker)",
+        "return Place(starting, is_ill, 0.0, worker.id.slot, worker)",
+        "return Place(False, is_ill, 0.0, worker.id.slot, worker)",
     ),
     Mutant(
         "recycle the next one before the one before has ended",
@@ -603,8 +609,8 @@ MUTANTS = (
     Mutant(
         "feed a worker of its own queue though it hangs",
         ROSTER,
-        "return Place(starting or worker.hung, -worker.since,",
-        "return Place(starting, -worker.since,",
+        "return Place(starting or worker.hung, is_ill, -worker.since,",
+        "return Place(starting, is_ill, -worker.since,",
     ),
     Mutant(
         "leave what waits behind a worker that hangs",

@@ -30,10 +30,15 @@ def _check_roster(generation: Generation) -> None:
     active = [w for w in workers if w.active and not w.rescue]
     members = [w for w in active if not w.recycle]
     replaced = [w for w in active if w.recycle]
-    by_use = sorted(members, key=lambda w: (w.state is State.STARTING, w.id.slot))
-    by_age = sorted(
-        replaced, key=lambda w: (w.state is State.STARTING or w.hung, -w.since, w.id.slot)
+    by_use = sorted(
+        members, key=lambda w: (w.state is State.STARTING, bool(w.unhealthy), w.id.slot)
     )
+    by_age = sorted(
+        replaced,
+        key=lambda w: (
+            w.state is State.STARTING or w.hung, bool(w.unhealthy), -w.since, w.id.slot
+        ),
+    )  # fmt: skip
     assert [place.worker for place in roster.members] == by_use
     assert [place.worker for place in roster.replaced] == by_age
     assert set(roster.rescues.values()) == {w for w in workers if w.active and w.rescue}

@@ -87,6 +87,36 @@ def test_the_next_manager_knows_who_is_unhealthy_and_that_a_replacement_did_not_
     assert spawned(world.pass_probe("1.2")) == ["1.1"]
 
 
+# --- Who goes first ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", [Accept.SHARED, Accept.PER_WORKER])
+@pytest.mark.parametrize("boots", [True, False])
+def test_a_healthy_worker_that_is_recycled_does_not_go_for_one_that_is_unhealthy(
+    accept: Accept, boots: bool
+) -> None:
+    world = serving(workers=2, accept=accept)
+    world.recycle("1.1")
+    if not boots:  # and the next start is put off
+        world.exit("1.3", status=1)
+    world.fail_probes("1.2")
+    world.scale(1)
+    (serves,) = world.serving()
+    assert str(serves.id) == "1.1"
+    world.be_kind()
+    (last,) = world.fleet.workers()
+    assert (last.recycle, last.unhealthy) == ("", "")
+
+
+def test_of_those_that_serve_the_unhealthy_go_first() -> None:
+    world = own_queues(3)
+    world.fail_probes("1.2", "1.1")
+    world.be_kind()
+    assert sorted(str(id) for id in world.having(Life.SERVING)) == ["1.1", "1.3", "1.4"]
+    world.scale(2)
+    assert sorted(str(each.id) for each in world.serving()) == ["1.3", "1.4"]
+
+
 # --- Whom a probe tells anything of --------------------------------------------------------------
 
 
