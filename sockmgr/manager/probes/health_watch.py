@@ -20,18 +20,9 @@ class HealthWatch:
         self._prober, self._most, self._tell = prober, failures, tell
         self._failed = 0
         self._told: str | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._watch(), name="health")
-
-    def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            self._task = None
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Ask it until this is cancelled."""
         while True:
             # It has just proven that it serves, one way or the other.
             await asyncio.sleep(self._prober.probe.every)

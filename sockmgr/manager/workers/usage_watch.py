@@ -41,19 +41,9 @@ class UsageWatch:
         self._name, self._spec, self._process, self._memory = name, spec, process, memory
         self._tell = tell
         self._limits = {limit for limit in MEASURED if getattr(spec, limit)}
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Look from now on, if there is a limit that has to be looked for."""
-        if self._limits and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._watch(), name="usage")
-
-    def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            self._task = None
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Look until a limit is reached, or there is none that has to be looked for."""
         process, unseen = self._process(), set[Limit]()
         pause = PACE * process.draw  # workers that got ready together are not looked at together
         while self._limits:

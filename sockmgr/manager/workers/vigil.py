@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from sockmgr.api.records import EventKind
@@ -41,6 +42,7 @@ class Vigil:
             asker = prober(assignment, healthy.probe)
             self._health = HealthWatch(asker, healthy.failures, self._on_health)
         self._usage = UsageWatch(self._name, spec, process, memory, self._on_limit)
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def seen(self) -> str:
@@ -48,16 +50,20 @@ class Vigil:
         return self._health.seen if self._health else ""
 
     def start(self) -> None:
-        """Watch from now on: the worker is ready."""
-        for watch in (self._watchdog, self._health, self._usage):
-            if watch:
-                watch.start()
+        """Watch from now on: the worker is ready. To be called once."""
+        loop = asyncio.get_running_loop()
+        if self._watchdog:
+            self._watchdog.start()
+        if self._health:
+            self._tasks.append(loop.create_task(self._health.watch(), name="health"))
+        self._tasks.append(loop.create_task(self._usage.watch(), name="usage"))
 
     def stop(self) -> None:
         """Expect nothing more: an application that shuts down may block, and takes nothing."""
-        for watch in (self._watchdog, self._health, self._usage):
-            if watch:
-                watch.stop()
+        if self._watchdog:
+            self._watchdog.stop()
+        for task in self._tasks:
+            task.cancel()
 
     def _on_hang(self, beat: Beat, silent: float) -> None:
         process = self._process()

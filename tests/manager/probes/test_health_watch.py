@@ -41,9 +41,9 @@ async def told(story: str) -> list[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     probe = HttpProbe(path="/", every=0.001, timeout=30.0)
     watch = HealthWatch(Prober(probe, "http", way, tls=False), 3, news.append)
-    watch.start()
+    task = asyncio.create_task(watch.watch())
     await over.wait()
-    watch.stop()
+    task.cancel()
     server.close()
     await asyncio.sleep(0.01)
     return news

@@ -55,10 +55,7 @@ async def told(
     """Return what is told of a worker, or None if the watch ends without."""
     found: list[tuple[Limit, str]] = []
     watch = UsageWatch("web@1.1", spec, lambda: process, memory, lambda *one: found.append(one))
-    watch.start()
-    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "usage")
-    await task
-    watch.stop()
+    await watch.watch()
     return found[0] if found else None
 
 
@@ -93,11 +90,8 @@ def test_a_limit_of_a_worker_that_cannot_be_seen_has_no_effect_and_that_is_said_
     assert f"cannot_be_seen={limit}" in record.getMessage()
 
 
-def test_without_a_limit_nobody_looks() -> None:
-    async def start() -> None:
-        watch = UsageWatch("web@1.1", spec(max_age=1.0), lambda: NOBODY, None, lambda *_: None)
-        watch.start()
-        assert len(asyncio.all_tasks()) == 1
-        watch.stop()
-
-    asyncio.run(start())
+def test_without_a_limit_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(usage_watch, "_look", lambda pid, _: looks.append(pid))
+    assert asyncio.run(told(spec(max_age=1.0), NOBODY)) is None
+    assert not looks
