@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from sockmgr import __version__
 from sockmgr.api.records import EventKind
 from sockmgr.api.types import Progress, Verdict
 from sockmgr.config.canary_keys import once
-from sockmgr.config.spec import Spec
 from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.kernel import delegation, priority
 from sockmgr.log import Log
@@ -274,33 +273,19 @@ class Manager(Answers):
         nothing has changed.
         """
         adapt = functools.partial(once, steps=canary, seconds=seconds, hold=hold)
+        reload = functools.partial(
+            self._services.reload, services, progress, together=together, adapt=adapt
+        )
         try:
-            return await self._reload(services, progress, together=together, adapt=adapt)
+            return await self._roll(reload)
         except SockmgrError as error:
             log.error(EventKind.RELOAD_REFUSED, error=error)
             raise
 
     async def reload_all(self) -> None:
         """Replace the workers of all services, since a signal asked for it."""
-        await self._reload((), ignore_progress, on_signal=True)
-
-    async def _reload(
-        self,
-        services: tuple[str, ...],
-        progress: Callable[[Progress], None],
-        *,
-        together: bool = False,
-        adapt: Callable[[Spec], Spec] = lambda spec: spec,
-        on_signal: bool = False,
-    ) -> list[Verdict]:
-        with self._systemd.reloading(on_signal=on_signal) as ended, decisions.refusing():
-            self._refuse_if_stopping()
-            self._paths.look()
-            verdicts = await self._services.reload(
-                services, progress, together=together, adapt=adapt
-            )
-            ended(verdicts)
-        return verdicts
+        reload = functools.partial(self._services.reload, (), ignore_progress)
+        await self._roll(reload, on_signal=True)
 
     async def rollback(
         self,
@@ -309,10 +294,15 @@ class Manager(Answers):
         progress: Callable[[Progress], None] = ignore_progress,
     ) -> list[Verdict]:
         """Bring back generation `to` of a service, or the one before: see rollback.py."""
-        with self._systemd.reloading() as ended:
+        return await self._roll(functools.partial(roll_back, self._services, service, to, progress))
+
+    async def _roll(
+        self, ask: Callable[[], Awaitable[list[Verdict]]], *, on_signal: bool = False
+    ) -> list[Verdict]:
+        with self._systemd.reloading(on_signal=on_signal) as ended, decisions.refusing():
             self._refuse_if_stopping()
             self._paths.look()
-            verdicts = [await roll_back(self._services, service, to, progress)]
+            verdicts = await ask()
             ended(verdicts)
         return verdicts
 

@@ -22,14 +22,14 @@ log = Log("sockmgr")
 
 async def roll_back(
     services: Services, name: str, to: int | None, progress: Callable[[Progress], None]
-) -> Verdict:
-    """Bring back generation `to` of a service, as it was resolved then; return the verdict on it.
+) -> list[Verdict]:
+    """Bring back generation `to` of a service, as it was resolved then; return the one verdict.
 
     Without `to` that is the one before; without a name the service is the only one. Raises
     ControlError if that cannot be, and then nothing has changed.
     """
     try:
-        return await _roll_back(_meant(services, name), to, progress)
+        return [await _roll_back(_meant(services, name), to, progress)]
     except ControlError as error:
         log.error("rollback refused", service=name, error=error.what)
         raise
