@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 import msgspec
 
-from sockmgr.api.types import Plan
+from sockmgr.api.types import ListenerStatus, Plan
 from sockmgr.cli import table, target
 from sockmgr.client.client import Client
 from sockmgr.client.connection import ForbiddenError, NoManagerError
@@ -65,18 +65,15 @@ def command(where: target.Target) -> None:
             *(f"  warning: {flaw}" for flaw in flaws),
             *(f"  note: {remark}" for remark in remarks),
         )
-    control, plan, why = _plan(where, found.name, data, path)
-    if control and plan:
-        listeners = Client(Path(control), timeout=where.timeout).status().listeners
-        missed = [f"{one.what}: {one.why}; {one.fix}" for one in unasked(found, listeners)]
-        flaws += missed
-        _show(*(f"  warning: {flaw}" for flaw in missed if not where.as_json))
+    control, plan, listeners, why = _ask(where, found.name, data, path)
+    missed = [f"{one.what}: {one.why}; {one.fix}" for one in unasked(found, listeners)]
     if where.as_json:
-        answer = {"valid": True, "config": str(path), "warnings": flaws, "notes": remarks}
+        answer = {"valid": True, "config": str(path), "warnings": flaws + missed, "notes": remarks}
         answer |= {"manager": control}
         answer |= msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
         click.echo(json.dumps(answer, ensure_ascii=False))
     elif plan:
+        _show(*(f"  warning: {flaw}" for flaw in missed))
         _show(*(f"  {change.text}" for change in plan.changes))
         for line in _conclusion(plan):
             target.narrate(line)
@@ -105,23 +102,24 @@ def _remarks(found: Config) -> list[str]:
     ]
 
 
-def _plan(
+def _ask(
     where: target.Target, name: str, data: bytes, path: Path
-) -> tuple[str | None, Plan | None, str]:
-    """Return the control socket of the manager that was asked, and its plan, or why there is none.
+) -> tuple[str | None, Plan | None, Mapping[str, ListenerStatus], str]:
+    """Return where the manager is that was asked, its plan and listeners, or why there is none.
 
     Raises NoManagerError if there is none at the path that --control names.
     """
     try:
         control = find_control(where.control, name, path.absolute())
         asked = Client(control, timeout=where.timeout)
-        return str(control), asked.plan(data.decode(), str(path.absolute())), ""
+        plan = asked.plan(data.decode(), str(path.absolute()))
+        return str(control), plan, asked.status(sizes=False).listeners, ""
     except ForbiddenError as error:
-        return str(control), None, f"what would change is not known: {error.what}"
-    except NoManagerError:
+        return str(control), None, {}, f"what would change is not known: {error.what}"
+    except NoManagerError:  # also one that has ended since it told its plan
         if where.control:
             raise
-        return None, None, f'no manager named "{name}" is running: nothing to compare with'
+        return None, None, {}, f'no manager named "{name}" is running: nothing to compare with'
 
 
 def _show(*lines: str) -> None:

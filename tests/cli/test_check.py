@@ -219,6 +219,21 @@ def test_check_without_a_manager_says_so_and_judges_the_config_all_the_same() ->
 
 
 @pytest.mark.usefixtures("config")
+def test_a_manager_that_ends_after_it_has_told_its_plan_is_none_to_compare_with(
+    manager: FakeManager, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(text: str, file: str) -> Plan:
+        path.unlink()
+        return FakeManager.plan(manager, text, file)
+
+    monkeypatch.setattr(manager, "plan", plan)
+    result = sockmgr("check")
+    assert (result.exit_code, len(manager.planned)) == (0, 1)
+    assert "is valid" in result.stdout
+    assert "nothing to compare with" in result.stderr
+
+
+@pytest.mark.usefixtures("config")
 def test_a_manager_that_was_named_and_is_not_there_is_exit_code_3(tmp_path: Path) -> None:
     result = sockmgr("check", "--control", str(tmp_path / "nobody.sock"))
     assert result.exit_code == 3
