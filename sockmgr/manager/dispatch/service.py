@@ -158,10 +158,7 @@ class ServiceDispatch:
             self._say("give", [theirs.fileno()], lease=lease, key=key)
 
     def feed(
-        self,
-        weights: Mapping[int, int],
-        keys: Mapping[int, Collection[str]],
-        meant: Collection[str] | None = None,
+        self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]], meant: Sequence[str]
     ) -> None:
         """Give new connections to these leases only, each from the listeners `keys`.
 
@@ -170,8 +167,7 @@ class ServiceDispatch:
         parts: dict[tuple[str, ...], dict[int, int]] = {}
         for lease, weight in weights.items():
             parts.setdefault(tuple(keys[lease]), {})[lease] = weight
-        self._parts = [(weights, keys) for keys, weights in parts.items()]
-        self._parts += [] if meant is None else [({}, tuple(meant))]
+        self._parts = [(weights, keys) for keys, weights in parts.items()] + [({}, meant)]
         self._say_parts()
 
     def quiet(self, lease: int) -> asyncio.Future[None]:

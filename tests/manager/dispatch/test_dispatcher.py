@@ -35,7 +35,8 @@ class Site:
         self.service.begin()
 
     def feed(self, *leases: int) -> None:
-        self.service.feed(dict.fromkeys(leases, 1), {lease: ["http"] for lease in leases})
+        keys = {lease: ["http"] for lease in leases}
+        self.service.feed(dict.fromkeys(leases, 1), keys, ["http"])
 
     async def join(self, lease: int) -> Worker:
         """Return a worker that takes connections and is fed, as those of lower leases are."""
