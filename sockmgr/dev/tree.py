@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sockmgr.dev.links import ways
 from sockmgr.dev.rules import MARKS, Rules
 from sockmgr.kernel import mounts
 
 LARGE = 4 << 20  # bytes; the content of a larger file is known by its size and time stamp only
 CLOCK = 0.01  # seconds by which the time stamps of files are behind time.time()
 _UNKNOWN = (0, 0, 0)
+_LINKS_MAX = 40  # as many as the kernel follows: path_resolution(7)
 
 Inode = tuple[int, int]
 
@@ -215,3 +215,26 @@ def _written_since(path: str, since: float) -> bool:
         return os.stat(path).st_ctime >= since  # noqa: PTH116
     except OSError:
         return True  # it was removed afterwards
+
+
+def ways(path: str) -> list[str]:
+    """Return each link on the way to an absolute `path`, and the name at which the way ends.
+
+    A change of any of these names changes what `path` means. The way ends at the file, or at the
+    first name that does not exist.
+    """
+    found: list[str] = []
+    left, at = path.split("/")[::-1], "/"
+    while left and len(found) < _LINKS_MAX:
+        # No link is on the way to `at`, so `..` is the name above.
+        at = os.path.normpath(os.path.join(at, left.pop()))  # noqa: PTH118 - text in, text out
+        try:
+            target = os.readlink(at)  # noqa: PTH115
+        except FileNotFoundError:
+            break
+        except OSError:  # it is no link
+            continue
+        found.append(at)
+        at = "/" if target.startswith("/") else os.path.dirname(at)  # noqa: PTH120
+        left += target.split("/")[::-1]
+    return [*found, at.rstrip("/")]

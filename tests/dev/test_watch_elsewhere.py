@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sockmgr.dev.links import ways
+from sockmgr.dev.tree import ways
 from sockmgr.errors import SockmgrError
 from sockmgr.kernel.mounts import shared_types
 from tests.helpers.watching import Watched, watching
