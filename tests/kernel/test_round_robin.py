@@ -20,8 +20,7 @@ import pytest
 
 from sockmgr.config.spec import Scheme
 from sockmgr.kernel.steering import bpf, round_robin
-from sockmgr.kernel.steering.grace import settle
-from sockmgr.kernel.steering.pool import Choice, Pool
+from sockmgr.kernel.steering.pool import Choice, Pool, settle
 from sockmgr.kernel.steering.round_robin import RoundRobin, turns
 from tests.helpers.capabilities import CAP_BPF, CAP_CHOWN, needs_bpf
 from tests.helpers.hammer import Hammer, Server

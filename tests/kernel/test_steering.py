@@ -21,8 +21,7 @@ from sockmgr.kernel.steering.admission import (
     restore_handshakes,
     shorten_handshakes,
 )
-from sockmgr.kernel.steering.grace import settle
-from sockmgr.kernel.steering.pool import Pool
+from sockmgr.kernel.steering.pool import Pool, settle
 from tests.helpers.hammer import Hammer, Server, ask
 from tests.helpers.pools import down, filled, lengths, listen, pool_of, target
 

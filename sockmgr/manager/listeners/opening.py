@@ -15,9 +15,8 @@ from sockmgr.config.spec import Listen
 from sockmgr.errors import ListenError
 from sockmgr.fleet.snapshot import ListenerSnapshot
 from sockmgr.kernel import handshakes, queues, sockets
-from sockmgr.kernel.steering.grace import settle
 from sockmgr.kernel.steering.members import twin
-from sockmgr.kernel.steering.pool import Pool
+from sockmgr.kernel.steering.pool import Pool, settle
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 

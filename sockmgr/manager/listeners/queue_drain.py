@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from sockmgr.kernel import handshakes, queues
 from sockmgr.kernel.steering.admission import restore_handshakes, shorten_handshakes
-from sockmgr.kernel.steering.grace import settle
+from sockmgr.kernel.steering.pool import settle
 from sockmgr.log import Log
 from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.shared_call import SharedCall
