@@ -35,6 +35,7 @@ from sockmgr.fleet.messages import Phase
 from sockmgr.launch.call import recognise
 from sockmgr.manager.embedding import Host
 from sockmgr.manager.service.verdicts import ignore_progress
+from sockmgr.manager.status import measured
 from sockmgr.terminal.keys import Keys
 
 EXTRA_FILES_MAX = 500  # how many files that tracebacks name may be watched in addition
@@ -324,13 +325,16 @@ class Session:
             case "r":
                 self._ask()
             case "s":
-                self._narrator.status(self._host.status())
+                self._task(self._show_status(), "status")
             case "q":
                 self._stop(now=self._host.stopping)
             case "\n":
                 self._screen.write("\n")
             case _:
                 pass
+
+    async def _show_status(self) -> None:
+        self._narrator.status(await measured(self._host.status()))
 
     def _take_signals(self) -> None:
         if self._terminal is None:

@@ -48,11 +48,10 @@ class Answers:
     async def counted_status(self, *, sizes: bool = True) -> Status:
         """Tell what runs, with the `sizes` of workers or without, when all have been counted."""
         await self._dispatcher.count()
-        status = self.status(sizes=False)
-        return await measured(status) if sizes else status
+        return await measured(self.status()) if sizes else self.status()
 
-    def status(self, *, sizes: bool = True) -> Status:
-        """Return what runs, and what connections there were at the last count."""
+    def status(self) -> Status:
+        """Return what runs, without sizes, and what connections there were at the last count."""
         self._handover.keep_now()
         configured, tally = self._services.configured(), self._history.tally
         about = ManagerStatus(
@@ -60,7 +59,7 @@ class Answers:
             config=self.config_file, dispatcher=self._dispatcher.pid,
             stopping=self.stopping,
         )  # fmt: skip
-        return status_of(about, configured, self._listeners, self.services, tally, sizes=sizes)
+        return status_of(about, configured, self._listeners, self.services, tally)
 
     def health(self, service: str = "", ready: bool = False) -> varlink.Health:
         """Tell whether a service ("": each) serves; with `ready`, whether it wants new traffic."""

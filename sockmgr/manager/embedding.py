@@ -16,7 +16,7 @@ class Host(Protocol):
     stopping: bool
 
     def status(self) -> Status:
-        """Return what runs."""
+        """Return what runs, without the sizes of workers."""
 
     async def reload(
         self, services: tuple[str, ...], progress: Callable[[Progress], None]

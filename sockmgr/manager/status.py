@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from msgspec.structs import replace
@@ -38,29 +38,26 @@ def status_of(
     listeners: Listeners,
     services: Mapping[str, Service],
     tally: Counters,
-    *,
-    sizes: bool = True,
 ) -> Status:
-    """Return what runs now, with the `sizes` of workers or without, and what was counted."""
-    # Sizes cost a read of /proc for each process; `sockmgr top` and metrics measure by themselves.
-    measure = _rss if sizes else lambda _: 0
+    """Return what runs now, without the sizes of workers, and what was counted."""
     now = asyncio.get_running_loop().time()
     return Status(
         manager=manager,
         listeners={listen.name: _listener(listeners.at(listen.address)) for listen in listens},
-        services={
-            name: _service(service, tally.of(name), now, measure)
-            for name, service in services.items()
-        },
+        services={n: _service(each, tally.of(n), now) for n, each in services.items()},
     )
 
 
 async def measured(status: Status) -> Status:
-    """Return a status that was taken without sizes, with the sizes of its workers as they are."""
+    """Return a status with the sizes of its workers, which cost a read of /proc for each process.
+
+    `sockmgr top` and metrics measure by themselves.
+    """
     pids = [worker.pid for each in status.services.values() for worker in each.workers]
     sizes: dict[int, int] = {}
     for pid in filter(None, pids):
-        sizes[pid] = _rss(pid)
+        # A worker is its process tree: the master of a server is seldom the one that grows.
+        sizes[pid] = sum(map(resident, {pid, *descendants(pid)}))
         # A few files of /proc for each of a thousand take a tenth of a second: others come between.
         if len(sizes) % SLICE == 0:
             await asyncio.sleep(0)
@@ -85,9 +82,7 @@ def _listener(listener: Listener) -> ListenerStatus:
     )
 
 
-def _service(
-    service: Service, counts: Counts, now: float, measure: Callable[[int], int]
-) -> ServiceStatus:
+def _service(service: Service, counts: Counts, now: float) -> ServiceStatus:
     fleet = service.fleet
     serving = fleet.serving
     number = fleet.current.number if fleet.current else 0  # 0: none has served yet
@@ -95,7 +90,7 @@ def _service(
     return ServiceStatus(
         generation=number,
         state=_state(service),
-        workers=tuple(_worker(worker, service, now, measure) for worker in fleet.workers()),
+        workers=tuple(_worker(worker, service, now) for worker in fleet.workers()),
         rollout=_rollout(service, fleet.trial, now) if fleet.trial else None,
         hook=fleet.hook.moment if fleet.hook else "",
         killed=service.processes.killed,
@@ -138,9 +133,7 @@ def _state(service: Service) -> str:
     return "down" if serving.failures else "starting"
 
 
-def _worker(
-    worker: Worker, service: Service, now: float, measure: Callable[[int], int]
-) -> WorkerStatus:
+def _worker(worker: Worker, service: Service, now: float) -> WorkerStatus:
     running = service.processes.running.get(worker.id)
     return WorkerStatus(
         slot=worker.id.slot,
@@ -149,7 +142,7 @@ def _worker(
         state=worker.state,
         probe=running.found_wrong if running and worker.active else "",
         recycle=worker.recycle or (worker.worn.why if worker.worn else ""),
-        rss=measure(running.pid) if running else 0,
+        rss=0,
         age=round(now - running.started_at, 3) if running else 0.0,
         lease=worker.lease,
         # Who hangs has its lease in common with its successor, and its channel no more.
@@ -159,11 +152,6 @@ def _worker(
             else None
         ),
     )
-
-
-def _rss(pid: int) -> int:
-    # A worker is its process tree: the master of a server is seldom the one that grows.
-    return sum(map(resident, {pid, *descendants(pid)}))
 
 
 def _rollout(service: Service, trial: Generation, now: float) -> RolloutStatus:
