@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from sockmgr.dev.failure import Failure
 from sockmgr.dev.pages import STAND_IN
-from sockmgr.fleet.generation import Generation
 from sockmgr.fleet.messages import State
 from sockmgr.manager.service.service import Service
 
@@ -27,7 +26,8 @@ class Known:
 def serving(service: Service) -> int:
     """Return the newest generation of the user's code with a ready worker, 0 if there is none."""
     generations = service.fleet.generations.values()
-    return max((g.number for g in generations if g.ready and not _is_stand_in(g)), default=0)
+    theirs = (each for each in generations if STAND_IN not in each.spec.argv)
+    return max((each.number for each in theirs if each.ready), default=0)
 
 
 def is_alone(service: Service, number: int) -> bool:
@@ -45,7 +45,3 @@ def has_failed(service: Service) -> bool:
         return False
     dying = any(worker.state is State.KILLED for worker in fleet.current.workers.values())
     return bool(fleet.current.failures and not fleet.current.ready and not dying)
-
-
-def _is_stand_in(generation: Generation) -> bool:
-    return STAND_IN in generation.spec.argv

@@ -168,10 +168,6 @@ def _granian(call: Call, situation: Situation) -> Addition:
     return Addition(extra=tuple(extra), instead=instead)
 
 
-def _daphne(call: Call, situation: Situation) -> Addition:
-    return Addition(extra=tuple(_fd(call, situation)))
-
-
 def _puma(call: Call, situation: Situation) -> Addition:
     # Without it Puma closes each socket whose address is not among its own.
     wanted = situation.listen and not call.has("--bind-to-activated-sockets")
@@ -263,7 +259,7 @@ PRESETS: dict[str, Callable[[Call, Situation], Addition]] = {
     "uwsgi": _uwsgi,
     "hypercorn": _hypercorn,
     "granian": _granian,
-    "daphne": _daphne,
+    "daphne": lambda call, situation: Addition(extra=tuple(_fd(call, situation))),
     "puma": _puma,
     "nginx": _nginx,
     "php-fpm": _php_fpm,

@@ -73,7 +73,9 @@ def _unreadable(at: str, service: ServiceConfig, spec: Spec, found: Mapping[str,
     for key, path in found.items():
         if not os.access(path, os.F_OK, effective_ids=True):
             continue  # load() has a better error for a file that is not there
-        if os.geteuid() == 0 and service.user and not _may_read(path, spec):
+        # A shell tries, as that user: access lists and the directories above count as well.
+        may_try = os.geteuid() == 0 and service.user
+        if may_try and _run(spec, "/bin/sh", "-c", 'test -r "$0"', path).returncode:
             raise ConfigError(
                 f"{at}.{key} = {getattr(service.http, key)}: the user {service.user} may not read "
                 f"{path}",
@@ -84,11 +86,6 @@ def _unreadable(at: str, service: ServiceConfig, spec: Spec, found: Mapping[str,
                 f"{at}.{key} = {getattr(service.http, key)} was not looked at: you may not read it"
             )
     return ""
-
-
-def _may_read(path: str, spec: Spec) -> bool:
-    """Let a shell try, as that user: access lists and the directories above count as well."""
-    return _run(spec, "/bin/sh", "-c", 'test -r "$0"', path).returncode == 0
 
 
 def _run(spec: Spec, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ def chain(launch: Launch) -> list[str]:
     """Return the command line that ends in the program: with a chain before it if one is needed."""
     program = [launch.path, *launch.argv[1:]]
     before = [*limits(launch), *identity(launch)]
-    moves = not _is_here(launch.cwd)
+    moves = not Path(launch.cwd).samefile(".")
     if not (launch.set_listen_pid or moves or launch.umask is not None):
         return [*before, *program]
     if _shell_will_do(launch):
@@ -74,7 +74,3 @@ def _launcher(launch: Launch) -> list[str]:
     if not launch.set_listen_pid:
         options.append("--keep-listen-pid")
     return [sys.executable, "-I", "-S", script, *options, "--"]
-
-
-def _is_here(directory: str) -> bool:
-    return Path(directory).samefile(".")
