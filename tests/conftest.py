@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from sockmgr.kernel.open_files import close_on_exec_all
+from sockmgr.kernel.open_files import OpenFiles, close_on_exec_all
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -54,6 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _ourselves_as_before() -> Iterator[None]:
     """Undo what a manager does to its process, for tests that call it in ours."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    given, limit = OpenFiles.given, resource.getrlimit(resource.RLIMIT_NOFILE)
     yield
+    OpenFiles.given = given
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
