@@ -19,6 +19,7 @@ from sockmgr.config.probe import HttpProbe, warm_up_like
 from sockmgr.config.spec import Scheme
 from sockmgr.doctor import processes
 from sockmgr.doctor.finding import Check, Finding
+from sockmgr.kernel.closing import closed_on_error
 
 _NO_FAULT = ("1xx", "2xx", "3xx", "4xx")
 _WARMS = ("2xx", "3xx", "401", "403")
@@ -103,12 +104,9 @@ def _connected(where: str, timeout: float) -> socket.socket:
     if found.scheme is Scheme.TCP:
         return socket.create_connection((found.host, found.port), timeout)
     sock = socket.socket(socket.AF_UNIX)
-    try:
+    with closed_on_error(sock):
         sock.settimeout(timeout)
         sock.connect(f"\0{found.path}" if found.scheme is Scheme.ABSTRACT else found.path)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from sockmgr.kernel.closing import closed_on_error
+
 
 async def connected_pair(like: socket.socket) -> tuple[socket.socket, socket.socket]:
     """Return both ends of a connection, ours first, as a client of `like` would make one.
@@ -24,12 +26,9 @@ async def connected_pair(like: socket.socket) -> tuple[socket.socket, socket.soc
         listener.bind((host, 0))
         listener.listen()
         ours = socket.socket(like.family)
-        try:
+        with closed_on_error(ours):
             ours.setblocking(False)
             return ours, await _connected(ours, listener)
-        except BaseException:
-            ours.close()
-            raise
 
 
 async def _connected(ours: socket.socket, listener: socket.socket) -> socket.socket:

@@ -19,6 +19,7 @@ from sockmgr.config.spec import Address, Listen, Scheme
 from sockmgr.errors import ListenError
 from sockmgr.kernel import free_bind, unix_node
 from sockmgr.kernel.accounts import group_number, user_number
+from sockmgr.kernel.closing import closed_on_error
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 _Target = tuple[socket.AddressFamily, tuple[object, ...]]
@@ -100,16 +101,13 @@ def _bind_to(listen: Listen, found: _Target, *, reuse_port: bool, absent: bool) 
             # Two UDP sockets would need SO_REUSEADDR, by which any program could take datagrams.
             probe.close()
         sock = _fresh(listen, family, str(target[0]), absent=absent)
-        try:
+        with closed_on_error(sock):
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(target)
             probe.close()
             if sock.type == socket.SOCK_STREAM:
                 sock.listen(listen.backlog)
-        except BaseException:
-            sock.close()
-            raise
     return sock
 
 

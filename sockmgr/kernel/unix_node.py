@@ -15,6 +15,8 @@ import struct
 from array import array
 from pathlib import Path
 
+from sockmgr.kernel.closing import closed_on_error
+
 _SO_PEERGROUPS = 59  # asm-generic/socket.h: the groups of initgroups(3), Linux 4.13
 
 
@@ -76,12 +78,9 @@ def umask() -> int:
 def listen(path: Path, kind: socket.SocketKind, backlog: int) -> socket.socket:
     """Return a socket that listens at `path`, for this user only; raise OSError."""
     sock = socket.socket(socket.AF_UNIX, kind)
-    try:
+    with closed_on_error(sock):
         bind(sock, path, 0o600)
         sock.listen(backlog)
-    except OSError:
-        sock.close()
-        raise
     return sock
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.systemd import protocol
 from sockmgr.terminal.pieces import Piece, whole
 
@@ -45,11 +46,8 @@ class Entries:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        try:
+        with closed_on_error(self._socket):
             self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
 
     def fileno(self) -> int:
         """Return the descriptor, borrowed, to wait until there is room for an entry."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sockmgr.kernel import sock_diag
+from sockmgr.kernel.closing import closed_on_error
 
 _ANY = 0xFFFFFFFF  # a bit for each state
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
@@ -46,13 +47,10 @@ class Way:
         It does not block. Raises OSError.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
-        try:
+        with closed_on_error(sock):
             sock.setblocking(False)
             # Neither SO_REUSEADDR nor SO_REUSEPORT: with those others could bind the same.
             sock.bind((self.source, 0, *self.target[2:]))
-        except BaseException:
-            sock.close()
-            raise
         return sock
 
 

@@ -11,6 +11,7 @@ import socket
 
 from sockmgr.errors import ListenError
 from sockmgr.kernel import free_bind
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.kernel.steering import classic
 
 # Options that a new member copies from the first one, so that workers see no difference. Without
@@ -24,7 +25,7 @@ _COMMON = (
 def bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
     """Return a socket bound to the address of `first` with its options, not listening yet."""
     twin = socket.socket(first.family, first.type)
-    try:
+    with closed_on_error(twin):
         for level, option in _COMMON:
             twin.setsockopt(level, option, first.getsockopt(level, option))
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -43,9 +44,6 @@ def bind_twin(first: socket.socket, *, quiet: bool = False) -> socket.socket:
         free_bind.allow(twin)  # the address may have gone since the first was bound
         os.set_blocking(twin.fileno(), os.get_blocking(first.fileno()))
         twin.bind(first.getsockname())
-    except BaseException:
-        twin.close()
-        raise
     return twin
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.kernel.steering import classic, places
 from sockmgr.kernel.steering.flow import Flow
 from sockmgr.kernel.steering.members import bind_twin, cannot_join
@@ -125,12 +126,9 @@ class Pool:
         # The attached program never returns a place that did not exist when it was attached, so
         # the new member may listen at once.
         twin = bind_twin(self._queues[0])
-        try:
+        with closed_on_error(twin):
             if twin.type == socket.SOCK_STREAM:
                 twin.listen(backlog)
-        except BaseException:
-            twin.close()
-            raise
         self._order.append(len(self._queues))
         self._queues.append(twin)
 
@@ -220,11 +218,8 @@ class Pool:
         old.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         others = (self._queues[n] for n in self._order if n != number)
         twin = bind_twin(next(others, old))
-        try:
+        with closed_on_error(twin):
             twin.listen(backlog)
-        except BaseException:
-            twin.close()
-            raise
         # The newest member has the last place, and moves into the place that the shutdown frees.
         # So no other member changes its place, and no connection goes to a wrong queue meanwhile.
         with contextlib.suppress(OSError):  # a worker may have shut it down already

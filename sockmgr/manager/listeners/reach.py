@@ -10,6 +10,7 @@ import socket
 
 from sockmgr.errors import ListenError
 from sockmgr.kernel import free_bind
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.kernel.steering.calling import Way, has_come, listens_at
 from sockmgr.kernel.steering.flow import Flow
 from sockmgr.kernel.steering.pool import Pool
@@ -42,12 +43,9 @@ class Reach:
                 sock = way.bound()
             except OSError as error:
                 raise _unreachable(way, (error.strerror or "").lower()) from error
-            try:
+            with closed_on_error(sock):
                 self._check(sock, way)
                 await self._connect(pool, lease, sock, way)
-            except BaseException:
-                sock.close()
-                raise
         return sock
 
     async def _connect(self, pool: Pool, lease: int, sock: socket.socket, way: Way) -> None:

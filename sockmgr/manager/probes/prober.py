@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from sockmgr.config.probe import HttpProbe, Probe
 from sockmgr.errors import ListenError
 from sockmgr.kernel import connections
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.manager.probes.reply import NoAnswer, Reply
 
 Reach = Callable[[], Awaitable[socket.socket]]
@@ -95,15 +96,12 @@ async def get(
 async def _opened(
     sock: socket.socket, probe: HttpProbe, tls: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    try:
+    with closed_on_error(sock):
         if tls is None:
             return await asyncio.open_connection(sock=sock)
         # A server may choose its certificate, or refuse us, by the name.
         name = probe.host.removeprefix("[").partition("]" if probe.host[:1] == "[" else ":")[0]
         return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name)
-    except BaseException:
-        sock.close()
-        raise
 
 
 def _request(probe: HttpProbe) -> bytes:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from sockmgr.errors import SpawnError
 from sockmgr.kernel.cgroup import mark_of, own_unit
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.kernel.spawn import SHELL, file_actions
 from sockmgr.log import Log
 
@@ -74,12 +75,8 @@ class Guard:
         Raises SpawnError.
         """
         ours, its = socket.socketpair()
-        with its:
-            try:
-                pid = _spawn(self._python, its.fileno(), states)
-            except BaseException:
-                ours.close()
-                raise
+        with its, closed_on_error(ours):
+            pid = _spawn(self._python, its.fileno(), states)
         self.dismiss()
         ours.setblocking(False)
         self._lifeline, self.pid = ours, pid

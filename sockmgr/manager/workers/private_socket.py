@@ -17,6 +17,7 @@ from sockmgr.config.spec import Spec
 from sockmgr.errors import SpawnError
 from sockmgr.fleet.messages import Spawn, WorkerId
 from sockmgr.kernel import unix_node
+from sockmgr.kernel.closing import closed_on_error
 from sockmgr.manager.listeners.listener import Listener
 
 BACKLOG = 16
@@ -46,12 +47,9 @@ class PrivateSocket:
     async def connect(self) -> socket.socket:
         """Return a connection to the worker, the caller's, that does not block; raise OSError."""
         sock = socket.socket(socket.AF_UNIX)
-        try:
+        with closed_on_error(sock):
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, str(self._path))
-        except BaseException:
-            sock.close()
-            raise
         return sock
 
     def close(self) -> None:
