@@ -32,6 +32,12 @@ def is_listening(sock: socket.socket) -> bool:
     return not poll.poll(0)
 
 
+def is_down(sock: socket.socket) -> bool:
+    """Return whether a process has shut down a listening socket."""
+    # Datagram sockets have no such state: they take what comes as soon as they are bound.
+    return sock.type == socket.SOCK_STREAM and not is_listening(sock)
+
+
 def queued(sock: socket.socket) -> int:
     """Return how many connections wait to be accepted; for UDP, the bytes that wait."""
     if sock.type == socket.SOCK_DGRAM:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sockmgr.api import varlink
 from sockmgr.config.spec import Listen
 from sockmgr.fleet.messages import State
-from sockmgr.kernel.queues import is_listening
+from sockmgr.kernel.queues import is_down
 from sockmgr.manager.listeners.registry import Listeners
 from sockmgr.manager.service.service import Service
 
@@ -85,8 +84,7 @@ class Health:
         # Only what a restart of the manager would mend counts; what a worker does, the fleet mends.
         now = asyncio.get_running_loop().time()
         for listen in self._configured():
-            down = sum(_is_down(queue) for queue in self._listeners.at(listen.address).queues)
-            if down:
+            if any(map(is_down, self._listeners.at(listen.address).queues)):
                 return f"listener {listen.name} does not listen"
         for name, service in self._services.items():
             # The task of the service has failed, while the loop, which got us here, goes on.
@@ -124,8 +122,3 @@ def _ends(service: Service) -> Iterator[float]:
         yield from (w.deadline for w in fleet.workers() if w.state is State.DRAINING)
     elif fleet.trial and fleet.trial.deadline < math.inf:  # a canary may wait for somebody
         yield fleet.trial.deadline
-
-
-def _is_down(queue: socket.socket) -> bool:
-    # Datagram sockets have no such state: they take what comes as soon as they are bound.
-    return queue.type == socket.SOCK_STREAM and not is_listening(queue)

@@ -90,11 +90,7 @@ class Repair:
         self._mended += [each for each in found if each.remedy is not Remedy.NONE]
 
     def _mend_shutdown(self) -> list[Finding]:
-        down = [
-            n
-            for n, queue in enumerate(self._held.queues)
-            if queue.type == socket.SOCK_STREAM and not queues.is_listening(queue)
-        ]
+        down = [n for n, queue in enumerate(self._held.queues) if queues.is_down(queue)]
         if not down:
             return []
         try:
