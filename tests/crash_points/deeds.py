@@ -253,9 +253,9 @@ def applies(point: str, place: Place) -> bool:
     name = point.partition(":")[0]
     if name.startswith(("tell-", "dispatcher-")):
         return place.accept is Accept.DISPATCH
-    if name == "queue-renewed":  # no worker has had it where a dispatcher accepts
-        return place.accept is not Accept.DISPATCH
     alone = isinstance(place, Alone)
+    if name == "queue-renewed":  # if systemd has none, and a worker has had it: no dispatcher
+        return alone and place.accept is not Accept.DISPATCH
     return alone if name == "state-copied" else not alone if name == "leaving" else True
 
 
