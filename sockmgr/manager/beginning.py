@@ -15,11 +15,12 @@ from sockmgr.fleet.snapshot import Snapshot
 from sockmgr.fleet.together import resolved
 from sockmgr.log import Log
 from sockmgr.manager.listeners.registry import Listeners
+from sockmgr.manager.service.lease_map import specs
 from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.manager.services import Services
-from sockmgr.manager.takeover.handover import end_strangers
 from sockmgr.manager.takeover.lost_state import guessed
 from sockmgr.manager.takeover.predecessor import Predecessor
+from sockmgr.manager.takeover.strangers import end_strangers
 
 log = Log("sockmgr")
 
@@ -94,5 +95,11 @@ class FromState:
             adopted.resume(service, predecessor.take_survivors(service))
             adopted.replace_unheard()
         # All workers are known by now, so any other process with these sockets is a stranger.
-        inodes = {inode for listener in self.state.listeners for inode in listener.inodes}
-        end_strangers(inodes, self.known())
+        known = set(self.known())
+        for adopted in self.services:
+            if not (running := specs(adopted.fleet)):
+                continue  # it has stopped
+            mine = (x for x in self.state.listeners if x.listen.address in adopted.addresses)
+            sockets = {inode for each in mine for inode in each.inodes}
+            stored = predecessor.take_strangers(adopted.name).values()
+            known |= end_strangers(running[-1], stored, sockets, known)

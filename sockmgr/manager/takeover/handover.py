@@ -12,14 +12,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sockmgr.api.records import EventKind
 from sockmgr.errors import SpawnError
-from sockmgr.kernel.cgroup import Unit, members, own_unit
-from sockmgr.kernel.process import kill_holder
-from sockmgr.kernel.procfs import owner_of
+from sockmgr.kernel.cgroup import Unit, own_unit
 from sockmgr.log import Log
 from sockmgr.manager.crash_points import Point, reached
 from sockmgr.manager.logs.sink import Sink
@@ -248,18 +246,3 @@ class Handover:
         self._memory.remove_copy()
         if isinstance(self._store, KeeperStore):
             self._store.dismiss()
-
-
-def end_strangers(sockets: Set[int], known: Collection[int]) -> None:
-    """Kill each process of our unit that holds one of these sockets and is of no `known` one.
-
-    Such a process was started in the very moment in which the last manager died: no state names
-    it, so it would take connections for ever. Without a unit of our own nothing says which
-    processes are ours, so none is killed.
-    """
-    unit = own_unit()
-    # The descendants of a known process are spared with it: an adopted worker may have children.
-    ours = {*known, os.getpid()}
-    for pid in members(unit) if unit else ():
-        if not owner_of(pid, ours) and kill_holder(pid, sockets):
-            log.warning(EventKind.STRAY_PROCESS_KILLED, pid=pid, left_by="the manager before")
