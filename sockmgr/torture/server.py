@@ -13,19 +13,21 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sockmgr.errors import ConfigError
 from sockmgr.kernel import connections, procfs
-from sockmgr.torture.marks import end_marked, marked_environment
 from sockmgr.torture.plan import fill
 
 COMMAND_TIMEOUT = 60.0  # seconds for a command such as that which reloads
 SETTLE_TIMEOUT = 6.0  # seconds that the workers may take after the first of them has answered
 LOOK = 0.25  # seconds between two looks at processes that start
 QUIET = 0.03  # seconds of processor time between two looks: nobody boots any more
+MARK = "MARKED_SOCKMGR_RUN"  # workers inherit no SOCKMGR_*
+END_TIMEOUT = 30.0  # seconds in which the kernel ends a process that was killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,3 +226,39 @@ def _wait(look: Callable[[], bool], timeout: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+# --- All that a process started is found by its environment, whatever became of the parents -------
+
+
+def marked_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return our environment with `more` and a mark, by which all that inherits it is found."""
+    return {**os.environ, **more, MARK: uuid.uuid4().hex}
+
+
+def marked(env: Mapping[str, str]) -> list[int]:
+    mark = f"{MARK}={env[MARK]}".encode()
+    return [each.pid for each in procfs.everybody() if mark in _environment(each.pid)]
+
+
+def end_marked(env: Mapping[str, str]) -> None:
+    """Kill every process that inherited this marked environment; return when all are gone."""
+    deadline = time.monotonic() + END_TIMEOUT
+    killed = set[int]()
+    while left := {*marked(env), *filter(procfs.member, killed)}:
+        for pid in left - killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # One that is ending has its sockets for longer than its environment.
+        killed |= left
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {END_TIMEOUT:g} s for the last processes to end")
+        time.sleep(0.02)
+
+
+def _environment(pid: int) -> bytes:
+    """Return the environment a process was started with; empty for what is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""

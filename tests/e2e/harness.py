@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from sockmgr.api.records import event
 from sockmgr.kernel import unix_table
-from sockmgr.torture.marks import end_marked, marked, marked_environment
+from sockmgr.torture.server import end_marked, marked, marked_environment
 from tests.e2e.apps import ROOT
 from tests.helpers.load import Target
 
