@@ -55,9 +55,12 @@ def listening(name: str | None) -> list[str]:
     """Return the paths at which somebody listens as a manager called `name` would (None: any)."""
     # Not by glob(), which some versions of Python 3.11 have fail where we may not look, as in
     # /run/user under ProtectHome=yes.
-    found = [f"{place}/{each}" for place in searched() for each in sorted(names(place))]
-    ending = ".sock" if name is None else f"/{name}.sock"
-    return [path for path in found if path.endswith(ending) and is_live(path)]
+    found = list[str]()
+    for place in searched():
+        # By name: who may enter the directory, as a member of a group, need not be able to list it.
+        own = f"{name or place.rpartition('/sockmgr-')[2]}.sock"
+        found += (f"{place}/{each}" for each in ([own] if name else sorted({own, *names(place)})))
+    return [path for path in found if path.endswith(".sock") and is_live(path)]
 
 
 def _fallbacks() -> list[str]:

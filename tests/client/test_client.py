@@ -86,6 +86,29 @@ def test_a_manager_in_a_directory_of_our_own_variables_is_found_though_we_may_no
     assert done.stdout == f"a manager of user root listens at {tmp_path}/seven-of-a-test.sock\n"
 
 
+@as_root
+@pytest.mark.parametrize("name", ["a-unit-of-a-test", None])
+def test_a_manager_is_found_in_a_directory_that_may_be_entered_but_not_listed(
+    name: str | None,
+) -> None:
+    """As units make it for members of a group: by the name in a config, and by its own."""
+    with tempfile.TemporaryDirectory(prefix="sockmgr-", dir="/run") as place:
+        control = Path(place, f"{name or Path(place).name.removeprefix('sockmgr-')}.sock")
+        with socket.socket(socket.AF_UNIX) as lives:
+            lives.bind(str(control))
+            lives.listen()
+            control.chmod(0o666)
+            Path(place).chmod(0o711)
+            script = (
+                "import os; from sockmgr.client.places import listening; os.setuid(65534);"
+                f"print(*listening({name!r}))"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True
+            )
+    assert str(control) in done.stdout.split()
+
+
 def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a verb, in a Python that has all that it needs loaded before it becomes nobody."""
     script = (
