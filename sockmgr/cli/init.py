@@ -20,6 +20,7 @@ from sockmgr.errors import SockmgrError
 from sockmgr.init.facts import Guess, Project
 from sockmgr.init.python import STEMS
 from sockmgr.kernel import regular
+from sockmgr.launch import virtual_env
 
 DEPTH = 5  # levels of directories that are searched below the project's own
 LARGEST = 512 * 1024  # bytes; a larger file is not read
@@ -157,15 +158,17 @@ def _say(kind: str, text: str) -> None:
 def _project(directory: Path) -> Project:
     files: dict[str, str] = {}
     left = ALTOGETHER
-    programs = set(_outside())
+    programs, home = set[str](), ""
     found: list[Path] = []
     for folder, inner, names in itertools.islice(os.walk(directory), MOST):
         here = Path(folder).relative_to(directory)
         programs |= set(_programs(directory, here))
+        home = home or virtual_env.beside(folder)
         inner[:] = sorted(name for name in inner if _is_source(Path(folder, name)))
         if len(here.parts) >= DEPTH:
             inner.clear()
         found += (here / name for name in sorted(names) if _is_relevant(name))
+    programs |= set(_outside(home))
     # The files that most likely name the application are read first.
     found.sort(key=lambda path: (path.name not in _NAMES, path.stem not in STEMS, len(path.parts)))
     for path in found[:MOST]:
@@ -177,13 +180,17 @@ def _project(directory: Path) -> Project:
     return Project(directory=whole.name, files=files, programs=frozenset(programs), root=str(whole))
 
 
-def _outside() -> Iterator[str]:
-    """Yield the servers that workers can run: those in PATH, and those beside our interpreter."""
+def _outside(home: str) -> Iterator[str]:
+    """Yield the servers that workers can run: those in PATH, and those beside our interpreter.
+
+    The latter are not for a project that has an environment of its own, `home`.
+    """
+    path = virtual_env.activated(os.environ, home)["PATH"] if home else None
     for program in PROGRAMS:
         beside = shutil.which(program, path=Path(sys.executable).parent)
-        if shutil.which(program):
+        if shutil.which(program, path=path):
             yield program
-        elif beside:
+        elif beside and not home:
             yield from (program, beside)
 
 

@@ -17,11 +17,12 @@ def find(program: str, env: Mapping[str, str], cwd: str) -> str | None:
 
     After the directories of PATH the directory of our own interpreter is searched, for a server in
     the virtual environment of sockmgr, whether or not that is activated: but not for a release that
-    has its own, since that of sockmgr may be of another release.
+    has its own, below `cwd` or not the one in which we were started, which has its packages.
     """
     if "/" in program:
         return str(Path(cwd, program)) if runs(Path(cwd, program)) else None
-    has_own = cwd and env.get("VIRTUAL_ENV", "").startswith(f"{cwd}/")
+    home = env.get("VIRTUAL_ENV", "")
+    has_own = home and (home.startswith(f"{cwd}/") or home != os.environ.get("VIRTUAL_ENV"))
     ours = () if has_own else (str(Path(sys.executable).parent),)
     for folder in (*env.get("PATH", os.defpath).split(os.pathsep), *ours):
         path = Path(cwd, folder, program)

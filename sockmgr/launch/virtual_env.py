@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -49,10 +50,13 @@ def _chosen(service: ServiceConfig, cwd: str) -> str:
 def activated(env: Mapping[str, str], home: str) -> dict[str, str]:
     """Return `env` with the programs of the environment `home` first, as its `activate` does.
 
-    Those of the environment that was active before are left out.
+    Those of the environment that was active before are left out, and those of our own: they would
+    run without the packages of `home`.
     """
-    before = f"{env.get('VIRTUAL_ENV', home)}/bin"
-    path = (each for each in env.get("PATH", os.defpath).split(os.pathsep) if each != before)
+    ours = sys.prefix if sys.prefix != sys.base_prefix else home  # which is not that of the system
+    before = [os.path.realpath(f"{each}/bin") for each in (env.get("VIRTUAL_ENV", home), ours)]
+    every = env.get("PATH", os.defpath).split(os.pathsep)
+    path = (each for each in every if os.path.realpath(each) not in before)
     kept = {name: text for name, text in env.items() if name != "PYTHONHOME"}
     return kept | {"VIRTUAL_ENV": home, "PATH": os.pathsep.join([f"{home}/bin", *path])}
 

@@ -49,6 +49,19 @@ def test_what_is_written_can_be_used_and_what_was_guessed_is_said(project: Path)
     assert sockmgr("check").exit_code == 0
 
 
+def test_a_server_that_is_beside_sockmgr_is_not_there_for_a_project_with_an_environment_of_its_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{sys.prefix}/bin:/usr/bin:/bin")
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (project / ".venv" / "pyvenv.cfg").touch()
+    told = sockmgr("init").stderr.splitlines()
+    assert "because: uvicorn, declared in pyproject.toml" in told
+    assert "to do: uvicorn is not installed here: pip install uvicorn" in told
+    assert sockmgr("check").exit_code == 2
+
+
 def test_a_file_that_is_there_is_left_alone_unless_force_is_given(project: Path) -> None:
     path = project / "sockmgr.toml"
     path.write_text("mine")

@@ -67,11 +67,29 @@ def test_the_environment_beside_the_code_comes_first_and_that_of_the_manager_is_
     assert strays(tmp_path / "current", environ) == []
 
 
-def test_a_release_with_an_environment_of_its_own_has_no_program_of_ours(tmp_path: Path) -> None:
+def test_a_release_with_an_environment_of_its_own_has_no_program_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", "/elsewhere")  # in which the manager was started
     ours = str(Path(sys.executable).with_name("pytest"))
     for active, found in (("/elsewhere", ours), (f"{tmp_path}/.venv", None)):
         env = {"PATH": "/nowhere", "VIRTUAL_ENV": active}
         assert find("pytest", env, str(tmp_path)) == found
+
+
+@pytest.mark.parametrize("keys", [{}, {"venv": "../other"}])
+def test_the_environment_of_sockmgr_is_left_out_of_that_of_a_release(
+    keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever VIRTUAL_ENV says: a manager is started by its path, or by PATH, as in a unit."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    release = tmp_path / "release"
+    here = environment(release / keys.get("venv", ".venv"), "serve").resolve()
+    (tmp_path / "link").symlink_to(sys.prefix)
+    environ = {"PATH": f"{tmp_path}/link/bin:{sys.prefix}/bin:/bin"}
+    assert dict(spec(release, environ, **keys).env)["PATH"] == f"{here}/bin:/bin"
+    with pytest.raises(SpawnError, match="pytest is not in the PATH of the workers"):
+        spec(release, environ, hooks={"before": ["pytest"]}, **keys)
 
 
 def test_the_config_names_another_environment_or_none(tmp_path: Path) -> None:
