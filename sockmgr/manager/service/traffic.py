@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sockmgr.config.spec import Address
 from sockmgr.errors import ListenError
@@ -94,7 +95,9 @@ class Traffic:
                 self._change(weights, leases)  # also what a Feed that failed has left out
             elif others != self._others:
                 self._change(weights, leases)
-            elif self._differ():
+            # The dispatcher is to be told of others' leases, and of what has parted; who is passed
+            # connections by now, and not fed, does not concern it yet.
+            elif replace(self._passed_on, passed=self.modes.passed) != self.modes:
                 self._pass_on(weights)
 
     def _change(self, weights: Mapping[int, int], leases: Leases) -> None:
@@ -197,13 +200,6 @@ class Traffic:
         for lease, weight in share.items():
             queues[queue if lease in passed else lease] += weight
         return queues
-
-    def _differ(self) -> bool:
-        """Return whether the dispatcher is to be told of others' leases, or of what has parted."""
-        was, now = self._passed_on, self.modes
-        return (was.parting, was.accept, was.foreign, was.meant) != (
-            now.parting, now.accept, now.foreign, now.meant,
-        )  # fmt: skip
 
     def _ways(self, leases: Set[int]) -> tuple[Set[int], Set[int]]:
         """Return which of these leases are passed connections, and which accept for themselves."""
