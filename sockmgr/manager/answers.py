@@ -84,7 +84,7 @@ class Answers:
         if service:
             self._services.find(service)
         self._handover.keep_now()
-        return self._history.follow(service, after, last)
+        return EventFollower(self._history, service, after, last)
 
     def history(self, service: str = "") -> tuple[PastGeneration, ...]:
         """Return what generations a service ("": each) has had, as far as is remembered."""

@@ -266,7 +266,7 @@ class FakeManager:
         self, service: str = "", after: int | None = None, last: int | None = None
     ) -> EventFollower:
         self._fail()
-        return self.log.follow(service, after, last)
+        return EventFollower(self.log, service, after, last)
 
     def happen(self, *hows: str, service: str = "web") -> None:
         """Have workers of `service` end, in these ways."""

@@ -78,13 +78,6 @@ class EventLog(logging.Handler):
             # Our own first events may be older than the last one of the manager before us.
             self._add(replace(event, id=max(event.id, self.newest + 1)))
 
-    def follow(self, service: str, after: int | None, last: int | None) -> EventFollower:
-        """Return a reader of the `last` events (None: all) about `service` (empty: any service).
-
-        With `after` it reads only events with a higher id.
-        """
-        return EventFollower(self, service, after, last)
-
     def since(self, id: int) -> list[Event]:
         """Return the events with a higher id that clients may see, the oldest first."""
         # The search begins at the end: a follower asks at each event, and has read nearly all.
@@ -115,6 +108,10 @@ class EventFollower:
     def __init__(
         self, history: EventLog, service: str, after: int | None, last: int | None
     ) -> None:
+        """Read the `last` events (None: all) about `service` (empty: any service), and what comes.
+
+        With `after` only events with a higher id.
+        """
         self._history, self._service = history, service
         self._missed = after is not None and not history.is_complete_since(after)
         found = self._about(0 if after is None or self._missed else after)

@@ -140,7 +140,7 @@ class Sink:
         self._settle()
 
     def _give(self) -> None:
-        while self._pending and self._writable():
+        while self._pending and self._poll.poll(0):
             # A pipe that polls writable takes PIPE_BUF bytes at once (pipe(7)).
             try:
                 written = self._write(self._fd, self._pending[: select.PIPE_BUF])
@@ -193,9 +193,6 @@ class Sink:
     def _report_dropped(self) -> None:
         note, self._dropped = self._dropped_note(), 0
         self.write(note)
-
-    def _writable(self) -> bool:
-        return bool(self._poll.poll(0))
 
     def _settle(self) -> None:
         if self._loop is None:  # the next record, or the loop's beginning, tries again

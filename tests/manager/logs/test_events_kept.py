@@ -33,20 +33,20 @@ def successor(history: EventLog) -> EventLog:
 def test_a_follower_gets_the_last_events_and_then_each_that_comes_once() -> None:
     history = EventLog()
     told(history, 1, 2, 3)
-    follower = history.follow("", None, 2)
+    follower = EventFollower(history, "", None, 2)
     told(history, 4)
     assert taken(follower) == (["2", "3", "4"], False)
     assert taken(follower) == ([], False)
     told(history, 5)
     assert taken(follower) == (["5"], False)
-    assert taken(history.follow("", None, 0)) == ([], False)
+    assert taken(EventFollower(history, "", None, 0)) == ([], False)
 
 
 def test_a_follower_of_a_service_gets_the_events_about_that_service() -> None:
     history = EventLog()
     told(history, "one")
     told(history, "other", service="job")
-    follower = history.follow("web", None, None)
+    follower = EventFollower(history, "web", None, None)
     told(history, "another", service="job")
     told(history, "two")
     assert taken(follower) == (["one", "two"], False)
@@ -55,17 +55,17 @@ def test_a_follower_of_a_service_gets_the_events_about_that_service() -> None:
 def test_ids_grow_even_when_the_clock_stands_still() -> None:
     history = EventLog()
     told(history, *range(100))
-    ids = [event.id for event in history.follow("", None, None).take()[0]]
+    ids = [event.id for event in EventFollower(history, "", None, None).take()[0]]
     assert ids == sorted(set(ids))
 
 
 def test_whoever_goes_on_after_an_event_gets_exactly_what_came_after_it() -> None:
     history = EventLog()
     told(history, 1, 2, 3)
-    second = history.follow("", None, None).take()[0][1].id
-    assert taken(history.follow("", second, None)) == (["3"], False)
-    assert taken(history.follow("", history.newest, None)) == ([], False)
-    assert taken(history.follow("", second - 1, 1)) == (["3"], False)
+    second = EventFollower(history, "", None, None).take()[0][1].id
+    assert taken(EventFollower(history, "", second, None)) == (["3"], False)
+    assert taken(EventFollower(history, "", history.newest, None)) == ([], False)
+    assert taken(EventFollower(history, "", second - 1, 1)) == (["3"], False)
 
 
 def test_whoever_goes_on_after_an_event_whose_next_is_gone_is_told_that_it_missed_some() -> None:
@@ -73,14 +73,14 @@ def test_whoever_goes_on_after_an_event_whose_next_is_gone_is_told_that_it_misse
     told(history, 1)
     first = history.newest
     told(history, 2, 3, 4)
-    assert taken(history.follow("", first, None)) == (["2", "3", "4"], False)
+    assert taken(EventFollower(history, "", first, None)) == (["2", "3", "4"], False)
     told(history, 5)
-    assert taken(history.follow("", first, None)) == (["3", "4", "5"], True)
+    assert taken(EventFollower(history, "", first, None)) == (["3", "4", "5"], True)
 
 
 def test_a_slow_follower_keeps_no_events_alive_and_is_told_that_it_missed_some() -> None:
     history = EventLog(limit=3)
-    follower = history.follow("", None, 0)
+    follower = EventFollower(history, "", None, 0)
     told(history, *range(5))
     assert taken(follower) == (["2", "3", "4"], True)
     told(history, 5)
@@ -98,13 +98,13 @@ def test_the_next_manager_goes_on_where_the_last_one_was() -> None:
     told(history, 3)
     after = successor(history)
     told(after, 4)
-    assert taken(after.follow("", seen, None)) == (["3", "taken over", "4"], False)
+    assert taken(EventFollower(after, "", seen, None)) == (["3", "taken over", "4"], False)
 
 
 def test_the_next_manager_says_what_of_the_last_one_it_does_not_know() -> None:
     history = EventLog()
     told(history, *range(KEPT_MAX + 3))
-    ids = [event.id for event in history.follow("", None, None).take()[0]]
+    ids = [event.id for event in EventFollower(history, "", None, None).take()[0]]
     after = EventLog()
     after.resume(*history.kept)
     assert after.is_complete_since(ids[2])
@@ -121,21 +121,21 @@ def test_ids_go_on_growing_when_the_clock_was_put_back_between_two_managers() ->
     told(after, 2)
     after.resume(since, [late])
     told(after, 3)
-    assert taken(after.follow("", late.id, None)) == (["2", "3"], False)
+    assert taken(EventFollower(after, "", late.id, None)) == (["2", "3"], False)
 
 
 def test_a_manager_that_knows_nothing_of_the_last_one_says_so_to_whoever_does() -> None:
     history, stranger = EventLog(), EventLog()
     told(history, 1)
     told(stranger, "new")
-    assert taken(stranger.follow("", 7, None)) == (["new"], True)
-    assert taken(stranger.follow("", stranger.newest + 10**9, None)) == (["new"], True)
+    assert taken(EventFollower(stranger, "", 7, None)) == (["new"], True)
+    assert taken(EventFollower(stranger, "", stranger.newest + 10**9, None)) == (["new"], True)
 
 
 def test_whoever_waits_is_woken_by_an_event_and_not_before() -> None:
     async def scenario() -> None:
         history = EventLog()
-        follower = history.follow("", None, None)
+        follower = EventFollower(history, "", None, None)
         waiting = follower.next()
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -154,7 +154,7 @@ def test_an_event_is_seen_by_nobody_until_the_next_manager_would_know_it() -> No
     async def scenario() -> None:
         history, order = EventLog(), list[str]()
         history.on_event = lambda: order.append("to be kept")
-        follower = history.follow("", None, None)
+        follower = EventFollower(history, "", None, None)
 
         async def follow() -> None:
             await follower.next()
@@ -165,10 +165,10 @@ def test_an_event_is_seen_by_nobody_until_the_next_manager_would_know_it() -> No
         told(history, 1)
         await asyncio.sleep(0)
         assert (order, follower.take()) == (["to be kept"], ((), False))
-        assert not history.follow("", None, None).take()[0]
+        assert not EventFollower(history, "", None, None).take()[0]
         history.show()
         await following
         assert order == ["to be kept", "woken"]
-        assert len(follower.take()[0]) == len(history.follow("", None, None).take()[0]) == 1
+        assert len(follower.take()[0]) == len(EventFollower(history, "", None, None).take()[0]) == 1
 
     asyncio.run(scenario())
