@@ -44,7 +44,7 @@ async def main() -> None:
 
     def takes(lease: int) -> None:
         fed.add(lease)
-        service.feed(dict.fromkeys(fed, 1), {lease: ["http"] for lease in fed})
+        service.feed(dict.fromkeys(fed, 1), {lease: ["http"] for lease in fed}, ["http"])
         if len(fed) == count:
             print("ready", flush=True)
 
