@@ -36,13 +36,16 @@ class Process:
 
     def takes(self, lease: int, _: int) -> None:
         self.fed.add(lease)
-        self.dispatcher.feed(dict.fromkeys(self.fed, 1))
+        self.feed()
         print("takes", lease)
+
+    def feed(self) -> None:
+        self.dispatcher.feed(dict.fromkeys(self.fed, 1), {lease: ["http"] for lease in self.fed})
 
     def gone(self, lease: int, pidfd: int) -> None:
         self.loop.remove_reader(pidfd)
         self.fed.discard(lease)
-        self.dispatcher.feed(dict.fromkeys(self.fed, 1))
+        self.feed()
         self.dispatcher.detach(lease)
         print("gone", lease)
 

@@ -90,6 +90,7 @@ class Stage:
         self.said: list[str] = []
         self.workers: dict[int, Worker] = {}
         self.channels: dict[int, Channel] = {}
+        self.keys: dict[int, Sequence[str]] = {}
         self.clients: list[socket.socket] = []
         self.feeds = True
         self.loop = Loop()
@@ -118,7 +119,11 @@ class Stage:
     def _takes(self, lease: int, _: int) -> None:
         self.took.add(lease)
         if self.feeds:
-            self.dispatcher.feed(dict.fromkeys(self.took, 1))
+            self.feed(dict.fromkeys(self.took, 1))
+
+    def feed(self, weights: Mapping[int, int]) -> None:
+        """Feed these leases, each from all listeners that its worker serves."""
+        self.dispatcher.feed(weights, {lease: self.keys.get(lease, ("http",)) for lease in weights})
 
     def _say(self, level: str, kind: str, /, **fields: object) -> None:
         del level
@@ -128,7 +133,7 @@ class Stage:
         """Attach a worker that has not yet answered."""
         channel = Channel.create()
         worker = self.workers[lease] = Worker(channel, keys)
-        self.channels[lease] = channel
+        self.channels[lease], self.keys[lease] = channel, keys
         self.dispatcher.attach(lease, f"web@1.{lease}", channel, keys)
         return worker
 

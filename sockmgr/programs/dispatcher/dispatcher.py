@@ -40,7 +40,7 @@ class Dispatcher:
         self._by_id: dict[int, Link] = {}  # those that are gone as well
         self._givers: dict[Link, None] = {}  # their waiting connections go to others
         self._weights: Mapping[int, int] = {}
-        self._keys: Mapping[int, Collection[str]] | None = None
+        self._keys: Mapping[int, Collection[str]] = {}
         self.meant: Collection[str] | None = None  # all listeners that a worker has, or will have
         self._among: dict[str, list[int]] = {}  # the fed leases of each listener
         self._held: dict[str, list[int]] = {}  # accepted while no worker has room: seldom any
@@ -120,12 +120,10 @@ class Dispatcher:
         self._givers[link] = None
         self._go()
 
-    def feed(
-        self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]] | None = None
-    ) -> None:
+    def feed(self, weights: Mapping[int, int], keys: Mapping[int, Collection[str]]) -> None:
         """Give new connections to these leases only; with none, they wait in the kernel.
 
-        `keys` are the listeners from which each lease is fed; None means all that it serves.
+        `keys` are the listeners from which each lease is fed.
         """
         self._weights, self._keys = dict(weights), keys
         self._scheduler.feed(self._weights)
@@ -212,8 +210,7 @@ class Dispatcher:
 
     def _join(self, link: Link) -> None:
         if self._scheduler.is_fed(link.lease):
-            mine = link.keys if self._keys is None else self._keys.get(link.lease, ())
-            for key in link.numbers.keys() & mine:
+            for key in link.numbers.keys() & self._keys[link.lease]:
                 self._among.setdefault(key, []).append(link.lease)
 
     def _part(self, link: Link) -> None:

@@ -32,10 +32,10 @@ def no_files_left() -> Iterator[None]:
 def test_without_a_free_descriptor_connections_wait_and_one_line_says_so() -> None:
     with stage() as on:
         worker = on.ready(0)
-        on.dispatcher.feed({})
+        on.feed({})
         on.connect(5)
         with no_files_left():
-            on.dispatcher.feed({0: 1})
+            on.feed({0: 1})
             assert on.turn_for(0.2) < 50  # a spin makes thousands
         on.until(lambda: worker.has(5), what="all are served")
         on.turn_for(0.01)

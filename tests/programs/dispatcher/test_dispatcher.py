@@ -53,7 +53,7 @@ def test_held_connections_are_spread_evenly(policy: Policy) -> None:
 def test_nothing_is_passed_to_a_worker_before_it_takes() -> None:
     with stage() as on:
         worker = on.join(0)
-        on.dispatcher.feed({0: 1})
+        on.feed({0: 1})
         (client,) = on.connect()
         on.turn_for(0.01)
         assert on.dispatcher.open(0) == 0
@@ -66,7 +66,7 @@ def test_nothing_is_passed_to_a_worker_before_it_takes() -> None:
 def test_who_is_not_fed_gets_no_more() -> None:
     with stage() as on:
         old, new = on.ready(0), on.ready(1)
-        on.dispatcher.feed({1: 1})
+        on.feed({1: 1})
         on.connect(10)
         on.passed(10)
         assert (len(old.take()), len(new.take())) == (0, 10)
@@ -75,12 +75,12 @@ def test_who_is_not_fed_gets_no_more() -> None:
 def test_when_nobody_is_fed_connections_wait_in_the_kernel() -> None:
     with stage() as on:
         worker = on.ready(0)
-        on.dispatcher.feed({})
+        on.feed({})
         on.connect(10)
         listener = on.listeners["http"]
         on.until(lambda: queued(listener) == 10, what="ten wait")
         nothing_happens(on)  # nobody looks at them meanwhile
-        on.dispatcher.feed({0: 1})
+        on.feed({0: 1})
         on.passed(10)
         assert len(worker.take()) == 10
 
@@ -330,7 +330,7 @@ def test_it_is_quiet_when_the_worker_has_taken_all() -> None:
         old, new = on.ready(0), on.ready(1)
         on.connect(4)
         on.passed(4)
-        on.dispatcher.feed({1: 1})
+        on.feed({1: 1})
         on.dispatcher.quiet(0)
         on.turn_for(0.01)
         assert not on.quiet
@@ -350,7 +350,7 @@ def test_it_is_quiet_when_others_got_what_a_worker_does_not_take() -> None:
         new = on.ready(1)
         on.connect(4)
         on.passed(4)
-        on.dispatcher.feed({1: 1})
+        on.feed({1: 1})
         on.dispatcher.quiet(0)
         on.until(lambda: new.has(4), what="the other one has all")
         on.until(lambda: on.quiet == {0}, what="it is quiet")
@@ -361,7 +361,7 @@ def test_it_is_quiet_when_the_worker_is_gone() -> None:
         on.ready(0)
         on.connect()
         on.passed(1)
-        on.dispatcher.feed({})
+        on.feed({})
         on.dispatcher.quiet(0)
         on.dispatcher.detach(0)
         on.until(lambda: on.quiet == {0}, what="it is quiet")

@@ -28,7 +28,7 @@ def is_ended(client: socket.socket) -> bool:
 def test_it_comes_to_a_worker_that_is_not_fed_and_counts_as_its_own() -> None:
     with stage(most=1) as on:
         old, new = on.ready(0), on.ready(1)
-        on.dispatcher.feed({0: 1})
+        on.feed({0: 1})
         on.connect()
         mine = [given(on, 1) for _ in range(2)]  # more than the most that it is passed
         on.passed(3)
@@ -46,13 +46,13 @@ def test_it_comes_to_a_worker_that_is_not_fed_and_counts_as_its_own() -> None:
 def test_if_the_worker_leaves_before_it_has_taken_it_nobody_gets_it(end: str) -> None:
     with stage() as on:
         old, new = on.ready(0), on.ready(1)
-        on.dispatcher.feed({1: 1})
+        on.feed({1: 1})
         on.connect(2)
         on.passed(2)
         mine = given(on, 1)
         on.connect(1)
         on.passed(3)
-        on.dispatcher.feed({0: 1})
+        on.feed({0: 1})
         getattr(on.dispatcher, end)(1)
         on.until(lambda: old.has(3), what="the other has the three of the public")
         assert is_ended(mine)
@@ -63,11 +63,11 @@ def test_if_the_worker_takes_nothing_others_get_the_public_and_nobody_gets_it() 
     with stage(timing=PATIENT) as on:
         old = on.ready(0)
         on.ready(1)
-        on.dispatcher.feed({1: 1})
+        on.feed({1: 1})
         on.connect(2)
         on.passed(2)
         mine = given(on, 1)
-        on.dispatcher.feed({0: 1})
+        on.feed({0: 1})
         on.until(lambda: old.has(2), what="what waited goes to others")
         assert is_ended(mine)
         assert len(old.taken) == 2
