@@ -1,6 +1,6 @@
 """What a wheel has beside the package, under share/: made when the wheel is built.
 
-Manual pages, completions and the schema come from the code; units and catalog from contrib.
+Manual pages, completions and the schema come from the code; units, alerts and so on from contrib.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+CONTRIB = ("systemd", "prometheus", "grafana")
 # Where man(1) and the shells look below a prefix.
 MADE = {
     "share/sockmgr/sockmgr.schema.json": ("schema",),
@@ -37,9 +38,11 @@ class Share(BuildHookInterface[Any]):
             path.write_bytes(self._python("sockmgr", *verb))
         self._python("docs.make_man", f"{made}/share/man")
         shared = {str(path): str(path.relative_to(made)) for path in _files(made / "share")}
-        units = Path(self.root, "contrib/systemd")
+        contrib = Path(self.root, "contrib")
         shared |= {
-            str(path): f"share/sockmgr/systemd/{path.relative_to(units)}" for path in _files(units)
+            str(path): f"share/sockmgr/{path.relative_to(contrib)}"
+            for name in CONTRIB
+            for path in _files(contrib / name)
         }
         build_data["shared_data"] = shared
 

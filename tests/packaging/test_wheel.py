@@ -16,8 +16,6 @@ from sockmgr import __version__
 from sockmgr.config.schema import schema
 from tests.helpers.pages import ROOT
 
-UNITS = ROOT / "contrib" / "systemd"
-
 
 def run(*argv: object, **variables: str) -> str:
     env = os.environ | variables
@@ -64,9 +62,11 @@ def test_the_program_is_that_of_the_wheel(installed: Path) -> None:
     assert where.startswith(str(installed))
 
 
-def test_units_drop_ins_catalog_and_sysusers_are_those_of_contrib(installed: Path) -> None:
-    wanted = {path.relative_to(UNITS): path for path in UNITS.rglob("*") if path.is_file()}
-    there = installed / "share/sockmgr/systemd"
+@pytest.mark.parametrize("name", ["systemd", "prometheus", "grafana"])
+def test_units_alerts_and_dashboard_are_those_of_contrib(installed: Path, name: str) -> None:
+    ours = ROOT / "contrib" / name
+    wanted = {path.relative_to(ours): path for path in ours.rglob("*") if path.is_file()}
+    there = installed / "share/sockmgr" / name
     found = {path.relative_to(there): path for path in there.rglob("*") if path.is_file()}
     assert {name: path.read_text() for name, path in found.items()} == {
         name: path.read_text() for name, path in wanted.items()
