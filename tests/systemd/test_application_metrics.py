@@ -8,28 +8,10 @@ import pytest
 
 from tests.e2e.exporter import samples
 from tests.e2e.harness import wait_for
+from tests.systemd.counting import APP, MORE
 from tests.systemd.machine import Machine
 from tests.systemd.mishaps import DROP_IN, HTTP, LOAD, killed, restarted
 from tests.systemd.site import Site
-
-APP = """
-import json, os
-from prometheus_client import Counter
-ANSWERS = Counter("shop_answers", "Answers.")
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    body = json.dumps({"version": "1", "pid": os.getpid()}).encode()
-    await send({"type": "http.response.start", "status": 200,
-                "headers": [(b"content-length", str(len(body)).encode())]})
-    ANSWERS.inc()
-    await send({"type": "http.response.body", "body": body})
-"""
-MORE = """
-app = "main:app"
-prometheus_multiproc = true
-http = { access_log = false }
-"""
 
 
 @pytest.mark.parametrize("user", ["sockmgr", "daemon"])
