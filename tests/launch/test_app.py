@@ -180,6 +180,27 @@ except ConfigError as error:
     assert f"pip install 'sockmgr[{extra}]'" in told
 
 
+# What a runtime of 0.9.0 is told, and a manager of 0.9.0 tells: neither need be of our version.
+_OF_0_9_0 = """
+--fd=3 --drain-timeout=30 --interface=asgi --http=h11 --ws=none --keep-alive=5 --loop=asyncio
+--threads=4 --http2 --certfile=c --keyfile=k --keyfile-password-file=p --ca-certs=a
+--client-certs=none --root-path=/r --trusted-proxy=::1 --proxy-protocol --header-timeout=20
+--log-level=info --no-access-log --template=2
+"""
+
+
+def test_the_runtime_takes_each_option_of_a_manager_of_0_9_0() -> None:
+    told = [option for option in _OF_0_9_0.split() if option != "--http=h11"]  # not with --http2
+    assert parse_options([*told, "shop:app"]).template == 2
+
+
+def test_a_runtime_of_0_9_0_knows_each_option_that_a_config_without_newer_keys_needs() -> None:
+    known = {option.partition("=")[0] for option in _OF_0_9_0.split()}
+    for keys in ("", "preload = true", "[service.web.http]\nmigrate = false"):
+        told = announcement.arguments(spec(f'app = "shop:app"\n{keys}'), 1)
+        assert {word.partition("=")[0] for word in told if word.startswith("--")} <= known
+
+
 def test_what_a_config_leaves_open_is_what_the_runtime_does_by_itself() -> None:
     by_config, by_itself = Http(), Options(app="shop:app")
     assert (by_config.protocol, by_config.websockets) == (by_itself.http, by_itself.ws)
