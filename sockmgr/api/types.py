@@ -281,8 +281,8 @@ class DrainingGeneration(msgspec.Struct, frozen=True, kw_only=True):
 class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
     """How the new workers were warmed up: by how many `requests`, and of these how many `failed`.
 
-    `first` is the longest that any first request for a path took, `last` the longest of the last
-    ones. `is_cut`: at least one worker had no time for all of them.
+    Those have no answer, or a 5xx. `first` is the longest that any first request for a path took,
+    `last` the longest of the last ones. `is_cut`: at least one worker had no time for all of them.
     """
 
     requests: int

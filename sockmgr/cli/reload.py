@@ -245,7 +245,8 @@ def _warm_up(receipt: Receipt) -> Iterator[str]:
     if warm_up := receipt.warm_up:
         text = f"warmed up by {count(warm_up.requests, 'request')}"
         text += f": the first took up to {warm_up.first:.3f} s, the last {warm_up.last:.3f} s"
-        text += f"; {warm_up.failed} failed" if warm_up.failed else ""
+        if warm_up.failed:
+            text += f"; {warm_up.failed} failed: no answer, or a 5xx (see sockmgr doctor)"
         yield text + ("; there was no time for all" if warm_up.is_cut else "")
 
 

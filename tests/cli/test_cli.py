@@ -146,8 +146,8 @@ def test_reload_tells_what_clients_were_spared_by_a_warm_up(manager: FakeManager
     warm_up = WarmUp(requests=24, failed=1, first=1.87, last=0.011, is_cut=True)
     manager.verdicts = [a_verdict(receipt=replace(a_verdict().receipt, warm_up=warm_up))]
     assert sockmgr("reload").stdout.splitlines()[-1] == (
-        "warmed up by 24 requests: the first took up to 1.870 s, the last 0.011 s; 1 failed; "
-        "there was no time for all"
+        "warmed up by 24 requests: the first took up to 1.870 s, the last 0.011 s; "
+        "1 failed: no answer, or a 5xx (see sockmgr doctor); there was no time for all"
     )
 
 

@@ -20,7 +20,7 @@ async def warm_up(
 ) -> WarmUp:
     """Ask by requests `like` this one, one after the other, for at most `limit` seconds."""
     loop, context = asyncio.get_running_loop(), trusting() if tls else None
-    asked: list[tuple[int, bool, float]] = []  # in which round, whether answered, and the seconds
+    asked: list[tuple[int, bool, float]] = []  # in which round, whether well, and the seconds
     is_cut = False
     try:
         async with asyncio.timeout(limit):
@@ -28,22 +28,23 @@ async def warm_up(
             for number in range(times):
                 for path in paths:
                     began = loop.time()
-                    is_answered = await _is_answered(replace(like, path=path), reach, context)
-                    asked.append((number, is_answered, round(loop.time() - began, 6)))
+                    is_well = await _is_well(replace(like, path=path), reach, context)
+                    asked.append((number, is_well, round(loop.time() - began, 6)))
     except TimeoutError:
         is_cut = True
     return WarmUp(
         requests=len(asked),
-        failed=sum(not is_answered for _, is_answered, _ in asked),
+        failed=sum(not is_well for _, is_well, _ in asked),
         first=max((took for number, _, took in asked if number == 0), default=0.0),
         last=max((took for number, _, took in asked if number == times - 1), default=0.0),
         is_cut=is_cut,
     )
 
 
-async def _is_answered(request: HttpProbe, reach: Reach, tls: ssl.SSLContext | None) -> bool:
+async def _is_well(request: HttpProbe, reach: Reach, tls: ssl.SSLContext | None) -> bool:
+    reply = Reply()
     try:
-        await get(await reach(), request, Reply(), tls)
+        await get(await reach(), request, reply, tls)
     except (NoAnswer, ListenError, OSError, ValueError):  # as in Prober.ask()
         return False
-    return True
+    return reply.status < 500

@@ -124,23 +124,26 @@ def test_a_probe_by_tcp_is_passed_when_the_connection_is_accepted_and_not_before
 
 
 def test_a_warm_up_asks_for_each_path_in_turn_and_takes_whatever_comes() -> None:
+    """It counts as failed what is not answered, and what by a 5xx."""
     paths: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         paths.append((await reader.readuntil(b"\r\n\r\n")).split()[1])
         if paths[-1] == b"/a":
             await asyncio.sleep(0.2 if len(paths) == 1 else 0.0)
-            writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        status = {b"/a": b"404", b"/b?x=1": b"500"}.get(paths[-1])
+        if status:
+            writer.write(b"HTTP/1.1 " + status + b" No\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
 
     async def scenario() -> None:
         async with serving(answer) as reach:
-            warmed = await warm_up(UP, ["/a", "/b?x=1"], 3, reach, tls=False, limit=60.0)
-        assert (warmed.requests, warmed.failed, warmed.is_cut) == (6, 3, False)
+            warmed = await warm_up(UP, ["/a", "/b?x=1", "/c"], 3, reach, tls=False, limit=60.0)
+        assert (warmed.requests, warmed.failed, warmed.is_cut) == (9, 6, False)
         assert warmed.first >= 0.2 > warmed.last
 
     asyncio.run(scenario())
-    assert paths == [b"/a", b"/b?x=1"] * 3
+    assert paths == [b"/a", b"/b?x=1", b"/c"] * 3
 
 
 def test_a_warm_up_that_takes_too_long_is_cut_short() -> None:
