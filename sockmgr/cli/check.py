@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 
-from sockmgr.api.types import ListenerStatus, Plan
+from sockmgr.api.types import Plan
 from sockmgr.cli import table, target
 from sockmgr.client.client import Client
 from sockmgr.client.connection import ForbiddenError, NoManagerError
@@ -20,7 +21,7 @@ from sockmgr.config import config
 from sockmgr.config.config import Config
 from sockmgr.doctor.manager import unasked
 from sockmgr.doctor.unix_sockets import private, unbelieved
-from sockmgr.errors import ConfigError
+from sockmgr.errors import ConfigError, ControlError, SockmgrError
 from sockmgr.launch import access, notes, virtual_env
 from sockmgr.launch.examination import examine
 from sockmgr.launch.resolve import prepare
@@ -32,6 +33,7 @@ COLOURS = {
     "+": "green", "-": "red", "~": "cyan", "!": "bright_yellow", "warning:": "yellow",
     "note:": "bright_black",
 }  # fmt: skip
+_Asked = tuple[str | None, Plan | None, list[str], str]
 
 
 @click.command("check")
@@ -47,26 +49,21 @@ def command(where: target.Target) -> None:
     """
     path = where.config or Path(target.DEFAULT_CONFIG)
     try:
-        data = target.read(path)
-        found = config.parse(data, file=str(path), outside=here())
-        with found.placing("control"):
-            access.resolve(found.control)
-        flaws, borrowed = _examined(found)
-        remarks = [*borrowed, *_remarks(found)]
+        counts, flaws, remarks, asked = _judged(where, target.read(path), path)
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
             click.echo(json.dumps({"valid": False, "config": str(path), "error": failure}))
         raise
     if not where.as_json:
-        counts = f"{count(len(found.listen), 'listener')}, {count(len(found.services), 'service')}"
         _show(
             f"{path} is valid: {counts}",
             *(f"  warning: {flaw}" for flaw in flaws),
             *(f"  note: {remark}" for remark in remarks),
         )
-    control, plan, listeners, why = _ask(where, found.name, data, path)
-    missed = [f"{one.what}: {one.why}; {one.fix}" for one in unasked(found, listeners)]
+    if isinstance(asked, ControlError):
+        raise asked
+    control, plan, missed, why = asked
     if where.as_json:
         answer = {"valid": True, "config": str(path), "warnings": flaws + missed, "notes": remarks}
         answer |= {"manager": control}
@@ -79,6 +76,36 @@ def command(where: target.Target) -> None:
             target.narrate(line)
     if not plan:
         target.narrate(why)
+
+
+def _judged(
+    where: target.Target, data: bytes, path: Path
+) -> tuple[str, list[str], list[str], _Asked | ControlError]:
+    """Return what is in the config, what harms, remarks, and what _ask() does; raise ConfigError.
+
+    The word of a manager that reads it counts: only it knows what its user and environment allow.
+    """
+    try:
+        found = config.parse(data, file=str(path), outside=here())
+        with found.placing("control"):
+            access.resolve(found.control)
+        flaws, borrowed = _examined(found)
+    except ConfigError as error:
+        with contextlib.suppress(SockmgrError):
+            asked = _ask(where, config.name(data, file=str(path)), data, path)
+            if asked[1] and asked[1].applies:
+                why = f"user {os.geteuid()} could not run it: {error.what}"
+                return "says the manager that reads it", [], [why], asked
+        raise
+    counts = f"{count(len(found.listen), 'listener')}, {count(len(found.services), 'service')}"
+    remarks = [*borrowed, *_remarks(found)]
+    try:
+        return counts, flaws, remarks, _ask(where, found.name, data, path, found)
+    except ControlError as error:
+        return counts, flaws, remarks, error
+    except ConfigError as error:
+        means = "the manager that runs cannot use it, as its user or in its environment"
+        raise ConfigError(error.what, means=means, do=error.do) from error
 
 
 def _examined(found: Config) -> tuple[list[str], list[str]]:
@@ -103,9 +130,9 @@ def _remarks(found: Config) -> list[str]:
 
 
 def _ask(
-    where: target.Target, name: str, data: bytes, path: Path
-) -> tuple[str | None, Plan | None, Mapping[str, ListenerStatus], str]:
-    """Return where the manager is that was asked, its plan and listeners, or why there is none.
+    where: target.Target, name: str, data: bytes, path: Path, found: Config | None = None
+) -> _Asked:
+    """Return where the manager is, its plan, and what it cannot do, or why there is none.
 
     Raises NoManagerError if there is none at the path that --control names.
     """
@@ -113,13 +140,15 @@ def _ask(
         control = find_control(where.control, name, path.absolute())
         asked = Client(control, timeout=where.timeout)
         plan = asked.plan(data.decode(), str(path.absolute()))
-        return str(control), plan, asked.status(sizes=False).listeners, ""
+        cannot = unasked(found, asked.status(sizes=False).listeners) if found else ()
+        missed = [f"{one.what}: {one.why}; {one.fix}" for one in cannot]
+        return str(control), plan, missed, ""
     except ForbiddenError as error:
-        return str(control), None, {}, f"what would change is not known: {error.what}"
+        return str(control), None, [], f"what would change is not known: {error.what}"
     except NoManagerError:  # also one that has ended since it told its plan
         if where.control:
             raise
-        return None, None, {}, f'no manager named "{name}" is running: nothing to compare with'
+        return None, None, [], f'no manager named "{name}" is running: nothing to compare with'
 
 
 def _show(*lines: str) -> None:

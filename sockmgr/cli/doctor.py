@@ -35,7 +35,7 @@ from sockmgr.doctor import (
     workers,
 )
 from sockmgr.doctor.finding import Finding, Patient, Severity
-from sockmgr.errors import SockmgrError
+from sockmgr.errors import ConfigError, SockmgrError
 from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
@@ -138,7 +138,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: _Visit)
     except SockmgrError as error:
         target.narrate(f"workers are not looked at: {error}")
         return True
-    plan = _plan(client, path) if config else None
+    plan = _plan(client, path, visit) if config else None
     visit.findings += manager.unasked(config, status.listeners) if config else ()
     differs = plan and any(not one.path.startswith(RELEASE) for one in plan.changes)
     if plan and differs and not plan.applies:
@@ -202,10 +202,13 @@ def _look_further(control: str | None, name: str | None, visit: _Visit) -> bool:
     return False
 
 
-def _plan(client: Client, path: Path) -> Plan | None:
+def _plan(client: Client, path: Path, visit: _Visit) -> Plan | None:
     """Return what the config would change in the running manager, None if that is not known."""
     try:
         return client.plan(path.read_text(), str(path.absolute()))
+    except ConfigError as error:  # which its user, or its environment, cannot use
+        visit.findings.append(config_checks.unusable(error, str(path)))
+        return None
     except SockmgrError:
         return None
 

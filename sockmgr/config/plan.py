@@ -80,12 +80,14 @@ class Standing:
 
     `not_ours` is as in diff(). `rollbacks` are the services that run an earlier generation, whose
     number they have. `directories` returns of any other the real directory in which it runs, and
-    that in which it would run from a reload on; they are "" if that is not known.
+    that in which it would run from a reload on; they are "" if that is not known. `check` raises
+    ConfigError for a config by which no worker can be started.
     """
 
     not_ours: Collection[Address] = ()
     rollbacks: Mapping[str, int] = field(default_factory=dict)
     directories: Callable[[ServiceConfig], tuple[str, str]] = lambda _: ("", "")
+    check: Callable[[Config], None] = lambda _: None
 
 
 _NOTHING_MORE = Standing()
@@ -105,19 +107,17 @@ def plan(
     what is outside of `text`.
     """
 
-    def changes(wanted: Config) -> tuple[Change, ...]:
-        returns = _returns(standing.rollbacks, wanted)
-        moved = _releases(running, wanted, standing)
-        return (*diff(running, wanted, standing.not_ours), *returns, *moved)
-
-    if text is None:
-        return Plan(changes=changes(own()), applies=True)
-    wanted = parse(text.encode(), file=file, outside=outside)
+    wanted = own() if text is None else parse(text.encode(), file=file, outside=outside)
     try:
-        applies = own() == wanted
+        applies = text is None or own() == wanted
     except ConfigError:  # the manager's own file is broken or gone, but `text` is not
         applies = False
-    return Plan(changes=changes(wanted), applies=applies)
+    if applies:
+        standing.check(wanted)
+    returns = _returns(standing.rollbacks, wanted)
+    moved = _releases(running, wanted, standing)
+    changes = (*diff(running, wanted, standing.not_ours), *returns, *moved)
+    return Plan(changes=changes, applies=applies)
 
 
 def diff(old: Config, new: Config, not_ours: Collection[Address] = ()) -> tuple[Change, ...]:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from sockmgr.config import canary_keys, placeholder
 from sockmgr.config.announcement import takes_listen_fds
-from sockmgr.config.config import ServiceConfig
+from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.hooks import Hook, Hooks, Moment
 from sockmgr.config.spec import Accept, Exec, Listen, Ready, Rollout, Spec, TakenOver
 from sockmgr.errors import ConfigError, SpawnError
@@ -71,6 +71,13 @@ def prepare(
         fit=fit,
         own_config=_own_config(service, fit, cwd),
     )
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError if this process could not start a worker of each service of the config."""
+    for service in config.services:
+        with config.placing("service", service.name):
+            prepare(service, config.listens(), os.environ).spec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

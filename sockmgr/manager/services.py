@@ -24,7 +24,7 @@ from sockmgr.errors import ControlError, SockmgrError
 from sockmgr.fleet.group import Together
 from sockmgr.fleet.messages import Tick
 from sockmgr.launch import access, virtual_env
-from sockmgr.launch.resolve import prepare
+from sockmgr.launch.resolve import check, prepare
 from sockmgr.launch.surroundings import here
 from sockmgr.log import Log
 from sockmgr.manager.company import Company, wanted
@@ -138,7 +138,7 @@ class Services:
         rollbacks = {s.name: s.past.history.rollback for s in self if s.past.history.rollback}
         owned = {each.listen.address: each.owns_path for each in self._listeners.all}
         not_ours = [at for at, is_ours in owned.items() if at.traits.has_path and not is_ours]
-        standing = plan.Standing(not_ours, rollbacks, self._directories)
+        standing = plan.Standing(not_ours, rollbacks, self._directories, check)
         return plan.plan(self.config, self._source, text, file, here(), standing)
 
     def _directories(self, service: ServiceConfig) -> tuple[str, str]:

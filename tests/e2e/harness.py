@@ -186,15 +186,19 @@ class Manager:
 
     # --- the command line ------------------------------------------------------------------
 
-    def run(self, verb: str, *arguments: str, timeout: float = 60.0) -> Done:
+    def run(
+        self, verb: str, *arguments: str, timeout: float = 60.0, under: Sequence[str] = ()
+    ) -> Done:
         """Run one verb of the command line against this manager, with --json."""
-        return self.say(verb, "--json", *arguments, timeout=timeout)
+        return self.say(verb, "--json", *arguments, timeout=timeout, under=under)
 
-    def say(self, verb: str, *arguments: str, timeout: float = 60.0) -> Done:
+    def say(
+        self, verb: str, *arguments: str, timeout: float = 60.0, under: Sequence[str] = ()
+    ) -> Done:
         """Run one verb of the command line against this manager, as a person does."""
         began_at = time.monotonic()
         done = subprocess.run(
-            [*self._command(verb), *arguments],
+            [*under, *self._command(verb), *arguments],
             cwd=ROOT, env=self._env, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         return Done(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.e2e.harness import Manager
 from tests.e2e.programs.release import Release, wait_in_log
@@ -18,6 +24,28 @@ listen = ["http"]
 workers = {workers}
 {more}
 """
+
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+only_root = pytest.mark.skipif(
+    os.geteuid() != 0 or sys.executable.startswith("/root"),
+    reason="only root can be several users, who have to run our Python",
+)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return a directory of nobody, who may not look into those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="sockmgr-check-") as found:
+        os.chown(found, NOBODY, NOBODY)
+        yield Path(found)
+
+
+def of_release(place: Path, more: str = "") -> str:
+    (place / "release").mkdir()
+    (place / "shop.env").write_text("A=1\n")
+    own = f'cwd = "{place}/release"\nenv_file = "{place}/shop.env"\n{more}'
+    return CONFIG.format(workers=1, more=own)
 
 
 def check(manager: Manager, *arguments: str) -> dict[str, Any]:
@@ -91,3 +119,36 @@ def test_check_of_another_file_compares_that_file_and_not_the_managers_own(tmp_p
         assert [change["new"] for change in told["changes"]] == ["3"]
         assert not told["applies"]
         assert check(manager)["changes"] == []
+
+
+@only_root
+@pytest.mark.parametrize("file", ["release", "shop.env"])
+def test_check_and_doctor_tell_of_what_only_the_manager_may_not_see(file: str, place: Path) -> None:
+    with Manager(place, of_release(place), under=AS_NOBODY) as manager:
+        assert check(manager)["changes"] == []
+        (place / file).chmod(0o700)
+        checked, reloaded = manager.run("check", "-c", str(manager.config)), manager.reload()
+        assert (reloaded.code, checked.code) == (2, 2)
+        assert f"{place}/{file}" in checked.answer["error"]["what"]
+        assert checked.answer["error"]["what"] in reloaded.stderr
+        assert "the manager that runs cannot use it, as its user" in checked.stderr
+        doctor = manager.run("doctor", "-c", str(manager.config))
+        (found,) = [one for one in doctor.answer if one["check"] == "config"]
+        assert found["what"] == checked.answer["error"]["what"]
+
+
+@only_root
+@pytest.mark.parametrize("file", ["release", "shop.env"])
+def test_check_takes_the_word_of_a_manager_that_may_see_more(file: str, place: Path) -> None:
+    config = of_release(place, f'[control]\ngroup = "{NOBODY}"')
+    os.chown(place, 0, 0)
+    place.chmod(0o755)
+    with Manager(place, config) as manager:
+        (place / file).chmod(0o700)
+        checked = manager.run("check", "-c", str(manager.config), under=AS_NOBODY)
+        assert checked.code == 0, checked.stderr
+        (note,) = (one for one in checked.answer["notes"] if f"user {NOBODY} could not run" in one)
+        assert f"{place}/{file}" in note
+        assert checked.answer["changes"] == []
+        manager.config.write_text(config + "[listen]\n")
+        assert manager.run("check", "-c", str(manager.config), under=AS_NOBODY).code == 2
