@@ -120,5 +120,7 @@ class _Taking:
                     continue
                 why = f"names {told}, which cannot be read: {error.strerror}"
                 do = "name a file of 1 MiB at most; one with a ? behind its name may be missing"
+                if isinstance(error, PermissionError):
+                    do = f"let the manager's user do so: chgrp GROUP {told}; chmod 640 {told}"
                 raise value.refused(why, do=do) from None
         return found

@@ -112,12 +112,19 @@ command = ["job"]
     assert dict(job.env) == dict.fromkeys("ABCD", "all")
 
 
+DENIED = PermissionError(13, "Permission denied")
+
+
 @pytest.mark.parametrize(
     ("written", "error", "words"),
     [
         ('".env"', FileNotFoundError(2, "No such file"), r"No such file.*a \? behind its name"),
-        ('[".env"]', PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
-        ('".env?"', PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (
+            '[".env"]',
+            DENIED,
+            r"read: Permission denied.*chgrp GROUP /srv/\.env; chmod 640 /srv/\.env",
+        ),
+        ('".env?"', DENIED, "cannot be read: Permission denied.*the manager's user"),
         ('".env?"', OSError(22, "it is no regular file"), "it is no regular file"),
         ('".env"', OSError(27, "File too large"), "File too large.*1 MiB"),
     ],
