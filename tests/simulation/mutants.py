@@ -36,8 +36,8 @@ MUTANTS = (
     Mutant(
         "leave the queues of the dead to nobody where the listener is another service's",
         "sockmgr.manager.service.owners",
-        "                self._services[owner].inherit({lease}, fleet.now)\n",
-        "                self._services[owner].inherit(frozenset(), fleet.now)\n",
+        "                owner.inherit({lease}, now)\n",
+        "                owner.inherit(frozenset(), now)\n",
     ),
     Mutant(
         "feed nobody at a listener that only the earlier generation has",

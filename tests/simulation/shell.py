@@ -566,6 +566,8 @@ class ServiceShell(Service):
             for listener in listeners:
                 if listener.listen.address in self._traffic._others:
                     yield from listener.unfinished(lease)
+        for address, lease in self.manager.services.owners.orphans:
+            yield from self.manager.listeners.at(address).unfinished(lease)
 
     def feeds(self, queue: Queue) -> bool:
         return any(each is queue for _, each in self.fed())

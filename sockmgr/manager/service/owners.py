@@ -35,6 +35,8 @@ class Owners:
         # Before the fact that is taken now: listeners whose clients it has, queues, other leases.
         self._had: dict[str, tuple[set[Address], set[tuple[Address, int]], Set[int]]] = {}
         self._sharing = set[str]()  # those that got listeners on which others had leases
+        # Queues of nobody, while who is to look after them has a lease of the same number.
+        self.orphans = set[tuple[Address, int]]()
 
     def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
         """Know what a service was fed by a manager before us."""
@@ -42,6 +44,10 @@ class Owners:
         fed = [each.listen.address for each in listeners if each.fed.keys() & leases.keys()]
         self._took |= dict.fromkeys(fed, service)
         self._note(service)
+        if service in self._sharing:
+            # Which queues were nobody's, no state tells.
+            pooled = (each for each in listeners if each.is_steered)
+            self.orphans.update((x.listen.address, n) for x in pooled for n in range(len(x.queues)))
 
     def take(self, service: str, generation: Generation | None) -> None:
         """Know that the clients of the listeners of this generation are for it from now on."""
@@ -70,15 +76,28 @@ class Owners:
         may wait where none of its own workers will ever take.
         """
         self._note(service)
-        if (had := self._had.pop(service, None)) is None:
-            return
-        fleet, (claimed, served, known) = self._services[service].fleet, had
-        left, serving = claimed - _claimed(fleet), _served(fleet)
-        # Which of the leases that no generation has any more the dead ones had there, nobody knows.
-        dead = known - {lease for _, lease in serving}
-        for address, lease in (served - serving) | {(at, n) for at in left for n in dead}:
-            if (owner := self._owner(address, service)) != service:
-                self._services[owner].inherit({lease}, fleet.now)
+        fleet = self._services[service].fleet
+        if had := self._had.pop(service, None):
+            claimed, served, known = had
+            left, serving = claimed - _claimed(fleet), _served(fleet)
+            # Which of the leases that no generation has any more the dead had there, nobody knows.
+            dead = known - {lease for _, lease in serving}
+            lost = (served - serving) | {(at, n) for at in left for n in dead}
+            self.orphans.update(x for x in lost if self._owner(x[0], service) != service)
+        if self.orphans:
+            self._give_orphans(fleet.now)
+
+    def _give_orphans(self, now: float) -> None:
+        self.orphans -= set[tuple[Address, int]]().union(
+            *(_served(each.fleet) for each in self._services.values())
+        )
+        for address, lease in list(self.orphans):
+            owner = self._services.get(self._owner(address, ""))
+            if owner and lease in owner.fleet.leases:
+                continue  # the number is that of another queue of its own, for now
+            self.orphans.discard((address, lease))
+            if owner:
+                owner.inherit({lease}, now)
 
     def outdated(self) -> list[str]:
         """Return the services about which something else is to be told by now."""
