@@ -108,7 +108,7 @@ def _port_obstacle(listen: Listen) -> tuple[str, str] | None:
 def _path_obstacle(listen: Listen) -> tuple[str, str] | None:
     path = Path(listen.address.path)
     if not path.parent.is_dir():
-        return f"there is no directory {path.parent}", "create it, or correct the path"
+        return f"there is no directory {path.parent}", "create it (socket units do), or correct it"
     if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         return f"this user may not write to {path.parent}", "let it, or choose another directory"
     if path.exists() and not path.is_socket():

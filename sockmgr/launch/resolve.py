@@ -162,12 +162,12 @@ def _with_private(spec: Spec, service: ServiceConfig, fit: presets.Fit) -> Spec:
     for key, probe in spec.probes.items():
         listen = spec.asked(probe)
         if not listen.address.traits.is_internet and listen.address.traits.is_stream and not takes:
+            other = 'add accept = "dispatch"' if service.app else "use app or gunicorn"
             raise ConfigError(
                 f"service.{service.name}.{key} cannot ask the new workers alone: all accept from "
                 f"the one socket of {listen.name}, and {service.python or fit.argv[0]} is not "
                 "known to take another one",
-                do='use app or gunicorn, add accept = "dispatch" for an app, or use '
-                '{ exec = ["COMMAND"] } as `ready`',
+                do=f'{other}, or use {{ exec = ["COMMAND"] }} as `ready`',
             )
     return replace(spec, takes_private=takes)
 

@@ -138,3 +138,4 @@ def test_a_server_that_takes_one_listener_is_refused_with_the_reason(tmp_path: P
     done = manager.say("check", "-c", str(manager.config))
     assert done.code == 2
     assert "is not known to take another one" in done.stdout + done.stderr
+    assert "use app or gunicorn, or use { exec" in done.stderr

@@ -163,6 +163,24 @@ def test_an_app_is_refused_where_the_environment_has_no_runtime(tmp_path: Path) 
     assert 'venv = ""' in caught.value.do
 
 
+def test_an_app_in_an_environment_of_its_own_is_probed_on_a_unix_socket_if_it_is_dispatched(
+    tmp_path: Path,
+) -> None:
+    environment(tmp_path / ".venv", packages=("sockmgr", "uvicorn"))
+    keys = {"app": "a:b", "cwd": str(tmp_path), "ready": {"http": "/up"}}
+    for accept in ("shared", "dispatch"):
+        parsed = config.from_arguments(
+            ["http=unix:///run/x/y"], (), keys={**keys, "accept": accept}
+        )
+        found = prepare(parsed.services[0], parsed.listens(), {"PATH": "/bin"})
+        if accept == "shared":
+            with pytest.raises(ConfigError) as caught:
+                found.spec()
+            assert caught.value.do.startswith('add accept = "dispatch", or use { exec = ')
+        else:
+            assert found.spec().accept == "dispatch"
+
+
 def test_the_managers_own_environment_is_none_of_another(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     found = prepared(tmp_path, {"PATH": "/bin"}, app="a:b")
