@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from sockmgr.config.spec import Accept
 from sockmgr.manager.crash_points import NAMES
@@ -46,20 +47,20 @@ def canary(place: Place) -> None:
     reload(place)
 
 
-def held(place: Place) -> None:
-    """A canary, which waits until somebody decides."""
+def long(place: Place) -> None:
+    """A canary, which goes on if the manager dies with a decision that it has not written down."""
     place.deploy()
-    place.begin("reload", "http", "--canary", "20%", "--for", "0.2s", "--hold")
+    place.begin("reload", "http", "--canary", "20%", "--for", "10s")
     _wait(place, lambda: bool(_rollout(place).get("canary")), "the canary")
 
 
 def promote(place: Place) -> None:
-    held(place)
+    long(place)
     place.begin("promote", "http")
 
 
 def abort(place: Place) -> None:
-    held(place)
+    long(place)
     place.begin("abort", "http")
 
 
@@ -99,12 +100,18 @@ def deaf_and_many(place: Place) -> None:
 # --- Workers -------------------------------------------------------------------------------------
 
 
+def preloaded(place: Place) -> None:
+    """The process of a worker that is made by another is known when it takes connections."""
+    place.write(place.text(http="preload = true"))
+    reload(place)
+
+
 def scale(place: Place) -> None:
     place.begin("scale", "http", "+1")
 
 
 def restart_worker(place: Place) -> None:
-    worker = place.status()["services"]["http"]["workers"][0]
+    worker = _http(place)[0]
     place.begin("restart-worker", f"http@{worker['generation']}.{worker['slot']}")
 
 
@@ -114,7 +121,11 @@ def limit(place: Place) -> None:
 
 
 def told_to_stop(place: Place) -> None:
-    """By somebody else: it says so."""
+    """By somebody else: it says so, and has requests in hand, so its end is not seen first."""
+    for _ in range(4):
+        place.ask("http", "/slow?s=3")
+    if place.accept is Accept.DISPATCH:
+        _wait(place, lambda: all(each["connections"] for each in _http(place)), "the requests")
     place.signal(_pid(place, "http"), signal.SIGTERM)
 
 
@@ -190,7 +201,7 @@ def stop_now(place: Place) -> None:
 _BY_DEED: Mapping[Deed, str] = {
     nothing: "control-claimed predecessor-read listeners-taken workers-adopted manager-there tick "
     "state-half-written state-written state-copied all-saved tell-hello tell-service tell-attach "
-    "tell-process tell-queue tell-listen tell-feed tell-settled tell-ask dispatcher-adopted "
+    "tell-queue tell-listen tell-feed tell-settled tell-ask dispatcher-adopted "
     "tell-moves",
     reload: "reload worker-ready worker-exited quiet hook-done spawn feed run-hook drain cut-over "
     "committed descriptor-stored descriptor-forgotten queue-renewed hook-started "
@@ -204,6 +215,7 @@ _BY_DEED: Mapping[Deed, str] = {
     hook_takes_long: "end-hook",
     deaf: "kill",
     deaf_and_many: "finish",
+    preloaded: "tell-process",
     scale: "scale",
     restart_worker: "recycle spawned-stored",
     limit: "recycled",
@@ -226,7 +238,7 @@ DEEDS = {point: deed for deed, points in _BY_DEED.items() for point in points.sp
 REPEATS = {
     "descriptor-stored": (1, 6), "descriptor-forgotten": (1, 3),
     "state-half-written": (1, 6, 9), "state-written": (1, 6, 9), "state-copied": (1, 6, 9),
-    "all-saved": (1, 6, 9), "tell-attach": (1, 3), "tell-feed": (1, 2), "tell-process": (1, 3),
+    "all-saved": (1, 6, 9), "tell-attach": (1, 3), "tell-feed": (1, 2), "tell-process": (1, 2),
 }  # fmt: skip
 
 UNREACHED = {
@@ -286,6 +298,11 @@ def _with_extra(place: Place, *keys: str) -> None:
 
 def _pid(place: Place, service: str) -> int:
     return max(place.workers(service))
+
+
+def _http(place: Place) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = place.status()["services"]["http"]["workers"]
+    return found
 
 
 def _rollout(place: Place) -> dict[str, object]:
