@@ -147,13 +147,16 @@ def test_what_waits_for_a_worker_that_hangs_goes_to_others_before_it_ends(tmp_pa
         assert not load.result.failed, load.result.failures()
 
 
-@pytest.mark.parametrize("accept", ["shared", "per-worker", "dispatch"])
+@pytest.mark.parametrize(
+    ("accept", "more"),
+    [("shared", ""), ("per-worker", ""), ("dispatch", ""), ("dispatch", 'ready = { http = "/" }')],
+)
 def test_a_worker_that_others_tell_to_stop_gets_nothing_more_and_loses_nothing(
-    accept: str, tmp_path: Path
+    accept: str, more: str, tmp_path: Path
 ) -> None:
     app = App("asgi", tmp_path)
     # So long that a client who stays keeps it from ending.
-    text = config(app, more=f'accept = "{accept}"').replace(
+    text = config(app, more=f'accept = "{accept}"\n{more}').replace(
         "access_log", "keep_alive = 60\nmigrate = false\naccess_log"
     )
     with Manager(tmp_path, text) as manager, connected(manager) as stays:

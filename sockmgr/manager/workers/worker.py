@@ -342,7 +342,9 @@ class WorkerProcess:
         if self.spec.accept is Accept.DISPATCH and self.channel is None:
             raise SpawnError(f"another worker has the lease of {self.name} by now")
         self._inheritance.take(self.channel)
-        notify = self._context.notify_address() if self._readiness.needs_notify_socket else ""
+        # Our runtime says there when it begins to end, however it is seen to be ready.
+        says = self._readiness.needs_notify_socket or self.spec.has_figures
+        notify = self._context.notify_address() if says else ""
         return self._inheritance.of_worker(self.output, notify, self._memory)
 
     def _start_command(
