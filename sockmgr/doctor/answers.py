@@ -46,10 +46,13 @@ def examine(status: Status, config: Config) -> Iterator[Finding]:
             streams = [n for n in service.listen if not listens[n].address.traits.is_datagram]
             name = probe.listener or streams[0]
             if seen := _ask(service, probe, status.listeners[name]):
-                yield check.found(
+                # Clients come by a path for a warm-up, too.
+                is_fault = check is Check.WARM_UP_FAILS and not seen.startswith("answers 4")
+                which, means = (Check.ANSWERS_ERRORS, _FAILS) if is_fault else (check, why)
+                yield which.found(
                     subject=f"service.{service.name}",
                     what=f"service.{service.name}{key}: GET {probe.path} on {name} {seen}",
-                    why=why,
+                    why=means,
                     fix=f"have the application answer it, or correct {key[1:]}"
                     if key
                     else 'see what it prints (sockmgr logs); then add ready = { http = "/PATH" }',

@@ -83,8 +83,9 @@ def test_probes_and_warm_ups_that_a_service_answers_otherwise_are_found(
         assert "a reload is aborted" in ready["why"]
         assert healthy["what"].endswith(".healthy: GET /alive on http answers 503 (expected 2xx)")
         assert "are replaced" in healthy["why"]
-        answering(tmp_path, login=(404, ""))
-        assert "/login on http answers 404" in sole(diagnose(manager), Check.WARM_UP_FAILS)["what"]
+        for status, check in ((404, Check.WARM_UP_FAILS), (500, Check.ANSWERS_ERRORS)):
+            answering(tmp_path, login=(status, ""))
+            assert f"/login on http answers {status}" in sole(diagnose(manager), check)["what"]
 
 
 def test_an_application_that_nobody_probes_and_that_answers_errors_is_found(
