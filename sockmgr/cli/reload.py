@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,7 +207,7 @@ def _described(verdict: Verdict, last: Progress | None) -> Iterator[str]:
         if (canary := verdict.receipt.canary) and canary.finding is not Finding.WORSE:
             yield f"canary: {canary}"  # else the reason says so
         yield verdict.stays
-        yield from (f"  {line}" for line in verdict.output)
+        yield from (f"  {line}" for line in _once(verdict.output))
         from sockmgr.launch import last_words
 
         if last_words.is_refused_code(verdict.output):
@@ -239,6 +241,13 @@ def _described(verdict: Verdict, last: Progress | None) -> Iterator[str]:
     if receipt.finishing:
         number = count(receipt.finishing, "worker")
         yield f"{number} must end now: too many generations are draining (max_draining)"
+
+
+def _once(lines: Sequence[str]) -> Iterator[str]:
+    """Yield each of these lines, but one that repeats once: an access log differs in the port."""
+    for _, same in itertools.groupby(lines, lambda line: re.sub(r":\d+ ", ": ", line)):
+        *others, last = same
+        yield f"{last} ({len(others) + 1} times)" if others else last
 
 
 def _warm_up(receipt: Receipt) -> Iterator[str]:

@@ -130,6 +130,15 @@ def test_an_aborted_reload_fails_and_tells_why_what_serves_and_what_the_worker_s
     )
 
 
+def test_lines_of_a_worker_that_repeat_but_for_the_port_of_a_client_are_shown_once(
+    manager: FakeManager,
+) -> None:
+    asked = [f'127.0.0.1:{port} - "GET /healthz HTTP/1.1" 503' for port in range(40000, 40018)]
+    manager.verdicts = [replace(ABORTED, output=("line 1", "line 2", *asked, "bye"))]
+    shown = sockmgr("reload").stdout.splitlines()[-4:]
+    assert shown == ["  line 1", "  line 2", f"  {asked[-1]} (18 times)", "  bye"]
+
+
 def test_an_aborted_reload_without_a_fallback_says_so(manager: FakeManager) -> None:
     manager.verdicts = [a_verdict(verdict="aborted", reason="it hangs", kept=0)]
     assert "no generation is serving" in sockmgr("reload").stdout
