@@ -171,9 +171,10 @@ def refused(name: str, lines: Sequence[LogLine]) -> Iterator[Finding]:
     turns = (event(EventKind.HOOK_FAILED), event(EventKind.WORKER_STARTED))
     last = next((line.message for line in reversed(lines) if line.event in turns), "")
     if "hook=before" in last:
+        fault = last.partition(" why=")[2].strip("'\"")
         yield Check.HOOK_FAILS.found(
             subject=f"service.{name}",
-            what=last,
+            what=f"the hook before of {name} fails: {fault}",
             why="no worker is started before it succeeds; it is tried again, every 30 s at least",
             fix=f"`sockmgr logs {name}` has what it printed",
         )

@@ -168,7 +168,7 @@ def test_a_hook_that_keeps_a_first_start_waiting_is_found(tmp_path: Path) -> Non
         down, found = diagnose(manager)
         assert down["check"] == Check.SERVICE_DOWN.label
         assert found["check"] == Check.HOOK_FAILS.label
-        assert "exited with status 3" in found["what"]
+        assert found["what"] == "the hook before of web fails: exited with status 3"
         assert "sockmgr logs web" in found["fix"]
 
 
