@@ -175,7 +175,7 @@ def options(verb: Callable[..., None]) -> Callable[..., None]:
         "-c", "--config", type=click.Path(path_type=Path), help="The manager's config file."
     )
     @click.option(
-        "--control", type=click.Path(), metavar="PATH", help="The manager's control socket."
+        "--control", type=click.Path(readable=False), help="The manager's control socket."
     )
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @click.option("--timeout", type=duration, help="Wait no longer than this.")

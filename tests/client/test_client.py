@@ -56,6 +56,8 @@ def test_a_caller_is_told_of_a_manager_that_is_another_users() -> None:
         with socket.socket(socket.AF_UNIX) as lives:
             lives.bind(str(control))
             lives.listen()
+            control.chmod(0o600)
+            Path(place).chmod(0o711)
             told = [
                 as_nobody("status", *about).stderr for about in ((), ("--control", str(control)))
             ]
