@@ -35,7 +35,7 @@ class Owners:
         # Before the fact that is taken now: listeners whose clients it has, queues, other leases.
         self._had: dict[str, tuple[set[Address], set[tuple[Address, int]], Set[int]]] = {}
         self._sharing = set[str]()  # those that got listeners on which others had leases
-        # Queues of nobody, while who is to look after them has a lease of the same number.
+        # Queues of nobody, while who is to look after them has the number already.
         self.orphans = set[tuple[Address, int]]()
 
     def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
@@ -88,16 +88,16 @@ class Owners:
             self._give_orphans(fleet.now)
 
     def _give_orphans(self, now: float) -> None:
-        self.orphans -= set[tuple[Address, int]]().union(
-            *(_served(each.fleet) for each in self._services.values())
-        )
+        served = {each for one in self._services.values() for each in _served(one.fleet)}
+        self.orphans -= served
         for address, lease in list(self.orphans):
-            owner = self._services.get(self._owner(address, ""))
-            if owner and lease in owner.fleet.leases:
-                continue  # the number is that of another queue of its own, for now
-            self.orphans.discard((address, lease))
-            if owner:
+            if owner := self._services.get(self._owner(address, "")):
+                # For now the number may be that of another queue of its own, or of its listeners.
+                namesakes = served & {(at, lease) for at in owner.addresses}
+                if namesakes or lease in owner.fleet.leases:
+                    continue
                 owner.inherit({lease}, now)
+            self.orphans.discard((address, lease))
 
     def outdated(self) -> list[str]:
         """Return the services about which something else is to be told by now."""
