@@ -247,6 +247,17 @@ def test_a_plan_of_a_text_tells_whether_a_reload_would_read_the_same() -> None:
     assert asked(text, lambda: parse(text.encode(), file="its own")).applies
 
 
+def test_a_plan_is_refused_of_what_a_reload_would_be_refused_and_of_no_other_text() -> None:
+    def check(_: Config) -> None:
+        raise ConfigError("not for us")
+
+    standing = plan.Standing(check=check)
+    for text in (None, f'name = "shop"\n{TEXT % 4}'):
+        with pytest.raises(ConfigError, match="not for us"):
+            plan.plan(OLD, lambda: OLD, text, "", standing=standing)
+    assert not plan.plan(OLD, lambda: OLD, TEXT % 6, "", standing=standing).applies
+
+
 def test_a_plan_of_a_text_needs_nothing_of_the_file_that_a_reload_reads() -> None:
     def broken() -> Config:
         raise ConfigError("gone")

@@ -281,8 +281,14 @@ MUTANTS = (
     Mutant(
         "say that a reload applies a text that is not its own",
         PLAN,
-        "applies = own() == wanted",
-        "applies = own() is not None",
+        "or own() == wanted",
+        "or own() is not None",
+    ),
+    Mutant(
+        "hold against a manager what it cannot use of a text that no reload would read",
+        PLAN,
+        "    if applies:\n",
+        "    if True:\n",
     ),
     # --- Which queue gets a connection
     Mutant(
