@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from sockmgr.client.connection import ForbiddenError, NoManagerError
 from sockmgr.client.finding import find_control
 from sockmgr.config import config
 from sockmgr.config.config import Config
+from sockmgr.doctor.finding import Finding
 from sockmgr.doctor.manager import unasked
 from sockmgr.doctor.unix_sockets import private, unbelieved
 from sockmgr.errors import ConfigError, ControlError, SockmgrError
@@ -33,7 +34,8 @@ COLOURS = {
     "+": "green", "-": "red", "~": "cyan", "!": "bright_yellow", "warning:": "yellow",
     "note:": "bright_black",
 }  # fmt: skip
-_Asked = tuple[str | None, Plan | None, list[str], str]
+# Where the manager is that was asked, its plan, of what it is to be warned, or why there is none.
+_Asked = tuple[str | None, Plan | None, list[str], str | ControlError]
 
 
 @click.command("check")
@@ -50,6 +52,7 @@ def command(where: target.Target) -> None:
     path = where.config or Path(target.DEFAULT_CONFIG)
     try:
         counts, flaws, remarks, asked = _judged(where, target.read(path), path)
+        control, plan, missed, why = asked
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
@@ -61,9 +64,8 @@ def command(where: target.Target) -> None:
             *(f"  warning: {flaw}" for flaw in flaws),
             *(f"  note: {remark}" for remark in remarks),
         )
-    if isinstance(asked, ControlError):
-        raise asked
-    control, plan, missed, why = asked
+    if isinstance(why, ControlError):
+        raise why
     if where.as_json:
         answer = {"valid": True, "config": str(path), "warnings": flaws + missed, "notes": remarks}
         answer |= {"manager": control}
@@ -80,7 +82,7 @@ def command(where: target.Target) -> None:
 
 def _judged(
     where: target.Target, data: bytes, path: Path
-) -> tuple[str, list[str], list[str], _Asked | ControlError]:
+) -> tuple[str, list[str], list[str], _Asked]:
     """Return what is in the config, what harms, remarks, and what _ask() does; raise ConfigError.
 
     The word of a manager that reads it counts: only it knows what its user and environment allow.
@@ -99,13 +101,7 @@ def _judged(
         raise
     counts = f"{count(len(found.listen), 'listener')}, {count(len(found.services), 'service')}"
     remarks = [*borrowed, *_remarks(found)]
-    try:
-        return counts, flaws, remarks, _ask(where, found.name, data, path, found)
-    except ControlError as error:
-        return counts, flaws, remarks, error
-    except ConfigError as error:
-        means = "the manager that runs cannot use it, as its user or in its environment"
-        raise ConfigError(error.what, means=means, do=error.do) from error
+    return counts, flaws, remarks, _ask(where, found.name, data, path, found)
 
 
 def _examined(found: Config) -> tuple[list[str], list[str]]:
@@ -123,32 +119,33 @@ def _examined(found: Config) -> tuple[list[str], list[str]]:
 
 def _remarks(found: Config) -> list[str]:
     seen = (*private(found.listen, ahead=True), *unbelieved(found, os.environ))
-    return [
-        *(text for service in found.services for text in notes.of(service)),
-        *(f"{one.what}: {one.why}; {one.fix}" for one in seen),
-    ]
+    return [*(text for service in found.services for text in notes.of(service)), *_told(seen)]
+
+
+def _told(findings: Iterable[Finding]) -> list[str]:
+    return [f"{one.what}: {one.why}; {one.fix}" for one in findings]
 
 
 def _ask(
     where: target.Target, name: str, data: bytes, path: Path, found: Config | None = None
 ) -> _Asked:
-    """Return where the manager is, its plan, and what it cannot do, or why there is none.
-
-    Raises NoManagerError if there is none at the path that --control names.
-    """
+    """Ask the manager; raise ConfigError if it cannot use the config."""
     try:
         control = find_control(where.control, name, path.absolute())
         asked = Client(control, timeout=where.timeout)
         plan = asked.plan(data.decode(), str(path.absolute()))
-        cannot = unasked(found, asked.status(sizes=False).listeners) if found else ()
-        missed = [f"{one.what}: {one.why}; {one.fix}" for one in cannot]
-        return str(control), plan, missed, ""
+        listeners = asked.status(sizes=False).listeners
+        return str(control), plan, _told(unasked(found, listeners)) if found else [], ""
     except ForbiddenError as error:
         return str(control), None, [], f"what would change is not known: {error.what}"
-    except NoManagerError:  # also one that has ended since it told its plan
-        if where.control:
-            raise
+    except ControlError as error:
+        # None, or one that has ended since it told its plan: but that which was named must answer.
+        if where.control or not isinstance(error, NoManagerError):
+            return None, None, [], error
         return None, None, [], f'no manager named "{name}" is running: nothing to compare with'
+    except ConfigError as error:
+        means = "the manager that runs cannot use it, as its user or in its environment"
+        raise ConfigError(error.what, means=means, do=error.do) from error
 
 
 def _show(*lines: str) -> None:
