@@ -307,6 +307,19 @@ def test_an_instance_of_the_template_serves_on_a_unix_socket_and_is_found_by_its
 # --- The machine itself --------------------------------------------------------------------------
 
 
+def test_a_member_of_a_group_finds_the_manager_of_a_unit_by_its_config(machine: Machine) -> None:
+    site = Site(machine, HTTP)
+    site.write(site.text + '\n[control]\ngroup = "users"\nmethods = ["reload"]\n')
+    site.install()
+    site.deploy("1")
+    site.start()
+    member = ("setpriv", "--reuid=nobody", "--regid=users", "--clear-groups", "sockmgr")
+    for verb in ("status", "check", "reload", "health"):
+        machine.run(*member, verb, "-c", site.config)
+    stop = machine.run(*member, "stop", "-c", site.config, check=False)
+    assert (stop.returncode, "[control]" in stop.stderr) == (1, True), stop.stderr
+
+
 def test_a_machine_leaves_no_process_no_mount_no_cgroup_and_no_file(machine: Machine) -> None:
     with Machine() as other:
         other.systemctl("is-active", "multi-user.target")
