@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sockmgr.config.spec import Accept
-from tests.crash_points.deeds import add, broken, canary, held, limit, reload
+from tests.crash_points.deeds import abort, add, broken, canary, limit, promote, reload
 from tests.crash_points.places import Alone, Place
 from tests.deaths import Death, kill
 from tests.e2e.harness import wait_for
@@ -48,13 +48,11 @@ def with_canary(place: Place, *_: object) -> None:
 
 
 def promoted(place: Place, *_: object) -> None:
-    held(place)
-    place.begin("promote", "http")
+    promote(place)
 
 
 def given_up(place: Place, *_: object) -> None:
-    held(place)
-    place.begin("abort", "http")
+    abort(place)
 
 
 def rolled_back(place: Place, *_: object) -> None:
