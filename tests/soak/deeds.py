@@ -39,6 +39,7 @@ def by_signal(place: Place, *_: object) -> None:
 
 
 def all_together(place: Place, *_: object) -> None:
+    place.write(place.text())  # a canary cannot go together with others
     place.deploy()
     place.begin("reload", "--together")
 
@@ -81,7 +82,8 @@ def storm(place: Place, *_: object) -> None:
 
 
 def one_worker(place: Place, _: Load, dice: random.Random) -> None:
-    worker = dice.choice(place.status()["services"]["http"]["workers"])
+    workers = place.status()["services"]["http"]["workers"]
+    worker = dice.choice([each for each in workers if each["state"] == "ready"])
     place.begin("restart-worker", f"http@{worker['generation']}.{worker['slot']}")
 
 
