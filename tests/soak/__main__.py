@@ -107,7 +107,8 @@ def _soak(place: Place, figures: Figures, chosen: argparse.Namespace) -> None:
                 at = time.monotonic() - end + 60 * chosen.minutes
                 print(f"{at:6.0f} s {deed.__name__}{' in a reload' * in_reload}", flush=True)
                 figures.done[deed.__name__] += 1
-                place.spoil("none")  # what a deed before has spoiled is not for this one
+                place.spoil("none")  # the code that a deed before has spoiled is not for this one
+                place.deploy()
                 if in_reload:
                     reload(place)
                 if death := deed(place, load, dice):
