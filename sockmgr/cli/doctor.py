@@ -40,6 +40,7 @@ from sockmgr.terminal.format import count
 from sockmgr.terminal.visible import visible
 
 LOG_LINES = 200  # how many lines of a service in trouble are searched for a reason
+_NOT_HELD = "runs another config, so its workers are not held to this one: see sockmgr check"
 
 
 @click.command("doctor")
@@ -142,7 +143,7 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: _Visit)
     visit.findings += manager.unasked(config, status.listeners) if config else ()
     differs = plan and any(not one.path.startswith(RELEASE) for one in plan.changes)
     if plan and differs:
-        target.narrate(_not_loaded(plan) or f"the manager at {client.path} runs another config")
+        target.narrate(f"the manager at {client.path} {_NOT_HELD}")
     if hidden := manager.why_hidden(status.manager.pid, client.peer()):
         target.narrate(f"its processes are not looked at: {hidden}")
     number = sum(len(service.workers) for service in status.services.values())
@@ -152,11 +153,6 @@ def _ask(where: target.Target, config: Config | None, path: Path, visit: _Visit)
     for one in _of_manager(client, status, runs, visible=not hidden):
         visit.findings += [one] if one not in visit.findings else []
     return plan is not None and (plan.applies or not differs)
-
-
-def _not_loaded(plan: Plan) -> str:
-    texts = "; ".join(change.text for change in plan.changes) if plan.applies else ""
-    return texts and f"workers are not held to the config, of which this is not loaded: {texts}"
 
 
 def _of_manager(

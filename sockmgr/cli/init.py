@@ -181,10 +181,7 @@ def _project(directory: Path) -> Project:
 
 
 def _outside(home: str) -> Iterator[str]:
-    """Yield the servers that workers can run: those in PATH, and those beside our interpreter.
-
-    The latter are not for a project that has an environment of its own, `home`.
-    """
+    """Yield the servers that workers can run: in PATH, and beside us if they have no own `home`."""
     path = virtual_env.activated(os.environ, home)["PATH"] if home else None
     for program in PROGRAMS:
         beside = shutil.which(program, path=Path(sys.executable).parent)
