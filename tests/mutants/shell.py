@@ -15,6 +15,7 @@ PLAN = "sockmgr.config.plan"
 POOL = "sockmgr.kernel.steering.pool"
 ROUND_ROBIN = "sockmgr.kernel.steering.round_robin"
 TRAFFIC = "sockmgr.manager.service.traffic"
+OWNERS = "sockmgr.manager.service.owners"
 DRAIN = "sockmgr.manager.listeners.queue_drain"
 MOVES = "sockmgr.worker.moves"
 GIVEN = "sockmgr.worker.given"
@@ -32,6 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     POOL: ("kernel/test_steering.py", "kernel/test_round_robin.py", "manager/listeners"),
     ROUND_ROBIN: ("kernel/test_round_robin.py",),
     TRAFFIC: ("manager/service/test_traffic.py",),
+    OWNERS: ("manager/service/test_owners.py",),
     DRAIN: ("manager/service/test_traffic.py", "manager/listeners/test_listener.py"),
     MOVES: ("worker/test_giving.py", "worker/test_moves.py", "worker/test_moving_race.py"),
     GIVEN: ("worker/test_moves.py",),
@@ -369,6 +371,24 @@ MUTANTS = (
         TRAFFIC,
         "queues[queue if lease in passed else lease] += weight",
         "queues[lease] += weight",
+    ),
+    Mutant(
+        "give a listener to who only helps out there",
+        OWNERS,
+        "key=lambda n: (using[n].get(address, -1), n == took)",
+        "key=lambda n: (n == took)",
+    ),
+    Mutant(
+        "leave a listener with who was cut over first",
+        OWNERS,
+        "key=lambda n: (using[n].get(address, -1), n == took)",
+        "key=lambda n: (using[n].get(address, -1), n != took)",
+    ),
+    Mutant(
+        "have who may go back yet inherit a queue",
+        OWNERS,
+        "if namesakes or lease in owner.fleet.leases or not claims[address]:",
+        "if namesakes or lease in owner.fleet.leases:",
     ),
     Mutant(
         "call a queue quiet that holds connections",

@@ -33,9 +33,9 @@ class Owners:
         self._took: dict[Address, str] = {}
         self._told: dict[str, tuple[frozenset[int], frozenset[Address]]] = {}
         # Before the fact that is taken now: listeners whose clients it has, queues, other leases.
-        self._had: dict[str, tuple[set[Address], set[tuple[Address, int]], Set[int]]] = {}
+        self._had: dict[str, tuple[Set[Address], set[tuple[Address, int]], Set[int]]] = {}
         self._sharing = set[str]()  # those that got listeners on which others had leases
-        # Queues of nobody, while who is to look after them has the number already.
+        # Queues of nobody, while who is to look after them has the number already, or boots.
         self.orphans = set[tuple[Address, int]]()
 
     def resume(self, service: str, leases: Mapping[int, Collection[Listener]]) -> None:
@@ -62,7 +62,7 @@ class Owners:
         if self._are_shared:
             fleet = self._services[service].fleet
             known = fleet.unquiet.keys() | dict(fleet.fed).keys()
-            self._had[service] = _claimed(fleet), _served(fleet), known
+            self._had[service] = _claims(fleet).keys(), _served(fleet), known
         if any(told := self._beside(service)):
             self._told[service] = told
         else:
@@ -79,11 +79,11 @@ class Owners:
         fleet = self._services[service].fleet
         if had := self._had.pop(service, None):
             claimed, served, known = had
-            left, serving = claimed - _claimed(fleet), _served(fleet)
+            left, serving = claimed - _claims(fleet).keys(), _served(fleet)
             # Which of the leases that no generation has any more the dead had there, nobody knows.
             dead = known - {lease for _, lease in serving}
             lost = (served - serving) | {(at, n) for at in left for n in dead}
-            self.orphans.update(x for x in lost if self._owner(x[0], service) != service)
+            self.orphans.update(x for x in lost if self._owner(x[0]) != service)
         if self.orphans:
             self._give_orphans(fleet.now)
 
@@ -91,10 +91,11 @@ class Owners:
         served = {each for one in self._services.values() for each in _served(one.fleet)}
         self.orphans -= served
         for address, lease in list(self.orphans):
-            if owner := self._services.get(self._owner(address, "")):
+            owner = self._services.get(self._owner(address))
+            if owner and address in (claims := _claims(owner.fleet)):
                 # For now the number may be that of another queue of its own, or of its listeners.
                 namesakes = served & {(at, lease) for at in owner.addresses}
-                if namesakes or lease in owner.fleet.leases:
+                if namesakes or lease in owner.fleet.leases or not claims[address]:
                     continue
                 owner.inherit({lease}, now)
             self.orphans.discard((address, lease))
@@ -114,13 +115,17 @@ class Owners:
     def elsewhere(self, service: str) -> frozenset[Address]:
         """Return the listeners of a service whose clients are for others."""
         mine = self._services[service].addresses if self._are_shared else ()
-        return frozenset(each for each in mine if self._owner(each, service) != service)
+        return frozenset(each for each in mine if self._owner(each) != service)
 
-    def _owner(self, address: Address, service: str) -> str:
-        """Return who has it: who took it last, or whoever still has it, `service` if nobody has."""
-        claiming = [n for n, each in self._services.items() if address in _claimed(each.fleet)]
-        took = self._took.get(address, service)
-        return took if took in claiming else claiming[0] if claiming else service
+    def _owner(self, address: Address) -> str:
+        """Return who has it, whoever asks: one of those that use it, "" if nobody does.
+
+        The one with the best claim, of several the one that took it last. Those that only boot or
+        help out there need an owner as well, or each would feed it against the others.
+        """
+        using = {n: _claims(s.fleet) for n, s in self._services.items() if address in s.addresses}
+        took = self._took.get(address)
+        return max(using, key=lambda n: (using[n].get(address, -1), n == took), default="")
 
     def leases_beside(self, service: str, addresses: Set[Address]) -> frozenset[int]:
         """Return the leases that other services have on these listeners."""
@@ -145,10 +150,11 @@ class Owners:
         return any(service in self._services for service in self._sharing)
 
 
-def _claimed(fleet: FleetRecords) -> set[Address]:
-    """Return the listeners whose clients a service may have: it serves there, and does not stop."""
-    met = (each for each in (fleet.current, fleet.trial) if each and each.is_met)
-    return set() if fleet.stopping else {at for each in met for at in each.spec.addresses}
+def _claims(fleet: FleetRecords) -> dict[Address, bool]:
+    """Return the listeners that a service may serve: by right, or only for want of better."""
+    going = () if fleet.stopping else (fleet.trial, fleet.current)
+    met = [each for each in going if each and each.may_be_met]
+    return {at: each.is_met for each in met for at in each.spec.addresses}
 
 
 def _served(fleet: FleetRecords) -> set[tuple[Address, int]]:
