@@ -360,6 +360,8 @@ class Services:
         self._company.heed(service)
         for name in self.owners.outdated():
             self.by_name[name].put(Tick())
+        for name in self.owners.replaced() - self._said.keys():
+            self.by_name[name].stop()  # as the manager before us did, which nobody else remembers
         found = self.by_name.get(service)
         if found and found.fleet.is_nothing and not found.fleet.stopping:
             found.stop()  # a reload has added it, and its first generation failed
@@ -382,8 +384,7 @@ class Services:
         # All are looked at before any begins, which would have leases of its own by then.
         foreign = [self.owners.leases_beside(each.service, each.addresses) for each in specs]
         for spec, leases in zip(specs, foreign, strict=True):
-            name, service = spec.service, self.by_name.get(spec.service)
-            service = service or self.add(name)
+            service = self.by_name.get(name := spec.service) or self.add(name)
             own = replace(spec, foreign=leases) if leases else spec
             more = patience.get(name, 0.0), None, partial(self._accept, config, name)
             verdicts.append(service.reload(own, progress, groups.get(name), *more))

@@ -385,6 +385,12 @@ MUTANTS = (
         "key=lambda n: (using[n].get(address, -1), n != took)",
     ),
     Mutant(
+        "end a service that may get its listener back",
+        OWNERS,
+        "if owner != name and at in settled[owner]}",
+        "if owner != name}",
+    ),
+    Mutant(
         "have who may go back yet inherit a queue",
         OWNERS,
         "if namesakes or lease in owner.fleet.leases or not claims[address]:",

@@ -106,6 +106,16 @@ class Owners:
             return []
         return [n for n in self._services if self._beside(n) != self._told.get(n, _NOTHING)]
 
+    def replaced(self) -> set[str]:
+        """Return the services that have a listener for good which another one has for good.
+
+        A reload had removed them, and the manager died before that was over: no state tells.
+        """
+        every = self._services.items() if self._are_shared else ()
+        settled = {name: _settled(each.fleet) for name, each in every}
+        owned = ((name, self._owner(at), at) for name, mine in settled.items() for at in mine)
+        return {name for name, owner, at in owned if owner != name and at in settled[owner]}
+
     def _beside(self, service: str) -> tuple[frozenset[int], frozenset[Address]]:
         if not self._are_shared:
             return _NOTHING
@@ -155,6 +165,12 @@ def _claims(fleet: FleetRecords) -> dict[Address, bool]:
     going = () if fleet.stopping else (fleet.trial, fleet.current)
     met = [each for each in going if each and each.may_be_met]
     return {at: each.is_met for each in met for at in each.spec.addresses}
+
+
+def _settled(fleet: FleetRecords) -> frozenset[Address]:
+    """Return the listeners of a service of which no reload is under way."""
+    going = None if fleet.trial or fleet.pending or fleet.stopping else fleet.current
+    return going.spec.addresses if going else frozenset()
 
 
 def _served(fleet: FleetRecords) -> set[tuple[Address, int]]:

@@ -88,6 +88,20 @@ def test_who_is_cut_over_has_the_listener_and_who_goes_back_leaves_it_again() ->
     assert services.owners_at_a() == ["api"]
 
 
+def test_who_was_to_be_removed_is_known_by_a_listener_that_another_service_has_for_good() -> None:
+    services = Services()
+    services.tell("web", lambda web: web.start(make_spec("v1", listen=(B,))))
+    services.tell("api", lambda api: api.start(make_spec("v1", listen=(A,))))
+    services.tell("web", lambda web: web.reload(got(services, "api")))
+    services.tell("web", lambda web: web.ready("1.1", "2.1"))
+    services.owners.take("web", services.web.fleet.trial)
+    assert services.owners.replaced() == set()  # web may go back yet
+    services.tell("web", lambda web: web.wait(1))
+    assert services.owners.replaced() == {"api"}
+    services.tell("api", lambda api: api.reload(make_spec("v2", listen=(B,))))
+    assert services.owners.replaced() == set()
+
+
 def test_a_listener_has_one_owner_though_clients_are_meant_for_none_of_those_that_use_it() -> None:
     services = helped()
     assert [each.fleet.serves for each in (services.api, services.web)] == [True, False]
