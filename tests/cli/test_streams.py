@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.helpers.command_line import CONFIG, manager, path
 from tests.helpers.fake_manager import ABORTED, FakeManager
@@ -64,6 +65,7 @@ def test_an_aborted_reload_and_a_config_without_use_keep_their_exit_codes(
     manager: FakeManager, path: Path, way: str
 ) -> None:
     manager.verdicts = [ABORTED]
+    manager.answer = replace(manager.answer, applies=False)  # it reads another file
     (path.parent / "broken.toml").write_text("nonsense = 1")
     assert verb("reload", way).returncode == 1
     assert verb("check -c broken.toml", way).returncode == 2
