@@ -29,7 +29,7 @@ from tests.helpers.load import Load, Result, Target
 # Some seconds; a machine that is busy with other things may take many times that.
 pytestmark = pytest.mark.timeout(300)
 
-RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "5"))
+RELOADS = int(os.environ.get("SOCKMGR_TEST_RELOADS", "3"))
 
 
 def config(server: Server, app: App, address: str) -> str:
