@@ -48,6 +48,12 @@ class Watched:
             self.rewritten |= looked.rewritten.keys()
         return {os.path.relpath(path, self.root) for path in found - {str(self._mark)}}
 
+    async def heard(self) -> set[str]:
+        """Wait until something has changed: the mark may be heard before a new place is watched."""
+        while not (found := await self.changed()):
+            pass
+        return found
+
 
 @asynccontextmanager
 async def watching(
