@@ -31,7 +31,7 @@ help:
 	@echo 'make simulate SEEDS=100000'
 	@echo '            play random schedules of reloads and deaths on a pretended machine'
 	@echo 'make crash-matrix'
-	@echo '            kill the manager at each crash point, under load; as root, an hour'
+	@echo '            kill the manager at each crash point, under load; as root, 80 minutes'
 	@echo 'make mutants'
 	@echo '            edit what decides in one line, many times, each of which the tests must notice'
 	@echo 'make fuzz RUNS=1000000'

@@ -311,9 +311,6 @@ class Fleet(FleetRecords):
         self.served = True
         if old:
             self._retire(old)
-            if old.spec.removed(trial.spec):
-                # Until now others may have come there, and nobody else takes them.
-                self._leave(sorted(old.served - self._book.weights.keys()))
         self._out.append(Committed(requests=trial.requests, generation=trial.number))
 
     def _abort(self, trial: Generation) -> None:

@@ -625,12 +625,6 @@ MUTANTS = (
         "same(worker, set(OF_WORKER) - {'hung'})",
     ),
     Mutant(
-        "forget who waits at a listener that is removed",
-        FLEET,
-        "if old.spec.removed(trial.spec):",
-        "if trial.spec.removed(trial.spec):",
-    ),
-    Mutant(
         "feed who stops by itself",
         FLEET,
         "worker.become(State.DRAINING, self._now, self._now + drain_timeout)",

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from tests.simulation import mutants as simulation
 
 ROOT = Path(__file__).parents[2]
 _TIMES = itertools.count(1)  # seconds, as bytecode knows the time of its source
+ENDLESS = 300  # seconds of processor time, of which each of the others needs a few
 WITHIN = 4800  # schedules: a mutant that lives so long lives
 PYTEST = ("-m", "pytest", "-qx", "--no-header", "--tb=no", "-p", "no:cacheprovider", "--timeout=60")
 
@@ -50,19 +52,22 @@ class Trees:
 
 
 def _run(arguments: list[str], where: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Python; an edit by which something goes on for ever is ended by SIGXCPU."""
     environment = {
         **os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }  # fmt: skip
+    command = ["prlimit", f"--cpu={ENDLESS}", sys.executable, *arguments]
     return subprocess.run(
-        [sys.executable, *arguments], cwd=where, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        command, cwd=where, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def of_fleet(mutant: Mutant) -> str:
     """Return what noticed this edit, "" if nothing did."""
     done = _run(["-m", "tests.fleet.mutants", mutant.name])
+    if done.returncode == -signal.SIGXCPU:
+        return "no end"
     last = (done.stdout.splitlines() or [""])[-1]
     return last if done.returncode == 1 and last != "green" else ""
 
