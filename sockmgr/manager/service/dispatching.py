@@ -190,11 +190,15 @@ def _key(listener: Listener) -> str:
 def _sources(
     listeners: Mapping[int, Collection[Listener]], modes: LeaseModes
 ) -> dict[socket.socket, str]:
-    """Return all queues that are not somebody else's: a late handshake may end in any of them."""
+    """Return all queues that are not somebody else's: a late handshake may end in any of them.
+
+    None of a listener that nobody has who is passed connections: its clients would be closed.
+    """
     leases: dict[Listener, set[int]] = defaultdict(set)
     for lease, mine in listeners.items():
         for each in mine:
-            leases[each].add(lease)
+            if each.listen.address in modes.meant:
+                leases[each].add(lease)
     return {
         queue: _key(each)
         for each, ours in leases.items()
