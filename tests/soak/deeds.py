@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sockmgr.config.spec import Accept
-from tests.crash_points.deeds import abort, add, broken, canary, limit, promote, reload
+from tests.crash_points.deeds import abort, add, canary, limit, promote, reload
 from tests.crash_points.places import Alone, Place
 from tests.deaths import Death, kill
 from tests.e2e.harness import wait_for
@@ -133,7 +133,9 @@ def manager_frozen(place: Place, *_: object) -> None:
 
 
 def broken_release(place: Place, *_: object) -> None:
-    broken(place)
+    place.deploy(broken=True)
+    place.attend("reload", "http")
+    place.deploy()  # or whoever has died could not be started again
 
 
 def side_fails(place: Place, *_: object) -> None:
