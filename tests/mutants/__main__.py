@@ -57,7 +57,7 @@ def _run(arguments: list[str], where: Path = ROOT) -> subprocess.CompletedProces
         **os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }  # fmt: skip
-    command = ["prlimit", f"--cpu={ENDLESS}", sys.executable, *arguments]
+    command = ["prlimit", f"--cpu={ENDLESS}:{ENDLESS + 9}", sys.executable, *arguments]
     return subprocess.run(
         command, cwd=where, env=environment, capture_output=True, text=True, check=False
     )

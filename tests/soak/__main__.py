@@ -64,7 +64,7 @@ class Figures:
             elif any(death.took(row) for death in deaths):
                 self.took += 1
             else:
-                self.lost.append(f"{row.mode} {row.outcome} {row.detail}")
+                self.lost.append(f"{row.mode} {row.outcome} {row.detail} at {row.ended:.3f}")
 
 
 def main() -> int:
@@ -121,7 +121,10 @@ def _soak(place: Place, figures: Figures, chosen: argparse.Namespace) -> None:
             _settle(place)
             if calm:
                 figures.looks.append(look(place))
+            before = len(figures.lost)
             figures.judge(load, deaths)
+            if figures.lost[before:]:
+                print(place.log[-60_000:], file=sys.stderr, flush=True)
         print(f"{figures.requests} requests, {figures.took} taken, {len(figures.lost)} lost",
               *set(figures.lost), flush=True)  # fmt: skip
 
