@@ -8,6 +8,7 @@ connection is between two of them: then it can go on in another process. Decides
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
@@ -136,7 +137,6 @@ class Http1(Tracked):
     cycle: Any
     loop: asyncio.AbstractEventLoop
     timeout_keep_alive: float
-    timeout_keep_alive_handler: Callable[[], None]
     timeout_keep_alive_task: asyncio.TimerHandle | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -148,6 +148,20 @@ class Http1(Tracked):
             self.timeout_keep_alive_task = self.loop.call_later(
                 max(left, least), self.timeout_keep_alive_handler
             )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close it, unless something has come that was not read yet.
+
+        After a pause of the process, uvloop runs the timers that are due before it looks for what
+        has come meanwhile (libuv, "The I/O loop").
+        """
+        look = select.poll()
+        look.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        if look.poll(0):
+            handler = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(LEAST, handler)
+        else:
+            super().timeout_keep_alive_handler()  # type: ignore[misc]
 
     def on_response_complete(self) -> None:
         """Have it looked at (called by uvicorn, when the last of an answer was written)."""

@@ -130,6 +130,21 @@ def test_idle_connections_are_closed_after_the_keep_alive_limit(http: str, tmp_p
         assert worker.status() == 0
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("http", HTTP)
+def test_who_asked_while_the_process_was_stopped_is_answered_though_the_keep_alive_limit_is_over(
+    http: str, loop: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, "--http", http, "--loop", loop, "--keep-alive", "0.3") as worker:
+        asking, idle = worker.warm(), worker.warm()
+        worker.child.process.signal(signal.SIGSTOP)
+        asking.get("/")
+        time.sleep(0.5)  # the limit, and more
+        worker.child.process.signal(signal.SIGCONT)
+        assert asking.answer() == KEPT
+        assert idle.ended()
+
+
 def test_what_is_not_done_at_the_deadline_is_cut_off_and_the_worker_leaves(tmp_path: Path) -> None:
     with serving(tmp_path, *QUICK) as worker:
         slow, idle = worker.warm(), worker.warm()
