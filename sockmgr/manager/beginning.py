@@ -6,7 +6,7 @@ makes all that a worker needs: the notify socket, the handover, the task group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from sockmgr.api.records import EventKind
@@ -21,6 +21,7 @@ from sockmgr.manager.services import Services
 from sockmgr.manager.takeover.lost_state import guessed
 from sockmgr.manager.takeover.predecessor import Predecessor
 from sockmgr.manager.takeover.strangers import end_strangers
+from sockmgr.manager.workers.survivor import Survivor
 
 log = Log("sockmgr")
 
@@ -95,11 +96,13 @@ class FromState:
             adopted.resume(service, predecessor.take_survivors(service))
             adopted.replace_unheard()
         # All workers are known by now, so any other process with these sockets is a stranger.
-        known = set(self.known())
-        for adopted in self.services:
-            if not (running := specs(adopted.fleet)):
-                continue  # it has stopped
-            mine = (x for x in self.state.listeners if x.listen.address in adopted.addresses)
-            sockets = {inode for each in mine for inode in each.inodes}
-            stored = predecessor.take_strangers(adopted.name).values()
-            known |= end_strangers(running[-1], stored, sockets, known)
+        end_strangers(self._strangers(predecessor), self.known())
+
+    def _strangers(
+        self, predecessor: Predecessor
+    ) -> Iterator[tuple[Spec, Collection[Survivor], Set[int]]]:
+        for service in self.services:
+            if running := specs(service.fleet):  # else it has stopped
+                mine = (x for x in self.state.listeners if x.listen.address in service.addresses)
+                sockets = {inode for each in mine for inode in each.inodes}
+                yield running[-1], predecessor.take_strangers(service.name).values(), sockets

@@ -57,7 +57,7 @@ def test_a_stranger_finishes_what_it_has_accepted_by_the_stop_signal_of_its_serv
         ):
             assert child.line() == "has it"
             survivor = stored(child)
-            assert end_strangers(SPEC, [survivor], set(), {os.getpid()}) == {child.pid}
+            end_strangers([(SPEC, [survivor], set())], {os.getpid()})
             await until_closed(survivor)
             client.settimeout(10)
             return client.recv(10)
@@ -75,7 +75,7 @@ def test_a_stranger_that_hears_no_stop_signal_is_killed_after_drain_timeout() ->
         ):
             assert child.line() == "has it"
             began, survivor = time.monotonic(), stored(child)
-            end_strangers(spec, [survivor], set(), {os.getpid()})
+            end_strangers([(spec, [survivor], set())], {os.getpid()})
             await until_closed(survivor)
             assert time.monotonic() - began >= 0.5
             return wait_for_exit(child.process)
