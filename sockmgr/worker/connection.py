@@ -20,7 +20,7 @@ from sockmgr.worker.proxy_protocol import Proxied
 KEY = "sockmgr.connection"  # in the state of a scope, from the protocol to the drain
 END = b"\r\n\r\n"  # of a head, and of a body in chunks
 HELD = 65536  # bytes of pipelined requests, beyond which no more is read
-LEAST = 1.0  # seconds for a request that came while its connection was on the way to us
+LEAST = 1.0  # seconds for a request that came when its connection was on its way, or we were paused
 
 
 class Connection:
@@ -89,6 +89,9 @@ class Tracked(asyncio.Protocol):
     needs: ClassVar[frozenset[str]] = frozenset()  # what it uses of uvicorn's protocol
     needs_of_cycle: ClassVar[frozenset[str]] = frozenset()  # and of what answers one request
 
+    loop: asyncio.AbstractEventLoop
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+
     def __init__(
         self,
         config: object,
@@ -124,33 +127,8 @@ class Tracked(asyncio.Protocol):
         """Close a connection on which no request is open."""
         self.transport.close()
 
-
-class Http1(Tracked):
-    """What all protocols for HTTP/1.1 have in common: a connection may be between two requests."""
-
-    needs = frozenset(
-        {"cycle", "loop", "timeout_keep_alive", "timeout_keep_alive_handler",
-         "timeout_keep_alive_task"}
-    )  # fmt: skip
-    needs_of_cycle = frozenset({"response_complete"})
-
-    cycle: Any
-    loop: asyncio.AbstractEventLoop
-    timeout_keep_alive: float
-    timeout_keep_alive_task: asyncio.TimerHandle | None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Go on with the keep-alive limit of a connection that another worker had before."""
-        super().connection_made(transport)
-        if self.connection.moved and self.connection.started:
-            left = self.timeout_keep_alive - (time.monotonic() - self.connection.quiet_since)
-            least = min(LEAST, self.timeout_keep_alive)
-            self.timeout_keep_alive_task = self.loop.call_later(
-                max(left, least), self.timeout_keep_alive_handler
-            )
-
     def timeout_keep_alive_handler(self) -> None:
-        """Close it, unless something has come that was not read yet.
+        """Close it, unless something has come that was not read yet (called by uvicorn).
 
         After a pause of the process, uvloop runs the timers that are due before it looks for what
         has come meanwhile (libuv, "The I/O loop").
@@ -162,6 +140,29 @@ class Http1(Tracked):
             self.timeout_keep_alive_task = self.loop.call_later(LEAST, handler)
         else:
             super().timeout_keep_alive_handler()  # type: ignore[misc]
+
+
+class Http1(Tracked):
+    """What all protocols for HTTP/1.1 have in common: a connection may be between two requests."""
+
+    needs = frozenset(
+        {"cycle", "loop", "timeout_keep_alive", "timeout_keep_alive_handler",
+         "timeout_keep_alive_task"}
+    )  # fmt: skip
+    needs_of_cycle = frozenset({"response_complete"})
+
+    cycle: Any
+    timeout_keep_alive: float
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Go on with the keep-alive limit of a connection that another worker had before."""
+        super().connection_made(transport)
+        if self.connection.moved and self.connection.started:
+            left = self.timeout_keep_alive - (time.monotonic() - self.connection.quiet_since)
+            least = min(LEAST, self.timeout_keep_alive)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                max(left, least), self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """Have it looked at (called by uvicorn, when the last of an answer was written)."""

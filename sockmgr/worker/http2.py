@@ -25,7 +25,10 @@ NEEDED = ("close", "data_to_send", "has_pending_send")  # of zttp.H2Connection
 class Http2(Tracked):
     """Our part of an HTTP/2 connection: the class before uvicorn's ZttpH2Protocol in the MRO."""
 
-    needs = frozenset({"_close_connection", "conn", "cycles", "events", "flush", "handle_request"})
+    needs = frozenset(
+        {"_close_connection", "conn", "cycles", "events", "flush", "handle_request", "loop",
+         "timeout_keep_alive_handler", "timeout_keep_alive_task"}
+    )  # fmt: skip
     needs_of_cycle = frozenset(
         {"disconnected", "flow", "message_event", "more_body", "response_complete", "stream"}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,21 @@ def test_idle_connections_are_closed_after_the_keep_alive_limit(tmp_path: Path) 
         assert idle.ended()
         assert idle.goaways == [last]
         assert worker.status() == 0
+
+
+def test_who_asked_while_the_process_was_stopped_is_answered_though_the_keep_alive_limit_is_over(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, "--http2", "--keep-alive", "0.3", "--loop", "uvloop") as worker:
+        asking, idle = worker.http2(), worker.http2()
+        for client in (asking, idle):
+            assert client.answer(client.get()) == ANSWERED
+        worker.child.process.signal(signal.SIGSTOP)
+        asked = asking.get()
+        time.sleep(0.5)  # the limit, and more
+        worker.child.process.signal(signal.SIGCONT)
+        assert asking.answer(asked) == ANSWERED
+        assert idle.ended()
 
 
 def test_what_is_not_done_at_the_deadline_is_cut_off_and_the_worker_leaves(tmp_path: Path) -> None:
