@@ -337,14 +337,14 @@ class Dispatching:
         listeners: Mapping[int, Collection[Listener]],
         modes: LeaseModes,
     ) -> None:
-        if modes.meant:
-            self._begin()
         self._weights = dict(weights)
         self._keys = {n: [str(each.listen.address) for each in listeners[n]] for n in weights}
         self._meant = sorted(map(str, modes.meant))
         self._sources = real._sources(listeners, modes)  # type: ignore[arg-type]
         if self.is_needed:
             self._go_on()
+        elif modes.meant:
+            self._begin()
 
     def let_go(self) -> None: ...
 

@@ -100,12 +100,12 @@ class Dispatching:
         modes: LeaseModes,
     ) -> None:
         """Pass each lease connections of its listeners; `modes` says whose queues are not ours."""
-        # What a dispatcher holds for us is lost if the next manager does not ask for it at once.
-        if modes.meant and not self._dispatch.is_begun:
-            self._dispatch.begin()
         keys = {lease: [_key(each) for each in listeners[lease]] for lease in weights}
         self._dispatch.feed(weights, keys, sorted(map(str, modes.meant)))
         self._dispatch.listen(_sources(listeners, modes))
+        # What a dispatcher holds for us is lost if the next manager does not ask for it at once.
+        if modes.meant and not self._dispatch.is_begun:
+            self._dispatch.begin()
         self._watch_clients()
 
     def let_go(self) -> None:
