@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -34,8 +35,15 @@ COLOURS = {
     "+": "green", "-": "red", "~": "cyan", "!": "bright_yellow", "warning:": "yellow",
     "note:": "bright_black",
 }  # fmt: skip
-# Where the manager is that was asked, its plan, of what it is to be warned, or why there is none.
-_Asked = tuple[str | None, Plan | None, list[str], str | ControlError]
+
+
+class _Asked(NamedTuple):
+    """What a manager said of the config; without a `plan`, `why` tells what nobody knows."""
+
+    control: str | None  # where it listens
+    plan: Plan | None
+    warnings: list[str]
+    why: str | ControlError
 
 
 @click.command("check")
@@ -52,7 +60,6 @@ def command(where: target.Target) -> None:
     path = where.config or Path(target.DEFAULT_CONFIG)
     try:
         counts, flaws, remarks, asked = _judged(where, target.read(path), path)
-        control, plan, missed, why = asked
     except ConfigError as error:
         if where.as_json:
             failure = {"what": error.what, "means": error.means, "do": error.do}
@@ -64,20 +71,21 @@ def command(where: target.Target) -> None:
             *(f"  warning: {flaw}" for flaw in flaws),
             *(f"  note: {remark}" for remark in remarks),
         )
-    if isinstance(why, ControlError):
-        raise why
+    plan = asked.plan
+    if isinstance(asked.why, ControlError):
+        raise asked.why
     if where.as_json:
-        answer = {"valid": True, "config": str(path), "warnings": flaws + missed, "notes": remarks}
-        answer |= {"manager": control}
+        answer = {"valid": True, "config": str(path), "warnings": flaws + asked.warnings}
+        answer |= {"notes": remarks, "manager": asked.control}
         answer |= msgspec.to_builtins(plan) if plan else {"changes": None, "applies": None}
         click.echo(json.dumps(answer, ensure_ascii=False))
     elif plan:
-        _show(*(f"  warning: {flaw}" for flaw in missed))
+        _show(*(f"  warning: {flaw}" for flaw in asked.warnings))
         _show(*(f"  {change.text}" for change in plan.changes))
         for line in _conclusion(plan):
             target.narrate(line)
     if not plan:
-        target.narrate(why)
+        target.narrate(asked.why)
 
 
 def _judged(
@@ -95,7 +103,7 @@ def _judged(
     except ConfigError as error:
         with contextlib.suppress(SockmgrError):
             asked = _ask(where, config.name(data, file=str(path)), data, path)
-            if asked[1] and asked[1].applies:
+            if asked.plan and asked.plan.applies:
                 why = f"user {os.geteuid()} could not run it: {error.what}"
                 return "says the manager that reads it", [], [why], asked
         raise
@@ -135,14 +143,16 @@ def _ask(
         asked = Client(control, timeout=where.timeout)
         plan = asked.plan(data.decode(), str(path.absolute()))
         listeners = asked.status(sizes=False).listeners
-        return str(control), plan, _told(unasked(found, listeners)) if found else [], ""
+        missed = _told(unasked(found, listeners)) if found else []
+        return _Asked(str(control), plan, missed, "")
     except ForbiddenError as error:
-        return str(control), None, [], f"what would change is not known: {error.what}"
+        return _Asked(str(control), None, [], f"what would change is not known: {error.what}")
     except ControlError as error:
         # None, or one that has ended since it told its plan: but that which was named must answer.
         if where.control or not isinstance(error, NoManagerError):
-            return None, None, [], error
-        return None, None, [], f'no manager named "{name}" is running: nothing to compare with'
+            return _Asked(None, None, [], error)
+        why = f'no manager named "{name}" is running: nothing to compare with'
+        return _Asked(None, None, [], why)
     except ConfigError as error:
         means = "the manager that runs cannot use it, as its user or in its environment"
         raise ConfigError(error.what, means=means, do=error.do) from error
