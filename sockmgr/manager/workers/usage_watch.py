@@ -43,7 +43,7 @@ class UsageWatch:
         self._limits = {limit for limit in MEASURED if getattr(spec, limit)}
 
     async def watch(self) -> None:
-        """Look until a limit is reached, or there is none that has to be looked for."""
+        """Look until a limit is reached, or none is left that can be seen."""
         process, unseen = self._process(), set[Limit]()
         pause = PACE * process.draw  # workers that got ready together are not looked at together
         while self._limits:

@@ -15,7 +15,7 @@ from sockmgr.log import Log
 from sockmgr.manager.probes.health_watch import HealthWatch
 from sockmgr.manager.workers.asking import prober
 from sockmgr.manager.workers.context import Assignment
-from sockmgr.manager.workers.usage_watch import UsageWatch
+from sockmgr.manager.workers.usage_watch import MEASURED, UsageWatch
 from sockmgr.manager.workers.watchdog import Watchdog
 
 log = Log("sockmgr")
@@ -34,14 +34,15 @@ class Vigil:
         self._id, self._put, self._process = assignment.command.worker, assignment.put, process
         self._name = f"{spec.service}@{self._id}"
         self._limit = spec.hang_timeout or 0.0
-        self._watchdog = self._health = None
+        self._watchdog = self._health = self._usage = None
         if memory and self._limit:
             self._watchdog = Watchdog(self._name, self._limit, memory, loop, self._on_hang)
         # Where the workers share a queue after all, nobody would know which of them had answered.
         if (healthy := spec.healthy) and spec.accept is not Accept.SHARED:
             asker = prober(assignment, healthy.probe)
             self._health = HealthWatch(asker, healthy.failures, self._on_health)
-        self._usage = UsageWatch(self._name, spec, process, memory, self._on_limit)
+        if any(getattr(spec, limit) for limit in MEASURED):
+            self._usage = UsageWatch(self._name, spec, process, memory, self._on_limit)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -54,9 +55,9 @@ class Vigil:
         loop = asyncio.get_running_loop()
         if self._watchdog:
             self._watchdog.start()
-        if self._health:
-            self._tasks.append(loop.create_task(self._health.watch(), name="health"))
-        self._tasks.append(loop.create_task(self._usage.watch(), name="usage"))
+        for watch, name in ((self._health, "health"), (self._usage, "usage")):
+            if watch:
+                self._tasks.append(loop.create_task(watch.watch(), name=name))
 
     def stop(self) -> None:
         """Expect nothing more: an application that shuts down may block, and takes nothing."""
