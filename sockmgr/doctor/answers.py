@@ -45,9 +45,10 @@ def examine(status: Status, config: Config) -> Iterator[Finding]:
         for check, key, probe, why in _questions(service) if running and running.ready else ():
             streams = [n for n in service.listen if not listens[n].address.traits.is_datagram]
             name = probe.listener or streams[0]
-            if seen := _ask(service, probe, status.listeners[name]):
+            code, seen = _ask(service, probe, status.listeners[name])
+            if seen:
                 # Clients come by a path for a warm-up, too.
-                is_fault = check is Check.WARM_UP_FAILS and not seen.startswith("answers 4")
+                is_fault = check is Check.WARM_UP_FAILS and not 400 <= code < 500
                 which, means = (Check.ANSWERS_ERRORS, _FAILS) if is_fault else (check, why)
                 yield which.found(
                     subject=f"service.{service.name}",
@@ -73,12 +74,15 @@ def _questions(service: ServiceConfig) -> Iterator[_Question]:
         yield Check.ANSWERS_ERRORS, "", HttpProbe(path="/", expect=_NO_FAULT, timeout=10.0), _FAILS
 
 
-def _ask(service: ServiceConfig, probe: HttpProbe, listener: ListenerStatus) -> str:
-    """Return what is wrong with the answer to one request; "" if nothing is, or we may not ask."""
+def _ask(service: ServiceConfig, probe: HttpProbe, listener: ListenerStatus) -> tuple[int, str]:
+    """Return the status of one answer, 0 for none, and what is wrong with it.
+
+    That is "" if nothing is, or we may not ask.
+    """
     try:
         sock = _connected(listener.address, probe.timeout)
     except OSError:  # other findings are about listeners
-        return ""
+        return 0, ""
     connection = http.client.HTTPConnection("")  # a header says which host
     try:
         connection.sock = _secure(sock, probe) if service.http.certfile else sock
@@ -86,20 +90,20 @@ def _ask(service: ServiceConfig, probe: HttpProbe, listener: ListenerStatus) -> 
         connection.request("GET", probe.path, headers=own | dict(probe.headers))
         answer = connection.getresponse()
     except TimeoutError:
-        return f"is not answered within {probe.timeout:g} s"
+        return 0, f"is not answered within {probe.timeout:g} s"
     except (OSError, ValueError) as error:  # ValueError: the host or a header cannot be sent
-        return f"is not answered: {str(error).lower()}"
+        return 0, f"is not answered: {str(error).lower()}"
     except http.client.HTTPException:
-        return "is answered by what is no HTTP/1.1"
+        return 0, "is answered by what is no HTTP/1.1"
     finally:
         sock.close()
         connection.close()
     if probe.expects(answer.status):
-        return ""
+        return answer.status, ""
     place = answer.getheader("Location")
     to = f", to {place!r}" if place else ""
     wanted = f" (expected {', '.join(probe.expect)})" if probe.expect != _NO_FAULT else ""
-    return f"answers {answer.status}{wanted}{to}"
+    return answer.status, f"answers {answer.status}{wanted}{to}"
 
 
 def _connected(where: str, timeout: float) -> socket.socket:
