@@ -10,6 +10,7 @@ import pytest
 
 from sockmgr.kernel import unanswered
 from sockmgr.kernel.unanswered import Unanswered
+from tests.helpers.children import wait_until
 
 SILENT = 60_000
 FAMILIES = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
@@ -47,11 +48,9 @@ def test_a_client_of_a_kept_connection_waits_from_a_request_to_its_answer() -> N
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         accepted.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         assert not waiting(accepted)
-        # The kernel counts milliseconds from ticks of its clock, of which one may be 10.
-        for _ in range(100):
-            client.send(b"GET")
-            if seen := waiting(accepted):
-                break
+        # The kernel tells times in ticks of its clock: in the tick of the answer, none is later.
+        wait_until(lambda: client.send(b"GET") and waiting(accepted), what="it is seen to wait")
+        seen = waiting(accepted)
         assert {each.sent for each in seen} == {1}
         accepted.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         assert not unanswered.still(seen, SILENT)
