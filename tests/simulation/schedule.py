@@ -94,12 +94,11 @@ class Campaign:
         """Play each of these seeds; yield what breaks a promise, and None after each trunk."""
         for number in range(seeds.start // BRANCHES, -(-seeds.stop // BRANCHES)):
             yield from self._trunk(number, seeds)
-            if number % 16 == 0:
-                gc.collect()
+            gc.collect()
             yield None
 
     def _trunk(self, number: int, seeds: range) -> Iterator[Failure]:
-        dice, copier = random.Random(f"trunk {number}"), copying.Copier()
+        dice = random.Random(f"trunk {number}")
         family = dice.randrange(configs.FAMILIES)
         leaves = sorted(dice.randrange(2, TRUNK + 1) for _ in range(BRANCHES))
         mine = [n for n in range(number * BRANCHES, (number + 1) * BRANCHES) if n in seeds]
@@ -114,9 +113,8 @@ class Campaign:
                 _draw(world, dice, taken, length - at)
                 self.facts += world.facts - before
                 if seed in seeds:
-                    if length != at or seed == mine[0]:  # many leave the trunk at the same step
-                        copier.write(world)
-                    yield from self._branch(copier.copied(), seed, family, list(taken))
+                    yield from self._branch(copying.copied(world), seed, family, list(taken))
+                    gc.collect(0)  # a world is full of cycles
                 at = length
         except Exception as broken:
             # Those before it leave the trunk before it breaks.
