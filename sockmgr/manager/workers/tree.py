@@ -59,6 +59,7 @@ class Remains:
         self._watched: list[int] = []  # pidfds
         self._next = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.over = False
 
     def look(self) -> bool:
         """Do what is due, and wait for more to do; tell whether anybody serves."""
@@ -80,6 +81,7 @@ class Remains:
         # Nobody is waited for any more, but some live: they hang in the kernel, beyond any signal.
         for orphan in present:
             log.error("process does not die", pid=orphan.pid, left_by=self._name)
+        self.over = True
         self._done()
         return False
 
@@ -176,8 +178,10 @@ class Tree:
         self._is_killed = True
         # If the main process has ended already, only what it left is to be killed.
         if self._remains:
-            self._remains.orphans.deadline = self._loop.time()
-            self._remains.look()
+            # When nobody is left, the end of the worker is about to be told, or has been.
+            if not self._remains.over:
+                self._remains.orphans.deadline = self._loop.time()
+                self._remains.look()
             return
         # Processes that left the session are noted first, while parents still show whose they are.
         self.remember()

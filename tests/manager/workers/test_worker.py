@@ -103,6 +103,27 @@ def test_a_worker_is_not_reaped_and_its_end_is_not_told_before_its_output_was_re
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+def test_the_end_of_a_worker_that_is_killed_when_it_has_ended_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "READ_TIMEOUT", 1000.0)
+
+    async def scenario() -> None:
+        output, facts = SlowOutput(), asyncio.Queue[Fact]()
+        running = await started(output, facts)
+        await output.how.get()  # it is dead, nobody is left, and its output is still to be read
+        running.kill()
+        assert output.how.empty()
+        output.read = True
+        assert await facts.get() == EXITED
+        running.kill()  # it has no pid any more, and its fleet has not heard so yet
+        assert output.how.empty()
+        assert facts.empty()
+        running.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 def test_the_end_of_a_worker_is_told_though_nobody_reads_its_output() -> None:
     async def scenario() -> None:
         output, facts = SlowOutput(), asyncio.Queue[Fact]()
