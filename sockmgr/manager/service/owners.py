@@ -91,11 +91,11 @@ class Owners:
         served = {each for one in self._services.values() for each in _served(one.fleet)}
         self.orphans -= served
         for address, lease in list(self.orphans):
-            owner = self._services.get(self._owner(address))
-            if owner and address in (claims := _claims(owner.fleet)):
+            if owner := self._services.get(self._owner(address)):
                 # For now the number may be that of another queue of its own, or of its listeners.
                 namesakes = served & {(at, lease) for at in owner.addresses}
-                if namesakes or lease in owner.fleet.leases or not claims[address]:
+                is_met = _claims(owner.fleet).get(address)  # else it boots, and is to have them
+                if namesakes or lease in owner.fleet.leases or not is_met:
                     continue
                 owner.inherit({lease}, now)
             self.orphans.discard((address, lease))
