@@ -90,7 +90,7 @@ class Owners:
     def _give_orphans(self, now: float) -> None:
         served = {each for one in self._services.values() for each in _served(one.fleet)}
         self.orphans -= served
-        for address, lease in list(self.orphans):
+        for address, lease in sorted(self.orphans, key=lambda each: (str(each[0]), each[1])):
             if owner := self._services.get(self._owner(address)):
                 # For now the number may be that of another queue of its own, or of its listeners.
                 namesakes = served & {(at, lease) for at in owner.addresses}
