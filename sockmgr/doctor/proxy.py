@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def examine(config: Config, file: Path) -> Iterator[Finding]:
     is_nginx = re.search(
         r"^[^\S\n]*(?:upstream|http|server|location)\b[^\n;#]*\{", text, re.MULTILINE
     )
-    behind = list(_nginx(text) if is_nginx else _haproxy(text))
+    behind = list(_nginx(text, cache(_keeps_unasked)) if is_nginx else _haproxy(text))
     pairs = [
         (one, service)
         for one in behind
@@ -119,7 +120,7 @@ def _keeps_unasked() -> bool:
     return True
 
 
-def _nginx(text: str) -> Iterator[Upstream]:
+def _nginx(text: str, keeps_unasked: Callable[[], bool]) -> Iterator[Upstream]:
     """Yield the servers of each `upstream` that keeps connections: ngx_http_upstream_module."""
     block: dict[str, list[str]] | None = None
     words: list[str] = []
@@ -128,7 +129,7 @@ def _nginx(text: str) -> Iterator[Upstream]:
             block = {} if words[:1] == ["upstream"] else None
         elif found == "}":
             asked = block.get("keepalive") if block else ["0"]
-            if block and (asked != ["0"] if asked else _keeps_unasked()):
+            if block and (asked != ["0"] if asked else keeps_unasked()):
                 idle = _time(block.get("keepalive_timeout", ["60s"])[0], 1.0)
                 setting = f"keepalive_timeout{'' if asked else ', by default from nginx 1.29.7 on'}"
                 yield from (Upstream(a, idle, setting) for a in block.get("server", ()))

@@ -219,6 +219,20 @@ def test_an_nginx_that_keeps_connections_without_being_told_is_found(
     assert ("60 s (keepalive_timeout, by default from nginx 1.29.7 on)" in one.what) == keeps
 
 
+def test_nginx_is_asked_once_for_its_version_however_many_upstreams_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program, asked = tmp_path / "nginx", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho asked >>{asked}\necho nginx version: nginx/1.30.0 >&2\n")
+    program.chmod(0o755)
+    path = tmp_path / "proxy.conf"
+    path.write_text("upstream shop { server 127.0.0.1:80; }\n" * 9)
+    text = b'[listen]\nhttp = "tcp://127.0.0.1:80"\n[service.web]\ncommand = ["gunicorn", "a:a"]\n'
+    assert len(list(proxy.examine(parse(text, file="sockmgr.toml"), path))) == 9
+    assert asked.read_text() == "asked\n"
+
+
 def test_the_keep_alive_of_an_app_and_of_a_gunicorn_conf_are_compared_too(config: Path) -> None:
     path = config.with_name("proxy.conf")
     path.write_text("upstream shop { server unix:/run/shop.sock; keepalive 9; }")

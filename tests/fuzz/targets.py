@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -285,14 +286,16 @@ def _findings(service: UnitFile, found: Installed) -> Iterator[object]:
     yield from socket_units.examine(CONFIG, found, units._wanted(CONFIG, found))
 
 
+KEEPS_UNASKED = functools.cache(proxy._keeps_unasked)  # it runs nginx, whatever the input
+
+
 @target
 def proxies(data: bytes) -> None:
     """A config of nginx or HAProxy, whichever it looks like."""
     text = data.decode(errors="replace")
-    for read in (proxy._nginx, proxy._haproxy):
-        for upstream in read(text):
-            for listen in CONFIG.listen:
-                proxy._leads_to(upstream.address, listen.address)
+    for upstream in (*proxy._nginx(text, KEEPS_UNASKED), *proxy._haproxy(text)):
+        for listen in CONFIG.listen:
+            proxy._leads_to(upstream.address, listen.address)
 
 
 @target
