@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sockmgr.config import placeholder, servers
+from sockmgr.config import address, placeholder, servers
 from sockmgr.config.servers import Server
 from sockmgr.init.facts import App, Interface
 from sockmgr.init.line import Line, only_port, port_number
@@ -138,13 +138,21 @@ def _address(taken: Sequence[tuple[str, str]], server: Server, port: int) -> str
         elif option in ("--port", "-p"):
             port = port_number(value) or port
         elif path := _unix(option, value):
-            return f"unix://{path}"
+            return _usable(f"unix://{path}")
         elif found := re.fullmatch(r"(?:\w+://)?(\[[^\]]*\]|[^:]*):(\$?[\w${}:-]+)", value):
             host = found[1] or _ANY_HOST
             port = port_number(found[2]) or port
     host = f"[{host}]" if ":" in host and host[:1] != "[" else host
-    known = bool(re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host))
-    return f"tcp://{host}:{port}" if known else ""
+    return _usable(f"tcp://{host}:{port}")
+
+
+def _usable(url: str) -> str:
+    """Return an address, "" if no config can have it, as with a host that only a shell knows."""
+    try:
+        address.parse(url)
+    except ValueError:
+        return ""
+    return url
 
 
 def _unix(option: str, value: str) -> str:

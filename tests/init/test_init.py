@@ -461,13 +461,17 @@ def test_what_no_comment_and_no_terminal_should_get_is_left_out() -> None:
         "uvicorn a:app --port ${PORT:-" + "9" * 5000 + "}",
         "uvicorn a:app --host a --port " + "9" * 5000,
         "gunicorn a:app -b 0.0.0.0:65536",
+        "gunicorn a:app -b [1:2]:80",
+        "gunicorn a:app -b unix:/run/",
+        "gunicorn a:app -b unix:/" + "\u00e4" * 60,
+        "uvicorn a:app --host :.1",
         "node server.js ${PORT:-99999}",
         "PORT=99999 node server.js",
         "gunicorn a:app \0",
     ],
 )
 @pytest.mark.parametrize("kind", ["Procfile", "package.json"])
-def test_a_number_that_is_no_port_and_a_nul_make_no_config_that_cannot_be_used(
+def test_what_is_no_address_and_no_port_and_a_nul_make_no_config_that_cannot_be_used(
     kind: str, text: str
 ) -> None:
     said = f"web: {text}" if kind == "Procfile" else package(scripts={"start": text})
