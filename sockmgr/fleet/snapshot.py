@@ -35,6 +35,9 @@ from sockmgr.fleet.older_formats import upgraded
 VERSION = 4
 
 _MAGIC = b"sockmgr-state"
+_TRYING = (Phase.BOOTING, Phase.CANARY, Phase.PROBATION)
+# Lists are made of all up to the highest. More queues may not share an address (sock_reuseport).
+_Small = Annotated[int, msgspec.Meta(ge=0, lt=2**16)]
 
 
 class SnapshotError(SockmgrError):
@@ -88,8 +91,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     which limit it has reached.
     """
 
-    slot: int
-    lease: int
+    slot: _Small
+    lease: _Small
     since: float
     deadline: float | None
     state: State
@@ -112,9 +115,9 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     were ready, so that no other is recycled before `recycle_from`.
     """
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=1)]
     spec: Spec
-    lease: int | None
+    lease: _Small | None
     wanted: Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
     since: float
     deadline: float | None
@@ -159,8 +162,8 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     trial: int
     served: bool
     generations: tuple[GenerationSnapshot, ...]
-    fed: tuple[tuple[int, int], ...]
-    unquiet: tuple[tuple[int, float], ...]
+    fed: tuple[tuple[_Small, int], ...]
+    unquiet: tuple[tuple[_Small, float], ...]
     pending: Spec | None = None
     past: bytes = b""
     pending_together: Together | None = None
@@ -238,10 +241,26 @@ def decode(data: bytes) -> Snapshot:
         state = msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
     except (*wire.UNREADABLE, LookupError, TypeError, AttributeError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
-    for each in (each for service in state.services for each in service.generations):
-        if len({worker.slot for worker in each.workers}) < len(each.workers):
-            raise SnapshotError(f"two workers of generation {each.number} have one slot")
+    for service in state.services:
+        if flaw := _contradiction(service):
+            raise SnapshotError(f"service {service.name} cannot have been so: {flaw}")
     return state
+
+
+def _contradiction(service: ServiceSnapshot) -> str:
+    """Return why no fleet can have had these records, "" if one can."""
+    if len({each.number for each in service.generations}) < len(service.generations):
+        return "two generations have one number"
+    for each in service.generations:
+        if len({worker.slot for worker in each.workers}) < len(each.workers):
+            return f"two workers of generation {each.number} have one slot"
+        is_current, is_trial = (each.number == one for one in (service.current, service.trial))
+        roles = (each.phase is Phase.CURRENT, each.phase in _TRYING)
+        if roles != (is_current, is_trial) or each.phase is Phase.GONE:
+            return f"generation {each.number} is {each.phase}"
+        if each.spec.rollout.start_concurrency < 1:
+            return f"generation {each.number} may start nobody"
+    return ""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

@@ -206,3 +206,31 @@ def test_a_state_that_wants_more_workers_than_a_config_can_is_not_obeyed(wanted:
     forged = replace(snapped, services=(replace(service, generations=generations),))
     with pytest.raises(SnapshotError, match="wanted"):
         decode(encode(forged))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"slot":1', '"slot":4294967295', "slot"),
+        ('"slot":1', '"slot":-1', "slot"),
+        ('"lease":0', '"lease":4294967295', "lease"),
+        ('"number":1', '"number":0', "number"),
+        ('"number":1', '"number":2', "two generations have one number"),
+        ('"current":1', '"current":2', "generation 1 is current"),
+        ('"trial":2', '"trial":1', "generation 1 is current"),
+        ('"trial":2', '"trial":0', "generation 2 is booting"),
+        ('"phase":"booting"', '"phase":"gone"', "generation 2 is gone"),
+        ('"start_concurrency":1', '"start_concurrency":0', "generation 1 may start nobody"),
+    ],
+)
+def test_a_state_that_no_fleet_was_in_cannot_be_read(old: str, new: str, why: str) -> None:
+    world = World()
+    world.start(make_spec("v1", start_concurrency=1))
+    world.ready("1.1")
+    world.reload(make_spec("v2"))
+    head, _, body = encode(a_snapshot(fleet=world.fleet)).decode().partition("\n")
+    assert old in body
+    forged = body.replace(old, new, 1).encode()
+    head = f"{head.rpartition(' ')[0]} {hashlib.sha256(forged).hexdigest()}\n"
+    with pytest.raises(SnapshotError, match=why):
+        decode(head.encode() + forged)

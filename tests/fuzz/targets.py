@@ -25,7 +25,7 @@ from sockmgr.doctor import proxy, socket_units, unit_files, units
 from sockmgr.doctor.unit_files import Installed, UnitFile
 from sockmgr.errors import SockmgrError
 from sockmgr.fleet import snapshot
-from sockmgr.fleet.messages import Tick
+from sockmgr.fleet.messages import Stop, StopNow, Tick, WorkerExited
 from sockmgr.fleet.restoring import restore
 from sockmgr.init import procfile
 from sockmgr.init.draft import draft
@@ -198,7 +198,7 @@ def keeping(data: bytes) -> None:
 
 @target
 def state(data: bytes) -> None:
-    """The body of a state, rightly signed: it is read whole or not at all, and can go on."""
+    """The body of a state, rightly signed: read whole or not at all, a fleet goes on to its end."""
     for version in (1, snapshot.VERSION):
         checksum = hashlib.sha256(data).hexdigest().encode()
         try:
@@ -209,6 +209,10 @@ def state(data: bytes) -> None:
             fleet = restore(service, 100.0)
             for now in (100.0, 103.0, 200.0):
                 fleet.handle(Tick(), now)
+            for worker in list(fleet.workers()):
+                fleet.handle(WorkerExited(worker=worker.id, status=1), 201.0)
+            for fact in (Stop(), StopNow()):
+                fleet.handle(fact, 202.0)
 
 
 @target
