@@ -25,9 +25,10 @@ from tests.fuzz.mutating import LONGEST, mutated
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "fuzz"
 SLOWEST = 5.0  # seconds of processor time for one input
-HANGS = 120  # seconds without an end of one input
+HANGS = 20  # seconds without an end of one input
 GROWTH = 200_000  # blocks of memory that Python may have more at the end than after a tenth
 KEPT = 2000  # inputs that later ones are made of
+SHORT = 1024  # bytes of one that is kept, or as many as the longest of the corpus
 
 
 class Watch:
@@ -72,20 +73,29 @@ def _held() -> tuple[int, int]:
 def blindly(watch: Watch, start: Sequence[bytes], runs: int, seed: int) -> None:
     """Run the corpus, and then edits of it and of each other."""
     draw, pool = random.Random(seed), list(start)
+    short = max(SHORT, *map(len, start))  # else nearly all grow to LONGEST, where edits are lost
     for number in range(runs):
-        data = pool[number] if number < len(start) else mutated(draw, draw.choice(pool), pool)
-        if number % 1000 == 0:
-            signal.alarm(HANGS)
+        if number < len(start):
+            data = start[number]
+        else:  # half of them are one step from the corpus: what is far from it is seldom read whole
+            data = mutated(draw, draw.choice(draw.choice((start, pool))), pool)
+        signal.setitimer(signal.ITIMER_REAL, HANGS)
         try:
             watch(data)
         except BaseException:
             keep(watch.name, data)
             raise
+        if len(data) > short:
+            continue
         if len(pool) < KEPT:
             pool.append(data)
         elif number % 50 == 0:  # what was made of others may be odder than those
             pool[draw.randrange(len(start), KEPT)] = data
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _hang(_: int, __: object) -> None:
+    raise AssertionError("it hangs")
 
 
 def keep(name: str, data: bytes) -> None:
@@ -96,7 +106,7 @@ def keep(name: str, data: bytes) -> None:
     print(f"{name}: see {path.relative_to(ROOT)}", file=sys.stderr)
 
 
-def guided(name: str, runs: int, seed: int) -> None:
+def guided(name: str, runs: int, seed: int, seconds: int) -> None:
     """Have atheris choose; this process ends with it."""
     import atheris  # noqa: PLC0415 - it may be missing
 
@@ -115,8 +125,9 @@ def guided(name: str, runs: int, seed: int) -> None:
     for number, data in enumerate(start):
         (place / f"start-{number}").write_bytes(data)
     options = (
-        f"-runs={runs}", f"-seed={seed or 1}", f"-max_len={LONGEST}", f"-timeout={HANGS}",
-        f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=0", "-verbosity=0",
+        f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed or 1}",
+        f"-max_len={max(LONGEST, *map(len, start))}", f"-timeout={HANGS}",
+        f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1", "-verbosity=0",
     )  # fmt: skip
     watch = Watch(name, TARGETS[name], runs)
     atheris.Setup([sys.argv[0], *options, str(place)], watch, custom_mutator=mutate)
@@ -128,19 +139,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("target", nargs="?")
     parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=int, default=0, help="with atheris, at most as long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--blind", action="store_true", help="do without atheris")
     asked = parser.parse_args()
     if asked.target is None:
         names = sorted(path.name for path in Path(__file__).with_name("corpus").iterdir())
-        argv = [sys.executable, "-m", "tests.fuzz", "--runs", str(asked.runs), "--seed",
-                str(asked.seed), *(["--blind"] if asked.blind else [])]  # fmt: skip
+        argv = [sys.executable, "-m", "tests.fuzz", "--runs", str(asked.runs), "--seconds",
+                str(asked.seconds), "--seed", str(asked.seed),
+                *(["--blind"] if asked.blind else [])]  # fmt: skip
         sys.exit(max(subprocess.run([*argv, name], check=False).returncode for name in names))
     if importlib.util.find_spec("atheris") and not asked.blind:
-        guided(asked.target, asked.runs, asked.seed)
+        guided(asked.target, asked.runs, asked.seed, asked.seconds)
     from tests.fuzz.targets import TARGETS, corpus  # noqa: PLC0415 - as above
 
     watch = Watch(asked.target, TARGETS[asked.target], asked.runs)
+    signal.signal(signal.SIGALRM, _hang)
     blindly(watch, corpus(asked.target), asked.runs, asked.seed)
 
 
