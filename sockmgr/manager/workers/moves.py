@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import socket
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -101,9 +102,9 @@ class Moves:
             for fd in left.pop(name):
                 ends.setdefault(key, {})[role] = _socket(fd)  # one that it replaces is closed
         for key, pair in ends.items():
-            if pair.keys() == {_GIVE, _TAKE}:
+            if pair.keys() == {_GIVE, _TAKE} and not _is_ended(pair[_TAKE]):
                 self._queues[key] = MoveQueue(pair[_GIVE], pair[_TAKE])
-            else:  # half of one is of no use
+            else:  # half of one is of no use, nor one that was ended just before a death
                 for end in pair.values():
                     end.close()
 
@@ -111,6 +112,12 @@ class Moves:
 def _socket(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
     return socket.socket(fileno=fd)
+
+
+def _is_ended(end: socket.socket) -> bool:
+    look = select.poll()
+    look.register(end, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def _key(spec: Spec) -> str:

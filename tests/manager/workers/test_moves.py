@@ -78,3 +78,20 @@ def test_the_next_manager_adopts_whole_queues_alone(moves: Moves) -> None:
     queue.give.send(b"one")
     assert taken.take.recv(9) == b"one"
     following.keep(())
+
+
+def test_the_next_manager_adopts_no_queue_that_was_ended_in_the_moment_of_the_death(
+    moves: Moves,
+) -> None:
+    assert moves.of(spec(80))
+    left = {name: [os.dup(fd)] for name, fd in moves.descriptors.items()}
+    moves.keep(())
+    following = Moves("web")
+    following.adopt(left)
+    assert not left
+    assert not following.descriptors
+    fresh = following.of(spec(80))
+    assert fresh
+    fresh.give.send(b"one")
+    assert fresh.take.recv(9) == b"one"
+    following.keep(())
