@@ -496,8 +496,8 @@ MUTANTS = (
     Mutant(
         "adopt half a queue",
         QUEUES,
-        "if pair.keys() == {_GIVE, _TAKE}:",
-        "if _GIVE in pair:",
+        "if pair.keys() == {_GIVE, _TAKE} and not",
+        "if _GIVE in pair and not",
     ),
     Mutant(
         "take more than can be passed on",

@@ -9,6 +9,9 @@ import random
 from functools import cache
 from typing import Any
 
+from msgspec.structs import replace
+
+from sockmgr.config.app_keys import Http
 from sockmgr.config.company import apart
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.hooks import Hook, Hooks
@@ -25,6 +28,7 @@ from sockmgr.config.spec import (
     Surge,
 )
 from sockmgr.errors import ConfigError
+from sockmgr.launch.app import _moves
 
 FAMILIES = 240
 BROKEN = 3  # the exit status that means broken code
@@ -60,10 +64,21 @@ def family(number: int) -> tuple[Config, ...]:
     shapes = ALONE if alone else MANY
     accept = dice.choice([Accept.SHARED, Accept.SHARED, Accept.PER_WORKER, Accept.DISPATCH])
     together = not alone and dice.random() < 0.3
-    return tuple(
+    speech = random.Random(f"http of {number}")
+    is_app = speech.random() < 0.6
+    found = [
         _config(dice, SHAPES[shapes[0] if not n else dice.choice(shapes)], n, accept, together)
         for n in range(6)
+    ]
+    return tuple(_spoken(each, speech, is_app=is_app) for each in found)
+
+
+def _spoken(config: Config, dice: random.Random, *, is_app: bool) -> Config:
+    """Say of each service how it speaks HTTP, by which connections may move between workers."""
+    services = (
+        replace(each, http=dice.choice(SPEECHES) if is_app else COMMAND) for each in config.services
     )
+    return replace(config, services=tuple(services))
 
 
 def _config(
@@ -121,6 +136,9 @@ def _hooks(dice: random.Random) -> Hooks:
     return dice.choice([Hooks(before=hook), Hooks(ready=hook), Hooks(before=hook, ready=hook)])
 
 
+# What decides whether workers may have each other's connections; those of a command never may.
+COMMAND = Http(migrate=False)
+SPEECHES = (*[Http()] * 6, Http(proxy_protocol=True, trusted_proxies=("10.0.0.0/8",)), COMMAND)
 SPECS: dict[Any, Spec] = {}
 
 
@@ -147,5 +165,6 @@ def _resolved(service: ServiceConfig, listen: tuple[Listen, ...]) -> Spec:
         cwd="/",
         listen=listen,
         broken_exits=frozenset({BROKEN}),
+        moves=_moves(service, {}, None),
         **{key: getattr(service, key) for key in same},
     )

@@ -17,12 +17,23 @@ from sockmgr.log import Log
 from sockmgr.manager.company import wanted
 from sockmgr.manager.service import dispatching as real
 from sockmgr.manager.service.lease_map import LeaseModes, specs
-from sockmgr.programs.dispatcher import dispatcher, link, moves, sources
+from sockmgr.programs.dispatcher import dispatcher, link, sources
 from sockmgr.programs.dispatcher.dispatcher import Dispatcher
 from sockmgr.programs.dispatcher.events import Events
 from sockmgr.programs.dispatcher.loop import Timer
 from sockmgr.programs.dispatcher.scheduler import Scheduler
-from tests.simulation.kernel import Broken, Channel, Connection, Life, Listener, Place, Queue
+from tests.simulation import moving
+from tests.simulation.kernel import (
+    Broken,
+    Channel,
+    Connection,
+    End,
+    Life,
+    Listener,
+    MoveQueue,
+    Place,
+    Queue,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.manager import Manager
@@ -72,8 +83,9 @@ def install() -> None:
     """Have the dispatcher's code accept from pretended queues, in this process, for good."""
     Log._write = _say_nothing  # type: ignore[method-assign]
     sources.accept, sources.os = accept, Sockets  # type: ignore[assignment]
-    for module in (dispatcher, link, moves):
+    for module in (dispatcher, link):
         module.close_all = close_all  # type: ignore[assignment]
+    moving.install()
 
 
 class Loop:
@@ -241,6 +253,12 @@ class DispatcherProcess:
                 served.dispatcher.detach(lease)
             served.unnamed.clear()
 
+    def takes_from(self, queue: MoveQueue) -> bool:
+        """Tell whether it takes from this move queue, or will when there is room."""
+        served = self.services.values()
+        ends: Any = [end for s in served for end in s.dispatcher.queues._queues.values()]
+        return any(end.queue is queue for end in ends)
+
     def held(self) -> list[Connection]:
         """The connections that end with it."""
         return [c for s in self.services.values() for each in s.dispatcher._held.values()
@@ -279,6 +297,7 @@ class Dispatching:
         self._sources: Mapping[Any, str] = {}
         self._policy: tuple[Any, int | None] = (Policy.ROUND_ROBIN, None)
         self._quiet: dict[int, Quieted] = {}
+        self._ends: dict[int, End] = {}  # to take from what workers gave
         self.is_needed = False
 
     @property
@@ -286,18 +305,26 @@ class Dispatching:
         there = self._manager.world.dispatcher if self.is_needed else None
         return there.served(self._name) if there else None
 
-    def attach(self, running: Running) -> None:
+    def attach(self, running: Running, moves: Any) -> None:
         if running.process.channel is None:
             return
+        running.process.channel.is_told = moves is not None
         if not self.workers:
             self._policy = running.spec.policy, running.spec.max_connections
             self._say_policy()
         self._begin()
         if before := self.workers.get(running.lease):
             self.detach(before)
+        if moves and moves.take.number not in self._ends:
+            self._ends[moves.take.number] = moves.take
+            self._say_moves(moves.take)
         self.workers[running.lease] = running
         self.leaving.discard(running.lease)
         self._say_attached(running)
+
+    def keep_queues(self, inodes: Collection[int]) -> None:
+        for number in self._ends.keys() - set(inodes):
+            del self._ends[number]
 
     def _begin(self) -> None:
         if not self.is_needed:
@@ -367,6 +394,7 @@ class Dispatching:
         if self.is_needed and world.dispatcher:
             world.dispatcher.forget(self._name)
         self.is_needed = False
+        self._ends.clear()
         known += [r.process.channel for r in self.workers.values() if r.process.channel]
         known += [channel for channel, _ in self.left.values()]
         world.lose_in(known, "its service has stopped")
@@ -382,6 +410,8 @@ class Dispatching:
         for channel, keys in self.left.values():
             if served := self._served:
                 served.dispatcher.inherit(channel, keys)  # type: ignore[arg-type]
+        for end in self._ends.values():
+            self._say_moves(end)
         self._go_on()
         for lease in self._quiet:
             self._say_quiet(lease)
@@ -399,6 +429,10 @@ class Dispatching:
         channel.is_new = False
         if lease in self.leaving or running.process.life is Life.DEAD:
             served.dispatcher.abandon(lease)
+
+    def _say_moves(self, end: End) -> None:
+        if served := self._served:
+            served.dispatcher.queues.add(end)  # type: ignore[arg-type]
 
     def _go_on(self) -> None:
         if served := self._served:

@@ -32,6 +32,8 @@ class Place(StrEnum):
     DISPATCHER = "with the dispatcher"
     PASSED = "in a channel"
     ACCEPTED = "with a worker"
+    KEPT = "with a worker, between two requests"
+    MOVING = "in a move queue"
     ANSWERED = "answered"
     LOST = "lost, and may be"
 
@@ -55,6 +57,7 @@ class Connection:
     queue: Queue | None = None
     holder: Process | None = None
     why_lost: str = ""
+    is_kept: bool = False  # it has had an answer, and asks for nothing now
 
     def __str__(self) -> str:
         return f"connection {self.number}"
@@ -62,6 +65,13 @@ class Connection:
     def lose(self, why: str) -> None:
         """Let it be lost, for a reason that excuses it."""
         self.place, self.why_lost, self.queue, self.holder = Place.LOST, why, None, None
+
+    def be_with(self, process: Process) -> None:
+        """Be accepted, or taken over, by a worker."""
+        self.place = Place.KEPT if self.is_kept else Place.ACCEPTED
+        self.queue, self.holder = None, process
+        (process.kept if self.is_kept else process.held).append(self)
+        process.took = True
 
 
 @dataclass(slots=True, eq=False)
@@ -134,10 +144,12 @@ class Channel:
     def is_ready(self) -> bool:
         return bool(self.reports)
 
-    def send(self, fds: list[Connection], listeners: bytes) -> None:
-        for each, number in zip(fds, listeners, strict=True):
+    def send(self, fds: list[Any], listeners: bytes) -> None:
+        """Pass connections on; one more descriptor is what was told of the last of them."""
+        told = fds[len(listeners)] if len(fds) > len(listeners) else -1
+        for each, number in zip(fds, listeners, strict=False):
             each.place = Place.PASSED
-            self.items.append((each, number))
+            self.items.append((each, number, told))
 
     def ask(self, question: int) -> None:
         self.items.append(question)
@@ -162,6 +174,52 @@ class Channel:
 
 
 @dataclass(slots=True, eq=False)
+class MoveQueue:
+    """A pair of sockets by which workers give each other connections: docs/moves.md."""
+
+    number: int
+    items: list[Connection] = field(default_factory=list)
+    is_shut: bool = False
+    ended_in: int = -1  # after how many deaths of managers it was ended
+
+    def __str__(self) -> str:
+        return f"move queue {self.number}"
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """One end of a move queue, which manager, dispatcher and store have by its number."""
+
+    queue: MoveQueue
+    number: int
+
+    def fileno(self) -> int:
+        return self.number
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to read."""
+        return bool(self.queue.items) or self.queue.is_shut
+
+    def shutdown(self, how: int) -> None:
+        del how
+        self.queue.is_shut = True
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[Connection], int, None]:
+        """Take what was given first; nothing is the end of it."""
+        if not self.queue.items:
+            return b"", [], 0, None
+        found = self.queue.items.pop(0)
+        found.place = Place.DISPATCHER
+        return b"told", [found], 0, None
+
+    def setblocking(self, flag: bool) -> None: ...
+
+    def close(self) -> None:
+        """Close a duplicate; who else has the queue is looked at by the promises."""
+
+
+@dataclass(slots=True, eq=False)
 class Process:
     """A worker's process. It has its queues, or one channel, and what it has accepted."""
 
@@ -174,6 +232,8 @@ class Process:
     channel: Channel | None = None
     life: Life = Life.BOOTING
     held: list[Connection] = field(default_factory=list)
+    kept: list[Connection] = field(default_factory=list)  # those that are between two requests
+    moves: MoveQueue | None = None
     hung: bool = False
     status: int = 0
     took: bool = False
@@ -194,10 +254,7 @@ class Process:
         for queue in self.queues:
             if queue.waiting:
                 found = queue.waiting.pop(0)
-                found.place, found.queue = Place.ACCEPTED, None
-                found.holder = self
-                self.held.append(found)
-                self.took = True
+                found.be_with(self)
                 return found
         return None
 
@@ -213,11 +270,53 @@ class Process:
             found: Connection = item[0]
             channel.counts[1] += 1
             channel.report()
-            found.place, found.queue, found.holder = Place.ACCEPTED, None, self
-            self.held.append(found)
-            self.took = True
+            found.be_with(self)
             return found
         return None
+
+    @property
+    def may_take_over(self) -> bool:
+        """Whether a connection that another one gave away waits for it; else the dispatcher's."""
+        return bool(self.moves and self.moves.items and self.channel is None)
+
+    def take_over(self) -> Connection:
+        """Take over a connection that another worker gave away: sockmgr.worker.moves."""
+        assert self.moves
+        found = self.moves.items.pop(0)
+        found.be_with(self)
+        return found
+
+    def be_told(self) -> None:
+        """Begin to stop: what waits to be taken over is taken, as nobody else might."""
+        self.life = Life.TOLD
+        while self.may_take_over and not self.hung:
+            self.take_over()
+
+    def part(self) -> Connection:
+        """Give the connection that it has kept longest to another worker, or close it."""
+        found = self.kept.pop(0)
+        found.holder = None
+        if self.moves and not self.moves.is_shut:
+            found.place = Place.MOVING
+            self.moves.items.append(found)
+        else:
+            found.place = Place.ANSWERED
+        self._count_closed()
+        return found
+
+    def keep(self) -> Connection:
+        """Answer the connection that it has had longest, and keep it."""
+        found = self.held.pop(0)
+        found.is_kept = True
+        found.be_with(self)
+        return found
+
+    def ask(self) -> Connection:
+        """Have one that it has kept ask for something again."""
+        found = self.kept.pop(0)
+        found.is_kept = False
+        found.be_with(self)
+        return found
 
     def take_all(self) -> None:
         """Take what was passed to it: a worker that is told to stop does so first."""
@@ -228,10 +327,13 @@ class Process:
         """Answer the connection that it has had longest, and close it."""
         found = self.held.pop(0)
         found.place, found.holder = Place.ANSWERED, None
+        self._count_closed()
+        return found
+
+    def _count_closed(self) -> None:
         if self.channel:
             self.channel.counts[2] += 1
             self.channel.report()
-        return found
 
 
 class Kernel:
@@ -243,7 +345,8 @@ class Kernel:
         self.processes: dict[int, Process] = {}
         self.connections: list[Connection] = []  # that are neither answered nor lost
         self.short: dict[str, int] = {}
-        self.made = self.last_pid = self.last_channel = 0
+        self.made = self.last_pid = self.last_channel = self.last_moves = 0
+        self.ends: dict[int, End] = {}  # of move queues, by number
 
     def fails(self, what: str) -> bool:
         """Tell whether a call of this kind fails now."""
@@ -263,13 +366,23 @@ class Kernel:
         self.last_channel += 1
         return Channel(self.last_channel)
 
+    def move_queue(self) -> tuple[End, End]:
+        """Make both ends of a move queue: to give, and to take from."""
+        self.last_moves += 2
+        queue = MoveQueue(self.last_moves)
+        pair = End(queue, self.last_moves), End(queue, self.last_moves + 1)
+        self.ends |= {end.number: end for end in pair}
+        return pair
+
     def end(self, process: Process, status: int, excuse: str) -> None:
         """Let a process be dead: what it has accepted ends with it."""
-        if process.held and not excuse:
-            raise Broken(f"{process} ends with {_names(process.held)} in its hands")
-        for each in process.held:
+        mine = [*process.held, *process.kept]
+        if mine and not excuse:
+            raise Broken(f"{process} ends with {_names(mine)} in its hands")
+        for each in mine:
             each.lose(excuse)
         process.held.clear()
+        process.kept.clear()
         process.life, process.status = Life.DEAD, status
 
     def connect(self, address: Address, *, slow: bool) -> Connection | None:

@@ -332,8 +332,10 @@ class Manager:
         for listen in state.config.listen:
             self.listeners.at(listen.address).admit()
         known: set[int] = set()
+        left = {name: [number] for name, number in self.world.stored.items()}
         for was in resolved(snapshot.services):
             adopted: Any = services.add(was.name)
+            adopted.processes.moves.adopt(left)
             found = {
                 worker.process.pid: self.kernel.processes.get(worker.process.pid)
                 for generation in was.generations
@@ -356,7 +358,7 @@ class Manager:
     def _meet_stranger(self, process: Process, *, found_dispatcher: bool) -> None:
         """Meet a process that no state names, since it was started just before a death."""
         if process.life is Life.SERVING and not process.hung:
-            process.life = Life.TOLD
+            process.be_told()
             # It takes what it has before it ends, unless it crashes.
             for item in process.channel.items if process.channel and not found_dispatcher else ():
                 if not isinstance(item, int):
@@ -517,8 +519,10 @@ class Manager:
         self.world.is_unsaved = True
 
     def _spawned(self, name: str) -> None:
-        for running in self.services.by_name[name].processes.running.values():
-            running.process.is_known = True  # type: ignore[attr-defined]
+        processes: Any = self.services.by_name[name].processes
+        for running in processes.running.values():
+            running.process.is_known = True
+        self.world.stored |= processes.moves.descriptors
 
     def changed(self) -> None:
         """Close what nobody needs, and save."""
@@ -531,6 +535,7 @@ class Manager:
             raise Died
         was = world.state
         snapshots, pasts = {}, {}
+        moves: dict[str, int] = {}
         there: list[Any] = [s for s in services.by_name.values() if not s.fleet.stopped]
         for each in there:
             if each.unsaved or each.name not in was.services:
@@ -541,12 +546,14 @@ class Manager:
                 pasts[each.name] = tuple(history._entries.values()), tuple(history._kept)
                 each.unsaved = False
                 each.processes.fresh.clear()
+                moves |= each.processes.moves.descriptors
             else:
                 snapshots[each.name] = was.services[each.name]
                 pasts[each.name] = was.pasts[each.name]
+                moves |= {n: fd for n, fd in world.stored.items() if n.startswith(f"{each.name}@")}
         newest = None if services.newest == services.config else services.newest
         world.state = State(services.config, newest, snapshots, pasts, self.listeners.records())
-        world.is_unsaved = False
+        world.is_unsaved, world.stored = False, moves
         world.joint_saved = {number: dict(ends) for number, ends in world.joint.items()}
         for pid in self.gone:
             self.kernel.processes.pop(pid, None)

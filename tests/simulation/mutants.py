@@ -69,6 +69,24 @@ MUTANTS = (
         "    services |= {s.name: s for s in new.services if s.name in committed}",
         "    services |= {s.name: s for s in new.services}",
     ),
+    Mutant(
+        "end a move queue though those serve who take from it",
+        "sockmgr.manager.service.lease_map",
+        "for each in (newest, still) if each]",
+        "for each in (newest, newest) if each]",
+    ),
+    Mutant(
+        "go on with a move queue that was ended just before a death",
+        "sockmgr.manager.workers.moves",
+        "pair.keys() == {_GIVE, _TAKE} and not _is_ended(pair[_TAKE]):",
+        "pair.keys() == {_GIVE, _TAKE}:",
+    ),
+    Mutant(
+        "have the dispatcher take nothing again that was given when no worker had room",
+        "sockmgr.programs.dispatcher.moves",
+        "        if self._waiting and self._has_room():\n",
+        "        if not (self._waiting or self._has_room()):\n",
+    ),
 )
 
 

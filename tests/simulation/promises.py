@@ -67,9 +67,11 @@ def check_connections(world: World) -> None:
                 _check_queued(world, each)
             case Place.PASSED if not each.why_lost:
                 _check_passed(world, each)
-            case Place.ACCEPTED:
+            case Place.ACCEPTED | Place.KEPT:
                 if each.holder is None or each.holder.life is Life.DEAD:
                     raise Broken(f"{each} is with a process that is dead")
+            case Place.MOVING if not each.why_lost:
+                _check_moving(world, each)
             case Place.DISPATCHER:
                 if world.dispatcher is None or each not in world.dispatcher.held():
                     raise Broken(f"{each} is with no dispatcher")
@@ -132,6 +134,27 @@ def _check_passed(world: World, connection: Connection) -> None:
     if world.manager is None and any(_has(channel, connection) for channel in stored):
         return
     raise Broken(f"{connection} was passed to a worker that is gone, and nobody has its channel")
+
+
+def _check_moving(world: World, connection: Connection) -> None:
+    """Who was given away must be where somebody takes it, or will have somebody take it."""
+    processes = [p for p in world.kernel.living() if p.moves and connection in p.moves.items]
+    taking = [p for p in processes if p.life in (Life.BOOTING, Life.SERVING) and not p.hung]
+    if any(p.channel is None for p in taking):
+        return
+    ends = world.kernel.ends.values()
+    queue = next(each.queue for each in ends if connection in each.queue.items)
+    if world.dispatcher and world.dispatcher.takes_from(queue):
+        return
+    known = set(world.stored.values()) if world.manager is None else set[int]()
+    for service in world.services:
+        known |= set(service.processes.moves.descriptors.values())
+    if queue.number + 1 in known and not queue.is_shut:
+        return  # whoever is started next has it
+    if queue.is_shut:
+        connection.why_lost = "its move queue was ended, and nobody served"
+        return
+    raise Broken(f"{connection} is in {queue}, and nobody takes from there")
 
 
 def _has(channel: Any, connection: Connection) -> bool:
@@ -240,7 +263,9 @@ def restless(world: World) -> str:
         return "there is no dispatcher"
     if manager.rollings or manager.endings:
         return "a reload or a stop is not over"
-    if waiting := [each for each in world.kernel.connections if not each.why_lost]:
+    if waiting := [
+        c for c in world.kernel.connections if not (c.why_lost or c.place is Place.KEPT)
+    ]:
         return f"{waiting[0]} at {waiting[0].address} is {waiting[0].place}"
     if manager.is_stopping:
         return "it stops"
@@ -297,6 +322,10 @@ def check_rest(world: World) -> None:  # noqa: C901, PLR0912 - one promise each
         raise Broken(f"P7: the config in force has {sorted(names)}, and {sorted(there)} run")
     for service in world.services:
         _check_reachable(world, service)
+    for process in world.processes(Life.SERVING):
+        # Who was to stop, or to be replaced, when a manager died serves on with what he has.
+        if process.moves and process.moves.ended_in == world.deaths:
+            raise Broken(f"at rest {process} could give its connections to nobody")
 
 
 def _check_reachable(world: World, service: Any) -> None:

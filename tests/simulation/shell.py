@@ -50,6 +50,7 @@ from sockmgr.manager.service.traffic import Traffic, _getting
 from sockmgr.manager.service.verdicts import Verdicts, ignore_progress
 from tests.simulation.dispatching import Dispatching
 from tests.simulation.kernel import Broken, Life, Listener, Place, Process, Queue
+from tests.simulation.moving import ServiceMoves
 
 if TYPE_CHECKING:
     from tests.simulation.manager import Manager
@@ -306,6 +307,7 @@ class Processes:
         self.to_tell: list[Running] = []
         self.figures = self.comparing = self.tellings = self.private = self.templates = Nothing()
         self.dispatching = Dispatching(service.name, manager)
+        self.moves = ServiceMoves(service.name, manager.kernel)
 
     # --- Orders ----------------------------------------------------------------------------------
 
@@ -330,7 +332,11 @@ class Processes:
             found = self._listeners(command.spec)
             process.queues = [each.queue(command.lease) for each in found]
         self.running[command.worker] = running = Running(process)
-        self.dispatching.attach(running)
+        moves = self.moves.of(command.spec)
+        process.moves = moves.take.queue if moves else None
+        if process.moves and process.moves.is_shut:
+            raise Broken(f"{process} starts with {process.moves}, which was ended")
+        self.dispatching.attach(running, moves)
         self.fresh.add(command.worker)
         self.changed.add(command.worker)
         return True
@@ -339,14 +345,13 @@ class Processes:
         return [self._manager.listeners.at(each.address) for each in spec.listen]
 
     def adopt(self, worker: Worker, spec: Spec, survivor: Process | None) -> None:
-        del spec
         if survivor is None:
             lost = "its manager died before it could be told of"
             self._service.put(SpawnFailed(worker=worker.id, error=lost))
             return
         running = self.running[worker.id] = Running(survivor)
         running.ready = survivor.life is not Life.BOOTING
-        self.dispatching.attach(running)
+        self.dispatching.attach(running, self.moves.of(spec))
         self.changed.add(worker.id)
         if survivor.life is Life.DEAD:
             self._manager.see_end(survivor)
@@ -405,7 +410,7 @@ class Processes:
     def _tell_to_stop(self, running: Running) -> None:
         running.stopping = True
         if running.process.life is Life.SERVING:
-            running.process.life = Life.TOLD
+            running.process.be_told()
         elif running.process.life is Life.BOOTING:
             self._manager.world.end(running.process, -15, "it had not begun")
 
@@ -446,8 +451,14 @@ class Processes:
         if running := self.running.get(id):
             running.ready = True
 
+    def keep_moves(self, takers: Iterable[Spec]) -> None:
+        before = self.moves.inodes
+        if self.moves.keep(takers):
+            self.dispatching.keep_queues(self.moves.inodes)
+            ended = set(before) - set(self.moves.inodes)
+            self._manager.world.see_ended_moves(self._service, ended)
+
     def see_health(self, *_: Any) -> None: ...
-    def keep_moves(self, *_: Any) -> None: ...
     def forget_words(self) -> None: ...
     def close(self) -> None: ...
     def end_strays(self) -> None: ...

@@ -187,7 +187,7 @@ def leave(world: World, number: int) -> Told:
     if not (serving := world.processes(Life.SERVING)):
         return None
     process, rest = _one(serving, number)
-    process.life = Life.TOLD
+    process.be_told()
     lost = rest % 3 == 0
     if world.manager and not lost:
         world.manager.hear_leaving(process)
@@ -198,9 +198,7 @@ def finish(world: World, number: int) -> Told:
     if not (told := world.processes(Life.TOLD)):
         return None
     process, _ = _one(told, number)
-    process.take_all()
-    while process.held:
-        process.answer()
+    _leave_nothing(process)
     world.end(process, 0, "")
     return "{} has answered everybody, and ends", process
 
@@ -297,6 +295,46 @@ def answer(world: World, number: int) -> Told:
     return "{} answers {}", process, process.answer()
 
 
+# --- Clients that keep their connection ----------------------------------------------------------
+
+
+def keep(world: World, number: int) -> Told:
+    apps = [p for p in world.kernel.living() if p.moves and not p.hung]
+    if not (able := [p for p in apps if p.held or (p.takes and _can_take(p))]):
+        return None
+    process, _ = _one(able, number)
+    while process.takes and process.accept():
+        pass
+    kept = [str(process.keep()) for _ in range(len(process.held))]
+    return "{} answers {}, and keeps them", process, ", ".join(kept) or "what it was asked"
+
+
+def ask(world: World, number: int) -> Told:
+    if not (able := [p for p in world.kernel.living() if p.kept and not p.hung]):
+        return None
+    process, _ = _one(able, number)
+    return "{} is asked again by {}", process, process.ask()
+
+
+def part(world: World, number: int) -> Told:
+    """Have one that stops give away, or close, one of those that it has kept."""
+    if not (able := [p for p in world.processes(Life.TOLD) if p.kept and not p.hung]):
+        return None
+    process, _ = _one(able, number)
+    connection = process.part()
+    if connection.place is Place.MOVING:
+        return "{} gives {} away by {}", process, connection, process.moves
+    return "{} closes {}, which nobody would take", process, connection
+
+
+def take_over(world: World, number: int) -> Told:
+    able = [p for p in world.processes(Life.SERVING) if p.takes and p.may_take_over]
+    if not able:
+        return None
+    process, _ = _one(able, number)
+    return "{} takes over {}", process, process.take_over()
+
+
 # --- Time, deaths, shortage ----------------------------------------------------------------------
 
 
@@ -310,10 +348,11 @@ def wait(world: World, number: int) -> Told:
 
 
 def fail(world: World, number: int) -> Told:
-    what, rest = _one(("spawn", "spawn", "steer", "bind"), number)
+    what, rest = _one(("spawn", "pair", "steer", "bind"), number)
     world.kernel.short[what] = rest % 3 + 1
     names = {"spawn": "starts of a process fail (EAGAIN)", "steer": "programs are refused (ENOMEM)",
-             "bind": "sockets cannot be opened (EMFILE)"}  # fmt: skip
+             "bind": "sockets cannot be opened (EMFILE)",
+             "pair": "move queues cannot be made (EMFILE)"}  # fmt: skip
     return "the next {} {}", rest % 3 + 1, names[what]
 
 
@@ -346,13 +385,15 @@ VERBS: dict[str, Callable[[World, int], Told]] = {
     "decide": decide, "restart-worker": restart_worker, "stop": stop, "ready": ready, "boot": boot,
     "crash": crash, "leave": leave, "finish": finish, "hang": hang, "health": health, "hook": hook,
     "check": check, "connect": connect, "complete": complete, "accept": accept, "answer": answer,
+    "keep": keep, "ask": ask, "part": part, "take-over": take_over,
     "wait": wait, "fail": fail, "die": die, "dispatcher-dies": dispatcher_dies,
 }  # fmt: skip
 _WEIGHTS = {
     "reload": 9, "edit": 1, "storm": 2, "roll-back": 2, "scale": 2, "decide": 2,
     "restart-worker": 1, "stop": 0.6, "ready": 16, "boot": 6, "crash": 4, "leave": 2, "finish": 12,
-    "hang": 1.5, "health": 1.5, "hook": 6, "check": 3, "connect": 16, "complete": 7, "accept": 10,
-    "answer": 5, "wait": 18, "fail": 1.2, "die": 3, "dispatcher-dies": 1.2,
+    "hang": 1.5, "health": 1.5, "hook": 6, "check": 3, "connect": 16, "complete": 7, "accept": 8,
+    "answer": 5, "keep": 12, "ask": 1, "part": 3, "take-over": 3, "wait": 18, "fail": 1.2,
+    "die": 3, "dispatcher-dies": 1.2,
 }  # fmt: skip
 _NAMES = list(_WEIGHTS)
 _CUMULATED = [sum(list(_WEIGHTS.values())[: n + 1]) for n in range(len(_WEIGHTS))]
@@ -419,12 +460,17 @@ def _be_kind(world: World) -> None:  # noqa: C901, PLR0912 - one thing each
             continue
         while process.takes and process.accept():
             pass
+        while process.takes and process.may_take_over:
+            process.take_over()
         if process.life is Life.TOLD:
-            process.take_all()
+            _leave_nothing(process)
+            world.end(process, 0, "")
         while process.held:
             process.answer()
-        if process.life is Life.TOLD:
-            world.end(process, 0, "")
+        if process.channel and process.spec.max_connections:
+            while process.kept:  # its client goes away, so that others can come
+                process.ask()
+                process.answer()
 
 
 def _cheer(service: Any, worker: Any) -> None:
@@ -447,7 +493,7 @@ def _may_go_on(world: World) -> bool:
         world.processes(Life.BOOTING)
         or any(not p.hung for p in world.processes(Life.TOLD))
         or world.connections(Place.HANDSHAKE)
-        or any(p.takes and _can_take(p) for p in world.processes(Life.SERVING))
+        or any(p.takes and (_can_take(p) or p.may_take_over) for p in world.processes(Life.SERVING))
     )
 
 
@@ -470,6 +516,15 @@ def _one(among: Sequence[T], number: int) -> tuple[T, int]:
 def _known(world: World, number: int, *states: State) -> tuple[Any, Any] | None:
     found = [(s, w) for s in world.services for w in s.fleet.workers() if w.state in states]
     return _one(found, number)[0] if found else None
+
+
+def _leave_nothing(process: Any) -> None:
+    """Have one that stops do all that it does before it ends."""
+    process.take_all()
+    while process.held:
+        process.answer()
+    while process.kept:
+        process.part()
 
 
 def _can_take(process: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sockmgr.config.spec import Accept
-from tests.simulation import configs, copying, schedule, steps
+from tests.simulation import configs, copying, moving, schedule, steps
 from tests.simulation.world import World
 
 # Without a dispatcher, which is only pretended in a process of its own (test_simulation.py).
@@ -20,6 +20,11 @@ FAMILIES = [
     for number in range(configs.FAMILIES)
     if all(s.accept is not Accept.DISPATCH for c in configs.family(number) for s in c.services)
 ]
+
+
+@pytest.fixture(autouse=True)
+def _pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving.install(monkeypatch.setattr)
 
 
 def played(family: int) -> World:

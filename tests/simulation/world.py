@@ -39,6 +39,7 @@ class World:
         self.dispatcher: DispatcherProcess | None = None
         self.hooks: set[tuple[str, int, str]] = set()
         self.state = Saved(self.file, None)
+        self.stored: dict[str, int] = {}  # the ends of move queues, by the names they are kept by
         self.dies_in_save = self.is_unsaved = False
         self.joint: dict[int, dict[str, str]] = {}
         self.joint_saved: dict[int, dict[str, str]] = {}
@@ -217,6 +218,21 @@ class World:
             for each in group.queues[lease].half:
                 each.why_lost = "its queue was given up"
 
+    def see_ended_moves(self, service: Any, ended: set[int]) -> None:
+        """See that move queues were ended: only if nobody who serves on would take from them."""
+        fleet = service.fleet
+        for number in ended:
+            self.kernel.ends[number].queue.ended_in = self.deaths
+        serving = [each for each in (fleet.current, fleet.trial) if each and not fleet.stopping]
+        for running in service.processes.running.values():
+            process = running.process
+            if process.moves is None or process.moves.number + 1 not in ended:
+                continue
+            for each in serving:
+                is_alike = _moves_alike(each.spec, process.spec)
+                if is_alike and (each is serving[-1] or any(True for _ in each.roster.active())):
+                    raise Broken(f"{process.moves} of {process} is ended, and {each.number} takes")
+
     def _excuse_removed(self, was: Spec, now: Spec) -> None:
         """Who waits at a removed listener is served by those who serve there, if anybody does."""
         for address in was.removed(now):
@@ -294,3 +310,8 @@ class World:
     @property
     def services(self) -> list[Any]:
         return list(self.manager.services.by_name.values()) if self.manager else []
+
+
+def _moves_alike(one: Spec, other: Spec) -> bool:
+    """Tell whether workers of one may have connections that workers of the other gave away."""
+    return bool(one.moves) and one.moves == other.moves and one.addresses == other.addresses
