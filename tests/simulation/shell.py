@@ -577,8 +577,10 @@ class ServiceShell(Service):
             for listener in listeners:
                 if listener.listen.address in self._traffic._others:
                     yield from listener.unfinished(lease)
+        listeners = self.manager.listeners.open_
         for address, lease in self.manager.services.owners.orphans:
-            yield from self.manager.listeners.at(address).unfinished(lease)
+            if listener := listeners.get(address):  # else it was closed since the last fact
+                yield from listener.unfinished(lease)
 
     def feeds(self, queue: Queue) -> bool:
         return any(each is queue for _, each in self.fed())
