@@ -323,7 +323,7 @@ class Spec(TakenOver, frozen=True, kw_only=True):
     @property
     def addresses(self) -> frozenset[Address]:
         """The addresses of its listeners."""
-        return frozenset(listen.address for listen in self.listen)
+        return frozenset([listen.address for listen in self.listen])
 
     def removed(self, newer: Spec) -> frozenset[Address]:
         """Return the addresses of this spec that its successor `newer` does not have."""

@@ -111,7 +111,7 @@ def specs(fleet: FleetRecords) -> list[Spec]:
 
 def addresses(fleet: FleetRecords) -> frozenset[Address]:
     """Return the addresses that some living generation uses, or the next one will."""
-    return frozenset(listen.address for spec in specs(fleet) for listen in spec.listen)
+    return frozenset([listen.address for spec in specs(fleet) for listen in spec.listen])
 
 
 def takers(fleet: FleetRecords) -> list[Spec]:

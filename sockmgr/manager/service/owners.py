@@ -157,7 +157,7 @@ class Owners:
 
     @property
     def _are_shared(self) -> bool:
-        return any(service in self._services for service in self._sharing)
+        return not self._sharing.isdisjoint(self._services)
 
 
 def _claims(fleet: FleetRecords) -> dict[Address, bool]:
