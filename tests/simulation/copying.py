@@ -11,7 +11,7 @@ import functools
 import itertools
 import operator
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
@@ -21,6 +21,7 @@ import msgspec
 from sockmgr.fleet.lease_book import Kind
 from tests.simulation.kernel import Report
 from tests.simulation.manager import State
+from tests.simulation.shell import Nothing
 from tests.simulation.world import World
 
 Copies = dict[int, Any]  # of what was met already, by its id()
@@ -29,7 +30,7 @@ Way = Callable[[Any, Copies], Any]
 # What never changes, nor anything in it; so are types, enumerations and frozen structs.
 VALUES = (
     int, float, str, bytes, types.NoneType, types.ModuleType, types.MethodDescriptorType,
-     types.WrapperDescriptorType, Kind, Report, State,
+    types.WrapperDescriptorType, Kind, Report, State, Nothing,
 )  # fmt: skip
 HEAP = 1 << 9  # the flag of types that are made when a program runs: Py_TPFLAGS_HEAPTYPE
 
@@ -66,10 +67,9 @@ def _each(found: Iterable[Any], copies: Copies) -> list[Any]:
 
 
 def _way(kind: type) -> Way:
-    for known, way in KNOWN.items():
-        if issubclass(kind, known):
-            return way
-    return _written(kind)
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return _tuple
+    return KNOWN.get(kind) or _written(kind)
 
 
 # --- What is built in ----------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def _list(found: list[Any], copies: Copies) -> list[Any]:
 
 def _dict(found: dict[Any, Any], copies: Copies) -> dict[Any, Any]:
     if (made := copies.get(id(found))) is None:
-        made = copies[id(found)] = type(found)()
+        made = copies[id(found)] = {} if type(found) is dict else dict.__new__(type(found))
         for key, value in found.items():
             to = key if (way := WAYS[type(key)]) is None else way(key, copies)
             made[to] = value if (way := WAYS[type(value)]) is None else way(value, copies)
@@ -102,7 +102,8 @@ def _set(found: set[Any], copies: Copies) -> set[Any]:
 
 def _frozenset(found: frozenset[Any], copies: Copies) -> frozenset[Any]:
     if (made := copies.get(id(found))) is None:
-        made = copies[id(found)] = frozenset(_each(found, copies)) if found else found
+        is_same = all(WAYS[type(each)] is None for each in found)
+        made = copies[id(found)] = found if is_same else frozenset(_each(found, copies))
     return made
 
 
@@ -156,8 +157,8 @@ def _count(found: itertools.count[int], copies: Copies) -> Any:
 
 
 KNOWN: dict[type, Way] = {
-    list: _list, dict: _dict, set: _set, frozenset: _frozenset, tuple: _tuple, deque: _deque,
-    types.MethodType: _method, types.FunctionType: _function,
+    list: _list, dict: _dict, Counter: _dict, set: _set, frozenset: _frozenset, tuple: _tuple,
+    deque: _deque, types.MethodType: _method, types.FunctionType: _function,
     types.BuiltinMethodType: _builtin, functools.partial: _partial, itertools.count: _count,
 }  # fmt: skip
 

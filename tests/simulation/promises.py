@@ -20,14 +20,23 @@ from tests.simulation.world import World
 
 def check(world: World) -> None:
     """Raise Broken if a promise is broken."""
+    fed = _Fed()
     if world.kernel.connections:
-        check_connections(world)
+        check_connections(world, fed)
         world.kernel.forget_ended()
     manager = world.manager
     if manager is None:
         return
     for service in world.services:
-        _check_service(world, service)
+        _check_service(world, service, fed)
+
+
+class _Fed(dict[Any, list[tuple[int, Queue]]]):
+    """The leases that each service thinks are fed, each with its queues: worked out once a look."""
+
+    def __missing__(self, service: Any) -> list[tuple[int, Queue]]:
+        found = self[service] = list(service.fed())
+        return found
 
 
 def is_in_force(world: World, address: Address) -> bool:
@@ -59,12 +68,12 @@ def check_refusal(world: World, address: Address) -> None:
 # --- Connections ---------------------------------------------------------------------------------
 
 
-def check_connections(world: World) -> None:
+def check_connections(world: World, fed: _Fed) -> None:
     """Raise Broken if one is nowhere, or where two services or none would answer it."""
     for each in world.kernel.connections:
         match each.place:
             case Place.HANDSHAKE | Place.QUEUED:
-                _check_queued(world, each)
+                _check_queued(world, each, fed)
             case Place.PASSED if not each.why_lost:
                 _check_passed(world, each)
             case Place.ACCEPTED | Place.KEPT:
@@ -79,12 +88,12 @@ def check_connections(world: World) -> None:
                 pass
 
 
-def _check_queued(world: World, connection: Connection) -> None:
+def _check_queued(world: World, connection: Connection, fed: _Fed) -> None:
     queue = connection.queue
     assert queue
     if connection.why_lost or world.manager is None:
         return
-    answering = who_answers(world, queue)
+    answering = who_answers(world, queue, fed)
     if len(answering) > 1:
         raise Broken(f"{connection} is in {queue}, which {' and '.join(sorted(answering))} answer")
     is_owed = any(queue in service.owed() for service in world.services)
@@ -100,12 +109,13 @@ def _check_queued(world: World, connection: Connection) -> None:
     raise Broken(f"{connection} is in {queue}, and nobody knows of it")
 
 
-def who_answers(world: World, queue: Queue) -> set[str]:
+def who_answers(world: World, queue: Queue, fed: _Fed) -> set[str]:
     """Return the services whose workers take from a queue, or that have clients come there."""
     lives = (Life.BOOTING, Life.SERVING)
     processes = world.kernel.processes.values()
     found = {p.service for p in processes if p.life in lives and queue in p.queues}
-    found |= {s.name for s in world.services if s.name not in found and s.feeds(queue)}
+    found |= {s.name for s in world.services
+              if s.name not in found and any(each is queue for _, each in fed[s])}  # fmt: skip
     if world.dispatcher:
         found |= {n for n, served in world.dispatcher.services.items() if queue in served.taps}
     return found
@@ -164,7 +174,7 @@ def _has(channel: Any, connection: Connection) -> bool:
 # --- One service ---------------------------------------------------------------------------------
 
 
-def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one promise each
+def _check_service(world: World, service: Any, fed: _Fed) -> None:  # noqa: C901 - one promise each
     fleet = service.fleet
     if service.asked() - service.known():
         raise Broken(f"P6: {service.name} has forgotten requests {service.asked()}")
@@ -191,24 +201,24 @@ def _check_service(world: World, service: Any) -> None:  # noqa: C901 - one prom
         is_shut = group is None or group.is_refusing
         if is_shut and is_in_force(world, listen.address):
             raise Broken(f"P1: {service.name} has {listen.address}, which takes nobody")
-    _check_serves(world, service)
-    _check_passes(world, service)
+    _check_serves(world, service, fed)
+    _check_passes(world, service, fed)
 
 
-def _check_passes(world: World, service: Any) -> None:
+def _check_passes(world: World, service: Any, fed: _Fed) -> None:
     """P2: the dispatcher accepts from what is fed, unless workers of an earlier generation do."""
     there = world.dispatcher.services.get(service.name) if world.dispatcher else None
     has_any = service.processes.dispatching.workers
     if there is None or not has_any or service.fleet.feed_again < math.inf:
         return
     modes = service._traffic.modes
-    for lease, queue in service.fed():
+    for lease, queue in fed[service]:
         is_fed = queue.number in world.kernel.groups[queue.address].fed
         if is_fed and lease in modes.passed - modes.accept and queue not in there.taps:
             raise Broken(f"P2: {service.name} is passed clients, and none from {queue}")
 
 
-def _check_serves(world: World, service: Any) -> None:
+def _check_serves(world: World, service: Any, feeds: _Fed) -> None:
     """P2: if somebody can serve, somebody is fed who does."""
     fleet = service.fleet
     able = {
@@ -224,15 +234,15 @@ def _check_serves(world: World, service: Any) -> None:
         raise Broken(f"P2: {service.name} feeds {fed}, and only {able} serve")
     if fleet.feed_again < math.inf:
         return
-    _check_fed(world, service)
+    _check_fed(world, service, feeds)
     thinks = service._traffic._fed
     if service.addresses and thinks.keys() != fed.keys():
         raise Broken(f"{service.name} is to feed {fed}, and feeds {list(thinks)}")
 
 
-def _check_fed(world: World, service: Any) -> None:
+def _check_fed(world: World, service: Any, fed: _Fed) -> None:
     """P2: the kernel feeds each listener of which the service has the clients as that thinks."""
-    fleet, mine = service.fleet, {id(queue) for _, queue in service.fed()}
+    fleet, mine = service.fleet, {id(queue) for _, queue in fed[service]}
     others = world.manager.services.owners.elsewhere(service.name)  # type: ignore[union-attr]
     for address in fleet.current.spec.addresses - others:
         group = world.kernel.groups.get(address)

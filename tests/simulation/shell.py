@@ -62,6 +62,7 @@ RECEIPT = Receipt(queue_peak=0, overflows=0, drained=0, killed=0, draining=0, cu
 class Nothing:
     """Parts of a service that watch, log or wait for something that is not pretended."""
 
+    __slots__ = ()  # it keeps nothing: all copies of a world have the same
     died = moved = 0
     found = flaw = None
 
@@ -544,7 +545,8 @@ class ServiceShell(Service):
         world.took(self, fact)
 
     def _perform(self, action: Action) -> None:
-        self.actions.append(action)
+        if self.manager.world.story is not None:
+            self.actions.append(action)
         super()._perform(action)
 
     def _tell(self, outcome: Outcome) -> None:
@@ -581,9 +583,6 @@ class ServiceShell(Service):
         for address, lease in self.manager.services.owners.orphans:
             if listener := listeners.get(address):  # else it was closed since the last fact
                 yield from listener.unfinished(lease)
-
-    def feeds(self, queue: Queue) -> bool:
-        return any(each is queue for _, each in self.fed())
 
     def fed(self) -> Iterable[tuple[int, Queue]]:
         """The leases that it thinks are fed, each with its queues."""
