@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from sockmgr.config.spec import Accept, Spec
 from sockmgr.fleet.generation import Generation, Worker
@@ -24,16 +25,14 @@ from sockmgr.fleet.targets import Targets
 RESCUE_DELAY = 0.5  # a queue left with connections and nobody to take them, this long
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """A place for a new worker: its lease, and whether it is to empty that and nothing else."""
 
     lease: int
     rescue: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leases:
+class Leases(msgspec.Struct, frozen=True, kw_only=True):
     """A view of a fleet at one instant, by the `book` that is kept of its leases."""
 
     targets: Targets

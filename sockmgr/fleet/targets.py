@@ -8,8 +8,9 @@ worked out from the counts of the rosters, and a list costs as much as there is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
+
+import msgspec
 
 from sockmgr.config.hooks import Moment
 from sockmgr.fleet.generation import HURRY, Generation, Worker
@@ -17,8 +18,7 @@ from sockmgr.fleet.messages import Phase
 from sockmgr.fleet.roster import Roster, useful
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
+class Targets(msgspec.Struct, frozen=True, kw_only=True):
     """A view of a fleet at one instant."""
 
     generations: Mapping[int, Generation]

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from sockmgr.fleet.lease_book import Kind
+from sockmgr.manager.service.lease_map import LeaseModes
 from tests.simulation.kernel import Report
 from tests.simulation.manager import State
 from tests.simulation.shell import Nothing
@@ -27,7 +28,8 @@ from tests.simulation.world import World
 Copies = dict[int, Any]  # of what was met already, by its id()
 Way = Callable[[Any, Copies], Any]
 
-# What never changes, nor anything in it; so are types, enumerations and frozen structs.
+# What never changes, nor anything in it; so are types, enumerations, and frozen structs but for
+# LeaseModes, which have listeners.
 VALUES = (
     int, float, str, bytes, types.NoneType, types.ModuleType, types.MethodDescriptorType,
     types.WrapperDescriptorType, Kind, Report, State, Nothing,
@@ -44,7 +46,7 @@ def copied(world: World) -> World:
 def is_shared(kind: type) -> bool:
     """Tell whether an object of this type is its own copy."""
     is_frozen = issubclass(kind, msgspec.Struct) and kind.__struct_config__.frozen
-    return is_frozen or issubclass(kind, (*VALUES, type, Enum))
+    return (is_frozen and kind is not LeaseModes) or issubclass(kind, (*VALUES, type, Enum))
 
 
 class _Ways(dict[type, Way | None]):
@@ -150,6 +152,13 @@ def _partial(found: functools.partial[Any], copies: Copies) -> Any:
     return made
 
 
+def _modes(found: LeaseModes, copies: Copies) -> LeaseModes:
+    if (made := copies.get(id(found))) is None:
+        about = _each([getattr(found, name) for name in found.__struct_fields__], copies)
+        made = copies[id(found)] = LeaseModes(*about)
+    return made
+
+
 def _count(found: itertools.count[int], copies: Copies) -> Any:
     if (made := copies.get(id(found))) is None:
         made = copies[id(found)] = copy.copy(found)
@@ -160,6 +169,7 @@ KNOWN: dict[type, Way] = {
     list: _list, dict: _dict, Counter: _dict, set: _set, frozenset: _frozenset, tuple: _tuple,
     deque: _deque, types.MethodType: _method, types.FunctionType: _function,
     types.BuiltinMethodType: _builtin, functools.partial: _partial, itertools.count: _count,
+    LeaseModes: _modes,
 }  # fmt: skip
 
 

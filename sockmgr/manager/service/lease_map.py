@@ -7,7 +7,9 @@ others give away. Reads the records of a fleet; owns nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from sockmgr.config.spec import Accept, Address, Spec
 from sockmgr.fleet.generation import Generation
@@ -24,7 +26,7 @@ class LeaseMap:
 
     def of(self, spec: Spec) -> tuple[Listener, ...]:
         """Return the listeners of a spec, in its order."""
-        return tuple(self.listener(listen.address) for listen in spec.listen)
+        return tuple([self.listener(listen.address) for listen in spec.listen])
 
     def fed(self, fleet: FleetRecords, leases: Iterable[int]) -> dict[int, tuple[Listener, ...]]:
         """Return each of `leases` with the listeners of the workers that take connections there.
@@ -72,8 +74,7 @@ class LeaseMap:
         return {lease: found.get(lease) or unknown for lease in leases}
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseModes:
+class LeaseModes(msgspec.Struct, frozen=True):
     """Which leases are `passed` connections, and which `accept` for themselves.
 
     `foreign` are those that other services have, on listeners that are ours as well.
@@ -85,7 +86,7 @@ class LeaseModes:
     passed: frozenset[int] = frozenset()
     accept: frozenset[int] = frozenset()
     foreign: frozenset[int] = frozenset()
-    parting: Mapping[int, tuple[Listener, ...]] = field(default_factory=dict)
+    parting: Mapping[int, tuple[Listener, ...]] = msgspec.field(default_factory=dict)
     meant: frozenset[Address] = frozenset()
 
 

@@ -10,7 +10,8 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sockmgr.config.spec import Address
 from sockmgr.errors import ListenError
