@@ -96,8 +96,9 @@ def _check_queued(world: World, connection: Connection, fed: _Fed) -> None:
     answering = who_answers(world, queue, fed)
     if len(answering) > 1:
         raise Broken(f"{connection} is in {queue}, which {' and '.join(sorted(answering))} answer")
-    is_owed = any(queue in service.owed() for service in world.services)
-    if answering or is_owed or world.manager.is_stopping:
+    if answering or world.manager.is_stopping:
+        return
+    if any(queue in service.owed() for service in world.services):
         return
     group = world.kernel.groups.get(queue.address)
     if group and not group.is_steered:
@@ -176,7 +177,7 @@ def _has(channel: Any, connection: Connection) -> bool:
 
 def _check_service(world: World, service: Any, fed: _Fed) -> None:  # noqa: C901 - one promise each
     fleet = service.fleet
-    if service.asked() - service.known():
+    if (asked := service.asked()) and asked - service.known():
         raise Broken(f"P6: {service.name} has forgotten requests {service.asked()}")
     if not service.is_at_rest:
         return  # it has not heard of everything

@@ -186,7 +186,7 @@ class World:
         fleet = service.fleet
         if self._committed and (was := self._committed) != fleet.current.spec:
             self._excuse_removed(was, fleet.current.spec)
-        if self.unquiet.keys() - fleet.unquiet.keys() - dict(fleet.fed).keys():
+        if self.unquiet and self.unquiet.keys() - fleet.unquiet.keys() - dict(fleet.fed).keys():
             for lease, since in self.unquiet.items():
                 left = lease not in fleet.unquiet and lease not in dict(fleet.fed)
                 if left and fact != Quiet(lease=lease):
