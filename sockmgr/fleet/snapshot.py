@@ -238,13 +238,20 @@ def decode(data: bytes) -> Snapshot:
         )
     # Whatever is wrong with the bytes, the manager must start: it then goes by the names alone.
     try:
-        state = msgspec.convert(upgraded(json.loads(body), version), Snapshot, str_keys=True)
+        records = upgraded(json.loads(body, parse_int=_int), version)
+        state = msgspec.convert(records, Snapshot, str_keys=True)
     except (*wire.UNREADABLE, LookupError, TypeError, AttributeError) as error:
         raise SnapshotError(f"the state (format {version}) cannot be read: {error}") from None
     for service in state.services:
         if flaw := _contradiction(service):
             raise SnapshotError(f"service {service.name} cannot have been so: {flaw}")
     return state
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 20:  # which no counter, pid or inode has, and more than a float may take
+        raise ValueError(f"{digits[:20]}... is no number of 64 bits")
+    return int(digits)
 
 
 def _contradiction(service: ServiceSnapshot) -> str:

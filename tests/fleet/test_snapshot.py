@@ -220,6 +220,7 @@ def test_a_state_that_wants_more_workers_than_a_config_can_is_not_obeyed(wanted:
         ('"trial":2', '"trial":1', "generation 1 is current"),
         ('"trial":2', '"trial":0', "generation 2 is booting"),
         ('"phase":"booting"', '"phase":"gone"', "generation 2 is gone"),
+        ('"amount":1', '"amount":1' + "0" * 400, "no number of 64 bits"),
         ('"start_concurrency":1', '"start_concurrency":0', "generation 1 may start nobody"),
     ],
 )
