@@ -12,6 +12,7 @@ from sockmgr.kernel import unix_node
 from sockmgr.log import Log
 from sockmgr.manager.restarts import Restarts
 from sockmgr.manager.takeover.keeper import Keeper
+from sockmgr.manager.takeover.state import STATE
 
 log = Log("sockmgr")
 
@@ -29,7 +30,8 @@ class KeeperStore:
     def find(cls, path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
         """Return the keeper of our predecessor, and add to `descriptors` all that it holds.
 
-        None if there is none; raises ControlError if it serves another manager.
+        None if there is none, or one that had not all yet, which ends; raises ControlError if it
+        serves another manager.
         """
         if fds := descriptors.pop(KEEPER, []):
             try:
@@ -42,6 +44,10 @@ class KeeperStore:
             return None
         keeper, held = found
         descriptors.update(held)
+        if STATE not in descriptors:  # which is stored last: its manager died before
+            log.warning("keeper had not everything", pid=keeper.pid, names=len(held))
+            keeper.dismiss()
+            return None
         log.info("taken over from keeper", pid=keeper.pid, names=len(held))
         return cls(path, keeper)
 

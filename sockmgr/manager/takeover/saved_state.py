@@ -91,13 +91,14 @@ class SavedState:
             self._is_anew, self._services = True, {}  # one ended, and another has its name
         every = present.services.by_name.values()
         services = [s for s in every if s.unsaved or s.processes.changed or self._is_anew]
-        before, self._own = self._own, self._of_us(others)
-        gone = self._exchange(before, self._own)
-        gone += self._look_at_listeners(present, services)
+        gone = self._look_at_listeners(present, services)
         for service in services:
             gone += self._look_at(service)
         for name in self._services.keys() - present.services.by_name.keys():
             gone += self._services.pop(name).names
+        # The state comes last: where it is, all of which it tells is held as well.
+        before, self._own = self._own, self._of_us(others)
+        gone += self._exchange(before, self._own)
         if self._is_anew:  # what a predecessor stored, and is nobody's now
             gone += self._held.keys() - self._names()
         if self._write(present):
@@ -110,12 +111,16 @@ class SavedState:
         Return whether the state can wait. It cannot if it names another process for one of them,
         which has ended: a pid of that one and a pidfd of this one would be taken for one worker.
         """
-        fresh, saved = service.processes.fresh, self._services.get(service.name)
+        fresh = service.processes.fresh
+        saved = self._services.setdefault(service.name, _SavedService(service))
         for id in fresh:
             if running := service.processes.running.get(id):
-                self._exchange({}, self._of_worker(running))
+                found = self._of_worker(running)
+                self._exchange({}, found)
+                # No mark is like this one: it is to be looked at, also if it has ended by then.
+                saved.marks[id], saved.holdings[id] = (), found
         self._exchange({}, _of_queues(service))  # a new generation may have another move queue
-        renamed = saved is not None and not fresh.isdisjoint(saved.processes)
+        renamed = not fresh.isdisjoint(saved.processes)
         fresh.clear()
         reached(Point.SPAWNED_STORED)
         return not renamed
@@ -196,6 +201,12 @@ class SavedState:
         service.unsaved = False
         service.processes.fresh.clear()
         service.processes.changed.clear()
+        self._write_down(service, saved, changed)
+        return gone
+
+    def _write_down(
+        self, service: Service, saved: _SavedService, changed: Iterable[WorkerId]
+    ) -> None:
         saved.record = saved.pieces.record(
             service.name,
             service.fleet,
@@ -206,7 +217,6 @@ class SavedState:
         )
         saved.figures = as_json(service.processes.figures.ended)
         saved.course = as_json(service.processes.comparing.course)
-        return gone
 
     def _exchange(self, before: Holdings, now: Holdings) -> list[str]:
         """Hold what is new in `now`; return the names of what is not in it any more."""

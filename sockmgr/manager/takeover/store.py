@@ -9,6 +9,7 @@ from typing import Protocol
 from sockmgr.api.records import EventKind
 from sockmgr.errors import ControlError
 from sockmgr.kernel.open_files import OpenFiles
+from sockmgr.kernel.rights import close_all
 from sockmgr.log import Log
 from sockmgr.manager.takeover.keeper_store import KeeperStore
 from sockmgr.manager.takeover.predecessor import Predecessor, recovered
@@ -44,14 +45,18 @@ class NoStore:
 def find_keeper(path: Path, descriptors: dict[str, list[int]]) -> KeeperStore | None:
     """Return the keeper of a manager that died, and add to `descriptors` all that it held.
 
-    If the keeper died as well, the descriptors are taken from the workers, and None is returned.
+    If the keeper died as well, or was not given all, the descriptors are taken from the workers,
+    and None is returned.
     Raises ControlError if the keeper serves another manager, SpawnError if too few descriptors are
     left to go on with those.
     """
-    found = KeeperStore.find(path, descriptors)
     # Descriptors that an upgrade or a socket unit passed are better than copies from the workers.
-    if found is None and not descriptors:
-        descriptors.update(recovered(path.with_suffix(".state")))
+    are_passed = bool(descriptors)
+    found = KeeperStore.find(path, descriptors)
+    if found is None and not are_passed:
+        for name, fds in recovered(path.with_suffix(".state")).items():
+            close_all(descriptors.get(name, ()))
+            descriptors[name] = fds
     OpenFiles.check(_OWN_FILES)
     return found
 

@@ -47,6 +47,20 @@ def test_another_keeper_takes_the_place_of_a_dead_one_and_is_told_everything_ane
     assert open_fds() == before
 
 
+def test_a_keeper_that_has_no_state_yet_was_not_given_all_and_there_is_to_be_another(
+    path: Path,
+) -> None:
+    with sleeping() as worker:
+        before = Keeper.start(path)
+        before.keep("web@1.0/pidfd", [worker.pidfd])
+        before.close()  # as its manager's death does
+        descriptors: dict[str, list[int]] = {}
+        assert KeeperStore.find(path, descriptors) is None
+        assert descriptors.keys() == {"web@1.0/pidfd"}
+        assert not path.exists()
+        os.close(descriptors["web@1.0/pidfd"][0])
+
+
 def test_where_no_other_can_be_started_it_is_tried_again_until_it_can(path: Path) -> None:
     async def scenario() -> None:
         lost = asyncio.Event()

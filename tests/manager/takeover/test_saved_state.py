@@ -109,7 +109,8 @@ ONE = WorkerId(1, 1)
 
 
 def test_descriptors_are_stored_before_the_state_names_them() -> None:
-    assert Web(1).update() == ["keep @state", "keep web@1.1/pidfd", "keep web@1.1/output", "write"]
+    # And the memfds of the state last: a store that has them has all.
+    assert Web(1).update() == ["keep web@1.1/pidfd", "keep web@1.1/output", "keep @state", "write"]
 
 
 def test_descriptors_are_forgotten_after_the_state_names_them_no_more() -> None:
@@ -184,6 +185,18 @@ def test_who_was_just_started_is_stored_though_the_state_can_wait() -> None:
     assert web.update() == ["keep @state", "write"]
 
 
+def test_who_was_stored_and_ended_before_the_state_named_it_is_forgotten() -> None:
+    web = Web(1)
+    web.tell(WorkerReady(worker=ONE))
+    web.update()
+    fresh = WorkerId(1, 9)
+    web.spawn(fresh)
+    assert web.saved.store_spawned(web)  # type: ignore[arg-type]
+    del web.processes.running[fresh]
+    done = web.update()
+    assert done[-2:] == ["forget web@1.9/pidfd", "forget web@1.9/output"]
+
+
 def test_the_state_cannot_wait_if_it_gives_the_name_of_a_new_worker_to_one_that_has_ended() -> None:
     web = Web(1)
     web.tell(WorkerReady(worker=ONE))
@@ -248,7 +261,7 @@ def test_what_the_store_could_not_take_it_is_given_again() -> None:
     web.update()
     assert not web.saved.is_complete
     web.place.is_full = False
-    assert web.update() == ["keep @state", "keep web@1.1/pidfd", "keep web@1.1/output"]
+    assert web.update() == ["keep web@1.1/pidfd", "keep web@1.1/output", "keep @state"]
     assert web.saved.is_complete
     assert web.update() == []
 
