@@ -150,8 +150,8 @@ MUTANTS = (
     Mutant(
         "write the state before the descriptors are stored",
         SAVED,
-        "        gone = self._exchange(before, self._own)\n",
-        "        self._write(present)\n        gone = self._exchange(before, self._own)\n",
+        "        gone = self._look_at_listeners(present, services)\n",
+        "        self._write(present)\n        gone = self._look_at_listeners(present, services)\n",
     ),
     Mutant(
         "forget descriptors before the state does",
@@ -393,7 +393,7 @@ MUTANTS = (
     Mutant(
         "have who may go back yet inherit a queue",
         OWNERS,
-        "if namesakes or lease in owner.fleet.leases or not claims[address]:",
+        "if namesakes or lease in owner.fleet.leases or not is_met:",
         "if namesakes or lease in owner.fleet.leases:",
     ),
     Mutant(

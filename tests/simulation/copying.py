@@ -20,7 +20,7 @@ import msgspec
 
 from sockmgr.fleet.lease_book import Kind
 from sockmgr.manager.service.lease_map import LeaseModes
-from tests.simulation.kernel import Report
+from tests.simulation.kernel import Holdings, Report
 from tests.simulation.manager import State
 from tests.simulation.shell import Nothing
 from tests.simulation.world import World
@@ -32,7 +32,7 @@ Way = Callable[[Any, Copies], Any]
 # LeaseModes, which have listeners.
 VALUES = (
     int, float, str, bytes, types.NoneType, types.ModuleType, types.MethodDescriptorType,
-    types.WrapperDescriptorType, Kind, Report, State, Nothing,
+    types.WrapperDescriptorType, msgspec.Raw, Holdings, Kind, Report, State, Nothing,
 )  # fmt: skip
 HEAP = 1 << 9  # the flag of types that are made when a program runs: Py_TPFLAGS_HEAPTYPE
 

@@ -30,7 +30,6 @@ from tests.simulation.kernel import (
     End,
     Life,
     Listener,
-    MoveQueue,
     Place,
     Queue,
 )
@@ -85,7 +84,10 @@ def install() -> None:
     sources.accept, sources.os = accept, Sockets  # type: ignore[assignment]
     for module in (dispatcher, link):
         module.close_all = close_all  # type: ignore[assignment]
+    from tests.simulation import keeping  # noqa: PLC0415 - which needs what is below
+
     moving.install()
+    keeping.install()
 
 
 class Loop:
@@ -253,11 +255,12 @@ class DispatcherProcess:
                 served.dispatcher.detach(lease)
             served.unnamed.clear()
 
-    def takes_from(self, queue: MoveQueue) -> bool:
-        """Tell whether it takes from this move queue, or will when there is room."""
+    @property
+    def move_queues(self) -> list[int]:
+        """The numbers of those that it takes from, or will when there is room."""
         served = self.services.values()
         ends: Any = [end for s in served for end in s.dispatcher.queues._queues.values()]
-        return any(end.queue is queue for end in ends)
+        return [end.queue.number for end in ends]
 
     def held(self) -> list[Connection]:
         """The connections that end with it."""

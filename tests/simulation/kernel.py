@@ -6,6 +6,7 @@ It does what the manager orders, and remembers where each connection is. It deci
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,10 @@ MOST_QUEUES = 24  # of one listener; nothing here needs as many, so more are a l
 
 class Broken(AssertionError):
     """A promise is broken."""
+
+
+class Holdings(dict[str, Any]):
+    """Descriptors by name, of which none is ever changed."""
 
 
 class Place(StrEnum):
@@ -80,6 +85,7 @@ class Queue:
 
     address: Address
     number: int
+    inode: int = field(default_factory=itertools.count(1).__next__)
     half: list[Connection] = field(default_factory=list)
     waiting: list[Connection] = field(default_factory=list)
     is_closed: bool = False
@@ -92,7 +98,7 @@ class Queue:
 
     def fileno(self) -> int:
         """Be a socket for those who only look."""
-        return -1 if self.is_closed else self.number
+        return -1 if self.is_closed else self.inode
 
     def __str__(self) -> str:
         return f"queue {self.number} of {self.address}"
@@ -237,7 +243,14 @@ class Process:
     hung: bool = False
     status: int = 0
     took: bool = False
-    is_known: bool = False  # it is in the store
+
+    @property
+    def started(self) -> int:
+        return self.pid
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}@{self.id}"
 
     def __str__(self) -> str:
         return f"{self.service}@{self.id} (pid {self.pid})"
@@ -436,6 +449,10 @@ class Listener:
     @property
     def queues(self) -> tuple[Queue, ...]:
         return tuple(self.group.queues)
+
+    @property
+    def inodes(self) -> tuple[int, ...]:
+        return tuple(queue.inode for queue in self.group.queues)
 
     @property
     def fed(self) -> Mapping[int, int]:

@@ -6,8 +6,10 @@ Company. What these await is kept here as records instead, so that a world can b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -27,7 +29,11 @@ from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.upkeep import Upkeep
 from sockmgr.manager.service.verdicts import ignore_progress
 from sockmgr.manager.services import Services
-from tests.helpers.states import encode, record
+from sockmgr.manager.takeover.handover import KEEP_AGAIN
+from sockmgr.manager.takeover.store import take_or_start
+from sockmgr.programs.dispatcher.loop import Timer
+from tests.helpers.states import encode
+from tests.simulation import keeping
 from tests.simulation.kernel import Broken, Group, Kernel, Life, Listener, Process, Queue
 from tests.simulation.shell import Answer, Nothing, ServiceShell
 
@@ -46,6 +52,7 @@ class ListenerRecord:
     number: int
     is_refusing: bool
     is_ending: bool
+    inodes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class State:
     services: Mapping[str, ServiceSnapshot] = field(default_factory=dict)
     pasts: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     listeners: tuple[ListenerRecord, ...] = ()
+    moves: Mapping[str, int] = field(default_factory=dict)
 
     def read(self) -> Snapshot:
         """Return what the next manager reads: through bytes."""
@@ -102,7 +110,7 @@ class Listeners:
                     queue = Queue(listen.address, 0)
                     group = Group(listen.address, [queue], {0: 1})
                     self._kernel.groups[listen.address] = group
-                    self.open_[listen.address] = Listener(self._kernel, listen, group)
+                    self.open_[listen.address] = OwnListener(self._kernel, listen, group)
                     opened.append(listen.address)
                 listener = self.open_[listen.address]
                 listener.admit()
@@ -136,7 +144,7 @@ class Listeners:
             group = self._kernel.groups[address]
             while len(group.queues) > was.number:  # no state names it, so it was closed
                 group.queues.pop().close()
-            listener = Listener(self._kernel, was.listen, group)
+            listener = OwnListener(self._kernel, was.listen, group)
             self.open_[was.listen.address] = listener
             if was.is_ending:
                 # It cannot admit anybody again, so that it was closed, and is opened anew.
@@ -156,13 +164,16 @@ class Listeners:
             for each in (*queue.waiting, *queue.half):
                 each.why_lost = "a stop was cut short"
 
-    def records(self) -> tuple[ListenerRecord, ...]:
-        return tuple(
-            ListenerRecord(
-                each.listen, tuple(each.fed.items()), len(each.queues), each.is_refusing
-                and not each.is_ending, each.is_refusing and each.is_ending,
-            )
-            for each in self.open_.values()
+
+class OwnListener(Listener):
+    """A listener that can be written down."""
+
+    @property
+    def record(self) -> ListenerRecord:
+        is_shut = self.is_refusing
+        return ListenerRecord(
+            self.listen, tuple(self.fed.items()), len(self.queues), is_shut and not self.is_ending,
+            is_shut and self.is_ending, self.inodes,
         )  # fmt: skip
 
 
@@ -292,6 +303,10 @@ class Manager:
         self.services._upkeep = self.upkeep
         self.is_stopping = False
         self.gone: list[int] = []
+        self.store: Any = None
+        self.timers: list[Timer] = []
+        self.readers: dict[int, Callable[[], object]] = {}
+        self._again: Timer | None = None
         self.needs_dispatcher = False
 
     # --- What its parts ask: a loop, and the context of workers ----------------------------------
@@ -311,8 +326,22 @@ class Manager:
 
     # --- Its beginning ---------------------------------------------------------------------------
 
+    def _have_store(self, store: Any, left: dict[str, list[int]]) -> None:
+        """Do what sockmgr.manager.takeover.handover does when a manager begins."""
+        left = {name: fds for name, fds in left.items() if fds}
+        before = SimpleNamespace(names=keeping.names(left))
+        self.store = take_or_start(store, before, keeping.Path(self.world))  # type: ignore[arg-type]
+        self.saved = keeping.Saved(self, self.store, before.names)
+        self.store.watch(self._on_keeper_gone)
+
+    def _on_keeper_gone(self) -> None:
+        self.saved.start_anew()
+        self.changed()
+
     def begin(self, file: Config) -> None:
         """Start from the config."""
+        keeping.Loops.loop = self
+        self._have_store(None, {})
         services = self.services
         services.config = file
         specs = [self.world.resolve(file, each) for each in file.services]
@@ -324,6 +353,10 @@ class Manager:
 
     def resume(self, state: State) -> None:
         """Go on where another manager was, and do what the config says by now."""
+        keeping.Loops.loop = self
+        store, left = keeping.found(self.world)
+        self._check_found(state, left)
+        self._have_store(store, left)
         snapshot, services = state.read(), self.services
         found_dispatcher = self.world.dispatcher is not None
         services.config = snapshot.config
@@ -332,7 +365,6 @@ class Manager:
         for listen in state.config.listen:
             self.listeners.at(listen.address).admit()
         known: set[int] = set()
-        left = {name: [number] for name, number in self.world.stored.items()}
         for was in resolved(snapshot.services):
             adopted: Any = services.add(was.name)
             adopted.processes.moves.adopt(left)
@@ -354,6 +386,13 @@ class Manager:
             there.begin_anew()
         self.tell_dispatcher()
         self.changed()
+
+    def _check_found(self, state: State, left: dict[str, list[int]]) -> None:
+        """See that all is there of which the state tells."""
+        there = {fd for name, fds in left.items() if "#" in name for fd in fds}
+        for each in state.listeners:
+            if not there.issuperset(each.inodes):
+                raise Broken(f"P8: the next manager has not all of {each.listen.address}")
 
     def _meet_stranger(self, process: Process, *, found_dispatcher: bool) -> None:
         """Meet a process that no state names, since it was started just before a death."""
@@ -444,14 +483,44 @@ class Manager:
 
     def run(self) -> None:
         """Take fact after fact, as they come, until nothing is left to do."""
+        keeping.Loops.loop = self
         for _ in range(BUSY):
             if not self.turn():
                 return
         raise Broken("P11: it does not come to rest, and no time passes")
 
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
+        timer = Timer(self.time() + seconds, call)
+        self.timers.append(timer)
+        return timer
+
+    def add_reader(self, number: int, call: Callable[[], object]) -> None:
+        self.readers[number] = call
+
+    def remove_reader(self, number: int) -> None:
+        self.readers.pop(number, None)
+
+    def _look(self) -> bool:
+        """See the end of a keeper, and call for what is due; tell whether there was anything."""
+        keeper, did = self.world.keeper, False
+        for number, call in list(self.readers.items()):
+            if keeper is None or keeper.number != number:
+                call()
+                did = True
+        if not self.timers:
+            return did
+        now = self.time()
+        due = [each for each in self.timers if each.at <= now]
+        self.timers = [each for each in self.timers if each.at > now and each.call]
+        for timer in due:
+            if timer.call:
+                timer.call()
+                did = True
+        return did
+
     def turn(self) -> bool:
         """Let each service take one fact; tell whether there was anything to do."""
-        did = False
+        did = self._look()
         services: list[Any] = list(self.services.by_name.values())
         for service in services:
             service._clients.look()
@@ -507,7 +576,8 @@ class Manager:
 
     @property
     def deadline(self) -> float:
-        return min((s.deadline for s in self.services.by_name.values()), default=float("inf"))
+        due = [each.at for each in self.timers if each.call]
+        return min((*due, *(s.deadline for s in self.services.by_name.values())), default=math.inf)
 
     @property
     def is_at_rest(self) -> bool:
@@ -519,10 +589,9 @@ class Manager:
         self.world.is_unsaved = True
 
     def _spawned(self, name: str) -> None:
-        processes: Any = self.services.by_name[name].processes
-        for running in processes.running.values():
-            running.process.is_known = True
-        self.world.stored |= processes.moves.descriptors
+        keeping.Loops.loop = self
+        if not self.saved.store_spawned(self.services.by_name[name]):
+            self.changed()
 
     def changed(self) -> None:
         """Close what nobody needs, and save."""
@@ -530,30 +599,41 @@ class Manager:
         self.save()
 
     def save(self) -> None:
-        world, services = self.world, self.services
-        if world.dies_in_save:
+        keeping.Loops.loop = self
+        if self.world.dies_in_save == 1:
+            self.come_nearer()
+        # What is there is asked of us: it is our services, our listeners, and nothing else.
+        self.saved.update(self._present, {})  # type: ignore[arg-type]
+        if self._again:
+            self._again.cancel()
+            self._again = None
+        if self.saved.is_complete:
+            self.store.is_up_to_date()
+        else:
+            self._again = self.call_later(KEEP_AGAIN, self.changed)
+
+    @property
+    def _present(self) -> SimpleNamespace:
+        return SimpleNamespace(services=self.services, listeners=self.listeners)
+
+    def come_nearer(self) -> None:
+        """Come nearer to the step of a save at which this manager is to die, if any."""
+        world = self.world
+        if world.dies_in_save > 1:
+            world.dies_in_save -= 1
+        elif world.dies_in_save and not keeping.would_lose(world):
             raise Died
-        was = world.state
-        snapshots, pasts = {}, {}
-        moves: dict[str, int] = {}
-        there: list[Any] = [s for s in services.by_name.values() if not s.fleet.stopped]
-        for each in there:
-            if each.unsaved or each.name not in was.services:
-                history = each.past.history
-                snapshots[each.name] = record(
-                    each.name, each.fleet, each.processes.written(), each.hooks.written
-                )
-                pasts[each.name] = tuple(history._entries.values()), tuple(history._kept)
-                each.unsaved = False
-                each.processes.fresh.clear()
-                moves |= each.processes.moves.descriptors
-            else:
-                snapshots[each.name] = was.services[each.name]
-                pasts[each.name] = was.pasts[each.name]
-                moves |= {n: fd for n, fd in world.stored.items() if n.startswith(f"{each.name}@")}
+
+    def write(
+        self, records: Mapping[str, Any], listeners: tuple[Any, ...], moves: Mapping[str, int]
+    ) -> None:
+        """Have the state from which the next manager goes on."""
+        world, services = self.world, self.services
         newest = None if services.newest == services.config else services.newest
-        world.state = State(services.config, newest, snapshots, pasts, self.listeners.records())
-        world.is_unsaved, world.stored = False, moves
+        snapshots = {name: each.service for name, each in records.items()}
+        pasts = {name: each.past for name, each in records.items()}
+        world.state = State(services.config, newest, snapshots, pasts, listeners, moves)
+        world.is_unsaved = False
         world.joint_saved = {number: dict(ends) for number, ends in world.joint.items()}
         for pid in self.gone:
             self.kernel.processes.pop(pid, None)

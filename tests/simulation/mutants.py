@@ -87,6 +87,24 @@ MUTANTS = (
         "        if self._waiting and self._has_room():\n",
         "        if not (self._waiting or self._has_room()):\n",
     ),
+    Mutant(
+        "give a new keeper nothing of what the one before it had",
+        "sockmgr.manager.takeover.saved_state",
+        "        self._held.clear()\n",
+        "        self._held.copy()\n",
+    ),
+    Mutant(
+        "go on with a keeper that was not given all",
+        "sockmgr.manager.takeover.keeper_store",
+        "        if STATE not in descriptors:",
+        "        if not STATE:",
+    ),
+    Mutant(
+        "keep for ever who ended before the state named it",
+        "sockmgr.manager.takeover.saved_state",
+        "                saved.marks[id], saved.holdings[id] = (), found\n",
+        "                saved.holdings.pop(id, None)\n",
+    ),
 )
 
 

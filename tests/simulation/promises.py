@@ -13,6 +13,7 @@ from typing import Any
 
 from sockmgr.config.spec import Address
 from sockmgr.fleet.messages import Phase, State
+from sockmgr.manager.restarts import DELAY_MAX
 from sockmgr.manager.service.lease_map import addresses
 from tests.simulation.kernel import Broken, Connection, Life, Place, Queue
 from tests.simulation.world import World
@@ -27,6 +28,7 @@ def check(world: World) -> None:
     manager = world.manager
     if manager is None:
         return
+    _check_kept(world)
     for service in world.services:
         _check_service(world, service, fed)
 
@@ -37,6 +39,21 @@ class _Fed(dict[Any, list[tuple[int, Queue]]]):
     def __missing__(self, service: Any) -> list[tuple[int, Queue]]:
         found = self[service] = list(service.fed())
         return found
+
+
+def _check_kept(world: World) -> None:
+    """P8: what the state names is held by the keeper; one that is gone is to be replaced."""
+    manager, keeper = world.manager, world.keeper
+    assert manager
+    if keeper is None:
+        due = [timer.at for timer in manager.timers if timer.call]
+        if not manager.readers and not (due and min(due) <= world.kernel.now + DELAY_MAX):
+            raise Broken("P5: there is no keeper, and none is to come")
+    elif manager.saved.is_whole:
+        held = {fd for fds in keeper.held.values() for fd in fds}
+        for each in world.state.listeners:
+            if not held.issuperset(each.inodes):
+                raise Broken(f"P8: the keeper has not all of {each.listen.address}")
 
 
 def is_in_force(world: World, address: Address) -> bool:
@@ -155,9 +172,9 @@ def _check_moving(world: World, connection: Connection) -> None:
         return
     ends = world.kernel.ends.values()
     queue = next(each.queue for each in ends if connection in each.queue.items)
-    if world.dispatcher and world.dispatcher.takes_from(queue):
+    if world.dispatcher and queue.number in world.dispatcher.move_queues:
         return
-    known = set(world.stored.values()) if world.manager is None else set[int]()
+    known = {fd for fds in world.keeper.held.values() for fd in fds} if world.keeper else set[int]()
     for service in world.services:
         known |= set(service.processes.moves.descriptors.values())
     if queue.number + 1 in known and not queue.is_shut:
@@ -263,13 +280,15 @@ def _may_be_met(generation: Any) -> bool:
 # --- Rest ----------------------------------------------------------------------------------------
 
 
-def restless(world: World) -> str:
+def restless(world: World) -> str:  # noqa: PLR0911 - one thing each
     """Say what keeps all from being at rest: one whole generation a service, and nobody waits."""
     manager = world.manager
     if world.is_over:
         return ""
     if manager is None or not manager.is_at_rest:
         return "the manager has not heard of everything"
+    if world.keeper is None or not manager.saved.is_whole:
+        return "the keeper has not everything"
     if manager.needs_dispatcher and world.dispatcher is None:
         return "there is no dispatcher"
     if manager.rollings or manager.endings:
@@ -321,6 +340,7 @@ def check_rest(world: World) -> None:  # noqa: C901, PLR0912 - one promise each
                 raise Broken(f"P9: {service.name} keeps clients of a worker that is gone")
         if list(service._traffic.drains()):
             raise Broken(f"P9: {service.name} waits for queues, and nobody knows why")
+    _check_held(world)
     running = {r.process for s in world.services for r in s.processes.running.values()}
     if strays := [p for p in world.kernel.living() if p not in running]:
         raise Broken(f"P9: {', '.join(map(str, strays))} are nobody's")
@@ -337,6 +357,23 @@ def check_rest(world: World) -> None:  # noqa: C901, PLR0912 - one promise each
         # Who was to stop, or to be replaced, when a manager died serves on with what he has.
         if process.moves and process.moves.ended_in == world.deaths:
             raise Broken(f"at rest {process} could give its connections to nobody")
+
+
+def _check_held(world: World) -> None:
+    """P9: the keeper holds all that there is, and nothing else."""
+    assert world.keeper
+    assert world.manager
+    names = {"@state"}
+    for service in world.services:
+        names |= service.processes.moves.descriptors.keys()
+        for running in service.processes.running.values():
+            names |= {f"{running.name}/{role}" for role in running.descriptors}
+    held = world.keeper.held
+    if unlike := names ^ {name for name in held if "#" not in name}:
+        raise Broken(f"P9: the keeper holds, or lacks, {sorted(unlike)}")
+    queues = {inode for each in world.manager.listeners.all for inode in each.inodes}
+    if unlike := queues ^ {fd for name, fds in held.items() if "#" in name for fd in fds}:
+        raise Broken(f"P9: the keeper holds queues, or lacks them: {len(unlike)}")
 
 
 def _check_reachable(world: World, service: Any) -> None:

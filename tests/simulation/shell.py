@@ -48,8 +48,9 @@ from sockmgr.manager.service.past import Past
 from sockmgr.manager.service.service import Service
 from sockmgr.manager.service.traffic import Traffic, _getting
 from sockmgr.manager.service.verdicts import Verdicts, ignore_progress
+from sockmgr.manager.workers.survivor import CHANNEL, PIDFD
 from tests.simulation.dispatching import Dispatching
-from tests.simulation.kernel import Broken, Life, Listener, Place, Process, Queue
+from tests.simulation.kernel import Broken, Holdings, Life, Listener, Place, Process, Queue
 from tests.simulation.moving import ServiceMoves
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ class ServiceHooks:
             done = HookDone(generation=order.generation, moment=order.moment, fault=fault)
             self._put(done)
 
+    descriptors: Mapping[str, int] = {}
+
     @property
     def written(self) -> ProcessSnapshot | None:
         return ProcessSnapshot(pid=1, started=1) if self.is_running else None
@@ -283,9 +286,11 @@ class Running:
     """A worker's process as the manager knows it."""
 
     moved = 0
-    is_detached = is_unheard = False
+    is_detached = heard = False
+    stopped_descendants = ()
 
     def __init__(self, process: Process) -> None:
+        self.is_unheard = False
         self.process, self.id, self.lease = process, process.id, process.lease
         self.name, self.spec = f"{process.service}@{process.id}", process.spec
         self.ready = self.stopping = False
@@ -293,6 +298,16 @@ class Running:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def channel(self) -> Any:
+        return self.process.channel
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """What is stored of it: a pidfd, and the channel if it has one, here by their numbers."""
+        channel = {CHANNEL: self.channel.id} if self.channel else {}
+        return Holdings({PIDFD: self.pid, **channel})
 
 
 class Processes:
@@ -443,6 +458,7 @@ class Processes:
 
     def forget(self, id: WorkerId) -> None:
         if unmade := self.running.pop(id, None):
+            self.changed.add(id)
             self.dispatching.detach(unmade)
 
     # --- What it is asked ------------------------------------------------------------------------
@@ -451,6 +467,7 @@ class Processes:
         del now
         if running := self.running.get(id):
             running.ready = True
+            self.changed.add(id)
 
     def keep_moves(self, takers: Iterable[Spec]) -> None:
         before = self.moves.inodes
@@ -472,14 +489,11 @@ class Processes:
         del number
         return []
 
-    def written(self) -> dict[WorkerId, ProcessSnapshot]:
-        """Return the processes as the state names them."""
-        return {
-            id: ProcessSnapshot(
-                pid=each.pid, started=each.pid, told=each.stopping, ready=each.ready
-            )
-            for id, each in self.running.items()
-        }
+
+def written(running: Running) -> ProcessSnapshot:
+    """Return a process as the state names it."""
+    pid = running.pid
+    return ProcessSnapshot(pid=pid, started=pid, told=running.stopping, ready=running.ready)
 
 
 class ServiceShell(Service):

@@ -23,7 +23,7 @@ from sockmgr.fleet.messages import (
     TakeBack,
     WorkerReady,
 )
-from tests.simulation import promises
+from tests.simulation import keeping, promises
 from tests.simulation.configs import BROKEN
 from tests.simulation.kernel import Broken, Life, Place
 from tests.simulation.manager import Died
@@ -356,16 +356,28 @@ def fail(world: World, number: int) -> Told:
     return "the next {} {}", rest % 3 + 1, names[what]
 
 
+def refuse(world: World, number: int) -> Told:
+    """Have something fail around the keeper."""
+    what, rest = _one(("keep", "keeper"), number)
+    world.kernel.short[what] = rest % 3 + 1
+    names = {"keep": "descriptors are too many for the keeper (EMFILE)",
+             "keeper": "keepers cannot be started (EAGAIN)"}  # fmt: skip
+    return "the next {} {}", rest % 3 + 1, names[what]
+
+
 def die(world: World, number: int) -> Told:
     if world.manager is None:
         world.rise()
         return ("the next manager has begun",)
+    if keeping.would_lose(world):
+        return None
     if number % 3 == 0:
-        world.dies_in_save = True
+        world.dies_in_save = 1 + number // 3 % 12
         return ("the manager is to die in the middle of its next save",)
     world.die("")
-    if number % 3 == 1:
-        world.rise()
+    if number % 3 == 1 or world.manager:
+        if not world.manager:
+            world.rise()
         return ("another manager is there at once",)
     return ("nobody starts another manager for now",)
 
@@ -374,10 +386,29 @@ def dispatcher_dies(world: World, number: int) -> Told:
     if world.dispatcher is None:
         return None
     world.kill_dispatcher()
-    if number % 4 == 0 and world.manager:
+    if number % 4 == 0 and world.manager and not keeping.would_lose(world):
         world.die("with the dispatcher")
         return ("dispatcher and manager are dead",)
     return ("the dispatcher is dead",)
+
+
+def keeper_dies(world: World, number: int) -> Told:
+    """Have it die, with the manager or alone, where others have all that the state names."""
+    if (before := world.keeper) is None:
+        return None
+    is_joint = number % 3 == 0 or world.manager is None
+    world.keeper = None
+    if is_joint and keeping.would_lose(world):
+        world.keeper = before
+        return None
+    world.kill_keeper()
+    if world.manager is None:
+        world.rise()
+        return ("the keeper is dead, and the next manager has begun",)
+    if is_joint:
+        world.die("with the keeper")
+        return ("keeper and manager are dead, and the next manager has begun",)
+    return ("the keeper is dead",)
 
 
 VERBS: dict[str, Callable[[World, int], Told]] = {
@@ -387,13 +418,14 @@ VERBS: dict[str, Callable[[World, int], Told]] = {
     "check": check, "connect": connect, "complete": complete, "accept": accept, "answer": answer,
     "keep": keep, "ask": ask, "part": part, "take-over": take_over,
     "wait": wait, "fail": fail, "die": die, "dispatcher-dies": dispatcher_dies,
+    "keeper-dies": keeper_dies, "refuse": refuse,
 }  # fmt: skip
 _WEIGHTS = {
     "reload": 9, "edit": 1, "storm": 2, "roll-back": 2, "scale": 2, "decide": 2,
     "restart-worker": 1, "stop": 0.6, "ready": 16, "boot": 6, "crash": 4, "leave": 2, "finish": 12,
     "hang": 1.5, "health": 1.5, "hook": 6, "check": 3, "connect": 16, "complete": 7, "accept": 8,
     "answer": 5, "keep": 12, "ask": 1, "part": 3, "take-over": 3, "wait": 18, "fail": 1.2,
-    "die": 3, "dispatcher-dies": 1.2,
+    "die": 3, "dispatcher-dies": 1.2, "keeper-dies": 2, "refuse": 0.6,
 }  # fmt: skip
 _NAMES = list(_WEIGHTS)
 _CUMULATED = [sum(list(_WEIGHTS.values())[: n + 1]) for n in range(len(_WEIGHTS))]
@@ -414,7 +446,7 @@ def settle(world: World) -> None:
     """Let everything go well from now on: all must come to rest, and every client be answered."""
     world.say("> from now on all goes well")
     world.kernel.short.clear()
-    world.dies_in_save = False
+    world.dies_in_save = 0
     why, idle = "", 0
     for _ in range(300):
         if world.is_over:

@@ -13,7 +13,7 @@ import pytest
 
 from sockmgr.config.app_keys import Http
 from sockmgr.config.spec import Accept
-from tests.simulation import configs, copying, moving, schedule, steps
+from tests.simulation import configs, copying, keeping, moving, schedule, steps
 from tests.simulation.world import World
 
 # Without a dispatcher, which is only pretended in a process of its own (test_simulation.py).
@@ -27,6 +27,7 @@ FAMILIES = [
 @pytest.fixture(autouse=True)
 def _pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     moving.install(monkeypatch.setattr)
+    keeping.install(monkeypatch.setattr)
 
 
 def played(family: int) -> World:

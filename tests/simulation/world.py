@@ -16,10 +16,12 @@ from sockmgr.fleet.messages import Fact, Outcome, Quiet, State, Together
 from tests.fleet.story import tell_action, tell_fact
 from tests.simulation import configs
 from tests.simulation.dispatching import DispatcherProcess
+from tests.simulation.keeping import KeeperProcess
 from tests.simulation.kernel import Broken, Channel, Connection, Kernel, Life, Place, Process
 from tests.simulation.manager import Died, Manager
 from tests.simulation.manager import State as Saved
 
+NOBODY = "manager and keeper were killed, and nobody else had it"
 WITH_IT = "manager and dispatcher were killed, after its worker"
 
 Told = tuple[Any, ...] | None  # a sentence with what is to be filled in; None: it cannot happen
@@ -39,8 +41,10 @@ class World:
         self.dispatcher: DispatcherProcess | None = None
         self.hooks: set[tuple[str, int, str]] = set()
         self.state = Saved(self.file, None)
-        self.stored: dict[str, int] = {}  # the ends of move queues, by the names they are kept by
-        self.dies_in_save = self.is_unsaved = False
+        self.keeper: KeeperProcess | None = None
+        self.keepers = 0  # that there have been
+        self.dies_in_save = 0  # at its beginning if 1, else so many steps later
+        self.is_unsaved = False
         self.joint: dict[int, dict[str, str]] = {}
         self.joint_saved: dict[int, dict[str, str]] = {}
         self.counts: Counter[str] = Counter()
@@ -116,7 +120,9 @@ class World:
             each.lose("it was in the hands of a dispatcher that was killed")
         # Of one who was gone before the present manager began, only the dispatcher had the channel.
         # So it had of one that was not in the store yet.
-        known = [p.channel for p in self.kernel.processes.values() if p.is_known]
+        stored = self.keeper.held if self.keeper else ()
+        known = [p.channel for p in self.kernel.processes.values() if f"{p.name}/channel" in stored]
+        known += [r.channel for s in self.services for r in s.processes.running.values()]
         known += [c for s in self.services for c, _ in s.processes.dispatching.left.values()]
         links = (x for s in self.dispatcher.services.values()
                  for x in s.dispatcher._by_id.values())  # fmt: skip
@@ -152,9 +158,33 @@ class World:
         self.say("! the manager is killed {}", how)
         if self.dispatcher is None:
             self._lose_left()
-        self.manager, self.dies_in_save = None, False
+        self.manager, self.dies_in_save = None, 0
+        self._lose_unkept()
         self.joint = {number: dict(ends) for number, ends in self.joint_saved.items()}
         self.deaths += 1
+        if self.keeper is None:  # what the last one has who has it is not to die as well
+            self.rise()
+
+    def kill_keeper(self) -> None:
+        self.keeper = None
+        self._lose_unkept()
+
+    def _lose_unkept(self) -> None:
+        """Lose what nobody has when manager and keeper have died, but for one of them."""
+        if self.manager or self.keeper:
+            return
+        queues = [p.moves.number for p in self.kernel.living() if p.moves]
+        queues += self.dispatcher.move_queues if self.dispatcher else []
+        for end in self.kernel.ends.values():
+            if end.queue.number not in queues:
+                for each in end.queue.items:
+                    each.lose(NOBODY)
+                end.queue.items.clear()
+        known = [p.channel for p in self.kernel.living() if p.channel]
+        served = self.dispatcher.services.values() if self.dispatcher else ()
+        known += [x.channel for s in served for x in s.dispatcher._by_id.values()]  # type: ignore[misc]
+        dead = [p for p in self.kernel.processes.values() if p.life is Life.DEAD]
+        self.lose_in([p.channel for p in dead if p.channel and p.channel not in known], NOBODY)
 
     def rise(self) -> None:
         """Start the next manager."""
