@@ -22,6 +22,7 @@ GIVEN = "sockmgr.worker.given"
 MOVED = "sockmgr.worker.moved"
 QUEUES = "sockmgr.manager.workers.moves"
 TAKER = "sockmgr.programs.dispatcher.moves"
+TREE = "sockmgr.manager.workers.tree"
 
 # For each module the tests that are to notice, the quickest first.
 TESTS: dict[str, tuple[str, ...]] = {
@@ -40,6 +41,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     MOVED: ("worker/test_moves.py",),
     QUEUES: ("manager/workers/test_moves.py",),
     TAKER: ("programs/dispatcher/test_moves.py",),
+    TREE: ("manager/workers/test_worker.py",),
 }
 
 MUTANTS = (
@@ -523,5 +525,12 @@ MUTANTS = (
         "            self._loop.remove_reader(queue)\n            self._waiting.add(inode)\n"
         "        self._told.close()\n\n    def close",
         "            self._waiting.add(inode)\n        self._told.close()\n\n    def close",
+    ),
+    # --- The end of a worker
+    Mutant(
+        "tell the end of a worker again when it is killed late",
+        TREE,
+        "if not self._remains.over:",
+        "if self._remains:",
     ),
 )
