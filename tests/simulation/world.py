@@ -159,6 +159,11 @@ class World:
         if self.dispatcher is None:
             self._lose_left()
         self.manager, self.dies_in_save = None, 0
+        # Of a queue that was not stored yet only strangers have ends: one that stops closes its own
+        # end to take from, and is told then that nobody takes.
+        stored = {fd for fds in self.keeper.held.values() for fd in fds} if self.keeper else set()
+        for end in self.kernel.ends.values():
+            end.queue.is_shut |= bool(self.keeper) and end.queue.number + 1 not in stored
         self._lose_unkept()
         self.joint = {number: dict(ends) for number, ends in self.joint_saved.items()}
         self.deaths += 1
