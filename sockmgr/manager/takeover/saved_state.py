@@ -119,7 +119,9 @@ class SavedState:
                 self._exchange({}, found)
                 # No mark is like this one: it is to be looked at, also if it has ended by then.
                 saved.marks[id], saved.holdings[id] = (), found
-        self._exchange({}, _of_queues(service))  # a new generation may have another move queue
+        queues = _of_queues(service)  # a new generation may have another
+        self._exchange({}, queues)
+        saved.queues = saved.queues | queues
         renamed = not fresh.isdisjoint(saved.processes)
         fresh.clear()
         reached(Point.SPAWNED_STORED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +196,18 @@ def test_who_was_stored_and_ended_before_the_state_named_it_is_forgotten() -> No
     del web.processes.running[fresh]
     done = web.update()
     assert done[-2:] == ["forget web@1.9/pidfd", "forget web@1.9/output"]
+
+
+def test_a_move_queue_that_was_stored_and_ended_before_the_state_named_it_is_forgotten() -> None:
+    web = Web(1)
+    web.update()
+    one, other = socket.socketpair()
+    with one, other:
+        web.processes.moves.descriptors = {"web@moves-1/give": one.fileno()}
+        assert web.saved.store_spawned(web)  # type: ignore[arg-type]
+    web.processes.moves.descriptors = {}
+    web.unsaved = True
+    assert "forget web@moves-1/give" in web.update()
 
 
 def test_the_state_cannot_wait_if_it_gives_the_name_of_a_new_worker_to_one_that_has_ended() -> None:
