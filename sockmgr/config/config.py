@@ -129,8 +129,11 @@ def parse(data: bytes, *, file: str, outside: Outside = NOTHING) -> Config:
 
     `outside` is what the names of variables and files in it lead to. Raises ConfigError.
     """
-    document, variables = taken_in(_document(data, file), outside)
-    return _config(document, variables)
+    try:
+        document, variables = taken_in(_document(data, file), outside)
+        return _config(document, variables)
+    except RecursionError:  # a key such as a.b.c.d, of a thousand parts
+        raise ConfigError(f"{file}: its tables are nested too deeply") from None
 
 
 def name(data: bytes, *, file: str) -> str:

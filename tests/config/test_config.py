@@ -348,6 +348,12 @@ def test_what_no_parser_can_hold_is_an_error_like_any_other(text: str) -> None:
     assert "not usable TOML" in error(text).what
 
 
+@pytest.mark.parametrize("parts", [99, *range(200, 1000, 50)])
+def test_a_key_of_any_number_of_parts_is_an_error_of_the_config(parts: int) -> None:
+    told = error(f"[service.web{'.a' * parts}]\n").what
+    assert "is not a known key" in told or "nested too deeply" in told
+
+
 def test_no_key_of_the_service_is_forgotten_by_the_reader() -> None:
     known = {field.name for field in fields(ServiceConfig)} - {"name"}
     listed = error(SMALL + "zzzzzz = 1").do.removeprefix("known: ").split(", ")
