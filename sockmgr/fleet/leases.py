@@ -182,7 +182,10 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
         if generation.lease is not None:
             return [generation.lease] * number
         # First the queues of the dead: somebody may wait there.
-        left = self._left() if self._inherits(generation) else []
+        inherits, awaiting = self._inherits(generation), self.book.awaiting
+        # Where clients of its own listeners wait, which not all have, they are for nobody else.
+        mine = self._waiting(generation) if awaiting else None
+        left = [n for n in self._left() if (n == mine if n in awaiting else inherits)]
         left = [lease for lease in left if lease not in generation.spec.foreign]
         return list(itertools.islice(itertools.chain(left, self._free(generation.spec)), number))
 

@@ -399,6 +399,8 @@ class Processes:
         known = fleet.find(process.id)
         if process.life is not Life.SERVING or exclusive or known is None or known.hung:
             return
+        if not fleet.generations[process.id.generation].may_be_met:
+            return  # it was taken back: who waits is for the next worker of the generation before
         # As far as the fleet knows: who hangs unseen, or leaves without a word, counts as well.
         able = {worker.id for worker in fleet.workers() if worker.active and not worker.hung}
         others = [r.process for r in self.running.values() if r is not running and r.id in able]
