@@ -184,7 +184,7 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
         # First the queues of the dead: somebody may wait there.
         inherits, awaiting = self._inherits(generation), self.book.awaiting
         # Where clients of its own listeners wait, which not all have, they are for nobody else.
-        mine = self._waiting(generation) if awaiting else None
+        mine = self._waiting(generation) if awaiting and generation.is_met else None
         left = [n for n in self._left() if (n == mine if n in awaiting else inherits)]
         left = [lease for lease in left if lease not in generation.spec.foreign]
         return list(itertools.islice(itertools.chain(left, self._free(generation.spec)), number))
