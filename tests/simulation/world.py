@@ -13,6 +13,7 @@ from typing import Any
 from sockmgr.config.config import Config, ServiceConfig
 from sockmgr.config.spec import Address, Spec
 from sockmgr.fleet.messages import Fact, Outcome, Quiet, State, Together
+from sockmgr.manager.takeover.state import STATE
 from tests.fleet.story import tell_action, tell_fact
 from tests.simulation import configs
 from tests.simulation.dispatching import DispatcherProcess
@@ -167,8 +168,8 @@ class World:
         self._lose_unkept()
         self.joint = {number: dict(ends) for number, ends in self.joint_saved.items()}
         self.deaths += 1
-        if self.keeper is None:  # what the last one has who has it is not to die as well
-            self.rise()
+        if self.keeper is None or STATE not in self.keeper.held:
+            self.rise()  # what the last one has who has it is not to die as well
 
     def kill_keeper(self) -> None:
         self.keeper = None
