@@ -386,8 +386,8 @@ def _check_reachable(world: World, service: Any) -> None:
             world.run()
             for process in world.processes(Life.SERVING):
                 while process.takes and came.place is not Place.ACCEPTED and process.accept():
-                    if came.place is not Place.ACCEPTED:
-                        process.answer()
+                    if came.place is not Place.ACCEPTED and process.held:
+                        process.answer()  # it took another one, of which it keeps some
         if came.place is not Place.ACCEPTED or came.holder is None:
             raise Broken(f"P2: at rest nobody answers at {listen.address}: it is {came.place}")
         if came.holder.service != service.name:
