@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.children import wait_until
 from tests.helpers.load import Target
 from tests.packaging.roots import Debian, debian, install, needed, package
 from tests.packaging.ways import ways
@@ -110,7 +111,7 @@ def used(machine: Machine) -> None:
     machine.write("/etc/sockmgr/sockmgr.toml", CONFIG.format(directory=directory))
     machine.systemctl("enable", "--now", SOCKET, UNIT)
     machine.systemctl("reload", UNIT)
-    assert len(workers(machine)) == 2
+    wait_until(lambda: len(workers(machine)) == 2, what="the end of those who were replaced")
 
 
 def status(machine: Machine) -> dict[str, Any]:
