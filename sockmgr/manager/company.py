@@ -7,7 +7,7 @@ fleet/together.py and fleet/order.py do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from sockmgr.api.records import EventKind
@@ -32,6 +32,29 @@ class Company:
     def __init__(self, services: Mapping[str, Service]) -> None:
         self._services, self._groups = services, Groups()
         self._coupled: set[str] = set()  # the services that wait for others, or may have to go back
+        self.said: dict[str, int] = {}  # the last reload that said something about a service
+        self._reloads, self._under_way = 0, set[int]()
+        self._doomed = set[str]()
+
+    # --- Reloads ---------------------------------------------------------------------------------
+
+    def say(self, services: Iterable[str]) -> int:
+        """Note that a reload says what these services are to be; return its number."""
+        self._reloads += 1
+        self._under_way.add(self._reloads)
+        self.said |= dict.fromkeys(services, self._reloads)
+        return self._reloads
+
+    def conclude(self, number: int, removed: Collection[str], kept: Collection[str]) -> set[str]:
+        """Return who is to go by now that a reload has `removed` some, and `kept` others.
+
+        What a later one says counts, though that has no verdict yet; but not if it fails.
+        """
+        self._under_way.discard(number)
+        self._doomed = self._doomed.union(removed).difference(kept)
+        due = {each for each in self._doomed if self.said[each] not in self._under_way}
+        self._doomed -= due
+        return due
 
     # --- Rollouts and starts ---------------------------------------------------------------------
 

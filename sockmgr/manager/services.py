@@ -54,7 +54,6 @@ class Services:
         self._source, self._listeners = source, listeners
         self._company, self.owners = Company(self.by_name), Owners(self.by_name)
         self._asked_for: Counter[Address] = Counter()
-        self._said: dict[str, int] = {}  # the last reload that said something about a service
         self.all_stop = False  # the manager is to end, and not only some services
         # What was loaded last, though its rollouts may have failed; and by a manager before us.
         self.newest: Config | None = None
@@ -297,19 +296,21 @@ class Services:
             number = self._say(config, {s.service for s in fitted}, removed, together=together)
             waiting = [*self._begin(fitted, config, progress, groups), *under_way]
             # Those that go are part of what goes together: they stay if it fails.
-            leaving = None if together else self._remove(removed)
+            leaving = [] if together else [self._remove(removed)]
             verdicts = await asyncio.gather(*waiting)
-            committed = [each for each in verdicts if each.verdict == "committed"]
-            if together and len(committed) == len(verdicts):
-                # What a later reload said of one counts, though that has no verdict yet.
-                leaving = self._remove(name for name in removed if self._said[name] == number)
+            committed = [each.service for each in verdicts if each.verdict == "committed"]
+            gone = removed if together and len(committed) == len(verdicts) else ()
+            if due := self._company.conclude(number, gone, committed):
+                leaving.append(self._remove(due))
             self._accept(config, *set(removed) - self.by_name.keys())
             reached(Point.CONFIG_ACCEPTED)
         finally:
             self._asked_for.subtract(addresses)
             self._listeners.conform(self.config.listen)
             self._upkeep.now()
-        return [*verdicts, *(await leaving if leaving else ())]
+        for each in leaving:
+            verdicts += await each
+        return verdicts
 
     def _say(
         self, config: Config, names: Set[str], removed: Collection[str], *, together: bool
@@ -319,9 +320,7 @@ class Services:
         # again: what runs must be known then.
         now = names if together else {*names, *removed}
         self.newest = plan.accepted(self.newest or self.config, config, now)
-        number = max(self._said.values(), default=0) + 1
-        self._said |= dict.fromkeys((*names, *removed), number)
-        return number
+        return self._company.say((*names, *removed))
 
     def accept_found(self, service: str) -> None:
         """Have the config in force say of `service` what a manager before us had loaded."""
@@ -360,7 +359,7 @@ class Services:
         self._company.heed(service)
         for name in self.owners.outdated():
             self.by_name[name].put(Tick())
-        for name in self.owners.replaced() - self._said.keys():
+        for name in self.owners.replaced() - self._company.said.keys():
             self.by_name[name].stop()  # as the manager before us did, which nobody else remembers
         found = self.by_name.get(service)
         if found and found.fleet.is_nothing and not found.fleet.stopping:

@@ -270,9 +270,10 @@ class ManagerServices(Services):
     def go_on(self, rolling: Rolling) -> None:
         """Do what a reload does when all of its verdicts are there."""
         verdicts = [each.result() for each in rolling.waiting]
-        committed = [each for each in verdicts if each.verdict == "committed"]
-        if rolling.together and len(committed) == len(verdicts):
-            self._remove(name for name in rolling.removed if self._said[name] == rolling.number)
+        committed = [each.service for each in verdicts if each.verdict == "committed"]
+        all_did = rolling.together and len(committed) == len(verdicts)
+        gone = rolling.removed if all_did else ()
+        self._remove(self._company.conclude(rolling.number, gone, committed))
         self._accept(rolling.config, *set(rolling.removed) - self.by_name.keys())
         self._let_go(rolling.addresses)
 
