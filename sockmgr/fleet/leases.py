@@ -181,11 +181,14 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
     def _own(self, generation: Generation, number: int) -> list[int]:
         if generation.lease is not None:
             return [generation.lease] * number
-        # First the queues of the dead: somebody may wait there.
-        inherits, awaiting = self._inherits(generation), self.book.awaiting
-        # Where clients of its own listeners wait, which not all have, they are for nobody else.
-        mine = self._waiting(generation) if awaiting and generation.is_met else None
-        left = [n for n in self._left() if (n == mine if n in awaiting else inherits)]
+        # First the queues of the dead: somebody may wait there. Who waits for a listener that not all
+        # have waits for who has it.
+        targets, awaiting = self.targets, self.book.awaiting
+        met = [g for g in (targets.current, targets.trial) if g and g.is_met] if awaiting else []
+        mine = {self._waiting(each) for each in met if each is generation} & awaiting
+        theirs = {self._waiting(g) for g in met if g.spec.removed(generation.spec)} & awaiting
+        inherits = self._inherits(generation)
+        left = [n for n in self._left() if n in mine or (inherits and n not in theirs)]
         left = [lease for lease in left if lease not in generation.spec.foreign]
         return list(itertools.islice(itertools.chain(left, self._free(generation.spec)), number))
 

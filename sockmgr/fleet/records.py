@@ -60,8 +60,11 @@ class FleetRecords:
         """Know, before anything else, what a manager before us fed, and what it fed no longer."""
         # Not by Feed and Quiet: nothing has happened, and the shell owes nothing for it.
         self._book.feed(fed)
-        for lease, since in unquiet.items():
-            self._book.leave(lease, since)
+        for lease, since in list(unquiet.items()):
+            if lease in self._book.weights:  # in a stop it was both, and nobody goes on with that
+                self._book.forget(lease)
+            else:
+                self._book.leave(lease, since)
 
     def inherit(self, leases: Set[int], now: float) -> None:
         """Know queues, which no service has any more, where clients of ours may wait."""

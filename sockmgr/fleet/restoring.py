@@ -29,9 +29,7 @@ def restore(service: ServiceSnapshot, now: float) -> Fleet:
     """
     fleet = Fleet()
     fleet.last, fleet.served = service.last, service.served
-    # In a stop, which nobody goes on with, clients may still wait where new ones came until then.
-    fed = dict(service.fed)
-    fleet.feeds(service.fed, {lease: now for lease, _ in service.unquiet if lease not in fed})
+    fleet.feeds(service.fed, {lease: now for lease, _ in service.unquiet})
     for each in service.generations:
         _restore_one(fleet, each, now)
     fleet.current = fleet.generations.get(service.current)
