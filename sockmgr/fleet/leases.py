@@ -181,8 +181,8 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
     def _own(self, generation: Generation, number: int) -> list[int]:
         if generation.lease is not None:
             return [generation.lease] * number
-        # First the queues of the dead: somebody may wait there; where not all have the listener, for
-        # those who have it.
+        # First the queues of the dead: somebody may wait there, but at a listener that not all have
+        # only for those who have it.
         targets, awaiting = self.targets, self.book.awaiting
         met = [g for g in (targets.current, targets.trial) if g and g.is_met] if awaiting else []
         mine = {self._waiting(each) for each in met if each is generation} & awaiting
