@@ -308,9 +308,7 @@ class Services:
             self._asked_for.subtract(addresses)
             self._listeners.conform(self.config.listen)
             self._upkeep.now()
-        for each in leaving:
-            verdicts += await each
-        return verdicts
+        return verdicts + [verdict for each in leaving for verdict in await each]
 
     def _say(
         self, config: Config, names: Set[str], removed: Collection[str], *, together: bool
