@@ -421,7 +421,7 @@ class Dispatching:
 
     def _say_policy(self) -> None:
         if served := self._served:
-            served.scheduler.configure(*self._policy)
+            served.dispatcher.configure(*self._policy)
 
     def _say_attached(self, running: Running) -> None:
         served, channel, lease = self._served, running.process.channel, running.lease

@@ -171,11 +171,12 @@ class SavedState:
             # Not what was never held: a name that is free may be another listener's from now on.
             gone += self._held.keys() & self._listeners.pop(address).holdings.keys()
         for address, listener in there.items():
-            before = self._listeners.get(address)
-            if self._is_anew or before is None or before.of is not listener or address in touched:
+            before, queues = self._listeners.get(address), tuple(listener.inodes)
+            is_known = before and (before.of, before.queues) == (listener, queues)
+            if self._is_anew or not is_known or address in touched:
                 users = [s for s in present.services.by_name.values() if address in s.addresses]
                 record = as_json(opening.written(listener, _settled(users)))
-                saved = _SavedListener(listener, self._of_listener(listener), record)
+                saved = _SavedListener(listener, queues, self._of_listener(listener), record)
                 gone += self._exchange(before.holdings if before else {}, saved.holdings)
                 self._listeners[address] = saved
         return gone
@@ -319,6 +320,7 @@ class SavedState:
 @dataclass(slots=True)
 class _SavedListener:
     of: Listener
+    queues: tuple[int, ...]  # by inode: who had a lease last may have the listener no more
     holdings: Holdings
     record: msgspec.Raw
 

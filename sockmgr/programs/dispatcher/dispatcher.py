@@ -53,6 +53,11 @@ class Dispatcher:
 
     # --- What is configured ----------------------------------------------------------------------
 
+    def configure(self, policy: str, max_connections: int | None) -> None:
+        """Choose by these from now on: workers may have room for those who wait."""
+        self._scheduler.configure(policy, max_connections)
+        self._go()
+
     def listen(self, listeners: Mapping[socket.socket, str]) -> None:
         """Accept from these sockets only, which are borrowed and made non-blocking.
 
@@ -240,9 +245,7 @@ class Dispatcher:
         for fd in fds:
             lease = self._scheduler.choose(among)
             if lease is None and self._is_removed(key):
-                self._lose(
-                    key, [fd], "its listener was removed, and the worker that had it is gone"
-                )
+                self._lose(key, [fd], "its listener and the worker that had it are gone")
             elif lease is None:
                 self._held.setdefault(key, []).append(fd)
             else:

@@ -23,7 +23,6 @@ class Served:
         """`tell` sends a message to the manager; `died` is called when a worker has."""
         self.name = name
         self._loop, self._tell, self._died = loop, tell, died
-        self._scheduler = Scheduler("")
         events = Events(
             takes=lambda lease, channel: self._say("takes", lease=lease, channel=channel),
             misbehaves=lambda lease, why: self._say("misbehaves", lease=lease, why=why),
@@ -31,7 +30,7 @@ class Served:
             emptied=lambda channel: self._say("emptied", channel=channel),
             say=self._log,
         )
-        self._dispatcher = Dispatcher(loop, self._scheduler, events)
+        self._dispatcher = Dispatcher(loop, Scheduler(""), events)
         self._queues: dict[int, tuple[socket.socket, str]] = {}
         self._processes: dict[int, int] = {}  # a pidfd by lease
         self._asked: dict[int, int] = {}  # the number of the request for quiet by lease
@@ -40,7 +39,7 @@ class Served:
     # --- Messages, each by the name of what it asks ----------------------------------------------
 
     def service(self, message: Message, _: Sequence[int]) -> None:
-        self._scheduler.configure(message["policy"], message["most"])
+        self._dispatcher.configure(message["policy"], message["most"])
 
     def attach(self, message: Message, fds: Sequence[int]) -> None:
         ours, theirs, *process = fds

@@ -85,6 +85,17 @@ def test_when_nobody_is_fed_connections_wait_in_the_kernel() -> None:
         assert len(worker.take()) == 10
 
 
+def test_who_waits_for_room_gets_it_when_workers_may_have_more() -> None:
+    with stage(most=1) as on:
+        worker = on.ready(0)
+        on.connect(2)
+        on.passed(1)
+        worker.take()
+        on.dispatcher.configure(Policy.ROUND_ROBIN, None)
+        on.passed(1)
+        assert len(worker.take()) == 1
+
+
 def test_each_worker_gets_connections_of_its_own_listeners_only() -> None:
     with listening() as http, listening() as admin:
         on = Stage({"http": http, "admin": admin})
