@@ -92,7 +92,7 @@ def test_who_waits_for_room_gets_it_when_workers_may_have_more() -> None:
         on.passed(1)
         worker.take()
         on.dispatcher.configure(Policy.ROUND_ROBIN, None)
-        on.passed(1)
+        on.passed(2)
         assert len(worker.take()) == 1
 
 
