@@ -226,8 +226,9 @@ class Fleet(FleetRecords):
         if not self.stopping:
             self.stopping_since = self._now
             self._out.append(Refuse())
-            # Who serves may go when those who wait have been served.
+            # Who serves may go when those who wait have been served: nobody else comes for them.
             self._leave(self._book.weights)
+            self._book.awaiting.clear()
         if self.trial:
             self.trial.condemn(STOPPING)
         if self.pending:
