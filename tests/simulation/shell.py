@@ -517,7 +517,7 @@ class ServiceShell(Service):
         self.hooks: Any = ServiceHooks(self)
         self._traffic = ServiceTraffic(
             name, None, self.put, self.processes.dispatching,
-            partial(manager.services.owners.elsewhere, name),
+            manager.services.owners,
         )  # fmt: skip
         self._traffic._manager = manager
         self._renewal = Renewal(self._renew)

@@ -31,6 +31,7 @@ class Owners:
     def __init__(self, services: Mapping[str, _Service]) -> None:
         self._services = services
         self._took: dict[Address, str] = {}
+        self.takes = 0  # how often one took what another had taken
         self._told: dict[str, tuple[frozenset[int], frozenset[Address]]] = {}
         # Before the fact that is taken now: listeners whose clients it has, queues, other leases.
         self._had: dict[str, tuple[Set[Address], set[tuple[Address, int]], Set[int]]] = {}
@@ -52,7 +53,9 @@ class Owners:
     def take(self, service: str, generation: Generation | None) -> None:
         """Know that the clients of the listeners of this generation are for it from now on."""
         if generation and not self._services[service].fleet.stopping:
-            self._took |= dict.fromkeys(generation.spec.addresses, service)
+            addresses = generation.spec.addresses
+            self.takes += any(self._took.get(each, service) != service for each in addresses)
+            self._took |= dict.fromkeys(addresses, service)
 
     def tell(self, service: str) -> tuple[frozenset[int], frozenset[Address]]:
         """Return the leases that others have on its listeners, and those whose clients they have.

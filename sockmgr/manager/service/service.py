@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import assert_never
 
 from sockmgr.api.records import EventKind
@@ -105,8 +104,8 @@ class Service(Wishes):
         put, report = self._facts.put_nowait, self._verdicts.report
         self.processes = Processes(name, context, self._lease_map, put, upkeep, lambda: self.fleet)
         self.hooks = Hooks(name, context, put, self._tell_of_hook, lambda: self.past.history)
-        elsewhere = partial(neighbours.owners.elsewhere, name)
-        self._traffic = Traffic(name, tasks, put, self.processes.dispatching, elsewhere)
+        dispatching, owners = self.processes.dispatching, neighbours.owners
+        self._traffic = Traffic(name, tasks, put, dispatching, owners)
         self._renewal = Renewal(lambda at, lease: self._intake.renew(self.fleet, at, lease))
         self._canary = CanaryWatch(name, context, self.processes, self._lease_map, put, report)
         self._conditions = Conditions(context.loop)

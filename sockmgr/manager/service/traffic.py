@@ -22,6 +22,7 @@ from sockmgr.manager.listeners.listener import Listener
 from sockmgr.manager.listeners.queue_drain import QueueDrain
 from sockmgr.manager.service.dispatching import Dispatching
 from sockmgr.manager.service.lease_map import LeaseModes
+from sockmgr.manager.service.owners import Owners
 
 log = Log("sockmgr")
 
@@ -42,16 +43,17 @@ class Traffic:
         tasks: asyncio.TaskGroup,
         put: Callable[[Fact], None],
         dispatching: Dispatching,
-        elsewhere: Callable[[], Set[Address]] = frozenset,
+        owners: Owners | None = None,
     ) -> None:
-        """Listeners at the addresses that `elsewhere` returns are left to other services."""
+        """Listeners whose clients others have, as `owners` says, are left to those."""
         self._service, self._tasks, self._put = service, tasks, put
-        self._dispatching, self._elsewhere = dispatching, elsewhere
+        self._dispatching, self._owners = dispatching, owners or Owners({})
         self.modes = LeaseModes()
         self._fed: dict[int, tuple[Listener, ...]] = {}
         self._passed_on = self.modes  # as they were when the dispatcher was told last
         self._passing: tuple[Set[int], Set[int]] = frozenset(), frozenset()
-        self._others: Set[Address] = frozenset()  # what was left to other services
+        self._others: Set[Address] = frozenset()  # what was left to other services ...
+        self._takes = 0  # ... who may have taken some since, and lost them again
         self._is_over = self._is_fixed = self._is_unsure = False
         self._owed: dict[int, _Owed] = {}
         self._told = set[int]()  # quiet, which the fleet has not heard yet
@@ -91,10 +93,10 @@ class Traffic:
         with self._reporting_failure():
             # This is called after every fact, and few facts change anything here: a new program is
             # attached to the queues only if one does.
-            others = self._elsewhere()
+            others, takes = self._owners.elsewhere(self._service), self._owners.takes
             if self._is_unsure or leases != self._fed or self._ways(leases.keys()) != self._passing:
                 self._change(weights, leases)  # also what a Feed that failed has left out
-            elif others != self._others:
+            elif (others, takes) != (self._others, self._takes):
                 self._change(weights, leases)
             # The dispatcher is to be told of others' leases, and of what has parted; who is passed
             # connections by now, and not fed, does not concern it yet.
@@ -180,7 +182,7 @@ class Traffic:
     def _steer(self, weights: Mapping[int, int], leases: Leases) -> None:
         if self._is_fixed:
             return
-        self._others = self._elsewhere()
+        self._others, self._takes = self._owners.elsewhere(self._service), self._owners.takes
         shares: dict[Listener, dict[int, int]] = defaultdict(dict)
         for lease, listeners in _getting(weights, leases).items():
             for listener in listeners:
