@@ -579,8 +579,8 @@ MUTANTS = (
     Mutant(
         "give a new queue to the successor of the dead",
         LEASES,
-        "left = self._left() if self._inherits(generation) else []",
-        "left: list[int] = []",
+        "        inherits = self._inherits(generation)\n",
+        "        inherits = False\n",
     ),
     Mutant(
         "give what waits to the unproven",

@@ -54,8 +54,8 @@ MUTANTS = (
     Mutant(
         "forget what the next manager has to wait for",
         "sockmgr.fleet.restoring",
-        "in service.unquiet if lease not in fed",
-        "in service.unquiet if lease in fed",
+        "{lease: now for lease, _ in service.unquiet}",
+        "{}",
     ),
     Mutant(
         "do not save before a client hears of it",

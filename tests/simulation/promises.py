@@ -232,7 +232,9 @@ def _check_passes(world: World, service: Any, fed: _Fed) -> None:
     modes = service._traffic.modes
     for lease, queue in fed[service]:
         is_fed = queue.number in world.kernel.groups[queue.address].fed
-        if is_fed and lease in modes.passed - modes.accept and queue not in there.taps:
+        # Others have to wait for a worker that has the listener.
+        is_passed = lease in modes.passed - modes.accept and queue.address in modes.meant
+        if is_fed and is_passed and queue not in there.taps:
             raise Broken(f"P2: {service.name} is passed clients, and none from {queue}")
 
 

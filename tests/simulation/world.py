@@ -121,8 +121,12 @@ class World:
             each.lose("it was in the hands of a dispatcher that was killed")
         # Of one who was gone before the present manager began, only the dispatcher had the channel.
         # So it had of one that was not in the store yet.
-        stored = self.keeper.held if self.keeper else ()
-        known = [p.channel for p in self.kernel.processes.values() if f"{p.name}/channel" in stored]
+        stored = self.keeper.held if self.keeper else {}
+        # Not by name alone: it may be that of a later worker of the same name.
+        named = (
+            (p.channel, stored.get(f"{p.name}/channel")) for p in self.kernel.processes.values()
+        )
+        known = [channel for channel, fds in named if channel and fds == (channel.id,)]
         known += [r.channel for s in self.services for r in s.processes.running.values()]
         known += [c for s in self.services for c, _ in s.processes.dispatching.left.values()]
         links = (x for s in self.dispatcher.services.values()
