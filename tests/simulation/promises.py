@@ -380,6 +380,10 @@ def _check_held(world: World) -> None:
 
 def _check_reachable(world: World, service: Any) -> None:
     """Have a client come to each listener of the service, and see that this service answers."""
+    for process in world.processes(Life.SERVING):
+        while process.takes and process.kept:  # those who are kept take the place of others
+            process.ask()
+            process.answer()
     for listen in service.fleet.current.spec.listen:
         came = world.kernel.connect(listen.address, slow=False)
         if came is None:
