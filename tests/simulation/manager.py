@@ -397,6 +397,9 @@ class Manager:
 
     def _meet_stranger(self, process: Process, *, found_dispatcher: bool) -> None:
         """Meet a process that no state names, since it was started just before a death."""
+        adopted = {end for each in self.services for end in each.processes.moves.inodes}  # type: ignore[attr-defined]
+        if (moves := process.moves) and not adopted & {moves.number, moves.number + 1}:
+            moves.is_shut = True  # strangers alone have it, and are told to stop, or die
         if process.life is Life.SERVING and not process.hung:
             process.be_told()
             # It takes what it has before it ends, unless it crashes.

@@ -380,10 +380,6 @@ def _check_held(world: World) -> None:
 
 def _check_reachable(world: World, service: Any) -> None:
     """Have a client come to each listener of the service, and see that this service answers."""
-    for process in world.processes(Life.SERVING):
-        while process.takes and process.kept:  # those who are kept take the place of others
-            process.ask()
-            process.answer()
     for listen in service.fleet.current.spec.listen:
         came = world.kernel.connect(listen.address, slow=False)
         if came is None:
@@ -393,10 +389,19 @@ def _check_reachable(world: World, service: Any) -> None:
             for process in world.processes(Life.SERVING):
                 while process.takes and came.place is not Place.ACCEPTED and process.accept():
                     if came.place is not Place.ACCEPTED and process.held:
-                        process.answer()  # it took another one, of which it keeps some
+                        process.answer()
+            _make_room(world, came)
         if came.place is not Place.ACCEPTED or came.holder is None:
             raise Broken(f"P2: at rest nobody answers at {listen.address}: it is {came.place}")
         if came.holder.service != service.name:
             raise Broken(f"a client of {service.name} meets {came.holder}")
         came.holder.answer()
         world.kernel.forget_ended()
+
+
+def _make_room(world: World, came: Connection) -> None:
+    """Have those who are kept ask once more, and go: they may take the place of who has come."""
+    for process in world.processes(Life.SERVING):
+        while process.takes and process.kept and came.place is not Place.ACCEPTED:
+            process.ask()
+            process.answer()
