@@ -530,7 +530,7 @@ MUTANTS = (
     Mutant(
         "tell the end of a worker again when it is killed late",
         TREE,
-        "if not self._remains.over:",
-        "if self._remains:",
+        "        self._is_over = True\n",
+        "        self._is_over = False\n",
     ),
 )

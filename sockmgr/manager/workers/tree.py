@@ -59,10 +59,12 @@ class Remains:
         self._watched: list[int] = []  # pidfds
         self._next = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.over = False
+        self._is_over = False
 
     def look(self) -> bool:
         """Do what is due, and wait for more to do; tell whether anybody serves."""
+        if self._is_over:  # the end is about to be told, or has been
+            return False
         # Processes are found anew each time: one that was told to stop may have started others.
         self.close()
         now, present = self._loop.time(), list(self._present())
@@ -81,7 +83,7 @@ class Remains:
         # Nobody is waited for any more, but some live: they hang in the kernel, beyond any signal.
         for orphan in present:
             log.error("process does not die", pid=orphan.pid, left_by=self._name)
-        self.over = True
+        self._is_over = True
         self._done()
         return False
 
@@ -178,10 +180,8 @@ class Tree:
         self._is_killed = True
         # If the main process has ended already, only what it left is to be killed.
         if self._remains:
-            # When nobody is left, the end of the worker is about to be told, or has been.
-            if not self._remains.over:
-                self._remains.orphans.deadline = self._loop.time()
-                self._remains.look()
+            self._remains.orphans.deadline = self._loop.time()
+            self._remains.look()
             return
         # Processes that left the session are noted first, while parents still show whose they are.
         self.remember()
