@@ -90,13 +90,41 @@ def install() -> None:
     keeping.install()
 
 
+class Timers:
+    """What an event loop has still to call, and when."""
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+
+    def add(self, at: float, call: Callable[[], object]) -> Timer:
+        timer = Timer(at, call)
+        self._timers.append(timer)
+        return timer
+
+    @property
+    def next(self) -> float:
+        return min((each.at for each in self._timers if each.call), default=math.inf)
+
+    def call(self, now: float) -> bool:
+        """Call for all that is due; tell whether anything was."""
+        if not self._timers:
+            return False
+        did, due = False, [each for each in self._timers if each.at <= now]
+        self._timers = [each for each in self._timers if each.at > now and each.call]
+        for timer in due:
+            if timer.call:
+                timer.call()
+                did = True
+        return did
+
+
 class Loop:
     """The event loop of a dispatcher, whose turns a test takes."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._readers: dict[Any, Callable[[], object]] = {}
-        self._timers: list[Timer] = []
+        self._timers = Timers()
         self._soon: deque[Callable[[], object]] = deque()
 
     def add_reader(self, watched: Any, call: Callable[[], object]) -> None:
@@ -112,16 +140,14 @@ class Loop:
         self._soon.append(call)
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(self.time() + seconds, call)
-        self._timers.append(timer)
-        return timer
+        return self._timers.add(self.time() + seconds, call)
 
     def time(self) -> float:
         return self._world.kernel.now
 
     @property
     def next(self) -> float:
-        return min((each.at for each in self._timers if each.call), default=math.inf)
+        return self._timers.next
 
     def turn(self) -> bool:
         """Call for all that is ready or due; tell whether anything was."""
@@ -130,12 +156,7 @@ class Loop:
             if watched.is_ready and (call := self._readers.get(watched)):
                 call()
                 did = True
-        due = [each for each in self._timers if each.at <= now]
-        self._timers = [each for each in self._timers if each.at > now and each.call]
-        for timer in due:
-            if timer.call:
-                timer.call()
-                did = True
+        did = self._timers.call(now) or did
         for _ in range(len(self._soon)):
             self._soon.popleft()()
             did = True

@@ -6,7 +6,6 @@ Company. What these await is kept here as records instead, so that a world can b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -34,6 +33,7 @@ from sockmgr.manager.takeover.store import take_or_start
 from sockmgr.programs.dispatcher.loop import Timer
 from tests.helpers.states import encode
 from tests.simulation import keeping
+from tests.simulation.dispatching import Timers
 from tests.simulation.kernel import Broken, Group, Kernel, Life, Listener, Process, Queue
 from tests.simulation.shell import Answer, Nothing, ServiceShell
 
@@ -305,7 +305,7 @@ class Manager:
         self.is_stopping = False
         self.gone: list[int] = []
         self.store: Any = None
-        self.timers: list[Timer] = []
+        self.timers = Timers()
         self.readers: dict[int, Callable[[], object]] = {}
         self._again: Timer | None = None
         self.needs_dispatcher = False
@@ -494,9 +494,7 @@ class Manager:
         raise Broken("P11: it does not come to rest, and no time passes")
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(self.time() + seconds, call)
-        self.timers.append(timer)
-        return timer
+        return self.timers.add(self.time() + seconds, call)
 
     def add_reader(self, number: int, call: Callable[[], object]) -> None:
         self.readers[number] = call
@@ -511,16 +509,7 @@ class Manager:
             if keeper is None or keeper.number != number:
                 call()
                 did = True
-        if not self.timers:
-            return did
-        now = self.time()
-        due = [each for each in self.timers if each.at <= now]
-        self.timers = [each for each in self.timers if each.at > now and each.call]
-        for timer in due:
-            if timer.call:
-                timer.call()
-                did = True
-        return did
+        return self.timers.call(self.time()) or did
 
     def turn(self) -> bool:
         """Let each service take one fact; tell whether there was anything to do."""
@@ -580,8 +569,8 @@ class Manager:
 
     @property
     def deadline(self) -> float:
-        due = [each.at for each in self.timers if each.call]
-        return min((*due, *(s.deadline for s in self.services.by_name.values())), default=math.inf)
+        services = self.services.by_name.values()
+        return min((self.timers.next, *(each.deadline for each in services)))
 
     @property
     def is_at_rest(self) -> bool:

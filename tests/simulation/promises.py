@@ -46,8 +46,7 @@ def _check_kept(world: World) -> None:
     manager, keeper = world.manager, world.keeper
     assert manager
     if keeper is None:
-        due = [timer.at for timer in manager.timers if timer.call]
-        if not manager.readers and not (due and min(due) <= world.kernel.now + DELAY_MAX):
+        if not manager.readers and manager.timers.next > world.kernel.now + DELAY_MAX:
             raise Broken("P5: there is no keeper, and none is to come")
     elif manager.saved.is_whole:
         held = {fd for fds in keeper.held.values() for fd in fds}
